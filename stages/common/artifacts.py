@@ -1,0 +1,202 @@
+"""Artifacts: directories with a manifest, content-addressed keys, and how one is published whole or not at all.
+
+An artifact is `<store>/<stage>/<key>/` (or any directory given as `--out`) plus `manifest.json`, which lists every
+file with size and SHA-256, the inputs by key, and the parameters: the chain of manifests leads back to the raw files.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stages.common.errors import DataError
+from stages.common.logs import INTERVAL_S, log
+
+MANIFEST = "manifest.json"
+
+
+def json_digest(value: Any) -> str:
+    """SHA-256 (64 hex digits) of a JSON-like value, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (64 hex digits) of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON to `path` so that a reader sees the old content or the new, never half of it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    _sync(partial)
+    partial.replace(path)
+
+
+def artifact_key(stage: str, version: str, params: Mapping[str, Any], inputs: Mapping[str, Mapping[str, Any]]) -> str:
+    """The key of an artifact: SHA-256 (64 hex digits) over all that decides its content.
+
+    Args:
+        stage: the stage's name.
+        version: `stages.common.version.stage_version`.
+        params: the parameters that the stage reads.
+        inputs: per input name, `{"key": ...}` of an artifact or `{"digest": ...}` of raw files.
+    """
+    digests = {name: value.get("key") or value["digest"] for name, value in inputs.items()}
+    return json_digest({"stage": stage, "version": version, "params": params, "inputs": digests})
+
+
+class DigestIndex:
+    """Remembers digests of raw files by path, size, mtime and inode, so only new or changed files are read again."""
+
+    def __init__(self, path: Path) -> None:
+        """Load the index kept in `path`; a missing or damaged one is empty, since it can always be rebuilt."""
+        self.path = path
+        self._known: dict[str, list[Any]] = {}
+        with contextlib.suppress(OSError, ValueError):
+            known = json.loads(path.read_text(encoding="utf-8"))
+            self._known = known if isinstance(known, dict) else {}
+
+    def digest(self, file: Path) -> str:
+        """SHA-256 of `file`, from memory when its stat has not changed."""
+        stat = file.stat()
+        seen = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+        name = str(file.absolute())
+        known = self._known.get(name)
+        if not known or known[:3] != seen:
+            self._known[name] = known = [*seen, file_digest(file)]
+        return str(known[3])
+
+    def save(self) -> None:
+        """Write the index back."""
+        write_json(self.path, self._known)
+
+
+def walk_files(folder: Path) -> list[Path]:
+    """Regular files below `folder`, relative to it and sorted. Links, FIFOs and hidden files are left out."""
+    found = []
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            path = Path(root, name)
+            if not name.startswith(".") and path.is_file() and not path.is_symlink():
+                found.append(path.relative_to(folder))
+    return sorted(found)
+
+
+def files_digest(folder: Path, files: Iterable[Path], index: DigestIndex) -> str:
+    """SHA-256 (64 hex digits) over names and contents of `files`, which are relative to `folder`."""
+    digest = hashlib.sha256()
+    for path in sorted(set(files)):
+        digest.update(os.fsencode(path) + b"\0" + index.digest(folder / path).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def list_files(folder: Path) -> list[dict[str, Any]]:
+    """Path, size in bytes and SHA-256 of every file of an artifact but its manifest."""
+    return [
+        {
+            "path": path.as_posix(),
+            "size": (folder / path).stat().st_size,
+            "sha256": file_digest(folder / path),
+        }
+        for path in walk_files(folder)
+        if path.as_posix() != MANIFEST
+    ]
+
+
+def read_manifest(artifact: Path) -> dict[str, Any]:
+    """The manifest of an artifact whose files are whole.
+
+    Raises:
+        DataError: there is no manifest, or a file is missing, cut short or differs from its digest.
+    """
+    try:
+        manifest = json.loads((artifact / MANIFEST).read_text(encoding="utf-8"))
+        files = manifest["files"]
+        manifest["key"], manifest["stage"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{artifact} is not a finished artifact (no readable {MANIFEST}): run the stage that makes it"
+        ) from error
+    for entry in files:
+        path = artifact / entry["path"]
+        try:
+            found = file_digest(path) if path.stat().st_size == entry["size"] else "another size"
+        except OSError:
+            found = "no such file"
+        if found != entry["sha256"]:
+            raise DataError(
+                f"{path} is damaged (digest expected {entry['sha256'][:12]}, found {found[:12]}): "
+                f"remove {artifact} and run stage {manifest['stage']} again"
+            )
+    return dict(manifest)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Swap two directories in one step: renameat2(2) with RENAME_EXCHANGE (2); -100 is AT_FDCWD."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(-100, os.fsencode(one), -100, os.fsencode(other), 2) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), str(one))
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Make the finished directory `partial` appear as `final`: all of it or nothing, also when killed at any moment.
+
+    An artifact that stands there already is replaced in one step.
+    """
+    for root, folders, files in os.walk(partial):
+        for name in [*files, *folders]:
+            _sync(Path(root, name))
+    _sync(partial)
+    try:
+        partial.rename(final)
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+            raise
+        _exchange(partial, final)
+        shutil.rmtree(partial)
+    _sync(final.parent)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on `path`; the kernel frees it when the holder dies, however it dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                log.info("another run is computing the same artifact: waiting for it (%s)", path)
+                time.sleep(INTERVAL_S)
+        yield
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove half-made directories of killed runs: those `.partial-*` whose lock nobody holds."""
+    for partial in folder.glob(".partial-*"):
+        lock = folder / f".lock-{partial.name.removeprefix('.partial-')}"
+        with lock.open("w") as file, contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            log.info("removing what a killed run left behind: %s", partial)
+            shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,295 @@
+"""The contract that every stage keeps: one command line, one way to end, one way to hand over a result.
+
+python -m stages.<name> --<input> PATH ... --params params.yaml [--set section.key=value]
+                        (--out DIR | --store DIR) [--result FILE] [--force] [--check]
+"""
+
+import argparse
+import contextlib
+import errno
+import json
+import logging
+import os
+import resource
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Generic, NoReturn
+
+from stages.common import artifacts
+from stages.common.errors import (
+    EXIT_CODE_HELP,
+    DataError,
+    ExitCode,
+    StageError,
+    Stopped,
+    UsageError,
+)
+from stages.common.logs import log, start_logging
+from stages.common.params import ParamsT, load_params
+from stages.common.version import ROOT, stage_version
+
+Headline = Mapping[str, int | float | str]
+"""A few figures of a run that tables and the Airflow UI show, for example {"images": 1980, "rejected": 20}."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One named input path.
+
+    Attributes:
+        help: what it holds, for `--help`.
+        artifact: True for the output of the stage of the same name; False for raw files from outside.
+    """
+
+    help: str
+    artifact: bool = True
+
+
+@dataclass(frozen=True)
+class Context(Generic[ParamsT]):
+    """What a running stage gets.
+
+    Attributes:
+        params: the sections of params.yaml that it reads.
+        inputs: name -> path. An artifact's digests are verified before the stage starts.
+        out: an empty directory to write the output files to; it is published when `run` returns.
+        state: a directory that outlives a kill and is found again by the same work; gone once it is done.
+        cache: a directory that all runs of this stage share, for pieces named by a digest of all they depend on.
+        manifests: the manifests of the artifacts among `inputs`.
+        key: the key of the artifact being made (64 hex digits).
+    """
+
+    params: ParamsT
+    inputs: Mapping[str, Path]
+    out: Path
+    state: Path
+    cache: Path
+    manifests: Mapping[str, Mapping[str, Any]]
+    key: str
+
+
+def _all_files(_params: Any, inputs: Mapping[str, Path], name: str) -> Iterable[Path]:
+    return artifacts.walk_files(inputs[name])
+
+
+@dataclass(frozen=True)
+class Stage(Generic[ParamsT]):
+    """One stage of the pipeline.
+
+    Attributes:
+        name: the one name that package, image, DVC stage, task and parameter section share.
+        description: what it does, for `--help`.
+        params: model whose fields are the sections of params.yaml that the stage reads.
+        inputs: name -> what it is. An artifact input is named after the stage that makes it.
+        outputs: name -> (file or folder inside the artifact, what it holds with shapes and units).
+        run: does the work and returns the headline.
+        raw_files: (params, inputs, name of a raw folder) -> the files of that folder, relative to it, that the stage
+            reads; they are part of its key.
+        check: looks at the inputs before any work (`--check`), and returns a headline.
+    """
+
+    name: str
+    description: str
+    params: type[ParamsT]
+    inputs: Mapping[str, Input]
+    outputs: Mapping[str, tuple[str, str]]
+    run: Callable[[Context[ParamsT]], Headline]
+    raw_files: Callable[[ParamsT, Mapping[str, Path], str], Iterable[Path]] = _all_files
+    check: Callable[[ParamsT, Mapping[str, Path]], Headline] = field(default=lambda _params, _inputs: {})
+
+
+def parser(stage: Stage[Any]) -> argparse.ArgumentParser:
+    """The command line of a stage; its help explains inputs, outputs and exit codes."""
+    lines = ["outputs (files and folders of the artifact):"]
+    lines += [f"  {path:<32} {text}" for path, text in stage.outputs.values()]
+    lines += [f"  {artifacts.MANIFEST:<32} inputs, parameters, and every file with size and SHA-256"]
+    lines += ["", "exit codes:"] + [f"  {code:<4} {text}" for code, text in EXIT_CODE_HELP.items()]
+    lines += ["", "The last line of stdout is the result, one JSON object; logs go to stderr."]
+    result = _Parser(
+        prog=f"python -m stages.{stage.name}",
+        description=stage.description,
+        epilog="\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for name, spec in stage.inputs.items():
+        result.add_argument(f"--{name}", type=Path, required=True, metavar="PATH", help=spec.help)
+    result.add_argument(
+        "--params",
+        type=Path,
+        default=ROOT / "params.yaml",
+        metavar="FILE",
+        help="parameters (default: %(default)s)",
+    )
+    result.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="override one parameter; repeatable",
+    )
+    where = result.add_mutually_exclusive_group()
+    where.add_argument("--out", type=Path, metavar="DIR", help="write the artifact exactly here")
+    where.add_argument(
+        "--store", type=Path, metavar="DIR", help="artifact store: write to DIR/<stage>/<key>, or reuse it"
+    )
+    result.add_argument("--result", type=Path, metavar="FILE", help="also write the result JSON here")
+    result.add_argument("--force", action="store_true", help="compute again what the store already holds")
+    result.add_argument("--check", action="store_true", help="check parameters and inputs, do no work")
+    return result
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def _raise_stopped(_number: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second SIGTERM must not interrupt the clean-up
+    raise Stopped
+
+
+def main(stage: Stage[ParamsT], argv: Sequence[str] | None = None) -> int:
+    """Run a stage from its command line and return its exit code; never raises."""
+    start_logging()
+    signal.signal(signal.SIGTERM, _raise_stopped)
+    try:
+        return _run(stage, parser(stage).parse_args(argv))
+    except Stopped:
+        log.warning("stopped by SIGTERM; nothing half-made was published")
+        return ExitCode.STOPPED
+    except StageError as error:
+        log.error("%s: %s", stage.name, error)
+        return error.exit_code
+    except MemoryError:
+        log.error("%s: out of memory: give the stage more memory or use less data", stage.name)
+        return ExitCode.UNAVAILABLE
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
+            log.error("%s: cannot write or read %s: %s: free space or fix its permissions", stage.name,
+                      error.filename or "a file", error.strerror)  # fmt: skip
+            return ExitCode.UNAVAILABLE
+        logging.exception("%s: defect", stage.name)
+        return ExitCode.DEFECT
+    except Exception:
+        logging.exception("%s: defect", stage.name)
+        return ExitCode.DEFECT
+
+
+def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
+    started = time.monotonic()
+    if not (arguments.check or arguments.out or arguments.store):
+        raise UsageError("one of --out DIR and --store DIR is needed")
+    params = load_params(stage.params, arguments.params, arguments.set)
+    inputs = {name: Path(getattr(arguments, name)) for name in stage.inputs}
+    for name, path in inputs.items():
+        if not path.exists():
+            raise UsageError(f"--{name} {path}: no such file or folder")
+    if arguments.check:
+        result = {"stage": stage.name, "checked": True, "headline": dict(stage.check(params, inputs))}
+        return _hand_over(result, arguments.result)
+
+    if arguments.store:
+        home = arguments.store / stage.name
+        home.mkdir(parents=True, exist_ok=True)
+        index = artifacts.DigestIndex(arguments.store / ".digests.json")
+    else:
+        home = arguments.out.absolute().parent
+        home.mkdir(parents=True, exist_ok=True)
+        index = artifacts.DigestIndex(home / ".digests.json")
+    sources, manifests = _identify(stage, params, inputs, index)
+    index.save()
+    version = stage_version(stage.name)
+    parameters = params.model_dump(mode="json")
+    key = artifacts.artifact_key(stage.name, version, parameters, sources)
+    final = home / key if arguments.store else arguments.out.absolute()
+    if not arguments.store and final.exists() and any(final.iterdir()) and not (final / artifacts.MANIFEST).exists():
+        raise UsageError(f"--out {final} holds something else: name an empty folder or an earlier artifact")
+
+    tag = final.name
+    with artifacts.locked(home / f".lock-{tag}"):
+        if arguments.store and not arguments.force and final.exists():
+            with contextlib.suppress(DataError):
+                manifest = artifacts.read_manifest(final)
+                log.info("%s: the artifact is there already (%s)", stage.name, key[:12])
+                return _hand_over(_result(stage, final, manifest, started, cached=True), arguments.result)
+            log.warning("%s: the stored artifact is damaged and is made again", stage.name)
+        artifacts.remove_leftovers(home)
+        partial = home / f".partial-{tag}"
+        state = home / f".state-{tag}" / key[:16]
+        cache = home / ".cache" if arguments.store else home / f".cache-{tag}"
+        shutil.rmtree(partial, ignore_errors=True)
+        for folder in (partial, state, cache):
+            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            headline = dict(stage.run(Context(params, inputs, partial, state, cache, manifests, key)))
+            manifest = {
+                "stage": stage.name,
+                "key": key,
+                "version": version,
+                "params": parameters,
+                "inputs": sources,
+                "image": os.environ.get("FACE_ATTRIBUTES_IMAGE", ""),
+                "git_commit": os.environ.get("FACE_ATTRIBUTES_COMMIT", ""),
+                "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "seconds": round(time.monotonic() - started, 3),
+                "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+                "headline": headline,
+                "files": artifacts.list_files(partial),
+            }
+            artifacts.write_json(partial / artifacts.MANIFEST, manifest)
+            artifacts.publish(partial, final)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(state.parent, ignore_errors=True)
+    return _hand_over(_result(stage, final, manifest, started, cached=False), arguments.result)
+
+
+def _identify(
+    stage: Stage[ParamsT], params: ParamsT, inputs: Mapping[str, Path], index: artifacts.DigestIndex
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Say what every input is (for the key and the lineage) and verify the artifacts among them."""
+    sources: dict[str, dict[str, Any]] = {}
+    manifests: dict[str, dict[str, Any]] = {}
+    for name, path in inputs.items():
+        if stage.inputs[name].artifact:
+            manifests[name] = artifacts.read_manifest(path)
+            if manifests[name]["stage"] != name:
+                raise DataError(f"--{name} {path}: expected output of stage {name}, found {manifests[name]['stage']}")
+            sources[name] = {"key": manifests[name]["key"]}
+        elif path.is_dir():
+            files = list(stage.raw_files(params, inputs, name))
+            sources[name] = {
+                "digest": artifacts.files_digest(path, files, index),
+                "path": str(path),
+                "files": len(files),
+            }
+        else:
+            sources[name] = {"digest": index.digest(path), "path": str(path), "files": 1}
+    return sources, manifests
+
+
+def _result(
+    stage: Stage[Any], final: Path, manifest: Mapping[str, Any], started: float, *, cached: bool
+) -> dict[str, Any]:
+    return {
+        "stage": stage.name,
+        "path": str(final),
+        "key": manifest["key"],
+        "outputs": {name: str(final / path) for name, (path, _) in stage.outputs.items()},
+        "cached": cached,
+        "seconds": round(time.monotonic() - started, 3),
+        "headline": manifest["headline"],
+    }
+
+
+def _hand_over(result: Mapping[str, Any], file: Path | None) -> int:
+    if file:
+        artifacts.write_json(file, result)
+    print(json.dumps(result), flush=True)
+    return ExitCode.DONE
