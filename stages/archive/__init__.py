@@ -1,0 +1,11 @@
+"""Stage `archive`: one version of the model, with everything that says where it came from.
+
+Inputs: the artifacts of validate, prepare_train, hyperopt, train and evaluate, which must belong to one run.
+Outputs:
+    model/          model.onnx, model.safetensors
+    metrics/        the JSON metrics of every stage
+    plots/          the PNG plots of every stage
+    params.yaml     the parameters that every stage really used
+    lineage.json    key, version, inputs, image, commit and cost of every stage, down to the digests of the raw files
+    report.html     one self-contained page about the run, for people
+"""

@@ -1,0 +1,42 @@
+"""The lineage of a model: the chain of manifests from the evaluation back to the raw files."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from stages.common.errors import DataError
+
+Manifests = Mapping[str, Mapping[str, Any]]
+
+KEPT = ("key", "version", "inputs", "image", "git_commit", "created", "seconds", "peak_memory_mb", "headline")
+
+
+def check_one_run(manifests: Manifests) -> None:
+    """Make sure that every artifact was made from the others given, not from those of another run.
+
+    Args:
+        manifests: stage name -> manifest.
+
+    Raises:
+        DataError: an artifact was made from another artifact than the one given.
+    """
+    for stage, manifest in manifests.items():
+        for name, source in manifest["inputs"].items():
+            given = manifests.get(name)
+            if given and source["key"] != given["key"]:
+                raise DataError(
+                    f"{stage} was made from {name} {source['key'][:12]}, but --{name} is {given['key'][:12]}: "
+                    f"give the artifacts of one run, or run {stage} again"
+                )
+
+
+def lineage(manifests: Manifests) -> dict[str, dict[str, Any]]:
+    """What is worth keeping of every manifest: stage name -> key, version, inputs, image, commit, cost, headline."""
+    return {stage: {field: manifest[field] for field in KEPT} for stage, manifest in manifests.items()}
+
+
+def used_params(manifests: Manifests) -> dict[str, Any]:
+    """The parameters that the stages really used, by section of params.yaml."""
+    sections: dict[str, Any] = {}
+    for manifest in manifests.values():
+        sections |= manifest["params"]
+    return sections

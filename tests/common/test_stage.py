@@ -1,0 +1,196 @@
+"""The contract of every stage, on a toy stage in processes of its own: results, exit codes, kills, concurrency."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stages.common.artifacts import read_manifest
+from stages.common.errors import DataError
+
+TOY = Path(__file__).with_name("toy.py")
+ROOT = Path(__file__).parents[2]
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """Start the toy stage on `tmp_path/raw` with the given arguments."""
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.txt").write_text("hello ")
+    (tmp_path / "params.yaml").write_text("toy: {copies: 1}\nother: {}\n")
+    (tmp_path / "images" / "toy").mkdir(parents=True)
+
+    def call(*arguments: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, TOY, "--raw", tmp_path / "raw", "--params", tmp_path / "params.yaml", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={"PYTHONPATH": str(ROOT)},
+        )
+
+    return call
+
+
+def finish(process: "subprocess.Popen[str]") -> tuple[int, dict[str, object], str]:
+    out, err = process.communicate(timeout=30)
+    return process.returncode, json.loads(out.splitlines()[-1]) if out else {}, err
+
+
+def test_the_result_is_the_last_line_of_stdout_and_the_result_file(start: Start, tmp_path: Path) -> None:
+    code, result, _ = finish(start("--out", str(tmp_path / "o"), "--result", str(tmp_path / "r.json")))
+    assert code == 0
+    assert result == json.loads((tmp_path / "r.json").read_text())
+    assert result["path"] == str(tmp_path / "o")
+    assert result["headline"] == {"copies": 1, "visits": 1}
+    manifest = read_manifest(tmp_path / "o")
+    assert [file["path"] for file in manifest["files"]] == ["0.txt"]
+    assert manifest["inputs"]["raw"]["files"] == 1
+
+
+def test_the_store_computes_once_and_again_when_data_or_parameters_change(start: Start, tmp_path: Path) -> None:
+    store = ("--store", str(tmp_path / "s"))
+    first = finish(start(*store))[1]
+    second = finish(start(*store))[1]
+    assert (first["cached"], second["cached"]) == (False, True)
+    assert first["path"] == second["path"] == f"{tmp_path}/s/toy/{first['key']}"
+    other = finish(start(*store, "--set", "toy.copies=2"))[1]
+    assert other["key"] != first["key"]
+    (tmp_path / "raw" / "a.txt").write_text("changed")
+    assert finish(start(*store))[1]["key"] not in {first["key"], other["key"]}
+    assert finish(start(*store, "--force"))[1]["cached"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "--out DIR and --store DIR"),
+        (["--out", "o", "--store", "s"], "not allowed with"),
+        (["--out", "o", "--set", "toy.copies=0"], "toy.copies"),
+        (["--out", "o", "--set", "toy.copies=1.5"], "toy.copies"),
+        (["--out", "o", "--set", "toy.copies={{7*7}}"], "toy.copies"),
+        (["--out", "o", "--set", "toy.copy=1"], "toy.copy"),
+        (["--out", "o", "--set", "other.copies=1"], "reads no section 'other'"),
+        (["--out", "o", "--set", "copies"], "section.key=value"),
+        (["--out", "o", "--params", "absent.yaml"], "absent.yaml"),
+        (["--out", "o", "--raw", "absent"], "absent"),
+        (["--outt", "o"], "--outt"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_64(start: Start, arguments: list[str], words: str) -> None:
+    code, result, err = finish(start(*arguments))
+    assert code == 64
+    assert result == {}
+    assert words in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_folder_with_other_things_is_never_replaced(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    code, _, err = finish(start("--out", str(tmp_path / "mine")))
+    assert code == 64
+    assert "holds something else" in err
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_defect_is_exit_70_and_publishes_nothing(start: Start, tmp_path: Path) -> None:
+    code, _, err = finish(start("--out", str(tmp_path / "o"), "--set", "toy.fault=defect"))
+    assert code == 70
+    assert "ZeroDivisionError" in err
+    assert not (tmp_path / "o").exists()
+
+
+def test_sigterm_ends_within_three_seconds_and_keeps_the_old_artifact(start: Start, tmp_path: Path) -> None:
+    out = ("--out", str(tmp_path / "o"))
+    assert finish(start(*out))[0] == 0
+    before = read_manifest(tmp_path / "o")
+    process = start(*out, "--set", "toy.copies=50", "--set", "toy.pause=0.2")
+    while not (tmp_path / ".partial-o" / "1.txt").exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    stopped = time.monotonic()
+    assert finish(process)[0] == 143
+    assert time.monotonic() - stopped < 3
+    assert read_manifest(tmp_path / "o") == before
+    assert not (tmp_path / ".partial-o").exists()
+
+
+def test_killed_at_random_moments_leaves_the_old_artifact_or_the_new_one_whole(start: Start, tmp_path: Path) -> None:
+    moments = random.Random(7)  # noqa: S311 (not for cryptography)
+    assert finish(start("--out", str(tmp_path / "o")))[0] == 0
+    seen = set()
+    for copies in range(2, 27):
+        process = start("--out", str(tmp_path / "o"), "--set", f"toy.copies={copies}")
+        time.sleep(moments.uniform(0.1, 0.7))
+        process.kill()
+        process.communicate()
+        manifest = read_manifest(tmp_path / "o")  # raises if any file is missing, cut or changed
+        assert len(manifest["files"]) == manifest["params"]["toy"]["copies"]
+        seen.add(manifest["key"])
+    assert len(seen) > 1
+
+
+def test_state_outlives_a_kill_and_is_gone_after_success(start: Start, tmp_path: Path) -> None:
+    arguments = ("--store", str(tmp_path / "s"), "--set", "toy.fault=die-once")
+    assert finish(start(*arguments))[0] == -9
+    result = finish(start(*arguments))[1]
+    assert result["headline"] == {"copies": 1, "visits": 2}
+    assert not list((tmp_path / "s" / "toy").glob(".state-*"))
+    assert not list((tmp_path / "s" / "toy").glob(".partial-*"))
+
+
+def test_two_runs_that_meet_on_one_key_end_with_one_artifact(start: Start, tmp_path: Path) -> None:
+    arguments = ("--store", str(tmp_path / "s"), "--set", "toy.copies=5", "--set", "toy.pause=0.1")
+    results = [finish(process)[1] for process in [start(*arguments), start(*arguments)]]
+    assert sorted(bool(result["cached"]) for result in results) == [False, True]
+    assert results[0]["path"] == results[1]["path"]
+
+
+def test_leftovers_of_killed_runs_go_but_a_live_run_is_left_alone(start: Start, tmp_path: Path) -> None:
+    store = ("--store", str(tmp_path / "s"))
+    assert finish(start(*store, "--set", "toy.fault=die"))[0] == -9
+    dead = {path.name for path in (tmp_path / "s" / "toy").glob(".partial-*")}
+    live = start(*store, "--set", "toy.copies=20", "--set", "toy.pause=0.1")
+    while len(list((tmp_path / "s" / "toy").glob(".partial-*/1.txt"))) == 0:
+        time.sleep(0.02)
+    assert finish(start(*store))[0] == 0
+    left = {path.name for path in (tmp_path / "s" / "toy").glob(".partial-*")}
+    assert len(dead) == 1
+    assert not dead & left
+    assert finish(live)[1]["headline"] == {"copies": 20, "visits": 1}
+
+
+def test_a_flipped_bit_is_found_and_the_artifact_is_made_again(start: Start, tmp_path: Path) -> None:
+    store = ("--store", str(tmp_path / "s"))
+    path = Path(str(finish(start(*store))[1]["path"]))
+    content = bytearray((path / "0.txt").read_bytes())
+    content[7] ^= 1
+    (path / "0.txt").write_bytes(content)
+    with pytest.raises(DataError, match="damaged"):
+        read_manifest(path)
+    result, err = finish(start(*store))[1:]
+    assert result["cached"] is False
+    assert "damaged" in err
+    assert read_manifest(path)["key"] == result["key"]
+
+
+def test_a_full_disk_is_one_line_and_exit_69(start: Start, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], check=True)
+    try:
+        code, _, err = finish(start("--store", str(small), "--set", "toy.copies=1000"))
+        assert code == 69
+        assert "No space left" in err.splitlines()[-1]
+        assert not list(small.glob("toy/[0-9a-f]*"))
+    finally:
+        subprocess.run(["umount", small], check=True)
