@@ -1,0 +1,193 @@
+"""The main job: run the pipeline once and end with a short table and the path of the report.
+
+With a container engine it runs the DAG through Airflow (embedded SQLite database, no server); with `--engine none` the
+same stages with `dvc repro`. `make run` calls this after set-up; anybody may call it again by hand.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+DAG_ID = "ml_pipeline_face_attributes"
+STAGES = ("validate", "prepare_train", "hyperopt", "train", "evaluate", "archive")
+ARTIFACTS_VOLUME = "face-attributes-artifacts"
+SHOWN = re.compile(r"(AirflowFailException|AirflowException|\[error|\[warning|WARNING|ERROR|images|epoch|trial|rows)")
+"""Lines of the run's log that are worth seeing live; the whole log is in the file named first."""
+
+
+def say(text: str) -> None:
+    """Print one line at once."""
+    print(text, flush=True)
+
+
+def airflow_environment(data_volume: str) -> dict[str, str]:
+    """The environment that makes Airflow run our DAGs from the repository with its embedded database."""
+    return {
+        **os.environ,
+        "AIRFLOW_HOME": str(ROOT / ".airflow"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "FACE_ATTRIBUTES_DATA_VOLUME": data_volume,
+        "FACE_ATTRIBUTES_ARTIFACTS_VOLUME": ARTIFACTS_VOLUME,
+    }
+
+
+def make_volumes(data: Path) -> str:
+    """Make the volume of artifacts and a read-only one that shows `data`; return the latter's name.
+
+    A named volume of the local driver bound to a folder keeps host paths out of the DAG and its operator.
+    """
+    import docker
+
+    client = docker.from_env()
+    name = f"face-attributes-data-{hashlib.sha256(str(data).encode()).hexdigest()[:12]}"
+    existing = {volume.name for volume in client.volumes.list()}
+    if name not in existing:
+        client.volumes.create(name, driver="local", driver_opts={"type": "none", "o": "bind,ro", "device": str(data)})
+    if ARTIFACTS_VOLUME not in existing:
+        client.volumes.create(ARTIFACTS_VOLUME)
+    return name
+
+
+def follow(command: list[str], environment: Mapping[str, str], log: Path) -> int:
+    """Run a command, its whole output into `log`, the telling lines also onto the terminal."""
+    say(f"$ {' '.join(command)}   (whole log: {log.relative_to(ROOT)})")
+    with log.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            text=True,
+            errors="replace",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for line in process.stdout or []:
+            file.write(line)
+            if SHOWN.search(line):
+                say("  " + line.rstrip()[:180])
+        return process.wait()
+
+
+def airflow_results(environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The results that the stages of the latest run pushed to XCom: stage -> result."""
+    os.environ.update(environment)
+    from airflow.models import DagRun
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        latest = session.scalars(
+            select(DagRun).where(DagRun.dag_id == DAG_ID).order_by(DagRun.id.desc()).limit(1)
+        ).one()
+        rows = session.scalars(
+            select(XComModel).where(XComModel.run_id == latest.run_id, XComModel.key == "return_value")
+        ).all()
+        values = {row.task_id.rpartition(".")[2]: XComModel.deserialize_value(row) for row in rows}
+    return {stage: values[stage] for stage in STAGES if stage in values}
+
+
+def export_report(archive: str) -> Path:
+    """Copy the archived version out of the artifacts volume to `reports/<version>/`; return its report."""
+    import docker
+
+    client = docker.from_env()
+    container = client.containers.create(
+        "face-attributes/archive", volumes={ARTIFACTS_VOLUME: {"bind": "/artifacts", "mode": "ro"}}
+    )
+    try:
+        stream, _ = container.get_archive(archive)
+        packed = io.BytesIO(b"".join(stream))
+    finally:
+        container.remove(v=True)
+    with tarfile.open(fileobj=packed) as tar:
+        tar.extractall(ROOT / "reports", filter="data")
+    version = ROOT / "reports" / Path(archive).name[:12]
+    if version.is_symlink() or version.exists():
+        version.unlink()
+    version.symlink_to(Path(archive).name)
+    return version / "report.html"
+
+
+def run_with_airflow(data: Path) -> tuple[dict[str, dict[str, Any]], Path | None]:
+    """Run the DAG once; return the stages' results, and the report if the run succeeded."""
+    environment = airflow_environment(make_volumes(data))
+    home = ROOT / ".airflow"
+    home.mkdir(exist_ok=True)
+    airflow = str(Path(sys.executable).with_name("airflow"))
+    if follow([airflow, "db", "migrate"], environment, home / "migrate.log") != 0:
+        sys.exit(f"Airflow's database could not be made: see {home / 'migrate.log'}, or remove {home} and try again")
+    status = follow([airflow, "dags", "test", DAG_ID], environment, home / "run.log")
+    results = airflow_results(environment)
+    return results, export_report(results["archive"]["path"]) if status == 0 else None
+
+
+def run_with_dvc(data: Path) -> tuple[dict[str, dict[str, Any]], Path | None]:
+    """Run the stages on this machine with `dvc repro`; return their results, and the report if all succeeded."""
+    home = ROOT / "artifacts"
+    home.mkdir(exist_ok=True)
+    before = {stage: (home / stage / "manifest.json").stat().st_mtime_ns
+              for stage in STAGES if (home / stage / "manifest.json").exists()}  # fmt: skip
+    dvc = str(Path(sys.executable).with_name("dvc"))
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    status = follow([dvc, "repro"], environment, home / "run.log")
+    results = {}
+    for stage in STAGES:
+        path = home / stage / "manifest.json"
+        if path.exists():
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            cached = before.get(stage) == path.stat().st_mtime_ns
+            results[stage] = {**manifest, "cached": cached, "seconds": 0.0 if cached else manifest["seconds"]}
+    return results, home / "archive" / "report.html" if status == 0 else None
+
+
+def table(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """The closing table: stage, seconds, cached or not, headline figures."""
+    lines = [f"{'stage':<14} {'seconds':>8}  {'cached':<6}  headline"]
+    for stage, result in results.items():
+        figures = ", ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in list(result["headline"].items())[:4]
+        )
+        lines.append(f"{stage:<14} {result['seconds']:>8.1f}  {'yes' if result['cached'] else 'no':<6}  {figures}")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run, print the table and the report's path; 1 if the run failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", choices=("docker", "none"), default="docker", help="default: %(default)s")
+    parser.add_argument("--data", type=Path, default=ROOT / "data", help="folder with raw/ and annotations.csv")
+    arguments = parser.parse_args()
+    data = arguments.data.resolve()
+    for needed in ("raw", "annotations.csv"):
+        if not (data / needed).exists():
+            say(f"{data / needed} is missing: DATA must name a folder with raw/ (lots of images) and annotations.csv")
+            return 64
+    started = time.monotonic()
+    results, report = run_with_airflow(data) if arguments.engine == "docker" else run_with_dvc(data)
+    say("")
+    say(table(results))
+    say("")
+    say(f"pipeline: {time.monotonic() - started:.0f} s")
+    if report is None:
+        say("The run failed: the cause stands above, remedy it and run again; finished stages are not repeated.")
+        return 1
+    say(f"report: {report}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
