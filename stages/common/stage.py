@@ -62,6 +62,7 @@ class Context(Generic[ParamsT]):
         cache: a directory that all runs of this stage share, for pieces named by a digest of all they depend on.
         manifests: the manifests of the artifacts among `inputs`.
         key: the key of the artifact being made (64 hex digits).
+        digest: SHA-256 of a raw file, remembered from when the key was made; the file is read again only if it changed.
     """
 
     params: ParamsT
@@ -71,6 +72,7 @@ class Context(Generic[ParamsT]):
     cache: Path
     manifests: Mapping[str, Mapping[str, Any]]
     key: str
+    digest: Callable[[Path], str]
 
 
 def _all_files(_params: Any, inputs: Mapping[str, Path], name: str) -> Iterable[Path]:
@@ -227,7 +229,7 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
         for folder in (partial, state, cache):
             folder.mkdir(parents=True, exist_ok=True)
         try:
-            headline = dict(stage.run(Context(params, inputs, partial, state, cache, manifests, key)))
+            headline = dict(stage.run(Context(params, inputs, partial, state, cache, manifests, key, index.digest)))
             manifest = {
                 "stage": stage.name,
                 "key": key,

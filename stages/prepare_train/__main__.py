@@ -1,0 +1,8 @@
+"""`python -m stages.prepare_train`."""
+
+import sys
+
+from stages.common.stage import main
+from stages.prepare_train.stage import STAGE
+
+sys.exit(main(STAGE))

@@ -1,0 +1,66 @@
+"""The canonical annotations that stage `validate` wrote."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from stages.common.attributes import ATTRIBUTES, NAMES, UNKNOWN
+from stages.common.errors import DataError
+
+ANNOTATIONS = "annotations.csv"
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One image and its labels.
+
+    Attributes:
+        filename: the image's name, unique.
+        lot: the lot it belongs to.
+        path: its file, relative to the raw folder.
+        labels: class indices in the order of `NAMES`, -1 where unknown.
+    """
+
+    filename: str
+    lot: str
+    path: str
+    labels: tuple[int, ...]
+
+
+def read_annotations(validated: Path) -> list[Annotation]:
+    """Read the annotations of a `validate` artifact, sorted by lot, then file name.
+
+    Raises:
+        DataError: no such file, or it is not what `validate` writes; the first offending row is named.
+    """
+    file = validated / ANNOTATIONS
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            rows = csv.DictReader(lines)
+            missing = {"filename", "lot", "path", *NAMES} - set(rows.fieldnames or ())
+            if missing:
+                raise DataError(f"{file} lacks the columns {sorted(missing)}: run stage validate again")
+            found = [_annotation(row, f"{file}, row {number}") for number, row in enumerate(rows, 2)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read {file} ({error}): give the artifact of stage validate") from error
+    if len({one.filename for one in found}) < len(found):
+        raise DataError(f"{file} names an image twice: run stage validate again")
+    if not found:
+        raise DataError(f"{file} holds no images: stage validate accepted none")
+    return sorted(found, key=lambda one: (one.lot, one.filename))
+
+
+def _annotation(row: dict[str, str], where: str) -> Annotation:
+    path = PurePosixPath(row["path"] or "")
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise DataError(f"{where}: the path {row['path']!r} leads out of the raw folder: run stage validate again")
+    # a shard is named after its lot, and hidden files belong to no artifact
+    if any(not part or part.startswith(".") for part in row["lot"].split("/")):
+        raise DataError(f"{where}: the lot {row['lot']!r} cannot name a file: rename the image {row['filename']!r}")
+    labels = []
+    for attribute in ATTRIBUTES:
+        text = row[attribute.name]
+        if text and text not in map(str, range(len(attribute.classes))):
+            raise DataError(f"{where}: {attribute.name} is {text!r}, not a class index: run stage validate again")
+        labels.append(int(text) if text else UNKNOWN)
+    return Annotation(row["filename"], row["lot"], row["path"], tuple(labels))

@@ -1,0 +1,50 @@
+"""Parameters of stage `prepare_train`."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from stages.common.params import Section
+from stages.common.preprocess import Preprocessing
+
+
+class DataSection(Section):
+    """Section `data`: the size of images, and which share of them falls into which split."""
+
+    image_size: int = Field(ge=8, le=1024)
+    train_split: float = Field(ge=0, le=1)
+    val_split: float = Field(ge=0, le=1)
+    test_split: float = Field(ge=0, le=1)
+    seed: int
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        total = self.train_split + self.val_split + self.test_split
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"train_split + val_split + test_split must be 1, not {total:g}")
+        return self
+
+
+class PrepareTrainSection(Section):
+    """Section `prepare_train`."""
+
+    near_white: int = Field(ge=1, le=255)
+    max_megapixels: float = Field(gt=0)
+    max_rejected_fraction: float = Field(ge=0, le=1)
+    workers: int = Field(ge=0, le=256)
+
+
+class Params(Section):
+    """The sections that this stage reads."""
+
+    data: DataSection
+    prepare_train: PrepareTrainSection
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The settings of the preprocessing function that training and prediction share."""
+        return Preprocessing(
+            image_size=self.data.image_size,
+            near_white=self.prepare_train.near_white,
+            max_megapixels=self.prepare_train.max_megapixels,
+        )

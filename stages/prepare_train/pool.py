@@ -1,0 +1,86 @@
+"""A pool of worker processes that never outlives the stage and never hangs it."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
+from typing import TypeVar
+
+from stages.common.errors import UnavailableError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+IN_FLIGHT = 2
+"""Jobs per worker handed out ahead: keeps workers busy and bounds the memory of results that wait."""
+
+
+def _follow_parent() -> None:
+    """End this worker with its parent, even one that is killed -9; Ctrl-C is the parent's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def wait_and_exit() -> None:
+        if parent:
+            connection.wait([parent.sentinel])
+            os._exit(1)
+
+    threading.Thread(target=wait_and_exit, daemon=True).start()
+
+
+class WorkerPool:
+    """Maps functions over jobs in worker processes; use it as a context manager.
+
+    Leaving it by an exception (SIGTERM raises one) kills the workers at once instead of waiting for their jobs. One
+    worker means no extra process at all.
+    """
+
+    def __init__(self, workers: int) -> None:
+        """Prepare a pool of `workers` processes; they start when there is work."""
+        self.workers = workers
+        # not fork: a forked child inherits locks of the parent's threads in whatever state they are
+        self._executor = (
+            ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _follow_parent) if workers > 1 else None
+        )
+        self._strangers = set(multiprocessing.active_children())
+
+    def __enter__(self) -> "WorkerPool":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if not self._executor:
+            return
+        if kind:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            for worker in set(multiprocessing.active_children()) - self._strangers:
+                worker.kill()
+        else:
+            self._executor.shutdown()
+
+    def map(self, function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
+        """Results of `function(job)` in the order of `jobs`, with few of them in memory at any time.
+
+        Raises:
+            UnavailableError: a worker was killed from outside, nearly always for memory.
+        """
+        if not self._executor:
+            yield from map(function, jobs)
+            return
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for job in jobs:
+                waiting.append(self._executor.submit(function, job))
+                if len(waiting) > IN_FLIGHT * self.workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise UnavailableError(
+                "a worker process was killed, probably because memory ran out: give the stage more memory or lower "
+                "prepare_train.workers"
+            ) from error

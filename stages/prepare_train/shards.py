@@ -1,0 +1,194 @@
+"""The shard of one lot: made once, kept in the stage's cache under a key of all that decides it, and taken from there.
+
+A cached piece is `<cache>/<key>/` with
+    images.npy     uint8 (accepted images, S, S, 3), RGB
+    images.csv     filename, pixels (digest of the decoded picture; empty if rejected), reason (empty if accepted)
+    manifest.json  digests of both
+"""
+
+import csv
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.common import artifacts
+from stages.common.errors import DataError, TryAgainError
+from stages.common.logs import Progress, log
+from stages.common.preprocess import ImageError, Preprocessing, decode, fit, pixels_digest, read_image_file
+from stages.prepare_train.pool import WorkerPool
+
+IMAGES = "images.npy"
+RECORDS = "images.csv"
+CHUNK = 16
+"""Images a job: 16 of 64x64 are 200 kB to send back, and at a few ms each the sending costs nothing."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image file of a lot; `digest` is the SHA-256 of its content, empty where there is no regular file."""
+
+    filename: str
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What became of one image: `image` uint8 (S, S, 3) and `pixels`, its picture's digest, or else a `reason`."""
+
+    content: str
+    image: npt.NDArray[np.uint8] | None
+    pixels: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The cached piece of one lot.
+
+    Attributes:
+        shard: file with uint8 (accepted images, S, S, 3).
+        accepted: filename -> digest of the decoded picture, in the order of the shard's rows.
+        rejected: filename -> reason.
+    """
+
+    shard: Path
+    accepted: dict[str, str]
+    rejected: dict[str, str]
+
+
+def find_source(filename: str, path: Path, digest: Callable[[Path], str]) -> Source:
+    """Describe an image file without opening what is no regular file."""
+    return Source(filename, path, digest(path) if is_regular(path) else "")
+
+
+def is_regular(path: Path) -> bool:
+    """Whether `path` is a regular file: no link, FIFO, device or folder, and not absent."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def piece_key(version: str, settings: Preprocessing, sources: Sequence[Source]) -> str:
+    """The key (64 hex digits) of a lot's piece. Labels are no part of it: they stand in index.csv alone."""
+    images = [[source.filename, source.digest] for source in sources]
+    return artifacts.json_digest({"version": version, "preprocessing": settings.model_dump(), "images": images})
+
+
+def prepare_images(job: tuple[Sequence[Path], Preprocessing]) -> list[Prepared]:
+    """Prepare some images; this is what a worker process runs."""
+    paths, settings = job
+    results = []
+    for path in paths:
+        content = ""
+        try:
+            data = read_image_file(path, settings)
+            content = hashlib.sha256(data).hexdigest()
+            picture = decode(data, settings)
+            results.append(Prepared(content, fit(picture, settings), pixels_digest(picture), ""))
+        except ImageError as error:
+            results.append(Prepared(content, None, "", str(error)))
+    return results
+
+
+def read_piece(folder: Path) -> Piece | None:
+    """Read a cached piece; None if there is none, or if it is damaged, which is said."""
+    if not folder.exists():
+        return None
+    try:
+        artifacts.read_manifest(folder)
+    except DataError as error:
+        log.warning("a cached shard cannot be used and is made again: %s", error)
+        return None
+    return _read_records(folder)
+
+
+def _read_records(folder: Path) -> Piece:
+    with (folder / RECORDS).open(encoding="utf-8", newline="") as file:
+        records = list(csv.DictReader(file))
+    return Piece(
+        folder / IMAGES,
+        {record["filename"]: record["pixels"] for record in records if not record["reason"]},
+        {record["filename"]: record["reason"] for record in records if record["reason"]},
+    )
+
+
+def make_piece(
+    folder: Path, sources: Sequence[Source], settings: Preprocessing, pool: WorkerPool, progress: Progress
+) -> Piece:
+    """Prepare the images of a lot into `folder`, which appears whole or not at all.
+
+    Two runs that need the same piece at the same time compute it once: the second waits and takes it.
+
+    Raises:
+        TryAgainError: a file changed while it was being read.
+    """
+    with artifacts.locked(folder.with_name(f".lock-{folder.name}")):
+        if piece := read_piece(folder):
+            progress.advance(len(sources))
+            return piece
+        partial = folder.with_name(f".partial-{folder.name}")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            paths = [source.path for source in sources]
+            jobs = ((paths[start : start + CHUNK], settings) for start in range(0, len(paths), CHUNK))
+            results = (one for chunk in pool.map(prepare_images, jobs) for one in chunk)
+            _write_piece(partial, zip(sources, results, strict=True), settings.image_size, progress)
+            manifest = {"stage": "prepare_train", "key": folder.name, "files": artifacts.list_files(partial)}
+            artifacts.write_json(partial / artifacts.MANIFEST, manifest)
+            artifacts.publish(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return _read_records(folder)
+
+
+def _write_piece(folder: Path, prepared: Iterable[tuple[Source, Prepared]], side: int, progress: Progress) -> None:
+    """Append image after image, so that memory does not grow with the lot.
+
+    Plain writes and no memory map: on a full disk a write is an honest error, a mapped page is a SIGBUS.
+    """
+    accepted = 0
+
+    def header() -> None:  # its length does not depend on the number of rows: numpy leaves room for it to grow
+        shape = (accepted, side, side, 3)
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+    with (
+        (folder / IMAGES).open("wb") as file,
+        (folder / RECORDS).open("w", encoding="utf-8", newline="") as table,
+    ):
+        records = csv.writer(table)
+        records.writerow(["filename", "pixels", "reason"])
+        header()
+        for source, result in prepared:
+            # the key must say what was read; a file refused by its size was not read, but it is still there
+            same = result.content == source.digest if result.content else is_regular(source.path) == bool(source.digest)
+            if not same:
+                raise TryAgainError(
+                    f"{source.path} changed while it was being read: let its copying finish, `touch` it, and try again"
+                )
+            if result.image is not None:
+                file.write(result.image.tobytes())
+                accepted += 1
+            records.writerow([source.filename, result.pixels, result.reason])
+            progress.advance()
+        file.seek(0)
+        header()
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give an artifact its own name for a cached file: a hard link costs no space; elsewhere it is copied."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

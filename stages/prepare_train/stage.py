@@ -1,0 +1,174 @@
+"""The wiring of stage `prepare_train`: lots in, shards and split out."""
+
+import csv
+import os
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.common.artifacts import write_json
+from stages.common.attributes import UNKNOWN
+from stages.common.dataset import INDEX, INDEX_COLUMNS, SPLITS
+from stages.common.errors import DataError
+from stages.common.logs import Progress, log
+from stages.common.stage import Context, Headline, Input, Stage
+from stages.common.version import stage_version
+from stages.prepare_train.annotations import Annotation, read_annotations
+from stages.prepare_train.params import DataSection, Params
+from stages.prepare_train.pool import WorkerPool
+from stages.prepare_train.shards import Piece, find_source, is_regular, link_or_copy, make_piece, piece_key, read_piece
+from stages.prepare_train.split import assign_split
+from stages.prepare_train.statistics import PixelStatistics, Row, count_classes, count_splits, find_duplicates
+
+BLOCK = 256
+"""Images read at once for statistics: 3 MB of 64x64."""
+
+
+def _prepare_lots(context: Context[Params], annotations: list[Annotation]) -> tuple[dict[str, Piece], int]:
+    """The piece of every lot, from the cache or made now, and how many came from the cache."""
+    settings = context.params.preprocessing
+    version = stage_version("prepare_train")
+    sources = {
+        lot: [find_source(one.filename, context.inputs["raw"] / one.path, context.digest) for one in images]
+        for lot, images in groupby(annotations, key=lambda one: one.lot)
+    }
+    folders = {lot: context.cache / piece_key(version, settings, files) for lot, files in sources.items()}
+    pieces = {lot: read_piece(folder) for lot, folder in folders.items()}
+    missing = [lot for lot, piece in pieces.items() if piece is None]
+    progress = Progress(sum(len(sources[lot]) for lot in missing), "images")
+    # at least one job for every worker: starting a process costs more than preparing 100 small images
+    wanted = context.params.prepare_train.workers or len(os.sched_getaffinity(0))
+    with WorkerPool(max(1, min(wanted, progress.total // 100))) as pool:
+        made = {lot: make_piece(folders[lot], sources[lot], settings, pool, progress) for lot in missing}
+    result = {lot: made.get(lot) or piece for lot, piece in pieces.items()}
+    whole = {lot: piece for lot, piece in result.items() if piece}
+    for lot, piece in whole.items():
+        how = "computed" if lot in made else "reused"
+        log.info("lot %s: %s, %d images, %d rejected", lot, how, len(piece.accepted), len(piece.rejected))
+    return whole, len(pieces) - len(missing)
+
+
+def _check_rejects(rejected: Mapping[str, str], images: int, limit: float) -> None:
+    if len(rejected) > limit * images:
+        name, reason = next(iter(rejected.items()))
+        raise DataError(
+            f"{len(rejected)} of {images} images cannot be used, more than prepare_train.max_rejected_fraction "
+            f"({limit:g}) allows; the first is {name}: {reason}; mend or remove them"
+        )
+
+
+def _check_splits(counts: Mapping[str, int], data: DataSection) -> None:
+    for split in SPLITS:
+        if not counts[split] and getattr(data, f"{split}_split") > 0:
+            raise DataError(
+                f"the {split} split is empty: {sum(counts.values())} images are too few for data.{split}_split "
+                f"{getattr(data, f'{split}_split'):g}: give more images, or change data.seed"
+            )
+
+
+def _write_table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(columns)
+        table.writerows(rows)
+
+
+def _index_row(row: Row) -> list[Any]:
+    labels = ["" if label == UNKNOWN else label for label in row.labels]
+    return [row.filename, row.lot, row.row, row.split, row.pixels, *labels]
+
+
+def _train_pixels(rows: Iterable[Row], out: Path) -> dict[str, list[float]]:
+    """Mean and standard deviation of the train split's pixels, streamed from the shards."""
+    statistics = PixelStatistics()
+    for lot, members in groupby((row for row in rows if row.split == "train"), key=lambda row: row.lot):
+        shard = np.load(out / "shards" / f"{lot}.npy", mmap_mode="r")
+        chosen = [row.row for row in members]
+        for start in range(0, len(chosen), BLOCK):
+            statistics.add(shard[chosen[start : start + BLOCK]])
+    return statistics.summary()
+
+
+def _run(context: Context[Params]) -> Headline:
+    params, out = context.params, context.out
+    annotations = read_annotations(context.inputs["validate"])
+    pieces, reused = _prepare_lots(context, annotations)
+
+    rejected = {name: reason for piece in pieces.values() for name, reason in piece.rejected.items()}
+    _write_table(out / "rejected.csv", ("filename", "reason"), sorted(rejected.items()))
+    _check_rejects(rejected, len(annotations), params.prepare_train.max_rejected_fraction)
+
+    labels = {one.filename: one.labels for one in annotations}
+    rows = [
+        Row(filename, lot, number, assign_split(pixels, params.data), pixels, labels[filename])
+        for lot, piece in pieces.items()
+        for number, (filename, pixels) in enumerate(piece.accepted.items())
+    ]
+    splits = count_splits(rows)
+    _check_splits(splits, params.data)
+    for lot, piece in pieces.items():
+        if piece.accepted:
+            link_or_copy(piece.shard, out / "shards" / f"{lot}.npy")
+    _write_table(out / INDEX, INDEX_COLUMNS, map(_index_row, rows))
+
+    classes = count_classes(rows)
+    lots = dict.fromkeys(pieces, dict.fromkeys(SPLITS, 0))
+    lots |= {lot: count_splits(members) for lot, members in groupby(rows, key=lambda row: row.lot)}
+    duplicates = find_duplicates(rows)
+    if duplicates["pictures"]:
+        log.warning(
+            "%(images)d images show only %(pictures)d pictures; of these, %(contradicting_labels)d have labels that "
+            "contradict each other (data_stats.json lists them)",
+            duplicates,
+        )
+    statistics = {
+        "images": len(rows),
+        "rejected": len(rejected),
+        "splits": splits,
+        "lots": {lot: {**lots[lot], "rejected": len(piece.rejected)} for lot, piece in pieces.items()},
+        "labels": classes,
+        "duplicates": duplicates,
+        "train_pixels": _train_pixels(rows, out),
+        "preprocessing": params.preprocessing.model_dump(),
+    }
+    for folder in ("metrics", "plots"):
+        (out / folder).mkdir()
+    write_json(out / "metrics" / "data_stats.json", statistics)
+    from stages.prepare_train.plots import plot_distribution  # matplotlib is not needed for --help
+
+    plot_distribution(out / "plots" / "data_distribution.png", classes, lots)
+    return {"images": len(rows), "rejected": len(rejected), "lots": len(pieces), "lots_reused": reused, **splits}
+
+
+def _raw_files(_params: Params, inputs: Mapping[str, Path], _name: str) -> Iterable[Path]:
+    """Only the annotated images decide the key; what is no regular file has no content and becomes a reject."""
+    paths = (Path(one.path) for one in read_annotations(inputs["validate"]))
+    return [path for path in paths if is_regular(inputs["raw"] / path)]
+
+
+def _check(_params: Params, inputs: Mapping[str, Path]) -> Headline:
+    return {"images": len(read_annotations(inputs["validate"]))}
+
+
+STAGE = Stage(
+    name="prepare_train",
+    description="Decodes, crops and resizes the annotated images, and splits them into train, validation and test.",
+    params=Params,
+    inputs={
+        "validate": Input("artifact of stage validate"),
+        "raw": Input("folder of raw images (PNG or JPEG)", artifact=False),
+    },
+    outputs={
+        "shards": ("shards", "one <lot>.npy a lot: uint8 (images, S, S, 3), RGB, S = data.image_size"),
+        "index": (INDEX, "per image: lot, row, split, digest of its picture, class indices"),
+        "rejected": ("rejected.csv", "images that cannot be used, with the reason"),
+        "stats": ("metrics/data_stats.json", "counts, duplicates, pixel statistics, preprocessing settings"),
+        "distribution": ("plots/data_distribution.png", "class shares per attribute and split"),
+    },
+    run=_run,
+    raw_files=_raw_files,
+    check=_check,
+)
