@@ -1,0 +1,20 @@
+# The one vocabulary; CI calls only this.
+.PHONY: help venv lock engine stop images
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+venv: ## make .venv, the development environment
+	@scripts/venv
+
+lock: ## compile every requirements.in to its locked requirements.txt
+	@scripts/lock
+
+engine: ## find a container engine, or install and start one
+	@scripts/engine start
+
+stop: ## stop the engine that `make engine` started, and no other
+	@scripts/engine stop
+
+images: ## build the stage images whose inputs changed, or STAGES="train evaluate"
+	@scripts/images $(STAGES)
