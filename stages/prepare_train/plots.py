@@ -13,6 +13,11 @@ COLORS = {"train": "#4269d0", "val": "#efb118", "test": "#3ca951"}
 BAR = 0.26
 
 
+def _short(count: int) -> str:
+    """At most four characters, so that the labels of neighbouring bars do not touch."""
+    return str(count) if count < 1000 else f"{count / 1000:.2g}k" if count < 10_000 else f"{count / 1000:.0f}k"
+
+
 def _draw_shares(axes: Axes, title: str, counts: Mapping[str, Mapping[str, int]]) -> None:
     """Grouped bars: per class, the share of each split's known labels; unknown labels are told in the title."""
     classes = [name for name in counts["train"] if name != "unknown"]
@@ -27,7 +32,7 @@ def _draw_shares(axes: Axes, title: str, counts: Mapping[str, Mapping[str, int]]
             label=split,
         )
         axes.bar_label(
-            bars, labels=[str(counts[split][name]) for name in classes], fontsize=6.5, color="#555", padding=1
+            bars, labels=[_short(counts[split][name]) for name in classes], fontsize=6.5, color="#555", padding=1
         )
     unknown = sum(counts[split]["unknown"] for split in SPLITS)
     axes.set_title(title + (f"  ({unknown} unknown)" if unknown else ""), loc="left", fontsize=10, fontweight="bold")

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import time
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -41,8 +42,12 @@ def _prepare_lots(context: Context[Params], annotations: list[Annotation]) -> tu
     progress = Progress(sum(len(sources[lot]) for lot in missing), "images")
     # at least one job for every worker: starting a process costs more than preparing 100 small images
     wanted = context.params.prepare_train.workers or len(os.sched_getaffinity(0))
+    start = time.monotonic()
     with WorkerPool(max(1, min(wanted, progress.total // 100))) as pool:
         made = {lot: make_piece(folders[lot], sources[lot], settings, pool, progress) for lot in missing}
+    if missing:
+        seconds = time.monotonic() - start
+        log.info("%d images prepared in %.1f s, %.0f/s", progress.total, seconds, progress.total / seconds)
     result = {lot: made.get(lot) or piece for lot, piece in pieces.items()}
     whole = {lot: piece for lot, piece in result.items() if piece}
     for lot, piece in whole.items():

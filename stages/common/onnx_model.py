@@ -1,0 +1,105 @@
+"""The exported model: checked when it is loaded, and run with ONNX Runtime.
+
+Input `images` uint8 (N, S, S, 3) RGB; one output per attribute, named by it, float32 (N, classes) of probabilities.
+The metadata key `face_attributes` holds JSON:
+{"attributes": {name: [classes]}, "image_size": S, "preprocessing": {...}}.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from pydantic import ValidationError
+
+from stages.common.attributes import ATTRIBUTES
+from stages.common.errors import DataError
+from stages.common.preprocess import Preprocessing
+
+METADATA = "face_attributes"
+INPUT = "images"
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """A loaded model.
+
+    Attributes:
+        session: the ONNX Runtime session.
+        image_size: side S of the square images in pixels.
+        preprocessing: how its images were prepared in training.
+    """
+
+    session: Any
+    image_size: int
+    preprocessing: Preprocessing
+
+    def predict(self, images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
+        """Class probabilities of images, uint8 (N, S, S, 3) RGB: attribute -> float32 (N, classes)."""
+        names = [attribute.name for attribute in ATTRIBUTES]
+        return dict(zip(names, self.session.run(names, {INPUT: images}), strict=True))
+
+
+def load(path: Path) -> OnnxModel:
+    """Load a model and check that it is one of ours.
+
+    The file goes to ONNX Runtime and nowhere else, so a pickle under this name is refused and never unpickled.
+
+    Raises:
+        DataError: not a readable ONNX model, an opset that the runtime lacks, or metadata, inputs or outputs that are
+            not as expected; the message tells expected and found.
+    """
+    session = _open_session(path)
+    metadata = _read_metadata(path, session.get_modelmeta().custom_metadata_map)
+    _expect(path, "attributes", {one.name: list(one.classes) for one in ATTRIBUTES}, metadata.get("attributes"))
+    try:
+        preprocessing = Preprocessing.model_validate(metadata.get("preprocessing"))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, ("preprocessing", *problem["loc"])))
+        raise DataError(f"{path} was made for another preprocessing: {where}: {problem['msg']}: train again") from error
+    side = preprocessing.image_size
+    _expect(path, "image_size", side, metadata.get("image_size"))
+    inputs = [(one.name, one.type, one.shape[1:]) for one in session.get_inputs()]
+    _expect(path, "input", [(INPUT, "tensor(uint8)", [side, side, 3])], inputs)
+    _expect(
+        path,
+        "outputs",
+        sorted((one.name, "tensor(float)", [len(one.classes)]) for one in ATTRIBUTES),
+        sorted((one.name, one.type, one.shape[1:]) for one in session.get_outputs()),
+    )
+    return OnnxModel(session, side, preprocessing)
+
+
+def _open_session(path: Path) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))  # the default counts the cores of the whole machine
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what matters comes as an exception
+    try:
+        # bytes and no path: a model that wants to read further files finds none
+        return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    except OSError as error:
+        raise DataError(f"cannot read the model {path} ({error.strerror}): run stage train") from error
+    except Exception as error:  # ONNX Runtime's errors share no base class but this
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(f"{path} is no ONNX model that ONNX Runtime can load ({reason}): run stage train") from error
+
+
+def _read_metadata(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    try:
+        value = json.loads(metadata[METADATA])
+        return dict(value)
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{path} carries no metadata {METADATA!r}, so it is not a model of stage train: give one that is"
+        ) from error
+
+
+def _expect(path: Path, what: str, expected: object, found: object) -> None:
+    if expected != found:
+        raise DataError(f"{path} does not fit: {what} expected {expected}, found {found}: train a model with this code")

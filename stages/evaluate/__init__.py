@@ -1,0 +1,12 @@
+"""Stage `evaluate`: how good the model is on the test split, which nothing before has seen.
+
+Inputs: the artifacts of prepare_train and of train; the model runs in ONNX Runtime, as it will in use.
+Outputs:
+    metrics/eval_metrics.json    per attribute: number of labels, accuracy, macro precision, recall and F1, ROC AUC,
+                                 confusion matrix, and the same per class; and the mean accuracy
+    plots/confusion_matrices.png one matrix per attribute, rows (true classes) in per cent
+    plots/roc_curves.png         one curve per class, one against the rest
+    predictions.csv              per test image and attribute: label, predicted class, and the confidence in it (0-1)
+
+Unknown labels are left out, attribute by attribute. A measure that the data cannot give is null, with a note why.
+"""

@@ -1,0 +1,124 @@
+"""The measures of one attribute: accuracy, precision, recall, F1, confusion matrix and ROC AUC."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score, roc_curve
+
+from stages.common.attributes import UNKNOWN, Attribute
+
+Measures = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the model said about one attribute.
+
+    Attributes:
+        labels: int (N,) class indices, -1 where unknown.
+        probabilities: float (N, classes).
+    """
+
+    attribute: Attribute
+    labels: npt.NDArray[np.integer[Any]]
+    probabilities: npt.NDArray[np.floating[Any]]
+
+    @property
+    def answered(self) -> npt.NDArray[np.bool_]:
+        """(N,): where the model gave numbers; a diverged one gives NaN."""
+        finite: npt.NDArray[np.bool_] = np.isfinite(self.probabilities).all(axis=1)
+        return finite
+
+    @property
+    def predicted(self) -> npt.NDArray[np.intp]:
+        """(N,): the most probable class, or the number of classes, which equals no label, where there is no answer."""
+        return np.where(self.answered, self.probabilities.argmax(axis=1), len(self.attribute.classes))
+
+    def known(self) -> "Answers":
+        """Only the images whose label is known."""
+        mask = self.labels != UNKNOWN
+        return Answers(self.attribute, self.labels[mask], self.probabilities[mask])
+
+
+def roc_curves(answers: Answers) -> dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]]:
+    """ROC curve of every class against the rest, of known labels.
+
+    Two classes have one curve between them, that of the second. A class that no label has, or every label, has none.
+
+    Returns:
+        Class name -> false positive rate, true positive rate, area under the curve.
+    """
+    classes = list(enumerate(answers.attribute.classes))
+    curves = {}
+    for number, name in classes[1:] if len(classes) == 2 else classes:
+        positive = answers.labels == number
+        if positive.any() and not positive.all() and answers.answered.all():
+            score = answers.probabilities[:, number]
+            false_rate, true_rate, _ = roc_curve(positive, score)
+            curves[name] = (false_rate, true_rate, float(roc_auc_score(positive, score)))
+    return curves
+
+
+def measure(everything: Answers) -> Measures:
+    """Measure one attribute on the images whose label is known.
+
+    Precision, recall and F1 are macro averages over the classes that have labels; ROC AUC is that of the second class
+    of two, else the average over the classes, each against the rest. What cannot be computed is None, never NaN, and
+    `note` says why. An image without a finite answer counts as wrong everywhere and stands in no confusion matrix.
+    """
+    answers = everything.known()
+    classes = answers.attribute.classes
+    count = len(answers.labels)
+    present = [number for number in range(len(classes)) if (answers.labels == number).any()]
+    curves = roc_curves(answers)
+    notes = []
+    unanswered = int((~answers.answered).sum())
+    if unanswered:
+        notes.append(f"{unanswered} of {count} images got no finite probabilities and count as wrong")
+    if not present:
+        notes.append("no labels")
+    elif not curves and not unanswered:
+        notes.append(f"no ROC AUC: every label is {classes[present[0]]!r}")
+    elif len(present) < len(classes):
+        notes.append(f"no labels of {', '.join(name for n, name in enumerate(classes) if n not in present)}")
+
+    result: dict[str, Any] = {
+        "labels": count,
+        "accuracy": float((answers.predicted == answers.labels).mean()) if count else None,
+        "precision": None,
+        "recall": None,
+        "f1": None,
+        "roc_auc": float(np.mean([area for _, _, area in curves.values()])) if curves else None,
+        "classes": list(classes),
+        "support": [int((answers.labels == number).sum()) for number in range(len(classes))],
+        "confusion_matrix": _confusion(answers),
+        "per_class": {},
+    }
+    if present:
+        scores = precision_recall_fscore_support(answers.labels, answers.predicted, labels=present, zero_division=0)[:3]
+        for name, values in zip(("precision", "recall", "f1"), scores, strict=True):
+            result[name] = float(np.mean(values))
+            for number, value in zip(present, values, strict=True):
+                result["per_class"].setdefault(classes[number], {})[name] = float(value)
+    if notes:
+        result["note"] = "; ".join(notes)
+    return result
+
+
+def _confusion(answers: Answers) -> list[list[int]]:
+    """Rows are labels, columns predictions: classes x classes counts."""
+    sides = range(len(answers.attribute.classes))
+    if not len(answers.labels):
+        return [[0 for _ in sides] for _ in sides]
+    # one more class for images without an answer, cut away again: sklearn wants a label to be among the classes
+    matrix = confusion_matrix(answers.labels, answers.predicted, labels=[*sides, len(sides)])
+    return [[int(value) for value in row[:-1]] for row in matrix[:-1]]
+
+
+def mean_accuracy(measures: Sequence[Measures]) -> float | None:
+    """Mean over the attributes that have labels; None if none has."""
+    known = [one["accuracy"] for one in measures if one["accuracy"] is not None]
+    return float(np.mean(known)) if known else None

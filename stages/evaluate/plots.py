@@ -1,0 +1,99 @@
+"""The pictures of an evaluation. Both are PNGs of 1650 x 990 pixels with a panel per attribute and one of figures."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+from stages.common.attributes import ATTRIBUTES
+from stages.evaluate.measures import Answers, Measures, roc_curves
+
+COLORS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951")
+
+
+def _panels() -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(11, 6.6), layout="constrained")
+    return figure, list(figure.subplots(2, 3).flat)
+
+
+def _title(axes: Axes, text: str, remark: str) -> None:
+    axes.set_title(text, loc="left", fontsize=10, fontweight="bold")
+    axes.set_title(remark, loc="right", fontsize=8, color="#555")
+    axes.tick_params(labelsize=8)
+
+
+def _draw_summary(axes: Axes, measures: Mapping[str, Measures]) -> None:
+    """A table of figures in the place of the sixth panel."""
+
+    def cell(value: float | None) -> str:
+        return "none" if value is None else f"{value:.3f}"
+
+    table = axes.table(
+        [
+            [str(one["labels"]), *(cell(one[name]) for name in ("accuracy", "f1", "roc_auc"))]
+            for one in (measures[attribute.name] for attribute in ATTRIBUTES)
+        ],
+        rowLabels=[attribute.title for attribute in ATTRIBUTES],
+        colLabels=["labels", "accuracy", "F1", "ROC AUC"],
+        cellLoc="right",
+        edges="horizontal",
+        bbox=Bbox.from_bounds(0.22, 0.2, 0.78, 0.6),
+    )
+    table.auto_set_font_size(False)
+    table.set_fontsize(9)
+    axes.axis("off")
+
+
+def plot_confusion(path: Path, measures: Mapping[str, Measures]) -> None:
+    """Draw a confusion matrix per attribute: counts, coloured by the share of their true class."""
+    figure, panels = _panels()
+    for attribute, axes in zip(ATTRIBUTES, panels, strict=False):
+        counts = np.array(measures[attribute.name]["confusion_matrix"])
+        shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for (row, column), count in np.ndenumerate(counts):
+            axes.text(
+                column,
+                row,
+                f"{count}\n{100 * shares[row, column]:.0f} %",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if shares[row, column] > 0.55 else "#333",
+            )
+        axes.set_xticks(range(len(attribute.classes)), attribute.classes)
+        axes.set_yticks(range(len(attribute.classes)), attribute.classes)
+        axes.set_xlabel("predicted", fontsize=8)
+        axes.set_ylabel("true", fontsize=8)
+        axes.spines[:].set_visible(False)
+        _title(axes, attribute.title, f"{measures[attribute.name]['labels']} labels")
+    _draw_summary(panels[-1], measures)
+    figure.savefig(path, dpi=150)
+
+
+def plot_roc(path: Path, answers: Sequence[Answers], measures: Mapping[str, Measures]) -> None:
+    """Draw the ROC curves per attribute, every class against the rest."""
+    figure, panels = _panels()
+    for one, axes in zip(answers, panels, strict=False):
+        axes.plot([0, 1], [0, 1], color="#bbb", linewidth=0.8, linestyle="--")
+        curves = roc_curves(one.known())
+        for color, (name, (false_rate, true_rate, area)) in zip(COLORS, curves.items(), strict=False):
+            axes.plot(false_rate, true_rate, color=color, linewidth=1.6, label=f"{name}: {area:.3f}", clip_on=False)
+        if curves:
+            axes.legend(title="area", fontsize=8, title_fontsize=8, loc="lower right", frameon=False)
+        else:
+            note = textwrap.fill(measures[one.attribute.name].get("note", ""), 36)
+            axes.text(0.5, 0.5, note, ha="center", va="center", fontsize=8, color="#555", backgroundcolor="white")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.set_aspect("equal")
+        axes.set_xlabel("false positive rate", fontsize=8)
+        axes.set_ylabel("true positive rate", fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        _title(axes, one.attribute.title, f"{measures[one.attribute.name]['labels']} labels")
+    _draw_summary(panels[-1], measures)
+    figure.savefig(path, dpi=150)

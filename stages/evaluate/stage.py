@@ -1,0 +1,131 @@
+"""The wiring of stage `evaluate`: run the model over the test split, measure, draw."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stages.common.artifacts import write_json
+from stages.common.attributes import ATTRIBUTES, NAMES
+from stages.common.dataset import Split, read_split
+from stages.common.errors import DataError
+from stages.common.logs import Progress, log
+from stages.common.stage import Context, Headline, Input, Stage
+from stages.evaluate.params import Params
+
+if TYPE_CHECKING:
+    from stages.common.onnx_model import OnnxModel
+    from stages.evaluate.measures import Answers
+
+
+def check_same_data(train: Mapping[str, Any], prepare_train: Mapping[str, Any]) -> None:
+    """Refuse a model that was trained on another artifact: its training images may be among these test images.
+
+    Args:
+        train: manifest of the model.
+        prepare_train: manifest of the data to evaluate on.
+
+    Raises:
+        DataError: they do not belong together.
+    """
+    trained_on = train["inputs"]["prepare_train"]["key"]
+    if trained_on != prepare_train["key"]:
+        raise DataError(
+            f"the model was trained on data {trained_on[:12]}, not on {prepare_train['key'][:12]}, whose test split it "
+            "may have seen: evaluate it on its own data, or train again"
+        )
+
+
+def answer(model: "OnnxModel", split: Split, batch_size: int) -> list["Answers"]:
+    """Run the model over a split, batch by batch: one `Answers` per attribute, in the order of `ATTRIBUTES`."""
+    from stages.evaluate.measures import Answers
+
+    progress = Progress(len(split), "images")
+    batches = []
+    for start in range(0, len(split), batch_size):
+        images = split.take(slice(start, start + batch_size))
+        batches.append(model.predict(images))
+        progress.advance(len(images))
+    return [
+        Answers(attribute, split.labels[:, column], np.concatenate([batch[attribute.name] for batch in batches]))
+        for column, attribute in enumerate(ATTRIBUTES)
+    ]
+
+
+def _write_predictions(path: Path, filenames: Sequence[str], answers: Sequence["Answers"]) -> None:
+    """One row an image: file name, and per attribute label, predicted class and confidence; empty where unknown."""
+    columns: list[list[str]] = []
+    for one in answers:
+        names = [*one.attribute.classes, ""]  # the last is found by -1, an unknown label, and by the class of no answer
+        confidence = one.probabilities.max(axis=1)
+        columns += [
+            [names[label] for label in one.labels],
+            [names[label] for label in one.predicted],
+            [f"{value:.4f}" if known else "" for value, known in zip(confidence, one.answered, strict=True)],
+        ]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["filename", *(f"{name}{part}" for name in NAMES for part in ("", "_predicted", "_confidence"))])
+        table.writerows(zip(filenames, *columns, strict=True))
+
+
+def _run(context: Context[Params]) -> Headline:
+    # not needed for --help
+    from stages.common.onnx_model import load
+    from stages.evaluate.measures import mean_accuracy, measure
+    from stages.evaluate.plots import plot_confusion, plot_roc
+
+    check_same_data(context.manifests["train"], context.manifests["prepare_train"])
+    model = load(context.inputs["train"] / "model.onnx")
+    split = read_split(context.inputs["prepare_train"], "test")
+    if model.image_size != split.image_size:
+        raise DataError(
+            f"the model expects images of {model.image_size} pixels, found {split.image_size}: train again on these"
+        )
+    answers = answer(model, split, context.params.evaluate.batch_size)
+    measures = {one.attribute.name: measure(one) for one in answers}
+    mean = mean_accuracy(list(measures.values()))
+    if mean is None:
+        raise DataError(f"none of the {len(split)} test images has a label: annotate some of them")
+    for name, one in measures.items():
+        if "note" in one:
+            log.warning("%s: %s", name, one["note"])
+
+    for folder in ("metrics", "plots"):
+        (context.out / folder).mkdir()
+    write_json(
+        context.out / "metrics" / "eval_metrics.json",
+        {"mean_accuracy": mean, "images": len(split), "attributes": measures},
+    )
+    _write_predictions(context.out / "predictions.csv", split.filenames, answers)
+    plot_confusion(context.out / "plots" / "confusion_matrices.png", measures)
+    plot_roc(context.out / "plots" / "roc_curves.png", answers, measures)
+    accuracies = {name: round(one["accuracy"], 4) for name, one in measures.items() if one["accuracy"] is not None}
+    return {"mean_accuracy": round(mean, 4), "images": len(split), **accuracies}
+
+
+def _check(_params: Params, inputs: Mapping[str, Path]) -> Headline:
+    from stages.common.onnx_model import load
+
+    return {"image_size": load(inputs["train"] / "model.onnx").image_size}
+
+
+STAGE = Stage(
+    name="evaluate",
+    description="Measures the exported model on the test split, which nothing before has seen.",
+    params=Params,
+    inputs={
+        "prepare_train": Input("artifact of stage prepare_train"),
+        "train": Input("artifact of stage train"),
+    },
+    outputs={
+        "metrics": ("metrics/eval_metrics.json", "accuracy, precision, recall, F1, ROC AUC per attribute, with counts"),
+        "confusion": ("plots/confusion_matrices.png", "a confusion matrix per attribute"),
+        "roc": ("plots/roc_curves.png", "ROC curves per attribute, every class against the rest"),
+        "predictions": ("predictions.csv", "label, predicted class and confidence per test image"),
+    },
+    run=_run,
+    check=_check,
+)
