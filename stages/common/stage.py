@@ -63,6 +63,8 @@ class Context(Generic[ParamsT]):
         manifests: the manifests of the artifacts among `inputs`.
         key: the key of the artifact being made (64 hex digits).
         digest: SHA-256 of a raw file, remembered from when the key was made; the file is read again only if it changed.
+        failed: a directory, not there yet, that is kept when the stage fails: for reports that say what is wrong with
+            the data. The error should name it; the next run of the same work removes it.
     """
 
     params: ParamsT
@@ -73,6 +75,7 @@ class Context(Generic[ParamsT]):
     manifests: Mapping[str, Mapping[str, Any]]
     key: str
     digest: Callable[[Path], str]
+    failed: Path
 
 
 def _all_files(_params: Any, inputs: Mapping[str, Path], name: str) -> Iterable[Path]:
@@ -225,11 +228,14 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
         partial = home / f".partial-{tag}"
         state = home / f".state-{tag}" / key[:16]
         cache = home / ".cache" if arguments.store else home / f".cache-{tag}"
-        shutil.rmtree(partial, ignore_errors=True)
+        failed = home / f"failed-{tag[:12] if arguments.store else tag}"
+        for folder in (partial, failed):
+            shutil.rmtree(folder, ignore_errors=True)
         for folder in (partial, state, cache):
             folder.mkdir(parents=True, exist_ok=True)
         try:
-            headline = dict(stage.run(Context(params, inputs, partial, state, cache, manifests, key, index.digest)))
+            context = Context(params, inputs, partial, state, cache, manifests, key, index.digest, failed)
+            headline = dict(stage.run(context))
             manifest = {
                 "stage": stage.name,
                 "key": key,
