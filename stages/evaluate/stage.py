@@ -1,6 +1,5 @@
 """The wiring of stage `evaluate`: run the model over the test split, measure, draw."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from stages.common.dataset import Split, read_split
 from stages.common.errors import DataError
 from stages.common.logs import Progress, log
 from stages.common.stage import Context, Headline, Input, Stage
+from stages.common.tables import write_csv
 from stages.evaluate.params import Params
 
 if TYPE_CHECKING:
@@ -65,10 +65,8 @@ def _write_predictions(path: Path, filenames: Sequence[str], answers: Sequence["
             [names[label] for label in one.predicted],
             [f"{value:.4f}" if known else "" for value, known in zip(confidence, one.answered, strict=True)],
         ]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["filename", *(f"{name}{part}" for name in NAMES for part in ("", "_predicted", "_confidence"))])
-        table.writerows(zip(filenames, *columns, strict=True))
+    header = ["filename", *(f"{name}{part}" for name in NAMES for part in ("", "_predicted", "_confidence"))]
+    write_csv(path, header, zip(filenames, *columns, strict=True), for_people=True)
 
 
 def _run(context: Context[Params]) -> Headline:

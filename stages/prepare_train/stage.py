@@ -1,6 +1,5 @@
 """The wiring of stage `prepare_train`: lots in, shards and split out."""
 
-import csv
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -16,6 +15,7 @@ from stages.common.dataset import INDEX, INDEX_COLUMNS, SPLITS
 from stages.common.errors import DataError
 from stages.common.logs import Progress, log
 from stages.common.stage import Context, Headline, Input, Stage
+from stages.common.tables import write_csv
 from stages.common.version import stage_version
 from stages.prepare_train.annotations import Annotation, read_annotations
 from stages.prepare_train.params import DataSection, Params
@@ -56,12 +56,15 @@ def _prepare_lots(context: Context[Params], annotations: list[Annotation]) -> tu
     return whole, len(pieces) - len(missing)
 
 
-def _check_rejects(rejected: Mapping[str, str], images: int, limit: float) -> None:
+def _check_rejects(context: Context[Params], rejected: Mapping[str, str], images: int) -> None:
+    limit = context.params.prepare_train.max_rejected_fraction
     if len(rejected) > limit * images:
+        context.failed.mkdir()
+        _write_rejected(context.failed, rejected)
         name, reason = next(iter(rejected.items()))
         raise DataError(
             f"{len(rejected)} of {images} images cannot be used, more than prepare_train.max_rejected_fraction "
-            f"({limit:g}) allows; the first is {name}: {reason}; mend or remove them"
+            f"({limit:g}) allows; the first is {name}: {reason}; mend or remove those in {context.failed}/rejected.csv"
         )
 
 
@@ -74,11 +77,8 @@ def _check_splits(counts: Mapping[str, int], data: DataSection) -> None:
             )
 
 
-def _write_table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(columns)
-        table.writerows(rows)
+def _write_rejected(folder: Path, rejected: Mapping[str, str]) -> None:
+    write_csv(folder / "rejected.csv", ("filename", "reason"), sorted(rejected.items()), for_people=True)
 
 
 def _index_row(row: Row) -> list[Any]:
@@ -103,8 +103,8 @@ def _run(context: Context[Params]) -> Headline:
     pieces, reused = _prepare_lots(context, annotations)
 
     rejected = {name: reason for piece in pieces.values() for name, reason in piece.rejected.items()}
-    _write_table(out / "rejected.csv", ("filename", "reason"), sorted(rejected.items()))
-    _check_rejects(rejected, len(annotations), params.prepare_train.max_rejected_fraction)
+    _check_rejects(context, rejected, len(annotations))
+    _write_rejected(out, rejected)
 
     labels = {one.filename: one.labels for one in annotations}
     rows = [
@@ -117,7 +117,7 @@ def _run(context: Context[Params]) -> Headline:
     for lot, piece in pieces.items():
         if piece.accepted:
             link_or_copy(piece.shard, out / "shards" / f"{lot}.npy")
-    _write_table(out / INDEX, INDEX_COLUMNS, map(_index_row, rows))
+    write_csv(out / INDEX, INDEX_COLUMNS, map(_index_row, rows))
 
     classes = count_classes(rows)
     lots = dict.fromkeys(pieces, dict.fromkeys(SPLITS, 0))
