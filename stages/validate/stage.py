@@ -12,6 +12,7 @@ from stages.common.attributes import NAMES
 from stages.common.errors import DataError
 from stages.common.logs import log
 from stages.common.stage import Context, Headline, Input, Stage
+from stages.common.tables import write_csv
 from stages.common.version import ROOT
 from stages.validate.images import list_images, require_lots
 from stages.validate.params import Params
@@ -30,16 +31,6 @@ if TYPE_CHECKING:
     from stages.validate.suite import Finding
 
 SUITE = ROOT / "expectations" / "raw_annotations.json"
-
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-
-
-def neutralise(table: pd.DataFrame) -> pd.DataFrame:
-    """Put `'` before text that a spreadsheet would take for a formula."""
-    safe = table.copy()
-    for column in safe.select_dtypes(["object", "str"]):
-        safe[column] = [f"'{cell}" if str(cell).startswith(_FORMULA_STARTS) else cell for cell in safe[column]]
-    return safe
 
 
 def explain(finding: "Finding", annotations: RawAnnotations) -> str:
@@ -60,8 +51,8 @@ def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in counts.items())
 
 
-def _write_csv(table: pd.DataFrame, path: Path) -> None:
-    neutralise(table).to_csv(path, index=False, encoding="utf-8", lineterminator="\n")
+def _write(path: Path, table: pd.DataFrame, *, for_people: bool = True) -> None:
+    write_csv(path, table.columns, table.fillna("").itertuples(index=False), for_people=for_people)
 
 
 def run(context: Context[Params]) -> Headline:
@@ -125,12 +116,12 @@ def run(context: Context[Params]) -> Headline:
     (folder / "metrics").mkdir(parents=True)
     write_json(folder / "metrics" / "validation.json", metrics)
     write_data_docs(folder / "data_docs", suite, result, summary)
-    _write_csv(verdict.rejected, folder / "rejected.csv")
-    _write_csv(verdict.warnings, folder / "warnings.csv")
-    _write_csv(unannotated[["filename", "lot", "path"]], folder / "unannotated.csv")
+    _write(folder / "rejected.csv", verdict.rejected)
+    _write(folder / "warnings.csv", verdict.warnings)
+    _write(folder / "unannotated.csv", unannotated[["filename", "lot", "path"]])
     if not success:
         raise DataError(f"{summary}; see {folder / 'rejected.csv'}")
-    verdict.accepted.to_csv(folder / "annotations.csv", index=False, encoding="utf-8", lineterminator="\n")
+    _write(folder / "annotations.csv", verdict.accepted, for_people=False)
 
     log.info("%s", summary)
     for count, what in (

@@ -24,7 +24,7 @@ def join_images(rows: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     """
     table = rows.copy()
     filename = rows.get("filename", pd.Series(pd.NA, rows.index)).astype("str")
-    image = filename.str.rpartition("/")[2]
+    image = filename.str.replace(r"^.*/", "", regex=True)
     image = image.mask(image == "")
     first = images.drop_duplicates("image").set_index("image")
     named = filename[image.notna()].map(lambda name: lot_of(PurePosixPath(name))).reindex(rows.index)
