@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image, ImageDraw
 
@@ -23,6 +24,10 @@ def face(mode: str = "RGB") -> Image.Image:
     draw.ellipse((20, 10, 39, 69), fill=(200, 30, 30))
     draw.rectangle((22, 30, 27, 35), fill=(0, 0, 200))
     return picture.convert(mode)
+
+
+def ink(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    return np.asarray(np.min(image, axis=2) < 245)
 
 
 def encode(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -42,12 +47,12 @@ def test_the_content_is_cropped_centred_and_keeps_its_proportions() -> None:
     image = preprocess(encode(face()), SETTINGS)
     assert image.shape == (32, 32, 3)
     assert image.dtype == np.uint8
-    content = (image < 245).any(axis=2)
+    content = ink(image)
     rows, columns = np.flatnonzero(content.any(axis=1)), np.flatnonzero(content.any(axis=0))
     assert (rows[0], rows[-1]) == (0, 31)  # 60 pixels high: fills the square
     assert (columns[0], columns[-1]) == (10, 20)  # 20 pixels wide: a third of it, in the middle
     wide = preprocess(encode(face().rotate(90, expand=True)), SETTINGS)
-    assert (wide[10:21] < 245).any(axis=2).all(axis=0)[16]
+    assert ink(wide)[10:21, 16].all()
     assert (wide[:10] == 255).all()
 
 

@@ -1,0 +1,323 @@
+"""Stage prepare_train from its command line: shards, split, reuse by lot, bad images, and workers that die."""
+
+import contextlib
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages.common import artifacts
+from stages.common.attributes import NAMES
+from stages.common.dataset import read_split
+from stages.common.stage import main
+from stages.prepare_train.params import DataSection
+from stages.prepare_train.plots import plot_distribution
+from stages.prepare_train.split import assign_split
+from stages.prepare_train.stage import STAGE
+from stages.prepare_train.statistics import Row, count_classes
+
+Labels = tuple[int | str, ...]
+ROOT = Path(__file__).parents[2]
+
+
+def draw(path: Path, number: int, **options: Any) -> None:
+    """A picture that no other number has: a frame of one colour, so that nothing is cropped away."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (12, 12), (number % 200, number // 200, 99)).save(path, **options)
+
+
+class Data:
+    """A data root in the making: raw images and the artifact of stage validate that describes them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.raw, self.validated, self.store = folder / "raw", folder / "validate", folder / "store"
+        self.labels: dict[str, Labels] = {}
+        self.raw.mkdir()
+        self.validated.mkdir()
+
+    def add(self, lot: str, images: range, labels: Labels = (0, 1, 0, "", 2)) -> None:
+        for number in images:
+            draw(self.raw / lot / f"{lot}_{number:05d}.png", number)
+            self.labels[f"{lot}_{number:05d}.png"] = labels
+
+    def path(self, name: str) -> Path:
+        return self.raw / name.partition("_")[0] / name
+
+    def arguments(self, *overrides: str) -> list[str]:
+        table = self.validated / "annotations.csv"
+        with table.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["filename", "lot", "path", *NAMES])
+            for name, labels in sorted(self.labels.items()):
+                writer.writerow([name, name.partition("_")[0], self.path(name).relative_to(self.raw), *labels])
+        artifacts.write_json(
+            self.validated / artifacts.MANIFEST,
+            {"stage": "validate", "key": artifacts.file_digest(table), "files": artifacts.list_files(self.validated)},
+        )
+        items = ("prepare_train.workers=1", "data.image_size=8", *overrides)
+        paths = ["--raw", str(self.raw), "--validate", str(self.validated), "--store", str(self.store)]
+        return [*paths, *(word for item in items for word in ("--set", item))]
+
+    def run(self, *overrides: str) -> int:
+        result = self.store.with_name("result.json")
+        return main(STAGE, [*self.arguments(*overrides), "--result", str(result)])
+
+    def result(self, *overrides: str) -> tuple[Path, Mapping[str, Any]]:
+        """Run and return artifact and headline."""
+        assert self.run(*overrides) == 0
+        result = json.loads(self.store.with_name("result.json").read_text())
+        return Path(result["path"]), result["headline"]
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Data]:
+    """60 images in two lots. The plot, which takes longer than all the rest, has a test of its own."""
+    monkeypatch.setattr("stages.prepare_train.plots.plot_distribution", lambda path, *_: path.write_bytes(b""))
+    handler = signal.getsignal(signal.SIGTERM)
+    data = Data(tmp_path)
+    data.add("a", range(30))
+    data.add("b", range(30, 60), (1, "", 1, 4, 0))
+    yield data
+    signal.signal(signal.SIGTERM, handler)
+
+
+def splits(artifact: Path) -> dict[str, str]:
+    with (artifact / "index.csv").open(newline="") as file:
+        return {row["filename"]: row["split"] for row in csv.DictReader(file)}
+
+
+def rejected(folder: Path) -> dict[str, str]:
+    with (folder / "rejected.csv").open(newline="") as file:
+        return {row["filename"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def test_every_image_lies_in_its_shard_with_its_labels(data: Data) -> None:
+    artifact, headline = data.result()
+    assert headline["images"] == 60
+    seen = 0
+    for name in ("train", "val", "test"):
+        split = read_split(artifact, name)
+        images = split.take()
+        assert images.shape == (headline[name], 8, 8, 3)
+        for filename, image, labels in zip(split.filenames, images, split.labels, strict=True):
+            assert image[4, 4, 0] == int(filename[2:7])
+            assert labels.tolist() == ([0, 1, 0, -1, 2] if filename.startswith("a") else [1, -1, 1, 4, 0])
+            seen += 1
+    assert seen == 60
+
+
+def test_statistics_count_classes_unknown_labels_and_pixels(data: Data) -> None:
+    artifact, headline = data.result()
+    stats = json.loads((artifact / "metrics" / "data_stats.json").read_text())
+    assert sum(stats["labels"]["mustache"][split]["unknown"] for split in ("train", "val", "test")) == 30
+    assert sum(stats["labels"]["hair_color"][split]["gray"] for split in ("train", "val", "test")) == 30
+    assert stats["lots"]["a"]["train"] + stats["lots"]["b"]["train"] == headline["train"]
+    assert stats["preprocessing"] == {"version": 1, "image_size": 8, "near_white": 245, "max_megapixels": 50}
+    images = read_split(artifact, "train").take().astype(float)
+    assert stats["train_pixels"]["mean"] == pytest.approx(images.mean(axis=(0, 1, 2)), abs=1e-3)
+    assert stats["train_pixels"]["std"] == pytest.approx(images.std(axis=(0, 1, 2)), abs=1e-3)
+
+
+def test_the_plot_copes_with_many_lots_and_empty_classes(tmp_path: Path) -> None:
+    row = Row("a_1.png", "a", 0, "train", "", (0, 0, 0, -1, 2))
+    lots = {f"a lot with a long name {number}": {"train": 12_345, "val": 0, "test": 9} for number in range(30)}
+    plot_distribution(tmp_path / "p.png", count_classes([row]), lots)
+    with Image.open(tmp_path / "p.png") as picture:
+        assert picture.size == (1650, 900)
+
+
+def test_a_new_lot_moves_no_old_image_and_computes_only_itself(data: Data) -> None:
+    before, _ = data.result()
+    data.add("c", range(60, 90))
+    after, headline = data.result()
+    assert (headline["lots"], headline["lots_reused"]) == (3, 2)
+    assert splits(before).items() < splits(after).items()
+
+
+def test_a_changed_image_computes_its_lot_and_a_changed_label_none(data: Data) -> None:
+    data.result()
+    draw(data.path("a_00003.png"), 777)
+    assert data.result()[1]["lots_reused"] == 1
+    data.labels["b_00031.png"] = (0, 0, 0, 0, 0)
+    assert data.result()[1]["lots_reused"] == 2
+    assert data.result("data.image_size=9")[1]["lots_reused"] == 0
+
+
+def test_a_damaged_cached_shard_is_made_again(data: Data) -> None:
+    artifact, _ = data.result()
+    shard = next((data.store / "prepare_train" / ".cache").glob("*/images.npy"))
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    assert data.result("data.seed=1")[1]["lots_reused"] == 1
+    with pytest.raises(Exception, match="damaged"):  # the old artifact shares the damaged file and says so
+        artifacts.read_manifest(artifact)
+
+
+def test_the_same_picture_never_crosses_the_split(data: Data, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(30):  # lot c repeats lot a in another encoding, with other labels for one of them
+        draw(data.path(f"c_{number:05d}.png"), number, compress_level=0, pnginfo=None)
+        data.labels[f"c_{number:05d}.png"] = data.labels["a_00000.png"]
+    data.labels["c_00007.png"] = (1, 1, 0, "", 2)
+    artifact, _ = data.result()
+    found = splits(artifact)
+    assert all(found[f"a_{number:05d}.png"] == found[f"c_{number:05d}.png"] for number in range(30))
+    duplicates = json.loads((artifact / "metrics" / "data_stats.json").read_text())["duplicates"]
+    assert (duplicates["pictures"], duplicates["images"], duplicates["contradicting_labels"]) == (30, 60, 1)
+    assert duplicates["listed"][0] == ["a_00007.png", "c_00007.png"]
+    assert "contradict" in caplog.text
+
+
+def test_the_split_follows_its_fractions() -> None:
+    section = DataSection(image_size=8, train_split=0.7, val_split=0.2, test_split=0.1, seed=1)
+    parts = [assign_split(f"{number:032x}", section) for number in range(5000)]
+    shares = [parts.count(split) / 5000 for split in ("train", "val", "test")]
+    assert shares == pytest.approx([0.7, 0.2, 0.1], abs=0.02)
+
+
+def test_unusable_images_are_listed_with_their_reason(data: Data) -> None:
+    whole = data.path("a_00000.png").read_bytes()
+    data.path("a_00000.png").write_bytes(whole[:-30])
+    data.path("a_00001.png").write_bytes(b"")
+    data.path("a_00002.png").write_bytes(b"GIF89a")
+    data.path("b_00030.png").unlink()
+    data.path("b_00031.png").unlink()
+    os.mkfifo(data.path("b_00031.png"))
+    artifact, headline = data.result("prepare_train.max_rejected_fraction=0.1")
+    assert (headline["images"], headline["rejected"]) == (55, 5)
+    reasons = rejected(artifact)
+    assert reasons["a_00001.png"] == "empty file"
+    assert reasons["a_00002.png"] == "not a PNG or JPEG image"
+    assert reasons["b_00030.png"] == "cannot be read: No such file or directory"
+    assert reasons["b_00031.png"] == "not a regular file"
+    assert "damaged" in reasons["a_00000.png"]
+    assert not reasons.keys() & splits(artifact).keys()
+    train = read_split(artifact, "train")
+    assert all(image[4, 4, 0] == int(name[2:7]) for name, image in zip(train.filenames, train.take(), strict=True))
+
+
+def test_too_many_unusable_images_fail_the_stage(data: Data, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(4):
+        data.path(f"a_{number:05d}.png").write_bytes(b"")
+    assert data.run() == 65
+    assert "4 of 60 images cannot be used" in caplog.text
+    assert "a_00000.png: empty file" in caplog.text
+    assert len(rejected(next((data.store / "prepare_train").glob("failed-*")))) == 4
+    assert not list((data.store / "prepare_train").glob("*/manifest.json"))
+    for number in range(4):
+        draw(data.path(f"a_{number:05d}.png"), number)
+    assert data.run() == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "code", "words"),
+    [
+        ("data.train_split=0.7", 64, "train_split + val_split + test_split must be 1, not 0.9"),
+        ("data.image_size=0", 64, "data.image_size"),
+        ("prepare_train.workers=-1", 64, "prepare_train.workers"),
+    ],
+)
+def test_bad_parameters_are_refused(
+    data: Data, override: str, code: int, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert data.run(override) == code
+    assert words in caplog.text
+
+
+def test_an_empty_split_is_refused_before_anything_is_trained(data: Data, caplog: pytest.LogCaptureFixture) -> None:
+    overrides = ("data.train_split=0.999", "data.val_split=0.001", "data.test_split=0")
+    assert data.run(*overrides) == 65
+    assert "the val split is empty: 60 images are too few" in caplog.text
+
+
+def test_a_path_out_of_the_raw_folder_is_refused(
+    data: Data, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Data, "path", lambda self, _name: self.raw / "../x.png")
+    assert data.run() == 65
+    assert "leads out of the raw folder" in caplog.text
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """The stage with two workers in the midst of some seconds of work."""
+    data = Data(tmp_path)
+    picture = tmp_path / "noise.png"
+    noise = np.random.default_rng(0).integers(0, 255, (1000, 1000, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(picture, compress_level=1)
+    (data.raw / "a").mkdir()
+    for number in range(300):
+        os.link(picture, data.path(f"a_{number:05d}.png"))
+        data.labels[f"a_{number:05d}.png"] = (0, 0, 0, 0, 0)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.prepare_train", *data.arguments("prepare_train.workers=2")],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not any(file.stat().st_size > 10_000 for file in data.store.rglob(".partial-*/images.npy")):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield process
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def children(process: "subprocess.Popen[str]") -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def alive(group: int) -> list[str]:
+    """Processes of a group; a zombie is dead, and whoever is process 1 here may take its time to bury it."""
+    stats = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            stats.append(file.read_text().rpartition(")")[2].split())
+    return [stat[0] for stat in stats if int(stat[2]) == group and stat[0] != "Z"]
+
+
+def wait_until_group_is_gone(process: "subprocess.Popen[str]", seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while alive(process.pid):
+        assert time.monotonic() < deadline, "processes are left"
+        time.sleep(0.05)
+
+
+def test_sigterm_ends_all_processes_in_time_and_leaves_no_artifact(
+    slow: "subprocess.Popen[str]", tmp_path: Path
+) -> None:
+    slow.send_signal(signal.SIGTERM)
+    _, log = slow.communicate(timeout=3)
+    assert slow.returncode == 143, log
+    assert "Traceback" not in log
+    wait_until_group_is_gone(slow, 1)
+    home = tmp_path / "store" / "prepare_train"
+    assert not list(home.glob("*/manifest.json"))
+    assert not list(home.rglob(".partial-*"))
+
+
+def test_a_worker_killed_for_memory_is_one_clear_error(slow: "subprocess.Popen[str]", tmp_path: Path) -> None:
+    workers = [pid for pid in children(slow) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(workers[0], signal.SIGKILL)
+    _, log = slow.communicate(timeout=30)
+    assert slow.returncode == 69
+    assert "memory ran out: give the stage more memory or lower prepare_train.workers" in log
+    assert "Traceback" not in log
+    wait_until_group_is_gone(slow, 3)
+
+
+def test_workers_do_not_outlive_a_killed_stage(slow: "subprocess.Popen[str]", tmp_path: Path) -> None:
+    slow.kill()
+    slow.communicate()
+    wait_until_group_is_gone(slow, 5)
