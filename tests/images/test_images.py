@@ -1,0 +1,173 @@
+"""Every image builds alone, runs confined, and holds what its stage needs and nothing else."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stages.common.errors import EXIT_CODE_HELP
+from stages.common.version import stage_version
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+ROOT = Path(__file__).parents[2]
+INPUTS = {
+    "validate": ["raw", "annotations"],
+    "prepare_train": ["raw", "validate"],
+    "hyperopt": ["prepare_train"],
+    "train": ["prepare_train", "hyperopt"],
+    "evaluate": ["prepare_train", "train"],
+    "archive": ["validate", "prepare_train", "hyperopt", "train", "evaluate"],
+}
+WITH_TORCH = ["hyperopt", "train"]
+TAG = "test-images"
+FACTS = """
+import importlib.util, json, os
+print(json.dumps({
+    "uid": os.getuid(),
+    "capabilities": open("/proc/self/status").read().split("CapEff:")[1].split()[0],
+    "code": sorted(name for name in os.listdir("/app/stages") if os.path.isdir(f"/app/stages/{name}")),
+    "tests": os.path.exists("/app/tests") or os.path.exists("/app/.git"),
+    "torch": bool(importlib.util.find_spec("torch")),
+    "airflow": bool(importlib.util.find_spec("airflow")),
+    "uv": os.path.exists("/opt/uv"),
+}))
+"""
+
+
+@pytest.fixture(scope="session")
+def image(docker: "DockerClient") -> Iterator[Callable[[str], str]]:
+    """Builds a stage's image with plain `docker build` (once) and gives its name."""
+    client = subprocess.check_output([ROOT / "scripts/engine", "cli"], text=True).strip()
+    base = subprocess.check_output([ROOT / "images/base/build"], text=True).strip()
+    built: dict[str, str] = {}
+
+    def build(stage: str) -> str:
+        if stage not in built:
+            name = f"face-attributes/{stage}:{TAG}"
+            command = [client, "build", "-f", f"images/{stage}/Dockerfile", "-t", name, "--build-arg"]
+            done = subprocess.run(
+                [*command, f"BASE_IMAGE={base}", "--build-arg", f"VERSION={stage_version(stage)}", "."],
+                cwd=ROOT,
+                env=os.environ | {"DOCKER_BUILDKIT": "1"},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr[-3000:]
+            built[stage] = name
+        return built[stage]
+
+    yield build
+    for name in built.values():
+        docker.images.remove(name, noprune=True)
+
+
+def run_confined(docker: "DockerClient", image: str, *command: str, **options: Any) -> str:
+    """Run a container as the DAG does: read-only root, no network, no capabilities. Gives stdout."""
+    confined: dict[str, Any] = {
+        "read_only": True,
+        "tmpfs": {"/tmp": ""},
+        "network_mode": "none",
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "remove": True,
+    }
+    output: bytes = docker.containers.run(image, list(command), **(confined | options))
+    return output.decode()
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("stage", INPUTS)
+def test_help_names_inputs_outputs_and_exit_codes(
+    docker: "DockerClient", image: Callable[[str], str], stage: str
+) -> None:
+    text = run_confined(docker, image(stage), "--help")
+    for name in INPUTS[stage]:
+        assert f"--{name} PATH" in text
+    assert "manifest.json" in text
+    for code in EXIT_CODE_HELP:
+        assert re.search(rf"^  {code} ", text, re.MULTILINE)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("stage", INPUTS)
+def test_image_holds_its_own_stage_only_and_runs_unprivileged(
+    docker: "DockerClient", image: Callable[[str], str], stage: str
+) -> None:
+    name = image(stage)
+    facts = json.loads(run_confined(docker, name, FACTS, entrypoint=["python", "-c"]))
+    assert facts == {
+        "uid": 10001,
+        "capabilities": "0" * 16,
+        "code": sorted(["common", stage]),
+        "tests": False,
+        "torch": stage in WITH_TORCH,
+        "airflow": False,
+        "uv": False,
+    }
+    inside = run_confined(docker, name, stage, entrypoint=["python", "-m", "stages.common.version"])
+    assert inside.strip() == stage_version(stage)
+    assert docker.images.get(name).labels["org.opencontainers.image.version"] == stage_version(stage)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("stage", WITH_TORCH)
+def test_pytorch_is_the_cuda_build_with_torchvision(
+    docker: "DockerClient", image: Callable[[str], str], stage: str
+) -> None:
+    code = "import torch, torchvision; print(torch.version.cuda)"
+    assert re.match(r"\d+\.\d+", run_confined(docker, image(stage), code, entrypoint=["python", "-c"]))
+
+
+@pytest.mark.docker
+def test_train_and_hyperopt_share_their_heavy_layer(docker: "DockerClient", image: Callable[[str], str]) -> None:
+    layers = [docker.images.get(image(stage)).attrs["RootFS"]["Layers"] for stage in WITH_TORCH]
+    shared = [one for one, other in zip(*layers, strict=True) if one == other]
+    history = docker.images.get(image("train")).history()
+    heavy = max(range(len(history)), key=lambda number: history[number]["Size"])
+    below = [step for step in history[heavy:] if step["Size"] > 0]
+    assert len(shared) >= len(below)
+
+
+@pytest.mark.docker
+def test_stage_may_write_to_a_fresh_volume(docker: "DockerClient", image: Callable[[str], str]) -> None:
+    volume = docker.volumes.create()
+    try:
+        code = "open('/artifacts/a', 'w').write('1'); print(open('/artifacts/a').read())"
+        mounts = {volume.name: {"bind": "/artifacts", "mode": "rw"}}
+        assert run_confined(docker, image("archive"), code, entrypoint=["python", "-c"], volumes=mounts) == "1\n"
+    finally:
+        volume.remove()
+
+
+def dockerfile(stage: str) -> str:
+    """A Dockerfile with the stage's name taken out, and without what validate alone needs."""
+    text = (ROOT / "images" / stage / "Dockerfile").read_text().replace(stage, "STAGE")
+    return text.replace("COPY --chmod=755 expectations expectations\n", "")
+
+
+def test_dockerfiles_differ_in_the_name_of_the_stage_only() -> None:
+    assert dockerfile("hyperopt") == dockerfile("train")
+    assert dockerfile("validate") == dockerfile("prepare_train") == dockerfile("evaluate") == dockerfile("archive")
+
+
+def pins(path: Path) -> set[str]:
+    """The `name==version` pins of a lock."""
+    return set(re.findall(r"^(\S+==\S+)", path.read_text(), re.MULTILINE))
+
+
+def test_locks_of_the_stages_agree_with_the_development_lock() -> None:
+    development = pins(ROOT / "requirements.txt")
+    torch = pins(ROOT / "images/base/torch.txt")
+    for stage in INPUTS:
+        lock = pins(ROOT / "images" / stage / "requirements.txt")
+        assert lock
+        assert lock <= development
+        assert (torch <= lock) == (stage in WITH_TORCH)
