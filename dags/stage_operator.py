@@ -24,7 +24,6 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from docker import APIClient
 from docker.errors import APIError, DockerException, NotFound
 from docker.types import DeviceRequest, LogConfig, Mount
-from requests.exceptions import RequestException
 
 IMAGES = "face-attributes"
 LABEL = "face-attributes"
@@ -55,6 +54,15 @@ def image_name(stage: str) -> str:
     return f"{IMAGES}/{stage}:{TAG}"
 
 
+def volumes(data: str = DATA_VOLUME, artifacts: str = ARTIFACTS_VOLUME) -> list[Mount]:
+    """What a stage sees: named volumes and never a path of the host."""
+    return [
+        Mount("/data", data, read_only=True),
+        Mount("/artifacts", artifacts),
+        Mount("/result", None),  # anonymous: takes its owner from the image, goes with the container
+    ]
+
+
 def connect(url: str | list[str] = ENGINE, timeout: int = 60) -> APIClient:
     """A client of the container engine; `timeout` in seconds holds for one answer.
 
@@ -63,7 +71,7 @@ def connect(url: str | list[str] = ENGINE, timeout: int = 60) -> APIClient:
     """
     try:
         return DockerHook(docker_conn_id=None, base_url=url, timeout=timeout).api_client
-    except (AirflowException, DockerException, RequestException) as error:
+    except (AirflowException, DockerException, OSError) as error:
         raise AirflowException(f"no container engine answers at {url}: start it, or set DOCKER_HOST") from error
 
 
@@ -140,6 +148,7 @@ class StageOperator(DockerOperator):
         kwargs.setdefault(
             "shm_size", 1024**3
         )  # bytes; loaders hand batches over in shared memory, the default is 64 MB
+        kwargs.setdefault("mounts", volumes())
         kwargs.setdefault("multiple_outputs", True)
         super().__init__(
             mem_limit=mem_limit, cpus=cpus, mount_tmp_dir=False, auto_remove="never", network_mode="none", **kwargs
@@ -173,7 +182,7 @@ class StageOperator(DockerOperator):
             state = self._end(client, container, log)
             self._judge(state, log)
             return self._read_result(client, container)
-        except (APIError, DockerException, RequestException, OSError) as error:
+        except (DockerException, OSError) as error:  # a lost connection is an OSError
             raise AirflowException(
                 f"{self.stage}: the container engine at {self.docker_url} failed or was lost: {_one_line(error)}"
             ) from error
@@ -276,11 +285,7 @@ class StageOperator(DockerOperator):
                     **self.environment,
                 },
                 host_config=client.create_host_config(
-                    mounts=[
-                        Mount("/data", DATA_VOLUME, read_only=True),
-                        Mount("/artifacts", ARTIFACTS_VOLUME),
-                        Mount("/result", None),  # anonymous; takes its owner from the image and goes with the container
-                    ],
+                    mounts=self.mounts,  # type: ignore[arg-type]
                     tmpfs={"/tmp": "size=1g,mode=1777"},  # noqa: S108
                     read_only=True,
                     cap_drop=["ALL"],

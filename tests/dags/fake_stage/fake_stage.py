@@ -1,0 +1,122 @@
+"""A stage on the contract's command line that behaves as `--set fake.behaviour=...` says."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+RESULT = Path("/result/result.json")
+SETTINGS = dict(item.split("=", 1) for flag, item in zip(sys.argv, sys.argv[1:], strict=False) if flag == "--set")
+BEHAVIOUR = json.loads(SETTINGS.get("fake.behaviour", '"succeed"'))
+EAT_MEMORY = "hoard = [bytearray(10**7) for _ in range(10**4)]"
+
+
+def hand_over(**headline: object) -> None:
+    result = {
+        "stage": "fake",
+        "path": "/artifacts/fake/key",
+        "key": "key",
+        "outputs": {"model": "/artifacts/fake/key/model"},
+        "cached": False,
+        "seconds": 0.1,
+        "headline": headline,
+    }
+    RESULT.write_text(json.dumps(result))
+    print(json.dumps(result))
+
+
+def beat(seconds: float) -> None:
+    """Write this container's name to a shared file ten times a second, as a writer of an artifact would."""
+    beats = Path(f"/artifacts/beats-{json.loads(SETTINGS['fake.name'])}")
+    for _ in range(int(seconds * 10)):
+        with beats.open("a") as file:
+            file.write(socket.gethostname() + "\n")
+        time.sleep(0.1)
+
+
+def fail(code: int) -> None:
+    print("12:00:00 INFO read 3 rows\n12:00:01 ERROR fake: the cause: the remedy", file=sys.stderr)
+    sys.exit(code)
+
+
+def try_to(action: Callable[[], object]) -> str:
+    try:
+        action()
+    except OSError:
+        return "refused"
+    return "done"
+
+
+def is_confined() -> None:
+    status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    memory = Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
+    if not memory.exists():
+        memory = Path("/sys/fs/cgroup/memory.max")
+    hand_over(
+        uid=os.getuid(),
+        capabilities=int(status["CapEff"], 16) | int(status["CapBnd"], 16),
+        no_new_privileges=status["NoNewPrivs"],
+        memory=int(memory.read_text()),
+        write_root=try_to(lambda: Path("/written").write_text("")),
+        write_data=try_to(lambda: Path("/data/written").write_text("")),
+        write_tmp=try_to(lambda: Path("/tmp/written").write_text("")),
+        write_artifacts=try_to(lambda: Path("/artifacts/written").write_text("")),
+        interfaces=",".join(name for _, name in socket.if_nameindex()),
+        engine_socket=any(Path(path).exists() for path in ("/var/run/docker.sock", "/run/docker.sock")),
+        image=os.environ["FACE_ATTRIBUTES_IMAGE"],
+        arguments=json.dumps(sys.argv[1:]),
+    )
+
+
+def make_noise() -> None:
+    sys.stdout.write("x" * 20_000_000 + "\n")
+    for percent in range(101):
+        sys.stderr.write(f"\r{percent} %")
+    sys.stderr.write("\n")
+    sys.stdout.flush()
+    os.write(1, bytes(range(256)) + b"\n")
+    print("still readable")
+    hand_over()
+    print("UserWarning: leaked semaphore", file=sys.stderr)
+
+
+match BEHAVIOUR.split():
+    case ["succeed"]:
+        hand_over()
+    case ["beat", seconds]:
+        beat(float(seconds))
+        hand_over()
+    case ["ignore-sigterm"]:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        beat(60)
+    case ["exit", code]:
+        fail(int(code))
+    case ["die"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    case ["eat-memory"]:
+        os.execv(sys.executable, [sys.executable, "-c", EAT_MEMORY])  # noqa: S606
+    case ["child-eats-memory"]:
+        child = subprocess.run([sys.executable, "-c", EAT_MEMORY])
+        print("child ended with", child.returncode)
+        hand_over()
+    case ["confined"]:
+        is_confined()
+    case ["noise"]:
+        make_noise()
+    case ["no-result"]:
+        pass
+    case ["large-result"]:
+        hand_over(text="x" * 100_000)
+    case ["malformed-result"]:
+        RESULT.write_text('{"stage": "fake", "path": 7}')
+    case ["binary-result"]:
+        RESULT.write_bytes(bytes(range(256)))
+    case ["linked-result"]:
+        RESULT.symlink_to("/etc/passwd")
+    case _:
+        hand_over(behaviour=BEHAVIOUR)

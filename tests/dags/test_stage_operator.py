@@ -1,0 +1,283 @@
+"""The operator against the real engine, each task forked and supervised as Airflow's workers do it."""
+
+import contextlib
+import os
+import signal
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from tests.dags.worker import IMAGE, Worker
+
+pytestmark = pytest.mark.docker
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 20) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+    return found
+
+
+def containers(engine: Any, run_id: str | None = None) -> list[Any]:
+    """Containers of a run, or of all runs of the tests' DAGs."""
+    filters = {"label": f"face-attributes.run={run_id}"} if run_id else {"ancestor": IMAGE}
+    return list(engine.containers.list(all=True, filters=filters, ignore_removed=True))
+
+
+def is_working(engine: Any, run_id: str) -> bool:
+    """Whether the run's container has begun to write."""
+    return any(found.status == "running" and found.exec_run(["ls", f"/artifacts/beats-{run_id}"]).exit_code == 0
+               for found in containers(engine, run_id))  # fmt: skip
+
+
+def assert_one_writer_after_the_other(engine: Any, run_id: str) -> None:
+    """Every beat names the container that wrote it: there were two, and the second began when the first was gone."""
+    output = engine.containers.run(
+        IMAGE,
+        entrypoint="cat",
+        command=f"/artifacts/beats-{run_id}",
+        volumes={"face-attributes-test-artifacts": {"bind": "/artifacts"}},
+        remove=True,
+    )
+    writers = output.decode().split()
+    first, second = dict.fromkeys(writers)
+    assert writers == [first] * writers.count(first) + [second] * writers.count(second)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(engine: Any) -> Iterator[None]:
+    """No test leaves a container or an anonymous volume behind."""
+    before = {volume.name for volume in engine.volumes.list(filters={"dangling": True})}
+    yield
+    left = containers(engine)
+    for container in left:
+        container.remove(force=True, v=True)
+    assert not left
+    assert {volume.name for volume in engine.volumes.list(filters={"dangling": True})} <= before
+
+
+def test_the_result_arrives_key_by_key(airflow: Worker) -> None:
+    outcome = airflow.run("plain")
+    assert outcome.state == "success"
+    assert outcome.xcoms["path"] == "/artifacts/fake/key"
+    assert outcome.xcoms["return_value"] == {
+        "stage": "fake",
+        "path": "/artifacts/fake/key",
+        "key": "key",
+        "outputs": {"model": "/artifacts/fake/key/model"},
+        "cached": False,
+        "seconds": 0.1,
+        "headline": {},
+    }
+
+
+def test_what_a_user_types_reaches_the_stage_as_typed(airflow: Worker) -> None:
+    typed = "{{ 7*7 }}; rm -rf / $(id) `id` 'x\" --force x.sh"
+    assert airflow.run("plain", typed).xcoms["headline"] == {"behaviour": typed}
+
+
+def test_a_stage_is_confined(airflow: Worker, engine: Any) -> None:
+    found = airflow.run("plain", "confined").xcoms["headline"]
+    arguments = found.pop("arguments")
+    interfaces = set(found.pop("interfaces").split(","))
+    assert found == {
+        "uid": 10001,
+        "capabilities": 0,
+        "no_new_privileges": "1",
+        "memory": 256 * 1024**2,
+        "write_root": "refused",
+        "write_data": "refused",
+        "write_tmp": "done",
+        "write_artifacts": "done",
+        "engine_socket": False,
+        "image": engine.images.get(IMAGE).id,
+    }
+    assert "lo" in interfaces
+    assert not any(name.startswith("eth") for name in interfaces)
+    assert '"--raw", "/data/raw.sh"' in arguments  # no template file, though it ends in .sh
+
+
+def test_a_retry_ends_what_a_killed_worker_left_before_it_writes(airflow: Worker, engine: Any) -> None:
+    run_id = airflow.start_run("plain", "beat 3")
+    first_try = airflow.run_try(run_id)
+    wait_for(lambda: is_working(engine, run_id))
+    (process,) = psutil.Process(airflow.pid).children()
+    process.kill()
+    first_try.result()
+    assert [container.status for container in containers(engine, run_id)] == ["running"]
+
+    assert airflow.run_try(run_id).result().state == "success"
+    assert_one_writer_after_the_other(engine, run_id)
+
+
+def test_a_timeout_is_named_and_ends_the_container(airflow: Worker) -> None:
+    outcome = airflow.run("hasty", "ignore-sigterm")
+    assert outcome.state == "up_for_retry"
+    assert outcome.error.startswith("AirflowTaskTimeout: Timeout")
+
+
+def test_a_cancelled_run_leaves_no_container_after_five_seconds(airflow: Worker, engine: Any) -> None:
+    run_id = airflow.start_run("plain", "ignore-sigterm")
+    running = airflow.run_try(run_id)
+    wait_for(lambda: is_working(engine, run_id))
+    airflow.cancel(run_id)
+    wait_for(lambda: not containers(engine, run_id), seconds=5)
+    assert running.result().state == "failed"
+
+
+def test_a_worker_that_is_shut_down_ends_its_container_and_is_tried_again(airflow: Worker, engine: Any) -> None:
+    run_id = airflow.start_run("plain", "ignore-sigterm")
+    running = airflow.run_try(run_id)
+    wait_for(lambda: is_working(engine, run_id))
+    os.kill(airflow.pid, signal.SIGTERM)
+    outcome = running.result()
+    assert outcome.state == "up_for_retry"
+    assert "fake: stopped by SIGTERM" in outcome.error
+
+
+@pytest.mark.parametrize("behaviour", ["eat-memory", "child-eats-memory"])
+def test_out_of_memory_is_said_and_not_tried_again(airflow: Worker, behaviour: str) -> None:
+    outcome = airflow.run("small", behaviour)
+    assert outcome.state == "failed"
+    assert "fake: out of memory, limit 64m" in outcome.error
+
+
+@pytest.mark.parametrize(
+    ("code", "meaning"),
+    [(64, "wrong usage"), (65, "the data are bad"), (69, "absent"), (70, "a defect"), (1, "a defect")],
+)
+def test_what_will_not_pass_is_not_tried_again(airflow: Worker, code: int, meaning: str) -> None:
+    outcome = airflow.run("plain", f"exit {code}")
+    assert outcome.state == "failed"
+    first, *rest = outcome.error.splitlines()
+    assert meaning in first
+    assert first.endswith(f"exit code {code}: fake: the cause: the remedy")
+    assert rest[-2].strip() == "12:00:00 INFO read 3 rows"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "meaning"), [("exit 75", "a passing fault"), ("exit 143", "SIGTERM"), ("die", "SIGKILL")]
+)
+def test_what_may_pass_is_tried_again(airflow: Worker, behaviour: str, meaning: str) -> None:
+    outcome = airflow.run("plain", behaviour)
+    assert outcome.state == "up_for_retry"
+    assert meaning in outcome.error.splitlines()[0]
+
+
+def test_noise_neither_hides_the_result_nor_floods_the_log(airflow: Worker) -> None:
+    outcome = airflow.run("plain", "noise")
+    assert outcome.state == "success"
+    assert outcome.xcoms["path"] == "/artifacts/fake/key"
+    assert max(map(len, outcome.log)) < 5000
+    assert any(line.endswith("more bytes)") for line in outcome.log)
+    assert "100 %" in outcome.log
+    assert "99 %" not in "".join(outcome.log)
+    assert {"still readable", "UserWarning: leaked semaphore"} <= set(outcome.log)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "problem"),
+    [
+        ("no-result", "wrote no result"),
+        ("large-result", "too large"),
+        ("malformed-result", "wrong or missing: path, key"),
+        ("binary-result", "no JSON object"),
+        ("linked-result", "no JSON object"),
+    ],
+)
+def test_a_result_that_breaks_the_contract_is_refused(airflow: Worker, behaviour: str, problem: str) -> None:
+    outcome = airflow.run("plain", behaviour)
+    assert outcome.state == "failed"
+    assert problem in outcome.error
+    assert outcome.xcoms == {}
+
+
+def test_a_missing_image_says_how_to_build_it(airflow: Worker) -> None:
+    outcome = airflow.run("unbuilt")
+    assert outcome.state == "failed"
+    assert outcome.error.endswith("image face-attributes/never-built is missing: build it with `make images`")
+
+
+def test_an_engine_that_does_not_run_is_waited_for(airflow: Worker) -> None:
+    outcome = airflow.run("unplugged")
+    assert outcome.state == "up_for_retry"
+    assert "no container engine answers at unix:///nonexistent/docker.sock" in outcome.error
+
+
+def test_a_container_removed_by_hand_is_named(airflow: Worker, engine: Any) -> None:
+    run_id = airflow.start_run("plain", "ignore-sigterm")
+    running = airflow.run_try(run_id)
+    wait_for(lambda: is_working(engine, run_id))
+    containers(engine, run_id)[0].remove(force=True, v=True)
+    outcome = running.result()
+    assert outcome.state == "up_for_retry"
+    assert "from outside" in outcome.error  # killed or removed: what the engine still knows when it is asked
+
+
+class EngineLine(socketserver.ThreadingUnixStreamServer):
+    """A line to the engine that can be cut."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), _Forward)
+        self.open: set[socket.socket] = set()
+        threading.Thread(target=self.serve_forever, args=(0.05,)).start()
+
+    def cut(self) -> None:
+        """Close every connection, and refuse new ones."""
+        self.shutdown()
+        self.server_close()
+        Path(str(self.server_address)).unlink()
+        for end in list(self.open):
+            with contextlib.suppress(OSError):  # its other end may have closed it
+                end.shutdown(socket.SHUT_RDWR)
+
+
+class _Forward(socketserver.BaseRequestHandler):
+    server: EngineLine
+
+    def handle(self) -> None:
+        with socket.socket(socket.AF_UNIX) as engine:
+            engine.connect("/var/run/docker.sock")
+            ends = {engine, self.request}
+            self.server.open |= ends
+            back = threading.Thread(target=self._copy, args=(engine, self.request))
+            back.start()
+            self._copy(self.request, engine)
+            back.join()
+            self.server.open -= ends
+
+    @staticmethod
+    def _copy(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
+def test_a_lost_engine_is_named_and_the_retry_is_the_only_writer(airflow: Worker, engine: Any, tmp_path: Path) -> None:
+    path = tmp_path / "engine.sock"
+    line = EngineLine(path)
+    run_id = airflow.start_run("proxied", "beat 3")
+    running = airflow.run_try(run_id, {"FAKE_ENGINE": str(path)})
+    wait_for(lambda: is_working(engine, run_id))
+    line.cut()
+    outcome = running.result()
+    assert outcome.state == "up_for_retry"
+    assert "failed or was lost" in outcome.error
+
+    line = EngineLine(path)
+    assert airflow.run_try(run_id).result().state == "success"
+    line.cut()
+    assert_one_writer_after_the_other(engine, run_id)
