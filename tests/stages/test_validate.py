@@ -1,0 +1,216 @@
+"""What `validate` makes of good annotations in their several forms, and of rows that it must leave out."""
+
+import csv
+import json
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from stages.common.stage import main
+from stages.validate.cartoon_set import labels_of
+from stages.validate.raw_annotations import read_annotations
+from stages.validate.stage import STAGE
+
+HEADER = "filename,beard,mustache,glasses_binary,hair_color_label,hair_length"
+GOOD = [f"s{lot}_{number:05}.png,1,0,1,{number},2" for lot in (1, 2) for number in range(5)]
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class Data:
+    """A raw folder of ten images in two lots, and the stage run on it."""
+
+    def __init__(self, root: Path) -> None:
+        self.raw = root / "raw"
+        self.out = root / "out" / "validate"
+        self.failed = root / "out" / "failed-validate"
+        self.csv = root / "annotations.csv"
+        for row in GOOD:
+            self.touch(f"{row[:2]}/{row.partition(',')[0]}")
+        self.csv.write_text("\n".join([HEADER, *GOOD]))
+
+    def touch(self, name: str) -> None:
+        (self.raw / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.raw / name).write_bytes(b"never opened")
+
+    def validate(self, *arguments: str, annotations: Path | None = None) -> int:
+        paths = ["--raw", str(self.raw), "--annotations", str(annotations or self.csv), "--out", str(self.out)]
+        return main(STAGE, [*paths, *arguments])
+
+    def metrics(self) -> dict[str, object]:
+        return json.loads((self.out / "metrics/validation.json").read_text())  # type: ignore[no-any-return]
+
+    def reasons(self, folder: Path | None = None) -> dict[str, str]:
+        return {row["filename"]: row["reason"] for row in read((folder or self.out) / "rejected.csv")}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Data:
+    return Data(tmp_path)
+
+
+def test_every_accepted_image_has_one_canonical_row_and_empty_means_unknown(data: Data) -> None:
+    data.csv.write_text("\n".join([HEADER, *GOOD[1:], "s1/s1_00000.png,1.0,,0,4.0,1"]))
+    assert data.validate() == 0
+    rows = read(data.out / "annotations.csv")
+    assert list(rows[0].values()) == ["s1_00000.png", "s1", "s1/s1_00000.png", "1", "", "0", "4", "1"]
+    assert [row["filename"] for row in rows] == sorted(row.partition(",")[0] for row in GOOD)
+    assert data.metrics()["labels_known"] == {
+        "beard": 10, "mustache": 9, "glasses": 10, "hair_color": 10, "hair_length": 10,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda text: b"\xef\xbb\xbf" + text.encode(), id="byte order mark"),
+        pytest.param(lambda text: text.replace("\n", "\r\n").encode(), id="CRLF"),
+        pytest.param(lambda text: text.replace("\n", "\r").encode(), id="CR"),
+        pytest.param(lambda text: text.replace(",", ";").encode(), id="semicolons"),
+        pytest.param(lambda text: text.replace(",1,", ',"1", ').encode(), id="quotes and blanks"),
+        pytest.param(lambda text: text.replace("\n", "\n\n").encode() + b"\n\n", id="blank lines"),
+        pytest.param(lambda text: text.replace(",2\n", ",2,more\n").encode() + b",", id="further column"),
+    ],
+)
+def test_dialects_of_csv_read_the_same(data: Data, change: Callable[[str], bytes]) -> None:
+    def rows() -> pd.DataFrame:
+        return read_annotations(data.csv).rows.drop(columns="row").reset_index(drop=True)
+
+    expected = rows()
+    text = data.csv.read_text()
+    changed = change(text)
+    data.csv.write_bytes(changed.replace(b"hair_length\n", b"hair_length,note\n") if b"more" in changed else changed)
+    assert rows().equals(expected)
+
+
+def test_rows_that_cannot_be_used_are_left_out_one_by_one_with_the_reason(data: Data) -> None:
+    (data.raw.parent / "outside.png").write_bytes(b"secret")
+    (data.raw / "s1/s1_link.png").symlink_to(data.raw.parent / "outside.png")
+    for path in ("s1/both.png", "s2/both.png", "s1/s1_<script>.png", "s2/lonely.jpg"):
+        data.touch(path)
+    name = "filename not a plain .png or .jpg name"
+    bad = {
+        "s1_00001.png": ("0.5,0,1,1,2", "beard not in 0,1 (found '0.5')"),
+        "s1_00002.png": ('"0,5",0,1,1,2', "beard not in 0,1 (found '0,5')"),
+        "s1_00003.png": ("1,NaN,1,1,2", "mustache not in 0,1 (found 'NaN')"),
+        "s1_00004.png": ("1,0,=cmd(),7,2", "glasses_binary not in 0,1 (found '=cmd()'); "
+                         "hair_color_label not in 0,1,2,3,4 (found '7')"),
+        "s1_<script>.png": ("1,0,1,1,<script>alert(1)</script>",
+                            "hair_length not in 0,1,2 (found '<script>alert(1)</script>')"),
+        "../outside.png": ("1,0,1,1,2", f"{name} (found '../outside.png'); image missing"),
+        "/etc/shadow": ("1,0,1,1,2", f"{name} (found '/etc/shadow'); image missing"),
+        "'=cmd().png": ("1,0,1,1,2", f"{name} (found '=cmd().png'); image missing"),
+        "s1_link.png": ("1,0,1,1,2", "image missing"),
+        "s9_00000.png": ("1,0,1,1,2", "image missing"),
+        "both.png": ("1,0,1,1,2", "image name in several folders"),
+        "": ("1,0,1,1,2", "filename empty"),
+        "s2_00000.png": ("1,0,1", "4 fields in place of 6"),
+    }  # fmt: skip
+    lines = [cell.removeprefix("'") + "," + cells for cell, (cells, _) in bad.items()]
+    contradiction = ["s2_00001.png,1,0,1,0,2", "s2_00001.png,0,0,1,0,2"]
+    repeat = ["s2_00002.png,1,0,1,0,2", "s2_00002.png,1,0,1,0.0,2"]
+    data.csv.write_text("\n".join([HEADER, *lines, *contradiction, *repeat]))
+    assert data.validate("--set", "validate.max_rejected_fraction=0.9") == 0
+
+    twice = "image named more than once with different labels"
+    assert data.reasons() == {cell: reason for cell, (_, reason) in bad.items()} | {"s2_00001.png": twice}
+    assert [row["filename"] for row in read(data.out / "annotations.csv")] == ["s2_00002.png"]
+    assert [row["reason"] for row in read(data.out / "warnings.csv")] == [
+        "repeats annotations.csv row 17 with the same labels"
+    ]
+    unannotated = [row["filename"] for row in read(data.out / "unannotated.csv")]
+    assert unannotated == ["s1_00000.png", "lonely.jpg", "s2_00003.png", "s2_00004.png"]
+    metrics = data.metrics()
+    assert [metrics[name] for name in ("rows", "accepted", "rejected", "repeated")] == [17, 1, 15, 1]
+    page = (data.out / "data_docs/index.html").read_text()
+    assert "&lt;script&gt;alert(1)" in page
+    assert "<script" not in page
+
+
+def test_data_docs_load_nothing_from_elsewhere(data: Data) -> None:
+    assert data.validate() == 0
+    for page in (data.out / "data_docs").iterdir():
+        text = page.read_text()
+        assert "10 of 10 rows accepted" in text
+        assert not re.search(r"""(src|url|<link)\s*[=(]?\s*["']?\s*(https?:)?//""", text)
+
+
+def test_hair_colour_of_a_bald_face_becomes_unknown_and_is_listed(data: Data) -> None:
+    data.csv.write_text("\n".join([HEADER, *GOOD[1:], "s1_00000.png,1,0,1,3,0"]))
+    assert data.validate() == 0
+    row = read(data.out / "annotations.csv")[0]
+    assert (row["hair_color"], row["hair_length"]) == ("", "0")
+    assert [row["reason"] for row in read(data.out / "warnings.csv")] == ["hair colour of a bald face (found '3')"]
+
+
+def test_too_many_rejects_fail_and_leave_the_reports_but_no_artifact(
+    data: Data, caplog: pytest.LogCaptureFixture
+) -> None:
+    data.csv.write_text("\n".join([HEADER, *GOOD[1:], "s1_00000.png,1,0,1,3,9"]))
+    assert data.validate() == 65
+    assert not data.out.exists()
+    [error] = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert error == (
+        "validate: 1 of 10 rows rejected (10.0% > 5.0% allowed): 1 hair_length not in 0,1,2; "
+        f"see {data.failed / 'rejected.csv'}"
+    )
+    assert data.reasons(data.failed) == {"s1_00000.png": "hair_length not in 0,1,2 (found '9')"}
+    assert "1 of 10 rows rejected" in (data.failed / "data_docs/index.html").read_text()
+    data.csv.write_text("\n".join([HEADER, *GOOD]))
+    assert data.validate() == 0
+    assert not data.failed.exists()
+
+
+def test_only_selected_lots_count(data: Data, caplog: pytest.LogCaptureFixture) -> None:
+    data.csv.write_text("\n".join([HEADER, *GOOD, "s2_99999.png,1,0,1,1,2"]))
+    assert data.validate("--set", "validate.lots=[s1]") == 0
+    assert {row["lot"] for row in read(data.out / "annotations.csv")} == {"s1"}
+    assert [data.metrics()[name] for name in ("rows", "not_selected", "images")] == [5, 6, 5]
+    key = json.loads((data.out / "manifest.json").read_text())["key"]
+    data.touch("s2/s2_77777.png")
+    assert data.validate("--set", "validate.lots=[s1]") == 0
+    assert json.loads((data.out / "manifest.json").read_text())["key"] == key
+    assert data.validate("--set", "validate.lots=[s1, s3]") == 64
+    assert "no images of lot s3; lots that exist: s1, s2" in caplog.text
+
+
+def test_cartoon_set_pairs_are_mapped_to_the_five_attributes(data: Data) -> None:
+    variants = {"s1/cs1": (14, 11, 7, 2), "s1/cs2": (0, 3, 8, 8), "s2/cs3": (15, 11, 0, 30)}
+    for name, (facial_hair, glasses, hair_color, hair) in variants.items():
+        data.touch(f"{name}.png")
+        (data.raw / f"{name}.csv").write_text(
+            f'"face_shape", 1, 7\n"facial_hair", {facial_hair}, 15\n"glasses", {glasses}, 12\n'
+            f'"hair_color", {hair_color}, 10\n"hair", {hair}, 111\n'
+        )
+    data.touch("s2/cs4.png")
+    (data.raw / "s2/cs4.csv").write_text('"facial_hair", 3, 99\n')
+    assert data.validate("--set", "validate.max_rejected_fraction=0.5", annotations=data.raw) == 0
+    labels = [list(row.values()) for row in read(data.out / "annotations.csv")]
+    assert labels == [
+        ["cs1.png", "s1", "s1/cs1.png", "0", "0", "0", "", "0"],
+        ["cs2.png", "s1", "s1/cs2.png", "1", "1", "1", "4", "1"],
+    ]
+    assert data.reasons() == {
+        "s2/cs3.png": "beard not in 0,1 (found 'facial_hair=15'); mustache not in 0,1 (found 'facial_hair=15')",
+        "s2/cs4.png": "not a Cartoon Set annotation: facial_hair has 99 variants in place of 15: another version of "
+        "the set",
+    }
+
+
+def test_cartoon_set_variants_that_are_not_given_are_unknown() -> None:
+    assert labels_of({"glasses": 0}) == {
+        "beard": "", "mustache": "", "glasses": "1", "hair_color": "", "hair_length": "",
+    }  # fmt: skip
+
+
+def test_check_counts_without_validating(data: Data, capsys: pytest.CaptureFixture[str]) -> None:
+    assert data.validate("--check") == 0
+    assert json.loads(capsys.readouterr().out)["headline"] == {"images": 10, "annotation_rows": 10, "lots": 2}
+    assert not data.out.exists()
