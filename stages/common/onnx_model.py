@@ -7,6 +7,7 @@ The metadata key `face_attributes` holds JSON:
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from stages.common.preprocess import Preprocessing
 
 METADATA = "face_attributes"
 INPUT = "images"
+_RUNTIME_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (/\S+ [^)]*\) )?")
+"""Error number and C++ function in front of what ONNX Runtime says."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def _open_session(path: Path) -> Any:
     except OSError as error:
         raise DataError(f"cannot read the model {path} ({error.strerror}): run stage train") from error
     except Exception as error:  # ONNX Runtime's errors share no base class but this
-        reason = " ".join(str(error).split())[:300]
+        reason = _RUNTIME_PREFIX.sub("", " ".join(str(error).split()))[:500]
         raise DataError(f"{path} is no ONNX model that ONNX Runtime can load ({reason}): run stage train") from error
 
 

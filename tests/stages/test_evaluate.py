@@ -1,0 +1,229 @@
+"""Stage evaluate and the loading of models, on a hand-made model that reads its answers off the pictures."""
+
+import csv
+import json
+import pickle
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from stages.common import artifacts
+from stages.common.attributes import ATTRIBUTES, NAMES
+from stages.common.dataset import INDEX, INDEX_COLUMNS
+from stages.common.errors import DataError
+from stages.common.onnx_model import load
+from stages.common.stage import main
+from stages.evaluate.measures import Answers, measure
+from stages.evaluate.stage import STAGE
+
+SIDE = 8
+PREPROCESSING = {"version": 1, "image_size": SIDE, "near_white": 245, "max_megapixels": 50}
+METADATA: dict[str, Any] = {
+    "attributes": {attribute.name: list(attribute.classes) for attribute in ATTRIBUTES},
+    "image_size": SIDE,
+    "preprocessing": PREPROCESSING,
+}
+
+
+def save_model(
+    path: Path, metadata: dict[str, Any] | None = None, kind: int = TensorProto.UINT8, opset: int = 18, drop: int = 0
+) -> Path:
+    """A model that answers attribute k with class `images[:, 0, k, 0]`, at probability 0.8.
+
+    Args:
+        path: the file to write.
+        metadata: of `face_attributes`; none is written for an empty one.
+        kind: element type of the input.
+        opset: version of the operators it asks for.
+        drop: how many of the attributes it lacks.
+    """
+    nodes, outputs = [], []
+    constants = [helper.make_tensor("zero", TensorProto.INT64, [], [0])]
+    for number, attribute in enumerate(ATTRIBUTES[drop:]):
+        name, classes = attribute.name, len(attribute.classes)
+        constants += [
+            helper.make_tensor(f"{name}_column", TensorProto.INT64, [], [number]),
+            helper.make_tensor(f"{name}_depth", TensorProto.INT64, [], [classes]),
+            helper.make_tensor(f"{name}_values", TensorProto.FLOAT, [2], [0.2 / (classes - 1), 0.8]),
+        ]
+        nodes += [
+            helper.make_node("Gather", ["images", "zero"], [f"{name}_a"], axis=1),
+            helper.make_node("Gather", [f"{name}_a", f"{name}_column"], [f"{name}_b"], axis=1),
+            helper.make_node("Gather", [f"{name}_b", "zero"], [f"{name}_c"], axis=1),
+            helper.make_node("Cast", [f"{name}_c"], [f"{name}_d"], to=TensorProto.INT64),
+            helper.make_node("OneHot", [f"{name}_d", f"{name}_depth", f"{name}_values"], [name], axis=1),
+        ]
+        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", classes]))
+    images = helper.make_tensor_value_info("images", kind, ["N", SIDE, SIDE, 3])
+    graph = helper.make_graph(nodes, "faces", [images], outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    metadata = METADATA if metadata is None else metadata
+    if metadata:
+        helper.set_model_props(model, {"face_attributes": json.dumps(metadata)})
+    onnx.save(model, path)
+    return path
+
+
+def finish(folder: Path, stage: str, **fields: Any) -> None:
+    manifest = {"stage": stage, "key": f"{stage}-key", **fields, "files": artifacts.list_files(folder)}
+    artifacts.write_json(folder / artifacts.MANIFEST, manifest)
+
+
+@pytest.fixture
+def evaluate(tmp_path: Path) -> Iterator[Callable[..., int]]:
+    """Prepared data with labels and answers as given, a model, and the stage that is run on both."""
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(
+        labels: list[tuple[int | str, ...]], answers: list[tuple[int, ...]], trained_on: str = "prepare_train-key"
+    ) -> int:
+        prepared, train = tmp_path / "prepared", tmp_path / "train"
+        (prepared / "shards").mkdir(parents=True)
+        train.mkdir()
+        images = np.full((len(labels), SIDE, SIDE, 3), 77, np.uint8)
+        images[:, 0, : len(NAMES), 0] = answers
+        np.save(prepared / "shards" / "a.npy", images)
+        with (prepared / INDEX).open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(INDEX_COLUMNS)
+            table.writerow(["=cmd()_train.png", "a", 0, "train", "", *labels[0]])
+            table.writerows([f"=cmd()_{row}.png", "a", row, "test", "", *known] for row, known in enumerate(labels))
+        finish(prepared, "prepare_train")
+        save_model(train / "model.onnx")
+        finish(train, "train", inputs={"prepare_train": {"key": trained_on}})
+        arguments = ["--prepare_train", str(prepared), "--train", str(train), "--out", str(tmp_path / "out")]
+        return main(STAGE, [*arguments, "--set", "evaluate.batch_size=2"])
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_every_figure_of_an_evaluation(evaluate: Callable[..., int], tmp_path: Path) -> None:
+    #          beard must. glasses colour length
+    labels = [(0, 0, "", 0, 0), (0, 0, "", 1, 1), (1, 0, "", 1, 2), (1, 0, "", "", 2), (1, 0, "", 3, "")]
+    answers = [(0, 0, 1, 0, 0), (1, 1, 1, 1, 1), (1, 0, 0, 0, 2), (1, 0, 0, 4, 2), (0, 0, 1, 3, 0)]
+    assert evaluate(labels, answers) == 0
+
+    metrics = json.loads((tmp_path / "out" / "metrics" / "eval_metrics.json").read_text())
+    beard, mustache, glasses, color, length = (metrics["attributes"][name] for name in NAMES)
+    assert metrics["images"] == 5
+    assert beard["labels"] == 5
+    assert beard["confusion_matrix"] == [[1, 1], [1, 2]]
+    assert beard["accuracy"] == pytest.approx(3 / 5)
+    assert beard["precision"] == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert beard["recall"] == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert beard["roc_auc"] == pytest.approx(1 / 2 * 2 / 3 + (1 / 2 * 1 / 3 + 1 / 2 * 2 / 3) / 2)
+    assert "note" not in beard
+
+    assert mustache["accuracy"] == pytest.approx(4 / 5)
+    assert (mustache["roc_auc"], mustache["note"]) == (None, "no ROC AUC: every label is 'no'")
+
+    assert (glasses["labels"], glasses["accuracy"], glasses["f1"], glasses["note"]) == (0, None, None, "no labels")
+
+    assert color["labels"] == 4
+    assert color["support"] == [1, 2, 0, 1, 0]
+    assert color["accuracy"] == pytest.approx(3 / 4)
+    assert color["recall"] == pytest.approx((1 + 1 / 2 + 1) / 3)  # over the classes that have labels
+    assert color["per_class"]["blond"]["precision"] == pytest.approx(1 / 2)
+    assert color["note"] == "no labels of red, gray"
+
+    assert (length["labels"], length["accuracy"], length["roc_auc"]) == (4, 1, 1)
+    assert metrics["mean_accuracy"] == pytest.approx((3 / 5 + 4 / 5 + 3 / 4 + 1) / 4)
+
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["filename"] for row in rows] == [f"'=cmd()_{number}.png" for number in range(5)]
+    assert (rows[3]["hair_color"], rows[3]["hair_color_predicted"]) == ("", "gray")
+    assert (rows[2]["beard"], rows[2]["beard_predicted"], rows[2]["beard_confidence"]) == ("yes", "yes", "0.8000")
+    for plot in ("confusion_matrices.png", "roc_curves.png"):
+        assert (tmp_path / "out" / "plots" / plot).stat().st_size > 10_000
+
+
+def test_a_model_trained_on_other_data_is_refused(
+    evaluate: Callable[..., int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert evaluate([(0, 0, 0, 0, 0)], [(0, 0, 0, 0, 0)], trained_on="another-key") == 65
+    assert "trained on data another-key" in caplog.text
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_test_split_without_labels_is_refused(evaluate: Callable[..., int], caplog: pytest.LogCaptureFixture) -> None:
+    assert evaluate([("",) * 5], [(0, 0, 0, 0, 0)]) == 65
+    assert "none of the 1 test images has a label" in caplog.text
+
+
+def test_answers_that_are_not_numbers_count_as_wrong() -> None:
+    probabilities = np.array([[0.9, 0.1], [np.nan, np.nan], [0.2, 0.8], [np.inf, 0.1]])
+    result = measure(Answers(ATTRIBUTES[0], np.array([0, 0, 1, -1]), probabilities))
+    assert result["accuracy"] == pytest.approx(2 / 3)
+    assert result["recall"] == pytest.approx((1 / 2 + 1) / 2)
+    assert result["confusion_matrix"] == [[1, 0], [0, 1]]
+    assert result["roc_auc"] is None
+    assert result["note"] == "1 of 3 images got no finite probabilities and count as wrong"
+    json.dumps(result, allow_nan=False)
+
+
+def test_a_good_model_loads_and_predicts(tmp_path: Path) -> None:
+    model = load(save_model(tmp_path / "model.onnx"))
+    images = np.zeros((3, SIDE, SIDE, 3), np.uint8)
+    images[2, 0, 3, 0] = 4
+    predicted = model.predict(images)
+    assert list(predicted) == list(NAMES)
+    assert predicted["hair_color"].shape == (3, 5)
+    assert predicted["hair_color"].dtype == np.float32
+    assert predicted["hair_color"].argmax(axis=1).tolist() == [0, 0, 4]
+    assert model.preprocessing.model_dump() == PREPROCESSING
+
+
+class Bomb:
+    """Unpickling it leaves a trace."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.trace,))
+
+
+def test_a_pickle_is_refused_and_never_unpickled(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(pickle.dumps(Bomb(tmp_path / "trace")))
+    with pytest.raises(DataError, match="no ONNX model"):
+        load(tmp_path / "model.onnx")
+    assert not (tmp_path / "trace").exists()
+
+
+def test_a_torn_or_absent_model_is_refused(tmp_path: Path) -> None:
+    path = save_model(tmp_path / "model.onnx")
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(DataError, match="no ONNX model"):
+        load(path)
+    with pytest.raises(DataError, match="No such file"):
+        load(tmp_path / "absent.onnx")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"metadata": {}}, "no metadata 'face_attributes'"),
+        ({"metadata": METADATA | {"attributes": {"beard": ["no", "yes"]}}}, r"attributes expected .*gray.* found"),
+        ({"metadata": METADATA | {"image_size": 32}}, "image_size expected 8, found 32"),
+        ({"metadata": METADATA | {"preprocessing": PREPROCESSING | {"version": 2}}}, r"preprocessing\.version"),
+        ({"metadata": METADATA | {"preprocessing": None}}, "another preprocessing"),
+        ({"kind": TensorProto.INT32}, r"input expected .*uint8.* found .*int32"),
+        ({"drop": 1}, r"outputs expected .*beard.* found"),
+        ({"opset": 99}, r"Opset 99 .* support .* till opset \d+"),
+    ],
+)
+def test_a_model_that_does_not_fit_tells_expected_and_found(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    path = save_model(tmp_path / "model.onnx", **changes)
+    with pytest.raises(DataError, match=words) as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
