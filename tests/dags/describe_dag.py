@@ -1,0 +1,65 @@
+"""Prints the pipeline's DAG as JSON. Runs in a process of its own, since Airflow configures what imports it.
+
+python -m tests.dags.describe_dag [PARAMS ...]: each PARAMS is a JSON object, as a user hands it over with a run.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-")  # before the first import of Airflow
+sys.path.insert(0, str(Path(__file__).parents[2] / "dags"))
+
+from airflow.sdk import XComArg
+from airflow.sdk.exceptions import ParamValidationError
+from airflow.serialization.serialized_objects import DagSerialization
+from ml_pipeline_face_attributes import ml_pipeline_face_attributes
+from stage_operator import StageOperator
+
+
+def refusal(conf: dict[str, Any]) -> str | None:
+    """Why the server refuses to trigger a run with these values, or None."""
+    try:
+        DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag)).params.deep_merge(conf).validate()
+    except ParamValidationError as error:
+        return str(error)
+    return None
+
+
+def source(path: Any) -> str | None:
+    """The task whose XCom an input is, or None for a path from outside."""
+    return next(task.task_id for task, _ in path.iter_references()) if isinstance(path, XComArg) else None
+
+
+dag = ml_pipeline_face_attributes()
+tasks = [task for task in dag.tasks if isinstance(task, StageOperator)]
+print(
+    json.dumps(
+        {
+            "dag_id": dag.dag_id,
+            "doc": dag.doc_md,
+            "schedule": str(dag.schedule),
+            "catchup": dag.catchup,
+            "max_active_runs": dag.max_active_runs,
+            "groups": {task.task_id: task.task_group.group_id for task in dag.tasks if task.task_group},
+            "upstream": {task.task_id: sorted(task.upstream_task_ids) for task in dag.tasks},
+            "retries": {task.task_id: [task.retries, bool(task.retry_exponential_backoff)] for task in dag.tasks},
+            "images": {task.task_id: task.image for task in tasks},
+            "settings": {task.task_id: task.settings for task in tasks},
+            "inputs": {
+                task.task_id: {
+                    name: next(task.task_id for task, _ in value.iter_references())
+                    if isinstance(value, XComArg)
+                    else None
+                    for name, value in task.inputs.items()
+                }
+                for task in tasks
+            },
+            "params": list(dag.params),
+            "refusals": [refusal(json.loads(conf)) for conf in sys.argv[1:]],
+        }
+    )
+)

@@ -1,0 +1,152 @@
+"""One name everywhere: stages, images, dvc.yaml, the DAG and params.yaml agree; and who may import whom."""
+
+import ast
+import importlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+STAGES = sorted(path.parent.name for path in (ROOT / "stages").glob("*/stage.py") if path.parent.name != "common")
+
+
+def read_yaml(name: str) -> Any:
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def dag() -> Any:
+    command = [sys.executable, "-m", "tests.dags.describe_dag"]
+    return json.loads(
+        subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.splitlines()[-1]
+    )
+
+
+def artifact_inputs(stage: str) -> list[str]:
+    definition = importlib.import_module(f"stages.{stage}.stage").STAGE
+    assert definition.name == stage
+    return sorted(name for name, spec in definition.inputs.items() if spec.artifact)
+
+
+def test_names_agree(dag: Any) -> None:
+    assert STAGES == ["archive", "evaluate", "hyperopt", "prepare_train", "train", "validate"]
+    assert sorted(path.parent.name for path in (ROOT / "images").glob("*/Dockerfile")) == STAGES
+    assert sorted(read_yaml("dvc.yaml")["stages"]) == STAGES
+    assert {task: image for task, image in dag["images"].items() if task in STAGES} == {
+        stage: f"face-attributes/{stage}:latest" for stage in STAGES
+    }
+    assert {
+        path.name.removeprefix("test_").removesuffix(".py") for path in (ROOT / "tests/stages").glob("test_*.py")
+    } >= set(STAGES)
+    assert set(STAGES) <= set(read_yaml("params.yaml"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_edges_agree(dag: Any, stage: str) -> None:
+    expected = artifact_inputs(stage)
+    assert sorted(name for name, source in dag["inputs"][stage].items() if source) == expected
+    assert all(source == name for name, source in dag["inputs"][stage].items() if source)
+    deps = read_yaml("dvc.yaml")["stages"][stage]["deps"]
+    assert sorted(dep.removeprefix("artifacts/") for dep in deps if dep.startswith("artifacts/")) == expected
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_inputs_and_sections_agree(dag: Any, stage: str) -> None:
+    definition = importlib.import_module(f"stages.{stage}.stage").STAGE
+    in_dvc = read_yaml("dvc.yaml")["stages"][stage]
+    assert list(dag["inputs"][stage]) == list(definition.inputs)
+    assert re.findall(r"--(\w+) ", in_dvc["cmd"])[: len(definition.inputs)] == list(definition.inputs)
+    assert sorted(in_dvc["params"]) == sorted(definition.params.model_fields)
+    assert set(definition.params.model_fields) <= set(read_yaml("params.yaml"))
+
+
+def test_every_setting_of_the_dag_is_a_parameter(dag: Any) -> None:
+    parameters = read_yaml("params.yaml")
+    for task, settings in dag["settings"].items():
+        for dotted in settings:
+            section, key = dotted.split(".")
+            assert key in parameters[section], f"{task}: {dotted}"
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
+    """Modules that a file imports anywhere in it, in full."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            module = node.module or ""
+            found |= (
+                {f"{module}.{alias.name}" for alias in node.names}
+                if module in {"stages", "stages.common"}
+                else {module}
+            )
+    return frozenset(found)
+
+
+def python_files(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def stage_packages(modules: frozenset[str]) -> set[str]:
+    return {name.split(".")[1] for name in modules if name.startswith("stages.")}
+
+
+@pytest.mark.parametrize("stage", [*STAGES, "common"])
+def test_a_stage_imports_no_other_stage(stage: str) -> None:
+    for path in python_files(f"stages/{stage}"):
+        assert stage_packages(imports(path)) <= {"common", stage}, path
+
+
+def test_dags_import_airflow_docker_and_the_standard_library() -> None:
+    own = {path.stem for path in python_files("dags")}
+    for path in python_files("dags"):
+        roots = {name.split(".")[0] for name in imports(path)}
+        assert roots <= {"airflow", "docker"} | own | sys.stdlib_module_names, path
+
+
+def reached(stage: str) -> Iterator[Path]:
+    """Files of a stage and those of stages/common that they import, directly or not."""
+    queue, seen = python_files(f"stages/{stage}"), set[Path]()
+    while queue:
+        path = queue.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        yield path
+        names = (name.split(".")[2] for name in imports(path) if name.startswith("stages.common."))
+        queue += [ROOT / f"stages/common/{name}.py" for name in names]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_imports_what_its_image_installs(stage: str) -> None:
+    def normal(name: str) -> str:
+        return re.sub(r"[-_.]+", "-", name).lower()
+
+    locked = (ROOT / f"images/{stage}/requirements.txt").read_text(encoding="utf-8")
+    installed = {normal(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", locked, re.MULTILINE)}
+    for path in reached(stage):
+        for root in {name.split(".")[0] for name in imports(path)} - {"stages"} - sys.stdlib_module_names:
+            offered = {normal(name) for name in packages_distributions().get(root, [root])}
+            assert offered & installed, f"{path.relative_to(ROOT)} imports {root}"
+
+
+def test_only_training_and_search_know_pytorch() -> None:
+    with_torch = {
+        stage
+        for stage in STAGES
+        for path in reached(stage)
+        if any(name.split(".")[0] in {"torch", "torchvision"} for name in imports(path))
+    }
+    assert with_torch == {"hyperopt", "train"}
