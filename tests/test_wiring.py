@@ -26,9 +26,8 @@ def read_yaml(name: str) -> Any:
 @pytest.fixture(scope="module")
 def dag() -> Any:
     command = [sys.executable, "-m", "tests.dags.describe_dag"]
-    return json.loads(
-        subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.splitlines()[-1]
-    )
+    described = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    return json.loads(described.stdout.splitlines()[-1])
 
 
 def artifact_inputs(stage: str) -> list[str]:
@@ -44,9 +43,7 @@ def test_names_agree(dag: Any) -> None:
     assert {task: image for task, image in dag["images"].items() if task in STAGES} == {
         stage: f"face-attributes/{stage}:latest" for stage in STAGES
     }
-    assert {
-        path.name.removeprefix("test_").removesuffix(".py") for path in (ROOT / "tests/stages").glob("test_*.py")
-    } >= set(STAGES)
+    assert {f"test_{stage}.py" for stage in STAGES} <= {path.name for path in (ROOT / "tests/stages").iterdir()}
     assert set(STAGES) <= set(read_yaml("params.yaml"))
 
 
@@ -63,8 +60,8 @@ def test_edges_agree(dag: Any, stage: str) -> None:
 def test_inputs_and_sections_agree(dag: Any, stage: str) -> None:
     definition = importlib.import_module(f"stages.{stage}.stage").STAGE
     in_dvc = read_yaml("dvc.yaml")["stages"][stage]
-    assert list(dag["inputs"][stage]) == list(definition.inputs)
-    assert re.findall(r"--(\w+) ", in_dvc["cmd"])[: len(definition.inputs)] == list(definition.inputs)
+    assert sorted(dag["inputs"][stage]) == sorted(definition.inputs)
+    assert set(re.findall(r"--(\w+) ", in_dvc["cmd"])) == {*definition.inputs, "params", "out"}
     assert sorted(in_dvc["params"]) == sorted(definition.params.model_fields)
     assert set(definition.params.model_fields) <= set(read_yaml("params.yaml"))
 
@@ -87,11 +84,8 @@ def imports(path: Path) -> frozenset[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
             module = node.module or ""
-            found |= (
-                {f"{module}.{alias.name}" for alias in node.names}
-                if module in {"stages", "stages.common"}
-                else {module}
-            )
+            is_package = module in {"stages", "stages.common"}
+            found |= {f"{module}.{alias.name}" for alias in node.names} if is_package else {module}
     return frozenset(found)
 
 
