@@ -1,5 +1,6 @@
 """The images of a raw folder and the lots they belong to. File names only: no image is opened here."""
 
+import os
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
@@ -21,13 +22,19 @@ def lot_of(path: PurePosixPath | Path) -> str:
     return prefix if underscore and prefix else path.parent.name or "all"
 
 
+def image_files(raw: Path) -> list[Path]:
+    """Regular files with an image's suffix, relative to `raw`, sorted. Links and hidden files are left out."""
+    return [path for path in walk_files(raw) if path.suffix.lower() in SUFFIXES]
+
+
 def list_images(raw: Path) -> pd.DataFrame:
-    """List the regular files with an image's suffix; links are not followed and hidden files are left out.
+    """List the images of a raw folder.
 
     Returns:
         One row an image, sorted by path. Columns: `image` (base name), `path` (relative to `raw`, posix) and `lot`.
+        Bytes of a name that are not UTF-8 stand there as backslash escapes, so that no annotation can match them.
     """
-    paths = [path for path in walk_files(raw) if path.suffix.lower() in SUFFIXES]
+    paths = [Path(os.fsencode(path).decode("utf-8", "backslashreplace")) for path in image_files(raw)]
     return pd.DataFrame(
         {
             "image": [path.name for path in paths],

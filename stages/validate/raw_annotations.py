@@ -86,7 +86,7 @@ def brief(text: object, limit: int = 60) -> str:
 
 def _decode(path: Path) -> str:
     data = path.read_bytes()
-    if not data.strip():
+    if not data.removeprefix(_UTF8_BOM).strip(b",; \t\r\n"):
         raise DataError(f"{path} is empty: expected a CSV with the columns {', '.join(COLUMNS)}")
     if data.startswith(_UTF16_BOMS):
         raise DataError(f"{path} is UTF-16: save it as UTF-8")

@@ -14,7 +14,7 @@ from stages.common.logs import log
 from stages.common.stage import Context, Headline, Input, Stage
 from stages.common.tables import write_csv
 from stages.common.version import ROOT
-from stages.validate.images import list_images, require_lots
+from stages.validate.images import image_files, list_images, lot_of, require_lots
 from stages.validate.params import Params
 from stages.validate.raw_annotations import (
     COLUMNS,
@@ -93,6 +93,7 @@ def run(context: Context[Params]) -> Headline:
     else:
         summary = f"{accepted} of {rows} rows accepted, {rejected} rejected"
     summary += f": {_listed(verdict.reasons)}" if rejected else ""
+    remarks = f"kept with a remark: {_listed(verdict.remarks)}" if verdict.remarks else ""
     metrics = {
         "success": success,
         "rows": rows,
@@ -115,7 +116,7 @@ def run(context: Context[Params]) -> Headline:
     folder = context.out if success else context.failed
     (folder / "metrics").mkdir(parents=True)
     write_json(folder / "metrics" / "validation.json", metrics)
-    write_data_docs(folder / "data_docs", suite, result, summary)
+    write_data_docs(folder / "data_docs", suite, result, "; ".join(filter(None, (summary, remarks))))
     _write(folder / "rejected.csv", verdict.rejected)
     _write(folder / "warnings.csv", verdict.warnings)
     _write(folder / "unannotated.csv", unannotated[["filename", "lot", "path"]])
@@ -125,8 +126,8 @@ def run(context: Context[Params]) -> Headline:
 
     log.info("%s", summary)
     for count, what in (
-        (len(verdict.warnings), f"rows with a remark, see warnings.csv: {_listed(verdict.remarks)}"),
-        (len(unannotated), "images without annotation, see unannotated.csv"),
+        (len(verdict.warnings), f"rows {remarks}; see warnings.csv"),
+        (len(unannotated), "images without annotation; see unannotated.csv"),
         (not_selected, "rows of lots that are not selected"),
     ):
         if count:
@@ -139,9 +140,9 @@ def raw_files(params: Params, inputs: Mapping[str, Path], name: str) -> Iterable
     lots = params.validate.lots
     if name == "annotations":
         return pair_files(inputs[name], lots)
-    images = list_images(inputs[name])
-    require_lots(lots, images["lot"])
-    return [Path(path) for path in images["path"][images["lot"].isin(lots) | (not lots)]]
+    files = image_files(inputs[name])
+    require_lots(lots, {lot_of(path) for path in files})
+    return [path for path in files if not lots or lot_of(path) in lots]
 
 
 def check(params: Params, inputs: Mapping[str, Path]) -> Headline:

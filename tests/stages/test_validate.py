@@ -210,6 +210,15 @@ def test_cartoon_set_variants_that_are_not_given_are_unknown() -> None:
     }  # fmt: skip
 
 
+def test_names_of_any_bytes_are_listed(data: Data) -> None:
+    data.touch("s1/s1_\udcff.png")  # the byte 0xff, which is not UTF-8
+    data.touch("s1/s1_\u00e4\u00f6\u6f22.png")
+    data.csv.write_text("\n".join([HEADER, *GOOD, "s1_\u00e4\u00f6\u6f22.png,1,0,1,1,2"]))
+    assert data.validate() == 0
+    assert read(data.out / "annotations.csv")[5]["path"] == "s1/s1_\u00e4\u00f6\u6f22.png"
+    assert [row["filename"] for row in read(data.out / "unannotated.csv")] == ["s1_\\xff.png"]
+
+
 def test_check_counts_without_validating(data: Data, capsys: pytest.CaptureFixture[str]) -> None:
     assert data.validate("--check") == 0
     assert json.loads(capsys.readouterr().out)["headline"] == {"images": 10, "annotation_rows": 10, "lots": 2}
