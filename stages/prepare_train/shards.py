@@ -32,11 +32,12 @@ CHUNK = 16
 
 @dataclass(frozen=True)
 class Source:
-    """One image file of a lot; `digest` is the SHA-256 of its content, empty where there is no regular file."""
+    """One image file of a lot: SHA-256 of its content and size in bytes, empty and 0 where it is no regular file."""
 
     filename: str
     path: Path
     digest: str
+    size: int
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class Piece:
 
 def find_source(filename: str, path: Path, digest: Callable[[Path], str]) -> Source:
     """Describe an image file without opening what is no regular file."""
-    return Source(filename, path, digest(path) if is_regular(path) else "")
+    regular = is_regular(path)
+    return Source(filename, path, digest(path) if regular else "", path.stat().st_size if regular else 0)
 
 
 def is_regular(path: Path) -> bool:

@@ -24,6 +24,9 @@ from stages.prepare_train.shards import Piece, find_source, is_regular, link_or_
 from stages.prepare_train.split import assign_split
 from stages.prepare_train.statistics import PixelStatistics, Row, count_classes, count_splits, find_duplicates
 
+WORKER_BYTES = 20_000_000
+"""Image files that make another worker process worth its start of 1 to 2 s: one process takes some 3 s for them."""
+
 BLOCK = 256
 """Images read at once for statistics: 3 MB of 64x64."""
 
@@ -39,11 +42,12 @@ def _prepare_lots(context: Context[Params], annotations: list[Annotation]) -> tu
     folders = {lot: context.cache / piece_key(version, settings, files) for lot, files in sources.items()}
     pieces = {lot: read_piece(folder) for lot, folder in folders.items()}
     missing = [lot for lot, piece in pieces.items() if piece is None]
-    progress = Progress(sum(len(sources[lot]) for lot in missing), "images")
-    # at least one job for every worker: starting a process costs more than preparing 100 small images
+    todo = [source for lot in missing for source in sources[lot]]
+    progress = Progress(len(todo), "images")
     wanted = context.params.prepare_train.workers or len(os.sched_getaffinity(0))
+    useful = sum(source.size for source in todo) // WORKER_BYTES
     start = time.monotonic()
-    with WorkerPool(max(1, min(wanted, progress.total // 100))) as pool:
+    with WorkerPool(max(1, min(wanted, useful))) as pool:
         made = {lot: make_piece(folders[lot], sources[lot], settings, pool, progress) for lot in missing}
     if missing:
         seconds = time.monotonic() - start

@@ -260,7 +260,7 @@ def slow(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
         os.link(picture, data.path(f"a_{number:05d}.png"))
         data.labels[f"a_{number:05d}.png"] = (0, 0, 0, 0, 0)
     process = subprocess.Popen(
-        [sys.executable, "-m", "stages.prepare_train", *data.arguments("prepare_train.workers=2")],
+        [sys.executable, "-m", "stages.prepare_train", *data.arguments("prepare_train.workers=2", "data.image_size=64")],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 60
