@@ -259,8 +259,9 @@ def slow(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     for number in range(300):
         os.link(picture, data.path(f"a_{number:05d}.png"))
         data.labels[f"a_{number:05d}.png"] = (0, 0, 0, 0, 0)
+    arguments = data.arguments("prepare_train.workers=2", "data.image_size=64")
     process = subprocess.Popen(
-        [sys.executable, "-m", "stages.prepare_train", *data.arguments("prepare_train.workers=2", "data.image_size=64")],
+        [sys.executable, "-m", "stages.prepare_train", *arguments],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 60
