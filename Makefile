@@ -1,8 +1,20 @@
 # The one vocabulary; CI calls only this.
-.PHONY: help venv lock engine stop images
+.PHONY: help run test check data venv lock engine stop images
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+run: ## set everything up and run the pipeline once; DATA=<folder> for other data, ENGINE=none without containers
+	@scripts/run
+
+test: ## set everything up and run all checks and tests
+	@scripts/test
+
+check: venv ## formatting, lint and types
+	@scripts/check
+
+data: venv ## draw the sample data set into data/
+	@.venv/bin/python -m data.make_samples --out data
 
 venv: ## make .venv, the development environment
 	@scripts/venv

@@ -21,9 +21,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 DAG_ID = "ml_pipeline_face_attributes"
 STAGES = ("validate", "prepare_train", "hyperopt", "train", "evaluate", "archive")
-ARTIFACTS_VOLUME = "face-attributes-artifacts"
-SHOWN = re.compile(r"(AirflowFailException|AirflowException|\[error|\[warning|WARNING|ERROR|images|epoch|trial|rows)")
-"""Lines of the run's log that are worth seeing live; the whole log is in the file named first."""
+ARTIFACTS_VOLUME = os.environ.get("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", "face-attributes-artifacts")
+HOME = Path(os.environ.get("AIRFLOW_HOME", ROOT / ".airflow"))
+SHOWN = re.compile(
+    r"(?P<stage>\d\d:\d\d:\d\d (INFO|WARNING|ERROR) .*?)(\s+\[[\w.-]+\]( \w+=\S+)*)?$"  # a stage's own log line
+    r"|(?P<task>Running (face-attributes/\w+|stage '\w+'))"
+    r"|Airflow\w*Exception: (?P<cause>.*)"
+)
+"""Lines of the run's log that are worth seeing live, cut to what matters; the whole log is in the file named first."""
 
 
 def say(text: str) -> None:
@@ -35,7 +40,7 @@ def airflow_environment(data_volume: str) -> dict[str, str]:
     """The environment that makes Airflow run our DAGs from the repository with its embedded database."""
     return {
         **os.environ,
-        "AIRFLOW_HOME": str(ROOT / ".airflow"),
+        "AIRFLOW_HOME": str(HOME),
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "FACE_ATTRIBUTES_DATA_VOLUME": data_volume,
@@ -62,7 +67,7 @@ def make_volumes(data: Path) -> str:
 
 def follow(command: list[str], environment: Mapping[str, str], log: Path) -> int:
     """Run a command, its whole output into `log`, the telling lines also onto the terminal."""
-    say(f"$ {' '.join(command)}   (whole log: {log.relative_to(ROOT)})")
+    say(f"$ {' '.join(command)}   (whole log: {os.path.relpath(log)})")
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
             command,
@@ -75,8 +80,8 @@ def follow(command: list[str], environment: Mapping[str, str], log: Path) -> int
         )
         for line in process.stdout or []:
             file.write(line)
-            if SHOWN.search(line):
-                say("  " + line.rstrip()[:180])
+            if found := SHOWN.search(line):
+                say("  " + next(text for text in found.groupdict().values() if text)[:200])
         return process.wait()
 
 
@@ -121,28 +126,35 @@ def export_report(archive: str) -> Path:
     return version / "report.html"
 
 
-def run_with_airflow(data: Path) -> tuple[dict[str, dict[str, Any]], Path | None]:
+def run_with_airflow(data: Path, conf: str) -> tuple[dict[str, dict[str, Any]], Path | None]:
     """Run the DAG once; return the stages' results, and the report if the run succeeded."""
     environment = airflow_environment(make_volumes(data))
-    home = ROOT / ".airflow"
-    home.mkdir(exist_ok=True)
+    HOME.mkdir(exist_ok=True)
     airflow = str(Path(sys.executable).with_name("airflow"))
-    if follow([airflow, "db", "migrate"], environment, home / "migrate.log") != 0:
-        sys.exit(f"Airflow's database could not be made: see {home / 'migrate.log'}, or remove {home} and try again")
-    status = follow([airflow, "dags", "test", DAG_ID], environment, home / "run.log")
+    if follow([airflow, "db", "migrate"], environment, HOME / "migrate.log") != 0:
+        sys.exit(f"Airflow's database could not be made: see {HOME / 'migrate.log'}, or remove {HOME} and try again")
+    status = follow([airflow, "dags", "test", DAG_ID, "--conf", conf], environment, HOME / "run.log")
     results = airflow_results(environment)
     return results, export_report(results["archive"]["path"]) if status == 0 else None
 
 
-def run_with_dvc(data: Path) -> tuple[dict[str, dict[str, Any]], Path | None]:
+def run_with_dvc(data: Path | None) -> tuple[dict[str, dict[str, Any]], Path | None]:
     """Run the stages on this machine with `dvc repro`; return their results, and the report if all succeeded."""
+    from dvc.utils.serialize import modify_yaml  # keeps the comments
+
     home = ROOT / "artifacts"
     home.mkdir(exist_ok=True)
-    before = {stage: (home / stage / "manifest.json").stat().st_mtime_ns
-              for stage in STAGES if (home / stage / "manifest.json").exists()}  # fmt: skip
-    dvc = str(Path(sys.executable).with_name("dvc"))
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    status = follow([dvc, "repro"], environment, home / "run.log")
+    if data:
+        with modify_yaml(str(ROOT / "params.yaml")) as params:
+            params["input"] |= {"raw": str(data / "raw"), "annotations": str(data / "annotations.csv")}
+        say(f"params.yaml: section input names {data} now, so that DVC tracks which data were used")
+    before = {path.parent.name: path.stat().st_mtime_ns for path in home.glob("*/manifest.json")}
+    binaries = Path(sys.executable).parent
+    status = follow(
+        [str(binaries / "dvc"), "repro"],
+        os.environ | {"PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"},
+        home / "run.log",
+    )
     results = {}
     for stage in STAGES:
         path = home / stage / "manifest.json"
@@ -169,21 +181,25 @@ def main() -> int:
     """Run, print the table and the report's path; 1 if the run failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", choices=("docker", "none"), default="docker", help="default: %(default)s")
-    parser.add_argument("--data", type=Path, default=ROOT / "data", help="folder with raw/ and annotations.csv")
+    parser.add_argument("--data", type=Path, help="folder with raw/ and annotations.csv (default: data)")
+    parser.add_argument("--conf", default="{}", help="run parameters of the DAG, for example '{\"epochs\": 3}'")
     arguments = parser.parse_args()
-    data = arguments.data.resolve()
+    data = arguments.data.resolve() if arguments.data else None
     for needed in ("raw", "annotations.csv"):
-        if not (data / needed).exists():
+        if data and not (data / needed).exists():
             say(f"{data / needed} is missing: DATA must name a folder with raw/ (lots of images) and annotations.csv")
             return 64
     started = time.monotonic()
-    results, report = run_with_airflow(data) if arguments.engine == "docker" else run_with_dvc(data)
+    if arguments.engine == "docker":
+        results, report = run_with_airflow(data or ROOT / "data", arguments.conf)
+    else:
+        results, report = run_with_dvc(data)
     say("")
     say(table(results))
     say("")
     say(f"pipeline: {time.monotonic() - started:.0f} s")
     if report is None:
-        say("The run failed: the cause stands above, remedy it and run again; finished stages are not repeated.")
+        say("The run failed: the cause stands above. Remedy it and run again; finished stages are not repeated.")
         return 1
     say(f"report: {report}")
     return 0

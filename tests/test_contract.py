@@ -1,0 +1,185 @@
+"""The contract, over all stages: help, refusals, and the whole chain on a tiny data set in a store of its own."""
+
+import importlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.common.artifacts import read_manifest
+from stages.common.stage import Stage
+
+ROOT = Path(__file__).parents[1]
+STAGES = ("validate", "prepare_train", "hyperopt", "train", "evaluate", "archive")
+TINY = (
+    "hyperopt.max_evals=2", "hyperopt.epochs=1", "train.epochs=2", "prepare_train.workers=1",
+    "data.train_split=0.6", "data.val_split=0.2", "data.test_split=0.2",
+)  # fmt: skip
+
+
+def load(stage: str) -> Stage[Any]:
+    return importlib.import_module(f"stages.{stage}.stage").STAGE  # type: ignore[no-any-return]
+
+
+def call(stage: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", f"stages.{stage}", *arguments], cwd=ROOT, text=True, capture_output=True, check=False
+    )
+
+
+def run_all(data: Path, store: Path, *overrides: str) -> dict[str, dict[str, Any]]:
+    """Run every stage in order into `store`; each stage reads only the sections that it knows."""
+    results: dict[str, dict[str, Any]] = {}
+    raw = {"raw": str(data / "raw"), "annotations": str(data / "annotations.csv")}
+    for name in STAGES:
+        stage = load(name)
+        arguments = ["--store", str(store)]
+        for needed in stage.inputs:
+            arguments += [f"--{needed}", results[needed]["path"] if needed in results else raw[needed]]
+        for item in (*TINY, *overrides):
+            if item.split(".")[0] in stage.params.model_fields:
+                arguments += ["--set", item]
+        process = call(name, *arguments)
+        assert process.returncode == 0, f"{name}: {process.stderr}"
+        results[name] = json.loads(process.stdout.splitlines()[-1])
+    return results
+
+
+def cached(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [stage for stage, result in results.items() if result["cached"]]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    subprocess.run(
+        [sys.executable, "-m", "data.make_samples", "--out", folder, "--count", "96"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def results(data: Path, store: Path) -> dict[str, dict[str, Any]]:
+    return run_all(data, store)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_help_explains_inputs_outputs_and_exit_codes(name: str) -> None:
+    stage = load(name)
+    text = call(name, "--help").stdout
+    assert stage.name == name
+    for word in [*(f"--{needed}" for needed in stage.inputs), *(path for path, _ in stage.outputs.values())]:
+        assert word in text
+    for code in (0, 64, 65, 69, 70, 75, 143):
+        assert re.search(rf"^  {code} ", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_an_unknown_parameter_is_refused_before_any_work(name: str, tmp_path: Path) -> None:
+    stage = load(name)
+    section = next(iter(stage.params.model_fields))
+    inputs = [item for needed in stage.inputs for item in (f"--{needed}", str(tmp_path))]
+    process = call(name, *inputs, "--out", str(tmp_path / "o"), "--set", f"{section}.tpyo=1")
+    assert process.returncode == 64
+    assert f"{section}.tpyo" in process.stderr
+    assert len(process.stderr.splitlines()) == 1
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_an_input_that_is_no_finished_artifact_is_refused(name: str, tmp_path: Path) -> None:
+    inputs = [item for needed in load(name).inputs for item in (f"--{needed}", str(tmp_path))]
+    process = call(name, *inputs, "--out", str(tmp_path / "o"))
+    assert process.returncode in {64, 65}
+    assert "Traceback" not in process.stderr
+    assert process.stdout == ""
+
+
+def test_every_stage_writes_what_its_help_promises(results: dict[str, dict[str, Any]]) -> None:
+    for name, result in results.items():
+        read_manifest(Path(result["path"]))
+        for output in result["outputs"].values():
+            assert Path(output).exists(), f"{name}: {output}"
+
+
+def test_a_second_run_computes_nothing(results: dict[str, dict[str, Any]], data: Path, store: Path) -> None:
+    again = run_all(data, store)
+    assert cached(again) == list(STAGES)
+    assert {name: result["path"] for name, result in again.items()} == {name: r["path"] for name, r in results.items()}
+
+
+def test_a_changed_parameter_of_train_recomputes_train_onward(
+    results: dict[str, dict[str, Any]], data: Path, store: Path
+) -> None:
+    assert cached(run_all(data, store, "train.epochs=1")) == ["validate", "prepare_train", "hyperopt"]
+
+
+def test_a_changed_lot_recomputes_only_its_shard(
+    results: dict[str, dict[str, Any]], data: Path, store: Path, tmp_path: Path
+) -> None:
+    changed = tmp_path / "data"
+    shutil.copytree(data, changed)
+    images = sorted((changed / "raw" / "s2").iterdir())
+    images[0].write_bytes(images[1].read_bytes())
+    after = run_all(changed, store)
+    assert cached(after) == []
+    assert after["prepare_train"]["headline"]["lots_reused"] == after["prepare_train"]["headline"]["lots"] - 1
+
+
+def test_a_flipped_bit_in_the_model_is_found_before_it_is_loaded(
+    results: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    model = tmp_path / "train"
+    shutil.copytree(results["train"]["path"], model)
+    content = bytearray((model / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (model / "model.onnx").write_bytes(content)
+    process = call("evaluate", "--prepare_train", results["prepare_train"]["path"], "--train", str(model),
+                   "--out", str(tmp_path / "o"))  # fmt: skip
+    assert process.returncode == 65
+    assert "damaged (digest expected" in process.stderr
+    assert len(process.stderr.splitlines()) == 1
+
+
+def test_the_lineage_leads_from_the_version_to_the_raw_files(results: dict[str, dict[str, Any]]) -> None:
+    chain = json.loads((Path(results["archive"]["path"]) / "lineage.json").read_text())
+    assert set(chain) == set(STAGES) - {"archive"}
+    for entry in chain.values():
+        for name, source in entry["inputs"].items():
+            assert (
+                source.get("key") == chain[name]["key"]
+                if name in chain
+                else re.fullmatch("[0-9a-f]{64}", source["digest"])
+            )
+
+
+def test_the_report_asks_the_network_for_nothing(results: dict[str, dict[str, Any]]) -> None:
+    page = (Path(results["archive"]["path"]) / "report.html").read_text()
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page)
+    assert f"{results['archive']['headline']['mean_accuracy']:.3f}" in page
+
+
+def test_the_archive_refuses_artifacts_of_different_runs(
+    results: dict[str, dict[str, Any]], data: Path, store: Path, tmp_path: Path
+) -> None:
+    other = run_all(data, store, "train.epochs=1")
+    paths = {name: results[name]["path"] for name in load("archive").inputs} | {"train": other["train"]["path"]}
+    process = call(
+        "archive", *(item for name, path in paths.items() for item in (f"--{name}", path)), "--out", str(tmp_path / "o")
+    )
+    assert process.returncode == 65
+    assert "evaluate was made from train" in process.stderr
