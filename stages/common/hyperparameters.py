@@ -1,0 +1,33 @@
+"""The hyperparameters that `hyperopt` searches and `train` uses; also the content of best_params.json."""
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from stages.common.attributes import NAMES
+from stages.common.params import Section
+
+
+class Hyperparameters(Section):
+    """What shapes a training, apart from its length.
+
+    Attributes:
+        learning_rate: peak of the one-cycle schedule.
+        weight_decay: of AdamW, decoupled; multiplied with the learning rate at each step.
+        dropout: share of pooled features that are zeroed in training.
+        width: channels of the network's first stage; the cost grows with its square.
+        loss_weights: attribute -> weight of its loss; only their proportions matter.
+    """
+
+    learning_rate: float = Field(gt=0, le=1)
+    weight_decay: float = Field(ge=0, le=1)
+    dropout: float = Field(ge=0, lt=1)
+    width: int = Field(ge=4, le=512)
+    loss_weights: dict[str, Annotated[float, Field(gt=0, le=1000)]]
+
+    @field_validator("loss_weights")
+    @classmethod
+    def _name_every_attribute(cls, weights: dict[str, float]) -> dict[str, float]:
+        if sorted(weights) != sorted(NAMES):
+            raise ValueError(f"expected exactly the keys {', '.join(NAMES)}")
+        return weights

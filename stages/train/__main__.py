@@ -1,0 +1,8 @@
+"""`python -m stages.train`."""
+
+import sys
+
+from stages.common.stage import main
+from stages.train.stage import STAGE
+
+sys.exit(main(STAGE))

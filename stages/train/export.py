@@ -1,0 +1,55 @@
+"""The trained network as files: ONNX for use, safetensors for PyTorch. Neither can carry code."""
+
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from stages.common.attributes import ATTRIBUTES
+from stages.common.network import Classifier, Network
+
+
+def export_onnx(path: Path, network: Network, preprocessing: Mapping[str, Any]) -> None:
+    """Write the network as one ONNX file that takes uint8 images and gives probabilities.
+
+    Args:
+        path: the file to write.
+        network: on the CPU, in evaluation mode.
+        preprocessing: how images were prepared; its `image_size` fixes S of the input (N, S, S, 3). It goes into the
+            metadata with the class names.
+    """
+    side = int(preprocessing["image_size"])
+    metadata = {
+        "attributes": {attribute.name: list(attribute.classes) for attribute in ATTRIBUTES},
+        "image_size": side,
+        "preprocessing": dict(preprocessing),
+    }
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # they tell each step of the optimiser
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        # PyTorch 2.15's exporter calls parts of PyTorch that are deprecated
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        program = torch.onnx.export(
+            Classifier(network).eval(),
+            (torch.zeros(2, side, side, 3, dtype=torch.uint8),),  # 2, for 1 would be taken as a constant
+            dynamo=True,
+            verbose=False,
+            input_names=["images"],
+            output_names=[attribute.name for attribute in ATTRIBUTES],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+        )
+        assert program is not None  # noqa: S101 (for mypy: it is None for the old exporter only)
+        program.model.metadata_props["face_attributes"] = json.dumps(metadata)
+        program.save(path, external_data=False)
+
+
+def save_weights(path: Path, network: Network) -> None:
+    """Write the weights as safetensors, with the network's width in the metadata."""
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    save_file(tensors, path, {"width": str(network.width)})

@@ -1,0 +1,25 @@
+"""Parameters of stage `train`."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from stages.common.hyperparameters import Hyperparameters
+from stages.common.params import Section
+
+
+class TrainSection(Hyperparameters):
+    """Section `train`."""
+
+    epochs: int = Field(ge=1, le=10_000)
+    batch_size: int = Field(ge=1, le=65_536)
+    use_hyperopt: bool
+    patience: int = Field(ge=1)
+    seed: int = Field(ge=0, lt=2**32)
+    device: Literal["auto", "cpu", "cuda"]
+
+
+class Params(Section):
+    """The sections that this stage reads."""
+
+    train: TrainSection

@@ -1,0 +1,168 @@
+"""The wiring of stage `train`: read, fit, export, draw."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from stages.common.artifacts import write_json
+from stages.common.dataset import read_split
+from stages.common.errors import DataError
+from stages.common.hyperparameters import Hyperparameters
+from stages.common.logs import INTERVAL_S, log
+from stages.common.stage import Context, Headline, Input, Stage
+from stages.train.params import Params, TrainSection
+
+if TYPE_CHECKING:
+    from stages.common.fit import Epoch
+
+
+def choose_hyperparameters(section: TrainSection, searched: Path) -> Hyperparameters:
+    """The best parameters of the search, or those of section `train` while `use_hyperopt` is false.
+
+    Args:
+        section: the section of params.yaml.
+        searched: the artifact of stage hyperopt.
+
+    Raises:
+        DataError: best_params.json is not what stage hyperopt writes.
+    """
+    if not section.use_hyperopt:
+        return Hyperparameters(**section.model_dump(include=set(Hyperparameters.model_fields)))
+    path = searched / "best_params.json"
+    try:
+        return Hyperparameters.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        cause = " ".join(str(error).split())
+        raise DataError(f"{path} holds no hyperparameters ({cause}): run stage hyperopt again") from error
+
+
+def read_preprocessing(prepared: Path) -> dict[str, Any]:
+    """How prepare_train made its images; goes with the model, so that prediction does the same.
+
+    Raises:
+        DataError: the artifact does not tell.
+    """
+    path = prepared / "metrics" / "data_stats.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["preprocessing"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} tells no preprocessing: run stage prepare_train again") from error
+
+
+class _EpochLog:
+    """A line per epoch, but no more than one every `INTERVAL_S` seconds; the last epoch always gets one."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self.last = -INTERVAL_S
+
+    def __call__(self, epoch: "Epoch") -> None:
+        now = time.monotonic()
+        if now - self.last >= INTERVAL_S or epoch.epoch == self.epochs:
+            self.last = now
+            log.info(
+                "epoch %d of %d: loss %.4f, validation loss %.4f, validation accuracy %.4f, %.0f images/s",
+                epoch.epoch, self.epochs, epoch.train_loss, epoch.val_loss, epoch.val_mean_accuracy,
+                epoch.images_per_s,
+            )  # fmt: skip
+
+
+def _check_same_data(manifests: Mapping[str, Mapping[str, Any]]) -> None:
+    """A search on other data may have seen these test images."""
+    searched, given = manifests["hyperopt"]["inputs"]["prepare_train"]["key"], manifests["prepare_train"]["key"]
+    if searched != given:
+        raise DataError(
+            f"the search ran on data {searched[:12]}, not on {given[:12]}: run stage hyperopt on these, or set "
+            "train.use_hyperopt to false"
+        )
+
+
+def _run(context: Context[Params]) -> Headline:
+    # not needed for --help: importing torch takes seconds
+    from stages.common.fit import FitSettings, fit
+    from stages.common.network import count_parameters
+    from stages.train.export import export_onnx, save_weights
+    from stages.train.plots import plot_accuracy, plot_training
+
+    section = context.params.train
+    if section.use_hyperopt:
+        _check_same_data(context.manifests)
+    chosen = choose_hyperparameters(section, context.inputs["hyperopt"])
+    preprocessing = read_preprocessing(context.inputs["prepare_train"])
+    train, val = (read_split(context.inputs["prepare_train"], split) for split in ("train", "val"))
+    log.info(
+        "training on %d images, validating on %d, with %s: %s",
+        len(train), len(val), "the best parameters of the search" if section.use_hyperopt else "section train",
+        chosen.model_dump_json(),
+    )  # fmt: skip
+    settings = FitSettings(
+        hyperparameters=chosen,
+        epochs=section.epochs,
+        batch_size=section.batch_size,
+        patience=section.patience,
+        seed=section.seed,
+        device=section.device,
+    )
+    result = fit(
+        train, val, settings, on_epoch=_EpochLog(section.epochs), checkpoint=context.state / "checkpoint.safetensors"
+    )
+
+    log.info("exporting the weights of epoch %d", result.best.epoch)
+    for folder in ("metrics", "plots"):
+        (context.out / folder).mkdir()
+    export_onnx(context.out / "model.onnx", result.network, preprocessing)
+    save_weights(context.out / "model.safetensors", result.network)
+    images_per_s = len(result.history) / sum(1 / epoch.images_per_s for epoch in result.history)
+    write_json(
+        context.out / "metrics" / "train_metrics.json",
+        {
+            "val_mean_accuracy": result.best.val_mean_accuracy,
+            "val_accuracy": result.best.val_accuracy,
+            "val_loss": result.best.val_loss,
+            "best_epoch": result.best.epoch,
+            "epochs": len(result.history),
+            "train_images": len(train),
+            "val_images": len(val),
+            "parameters": count_parameters(result.network),
+            "images_per_s": round(images_per_s, 1),
+            "device": result.device,
+            "seed": section.seed,
+            "batch_size": section.batch_size,
+            "hyperparameters_from": "hyperopt" if section.use_hyperopt else "params.yaml",
+            "hyperparameters": chosen.model_dump(),
+            "history": [asdict(epoch) for epoch in result.history],
+        },
+    )
+    plot_training(context.out / "plots" / "training_curves.png", result.history, result.best.epoch)
+    plot_accuracy(context.out / "plots" / "accuracy_curves.png", result.history, result.best.epoch)
+    return {
+        "val_mean_accuracy": round(result.best.val_mean_accuracy, 4),
+        "best_epoch": result.best.epoch,
+        "epochs": len(result.history),
+        "images_per_s": round(images_per_s),
+        "device": result.device,
+    }
+
+
+STAGE = Stage(
+    name="train",
+    description="Trains the network, keeps the weights of its best epoch and exports them.",
+    params=Params,
+    inputs={
+        "prepare_train": Input("artifact of stage prepare_train"),
+        "hyperopt": Input("artifact of stage hyperopt"),
+    },
+    outputs={
+        "model": ("model.onnx", "uint8 images (N, S, S, 3) to probabilities (N, classes) per attribute"),
+        "weights": ("model.safetensors", "the same weights for PyTorch"),
+        "metrics": ("metrics/train_metrics.json", "best epoch, validation accuracy, every epoch, parameters used"),
+        "training_curves": ("plots/training_curves.png", "losses and learning rate per epoch"),
+        "accuracy_curves": ("plots/accuracy_curves.png", "validation accuracy per epoch and attribute"),
+    },
+    run=_run,
+)
