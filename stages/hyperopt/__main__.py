@@ -1,0 +1,8 @@
+"""`python -m stages.hyperopt`."""
+
+import sys
+
+from stages.common.stage import main
+from stages.hyperopt.stage import STAGE
+
+sys.exit(main(STAGE))

@@ -1,0 +1,65 @@
+"""Parameters of stage `hyperopt`."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from stages.common.hyperparameters import Hyperparameters
+from stages.common.params import Section
+
+
+def _ordered(values: list[float]) -> list[float]:
+    if values[0] >= values[1]:
+        raise ValueError("expected the lower bound first")
+    return values
+
+
+Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
+
+
+class HyperoptSection(Section):
+    """Section `hyperopt`."""
+
+    max_evals: int = Field(ge=1, le=10_000)
+    timeout: float = Field(gt=0)
+    epochs: int = Field(ge=1, le=10_000)
+    batch_size: int = Field(ge=1, le=65_536)
+    seed: int = Field(ge=0, lt=2**32)
+    device: Literal["auto", "cpu", "cuda"]
+    startup_trials: int = Field(ge=1)
+    learning_rate: Range
+    weight_decay: Range
+    dropout: Range
+    width: list[int] = Field(min_length=1)
+    loss_weight: Range
+    first: Hyperparameters
+
+    @model_validator(mode="after")
+    def _check_space(self) -> "HyperoptSection":
+        for key in ("learning_rate", "weight_decay", "loss_weight"):
+            if getattr(self, key)[0] <= 0:
+                raise ValueError(f"{key}: a logarithmic scale needs bounds above 0")
+        weights = dict.fromkeys(self.first.loss_weights, self.loss_weight[1])
+        for corner in (0, 1):  # a wrong bound shows now and not in some trial
+            Hyperparameters(
+                learning_rate=self.learning_rate[corner],
+                weight_decay=self.weight_decay[corner],
+                dropout=self.dropout[corner],
+                width=(min, max)[corner](self.width),
+                loss_weights=weights,
+            )
+        first = self.first.model_dump(exclude={"loss_weights", "width"})
+        pairs = [(key, value, getattr(self, key)) for key, value in first.items()]
+        pairs += [(f"loss_weights.{key}", value, self.loss_weight) for key, value in self.first.loss_weights.items()]
+        for key, value, (low, high) in pairs:
+            if not low <= value <= high:
+                raise ValueError(f"first.{key}: {value} is outside of the search space {low} to {high}")
+        if self.first.width not in self.width:
+            raise ValueError(f"first.width: {self.first.width} is not among {self.width}")
+        return self
+
+
+class Params(Section):
+    """The sections that this stage reads."""
+
+    hyperopt: HyperoptSection
