@@ -25,8 +25,7 @@ from docker import APIClient
 from docker.errors import APIError, DockerException, NotFound
 from docker.types import DeviceRequest, LogConfig, Mount
 
-IMAGES = "face-attributes"
-LABEL = "face-attributes"
+NAME = "face-attributes"  # before the names of images and containers and in their labels
 ARTIFACTS_VOLUME = os.environ.get("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", "face-attributes-artifacts")
 DATA_VOLUME = os.environ.get("FACE_ATTRIBUTES_DATA_VOLUME", "face-attributes-data")
 TAG = os.environ.get("FACE_ATTRIBUTES_TAG", "latest")
@@ -51,7 +50,7 @@ TRANSIENT = {75: "a passing fault", 137: "killed from outside (SIGKILL)", 143: "
 
 def image_name(stage: str) -> str:
     """Name and tag of a stage's image."""
-    return f"{IMAGES}/{stage}:{TAG}"
+    return f"{NAME}/{stage}:{TAG}"
 
 
 def volumes(data: str = DATA_VOLUME, artifacts: str = ARTIFACTS_VOLUME) -> list[Mount]:
@@ -71,8 +70,8 @@ def connect(url: str | list[str] = ENGINE, timeout: int = 60) -> APIClient:
     """
     try:
         return DockerHook(docker_conn_id=None, base_url=url, timeout=timeout).api_client
-    except (AirflowException, DockerException, OSError) as error:
-        raise AirflowException(f"no container engine answers at {url}: start it, or set DOCKER_HOST") from error
+    except (AirflowException, DockerException, OSError):
+        raise AirflowException(f"no container engine answers at {url}: start it, or set DOCKER_HOST") from None
 
 
 def missing_images(client: APIClient, stages: Iterable[str]) -> list[str]:
@@ -104,7 +103,8 @@ class StageOperator(DockerOperator):
         mem_limit: memory of the container, swap included, for example "4g"; the engine enforces it.
         cpus: processors, 0 for all that the engine has; the number of threads follows.
         gpu: hand over all GPUs, if the engine has the NVIDIA runtime.
-        **kwargs: as for `DockerOperator`.
+        **kwargs: as for every operator, and image, mounts, environment, network_mode, shm_size and docker_url
+            as for `DockerOperator`.
 
     The result (also the return value) has: stage, path, key, outputs, cached, seconds, headline.
 
@@ -145,14 +145,11 @@ class StageOperator(DockerOperator):
         """Describe the task; the engine is not touched before `execute`."""
         self.stage = stage or kwargs["task_id"]
         kwargs.setdefault("image", image_name(self.stage))
-        kwargs.setdefault(
-            "shm_size", 1024**3
-        )  # bytes; loaders hand batches over in shared memory, the default is 64 MB
         kwargs.setdefault("mounts", volumes())
+        kwargs.setdefault("network_mode", "none")
+        kwargs.setdefault("shm_size", 1024**3)  # bytes; loaders share batches through it, and the default is 64 MB
         kwargs.setdefault("multiple_outputs", True)
-        super().__init__(
-            mem_limit=mem_limit, cpus=cpus, mount_tmp_dir=False, auto_remove="never", network_mode="none", **kwargs
-        )
+        super().__init__(mem_limit=mem_limit, cpus=cpus, mount_tmp_dir=False, auto_remove="never", **kwargs)
         self.inputs = dict(inputs)
         self.settings = dict(settings or {})
         self.check = check
@@ -170,7 +167,7 @@ class StageOperator(DockerOperator):
     # ---- one run ----
 
     def execute(self, context: Context) -> dict[str, Any]:  # type: ignore[override]
-        """Fence other tries, run the container to its end, and return the stage's result."""
+        """End other tries, run the container to its end, and return the stage's result."""
         self._identify(context)
         command = self._command(context)
         log = _LogLines()
@@ -199,10 +196,10 @@ class StageOperator(DockerOperator):
         self._try = instance.try_number
         map_index = -1 if instance.map_index is None else instance.map_index
         self._labels = {
-            f"{LABEL}.dag": instance.dag_id,
-            f"{LABEL}.run": instance.run_id,
-            f"{LABEL}.task": instance.task_id,
-            f"{LABEL}.map_index": str(map_index),
+            f"{NAME}.dag": instance.dag_id,
+            f"{NAME}.run": instance.run_id,
+            f"{NAME}.task": instance.task_id,
+            f"{NAME}.map_index": str(map_index),
         }
 
     def _command(self, context: Context) -> list[str]:
@@ -231,7 +228,7 @@ class StageOperator(DockerOperator):
         deadline = time.monotonic() + FENCE_S
         while others := self._others(client, self._labels):
             for other in others:
-                other_try = other["Labels"].get(f"{LABEL}.try", "0")
+                other_try = other["Labels"].get(f"{NAME}.try", "0")
                 if int(other_try) > self._try:
                     raise AirflowFailException(f"{self.stage}: try {other_try} of this task is running already")
                 self.log.warning("Ending the container that try %s left behind: %s", other_try, other["Id"][:12])
@@ -249,7 +246,7 @@ class StageOperator(DockerOperator):
         try:
             # A connection of its own: on SIGTERM the one of `execute` is in the middle of a call.
             client = connect(self.docker_url, timeout=10)
-            for container in self._others(client, {**self._labels, f"{LABEL}.try": str(self._try)}):
+            for container in self._others(client, {**self._labels, f"{NAME}.try": str(self._try)}):
                 _remove(client, container["Id"])
         except Exception as error:
             self.log.warning("Could not remove the container, the next try will: %s", _one_line(error))
@@ -259,12 +256,12 @@ class StageOperator(DockerOperator):
     def _create(self, client: APIClient, command: list[str]) -> str:
         try:
             image = client.inspect_image(self.image)["Id"]  # type: ignore[no-untyped-call]
-        except NotFound as error:  # nothing is ever pulled
-            raise AirflowFailException(_missing(self.image)) from error
+        except NotFound:  # nothing is ever pulled
+            raise AirflowFailException(_missing(self.image)) from None
         engine = client.info()
-        cpus = min(self.cpus or engine["NCPU"], engine["NCPU"])
+        cpus = min(self.cpus, engine["NCPU"])  # the engine refuses more than it has
+        threads = str(max(1, int(cpus or engine["NCPU"])))
         memory = str(self.mem_limit)
-        threads = str(max(1, int(cpus)))
         devices = None
         if self.gpu and "nvidia" in engine.get("Runtimes", {}):
             devices = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
@@ -275,8 +272,8 @@ class StageOperator(DockerOperator):
                 image=self.image,
                 command=command,
                 # One name per task instance: the engine itself refuses a second writer.
-                name=f"{LABEL}-{self.stage}-{_digest(self._labels)}",
-                labels={**self._labels, f"{LABEL}.try": str(self._try)},
+                name=f"{NAME}-{self.stage}-{_digest(self._labels)}",
+                labels={**self._labels, f"{NAME}.try": str(self._try)},
                 user=USER,
                 environment={
                     "FACE_ATTRIBUTES_IMAGE": image,
@@ -294,7 +291,7 @@ class StageOperator(DockerOperator):
                     init=True,  # forwards SIGTERM to the stage and reaps its children
                     mem_limit=memory,
                     memswap_limit=memory,  # the same: no swap
-                    nano_cpus=int(cpus * 1e9),
+                    nano_cpus=int(cpus * 1e9) or None,
                     pids_limit=512,
                     shm_size=self.shm_size,
                     device_requests=devices,
@@ -319,8 +316,8 @@ class StageOperator(DockerOperator):
         stream = client.attach(container, stdout=True, stderr=True, stream=True, demux=True)
         try:
             client.start(container)
-        except NotFound as error:
-            raise self._gone() from error
+        except NotFound:
+            raise self._gone() from None
         except APIError as error:
             raise self._refused(error) from error
         for line in log.lines(stream):
@@ -330,8 +327,8 @@ class StageOperator(DockerOperator):
         try:
             client.wait(container)
             state: dict[str, Any] = client.inspect_container(container)["State"]
-        except NotFound as error:
-            raise self._gone(log) from error
+        except NotFound:
+            raise self._gone(log) from None
         return state
 
     def _gone(self, log: "_LogLines | None" = None) -> AirflowException:
@@ -361,8 +358,10 @@ class StageOperator(DockerOperator):
         expected = self.CHECKED_KEYS if self.check else self.RESULT_KEYS
         try:
             archive, stat = client.get_archive(container, RESULT)
-        except NotFound as error:
-            raise AirflowFailException(f"{self.stage}: ended with 0 but wrote no result to {RESULT}") from error
+        except NotFound:
+            if self._stopping:
+                raise self._gone() from None
+            raise AirflowFailException(f"{self.stage}: ended with 0 but wrote no result to {RESULT}") from None
         if stat["size"] > RESULT_BYTES:
             raise AirflowFailException(
                 f"{self.stage}: its result is too large: {stat['size']} bytes, at most {RESULT_BYTES}"
@@ -370,7 +369,7 @@ class StageOperator(DockerOperator):
         problem = None
         result: Any = None
         try:
-            # The size is checked above, and tar adds 1 KiB of header and padding and 1 KiB of end to one small file.
+            # 10 KiB is the block that tar pads one small file's header, content and end to.
             with tarfile.open(fileobj=BytesIO(_take(archive, RESULT_BYTES + 10240))) as tar:
                 member = tar.next()
                 file = tar.extractfile(member) if member and member.isfile() else None
@@ -417,19 +416,44 @@ def _take(chunks: Iterable[bytes], limit: int) -> bytes:
 
 
 def _tail(log: "_LogLines | None") -> str:
-    return (
-        "".join(f"\n    {line}" for line in ["", f"last {len(log.tail)} lines:", *log.tail]) if log and log.tail else ""
-    )
+    lines = ["", f"last {len(log.tail)} lines:", *log.tail] if log and log.tail else []
+    return "".join(f"\n    {line}" for line in lines)
 
 
-class _LogLines:
-    """Cuts a container's output into readable lines in bounded memory, and keeps the last of them.
+class _Line:
+    """A line of a stage's output while it arrives, in bounded memory.
 
     A line over `LINE_BYTES` is cut and says so; of a line that a progress bar rewrote with carriage returns the last
-    state is kept; bytes that are no UTF-8 and control characters (terminal sequences) are replaced.
+    state is kept; bytes that are no UTF-8 and control characters (of terminals) are replaced.
     """
 
     _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._lost = 0
+        self._returned = False
+
+    def add(self, piece: bytes) -> None:
+        """Take what came next, which holds no end of line; a carriage return comes alone."""
+        if piece == b"\r":
+            self._returned = True
+        elif piece:
+            if self._returned:  # only now: the return of CR LF rewrites nothing
+                self._bytes.clear()
+                self._lost, self._returned = 0, False
+            room = max(0, LINE_BYTES - len(self._bytes))
+            self._bytes += piece[:room]
+            self._lost += len(piece[room:])
+
+    def text(self) -> str:
+        """The line so far."""
+        line = self._CONTROL.sub("\ufffd", self._bytes.decode("utf-8", "replace")).rstrip()
+        return f"{line} ... (line cut, {self._lost} more bytes)" if self._lost else line
+
+
+class _LogLines:
+    """Turns a container's output into readable lines, and keeps the last of them and the last error among them."""
 
     def __init__(self) -> None:
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
@@ -440,36 +464,21 @@ class _LogLines:
         return self._error or (self.tail[-1] if self.tail else "it logged nothing")
 
     def lines(self, stream: Iterable[tuple[bytes | None, bytes | None]]) -> Iterator[str]:
-        """Lines of stdout and stderr as they end; the two are never mixed within a line."""
-        buffers = [bytearray(), bytearray()]
-        dropped = [0, 0]
+        """Lines as they end; `stream` has pieces of stdout and stderr, which never mix within a line."""
+        current = [_Line(), _Line()]
         for parts in stream:
             for number, part in enumerate(parts):
-                pieces = (part or b"").split(b"\n")
-                for position, piece in enumerate(pieces):
-                    buffer = buffers[number]
-                    if b"\r" in piece:
-                        # A return that ends the line (CR LF) rewrites nothing.
-                        body = piece.removesuffix(b"\r") if position < len(pieces) - 1 else piece
-                        if b"\r" in body:
-                            buffer.clear()
-                            dropped[number] = 0
-                        piece = body.rpartition(b"\r")[2]
-                    room = max(0, LINE_BYTES - len(buffer))
-                    buffer += piece[:room]
-                    dropped[number] += max(0, len(piece) - room)
-                    if position < len(pieces) - 1:
-                        yield self._line(buffer, dropped[number])
-                        buffer.clear()
-                        dropped[number] = 0
-        for buffer, lost in zip(buffers, dropped, strict=True):
-            if buffer:
-                yield self._line(buffer, lost)
+                for piece in re.split(rb"([\r\n])", part or b""):
+                    if piece == b"\n":
+                        yield self._keep(current[number].text())
+                        current[number] = _Line()
+                    else:
+                        current[number].add(piece)
+        for line in current:
+            if text := line.text():
+                yield self._keep(text)
 
-    def _line(self, content: bytes | bytearray, lost: int) -> str:
-        line = self._CONTROL.sub("\ufffd", content.decode("utf-8", "replace")).rstrip()
-        if lost:
-            line += f" ... (line cut, {lost} more bytes)"
+    def _keep(self, line: str) -> str:
         self.tail.append(line)
         if re.match(r"[\d:]{8} (ERROR|CRITICAL) ", line):
             self._error = line.split(" ", 2)[2]

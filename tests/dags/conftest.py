@@ -10,19 +10,17 @@ from tests.dags.worker import HERE, IMAGE, VOLUMES, Worker
 
 
 @pytest.fixture(scope="session")
-def engine() -> Iterator[Any]:
+def engine(docker: Any) -> Iterator[Any]:
     """A client of the container engine, with the fake stage built and volumes of its own."""
-    import docker
-
-    client = docker.from_env()
     base = subprocess.run([HERE.parents[1] / "images/base/build"], check=True, capture_output=True, text=True)
-    client.images.build(path=str(HERE / "fake_stage"), tag=IMAGE, buildargs={"BASE_IMAGE": base.stdout.strip()})
+    docker.images.build(
+        path=str(HERE / "fake_stage"), tag=IMAGE, buildargs={"BASE_IMAGE": base.stdout.strip()}, rm=True
+    )
     for volume in VOLUMES:
-        client.volumes.create(volume)
-    yield client
+        docker.volumes.create(volume)
+    yield docker
     for volume in VOLUMES:
-        client.volumes.get(volume).remove(force=True)
-    client.close()
+        docker.volumes.get(volume).remove(force=True)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,20 @@ def test_a_retry_ends_what_a_killed_worker_left_before_it_writes(airflow: Worker
 
     assert airflow.run_try(run_id).result().state == "success"
     assert_one_writer_after_the_other(engine, run_id)
+
+
+def test_a_killed_supervisor_leaves_one_writer_too(airflow: Worker, engine: Any) -> None:
+    other = Worker(airflow.home)
+    run_id = other.start_run("plain", "beat 4")
+    lost = other.run_try(run_id)
+    wait_for(lambda: is_working(engine, run_id))
+    os.kill(other.pid, signal.SIGKILL)  # its task runs on, with nobody to tell
+    assert [container.status for container in containers(engine, run_id)] == ["running"]
+
+    assert airflow.run_try(run_id).result().state == "success"
+    assert_one_writer_after_the_other(engine, run_id)
+    assert isinstance(lost.exception(), BrokenExecutor)
+    other.close()
 
 
 def test_a_timeout_is_named_and_ends_the_container(airflow: Worker) -> None:

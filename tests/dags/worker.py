@@ -35,7 +35,7 @@ class Worker:
     """
 
     def __init__(self, home: Path) -> None:
-        """Start the process and wait until its database is made."""
+        """Start the process and wait until it has its database, which may be there from an earlier worker."""
         self.home = home
         self._pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_configure, initargs=(home,))
         self.pid = self._pool.submit(_prepare).result()
