@@ -1,0 +1,67 @@
+"""A prepared data set that a tiny network learns in seconds: every attribute is the brightness of its own rows."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+
+from stages.common import artifacts
+from stages.common.attributes import ATTRIBUTES
+from stages.common.dataset import INDEX, INDEX_COLUMNS
+from stages.common.hyperparameters import Hyperparameters
+
+SIDE = 20
+
+TINY = Hyperparameters(
+    learning_rate=0.02,
+    weight_decay=0.01,
+    dropout=0.0,
+    width=8,
+    loss_weights={attribute.name: 1.0 for attribute in ATTRIBUTES},
+)
+
+
+def make_prepared(folder: Path, train: int = 96, val: int = 40) -> Path:
+    """Write what stage prepare_train would: two lots, a tenth of the labels unknown."""
+    random = np.random.default_rng(0)
+    count = train + val
+    labels = np.stack([random.integers(0, len(attribute.classes), count) for attribute in ATTRIBUTES], 1)
+    images = random.integers(0, 30, (count, SIDE, SIDE, 3), np.uint8)
+    for column, attribute in enumerate(ATTRIBUTES):
+        rows = slice(column * SIDE // 5, (column + 1) * SIDE // 5)
+        images[:, rows] += (220 * labels[:, column] // (len(attribute.classes) - 1)).astype(np.uint8)[
+            :, None, None, None
+        ]
+    labels[random.random(labels.shape) < 0.1] = -1
+    (folder / "shards").mkdir(parents=True)
+    (folder / "metrics").mkdir()
+    for number, lot in enumerate(("a", "b")):
+        np.save(folder / "shards" / f"{lot}.npy", images[number::2])
+    with (folder / INDEX).open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(INDEX_COLUMNS)
+        for row in range(count):
+            known = ["" if label < 0 else label for label in labels[row]]
+            split = "train" if row < train else "val"
+            table.writerow([f"{'ab'[row % 2]}_{row}.png", "ab"[row % 2], row // 2, split, "", *known])
+    preprocessing = {"version": 1, "image_size": SIDE, "near_white": 245, "max_megapixels": 50}
+    artifacts.write_json(folder / "metrics" / "data_stats.json", {"preprocessing": preprocessing})
+    return finish(folder, "prepare_train")
+
+
+def make_searched(folder: Path, prepared: Path, best: Hyperparameters = TINY) -> Path:
+    """Write what stage hyperopt would, as the result of a search on `prepared`."""
+    folder.mkdir()
+    artifacts.write_json(folder / "best_params.json", best.model_dump())
+    return finish(
+        folder, "hyperopt", prepare_train={"key": json.loads((prepared / "manifest.json").read_text())["key"]}
+    )
+
+
+def finish(folder: Path, stage: str, **inputs: dict[str, str]) -> Path:
+    """Close an artifact with its manifest."""
+    files = artifacts.list_files(folder)
+    manifest = {"stage": stage, "key": artifacts.json_digest(files), "inputs": inputs, "files": files}
+    artifacts.write_json(folder / artifacts.MANIFEST, manifest)
+    return folder
