@@ -1,0 +1,59 @@
+"""Archive: artifacts of one run only, and a report that shows data as text."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.archive.lineage import check_one_run, used_params
+from stages.archive.report import render_report
+from stages.common.attributes import ATTRIBUTES
+from stages.common.errors import DataError
+
+STAGES = ("validate", "prepare_train", "hyperopt", "train", "evaluate")
+
+
+def manifest(key: str, inputs: dict[str, Any], **params: Any) -> dict[str, Any]:
+    return {
+        "key": key * 64, "inputs": inputs, "params": params, "created": "2026-01-01T00:00:00Z", "seconds": 1.5,
+        "peak_memory_mb": 100.0, "headline": {"images": 7},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def manifests() -> dict[str, dict[str, Any]]:
+    return {
+        "validate": manifest("a", {"raw": {"digest": "f" * 64, "path": "raw", "files": 9}}, validate={"lots": []}),
+        "prepare_train": manifest("b", {"validate": {"key": "a" * 64}}, data={"image_size": 64}),
+        "train": manifest("c", {"prepare_train": {"key": "b" * 64}}, train={"epochs": 1}),
+    }
+
+
+def test_artifacts_of_one_run_pass(manifests: dict[str, dict[str, Any]]) -> None:
+    check_one_run(manifests)
+    assert used_params(manifests) == {"validate": {"lots": []}, "data": {"image_size": 64}, "train": {"epochs": 1}}
+
+
+def test_an_artifact_of_another_run_is_named(manifests: dict[str, dict[str, Any]]) -> None:
+    manifests["train"]["inputs"]["prepare_train"]["key"] = "9" * 64
+    with pytest.raises(DataError, match=r"train was made from prepare_train 999999999999, but .* is bbbbbbbbbbbb"):
+        check_one_run(manifests)
+
+
+def test_the_report_shows_cells_as_text_and_unmeasured_figures_as_a_dash(
+    manifests: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "metrics").mkdir()
+    row = {"labels": 3, "accuracy": 0.5, "precision": 0.5, "recall": 0.5, "f1": 0.5, "roc_auc": None}
+    metrics = {"mean_accuracy": 0.5, "images": 3, "attributes": {attribute.name: row for attribute in ATTRIBUTES}}
+    (tmp_path / "metrics" / "eval_metrics.json").write_text(json.dumps(metrics))
+    rejects = "source,row,filename,reason\nx,2,<script>alert(1)</script>,bad\n" + "x,3,y.png,bad\n" * 60
+    (tmp_path / "rejected.csv").write_text(rejects)
+    page = render_report("<Faces>", "d" * 64, manifests, dict.fromkeys(STAGES, tmp_path), tmp_path)
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "<title>&lt;Faces&gt;" in page
+    assert "61 rejected by" in page
+    assert "first 50 shown" in page
+    assert "&ndash;" in page

@@ -1,0 +1,93 @@
+"""The main job for real: the DAG through Airflow, every stage in its own image, on a tiny data set."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+pytestmark = pytest.mark.docker
+
+ROOT = Path(__file__).parents[1]
+STAGES = ["validate", "prepare_train", "hyperopt", "train", "evaluate", "archive"]
+VOLUME = "face-attributes-artifacts-test"
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    subprocess.run([sys.executable, "-m", "data.make_samples", "--out", folder, "--count", "96"], cwd=ROOT, check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(docker: "DockerClient", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Run the pipeline on a data folder, with an Airflow database and an artifacts volume of the tests' own."""
+    subprocess.run([ROOT / "scripts" / "images"], check=True)
+    before = {volume.name for volume in docker.volumes.list()}
+    home = tmp_path_factory.mktemp("airflow")
+
+    def call(data: Path, **conf: object) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, ROOT / "scripts/run_pipeline.py", "--data", data, "--conf", json.dumps(conf)],
+            env=os.environ | {"AIRFLOW_HOME": str(home), "FACE_ATTRIBUTES_ARTIFACTS_VOLUME": VOLUME},
+            text=True, capture_output=True, check=False,
+        )  # fmt: skip
+
+    yield call
+    for volume in docker.volumes.list():
+        if volume.name == VOLUME or (volume.name not in before and volume.name.startswith("face-attributes-data-")):
+            volume.remove()
+
+
+def cached_of(output: str) -> dict[str, str]:
+    """Stage -> "yes" or "no", from the closing table."""
+    return dict(re.findall(r"^(\w+) +[\d.]+  (yes|no) ", output, re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def first(run: Run, data: Path) -> str:
+    process = run(data, max_evals=2, epochs=2)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
+
+
+def test_a_run_makes_everything_and_ends_with_a_report(first: str) -> None:
+    assert cached_of(first) == dict.fromkeys(STAGES, "no")
+    report = Path(re.findall(r"^report: (.*)$", first, re.MULTILINE)[0])
+    lineage = json.loads((report.parent / "lineage.json").read_text())
+    assert lineage["prepare_train"]["headline"]["images"] == 96
+    assert all(entry["image"].startswith("sha256:") for entry in lineage.values())
+    assert "mean test accuracy" in report.read_text()
+
+
+def test_a_second_run_finds_everything(first: str, run: Run, data: Path) -> None:
+    assert cached_of(run(data, max_evals=2, epochs=2).stdout) == dict.fromkeys(STAGES, "yes")
+
+
+def test_a_changed_run_parameter_recomputes_what_depends_on_it(first: str, run: Run, data: Path) -> None:
+    cached = cached_of(run(data, max_evals=2, epochs=1).stdout)
+    assert [stage for stage in STAGES if cached[stage] == "yes"] == ["validate", "prepare_train", "hyperopt"]
+
+
+def test_bad_annotations_stop_the_run_before_anything_trains(run: Run, data: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "data"
+    shutil.copytree(data, bad)
+    for image in sorted((bad / "raw" / "s1").iterdir()):
+        image.unlink()
+    process = run(bad, max_evals=1, epochs=1)
+    assert process.returncode == 1
+    assert "rows rejected" in process.stdout
+    assert "run failed" in process.stdout
+    assert cached_of(process.stdout) == {}
