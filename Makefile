@@ -19,7 +19,7 @@ data: venv ## draw the sample data set into data/
 venv: ## make .venv, the development environment
 	@scripts/venv
 
-lock: ## compile every requirements.in to its locked requirements.txt
+lock: venv ## compile every requirements.in to its locked requirements.txt
 	@scripts/lock
 
 engine: ## find a container engine, or install and start one
