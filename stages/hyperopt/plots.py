@@ -34,7 +34,7 @@ def plot_trials(path: Path, trials: Sequence[Trial], best: Trial) -> None:
     axes.set_ylabel("mean accuracy, %")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title("Validation accuracy of the trials", loc="left", fontsize=11, fontweight="bold")
-    axes.legend(loc="lower right", edgecolor="none", framealpha=0.9)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False)
     row = [figure.add_subplot(grid[1, column], sharey=axes) for column in range(len(SHOWN))]
     for one, (key, title, scale) in zip(row, SHOWN, strict=True):
         one.set_xscale(scale)
