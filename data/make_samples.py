@@ -216,9 +216,11 @@ def _write_picture(raw: Path, seed: int, filename: str) -> None:
     (raw / path_of(filename)).write_bytes(render(draw_face(seed, filename)))
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """Ask the kernel to end this worker with its parent (prctl(2), PR_SET_PDEATHSIG = 1): a pool's workers do not."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before we asked
+        os._exit(1)
 
 
 def _write_pictures(raw: Path, seed: int, names: Sequence[str]) -> None:
@@ -231,7 +233,9 @@ def _write_pictures(raw: Path, seed: int, names: Sequence[str]) -> None:
             draw(name)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_die_with_parent, initargs=(os.getpid(),)
+    ) as pool:
         for _ in pool.map(draw, names, chunksize=25):
             pass
 
