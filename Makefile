@@ -13,8 +13,9 @@ test: ## set everything up and run all checks and tests
 check: venv ## formatting, lint and types
 	@scripts/check
 
-data: venv ## draw the sample data set into data/
+data: venv ## draw the sample data set into data/, and let DVC keep it
 	@.venv/bin/python -m data.make_samples --out data
+	@.venv/bin/dvc commit --quiet data/raw.dvc data/annotations.csv.dvc
 
 venv: ## make .venv, the development environment
 	@scripts/venv

@@ -95,14 +95,16 @@ def measure(everything: Answers) -> Measures:
         "classes": list(classes),
         "support": [int((answers.labels == number).sum()) for number in range(len(classes))],
         "confusion_matrix": _confusion(answers),
-        "per_class": {},
+        "per_class": [],  # a list, so that `dvc metrics show` prints columns per attribute and not per class
     }
     if present:
         scores = precision_recall_fscore_support(answers.labels, answers.predicted, labels=present, zero_division=0)[:3]
         for name, values in zip(("precision", "recall", "f1"), scores, strict=True):
             result[name] = float(np.mean(values))
-            for number, value in zip(present, values, strict=True):
-                result["per_class"].setdefault(classes[number], {})[name] = float(value)
+        result["per_class"] = [
+            {"class": classes[number], "precision": float(precision), "recall": float(recall), "f1": float(f1)}
+            for number, precision, recall, f1 in zip(present, *scores, strict=True)
+        ]
     if notes:
         result["note"] = "; ".join(notes)
     return result
