@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import stat
 import subprocess
 import sys
 import tarfile
@@ -65,6 +66,16 @@ def make_volumes(data: Path) -> str:
     if ARTIFACTS_VOLUME not in existing:
         client.volumes.create(ARTIFACTS_VOLUME)
     return name
+
+
+def unreadable(data: Path) -> Path | None:
+    """The first file or folder of a data folder that others than its owner cannot read; stages run as uid 10001."""
+    for path in (data, data / "annotations.csv", data / "raw", *(data / "raw").rglob("*")):
+        mode = path.lstat().st_mode
+        needed = stat.S_IROTH | stat.S_IXOTH if stat.S_ISDIR(mode) else stat.S_IROTH
+        if mode & needed != needed:
+            return path
+    return None
 
 
 def follow(command: list[str], environment: Mapping[str, str], log: Path) -> int:
@@ -193,7 +204,11 @@ def main() -> int:
             return 64
     started = time.monotonic()
     if arguments.engine == "docker":
-        results, report = run_with_airflow(data or ROOT / "data", arguments.conf)
+        data = data or ROOT / "data"
+        if private := unreadable(data):
+            say(f"{private} cannot be read by the containers' user: chmod -R o+rX {data}")
+            return 64
+        results, report = run_with_airflow(data, arguments.conf)
     else:
         results, report = run_with_dvc(data)
     say("")

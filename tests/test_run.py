@@ -28,6 +28,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     subprocess.run([sys.executable, "-m", "data.make_samples", "--out", folder, "--count", "96"], cwd=ROOT, check=True)
+    folder.chmod(0o755)  # pytest's folders are private, and stages run as another user
     return folder
 
 
@@ -84,6 +85,7 @@ def test_a_changed_run_parameter_recomputes_what_depends_on_it(first: str, run: 
 def test_bad_annotations_stop_the_run_before_anything_trains(run: Run, data: Path, tmp_path: Path) -> None:
     bad = tmp_path / "data"
     shutil.copytree(data, bad)
+    bad.chmod(0o755)
     for image in sorted((bad / "raw" / "s1").iterdir()):
         image.unlink()
     process = run(bad, max_evals=1, epochs=1)
@@ -91,3 +93,12 @@ def test_bad_annotations_stop_the_run_before_anything_trains(run: Run, data: Pat
     assert "rows rejected" in process.stdout
     assert "run failed" in process.stdout
     assert cached_of(process.stdout) == {}
+
+
+def test_private_data_are_named_before_anything_runs(run: Run, data: Path) -> None:
+    image = next((data / "raw" / "s1").iterdir())
+    image.chmod(0o600)
+    process = run(data)
+    image.chmod(0o644)
+    assert process.returncode == 64
+    assert process.stdout == f"{image} cannot be read by the containers' user: chmod -R o+rX {data}\n"

@@ -11,13 +11,11 @@ INTERVAL_S = 5.0
 
 
 def start_logging() -> None:
-    """Send log records of level INFO and above to stderr, one line each."""
+    """Send log records to stderr, one line each: ours of level INFO and above, those of libraries only as warnings."""
     logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-        datefmt="%H:%M:%S",
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
     )
+    log.setLevel(logging.INFO)
 
 
 class Progress:

@@ -159,6 +159,15 @@ def _raise_stopped(_number: int, _frame: FrameType | None) -> NoReturn:
     raise Stopped
 
 
+_REMEDIES = {
+    errno.ENOSPC: "free space or inodes there",
+    errno.EDQUOT: "free space there, or raise the quota",
+    errno.EROFS: "name a folder that can be written",
+    errno.EACCES: f"let uid {os.getuid()} use it",
+    errno.EPERM: f"let uid {os.getuid()} use it",
+}
+
+
 def main(stage: Stage[ParamsT], argv: Sequence[str] | None = None) -> int:
     """Run a stage from its command line and return its exit code; never raises."""
     start_logging()
@@ -175,9 +184,8 @@ def main(stage: Stage[ParamsT], argv: Sequence[str] | None = None) -> int:
         log.error("%s: out of memory: give the stage more memory or use less data", stage.name)
         return ExitCode.UNAVAILABLE
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
-            log.error("%s: cannot write or read %s: %s: free space or fix its permissions", stage.name,
-                      error.filename or "a file", error.strerror)  # fmt: skip
+        if remedy := _REMEDIES.get(error.errno or 0):
+            log.error("%s: %s: %s: %s", stage.name, error.filename or "a file", error.strerror, remedy)
             return ExitCode.UNAVAILABLE
         logging.exception("%s: defect", stage.name)
         return ExitCode.DEFECT
