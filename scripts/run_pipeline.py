@@ -15,7 +15,9 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections import deque
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,7 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def airflow_environment(data_volume: str) -> dict[str, str]:
+def airflow_environment(data_volume: str, annotations: str) -> dict[str, str]:
     """The environment that makes Airflow run our DAGs from the repository with its embedded database."""
     return {
         **os.environ,
@@ -47,6 +49,7 @@ def airflow_environment(data_volume: str) -> dict[str, str]:
         # A cancelled run is noticed at the next heartbeat; with the default of 5 s its container would live 8 s.
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "FACE_ATTRIBUTES_DATA_VOLUME": data_volume,
+        "FACE_ATTRIBUTES_ANNOTATIONS": f"/data/{annotations}",
         "FACE_ATTRIBUTES_ARTIFACTS_VOLUME": ARTIFACTS_VOLUME,
     }
 
@@ -70,7 +73,7 @@ def make_volumes(data: Path) -> str:
 
 def unreadable(data: Path) -> Path | None:
     """The first file or folder of a data folder that others than its owner cannot read; stages run as uid 10001."""
-    for path in (data, data / "annotations.csv", data / "raw", *(data / "raw").rglob("*")):
+    for path in (data, data / annotations_of(data), data / "raw", *(data / "raw").rglob("*")):
         mode = path.lstat().st_mode
         needed = stat.S_IROTH | stat.S_IXOTH if stat.S_ISDIR(mode) else stat.S_IROTH
         if mode & needed != needed:
@@ -81,6 +84,8 @@ def unreadable(data: Path) -> Path | None:
 def follow(command: list[str], environment: Mapping[str, str], log: Path) -> int:
     """Run a command, its whole output into `log`, the telling lines also onto the terminal."""
     say(f"$ {' '.join(command)}   (whole log: {os.path.relpath(log)})")
+    last: deque[str] = deque(maxlen=5)
+    told = False  # why it failed
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
             command,
@@ -95,11 +100,21 @@ def follow(command: list[str], environment: Mapping[str, str], log: Path) -> int
             file.write(line)
             if found := SHOWN.search(line):
                 say("  " + next(text for text in found.groupdict().values() if text)[:200])
-        return process.wait()
+                told = told or bool(found["cause"]) or " ERROR " in line
+            last.append(line)
+        status = process.wait()
+    if status and not told:
+        say("".join(f"  {line}" for line in last).rstrip())
+    return status
 
 
-def airflow_results(environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The results that the stages of the latest run pushed to XCom: stage -> result."""
+def annotations_of(data: Path) -> str:
+    """The annotations in a data folder: the flat CSV, or else the folder itself with a CSV beside each image."""
+    return "annotations.csv" if (data / "annotations.csv").exists() else "raw"
+
+
+def airflow_results(environment: Mapping[str, str], moment: str) -> dict[str, dict[str, Any]]:
+    """The results that the stages of the run of that moment pushed to XCom: stage -> result."""
     os.environ.update(environment)
     from airflow.models import DagRun
     from airflow.models.xcom import XComModel
@@ -107,11 +122,11 @@ def airflow_results(environment: Mapping[str, str]) -> dict[str, dict[str, Any]]
     from sqlalchemy import select
 
     with create_session() as session:
-        latest = session.scalars(
-            select(DagRun).where(DagRun.dag_id == DAG_ID).order_by(DagRun.id.desc()).limit(1)
-        ).one()
+        run = select(DagRun.run_id).where(
+            DagRun.dag_id == DAG_ID, DagRun.logical_date == datetime.fromisoformat(moment)
+        )
         rows = session.scalars(
-            select(XComModel).where(XComModel.run_id == latest.run_id, XComModel.key == "return_value")
+            select(XComModel).where(XComModel.run_id.in_(run), XComModel.key == "return_value")
         ).all()
         values = {row.task_id.rpartition(".")[2]: XComModel.deserialize_value(row) for row in rows}
     return {stage: values[stage] for stage in STAGES if stage in values}
@@ -141,13 +156,14 @@ def export_report(archive: str) -> Path:
 
 def run_with_airflow(data: Path, conf: str) -> tuple[dict[str, dict[str, Any]], Path | None]:
     """Run the DAG once; return the stages' results, and the report if the run succeeded."""
-    environment = airflow_environment(make_volumes(data))
+    environment = airflow_environment(make_volumes(data), annotations_of(data))
     HOME.mkdir(exist_ok=True)
     airflow = str(Path(sys.executable).with_name("airflow"))
     if follow([airflow, "db", "migrate"], environment, HOME / "migrate.log") != 0:
         sys.exit(f"Airflow's database could not be made: see {HOME / 'migrate.log'}, or remove {HOME} and try again")
-    status = follow([airflow, "dags", "test", DAG_ID, "--conf", conf], environment, HOME / "run.log")
-    results = airflow_results(environment)
+    moment = datetime.now(UTC).isoformat()
+    status = follow([airflow, "dags", "test", DAG_ID, moment, "--conf", conf], environment, HOME / "run.log")
+    results = airflow_results(environment, moment)
     return results, export_report(results["archive"]["path"]) if status == 0 else None
 
 
@@ -159,7 +175,7 @@ def run_with_dvc(data: Path | None) -> tuple[dict[str, dict[str, Any]], Path | N
     home.mkdir(exist_ok=True)
     if data:
         with modify_yaml(str(ROOT / "params.yaml")) as params:
-            params["input"] |= {"raw": str(data / "raw"), "annotations": str(data / "annotations.csv")}
+            params["input"] |= {"raw": str(data / "raw"), "annotations": str(data / annotations_of(data))}
         say(f"params.yaml: section input names {data} now, so that DVC tracks which data were used")
     before = {path.parent.name: path.stat().st_mtime_ns for path in home.glob("*/manifest.json")}
     binaries = Path(sys.executable).parent
@@ -198,10 +214,9 @@ def main() -> int:
     parser.add_argument("--conf", default="{}", help="run parameters of the DAG, for example '{\"epochs\": 3}'")
     arguments = parser.parse_args()
     data = arguments.data.resolve() if arguments.data else None
-    for needed in ("raw", "annotations.csv"):
-        if data and not (data / needed).exists():
-            say(f"{data / needed} is missing: DATA must name a folder with raw/ (lots of images) and annotations.csv")
-            return 64
+    if data and not (data / "raw").is_dir():
+        say(f"{data / 'raw'} is missing: DATA must name a folder with raw/ (lots of images) and annotations.csv")
+        return 64
     started = time.monotonic()
     if arguments.engine == "docker":
         data = data or ROOT / "data"

@@ -13,9 +13,10 @@ import json
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from stages.common.errors import DataError
 from stages.common.logs import INTERVAL_S, log
@@ -36,10 +37,14 @@ def file_digest(path: Path) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON to `path` so that a reader sees the old content or the new, never half of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    _sync(partial)
-    partial.replace(path)
+    # Not the process id: containers that share a volume have process ids of their own, which are often the same.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        _sync(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def artifact_key(stage: str, version: str, params: Mapping[str, Any], inputs: Mapping[str, Mapping[str, Any]]) -> str:
@@ -62,6 +67,7 @@ class DigestIndex:
         """Load the index kept in `path`; a missing or damaged one is empty, since it can always be rebuilt."""
         self.path = path
         self._known: dict[str, list[Any]] = {}
+        self._changed = False
         with contextlib.suppress(OSError, ValueError):
             known = json.loads(path.read_text(encoding="utf-8"))
             self._known = known if isinstance(known, dict) else {}
@@ -74,17 +80,27 @@ class DigestIndex:
         known = self._known.get(name)
         if not known or known[:3] != seen:
             self._known[name] = known = [*seen, file_digest(file)]
+            self._changed = True
         return str(known[3])
 
     def save(self) -> None:
-        """Write the index back."""
-        write_json(self.path, self._known)
+        """Write the index back if it has learned anything."""
+        if self._changed:
+            write_json(self.path, self._known)
 
 
 def walk_files(folder: Path) -> list[Path]:
-    """Regular files below `folder`, relative to it and sorted. Links, FIFOs and hidden files are left out."""
+    """Regular files below `folder`, relative to it and sorted. Links, FIFOs and hidden files are left out.
+
+    Raises:
+        OSError: a folder cannot be read; what lies in it must not vanish in silence.
+    """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise error
+
     found = []
-    for root, folders, files in os.walk(folder):
+    for root, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
             path = Path(root, name)
@@ -196,6 +212,8 @@ def remove_leftovers(folder: Path) -> None:
     """Remove half-made directories of killed runs: those `.partial-*` whose lock nobody holds."""
     for partial in folder.glob(".partial-*"):
         lock = folder / f".lock-{partial.name.removeprefix('.partial-')}"
+        if not lock.exists():
+            continue  # not ours
         with lock.open("w") as file, contextlib.suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             log.info("removing what a killed run left behind: %s", partial)

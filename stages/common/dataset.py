@@ -3,7 +3,7 @@
 `prepare_train` writes it:
     shards/<lot>.npy   uint8 array (images, image_size, image_size, 3), RGB
     index.csv          one row an image: filename, lot, row (in the lot's shard), split (train, val or test), pixels
-                       (digest of the decoded picture), then a column per attribute: class index, empty if unknown
+                       (digest of the cropped picture), then a column per attribute: class index, empty if unknown
 """
 
 import csv

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -302,7 +301,7 @@ def _save_checkpoint(
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{number}/{name}": tensor for name, tensor in state.items()}
     told = json.dumps({"history": [asdict(epoch) for epoch in history], "best": best})
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.partial")  # the stage holds the lock: one writer
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, {"fit": told})
     partial.replace(path)
 

@@ -6,7 +6,6 @@ The metadata key `face_attributes` holds JSON:
 """
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import onnxruntime
 from pydantic import ValidationError
 
 from stages.common.attributes import ATTRIBUTES
+from stages.common.cpus import available_cpus
 from stages.common.errors import DataError
 from stages.common.preprocess import Preprocessing
 
@@ -80,7 +80,7 @@ def load(path: Path) -> OnnxModel:
 
 def _open_session(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = len(os.sched_getaffinity(0))  # the default counts the cores of the whole machine
+    options.intra_op_num_threads = available_cpus()  # the default counts the cores of the whole machine
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what matters comes as an exception
     try:

@@ -1,6 +1,6 @@
 """From an image file to the network's input: the one function that training and prediction share.
 
-`preprocess` = `decode` (file to RGB picture on white) and then `fit` (crop to content, square, resize). Its settings
+`preprocess` = `decode` (file to RGB picture on white), `crop` (to its content) and `fit` (square, resize). Its settings
 are stored beside the prepared data and in the model's metadata, so a model gets its pictures made as in training.
 
 What is decided here, and why:
@@ -131,11 +131,8 @@ def pixels_digest(picture: Image.Image) -> str:
     return hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest()[:32]
 
 
-def fit(picture: Image.Image, settings: Preprocessing) -> npt.NDArray[np.uint8]:
-    """Crop an RGB picture to its content, centre that on a white square and resize it.
-
-    Returns:
-        uint8 (S, S, 3), RGB.
+def crop(picture: Image.Image, settings: Preprocessing) -> Image.Image:
+    """Cut an RGB picture to its content, the bounding box of what is not near-white.
 
     Raises:
         ImageError: every pixel is near-white.
@@ -144,12 +141,21 @@ def fit(picture: Image.Image, settings: Preprocessing) -> npt.NDArray[np.uint8]:
     box = mask.getbbox()
     if box is None:
         raise ImageError(f"blank: no pixel is darker than near-white ({settings.near_white})")
-    width, height = box[2] - box[0], box[3] - box[1]
+    return picture.crop(box)
+
+
+def fit(content: Image.Image, settings: Preprocessing) -> npt.NDArray[np.uint8]:
+    """Centre a cropped RGB picture on a white square and resize it.
+
+    Returns:
+        uint8 (S, S, 3), RGB.
+    """
+    width, height = content.size
     side, longest = settings.image_size, max(width, height)
     size = (max(1, round(side * width / longest)), max(1, round(side * height / longest)))
     kernel = Image.Resampling.BOX if longest >= side else Image.Resampling.BILINEAR
     square = Image.new("RGB", (side, side), WHITE)
-    square.paste(picture.resize(size, kernel, box), ((side - size[0]) // 2, (side - size[1]) // 2))
+    square.paste(content.resize(size, kernel), ((side - size[0]) // 2, (side - size[1]) // 2))
     return np.array(square)
 
 
@@ -163,4 +169,4 @@ def preprocess(source: Path | bytes, settings: Preprocessing) -> npt.NDArray[np.
         ImageError: the image cannot be used; the message says why.
     """
     content = read_image_file(source, settings) if isinstance(source, Path) else source
-    return fit(decode(content, settings), settings)
+    return fit(crop(decode(content, settings), settings), settings)

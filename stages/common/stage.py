@@ -162,6 +162,7 @@ def _raise_stopped(_number: int, _frame: FrameType | None) -> NoReturn:
 _REMEDIES = {
     errno.ENOSPC: "free space or inodes there",
     errno.EDQUOT: "free space there, or raise the quota",
+    errno.ENOTDIR: "name a folder",
     errno.EROFS: "name a folder that can be written",
     errno.EACCES: f"let uid {os.getuid()} use it",
     errno.EPERM: f"let uid {os.getuid()} use it",
@@ -201,8 +202,11 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
     params = load_params(stage.params, arguments.params, arguments.set)
     inputs = {name: Path(getattr(arguments, name)) for name in stage.inputs}
     for name, path in inputs.items():
-        if not path.exists():
+        if not (path.is_file() or path.is_dir()):
             raise UsageError(f"--{name} {path}: no such file or folder")
+    for path in filter(None, (arguments.out, arguments.store)):
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{path} is a file: name a folder")
     if arguments.check:
         result = {"stage": stage.name, "checked": True, "headline": dict(stage.check(params, inputs))}
         return _hand_over(result, arguments.result)
@@ -232,7 +236,6 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
                 log.info("%s: the artifact is there already (%s)", stage.name, key[:12])
                 return _hand_over(_result(stage, final, manifest, started, cached=True), arguments.result)
             log.warning("%s: the stored artifact is damaged and is made again", stage.name)
-        artifacts.remove_leftovers(home)
         partial = home / f".partial-{tag}"
         state = home / f".state-{tag}" / key[:16]
         cache = home / ".cache" if arguments.store else home / f".cache-{tag}"
@@ -241,6 +244,8 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
             shutil.rmtree(folder, ignore_errors=True)
         for folder in (partial, state, cache):
             folder.mkdir(parents=True, exist_ok=True)
+        for folder in (home, cache):
+            artifacts.remove_leftovers(folder)
         try:
             context = Context(params, inputs, partial, state, cache, manifests, key, index.digest, failed)
             headline = dict(stage.run(context))
@@ -254,7 +259,11 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
                 "git_commit": os.environ.get("FACE_ATTRIBUTES_COMMIT", ""),
                 "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "seconds": round(time.monotonic() - started, 3),
-                "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+                "peak_memory_mb": round(
+                    max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+                    / 1024,
+                    1,
+                ),
                 "headline": headline,
                 "files": artifacts.list_files(partial),
             }

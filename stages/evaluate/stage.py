@@ -104,12 +104,6 @@ def _run(context: Context[Params]) -> Headline:
     return {"mean_accuracy": round(mean, 4), "images": len(split), **accuracies}
 
 
-def _check(_params: Params, inputs: Mapping[str, Path]) -> Headline:
-    from stages.common.onnx_model import load
-
-    return {"image_size": load(inputs["train"] / "model.onnx").image_size}
-
-
 STAGE = Stage(
     name="evaluate",
     description="Measures the exported model on the test split, which nothing before has seen.",
@@ -125,5 +119,4 @@ STAGE = Stage(
         "predictions": ("predictions.csv", "label, predicted class and confidence per test image"),
     },
     run=_run,
-    check=_check,
 )

@@ -3,7 +3,7 @@
 Inputs: the raw image folder, and the artifact of stage validate, whose annotations.csv says which images to take.
 Outputs (S = data.image_size):
     shards/<lot>.npy             uint8 (images of the lot, S, S, 3), RGB, rows in the order of index.csv
-    index.csv                    filename, lot, row in the shard, split, digest of the decoded picture, and per
+    index.csv                    filename, lot, row in the shard, split, digest of the cropped picture, and per
                                  attribute the class index, empty where unknown; sorted by lot, then file name
     rejected.csv                 filename, reason: images that cannot be used; they are counted everywhere
     metrics/data_stats.json      counts per split, lot and class, duplicates, mean and standard deviation of the train

@@ -56,11 +56,11 @@ class WorkerPool:
         if not self._executor:
             return
         if kind:
-            self._executor.shutdown(wait=False, cancel_futures=True)
             for worker in set(multiprocessing.active_children()) - self._strangers:
                 worker.kill()
-        else:
-            self._executor.shutdown()
+        # Waiting is short even then, for the executor sees at once that its workers are gone; not waiting would let the
+        # interpreter's own end race with the executor's thread.
+        self._executor.shutdown(cancel_futures=kind is not None)
 
     def map(self, function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
         """Results of `function(job)` in the order of `jobs`, with few of them in memory at any time.

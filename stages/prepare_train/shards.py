@@ -2,7 +2,7 @@
 
 A cached piece is `<cache>/<key>/` with
     images.npy     uint8 (accepted images, S, S, 3), RGB
-    images.csv     filename, pixels (digest of the decoded picture; empty if rejected), reason (empty if accepted)
+    images.csv     filename, pixels (digest of the cropped picture; empty if rejected), reason (empty if accepted)
     manifest.json  digests of both
 """
 
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from stages.common import artifacts
 from stages.common.errors import DataError, TryAgainError
 from stages.common.logs import Progress, log
-from stages.common.preprocess import ImageError, Preprocessing, decode, fit, pixels_digest, read_image_file
+from stages.common.preprocess import ImageError, Preprocessing, crop, decode, fit, pixels_digest, read_image_file
 from stages.prepare_train.pool import WorkerPool
 
 IMAGES = "images.npy"
@@ -56,7 +56,7 @@ class Piece:
 
     Attributes:
         shard: file with uint8 (accepted images, S, S, 3).
-        accepted: filename -> digest of the decoded picture, in the order of the shard's rows.
+        accepted: filename -> digest of the cropped picture, in the order of the shard's rows.
         rejected: filename -> reason.
     """
 
@@ -94,7 +94,7 @@ def prepare_images(job: tuple[Sequence[Path], Preprocessing]) -> list[Prepared]:
         try:
             data = read_image_file(path, settings)
             content = hashlib.sha256(data).hexdigest()
-            picture = decode(data, settings)
+            picture = crop(decode(data, settings), settings)
             results.append(Prepared(content, fit(picture, settings), pixels_digest(picture), ""))
         except ImageError as error:
             results.append(Prepared(content, None, "", str(error)))

@@ -1,6 +1,5 @@
 """The wiring of stage `prepare_train`: lots in, shards and split out."""
 
-import os
 import time
 from collections.abc import Iterable, Mapping
 from itertools import groupby
@@ -11,6 +10,7 @@ import numpy as np
 
 from stages.common.artifacts import write_json
 from stages.common.attributes import UNKNOWN
+from stages.common.cpus import available_cpus
 from stages.common.dataset import INDEX, INDEX_COLUMNS, SPLITS
 from stages.common.errors import DataError
 from stages.common.logs import Progress, log
@@ -44,7 +44,7 @@ def _prepare_lots(context: Context[Params], annotations: list[Annotation]) -> tu
     missing = [lot for lot, piece in pieces.items() if piece is None]
     todo = [source for lot in missing for source in sources[lot]]
     progress = Progress(len(todo), "images")
-    wanted = context.params.prepare_train.workers or len(os.sched_getaffinity(0))
+    wanted = context.params.prepare_train.workers or available_cpus()
     useful = sum(source.size for source in todo) // WORKER_BYTES
     start = time.monotonic()
     with WorkerPool(max(1, min(wanted, useful))) as pool:
@@ -158,10 +158,6 @@ def _raw_files(_params: Params, inputs: Mapping[str, Path], _name: str) -> Itera
     return [path for path in paths if is_regular(inputs["raw"] / path)]
 
 
-def _check(_params: Params, inputs: Mapping[str, Path]) -> Headline:
-    return {"images": len(read_annotations(inputs["validate"]))}
-
-
 STAGE = Stage(
     name="prepare_train",
     description="Decodes, crops and resizes the annotated images, and splits them into train, validation and test.",
@@ -179,5 +175,4 @@ STAGE = Stage(
     },
     run=_run,
     raw_files=_raw_files,
-    check=_check,
 )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageDraw
 
-from stages.common.preprocess import ImageError, Preprocessing, decode, pixels_digest, preprocess
+from stages.common.preprocess import ImageError, Preprocessing, crop, decode, pixels_digest, preprocess
 
 SETTINGS = Preprocessing(image_size=32, near_white=245, max_megapixels=1)
 
@@ -188,3 +188,10 @@ def test_the_pixel_digest_sees_the_picture_and_not_the_file() -> None:
     digest = pixels_digest(decode(encode(face()), SETTINGS))
     assert digest == pixels_digest(decode(encode(face("RGBA"), compress_level=1), SETTINGS))
     assert digest != pixels_digest(decode(encode(face().rotate(180)), SETTINGS))
+
+
+def test_a_white_margin_changes_nothing() -> None:
+    picture = decode(encode(face()), SETTINGS)
+    wider = Image.new("RGB", (picture.width + 30, picture.height + 10), "white")
+    wider.paste(picture, (20, 5))
+    assert pixels_digest(crop(wider, SETTINGS)) == pixels_digest(crop(picture, SETTINGS))

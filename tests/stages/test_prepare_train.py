@@ -64,7 +64,7 @@ class Data:
             self.validated / artifacts.MANIFEST,
             {"stage": "validate", "key": artifacts.file_digest(table), "files": artifacts.list_files(self.validated)},
         )
-        items = ("prepare_train.workers=1", "data.image_size=8", *overrides)
+        items = ("prepare_train.workers=1", "data.image_size=16", *overrides)
         paths = ["--raw", str(self.raw), "--validate", str(self.validated), "--store", str(self.store)]
         return [*paths, *(word for item in items for word in ("--set", item))]
 
@@ -108,7 +108,7 @@ def test_every_image_lies_in_its_shard_with_its_labels(data: Data) -> None:
     for name in ("train", "val", "test"):
         split = read_split(artifact, name)
         images = split.take()
-        assert images.shape == (headline[name], 8, 8, 3)
+        assert images.shape == (headline[name], 16, 16, 3)
         for filename, image, labels in zip(split.filenames, images, split.labels, strict=True):
             assert image[4, 4, 0] == int(filename[2:7])
             assert labels.tolist() == ([0, 1, 0, -1, 2] if filename.startswith("a") else [1, -1, 1, 4, 0])
@@ -122,7 +122,7 @@ def test_statistics_count_classes_unknown_labels_and_pixels(data: Data) -> None:
     assert sum(stats["labels"]["mustache"][split]["unknown"] for split in ("train", "val", "test")) == 30
     assert sum(stats["labels"]["hair_color"][split]["gray"] for split in ("train", "val", "test")) == 30
     assert stats["lots"]["a"]["train"] + stats["lots"]["b"]["train"] == headline["train"]
-    assert stats["preprocessing"] == {"version": 1, "image_size": 8, "near_white": 245, "max_megapixels": 50}
+    assert stats["preprocessing"] == {"version": 1, "image_size": 16, "near_white": 245, "max_megapixels": 50}
     images = read_split(artifact, "train").take().astype(float)
     assert stats["train_pixels"]["mean"] == pytest.approx(images.mean(axis=(0, 1, 2)), abs=1e-3)
     assert stats["train_pixels"]["std"] == pytest.approx(images.std(axis=(0, 1, 2)), abs=1e-3)
@@ -150,7 +150,7 @@ def test_a_changed_image_computes_its_lot_and_a_changed_label_none(data: Data) -
     assert data.result()[1]["lots_reused"] == 1
     data.labels["b_00031.png"] = (0, 0, 0, 0, 0)
     assert data.result()[1]["lots_reused"] == 2
-    assert data.result("data.image_size=9")[1]["lots_reused"] == 0
+    assert data.result("data.image_size=17")[1]["lots_reused"] == 0
 
 
 def test_a_damaged_cached_shard_is_made_again(data: Data) -> None:
@@ -179,7 +179,7 @@ def test_the_same_picture_never_crosses_the_split(data: Data, caplog: pytest.Log
 
 
 def test_the_split_follows_its_fractions() -> None:
-    section = DataSection(image_size=8, train_split=0.7, val_split=0.2, test_split=0.1, seed=1)
+    section = DataSection(image_size=16, train_split=0.7, val_split=0.2, test_split=0.1, seed=1)
     parts = [assign_split(f"{number:032x}", section) for number in range(5000)]
     shares = [parts.count(split) / 5000 for split in ("train", "val", "test")]
     assert shares == pytest.approx([0.7, 0.2, 0.1], abs=0.02)
