@@ -71,11 +71,11 @@ def run(context: Context[Params]) -> Headline:
     table, broken = select_lots(read, lots), select_lots(unread, lots)
     rows = len(table) + len(broken)
     not_selected = len(read) + len(unread) - rows
-    named = pd.concat([table["image"], broken["image"]])
+    named = pd.concat([table["candidates"], broken["candidates"]]).explode()
     table, repeats = split_repeats(table)
 
     suite = load_suite(SUITE)
-    result = run_suite(suite, annotations.name, table.drop(columns=["source", "row", "path", "lot"]))
+    result = run_suite(suite, annotations.name, table.drop(columns=["source", "row", "candidates", "path", "lot"]))
     found = findings(result)
     for finding in found:
         if finding.rows is None and finding.critical:
@@ -86,7 +86,7 @@ def run(context: Context[Params]) -> Headline:
     verdict = judge(table, repeats, broken, [finding for finding in found if finding.rows is not None])
     accepted, rejected = len(verdict.accepted), len(verdict.rejected)
     wanted = images[images["lot"].isin(lots)] if lots else images
-    unannotated = wanted[~wanted["image"].isin(named)].rename(columns={"image": "filename"})
+    unannotated = wanted[~wanted["path"].isin(named)].rename(columns={"image": "filename"})
     success = rejected <= allowed * rows and accepted > 0
     if rejected > allowed * rows:
         summary = f"{rejected} of {rows} rows rejected ({rejected / rows:.1%} > {allowed:.1%} allowed)"

@@ -1,6 +1,6 @@
 """The table that the suite checks: annotations as read, joined with what is known of their images."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 
 import pandas as pd
@@ -11,28 +11,44 @@ from stages.validate.images import lot_of
 LABEL_COLUMNS = [attribute.column for attribute in ATTRIBUTES]
 
 
+def _candidates(filename: str, paths: Sequence[str]) -> tuple[str, ...]:
+    """Those of `paths`, which share the base name, that a file name means; folders in it must agree as far as both go.
+
+    `lot/x.png` is `raw/lot/x.png` and the reverse, as annotations may start above or below the raw folder.
+    """
+    if "/" not in filename:
+        return tuple(paths)
+    return tuple(path for path in paths if f"/{path}".endswith(f"/{filename}") or f"/{filename}".endswith(f"/{path}"))
+
+
 def join_images(rows: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
-    """Find the image of every annotation by its base name; no path out of an annotation is ever opened.
+    """Find the image of every annotation among those listed; no path out of an annotation is ever opened.
 
     Args:
         rows: `RawAnnotations.rows`, or `broken`.
-        images: `list_images` of the raw folder.
+        images: `list_images` of the raw folder, of the selected lots.
 
     Returns:
-        `rows` with the columns that the suite looks at besides: `image` (base name), `images` (how many files are
-        called so), `known_labels` (cells that are not empty); and `path` and `lot`, missing where they are not known.
+        `rows` with the columns that the suite looks at besides: `image` (base name), `images` (how many files it may
+        be), `known_labels` (cells that are not empty), `path`; and `candidates` (paths of those files) and `lot`.
+        `path` and `lot` are missing where they are not known.
     """
     table = rows.copy()
     filename = rows.get("filename", pd.Series(pd.NA, rows.index)).astype("str")
     image = filename.str.replace(r"^.*/", "", regex=True)
     image = image.mask(image == "")
-    first = images.drop_duplicates("image").set_index("image")
+    paths = {name: list(group) for name, group in images.groupby("image")["path"]}
+    candidates = [
+        () if pd.isna(base) else _candidates(name, paths.get(base, ()))
+        for name, base in zip(filename, image, strict=True)
+    ]
     named = filename[image.notna()].map(lambda name: lot_of(PurePosixPath(name))).reindex(rows.index)
     table["image"] = image
-    table["images"] = image.map(images["image"].value_counts()).fillna(0).astype("Int64").mask(image.isna())
+    table["candidates"] = pd.Series(candidates, rows.index, dtype="object")
+    table["images"] = pd.Series(map(len, candidates), rows.index, dtype="Int64").mask(image.isna())
     table["known_labels"] = rows[[name for name in LABEL_COLUMNS if name in rows]].notna().sum(axis=1)
-    table["path"] = image.map(first["path"])
-    table["lot"] = image.map(first["lot"]).fillna(named)
+    table["path"] = pd.Series([found[0] if found else None for found in candidates], rows.index, dtype="str")
+    table["lot"] = table["path"].map(images.set_index("path")["lot"]).fillna(named)
     return table
 
 
@@ -42,12 +58,12 @@ def select_lots(table: pd.DataFrame, lots: Collection[str]) -> pd.DataFrame:
 
 
 def split_repeats(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Take out rows that name the same image with the same labels as an earlier one.
+    """Take out rows that name the same file with the same labels as an earlier one.
 
     Returns:
         The rows that stay, and the others with a column `reason` that says which they repeat.
     """
-    same = ["image", *(name for name in LABEL_COLUMNS if name in table)]
+    same = ["image", "path", *(name for name in LABEL_COLUMNS if name in table)]
     repeats = table["image"].notna() & table.duplicated(same)
     where = table["source"] + " row " + table["row"].astype("str")
     first = where.groupby([table[name] for name in same], dropna=False).transform("first")

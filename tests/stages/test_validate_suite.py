@@ -18,7 +18,7 @@ GOOD = {
 CORRUPTED: dict[str, dict[str, object]] = {
     "filename empty": {"filename": None, "image": None, "images": None},
     "filename not a plain .png or .jpg name": {"filename": "../s1_0.png"},
-    "image named more than once with different labels": {"image": "twice.png"},
+    "image named more than once with different labels or folders": {"image": "twice.png"},
     "image missing": {"images": 0},
     "image name in several folders": {"images": 2},
     "beard not in 0,1": {"beard": "2"},
@@ -50,7 +50,7 @@ def test_good_rows_meet_every_expectation() -> None:
 def test_each_corrupted_row_fails_its_expectation_alone() -> None:
     result = found(table(*CORRUPTED.values(), {"image": "twice.png"}))
     expected: dict[str, list[int] | None] = {reason: [number] for number, reason in enumerate(CORRUPTED)}
-    expected["image named more than once with different labels"] = [2, len(CORRUPTED)]
+    expected["image named more than once with different labels or folders"] = [2, len(CORRUPTED)]
     assert result == expected
 
 
