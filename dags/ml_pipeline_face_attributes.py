@@ -18,12 +18,12 @@ again; a killed worker, an engine that restarts or a passing fault is.
 
 import os
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from airflow.sdk import Param, TaskGroup, dag, task
 from airflow.sdk.exceptions import AirflowFailException
 from stage_operator import ARTIFACTS_VOLUME, DATA_VOLUME, StageOperator, connect, missing_images
 
-STAGES = ("validate", "prepare_train", "hyperopt", "train", "evaluate", "archive")
 RAW = os.environ.get("FACE_ATTRIBUTES_RAW", "/data/raw")
 ANNOTATIONS = os.environ.get("FACE_ATTRIBUTES_ANNOTATIONS", "/data/annotations.csv")
 COUNT = {"type": ["null", "integer"], "minimum": 1, "maximum": 1000}
@@ -31,10 +31,11 @@ LOTS = {"type": ["null", "array"], "items": {"type": "string", "pattern": "^[A-Z
 
 
 @task
-def check_environment() -> None:
+def check_environment(**context: Any) -> None:
     """See that the engine answers, that every stage's image is built, and that the volumes are there."""
     client = connect()
-    problems = missing_images(client, STAGES)
+    images = dict.fromkeys(task.image for task in context["dag"].tasks if isinstance(task, StageOperator))
+    problems = missing_images(client, images)
     if not client.volumes(filters={"name": f"^{DATA_VOLUME}$"})["Volumes"]:
         problems.append(
             f"volume {DATA_VOLUME} with the raw data is missing: fill it, or set FACE_ATTRIBUTES_DATA_VOLUME"

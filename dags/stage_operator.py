@@ -74,10 +74,9 @@ def connect(url: str | list[str] = ENGINE, timeout: int = 60) -> APIClient:
         raise AirflowException(f"no container engine answers at {url}: start it, or set DOCKER_HOST") from None
 
 
-def missing_images(client: APIClient, stages: Iterable[str]) -> list[str]:
-    """One line for each stage whose image is not there."""
-    names = [image_name(stage) for stage in stages]
-    return [_missing(name) for name in names if not client.images(name)]
+def missing_images(client: APIClient, images: Iterable[str]) -> list[str]:
+    """One line for each image that is not there."""
+    return [_missing(image) for image in images if not client.images(image)]
 
 
 def _missing(image: str) -> str:
@@ -229,8 +228,12 @@ class StageOperator(DockerOperator):
         while others := self._others(client, self._labels):
             for other in others:
                 other_try = other["Labels"].get(f"{NAME}.try", "0")
-                if int(other_try) > self._try:
-                    raise AirflowFailException(f"{self.stage}: try {other_try} of this task is running already")
+                # An ended one is a leftover, also of a deleted run whose id was given again.
+                if int(other_try) > self._try and other["State"] == "running":
+                    raise AirflowFailException(
+                        f"{self.stage}: try {other_try} of this task is running already: "
+                        f"wait for it, or end it with `docker rm -f {other['Id'][:12]}`"
+                    )
                 self.log.warning("Ending the container that try %s left behind: %s", other_try, other["Id"][:12])
                 _remove(client, other["Id"])
             if time.monotonic() > deadline:
@@ -313,8 +316,8 @@ class StageOperator(DockerOperator):
     def _follow(self, client: APIClient, container: str, log: "_LogLines") -> None:
         if self._stopping:
             raise AirflowException(f"{self.stage}: stopped before it started")
-        stream = client.attach(container, stdout=True, stderr=True, stream=True, demux=True)
         try:
+            stream = client.attach(container, stdout=True, stderr=True, stream=True, demux=True)
             client.start(container)
         except NotFound:
             raise self._gone() from None

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import socketserver
@@ -18,6 +19,7 @@ import pytest
 from tests.dags.worker import IMAGE, Worker
 
 pytestmark = pytest.mark.docker
+SOCKET = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 20) -> Any:
@@ -54,16 +56,22 @@ def assert_one_writer_after_the_other(engine: Any, run_id: str) -> None:
     assert writers == [first] * writers.count(first) + [second] * writers.count(second)
 
 
+def anonymous_volumes(engine: Any) -> set[str]:
+    """Volumes that no container uses and that nobody named: the engine gives them 64 hex digits."""
+    names = (volume.name for volume in engine.volumes.list(filters={"dangling": True}))
+    return {name for name in names if re.fullmatch("[0-9a-f]{64}", name)}
+
+
 @pytest.fixture(autouse=True)
 def nothing_left(engine: Any) -> Iterator[None]:
     """No test leaves a container or an anonymous volume behind."""
-    before = {volume.name for volume in engine.volumes.list(filters={"dangling": True})}
+    before = anonymous_volumes(engine)
     yield
     left = containers(engine)
     for container in left:
         container.remove(force=True, v=True)
     assert not left
-    assert {volume.name for volume in engine.volumes.list(filters={"dangling": True})} <= before
+    assert anonymous_volumes(engine) <= before
 
 
 def test_the_result_arrives_key_by_key(airflow: Worker) -> None:
@@ -132,6 +140,21 @@ def test_a_killed_supervisor_leaves_one_writer_too(airflow: Worker, engine: Any)
     assert_one_writer_after_the_other(engine, run_id)
     assert isinstance(lost.exception(), BrokenExecutor)
     other.close()
+
+
+def test_only_a_running_later_try_stands_in_the_way(airflow: Worker, engine: Any) -> None:
+    run_id = airflow.start_run("plain")  # of a run that was deleted and made again, try 3 was the last
+    labels = {"dag": "plain", "run": run_id, "task": "stage", "map_index": "-1", "try": "3"}
+    labels = {f"face-attributes.{name}": value for name, value in labels.items()}
+    later = engine.containers.run(IMAGE, entrypoint=["sleep", "60"], init=True, labels=labels, detach=True)
+    outcome = airflow.run_try(run_id).result()
+    assert outcome.state == "failed"
+    assert outcome.error.endswith(
+        f"try 3 of this task is running already: wait for it, or end it with `docker rm -f {later.id[:12]}`"
+    )
+
+    later.stop()
+    assert airflow.run_try(run_id).result().state == "success"
 
 
 def test_a_timeout_is_named_and_ends_the_container(airflow: Worker) -> None:
@@ -247,7 +270,7 @@ class EngineLine(socketserver.ThreadingUnixStreamServer):
     def __init__(self, path: Path) -> None:
         super().__init__(str(path), _Forward)
         self.open: set[socket.socket] = set()
-        threading.Thread(target=self.serve_forever, args=(0.05,)).start()
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     def cut(self) -> None:
         """Close every connection, and refuse new ones."""
@@ -264,10 +287,10 @@ class _Forward(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         with socket.socket(socket.AF_UNIX) as engine:
-            engine.connect("/var/run/docker.sock")
+            engine.connect(SOCKET)
             ends = {engine, self.request}
             self.server.open |= ends
-            back = threading.Thread(target=self._copy, args=(engine, self.request))
+            back = threading.Thread(target=self._copy, args=(engine, self.request), daemon=True)
             back.start()
             self._copy(self.request, engine)
             back.join()
