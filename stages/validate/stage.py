@@ -65,6 +65,7 @@ def run(context: Context[Params]) -> Headline:
     annotations = read_annotations(context.inputs["annotations"])
     images = list_images(context.inputs["raw"])
     require_lots(lots, images["lot"])
+    images = images[images["lot"].isin(lots)] if lots else images  # what others hold is not part of the key
     log.info("%d annotations, %d images", len(annotations.rows) + len(annotations.broken), len(images))
 
     read, unread = join_images(annotations.rows, images), join_images(annotations.broken, images)
@@ -85,8 +86,7 @@ def run(context: Context[Params]) -> Headline:
 
     verdict = judge(table, repeats, broken, [finding for finding in found if finding.rows is not None])
     accepted, rejected = len(verdict.accepted), len(verdict.rejected)
-    wanted = images[images["lot"].isin(lots)] if lots else images
-    unannotated = wanted[~wanted["path"].isin(named)].rename(columns={"image": "filename"})
+    unannotated = images[~images["path"].isin(named)].rename(columns={"image": "filename"})
     success = rejected <= allowed * rows and accepted > 0
     if rejected > allowed * rows:
         summary = f"{rejected} of {rows} rows rejected ({rejected / rows:.1%} > {allowed:.1%} allowed)"
@@ -103,7 +103,7 @@ def run(context: Context[Params]) -> Headline:
         "repeated": len(repeats),
         "warnings": len(verdict.warnings),
         "not_selected": not_selected,
-        "images": len(wanted),
+        "images": len(images),
         "unannotated": len(unannotated),
         "expectations_evaluated": result.statistics["evaluated_expectations"],
         "expectations_met": result.statistics["successful_expectations"],

@@ -193,6 +193,15 @@ def test_only_selected_lots_count(data: Data, caplog: pytest.LogCaptureFixture) 
     assert "no images of lot s3; lots that exist: s1, s2" in caplog.text
 
 
+def test_files_of_other_lots_change_nothing(data: Data) -> None:
+    data.touch("s1/x.png")
+    data.touch("s2/x.png")
+    data.csv.write_text("\n".join([HEADER, *GOOD, "s1/x.png,1,0,1,1,2", "s2/x.png,0,0,1,1,2"]))
+    assert data.validate("--set", "validate.lots=[s1]") == 0
+    assert read(data.out / "annotations.csv")[-1]["path"] == "s1/x.png"
+    assert [data.metrics()[name] for name in ("accepted", "rejected", "not_selected")] == [6, 0, 6]
+
+
 def test_cartoon_set_pairs_are_mapped_to_the_five_attributes(data: Data) -> None:
     variants = {"s1/cs1": (14, 11, 7, 2), "s1/cs2": (0, 3, 8, 8), "s2/cs3": (15, 11, 0, 30)}
     for name, (facial_hair, glasses, hair_color, hair) in variants.items():
