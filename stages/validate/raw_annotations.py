@@ -84,10 +84,14 @@ def brief(text: object, limit: int = 60) -> str:
     return shown if len(shown) <= limit else shown[: limit - 4] + "...'"
 
 
+def _empty(path: Path) -> DataError:
+    return DataError(f"{path} is empty: expected a CSV with the columns {', '.join(COLUMNS)}")
+
+
 def _decode(path: Path) -> str:
     data = path.read_bytes()
     if not data.removeprefix(_UTF8_BOM).strip(b",; \t\r\n"):
-        raise DataError(f"{path} is empty: expected a CSV with the columns {', '.join(COLUMNS)}")
+        raise _empty(path)
     if data.startswith(_UTF16_BOMS):
         raise DataError(f"{path} is UTF-16: save it as UTF-8")
     if b"\0" in data:
@@ -121,7 +125,10 @@ def _read_flat(path: Path) -> RawAnnotations:
     first_line = text.lstrip().partition("\n")[0]
     delimiter = ";" if first_line.count(";") > first_line.count(",") else ","
     records = _records(text, delimiter, path)
-    header = tuple(name.strip() for name in next(records)[1])
+    _, names = next(records, (0, []))
+    if not names:
+        raise _empty(path)
+    header = tuple(name.strip() for name in names)
     twice = sorted({name for name in header if name in COLUMNS and header.count(name) > 1})
     if twice:
         raise DataError(f"{path}: column {', '.join(twice)} stands in the header more than once: keep one")

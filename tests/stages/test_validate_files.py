@@ -14,6 +14,8 @@ ROW = "s1_0.png,1,0,1,0,2\n"
 BAD = {
     "empty file": (b"", "is empty: expected a CSV with the columns filename, beard"),
     "nothing but separators": (b"\xef\xbb\xbf,,;\r\n\r\n", "is empty: expected a CSV with the columns filename"),
+    "one blank cell": (b'""\n', "is empty: expected a CSV with the columns filename"),
+    "blank cells only": (b'"",""\n" ",\n', "is empty: expected a CSV with the columns filename"),
     "header only": (HEADER.encode(), "there are no annotation rows (expect_table_row_count_to_be_between)"),
     "missing column": (
         b"filename,beard,mustache,glasses_binary,hair_color_label\ns1_0.png,1,0,1,0\n",
