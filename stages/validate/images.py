@@ -27,14 +27,19 @@ def image_files(raw: Path) -> list[Path]:
     return [path for path in walk_files(raw) if path.suffix.lower() in SUFFIXES]
 
 
+def as_text(path: Path) -> Path:
+    """A path that a text file can hold: bytes that are not UTF-8 as backslash escapes, which no annotation matches."""
+    return Path(os.fsencode(path).decode("utf-8", "backslashreplace"))
+
+
 def list_images(raw: Path) -> pd.DataFrame:
     """List the images of a raw folder.
 
     Returns:
-        One row an image, sorted by path. Columns: `image` (base name), `path` (relative to `raw`, posix) and `lot`.
-        Bytes of a name that are not UTF-8 stand there as backslash escapes, so that no annotation can match them.
+        One row an image, sorted by path. Columns: `image` (base name), `path` (relative to `raw`, posix) and `lot`;
+        all as `as_text`.
     """
-    paths = [Path(os.fsencode(path).decode("utf-8", "backslashreplace")) for path in image_files(raw)]
+    paths = [as_text(path) for path in image_files(raw)]
     return pd.DataFrame(
         {
             "image": [path.name for path in paths],

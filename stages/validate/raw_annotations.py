@@ -17,7 +17,7 @@ from stages.common.attributes import ATTRIBUTES
 from stages.common.errors import DataError
 from stages.common.logs import Progress, log
 from stages.validate.cartoon_set import VARIANTS, labels_of
-from stages.validate.images import lot_of
+from stages.validate.images import as_text, lot_of
 
 COLUMNS = ("filename", *(attribute.column for attribute in ATTRIBUTES))
 """The columns of a flat CSV; their order is free and further columns are ignored."""
@@ -158,13 +158,14 @@ def _read_pairs(folder: Path) -> RawAnnotations:
     names, labels, broken = [], [], []
     progress = Progress(len(files), "annotation files")
     for path in files:
-        image = path.with_suffix(".png").as_posix()
+        source = as_text(path)
+        image = source.with_suffix(".png").as_posix()
         try:
             labels.append(labels_of(_read_variants(folder / path)))
             names.append(image)
         except (DataError, ValueError) as error:
             reason = str(error).removeprefix(f"{folder / path}")
-            broken.append((path.as_posix(), 1, image, f"not a Cartoon Set annotation: {reason.lstrip(', ')}"))
+            broken.append((source.as_posix(), 1, image, f"not a Cartoon Set annotation: {reason.lstrip(', ')}"))
         progress.advance()
     if not names:
         raise DataError(

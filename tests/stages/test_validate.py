@@ -225,6 +225,17 @@ def test_cartoon_set_pairs_are_mapped_to_the_five_attributes(data: Data) -> None
     }
 
 
+def test_pairs_with_names_of_any_bytes_are_left_out_with_the_reason(data: Data) -> None:
+    for name, content in (("cs1", '"hair", 2, 111'), ("cs\udcff", '"hair", 2, 111'), ("cs\udcfe", "what")):
+        data.touch(f"s1/{name}.png")
+        (data.raw / f"s1/{name}.csv").write_text(content)
+    assert data.validate("--set", "validate.max_rejected_fraction=0.7", annotations=data.raw) == 0
+    assert [row["filename"] for row in read(data.out / "annotations.csv")] == ["cs1.png"]
+    reasons = data.reasons()
+    assert reasons["s1/cs\\xff.png"].startswith("filename not a plain .png or .jpg name")
+    assert reasons["s1/cs\\xfe.png"].startswith("not a Cartoon Set annotation: line 1 is not")
+
+
 def test_cartoon_set_variants_that_are_not_given_are_unknown() -> None:
     assert labels_of({"glasses": 0}) == {
         "beard": "", "mustache": "", "glasses": "1", "hair_color": "", "hair_length": "",
