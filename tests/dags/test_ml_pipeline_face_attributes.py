@@ -1,6 +1,7 @@
 """The DAG as Airflow reads it."""
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -77,3 +78,18 @@ def test_the_form_refuses_what_no_stage_can_use(dag: Any) -> None:
     assert refusals[: len(ACCEPTED)] == [None] * len(ACCEPTED)
     accepted = [conf for conf, refusal in zip(REFUSED, refusals[len(ACCEPTED) :], strict=True) if refusal is None]
     assert accepted == []
+
+
+@pytest.mark.docker
+def test_what_the_environment_lacks_is_said_in_a_line_each_and_not_tried_again(docker: Any) -> None:
+    code = "from tests.dags.describe_dag import dag; dag.get_task('check_environment').python_callable(dag=dag)"
+    absent = {"FACE_ATTRIBUTES_TAG": "never-built", "FACE_ATTRIBUTES_DATA_VOLUME": "face-attributes-never-filled"}
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | absent, capture_output=True, text=True)
+    *images, volume = done.stderr.partition("AirflowFailException: ")[2].splitlines()
+    assert images == [
+        f"image face-attributes/{stage}:never-built is missing: build it with `make images`"
+        for stage in ("validate", "prepare_train", "hyperopt", "train", "evaluate", "archive")
+    ]
+    assert volume == (
+        "volume face-attributes-never-filled with the raw data is missing: fill it, or set FACE_ATTRIBUTES_DATA_VOLUME"
+    )

@@ -113,6 +113,28 @@ def test_a_stage_is_confined(airflow: Worker, engine: Any) -> None:
     assert "lo" in interfaces
     assert not any(name.startswith("eth") for name in interfaces)
     assert '"--raw", "/data/raw.sh"' in arguments  # no template file, though it ends in .sh
+    assert "--force" not in arguments
+
+
+def test_a_container_has_its_limits_and_what_the_run_asks_for(airflow: Worker, engine: Any) -> None:
+    run_id = airflow.start_run("plain", "beat 1", force=True)
+    running = airflow.run_try(run_id)
+    wait_for(lambda: is_working(engine, run_id))
+    (container,) = containers(engine, run_id)
+    assert running.result().state == "success"
+    assert container.attrs["Args"][-1] == "--force"
+    limits = {
+        "Memory": 256 * 1024**2,
+        "MemorySwap": 256 * 1024**2,  # the same: no swap
+        "NanoCpus": 10**9,
+        "PidsLimit": 512,
+        "ShmSize": 1024**3,
+        "Init": True,
+        "LogConfig": {"Type": "json-file", "Config": {"max-file": "3", "max-size": "10m"}},
+    }
+    assert limits.items() <= container.attrs["HostConfig"].items()
+    threads = {"OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1"}
+    assert threads <= set(container.attrs["Config"]["Env"])
 
 
 def test_a_retry_ends_what_a_killed_worker_left_before_it_writes(airflow: Worker, engine: Any) -> None:

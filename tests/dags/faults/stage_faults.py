@@ -8,7 +8,7 @@ from airflow.sdk import DAG
 from stage_operator import StageOperator, volumes
 
 CASES: dict[str, dict[str, Any]] = {
-    "plain": {},
+    "plain": {"cpus": 1},
     "small": {"mem_limit": "64m"},
     "hasty": {"execution_timeout": timedelta(seconds=2)},
     "unbuilt": {"image": "face-attributes/never-built:latest"},
@@ -21,7 +21,7 @@ for name, options in CASES.items():
         name,
         schedule=None,
         start_date=datetime(2026, 1, 1, tzinfo=UTC),
-        params={"behaviour": "succeed", "name": ""},
+        params={"behaviour": "succeed", "name": "", "force": False},
         default_args={"retries": 1, "retry_delay": timedelta(0)},
     ):
         StageOperator(
