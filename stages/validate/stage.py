@@ -76,7 +76,7 @@ def run(context: Context[Params]) -> Headline:
     table, repeats = split_repeats(table)
 
     suite = load_suite(SUITE)
-    result = run_suite(suite, annotations.name, table.drop(columns=["source", "row", "candidates", "path", "lot"]))
+    result = run_suite(suite, annotations.name, table.drop(columns=["source", "row", "candidates", "lot"]))
     found = findings(result)
     for finding in found:
         if finding.rows is None and finding.critical:

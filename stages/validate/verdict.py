@@ -51,7 +51,7 @@ def judge(table: pd.DataFrame, repeats: pd.DataFrame, broken: pd.DataFrame, foun
     remarks: list[pd.DataFrame] = [repeats.assign(kind="repeats another row")]
     for finding in found:
         failing = table.loc[finding.rows or []]
-        cells = failing[finding.column] if finding.column in COLUMNS else pd.Series(pd.NA, failing.index)
+        cells = failing[finding.column] if finding.column in (*COLUMNS, "path") else pd.Series(pd.NA, failing.index)
         shown = ["" if pd.isna(cell) else f" (found {brief(cell)})" for cell in cells]
         listed = failing.assign(reason=[finding.reason + text for text in shown], kind=finding.reason)
         (rejects if finding.critical else remarks).append(listed)

@@ -95,7 +95,9 @@ def test_rows_that_cannot_be_used_are_left_out_one_by_one_with_the_reason(data: 
     (data.raw / "s1/s1_link.png").symlink_to(data.raw.parent / "outside.png")
     for path in ("s1/both.png", "s2/both.png", "s1/s1_<script>.png", "s2/lonely.jpg"):
         data.touch(path)
+    data.touch("=cmd()/a.png")
     name = "filename not a plain .png or .jpg name"
+    folder = "image in a folder whose name starts with = + - @ . or holds control characters"
     bad = {
         "s1_00001.png": ("0.5,0,1,1,2", "beard not in 0,1 (found '0.5')"),
         "s1_00002.png": ('"0,5",0,1,1,2', "beard not in 0,1 (found '0,5')"),
@@ -107,6 +109,7 @@ def test_rows_that_cannot_be_used_are_left_out_one_by_one_with_the_reason(data: 
         "../outside.png": ("1,0,1,1,2", f"{name} (found '../outside.png'); image missing"),
         "/etc/shadow": ("1,0,1,1,2", f"{name} (found '/etc/shadow'); image missing"),
         "'=cmd().png": ("1,0,1,1,2", f"{name} (found '=cmd().png'); image missing"),
+        "a.png": ("1,0,1,1,2", f"{folder} (found '=cmd()/a.png')"),
         "s1_link.png": ("1,0,1,1,2", "image missing"),
         "s9_00000.png": ("1,0,1,1,2", "image missing"),
         "both.png": ("1,0,1,1,2", "image name in several folders"),
@@ -123,12 +126,12 @@ def test_rows_that_cannot_be_used_are_left_out_one_by_one_with_the_reason(data: 
     assert data.reasons() == {cell: reason for cell, (_, reason) in bad.items()} | {"s2_00001.png": twice}
     assert [row["filename"] for row in read(data.out / "annotations.csv")] == ["s2_00002.png"]
     assert [row["reason"] for row in read(data.out / "warnings.csv")] == [
-        "repeats annotations.csv row 17 with the same labels"
+        "repeats annotations.csv row 18 with the same labels"
     ]
     unannotated = [row["filename"] for row in read(data.out / "unannotated.csv")]
     assert unannotated == ["s1_00000.png", "lonely.jpg", "s2_00003.png", "s2_00004.png"]
     metrics = data.metrics()
-    assert [metrics[name] for name in ("rows", "accepted", "rejected", "repeated")] == [17, 1, 15, 1]
+    assert [metrics[name] for name in ("rows", "accepted", "rejected", "repeated")] == [18, 1, 16, 1]
     page = (data.out / "data_docs/index.html").read_text()
     assert "&lt;script&gt;alert(1)" in page
     assert "<script" not in page

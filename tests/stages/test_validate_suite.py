@@ -12,7 +12,7 @@ from stages.validate.suite import findings, load_suite, run_suite
 
 GOOD = {
     "filename": "s1/s1_0.png", "beard": "1", "mustache": "0", "glasses_binary": None, "hair_color_label": "4",
-    "hair_length": "2", "image": "s1_0.png", "images": 1, "known_labels": 4,
+    "hair_length": "2", "image": "s1_0.png", "images": 1, "known_labels": 4, "path": "s1/s1_0.png",
 }  # fmt: skip
 
 CORRUPTED: dict[str, dict[str, object]] = {
@@ -21,6 +21,7 @@ CORRUPTED: dict[str, dict[str, object]] = {
     "image named more than once with different labels or folders": {"image": "twice.png"},
     "image missing": {"images": 0},
     "image name in several folders": {"images": 2},
+    "image in a folder whose name starts with = + - @ . or holds control characters": {"path": "=cmd()/s1_0.png"},
     "beard not in 0,1": {"beard": "2"},
     "mustache not in 0,1": {"mustache": "0.5"},
     "glasses_binary not in 0,1": {"glasses_binary": "nan"},
@@ -72,6 +73,13 @@ def test_no_expectation_is_untested() -> None:
 )  # fmt: skip
 def test_names_that_are_never_followed(name: str) -> None:
     assert found(table({"filename": name})) == {"filename not a plain .png or .jpg name": [0]}
+
+
+@pytest.mark.parametrize("folder", ["=cmd()", "a/=b", "+a", "-a", "@a", ".", "a/..", "\ta", "a\nb"])
+def test_folders_that_would_be_formulas(folder: str) -> None:
+    assert list(found(table({"path": f"{folder}/x.png"}, {"path": "a=1/b - c/@x.png"}, {"path": None})).values()) == [
+        [0]
+    ]
 
 
 def test_classes_agree_with_the_attributes() -> None:
