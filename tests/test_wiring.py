@@ -4,6 +4,7 @@ import ast
 import importlib
 import json
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,14 +38,26 @@ def artifact_inputs(stage: str) -> list[str]:
 
 
 def test_names_agree(dag: Any) -> None:
-    assert STAGES == ["archive", "evaluate", "hyperopt", "prepare_train", "train", "validate"]
     assert sorted(path.parent.name for path in (ROOT / "images").glob("*/Dockerfile")) == STAGES
     assert sorted(read_yaml("dvc.yaml")["stages"]) == STAGES
-    assert {task: image for task, image in dag["images"].items() if task in STAGES} == {
-        stage: f"face-attributes/{stage}:latest" for stage in STAGES
-    }
+    images = {stage: f"face-attributes/{stage}:latest" for stage in STAGES}
+    assert dag["images"] == images | {"check_raw_data": images["validate"]}
     assert {f"test_{stage}.py" for stage in STAGES} <= {path.name for path in (ROOT / "tests/stages").iterdir()}
     assert set(STAGES) <= set(read_yaml("params.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("scripts/run_pipeline.py", "STAGES"),
+        ("tests/images/test_images.py", "INPUTS"),
+        ("tests/test_contract.py", "STAGES"),
+        ("tests/test_dvc.py", "STAGES"),
+        ("tests/test_run.py", "STAGES"),
+    ],
+)
+def test_lists_of_the_stages_agree(path: str, name: str) -> None:
+    assert list(runpy.run_path(str(ROOT / path))[name]) == list(read_yaml("dvc.yaml")["stages"])
 
 
 @pytest.mark.parametrize("stage", STAGES)
