@@ -3,8 +3,11 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +44,11 @@ print(json.dumps({
 """
 
 
+def origin(stage: str) -> dict[str, str]:
+    """What a build is told about where its image comes from: build argument -> value, which becomes a label."""
+    return {"SOURCE": "https://example.org/faces", "REVISION": "0" * 40, "VERSION": stage_version(stage)}
+
+
 @pytest.fixture(scope="session")
 def image(docker: "DockerClient") -> Iterator[Callable[[str], str]]:
     """Builds a stage's image with plain `docker build` (once) and gives its name."""
@@ -51,9 +59,11 @@ def image(docker: "DockerClient") -> Iterator[Callable[[str], str]]:
     def build(stage: str) -> str:
         if stage not in built:
             name = f"face-attributes/{stage}:{TAG}"
-            command = [client, "build", "-f", f"images/{stage}/Dockerfile", "-t", name, "--build-arg"]
+            command = [client, "build", "-f", f"images/{stage}/Dockerfile", "-t", name]
+            for argument in (f"BASE_IMAGE={base}", *(f"{key}={value}" for key, value in origin(stage).items())):
+                command += ["--build-arg", argument]
             done = subprocess.run(
-                [*command, f"BASE_IMAGE={base}", "--build-arg", f"VERSION={stage_version(stage)}", "."],
+                [*command, "."],
                 cwd=ROOT,
                 env=os.environ | {"DOCKER_BUILDKIT": "1"},
                 capture_output=True,
@@ -114,7 +124,8 @@ def test_image_holds_its_own_stage_only_and_runs_unprivileged(
     }
     inside = run_confined(docker, name, stage, entrypoint=["python", "-m", "stages.common.version"])
     assert inside.strip() == stage_version(stage)
-    assert docker.images.get(name).labels["org.opencontainers.image.version"] == stage_version(stage)
+    labels = {f"org.opencontainers.image.{key.lower()}": value for key, value in origin(stage).items()}
+    assert labels.items() <= docker.images.get(name).labels.items()
 
 
 @pytest.mark.docker
@@ -171,3 +182,35 @@ def test_locks_of_the_stages_agree_with_the_development_lock() -> None:
         assert lock
         assert lock <= development
         assert (torch <= lock) == (stage in WITH_TORCH)
+
+
+def test_an_image_is_built_again_when_and_only_when_what_it_holds_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = SourceFileLoader("scripts_images", str(ROOT / "scripts/images"))
+    spec = spec_from_loader(loader.name, loader)
+    assert spec
+    script: Any = module_from_spec(spec)
+    loader.exec_module(script)
+    for name in ("images", "stages", "expectations", "scripts", "params.yaml", ".dockerignore"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+
+    def digests() -> dict[str, str]:
+        return {stage: script.inputs_digest(stage, "sha256:base") for stage in INPUTS}
+
+    def rebuilt(changed: str) -> list[str]:
+        before, path = digests(), tmp_path / changed
+        path.parent.mkdir(exist_ok=True)
+        with path.open("a") as file:
+            file.write("\n")
+        return [stage for stage, digest in digests().items() if digest != before[stage]]
+
+    assert digests() == digests()
+    assert rebuilt("stages/train/stage.py") == ["train"]
+    assert rebuilt("images/evaluate/requirements.txt") == ["evaluate"]
+    assert rebuilt("expectations/raw_annotations.json") == ["validate"]
+    assert rebuilt("stages/common/stage.py") == list(INPUTS)
+    assert rebuilt("params.yaml") == list(INPUTS)
+    assert rebuilt("stages/train/__pycache__/new.pyc") == []
+    assert script.inputs_digest("train", "sha256:other") != script.inputs_digest("train", "sha256:base")
