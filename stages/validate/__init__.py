@@ -14,7 +14,8 @@ Outputs (a row is a line of the annotation file; text cells never start a spread
                              unknown; sorted by filename, one row an accepted image
     rejected.csv             source, row (line number), filename, reason: rows left out
     warnings.csv             source, row, filename, reason: rows kept with a remark, and repeats of a row
-    unannotated.csv          filename, lot, path: images that no row names
+    unannotated.csv          filename, lot, path, reason: images that no row names, and files of the raw folder that are
+                             not read (links, hidden, other types), as found when the stage ran
     data_docs/index.html     what the suite found; suite.html: what it expects. They open without network access
     metrics/validation.json  counts of all of the above, per reason, lot and attribute
 

@@ -1,7 +1,7 @@
 """The images of a raw folder and the lots they belong to. File names only: no image is opened here."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -39,12 +39,52 @@ def list_images(raw: Path) -> pd.DataFrame:
         One row an image, sorted by path. Columns: `image` (base name), `path` (relative to `raw`, posix) and `lot`;
         all as `as_text`.
     """
-    paths = [as_text(path) for path in image_files(raw)]
+    return _listing(image_files(raw))
+
+
+def list_ignored(raw: Path, annotations: Path) -> pd.DataFrame:
+    """List what is not read in a raw folder: links, hidden files and folders, FIFOs and devices, other suffixes.
+
+    Nothing of it is opened or looked into.
+
+    Args:
+        raw: the folder.
+        annotations: CSV, or folder of Cartoon Set pairs; if it lies in `raw`, its CSV files are not listed.
+
+    Returns:
+        The columns of `list_images`, and `reason`.
+    """
+    top, beside = raw.resolve(), annotations.resolve()
+    found: dict[Path, str] = {}
+    for root, folders, files in os.walk(top):
+        for name in (*folders, *files):
+            path = Path(root, name)
+            csv = path == beside or (path.suffix.lower() == ".csv" and path.is_relative_to(beside))
+            reason = _why_ignored(path, folder=name in folders, csv=csv)
+            if reason:
+                found[path.relative_to(top)] = reason
+        folders[:] = [name for name in folders if not name.startswith(".")]
+    paths = sorted(found)
+    return _listing(paths).assign(reason=pd.Series([found[path] for path in paths], dtype="str"))
+
+
+def _why_ignored(path: Path, *, folder: bool, csv: bool) -> str:
+    if path.is_symlink():
+        return "link"
+    if path.name.startswith("."):
+        return "hidden"
+    if not folder and not path.is_file():
+        return "not a regular file"
+    return "" if folder or csv or path.suffix.lower() in SUFFIXES else "not a .png or .jpg name"
+
+
+def _listing(paths: Iterable[Path]) -> pd.DataFrame:
+    shown = [as_text(path) for path in paths]
     return pd.DataFrame(
         {
-            "image": [path.name for path in paths],
-            "path": [path.as_posix() for path in paths],
-            "lot": [lot_of(path) for path in paths],
+            "image": [path.name for path in shown],
+            "path": [path.as_posix() for path in shown],
+            "lot": [lot_of(path) for path in shown],
         },
         dtype="str",
     )

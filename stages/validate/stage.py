@@ -14,7 +14,7 @@ from stages.common.logs import log
 from stages.common.stage import Context, Headline, Input, Stage
 from stages.common.tables import write_csv
 from stages.common.version import ROOT
-from stages.validate.images import image_files, list_images, lot_of, require_lots
+from stages.validate.images import image_files, list_ignored, list_images, lot_of, require_lots
 from stages.validate.params import Params
 from stages.validate.raw_annotations import (
     COLUMNS,
@@ -25,7 +25,7 @@ from stages.validate.raw_annotations import (
     read_annotations,
 )
 from stages.validate.table import join_images, select_lots, split_repeats
-from stages.validate.verdict import judge
+from stages.validate.verdict import count, judge
 
 if TYPE_CHECKING:
     from stages.validate.suite import Finding
@@ -86,7 +86,9 @@ def run(context: Context[Params]) -> Headline:
 
     verdict = judge(table, repeats, broken, [finding for finding in found if finding.rows is not None])
     accepted, rejected = len(verdict.accepted), len(verdict.rejected)
-    unannotated = images[~images["path"].isin(named)].rename(columns={"image": "filename"})
+    unannotated = images[~images["path"].isin(named)].assign(reason="no annotation")
+    ignored = list_ignored(context.inputs["raw"], context.inputs["annotations"])
+    unused = pd.concat([unannotated, ignored]).rename(columns={"image": "filename"}).sort_values("path")
     success = rejected <= allowed * rows and accepted > 0
     if rejected > allowed * rows:
         summary = f"{rejected} of {rows} rows rejected ({rejected / rows:.1%} > {allowed:.1%} allowed)"
@@ -105,6 +107,7 @@ def run(context: Context[Params]) -> Headline:
         "not_selected": not_selected,
         "images": len(images),
         "unannotated": len(unannotated),
+        "ignored": count(ignored["reason"]),
         "expectations_evaluated": result.statistics["evaluated_expectations"],
         "expectations_met": result.statistics["successful_expectations"],
         "reasons": verdict.reasons,
@@ -119,19 +122,20 @@ def run(context: Context[Params]) -> Headline:
     write_data_docs(folder / "data_docs", suite, result, "; ".join(filter(None, (summary, remarks))))
     _write(folder / "rejected.csv", verdict.rejected)
     _write(folder / "warnings.csv", verdict.warnings)
-    _write(folder / "unannotated.csv", unannotated[["filename", "lot", "path"]])
+    _write(folder / "unannotated.csv", unused[["filename", "lot", "path", "reason"]])
     if not success:
         raise DataError(f"{summary}; see {folder / 'rejected.csv'}")
     _write(folder / "annotations.csv", verdict.accepted, for_people=False)
 
     log.info("%s", summary)
-    for count, what in (
+    for number, what in (
         (len(verdict.warnings), f"rows {remarks}; see warnings.csv"),
         (len(unannotated), "images without annotation; see unannotated.csv"),
+        (len(ignored), "files that are not read; see unannotated.csv"),
         (not_selected, "rows of lots that are not selected"),
     ):
-        if count:
-            log.warning("%d %s", count, what)
+        if number:
+            log.warning("%d %s", number, what)
     return {"rows": rows, "accepted": accepted, "rejected": rejected, "success": success}
 
 
@@ -175,7 +179,7 @@ STAGE = Stage(
         "annotations": ("annotations.csv", "accepted images: filename, lot, path, class index per attribute or empty"),
         "rejected": ("rejected.csv", "rows left out: source, row, filename, reason"),
         "warnings": ("warnings.csv", "rows kept with a remark, and repeats: source, row, filename, reason"),
-        "unannotated": ("unannotated.csv", "images that no row names: filename, lot, path"),
+        "unannotated": ("unannotated.csv", "images that no row names, and files not read: filename, lot, path, reason"),
         "data_docs": ("data_docs/index.html", "what Great Expectations found (suite.html: what it expects)"),
         "metrics": ("metrics/validation.json", "counts of rows, per reason, lot and attribute"),
     },

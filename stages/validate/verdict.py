@@ -71,10 +71,11 @@ def judge(table: pd.DataFrame, repeats: pd.DataFrame, broken: pd.DataFrame, foun
         accepted=accepted.sort_values("filename"),
         rejected=rejected_or_broken.sort_values(["source", "row"])[LISTED],
         warnings=warnings.sort_values(["source", "row"])[LISTED],
-        reasons=_counts(rejected_or_broken["kind"]),
-        remarks=_counts(warnings["kind"]),
+        reasons=count(rejected_or_broken["kind"]),
+        remarks=count(warnings["kind"]),
     )
 
 
-def _counts(values: pd.Series) -> dict[str, int]:
-    return {str(value): int(count) for value, count in values.value_counts().items()}
+def count(values: pd.Series) -> dict[str, int]:
+    """How often each value occurs, the most frequent first."""
+    return {str(value): int(number) for value, number in values.value_counts().items()}

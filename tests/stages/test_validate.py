@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -129,7 +130,7 @@ def test_rows_that_cannot_be_used_are_left_out_one_by_one_with_the_reason(data: 
         "repeats annotations.csv row 18 with the same labels"
     ]
     unannotated = [row["filename"] for row in read(data.out / "unannotated.csv")]
-    assert unannotated == ["s1_00000.png", "lonely.jpg", "s2_00003.png", "s2_00004.png"]
+    assert unannotated == ["s1_00000.png", "s1_link.png", "lonely.jpg", "s2_00003.png", "s2_00004.png"]
     metrics = data.metrics()
     assert [metrics[name] for name in ("rows", "accepted", "rejected", "repeated")] == [18, 1, 16, 1]
     page = (data.out / "data_docs/index.html").read_text()
@@ -243,6 +244,27 @@ def test_cartoon_set_variants_that_are_not_given_are_unknown() -> None:
     assert labels_of({"glasses": 0}) == {
         "beard": "", "mustache": "", "glasses": "1", "hair_color": "", "hair_length": "",
     }  # fmt: skip
+
+
+def test_files_that_are_not_read_are_listed_and_counted(data: Data) -> None:
+    for path in ("s1/a.webp", "s2/.hidden.png", "s2/.git/a.png", "s1/s1_00009.png"):
+        data.touch(path)
+    os.mkfifo(data.raw / "s1/fifo.png")
+    (data.raw / "s1/s1_link.png").symlink_to("nowhere.png")
+    (data.raw / "s3").symlink_to(data.raw.parent, target_is_directory=True)
+    data.csv = data.csv.rename(data.raw / "annotations.csv")
+    assert data.validate() == 0
+    assert {row["path"]: row["reason"] for row in read(data.out / "unannotated.csv")} == {
+        "s1/a.webp": "not a .png or .jpg name",
+        "s1/fifo.png": "not a regular file",
+        "s1/s1_00009.png": "no annotation",
+        "s1/s1_link.png": "link",
+        "s2/.git": "hidden",
+        "s2/.hidden.png": "hidden",
+        "s3": "link",
+    }
+    ignored = {"link": 2, "hidden": 2, "not a .png or .jpg name": 1, "not a regular file": 1}
+    assert [data.metrics()[name] for name in ("unannotated", "ignored")] == [1, ignored]
 
 
 def test_names_of_any_bytes_are_listed(data: Data) -> None:
