@@ -1,6 +1,7 @@
 """Archive: artifacts of one run only, and a report that shows data as text."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,24 @@ def test_the_report_shows_cells_as_text_and_unmeasured_figures_as_a_dash(
     row = {"labels": 3, "accuracy": 0.5, "precision": 0.5, "recall": 0.5, "f1": 0.5, "roc_auc": None}
     metrics = {"mean_accuracy": 0.5, "images": 3, "attributes": {attribute.name: row for attribute in ATTRIBUTES}}
     (tmp_path / "metrics" / "eval_metrics.json").write_text(json.dumps(metrics))
+    validation = {
+        "not_selected": 41, "unannotated": 42, "remarks": {"repeats another row": 43}, "ignored": {"<link>": 44},
+    }  # fmt: skip
+    stats = {"duplicates": {"pictures": 45, "images": 99, "contradicting_labels": 46, "listed": []}}
     rejects = "source,row,filename,reason\nx,2,<script>alert(1)</script>,bad\n" + "x,3,y.png,bad\n" * 60
     (tmp_path / "rejected.csv").write_text(rejects)
-    page = render_report("<Faces>", "d" * 64, manifests, dict.fromkeys(STAGES, tmp_path), tmp_path)
+
+    def render() -> str:
+        return render_report("<Faces>", "d" * 64, manifests, dict.fromkeys(STAGES, tmp_path), tmp_path)
+
+    assert "Left out or remarked" not in render()
+    (tmp_path / "metrics" / "validation.json").write_text(json.dumps(validation))
+    (tmp_path / "metrics" / "data_stats.json").write_text(json.dumps(stats))
+    page = render()
+    assert re.findall(r'<td>([^<]*)</td><td class="n">(4\d)</td>', page) == [
+        ("lot not selected", "41"), ("repeats another row", "43"), ("no annotation", "42"), ("&lt;link&gt;", "44"),
+        ("under several names (99 images)", "45"), ("under several names, with contradicting labels", "46"),
+    ]  # fmt: skip
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert "<title>&lt;Faces&gt;" in page
