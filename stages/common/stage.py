@@ -163,6 +163,7 @@ _REMEDIES = {
     errno.ENOSPC: "free space or inodes there",
     errno.EDQUOT: "free space there, or raise the quota",
     errno.ENOTDIR: "name a folder",
+    errno.ENAMETOOLONG: "shorten it",
     errno.EROFS: "name a folder that can be written",
     errno.EACCES: f"let uid {os.getuid()} use it",
     errno.EPERM: f"let uid {os.getuid()} use it",

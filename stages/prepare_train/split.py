@@ -9,8 +9,8 @@ def assign_split(pixels: str, data: DataSection) -> str:
     """The split ("train", "val" or "test") of a picture, from a hash of what it shows.
 
     It depends on the pixels of the decoded, cropped picture and not on the file name, so the same picture under two
-    names, saved twice by different programs or with another white margin, cannot stand in train and test at once. And since it depends on nothing but the picture, the
-    fractions and the seed, new data never move an old image.
+    names, saved twice by different programs or with another white margin, cannot stand in train and test at once.
+    And since it depends on nothing but the picture, the fractions and the seed, new data never move an old image.
 
     Args:
         pixels: `preprocess.pixels_digest` of the cropped picture.

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from stages.common.attributes import NAMES
-from stages.common.dataset import Split, read_split
 from stages.common.cpus import available_cpus
+from stages.common.dataset import Split, read_split
 from stages.common.device import choose_device
 from stages.common.errors import DataError, UnavailableError
 from stages.common.fit import DivergedError, Epoch, FitSettings, augment, fit, masked_losses, one_cycle
