@@ -29,7 +29,7 @@ HOME = Path(os.environ.get("AIRFLOW_HOME", ROOT / ".airflow"))
 SHOWN = re.compile(
     r"(?P<stage>\d\d:\d\d:\d\d (INFO|WARNING|ERROR) .*?)(\s+\[[\w.-]+\]( \w+=\S+)*)?$"  # a stage's own log line
     r"|(?P<task>Running (face-attributes/\w+|stage '\w+'))"
-    r"|Airflow\w*Exception: (?P<cause>.*)"
+    r"|(Airflow\w*Exception|ParamValidationError): (?P<cause>.*)"
 )
 """Lines of the run's log that are worth seeing live, cut to what matters; the whole log is in the file named first."""
 
