@@ -28,7 +28,7 @@ ARTIFACTS_VOLUME = os.environ.get("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", "face-attr
 HOME = Path(os.environ.get("AIRFLOW_HOME", ROOT / ".airflow"))
 SHOWN = re.compile(
     r"(?P<stage>\d\d:\d\d:\d\d (INFO|WARNING|ERROR) .*?)(\s+\[[\w.-]+\]( \w+=\S+)*)?$"  # a stage's own log line
-    r"|(?P<task>Running (face-attributes/\w+|stage '\w+'))"
+    r"|(?P<task>Running (face-attributes/\w+(?!.* --check)|stage '\w+'))"
     r"|(Airflow\w*Exception|ParamValidationError): (?P<cause>.*)"
 )
 """Lines of the run's log that are worth seeing live, cut to what matters; the whole log is in the file named first."""
