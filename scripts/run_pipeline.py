@@ -10,10 +10,12 @@ import io
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -132,8 +134,8 @@ def airflow_results(environment: Mapping[str, str], moment: str) -> dict[str, di
     return {stage: values[stage] for stage in STAGES if stage in values}
 
 
-def export_report(archive: str) -> Path:
-    """Copy the archived version out of the artifacts volume to `reports/<version>/`; return its report."""
+def export(artifact: str) -> Path:
+    """Copy a folder out of the artifacts volume to `reports/`, an artifact under 12 digits of its key; return it."""
     import docker
 
     client = docker.from_env()
@@ -141,17 +143,18 @@ def export_report(archive: str) -> Path:
         "face-attributes/archive", volumes={ARTIFACTS_VOLUME: {"bind": "/artifacts", "mode": "ro"}}
     )
     try:
-        stream, _ = container.get_archive(archive)
+        stream, _ = container.get_archive(artifact)
         packed = io.BytesIO(b"".join(stream))
     finally:
         container.remove(v=True)
-    with tarfile.open(fileobj=packed) as tar:
-        tar.extractall(ROOT / "reports", filter="data")
-    version = ROOT / "reports" / Path(archive).name[:12]
-    if version.is_symlink() or version.exists():
-        version.unlink()
-    version.symlink_to(Path(archive).name)
-    return version / "report.html"
+    name = Path(artifact).name
+    target = ROOT / "reports" / (name if name.startswith("failed-") else name[:12])
+    target.parent.mkdir(exist_ok=True)
+    with tarfile.open(fileobj=packed) as tar, tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        tar.extractall(folder, filter="data")
+        shutil.rmtree(target, ignore_errors=True)
+        Path(folder, name).rename(target)
+    return target
 
 
 def run_with_airflow(data: Path, conf: str) -> tuple[dict[str, dict[str, Any]], Path | None]:
@@ -164,7 +167,13 @@ def run_with_airflow(data: Path, conf: str) -> tuple[dict[str, dict[str, Any]], 
     moment = datetime.now(UTC).isoformat()
     status = follow([airflow, "dags", "test", DAG_ID, moment, "--conf", conf], environment, HOME / "run.log")
     results = airflow_results(environment, moment)
-    return results, export_report(results["archive"]["path"]) if status == 0 else None
+    if status == 0:
+        return results, export(results["archive"]["path"]) / "report.html"
+    # What a stage keeps for people when the data are bad lies in the volume, where they cannot look.
+    kept = re.findall(r"/artifacts/\w+/failed-\w+", (HOME / "run.log").read_text(encoding="utf-8"))
+    if kept:
+        say(f"  what is wrong with the data: {export(kept[-1])}")
+    return results, None
 
 
 def run_with_dvc(data: Path | None) -> tuple[dict[str, dict[str, Any]], Path | None]:

@@ -167,9 +167,13 @@ def test_the_lineage_leads_from_the_version_to_the_raw_files(results: dict[str, 
             )
 
 
-def test_the_report_asks_the_network_for_nothing(results: dict[str, dict[str, Any]]) -> None:
+def test_the_report_asks_the_network_for_nothing_and_its_links_lead_somewhere(
+    results: dict[str, dict[str, Any]],
+) -> None:
+    for link in ("data_docs/index.html", "rejected/validate.csv", "rejected/prepare_train.csv"):
+        assert (Path(results["archive"]["path"]) / link).is_file()
     page = (Path(results["archive"]["path"]) / "report.html").read_text()
-    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page)
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#|data_docs/index.html|rejected/)""", page)
     assert f"{results['archive']['headline']['mean_accuracy']:.3f}" in page
 
 

@@ -92,6 +92,9 @@ def test_bad_annotations_stop_the_run_before_anything_trains(run: Run, data: Pat
     assert process.returncode == 1
     assert "rows rejected" in process.stdout
     assert "run failed" in process.stdout
+    kept = Path(re.findall(r"what is wrong with the data: (.*)", process.stdout)[0])
+    assert "image missing" in (kept / "rejected.csv").read_text()
+    assert (kept / "data_docs" / "index.html").exists()
     assert cached_of(process.stdout) == {}
 
 

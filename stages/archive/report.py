@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from stages.common.attributes import ATTRIBUTES
 
 REJECTS_SHOWN = 50
-"""Rows of a rejects table; the full list is in the stage's rejected.csv."""
+"""Rows of a rejects table; the full list is in `rejected/` beside the report."""
 
 
 def _image(path: Path) -> str:

@@ -13,13 +13,16 @@ from stages.common.stage import Context, Headline, Input, Stage
 
 
 def _collect(inputs: dict[str, Path], out: Path) -> None:
-    """Copy metrics and plots of every stage, and the model, into `out`; their names are unique across stages."""
-    for folder in ("model", "metrics", "plots"):
+    """Copy what people look at, and the model, into `out`; names of metrics and plots are unique across stages."""
+    for folder in ("model", "metrics", "plots", "rejected"):
         (out / folder).mkdir()
-    for artifact in inputs.values():
+    for name, artifact in inputs.items():
         for folder, pattern in (("metrics", "*.json"), ("plots", "*.png")):
             for file in sorted((artifact / folder).glob(pattern)):
                 shutil.copy(file, out / folder / file.name)
+        if (artifact / "rejected.csv").exists():
+            shutil.copy(artifact / "rejected.csv", out / "rejected" / f"{name}.csv")
+    shutil.copytree(inputs["validate"] / "data_docs", out / "data_docs")
     for name in ("model.onnx", "model.safetensors"):
         shutil.copy(inputs["train"] / name, out / "model" / name)
 
@@ -50,6 +53,8 @@ STAGE = Stage(
     },
     outputs={
         "report": ("report.html", "one self-contained page about the run"),
+        "data_docs": ("data_docs/index.html", "the Data Docs of the raw annotations"),
+        "rejected": ("rejected", "<stage>.csv: what validate and prepare_train left out, with the reason"),
         "model": ("model", "model.onnx and model.safetensors"),
         "metrics": ("metrics", "JSON metrics of every stage"),
         "plots": ("plots", "PNG plots of every stage"),
