@@ -49,17 +49,18 @@ def find_duplicates(rows: Iterable[Row]) -> dict[str, Any]:
     for row in rows:
         groups[row.pixels].append(row)
     several = [group for group in groups.values() if len(group) > 1]
-    contradicting = [
-        group
-        for group in several
-        if any(len({row.labels[n] for row in group} - {UNKNOWN}) > 1 for n in range(len(NAMES)))
-    ]
+    several.sort(key=_contradicts, reverse=True)  # those to mend first
     return {
         "pictures": len(several),
         "images": sum(len(group) for group in several),
-        "contradicting_labels": len(contradicting),
-        "listed": [[row.filename for row in group] for group in [*contradicting, *several][:LISTED]],
+        "contradicting_labels": sum(map(_contradicts, several)),
+        "listed": [[row.filename for row in group] for group in several[:LISTED]],
     }
+
+
+def _contradicts(group: Iterable[Row]) -> bool:
+    """Whether known labels of the same picture differ."""
+    return any(len(set(labels) - {UNKNOWN}) > 1 for labels in zip(*(row.labels for row in group), strict=True))
 
 
 class PixelStatistics:

@@ -175,6 +175,7 @@ def test_the_same_picture_never_crosses_the_split(data: Data, caplog: pytest.Log
     duplicates = json.loads((artifact / "metrics" / "data_stats.json").read_text())["duplicates"]
     assert (duplicates["pictures"], duplicates["images"], duplicates["contradicting_labels"]) == (30, 60, 1)
     assert duplicates["listed"][0] == ["a_00007.png", "c_00007.png"]
+    assert len(set(map(tuple, duplicates["listed"]))) == 20
     assert "contradict" in caplog.text
 
 
