@@ -110,9 +110,9 @@ def walk_files(folder: Path) -> list[Path]:
 
 
 def files_digest(folder: Path, files: Iterable[Path], index: DigestIndex) -> str:
-    """SHA-256 (64 hex digits) over names and contents of `files`, which are relative to `folder`."""
+    """SHA-256 (64 hex digits) over names, contents and order of `files`, which are relative to `folder`."""
     digest = hashlib.sha256()
-    for path in sorted(set(files)):
+    for path in dict.fromkeys(files):
         digest.update(os.fsencode(path) + b"\0" + index.digest(folder / path).encode() + b"\n")
     return digest.hexdigest()
 

@@ -38,27 +38,35 @@ FORMATS = ("PNG", "JPEG")
 WHITE = (255, 255, 255)
 
 
-class Preprocessing(Section):
+class ImagesSection(Section):
+    """Section `images`: what is taken for a picture of a face. `decode` and `crop` read these settings.
+
+    Attributes:
+        near_white: 1-255; a pixel whose channels are all at or above it is background.
+        max_megapixels: larger pictures are refused before they are decoded.
+    """
+
+    near_white: int = Field(ge=1, le=255)
+    max_megapixels: float = Field(gt=0)
+
+
+class Preprocessing(ImagesSection):
     """Settings of `preprocess`.
 
     Attributes:
         version: of the steps themselves; a model that was trained with other steps is refused.
         image_size: side of the result in pixels.
-        near_white: 1-255; a pixel whose channels are all at or above it is background.
-        max_megapixels: larger pictures are refused before they are decoded.
     """
 
     version: Literal[1] = 1
     image_size: int = Field(ge=8, le=1024)
-    near_white: int = Field(ge=1, le=255)
-    max_megapixels: float = Field(gt=0)
 
 
 class ImageError(ValueError):
     """An image that cannot be used; the message is the reason, for `rejected.csv`."""
 
 
-def read_image_file(path: Path, settings: Preprocessing) -> bytes:
+def read_image_file(path: Path, settings: ImagesSection) -> bytes:
     """Read a file that should be an image; whatever is no regular file is never opened (a FIFO would hang).
 
     Raises:
@@ -81,7 +89,7 @@ def read_image_file(path: Path, settings: Preprocessing) -> bytes:
         raise ImageError(f"cannot be read: {error.strerror}") from error
 
 
-def decode(content: bytes, settings: Preprocessing) -> Image.Image:
+def decode(content: bytes, settings: ImagesSection) -> Image.Image:
     """Decode a PNG or JPEG file to an upright RGB picture on white.
 
     Raises:
@@ -106,7 +114,7 @@ def decode(content: bytes, settings: Preprocessing) -> Image.Image:
         raise ImageError(f"damaged: {reason}") from error
 
 
-def _check_header(picture: Image.Image, settings: Preprocessing) -> None:
+def _check_header(picture: Image.Image, settings: ImagesSection) -> None:
     width, height = picture.size
     if width * height > settings.max_megapixels * 1e6:
         raise ImageError(f"{width} x {height} pixels are more than {settings.max_megapixels:g} megapixels")
@@ -131,7 +139,7 @@ def pixels_digest(picture: Image.Image) -> str:
     return hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest()[:32]
 
 
-def crop(picture: Image.Image, settings: Preprocessing) -> Image.Image:
+def crop(picture: Image.Image, settings: ImagesSection) -> Image.Image:
     """Cut an RGB picture to its content, the bounding box of what is not near-white.
 
     Raises:

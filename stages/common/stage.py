@@ -31,6 +31,7 @@ from stages.common.errors import (
 )
 from stages.common.logs import log, start_logging
 from stages.common.params import ParamsT, load_params
+from stages.common.report import REPORT, plain_report, write_report
 from stages.common.version import ROOT, stage_version
 
 Headline = Mapping[str, int | float | str]
@@ -44,10 +45,12 @@ class Input:
     Attributes:
         help: what it holds, for `--help`.
         artifact: True for the output of the stage of the same name; False for raw files from outside.
+        required: False if the stage can do without; it is then absent from `Context.inputs`.
     """
 
     help: str
     artifact: bool = True
+    required: bool = True
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ def parser(stage: Stage[Any]) -> argparse.ArgumentParser:
     """The command line of a stage; its help explains inputs, outputs and exit codes."""
     lines = ["outputs (files and folders of the artifact):"]
     lines += [f"  {path:<32} {text}" for path, text in stage.outputs.values()]
+    lines += [f"  {REPORT:<32} the page that people open; it needs no network"]
     lines += [f"  {artifacts.MANIFEST:<32} inputs, parameters, and every file with size and SHA-256"]
     lines += ["", "exit codes:"] + [f"  {code:<4} {text}" for code, text in EXIT_CODE_HELP.items()]
     lines += ["", "The last line of stdout is the result, one JSON object; logs go to stderr."]
@@ -123,7 +127,7 @@ def parser(stage: Stage[Any]) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     for name, spec in stage.inputs.items():
-        result.add_argument(f"--{name}", type=Path, required=True, metavar="PATH", help=spec.help)
+        result.add_argument(f"--{name}", type=Path, required=spec.required, metavar="PATH", help=spec.help)
     result.add_argument(
         "--params",
         type=Path,
@@ -201,7 +205,7 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
     if not (arguments.check or arguments.out or arguments.store):
         raise UsageError("one of --out DIR and --store DIR is needed")
     params = load_params(stage.params, arguments.params, arguments.set)
-    inputs = {name: Path(getattr(arguments, name)) for name in stage.inputs}
+    inputs = {name: Path(path) for name in stage.inputs if (path := getattr(arguments, name))}
     for name, path in inputs.items():
         if not (path.is_file() or path.is_dir()):
             raise UsageError(f"--{name} {path}: no such file or folder")
@@ -249,7 +253,7 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
             artifacts.remove_leftovers(folder)
         try:
             context = Context(params, inputs, partial, state, cache, manifests, key, index.digest, failed)
-            headline = dict(stage.run(context))
+            headline = _compute(stage, context, arguments.result)
             manifest = {
                 "stage": stage.name,
                 "key": key,
@@ -274,6 +278,21 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
             shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(state.parent, ignore_errors=True)
     return _hand_over(_result(stage, final, manifest, started, cached=False), arguments.result)
+
+
+def _compute(stage: Stage[ParamsT], context: Context[ParamsT], result: Path | None) -> dict[str, Any]:
+    """Run the stage and return its headline; when it fails but kept a report, `result` says where."""
+    try:
+        headline = dict(stage.run(context))
+    except StageError as error:
+        if result and context.failed.exists():
+            report = context.failed / REPORT
+            told = {"failed": str(context.failed), "report": str(report), "cause": str(error)}
+            artifacts.write_json(result, {"stage": stage.name, **told})
+        raise
+    if not (context.out / REPORT).exists():
+        write_report(context.out / REPORT, plain_report(stage.name, stage.description, headline, context.out))
+    return headline
 
 
 def _identify(
@@ -308,6 +327,7 @@ def _result(
         "path": str(final),
         "key": manifest["key"],
         "outputs": {name: str(final / path) for name, (path, _) in stage.outputs.items()},
+        "report": str(final / REPORT),
         "cached": cached,
         "seconds": round(time.monotonic() - started, 3),
         "headline": manifest["headline"],

@@ -10,13 +10,21 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 """The repository's root, or /app in an image."""
 
+SUITES = {
+    "validate": ("raw_annotations", "images"),
+    "prepare_train": ("prepared",),
+    "evaluate": ("predictions",),
+}
+"""The suites of `expectations/` that a stage checks its data against."""
+
 
 def stage_files(stage: str, root: Path = ROOT) -> list[Path]:
     """The files that decide what `stage` computes, sorted, relative to `root`."""
-    folders = ["stages/common", f"stages/{stage}"] + (["expectations"] if stage == "validate" else [])
+    folders = ["stages/common", f"stages/{stage}"]
     found = [
         path for folder in folders for path in (root / folder).rglob("*") if path.suffix in {".py", ".json", ".html"}
     ]
+    found += [root / "expectations" / f"{suite}.json" for suite in SUITES.get(stage, ())]
     found += [root / "images" / stage / "requirements.txt"]
     return sorted(path.relative_to(root) for path in found if path.is_file())
 

@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from stages.common.params import Section
-from stages.common.preprocess import Preprocessing
+from stages.common.preprocess import ImagesSection, Preprocessing
 
 
 class DataSection(Section):
@@ -28,8 +28,6 @@ class DataSection(Section):
 class PrepareTrainSection(Section):
     """Section `prepare_train`."""
 
-    near_white: int = Field(ge=1, le=255)
-    max_megapixels: float = Field(gt=0)
     max_rejected_fraction: float = Field(ge=0, le=1)
     workers: int = Field(ge=0, le=256)
 
@@ -37,6 +35,7 @@ class PrepareTrainSection(Section):
 class Params(Section):
     """The sections that this stage reads."""
 
+    images: ImagesSection
     data: DataSection
     prepare_train: PrepareTrainSection
 
@@ -45,6 +44,6 @@ class Params(Section):
         """The settings of the preprocessing function that training and prediction share."""
         return Preprocessing(
             image_size=self.data.image_size,
-            near_white=self.prepare_train.near_white,
-            max_megapixels=self.prepare_train.max_megapixels,
+            near_white=self.images.near_white,
+            max_megapixels=self.images.max_megapixels,
         )

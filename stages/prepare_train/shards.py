@@ -21,8 +21,8 @@ import numpy.typing as npt
 from stages.common import artifacts
 from stages.common.errors import DataError, TryAgainError
 from stages.common.logs import Progress, log
+from stages.common.pool import WorkerPool
 from stages.common.preprocess import ImageError, Preprocessing, crop, decode, fit, pixels_digest, read_image_file
-from stages.prepare_train.pool import WorkerPool
 
 IMAGES = "images.npy"
 RECORDS = "images.csv"

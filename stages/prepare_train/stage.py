@@ -14,12 +14,12 @@ from stages.common.cpus import available_cpus
 from stages.common.dataset import INDEX, INDEX_COLUMNS, SPLITS
 from stages.common.errors import DataError
 from stages.common.logs import Progress, log
+from stages.common.pool import WorkerPool
 from stages.common.stage import Context, Headline, Input, Stage
 from stages.common.tables import write_csv
 from stages.common.version import stage_version
 from stages.prepare_train.annotations import Annotation, read_annotations
 from stages.prepare_train.params import DataSection, Params
-from stages.prepare_train.pool import WorkerPool
 from stages.prepare_train.shards import Piece, find_source, is_regular, link_or_copy, make_piece, piece_key, read_piece
 from stages.prepare_train.split import assign_split
 from stages.prepare_train.statistics import PixelStatistics, Row, count_classes, count_splits, find_duplicates

@@ -5,13 +5,22 @@ import warnings
 from pydantic import Field
 
 from stages.common.params import Section
+from stages.common.preprocess import ImagesSection
 
 
 class ValidateSection(Section):
-    """Section `validate`."""
+    """Section `validate`; what follows `workers` are the thresholds of its two suites, under the same names."""
 
     lots: list[str]
     max_rejected_fraction: float = Field(ge=0, le=1)
+    workers: int = Field(ge=0, le=256)
+    min_rows: int = Field(ge=1)
+    max_unknown_fraction: float = Field(ge=0, le=1)
+    min_class_fraction: float = Field(ge=0, le=1)
+    min_side: int = Field(ge=1)
+    max_aspect_ratio: float = Field(ge=1)
+    color_modes: list[str]
+    near_duplicate_bits: int = Field(ge=0, le=64)
 
 
 with warnings.catch_warnings():
@@ -21,4 +30,5 @@ with warnings.catch_warnings():
     class Params(Section):
         """The sections that `validate` reads."""
 
+        images: ImagesSection
         validate: ValidateSection  # type: ignore[assignment]

@@ -28,7 +28,7 @@ from stages.validate.table import join_images, select_lots, split_repeats
 from stages.validate.verdict import count, judge
 
 if TYPE_CHECKING:
-    from stages.validate.suite import Finding
+    from stages.common.suite import Finding
 
 SUITE = ROOT / "expectations" / "raw_annotations.json"
 
@@ -58,8 +58,8 @@ def _write(path: Path, table: pd.DataFrame, *, for_people: bool = True) -> None:
 def run(context: Context[Params]) -> Headline:
     """Validate: see the package's docstring."""
     logging.getLogger("great_expectations").setLevel(logging.WARNING)  # at INFO its import alone logs 300 lines
-    from stages.validate.data_docs import write_data_docs  # Great Expectations takes seconds to import
-    from stages.validate.suite import findings, load_suite, run_suite
+    from stages.common.data_docs import write_data_docs  # Great Expectations takes seconds to import
+    from stages.common.suite import findings, load_suite, run_suite
 
     lots, allowed = context.params.validate.lots, context.params.validate.max_rejected_fraction
     annotations = read_annotations(context.inputs["annotations"])

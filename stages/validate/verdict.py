@@ -10,7 +10,7 @@ from stages.common.attributes import ATTRIBUTES, NAMES
 from stages.validate.raw_annotations import COLUMNS, brief
 
 if TYPE_CHECKING:
-    from stages.validate.suite import Finding
+    from stages.common.suite import Finding
 
 LISTED = ["source", "row", "filename", "reason"]
 """Columns of rejected.csv and warnings.csv."""

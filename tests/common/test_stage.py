@@ -52,7 +52,7 @@ def test_the_result_is_the_last_line_of_stdout_and_the_result_file(start: Start,
     assert result["path"] == str(tmp_path / "o")
     assert result["headline"] == {"copies": 1, "visits": 1}
     manifest = read_manifest(tmp_path / "o")
-    assert [file["path"] for file in manifest["files"]] == ["0.txt"]
+    assert [file["path"] for file in manifest["files"]] == ["0.txt", "report.html"]
     assert manifest["inputs"]["raw"]["files"] == 1
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from stages.common.attributes import ATTRIBUTES
 from stages.validate.stage import SUITE
-from stages.validate.suite import findings, load_suite, run_suite
+from stages.common.suite import findings, load_suite, run_suite
 
 GOOD = {
     "filename": "s1/s1_0.png", "beard": "1", "mustache": "0", "glasses_binary": None, "hair_color_label": "4",

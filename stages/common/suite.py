@@ -1,9 +1,11 @@
-"""Run a Great Expectations suite on a table and say which rows fail what.
+"""Run a Great Expectations suite of `expectations/` on a table and say what is not as expected.
 
 Great Expectations needs seconds to import, so this module is imported by a run only, not by `--help`.
 """
 
 import json
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,10 @@ from great_expectations.data_context.types.base import (
     InMemoryStoreBackendDefaults,
     ProgressBarsConfig,
 )
+
+from stages.common.version import ROOT
+
+FOLDER = ROOT / "expectations"
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ def load_suite(path: Path) -> gx.ExpectationSuite:
     Raises:
         ValueError: an expectation of it is not valid (Great Expectations itself only logs and drops it).
     """
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # at INFO it logs hundreds of lines
     data = json.loads(path.read_text(encoding="utf-8"))
     suite = gx.ExpectationSuite(**data)
     if len(suite.expectations) != len(data["expectations"]):
@@ -53,13 +60,16 @@ def load_suite(path: Path) -> gx.ExpectationSuite:
     return suite
 
 
-def run_suite(suite: gx.ExpectationSuite, name: str, table: pd.DataFrame) -> Any:
+def run_suite(
+    suite: gx.ExpectationSuite, name: str, table: pd.DataFrame, thresholds: Mapping[str, Any] | None = None
+) -> Any:
     """Check `table` against `suite`, in memory: no files, no network, no progress bars.
 
     Args:
         suite: what to expect.
         name: what the table is called in reports.
         table: what to check.
+        thresholds: values of the suite's parameters: `{"$PARAMETER": "min_rows"}` takes `min_rows`.
 
     Returns:
         Great Expectations' `ExpectationSuiteValidationResult`, its results in the order of the suite.
@@ -77,6 +87,7 @@ def run_suite(suite: gx.ExpectationSuite, name: str, table: pd.DataFrame) -> Any
     definition = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=suite))
     result = definition.run(
         batch_parameters={"dataframe": table},
+        expectation_parameters=dict(thresholds or {}),
         result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False},
     )
     order = [expectation.id for expectation in suite.expectations]

@@ -82,5 +82,5 @@ class WorkerPool:
         except BrokenProcessPool as error:
             raise UnavailableError(
                 "a worker process was killed, probably because memory ran out: give the stage more memory or lower "
-                "prepare_train.workers"
+                "its workers in params.yaml"
             ) from error

@@ -2,7 +2,7 @@
 
 Great Expectations 1.24 links some 16 files on CDNs, a browser without network waits for each, and it writes cells of
 checked data into its tables unescaped. Here every plain text is escaped; scripts, links and remote images are taken
-out; a content security policy forbids whatever might be left; and `page_style.html` stands in for Bootstrap.
+out; a content security policy forbids whatever might be left; and `data_docs_style.html` stands in for Bootstrap.
 """
 
 import html
@@ -14,7 +14,7 @@ from great_expectations.render.renderer.page_renderer import ExpectationSuitePag
 from great_expectations.render.view.view import DefaultJinjaPageView
 from jinja2 import pass_context
 
-_STYLE = Path(__file__).with_name("page_style.html")
+_STYLE = Path(__file__).with_name("data_docs_style.html")
 _REMOTE = re.compile(
     r"<script\b.*?</script>|<link\b[^>]*>|<img\b[^>]*>|<footer>.*?</footer>|[\w-]+: url\('http[^;]*;", re.DOTALL
 )
