@@ -40,9 +40,10 @@ class WorkerPool:
     worker means no extra process at all.
     """
 
-    def __init__(self, workers: int) -> None:
-        """Prepare a pool of `workers` processes; they start when there is work."""
+    def __init__(self, workers: int, setting: str) -> None:
+        """Prepare a pool of `workers` processes; they start when there is work. `setting` is the parameter's name."""
         self.workers = workers
+        self.setting = setting
         # not fork: a forked child inherits locks of the parent's threads in whatever state they are
         self._executor = (
             ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _follow_parent) if workers > 1 else None
@@ -82,5 +83,5 @@ class WorkerPool:
         except BrokenProcessPool as error:
             raise UnavailableError(
                 "a worker process was killed, probably because memory ran out: give the stage more memory or lower "
-                "its workers in params.yaml"
+                f"{self.setting}"
             ) from error

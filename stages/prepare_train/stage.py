@@ -47,7 +47,7 @@ def _prepare_lots(context: Context[Params], annotations: list[Annotation]) -> tu
     wanted = context.params.prepare_train.workers or available_cpus()
     useful = sum(source.size for source in todo) // WORKER_BYTES
     start = time.monotonic()
-    with WorkerPool(max(1, min(wanted, useful))) as pool:
+    with WorkerPool(max(1, min(wanted, useful)), "prepare_train.workers") as pool:
         made = {lot: make_piece(folders[lot], sources[lot], settings, pool, progress) for lot in missing}
     if missing:
         seconds = time.monotonic() - start
