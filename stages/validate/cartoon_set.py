@@ -1,14 +1,25 @@
-"""Cartoon Set's variants and what they mean for the five attributes.
+"""Cartoon Set: what its variants mean for the five attributes, and the pairs it is shipped in.
 
 The sets (https://google.github.io/cartoonset/) ship `csX.png` with a `csX.csv` beside it, one line an attribute:
 `"facial_hair", 14, 15` is name, variant, number of variants. Which variant shows a beard, a long haircut and so on was
 settled by looking at them; the glasses and hair-colour rules agree with 5,113 rows that carry both forms.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from stages.common.errors import DataError
+from stages.common.logs import Progress
+from stages.validate.images import as_text
+from stages.validate.part import COLUMNS, Broken, Part, with_places
+from stages.validate.text import brief, csv_records, read_text
 
 VARIANTS = {"facial_hair": 15, "glasses": 12, "hair_color": 10, "hair": 111}
 """Attributes that decide a label, with their number of variants."""
+
+PAIRS = "Cartoon Set pairs"
 
 _NO_BEARD = {1, 5, 14}
 _MUSTACHE = {0, 2, 3, 5, 6, 7, 8, 9, 10, 11}
@@ -20,31 +31,80 @@ _SHORT = {
     *(83, 89, 92, 99, 105, 107),
 }
 
+CLASSES: dict[str, tuple[str, list[int]]] = {
+    "beard": ("facial_hair", [int(v not in _NO_BEARD) for v in range(15)]),
+    "mustache": ("facial_hair", [int(v in _MUSTACHE) for v in range(15)]),
+    "glasses_binary": ("glasses", [int(v not in _NO_GLASSES) for v in range(12)]),
+    "hair_color_label": ("hair_color", list(_HAIR_COLORS)),
+    "hair_length": ("hair", [0 if v in _BALD else 1 if v in _SHORT else 2 for v in range(111)]),
+}
+"""Column of the flat CSV -> the attribute that decides it, and the class index of each of its variants."""
 
-def labels_of(variants: Mapping[str, int]) -> dict[str, str]:
-    """Map the variants of one face to class indices.
+
+def labels_of(variants: pd.DataFrame) -> pd.DataFrame:
+    """Map variants to class indices.
 
     Args:
-        variants: attribute of `VARIANTS` -> variant; attributes that are not known are left out.
+        variants: one row a face, a column for those of `VARIANTS` that are known; variants as text, missing if unknown.
 
     Returns:
-        Canonical attribute name -> class index as text, empty where it is not known. A bald face has no hair colour,
-        whatever the file says. A variant that the set does not have is returned as `name=variant`, which is no class,
+        The columns of `CLASSES` that can be told, class indices as text, missing where unknown. A bald face has no hair
+        colour, whatever the file says. A variant that the set does not have becomes `name=variant`, which is no class,
         so that the suite rejects it.
     """
-    labels = dict.fromkeys(("beard", "mustache", "glasses", "hair_color", "hair_length"), "")
-    for name, variant in variants.items():
-        known = 0 <= variant < VARIANTS[name]
-        strange = f"{name}={variant}"
-        if name == "facial_hair":
-            labels["beard"] = str(int(variant not in _NO_BEARD)) if known else strange
-            labels["mustache"] = str(int(variant in _MUSTACHE)) if known else strange
-        elif name == "glasses":
-            labels["glasses"] = str(int(variant not in _NO_GLASSES)) if known else strange
-        elif name == "hair_color":
-            labels["hair_color"] = str(_HAIR_COLORS[variant]) if known else strange
-        else:
-            labels["hair_length"] = str(0 if variant in _BALD else 1 if variant in _SHORT else 2) if known else strange
-    if labels["hair_length"] == "0":
-        labels["hair_color"] = ""
+    labels = pd.DataFrame(index=variants.index)
+    for column, (name, classes) in CLASSES.items():
+        if name in variants:
+            known = variants[name].map({str(variant): str(index) for variant, index in enumerate(classes)})
+            labels[column] = known.astype("str").fillna(f"{name}=" + variants[name])
+    if {"hair_length", "hair_color_label"} <= set(labels):
+        labels["hair_color_label"] = labels["hair_color_label"].mask(labels["hair_length"] == "0")
     return labels
+
+
+def read_pairs(folder: Path, files: Sequence[Path]) -> Part:
+    """Read the `csX.csv` of pairs; the image meant is `csX.png` in the same folder.
+
+    Args:
+        folder: where annotations lie.
+        files: relative to it. One that is not in the form becomes one broken annotation.
+    """
+    names, sources, variants = [], [], []
+    broken: list[Broken] = []
+    progress = Progress(len(files), "annotation files")
+    for path in files:
+        source = as_text(path)
+        image = source.with_suffix(".png").as_posix()
+        try:
+            variants.append(_read_variants(folder / path))
+            names.append(image)
+            sources.append(source.as_posix())
+        except (DataError, ValueError) as error:
+            reason = str(error).removeprefix(f"{folder / path}").lstrip(", ")
+            broken.append(Broken(source.as_posix(), 1, image, f"not a Cartoon Set annotation: {reason}"))
+        progress.advance()
+    cells = labels_of(pd.DataFrame(variants, columns=list(VARIANTS), dtype="str"))
+    cells.insert(0, "filename", names)
+    return Part(PAIRS, COLUMNS, with_places(cells, sources, [1] * len(names)), broken)
+
+
+def _read_variants(path: Path) -> dict[str, str]:
+    variants: dict[str, str] = {}
+    for line, fields in csv_records(read_text(path, 'lines of "attribute", variant, number of variants'), ",", path):
+        if len(fields) != 3:
+            raise ValueError(f'line {line} is not "attribute", variant, number of variants')
+        name = fields[0].strip().strip('"')
+        if name not in VARIANTS:
+            continue
+        try:
+            variant, count = int(fields[1]), int(fields[2])
+        except ValueError as error:
+            raise ValueError(f"line {line}: {brief(fields[1])} of {brief(fields[2])} is no variant") from error
+        if count != VARIANTS[name]:
+            raise ValueError(f"{name} has {count} variants in place of {VARIANTS[name]}: another version of the set")
+        if name in variants:
+            raise ValueError(f"{name} stands there twice")
+        variants[name] = str(variant)
+    if not variants:
+        raise ValueError(f"none of {', '.join(VARIANTS)} in it")
+    return variants

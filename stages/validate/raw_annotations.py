@@ -1,30 +1,55 @@
-"""Read raw annotations, a flat CSV or Cartoon Set pairs, into one table of text. Whether it is right the suite decides.
+"""Read raw annotations, one file or a folder of them in any mix of forms, into one table of text.
 
-Only what no table can express is refused here: bytes that are not UTF-8 text, an unclosed quote, a line with too many
-or too few fields, a pair file that is not in the form.
+Forms are recognised by content, never by file name: flat CSV, wide Cartoon Set CSV, Cartoon Set pairs, CelebA's
+attribute list as text or CSV. Whether the annotations are right the suite decides. Only what no table can express is
+refused here: bytes that are not UTF-8 text, an unclosed quote, a file of no form, a list that was cut short. A line
+with too many or too few fields and a pair file that is not in the form are left out and listed.
 """
 
-import csv
+import datetime
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from stages.common.artifacts import walk_files
-from stages.common.attributes import ATTRIBUTES
 from stages.common.errors import DataError
-from stages.common.logs import Progress, log
-from stages.validate.cartoon_set import VARIANTS, labels_of
-from stages.validate.images import as_text, lot_of
+from stages.validate import cartoon_set, celeba, flat_csv
+from stages.validate.images import SUFFIXES, as_text, list_ignored, lot_of
+from stages.validate.merge import merge
+from stages.validate.part import COLUMNS, Part
+from stages.validate.text import brief, csv_records, delimiter_of, read_head, read_text
 
-COLUMNS = ("filename", *(attribute.column for attribute in ATTRIBUTES))
-"""The columns of a flat CSV; their order is free and further columns are ignored."""
+__all__ = [
+    "COLUMNS", "AnnotationFile", "RawAnnotations", "annotation_files", "brief", "count_annotations", "read_annotations",
+]  # fmt: skip
 
-_UTF8_BOM = b"\xef\xbb\xbf"
-_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
-_WHOLE_FLOAT = re.compile(r"([0-9]+)\.0+")
+FORMS = (
+    f"a flat CSV (columns {', '.join(COLUMNS)}), a wide Cartoon Set CSV (filename, {', '.join(cartoon_set.VARIANTS)}), "
+    "csX.csv beside csX.png, or CelebA's list_attr_celeba.txt"
+)
+
+_DATE = re.compile(r"(?<!\d)(20\d\d)(-?)(\d\d)\2(\d\d)(?!\d)")
+_LISTED = ["source", "row", "filename", "reason"]
+
+
+@dataclass(frozen=True)
+class AnnotationFile:
+    """One annotation file that was read, or all Cartoon Set pairs of a folder together.
+
+    Attributes:
+        source: the file, relative to the folder given.
+        form: what people call its form.
+        rows: annotations in it, readable or not.
+        dated: ISO date of its name, else its modification time (UTC).
+    """
+
+    source: str
+    form: str
+    rows: int
+    dated: str
 
 
 @dataclass(frozen=True)
@@ -33,188 +58,183 @@ class RawAnnotations:
 
     Attributes:
         name: what messages call them.
-        header: the columns found.
-        rows: one row an annotation; its index is what reports call the row: line number, or pair file. Columns:
-            `source` (file), `row` (line number, from 1), then those of `COLUMNS` that were found, as stripped text. An
-            empty cell is missing. A whole number written as a float (`1.0`, as pandas writes integer columns with
-            gaps) is read as the integer.
+        header: the columns found, of all files.
+        rows: one row an image, or more if a file names it more than once; its index is unique and what reports call the
+            row: `<file>:<line>`, or the pair file. Columns: `source` (file), `row` (line number, from 1), then those of
+            `COLUMNS` that were found, as stripped text. An empty cell is missing. A whole number written as a float
+            (`1.0`, as pandas writes integer columns with gaps) is read as the integer.
         broken: `source`, `row`, `filename`, `reason` of annotations that could not be read.
+        replaced: the same of rows with labels that a newer file replaced by others; the reason says by which.
+        files: what was read, the oldest first.
+        ignored: `source` (relative to the folder), `reason` of files that are no annotations.
     """
 
     name: str
     header: tuple[str, ...]
     rows: pd.DataFrame
     broken: pd.DataFrame
+    replaced: pd.DataFrame
+    files: list[AnnotationFile]
+    ignored: pd.DataFrame
 
 
-def pair_files(folder: Path, lots: Collection[str] = ()) -> list[Path]:
-    """The annotation files of Cartoon Set pairs below `folder`, relative to it; those of `lots` only, if any."""
-    csvs = [path for path in walk_files(folder) if path.suffix.lower() == ".csv"]
-    return [path for path in csvs if not lots or lot_of(path) in lots]
+@dataclass(frozen=True)
+class _Unit:
+    """One file of a form, or all pairs of a folder: what is read at once, and is as new as one."""
+
+    form: str
+    files: list[Path]
+    dated: str
 
 
 def read_annotations(path: Path) -> RawAnnotations:
-    """Read a flat CSV, or the Cartoon Set pairs of a folder.
+    """Read an annotation file, or all annotation files of a folder, and merge them (see `stages.validate.merge`).
 
     Raises:
-        DataError: the whole of it cannot be read.
+        DataError: a file cannot be read as a whole or is of no form, or there is none.
     """
-    return _read_pairs(path) if path.is_dir() else _read_flat(path)
+    folder, units, ignored = _find(path)
+    if not units:
+        raise _nothing(path)
+    parts = [_read(folder, unit) for unit in units]
+    rows, replaced = merge([part.rows for part in parts])
+    return RawAnnotations(
+        name=path.name,
+        header=tuple(dict.fromkeys(name for part in parts for name in part.header)),
+        rows=rows,
+        broken=pd.DataFrame([one for part in parts for one in part.broken], columns=_LISTED),
+        replaced=pd.DataFrame(replaced, columns=_LISTED),
+        files=[
+            AnnotationFile(_called(unit), part.form, len(part.rows) + len(part.broken), unit.dated)
+            for unit, part in zip(units, parts, strict=True)
+        ],
+        ignored=pd.DataFrame(sorted(ignored.items()), columns=["source", "reason"]),
+    )
 
 
 def count_annotations(path: Path) -> int:
-    """How many annotations there are, without reading pairs.
+    """How many annotations there are in all files together, without reading pairs.
 
     Raises:
-        DataError: there is none, or a flat CSV cannot be read.
+        DataError: there is none, or a file cannot be read.
     """
-    if path.is_dir():
-        count = len(pair_files(path))
-    else:
-        annotations = _read_flat(path)
-        count = len(annotations.rows) + len(annotations.broken)
+    folder, units, _ = _find(path)
+    count = 0
+    for unit in units:
+        if unit.form == cartoon_set.PAIRS:
+            count += len(unit.files)
+        else:
+            part = _read(folder, unit)
+            count += len(part.rows) + len(part.broken)
     if not count:
-        raise DataError(f"{path} holds no annotations: give a CSV with rows, or a folder with csX.csv beside csX.png")
+        raise _nothing(path)
     return count
 
 
-def brief(text: object, limit: int = 60) -> str:
-    """Quote a value that came from outside: one line, control characters escaped, cut to `limit` characters."""
-    shown = repr(text)
-    return shown if len(shown) <= limit else shown[: limit - 4] + "...'"
+def annotation_files(path: Path, lots: Collection[str] = ()) -> list[Path]:
+    """The files that are read, relative to the folder, the oldest first; of pairs those of `lots` only, if any.
+
+    A file is as new as the date in its name (`2026-11-20` or `20261120`), else as its modification time; of two the
+    same age the one with the later name is newer. Pairs count as one file, as new as the newest of them.
+    """
+    return [
+        file
+        for unit in _find(path)[1]
+        for file in unit.files
+        if unit.form != cartoon_set.PAIRS or not lots or lot_of(file) in lots
+    ]
 
 
-def _empty(path: Path) -> DataError:
-    return DataError(f"{path} is empty: expected a CSV with the columns {', '.join(COLUMNS)}")
+def _nothing(path: Path) -> DataError:
+    return DataError(f"{path} holds no annotations: give {FORMS}, or a folder of such files")
 
 
-def _decode(path: Path) -> str:
-    data = path.read_bytes()
-    if not data.removeprefix(_UTF8_BOM).strip(b",; \t\r\n"):
-        raise _empty(path)
-    if data.startswith(_UTF16_BOMS):
-        raise DataError(f"{path} is UTF-16: save it as UTF-8")
-    if b"\0" in data:
-        line = data[: data.index(b"\0")].count(b"\n") + 1
-        raise DataError(f"{path}, line {line}: a NUL byte; the file is damaged or not text: save it as UTF-8 CSV")
-    try:
-        return data.removeprefix(_UTF8_BOM).decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}, line {line}: not UTF-8 text: save it as UTF-8") from error
+def _called(unit: _Unit) -> str:
+    if unit.form == cartoon_set.PAIRS:
+        return f"{len(unit.files)} csX.csv" if len(unit.files) > 1 else as_text(unit.files[0]).as_posix()
+    return as_text(unit.files[0]).as_posix()
 
 
-def _records(text: str, delimiter: str, name: object) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line number and the fields of every record that is not blank."""
-    # Our own line split, not str.splitlines: that also splits at form feeds and other characters inside a field.
-    reader = csv.reader(re.split(r"(?<=\n)|(?<=\r)(?!\n)", text), delimiter=delimiter, strict=True)
-    start = 1
-    try:
-        for fields in reader:
-            if any(field.strip() for field in fields):
-                yield start, fields
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(
-            f"{name}, line {start}: broken CSV, perhaps an unclosed quote ({error}): mend the line or quote it properly"
-        ) from error
-
-
-def _read_flat(path: Path) -> RawAnnotations:
-    text = _decode(path)
-    first_line = text.lstrip().partition("\n")[0]
-    delimiter = ";" if first_line.count(";") > first_line.count(",") else ","
-    records = _records(text, delimiter, path)
-    _, names = next(records, (0, []))
-    if not names:
-        raise _empty(path)
-    header = tuple(name.strip() for name in names)
-    twice = sorted({name for name in header if name in COLUMNS and header.count(name) > 1})
-    if twice:
-        raise DataError(f"{path}: column {', '.join(twice)} stands in the header more than once: keep one")
-    ignored = [name for name in header if name not in COLUMNS]
-    if ignored:
-        log.info("columns that are not read: %s", brief(", ".join(ignored), 200))
-
-    rows, lines, broken = [], [], []
-    name_at = header.index("filename") if "filename" in header else 0
-    for line, fields in records:
-        if len(fields) == len(header):
-            rows.append(fields)
-            lines.append(line)
-        else:
-            filename = fields[name_at] if name_at < len(fields) else ""
-            broken.append((path.name, line, filename, f"{len(fields)} fields in place of {len(header)}"))
-    frame = pd.DataFrame(rows, columns=pd.Index(header), dtype="str")
-    return _annotations(
-        path.name, header, frame[[name for name in COLUMNS if name in header]], path.name, lines, broken
-    )
-
-
-def _read_pairs(folder: Path) -> RawAnnotations:
-    files = pair_files(folder)
-    if not files:
-        raise DataError(f"{folder} holds no csX.csv beside csX.png: a flat annotation CSV is given as a file")
-    names, labels, broken = [], [], []
-    progress = Progress(len(files), "annotation files")
-    for path in files:
-        source = as_text(path)
-        image = source.with_suffix(".png").as_posix()
-        try:
-            labels.append(labels_of(_read_variants(folder / path)))
-            names.append(image)
-        except (DataError, ValueError) as error:
-            reason = str(error).removeprefix(f"{folder / path}")
-            broken.append((source.as_posix(), 1, image, f"not a Cartoon Set annotation: {reason.lstrip(', ')}"))
-        progress.advance()
-    if not names:
-        raise DataError(
-            f"{folder}: none of {len(files)} CSV files is a Cartoon Set annotation ({broken[0][0]}: {broken[0][3]}); "
-            "a flat annotation CSV is given as a file"
-        )
-    frame = pd.DataFrame({attribute.column: [row[attribute.name] for row in labels] for attribute in ATTRIBUTES})
-    frame.insert(0, "filename", names)
-    sources = [Path(name).with_suffix(".csv").as_posix() for name in names]
-    return _annotations(folder.name, COLUMNS, frame.astype("str"), sources, [1] * len(names), broken)
-
-
-def _read_variants(path: Path) -> dict[str, int]:
-    variants: dict[str, int] = {}
-    for line, fields in _records(_decode(path), ",", path):
-        if len(fields) != 3:
-            raise ValueError(f'line {line} is not "attribute", variant, number of variants')
-        name = fields[0].strip().strip('"')
-        if name not in VARIANTS:
+def _find(path: Path) -> tuple[Path, list[_Unit], dict[str, str]]:
+    """The folder, what is read of it, the oldest first, and the reason for each file that is not."""
+    if not path.is_dir():
+        unit = _Unit(_recognise(read_head(path)) or flat_csv.FLAT, [Path(path.name)], _dated(path))
+        return path.parent, [unit], {}
+    files = walk_files(path)
+    images = {file.with_suffix("") for file in files if file.suffix.lower() in SUFFIXES}
+    ignored = _unseen(path)
+    tables, pairs = [], []
+    for file in files:
+        if file.suffix.lower() in SUFFIXES:
             continue
+        form = _recognise(read_head(path / file))
+        is_csv = file.suffix.lower() == ".csv"
+        if form == cartoon_set.PAIRS or (not form and is_csv and file.with_suffix("") in images):
+            pairs.append(file)
+        elif form:
+            tables.append(_Unit(form, [file], _dated(path / file)))
+        elif is_csv:
+            read_text(path / file, FORMS)  # a damaged file has a better cause than this
+            raise DataError(f"{path / file} is no annotation file: expected {FORMS}; mend it or move it elsewhere")
+        else:
+            ignored[as_text(file).as_posix()] = "no form of annotations"
+    if pairs:
+        tables.append(_Unit(cartoon_set.PAIRS, pairs, max(_modified(path / file) for file in pairs)))
+    return path, sorted(tables, key=lambda unit: (unit.dated, unit.files[0].as_posix())), ignored
+
+
+def _unseen(folder: Path) -> dict[str, str]:
+    """Files that `walk_files` leaves out, but for images: links, hidden files, FIFOs."""
+    listed = list_ignored(folder, folder)
+    listed = listed[listed["reason"].isin(["link", "hidden", "not a regular file"])]
+    return {
+        path: reason
+        for path, reason in zip(listed["path"], listed["reason"], strict=True)
+        if Path(path).suffix.lower() not in SUFFIXES
+    }
+
+
+def _modified(path: Path) -> str:
+    when = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
+    return when.strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # sorts as text, and after the date alone: during that day
+
+
+def _dated(path: Path) -> str:
+    for year, _, month, day in reversed(_DATE.findall(path.name)):
         try:
-            variant, count = int(fields[1]), int(fields[2])
-        except ValueError as error:
-            raise ValueError(f"line {line}: {brief(fields[1])} of {brief(fields[2])} is no variant") from error
-        if count != VARIANTS[name]:
-            raise ValueError(f"{name} has {count} variants in place of {VARIANTS[name]}: another version of the set")
-        if name in variants:
-            raise ValueError(f"{name} stands there twice")
-        variants[name] = variant
-    if not variants:
-        raise ValueError(f"none of {', '.join(VARIANTS)} in it")
-    return variants
+            return datetime.date(int(year), int(month), int(day)).isoformat()
+        except ValueError:
+            continue  # 20261399 is a number
+    return _modified(path)
 
 
-def _annotations(
-    name: str,
-    header: tuple[str, ...],
-    frame: pd.DataFrame,
-    source: str | list[str],
-    lines: list[int],
-    broken: Iterable[tuple[str, int, str, str]],
-) -> RawAnnotations:
-    cells = frame.apply(lambda column: column.str.strip())
-    labels = [column for column in cells.columns if column != "filename"]
-    cells[labels] = cells[labels].replace(_WHOLE_FLOAT, r"\1", regex=True) if labels else cells[labels]
-    cells = cells.mask(cells == "")
-    cells.insert(0, "source", source)
-    cells.insert(1, "row", lines)
-    cells.index = pd.Index(lines if isinstance(source, str) else source)
-    return RawAnnotations(
-        name, header, cells, pd.DataFrame(list(broken), columns=["source", "row", "filename", "reason"])
-    )
+def _recognise(head: str) -> str | None:
+    """The form of a file, from how it starts."""
+    lines = [line for line in re.split(r"[\r\n]+", head) if line.strip(",; \t")]
+    if any(len(celeba.ATTRIBUTES.intersection(line.split())) > 2 for line in lines[:2]):
+        return celeba.LIST
+    try:
+        _, fields = next(csv_records("".join(lines[:1]), delimiter_of(head), ""), (0, []))
+    except DataError:
+        return None
+    header = tuple(field.strip() for field in fields)
+    if len(header) == 3 and header[1].isdecimal() and header[2].isdecimal():
+        return cartoon_set.PAIRS
+    if set(COLUMNS) <= set(header):
+        return flat_csv.FLAT
+    if len(celeba.ATTRIBUTES.intersection(header)) > 2:
+        return celeba.TABLE
+    if flat_csv.is_wide(header):
+        return flat_csv.WIDE
+    return flat_csv.FLAT if set(COLUMNS[1:]) & set(header) else None
+
+
+def _read(folder: Path, unit: _Unit) -> Part:
+    if unit.form == cartoon_set.PAIRS:
+        return cartoon_set.read_pairs(folder, unit.files)
+    path, source = folder / unit.files[0], as_text(unit.files[0]).as_posix()
+    if unit.form == celeba.LIST:
+        return celeba.read_list(path, source)
+    text = read_text(path, f"a CSV with the columns {', '.join(COLUMNS)}")
+    reader = celeba.read_table if unit.form == celeba.TABLE else flat_csv.read_table
+    return reader(path, source, text, delimiter_of(text))

@@ -19,9 +19,9 @@ from stages.validate.params import Params
 from stages.validate.raw_annotations import (
     COLUMNS,
     RawAnnotations,
+    annotation_files,
     brief,
     count_annotations,
-    pair_files,
     read_annotations,
 )
 from stages.validate.table import join_images, select_lots, split_repeats
@@ -143,7 +143,7 @@ def raw_files(params: Params, inputs: Mapping[str, Path], name: str) -> Iterable
     """The files that make the key: images, or pair files, of the selected lots."""
     lots = params.validate.lots
     if name == "annotations":
-        return pair_files(inputs[name], lots)
+        return annotation_files(inputs[name], lots)
     files = image_files(inputs[name])
     require_lots(lots, {lot_of(path) for path in files})
     return [path for path in files if not lots or lot_of(path) in lots]

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 
 from stages.common.stage import main
-from stages.validate.cartoon_set import labels_of
 from stages.validate.raw_annotations import read_annotations
 from stages.validate.stage import STAGE
 
@@ -238,12 +237,6 @@ def test_pairs_with_names_of_any_bytes_are_left_out_with_the_reason(data: Data) 
     reasons = data.reasons()
     assert reasons["s1/cs\\xff.png"].startswith("filename not a plain .png or .jpg name")
     assert reasons["s1/cs\\xfe.png"].startswith("not a Cartoon Set annotation: line 1 is not")
-
-
-def test_cartoon_set_variants_that_are_not_given_are_unknown() -> None:
-    assert labels_of({"glasses": 0}) == {
-        "beard": "", "mustache": "", "glasses": "1", "hair_color": "", "hair_length": "",
-    }  # fmt: skip
 
 
 def test_files_that_are_not_read_are_listed_and_counted(data: Data) -> None:

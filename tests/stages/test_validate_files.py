@@ -59,14 +59,3 @@ def test_fails_with_one_line_and_publishes_nothing(
     assert "\n" not in error.getMessage()
     assert not error.exc_info
     assert not out.exists()
-
-
-def test_a_folder_without_pairs_says_what_was_expected(
-    raw: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    arguments = ["--raw", str(raw), "--annotations", str(raw), "--out", str(tmp_path / "out")]
-    assert main(STAGE, arguments) == 65
-    assert "holds no csX.csv beside csX.png: a flat annotation CSV is given as a file" in caplog.text
-    (raw / "annotations.csv").write_text(HEADER + ROW)
-    assert main(STAGE, arguments) == 65
-    assert "none of 1 CSV files is a Cartoon Set annotation" in caplog.text

@@ -1,0 +1,95 @@
+"""Annotations of several files become one table: label by label, the newest file that knows it wins."""
+
+import numpy as np
+import pandas as pd
+
+from stages.validate.part import COLUMNS, Broken
+from stages.validate.text import brief
+
+_PLAIN = r"^(?!/)(?!(?:.*/)?\.).+"  # not absolute, no `..` and nothing hidden in it
+
+
+def merge(parts: list[pd.DataFrame]) -> tuple[pd.DataFrame, list[Broken]]:
+    """Merge rows of different files that name the same image; rows of one file are never merged with each other.
+
+    Two names mean the same image when their base names agree and their folders as far as both give them: `lot/x.png`
+    and `x.png`, but not `lot/x.png` and `other/x.png`. If the folders given with a base name do not all agree, none of
+    its rows is merged, nor is a row whose name leaves its folder: the suite rejects these.
+
+    An empty cell takes nothing away. A merged row stands at the place of the newest row, under the most specific name.
+    If a file names an image several times, its first row is merged with the first of the other file, and so on; the
+    last one stands in for those that the other file has more of. So what a file contradicts itself in, and no newer
+    file settles, stays a contradiction for the suite.
+
+    Args:
+        parts: `RawAnnotations.rows` of each file, the oldest first.
+
+    Returns:
+        The merged rows, and the place of each row with labels that a newer file replaced by others, with these.
+    """
+    rows = pd.concat(parts)
+    rows = rows[["source", "row", *(name for name in COLUMNS if name in rows)]]
+    if len(parts) == 1 or "filename" not in rows:
+        return rows, []
+    groups = _groups(rows["filename"], np.repeat(np.arange(len(parts)), [len(part) for part in parts]))
+    if groups.empty:
+        return rows, []
+
+    stays = groups[~groups["copy"]].drop_duplicates("group", keep="last").set_index("group")
+    merged = rows.iloc[stays["at"]].copy()
+    merged["filename"] = stays["longest"].array
+    replaced: dict[int, list[str]] = {}
+    where = (rows["source"] + " row " + rows["row"].astype("str")).to_numpy(dtype=object)
+    for label in (name for name in COLUMNS[1:] if name in rows):
+        cells = rows[label].to_numpy(dtype=object)
+        known = groups[~pd.isna(cells[groups["at"]])]
+        winners = known.drop_duplicates("group", keep="last").set_index("group")["at"]
+        merged[label] = pd.Series(cells[winners], winners.index, dtype="str").reindex(stays.index).array
+        losers = known.assign(winner=known["group"].map(winners)).drop_duplicates("at")
+        losers = losers[cells[losers["at"]] != cells[losers["winner"]]]
+        for old, new in zip(losers["at"], losers["winner"], strict=True):
+            text = f"{label} {_shown(cells[old])} replaced by {_shown(cells[new])} of {where[new]}"
+            replaced.setdefault(old, []).append(text)
+
+    alone = np.setdiff1d(np.arange(len(rows)), groups["at"])
+    order = np.argsort(np.concatenate([alone, stays["at"]]))
+    together = pd.concat([rows.iloc[alone], merged]).iloc[order]
+    beaten = rows.iloc[sorted(replaced)]
+    places = zip(beaten["source"], beaten["row"], beaten["filename"], sorted(replaced), strict=True)
+    return together, [Broken(source, row, name, "; ".join(replaced[at])) for source, row, name, at in places]
+
+
+def _groups(filename: pd.Series, file: np.ndarray) -> pd.DataFrame:
+    """Say which rows are merged.
+
+    Args:
+        filename: of each row, or missing.
+        file: number of each row's file, the oldest first.
+
+    Returns:
+        Columns `at` (position of a row), `group` (rows of one group make one row; each is of another file), `copy` (the
+        row is in an earlier group too) and `longest` (the group's most specific name). Groups lie together, oldest
+        file first.
+    """
+    rows = pd.DataFrame({"at": np.arange(len(file)), "file": file, "name": filename.array})
+    rows = rows[rows["name"].str.match(_PLAIN, na=False)]
+    rows["base"] = rows["name"].str.rsplit("/", n=1).str[-1] if rows["name"].str.contains("/").any() else rows["name"]
+    files = rows.groupby("base")["file"]
+    rows = rows[files.transform("min") != files.transform("max")]
+    by_length = rows.iloc[np.argsort(rows["name"].str.len(), kind="stable")]
+    rows["longest"] = rows["base"].map(by_length.drop_duplicates("base", keep="last").set_index("base")["name"])
+    agree = [f"/{long}".endswith(f"/{name}") for long, name in zip(rows["longest"], rows["name"], strict=True)]
+    rows = rows[pd.Series(agree, rows.index, dtype=bool).groupby(rows["base"]).transform("all")]
+
+    of_file = rows.groupby(["base", "file"])["at"]
+    number, count = of_file.cumcount(), of_file.transform("size")
+    most = count.groupby(rows["base"]).transform("max")
+    rows = rows.loc[rows.index.repeat(np.where(number == count - 1, most - number, 1))]
+    rows["copy"] = rows.index.duplicated()
+    rows["nth"] = rows.groupby(["base", "file"]).cumcount()
+    rows["group"] = rows.groupby(["base", "nth"]).ngroup()
+    return rows.sort_values(["group", "file"])[["at", "group", "copy", "longest"]]
+
+
+def _shown(label: str) -> str:
+    return label if label.isdecimal() and len(label) < 3 else brief(label)
