@@ -15,7 +15,7 @@ class ValidateSection(Section):
     max_rejected_fraction: float = Field(ge=0, le=1)
     workers: int = Field(ge=0, le=256)
     min_rows: int = Field(ge=1)
-    max_unknown_fraction: float = Field(ge=0, le=1)
+    min_known_fraction: float = Field(ge=0, le=1)
     min_class_fraction: float = Field(ge=0, le=1)
     min_side: int = Field(ge=1)
     max_aspect_ratio: float = Field(ge=1)

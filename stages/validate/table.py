@@ -1,4 +1,4 @@
-"""The table that the suite checks: annotations as read, joined with what is known of their images."""
+"""The table that suite `raw_annotations` checks: annotations as read, joined with what is known of their images."""
 
 from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
@@ -29,9 +29,9 @@ def join_images(rows: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
         images: `list_images` of the raw folder, of the selected lots.
 
     Returns:
-        `rows` with the columns that the suite looks at besides: `image` (base name), `images` (how many files it may
-        be), `known_labels` (cells that are not empty), `path`; and `candidates` (paths of those files) and `lot`.
-        `path` and `lot` are missing where they are not known.
+        `rows` with the columns that the suites look at besides: `image` (base name), `files` (how many it may be),
+        `known_labels` (cells that are not empty), `path`; and `candidates` (paths of those files) and `lot`. `path`
+        and `lot` are missing where they are not known.
     """
     table = rows.copy()
     filename = rows.get("filename", pd.Series(pd.NA, rows.index)).astype("str")
@@ -45,7 +45,7 @@ def join_images(rows: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     named = filename[image.notna()].map(lambda name: lot_of(PurePosixPath(name))).reindex(rows.index)
     table["image"] = image
     table["candidates"] = pd.Series(candidates, rows.index, dtype="object")
-    table["images"] = pd.Series(map(len, candidates), rows.index, dtype="Int64").mask(image.isna())
+    table["files"] = pd.Series(map(len, candidates), rows.index, dtype="Int64").mask(image.isna())
     table["known_labels"] = rows[[name for name in LABEL_COLUMNS if name in rows]].notna().sum(axis=1)
     table["path"] = pd.Series([found[0] if found else None for found in candidates], rows.index, dtype="str")
     table["lot"] = table["path"].map(images.set_index("path")["lot"]).fillna(named)
@@ -68,3 +68,21 @@ def split_repeats(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     where = table["source"] + " row " + table["row"].astype("str")
     first = where.groupby([table[name] for name in same], dropna=False).transform("first")
     return table[~repeats], table[repeats].assign(reason="repeats " + first[repeats] + " with the same labels")
+
+
+def add_classes(table: pd.DataFrame) -> pd.DataFrame:
+    """Add what the suite asks of the labels of each attribute that has a column.
+
+    Returns:
+        `table` with `<name>_class`, the cell where it is a whole number, and `<name>_share`, the share of that class
+        among the known labels that are one (0-1); both missing elsewhere.
+    """
+    added = {}
+    for attribute in ATTRIBUTES:
+        if attribute.column in table:
+            cells = table[attribute.column]
+            known = cells.where(cells.str.fullmatch("[0-9]+").fillna(False).astype(bool))
+            added[f"{attribute.name}_class"] = known
+            share = known.where(known.isin([str(number) for number in range(len(attribute.classes))]))
+            added[f"{attribute.name}_share"] = share.map(share.value_counts(normalize=True)).astype("float64")
+    return table.assign(**added)

@@ -6,64 +6,108 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from stages.common.attributes import ATTRIBUTES
-from stages.validate.stage import SUITE
-from stages.common.suite import findings, load_suite, run_suite
+from stages.common.attributes import ATTRIBUTES, Attribute
+from stages.common.suite import FOLDER, findings, load_suite, run_suite
+from stages.validate.table import add_classes
 
-GOOD = {
-    "filename": "s1/s1_0.png", "beard": "1", "mustache": "0", "glasses_binary": None, "hair_color_label": "4",
-    "hair_length": "2", "image": "s1_0.png", "images": 1, "known_labels": 4, "path": "s1/s1_0.png",
-}  # fmt: skip
+SUITE = FOLDER / "raw_annotations.json"
+THRESHOLDS = {"min_rows": 10, "min_known_fraction": 0.5, "min_class_fraction": 0.1}
+
+
+def good_rows(count: int = 30) -> list[dict[str, object]]:
+    """Rows of every class, each of them at least a tenth of the known labels."""
+    return [
+        {
+            "filename": f"s1/s1_{number}.png",
+            **{one.column: str(number % len(one.classes)) for one in ATTRIBUTES},
+            "hair_length": str(1 + number % 2) if number % 3 else "0",
+            "hair_color_label": str(number % 5) if number % 3 else None,
+            "image": f"s1_{number}.png",
+            "known_labels": 5,
+        }
+        for number in range(count)
+    ]
+
 
 CORRUPTED: dict[str, dict[str, object]] = {
-    "filename empty": {"filename": None, "image": None, "images": None},
+    "filename empty": {"filename": None, "image": None},
     "filename not a plain .png or .jpg name": {"filename": "../s1_0.png"},
-    "image named more than once with different labels or folders": {"image": "twice.png"},
-    "image missing": {"images": 0},
-    "image name in several folders": {"images": 2},
-    "image in a folder whose name starts with = + - @ . or holds control characters": {"path": "=cmd()/s1_0.png"},
-    "beard not in 0,1": {"beard": "2"},
-    "mustache not in 0,1": {"mustache": "0.5"},
-    "glasses_binary not in 0,1": {"glasses_binary": "nan"},
-    "hair_color_label not in 0,1,2,3,4": {"hair_color_label": "-1"},
-    "hair_length not in 0,1,2": {"hair_length": "long"},
-    "hair colour of a bald face": {"hair_length": "0"},
+    "image named more than once with different labels or folders": {"image": "s1_1.png"},
+    **{f"{one.column} not a whole number": {one.column: "0.5"} for one in ATTRIBUTES},
+    **{
+        f"{one.column} not in {','.join(map(str, range(len(one.classes))))}": {one.column: str(len(one.classes))}
+        for one in ATTRIBUTES
+    },
+    "hair colour of a bald face": {"hair_length": "0", "hair_color_label": "1"},
     "no label known": {"known_labels": 0},
 }
+"""Reason -> what makes one row fail for it."""
 
 
-def table(*rows: dict[str, object]) -> pd.DataFrame:
-    frame = pd.DataFrame([{**GOOD, "image": f"s1_{number}.png", **row} for number, row in enumerate(rows)])
-    text = [column for column in frame if column not in {"images", "known_labels"}]
-    return frame.astype({"images": "Int64", **dict.fromkeys(text, "str")})
+def table(rows: list[dict[str, object]]) -> pd.DataFrame:
+    """Rows as the suite sees them."""
+    frame = pd.DataFrame(rows, columns=list(good_rows(1)[0]))
+    text = [column for column in frame if column != "known_labels"]
+    return add_classes(frame.astype(dict.fromkeys(text, "str")))
 
 
 def found(frame: pd.DataFrame) -> dict[str, list[int] | None]:
-    return {finding.reason: finding.rows for finding in findings(run_suite(load_suite(SUITE), "raw", frame))}
+    result = run_suite(load_suite(SUITE), "raw", frame, THRESHOLDS)
+    return {finding.reason: finding.rows for finding in findings(result)}
+
+
+def unknown(attribute: Attribute) -> list[dict[str, object]]:
+    """Good rows, of which only a third has this label."""
+    return [{**row, attribute.column: row[attribute.column] if number < 10 else None} for number, row in good()]
+
+
+def rare(attribute: Attribute, left: int) -> list[dict[str, object]]:
+    """Good rows with the last class taken for the one before, but in `left` of them."""
+    last = str(len(attribute.classes) - 1)
+    having = [number for number, row in good() if row[attribute.column] == last][left:]
+    less = {attribute.column: str(len(attribute.classes) - 2)}
+    return [{**row, **(less if number in having else {})} for number, row in good()]
+
+
+def good() -> list[tuple[int, dict[str, object]]]:
+    return list(enumerate(good_rows()))
+
+
+CORRUPTED_TABLES: dict[str, list[dict[str, object]]] = {
+    "too few annotation rows": good_rows(9),
+    **{f"{one.column} unknown in too many rows": unknown(one) for one in ATTRIBUTES},
+    **{f"{one.column}: a class is missing": rare(one, 0) for one in ATTRIBUTES},
+    **{f"{one.column}: a class is rare": rare(one, 1) for one in ATTRIBUTES},
+}
 
 
 def test_good_rows_meet_every_expectation() -> None:
     names = ["a.PNG", "s1/sub folder/b.jpeg", "gesicht_\u00e4\u00f6.jpg", "x" * 251 + ".png"]
-    rows: list[dict[str, object]] = [{"filename": name} for name in names]
-    assert not found(table(*rows, {"hair_length": "0", "hair_color_label": None}))
+    rows = [{**row, "filename": name} for name, row in zip(names, good_rows(), strict=False)]
+    assert not found(table(rows + good_rows()[len(rows) :]))
 
 
-def test_each_corrupted_row_fails_its_expectation_alone() -> None:
-    result = found(table(*CORRUPTED.values(), {"image": "twice.png"}))
-    expected: dict[str, list[int] | None] = {reason: [number] for number, reason in enumerate(CORRUPTED)}
-    expected["image named more than once with different labels or folders"] = [2, len(CORRUPTED)]
-    assert result == expected
+@pytest.mark.parametrize("reason", CORRUPTED)
+def test_each_corrupted_row_fails_its_expectation_alone(reason: str) -> None:
+    rows = good_rows()
+    rows[7] |= CORRUPTED[reason]
+    assert found(table(rows)) == {reason: [1, 7] if reason.startswith("image named more than once") else [7]}
 
 
-def test_each_corrupted_table_fails_its_expectation_alone() -> None:
-    assert found(table({})[:0]) == {"there are no annotation rows": None}
+@pytest.mark.parametrize("reason", CORRUPTED_TABLES)
+def test_each_corrupted_table_fails_its_expectation_alone(reason: str) -> None:
+    assert found(table(CORRUPTED_TABLES[reason])) == {reason: None}
+
+
+def test_without_a_column_only_that_is_reported() -> None:
     # The row expectations that need the column cannot be evaluated then, and are not reported.
-    assert found(table({}).drop(columns="mustache")) == {"a column is missing or renamed": None}
+    frame = table(good_rows()).drop(columns=["mustache", "mustache_class", "mustache_share"])
+    assert found(frame) == {"a column is missing or renamed": None}
 
 
 def test_no_expectation_is_untested() -> None:
-    reasons = {expectation["meta"]["reason"] for expectation in json.loads(SUITE.read_text())["expectations"]}
-    assert reasons == {*CORRUPTED, "there are no annotation rows", "a column is missing or renamed"}
+    reasons = [expectation["meta"]["reason"] for expectation in json.loads(SUITE.read_text())["expectations"]]
+    assert sorted(reasons) == sorted([*CORRUPTED, *CORRUPTED_TABLES, "a column is missing or renamed"])
 
 
 @pytest.mark.parametrize(
@@ -72,14 +116,9 @@ def test_no_expectation_is_untested() -> None:
      "+a.png", "-a.png", "@a.png", "a\nb.png", "a.gif", "a.png.csv", "png", "a//b.png", "a/"],
 )  # fmt: skip
 def test_names_that_are_never_followed(name: str) -> None:
-    assert found(table({"filename": name})) == {"filename not a plain .png or .jpg name": [0]}
-
-
-@pytest.mark.parametrize("folder", ["=cmd()", "a/=b", "+a", "-a", "@a", ".", "a/..", "\ta", "a\nb"])
-def test_folders_that_would_be_formulas(folder: str) -> None:
-    assert list(found(table({"path": f"{folder}/x.png"}, {"path": "a=1/b - c/@x.png"}, {"path": None})).values()) == [
-        [0]
-    ]
+    rows = good_rows()
+    rows[0]["filename"] = name
+    assert found(table(rows)) == {"filename not a plain .png or .jpg name": [0]}
 
 
 def test_classes_agree_with_the_attributes() -> None:
@@ -88,7 +127,7 @@ def test_classes_agree_with_the_attributes() -> None:
         for expectation in json.loads(SUITE.read_text())["expectations"]
         if expectation["type"] == "expect_column_values_to_be_in_set"
     }
-    assert sets == {a.column: [str(number) for number in range(len(a.classes))] for a in ATTRIBUTES}
+    assert sets == {f"{a.name}_class": [str(number) for number in range(len(a.classes))] for a in ATTRIBUTES}
 
 
 def test_an_expectation_that_is_not_valid_is_refused_not_dropped(tmp_path: Path) -> None:
