@@ -1,0 +1,121 @@
+"""What the reports of validating stages have in common: the checks of a suite, and what past runs found."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from stages.common.report import Badge, Group, Links, Section, Share, Table, Trend
+
+DATA_DOCS = "data_docs"
+"""Folder of an artifact with a folder per suite: `index.html` (what was found) and `suite.html` (what is expected)."""
+RUNS_SHOWN = 30
+
+_NO_THRESHOLD = frozenset({"column", "column_A", "column_B", "column_list", "batch_id", "row_condition"})
+_BOUNDS = ("min_value", "max_value")
+
+
+def checks(name: str, result: Any) -> Table:
+    """Every expectation of a suite: whether it is met, and by how much.
+
+    Args:
+        name: of the suite; its Data Docs are linked.
+        result: Great Expectations' `ExpectationSuiteValidationResult`.
+    """
+    rows = [_check(outcome) for outcome in result.results]
+    unmet = sum(not outcome.success for outcome in result.results)
+    return Table(
+        title=f"Suite {name}",
+        columns=("Finding if not met", "Result", "Severity", "Column", "Failing", "Share", "Observed", "Allowed"),
+        rows=[row for _, row in sorted(rows, key=lambda row: row[0])],
+        note=f"{len(rows) - unmet} of {len(rows)} expectations met" + (f", {unmet} not met" if unmet else ""),
+        link=("What Great Expectations found, with examples", f"{DATA_DOCS}/{name}/index.html"),
+    )
+
+
+def _check(outcome: Any) -> tuple[int, tuple[object, ...]]:
+    """A row of `checks`, and its place: what is not met first, and of that what is critical."""
+    config, found = outcome.expectation_config, outcome.result
+    critical = config.severity == "critical"
+    if outcome.success:
+        order, badge = 3, Badge("met", "good")
+    elif not found:
+        order, badge = 2, Badge("not evaluated", "plain")
+    else:
+        order, badge = (0, Badge("not met", "bad")) if critical else (1, Badge("not met", "remark"))
+    kwargs = config.kwargs
+    column = kwargs.get("column") or ", ".join(kwargs.get("column_list", ())) or "whole table"
+    count, elements = found.get("unexpected_count"), found.get("element_count")
+    share = Share(count / elements) if count is not None and elements else None
+    reason = config.meta.get("reason", config.type)
+    return order, (
+        reason, badge, str(config.severity.value), column, count, share, _observed(found), thresholds(kwargs)
+    )  # fmt: skip
+
+
+def _observed(found: Mapping[str, Any]) -> object:
+    value: Any = found.get("observed_value")
+    if hasattr(value, "item"):  # a number of numpy
+        value = value.item()
+    return "" if value is None else value
+
+
+def thresholds(kwargs: Mapping[str, Any]) -> str:
+    """What an expectation allows, in words: `at least 32`, `1 to 3`, `0, 1; for at least 95%`."""
+    low, high = (kwargs.get(name) for name in _BOUNDS)
+    said = []
+    if low is not None and high is not None:
+        said.append(f"{_number(low)} to {_number(high)}")
+    elif low is not None:
+        said.append(f"at least {_number(low)}")
+    elif high is not None:
+        said.append(f"at most {_number(high)}")
+    for name, value in kwargs.items():
+        if name in _NO_THRESHOLD or name in (*_BOUNDS, "mostly") or isinstance(value, bool | dict) or value is None:
+            continue
+        said.append(", ".join(map(str, value)) if isinstance(value, list | tuple | set) else _number(value))
+    if (mostly := kwargs.get("mostly", 1)) < 1:
+        said.append(f"for at least {mostly:.4g} of the rows")
+    return "; ".join(said)
+
+
+def _number(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def past_runs(history: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> Group:
+    """What past runs found.
+
+    Args:
+        history: `stages.common.history.recall`, the oldest run first.
+        names: key of a figure in `history` -> what people call it.
+    """
+    runs = list(history)[-RUNS_SHOWN:]
+    times = [str(run["time"]).replace("T", " ").removesuffix("Z") for run in runs]
+    series = {title: [_figure(run.get(name)) for run in runs] for name, title in names.items()}
+    listed = [(time, _verdict(run), *(run.get(name) for name in names)) for time, run in zip(times, runs, strict=True)]
+    sections: list[Section] = [Trend("", times, {name: values for name, values in series.items() if any_of(values)})]
+    if listed:
+        columns = ("Time (UTC)", "Verdict", *names.values())
+        sections.append(Table("Past runs, the latest first", columns, listed[::-1], folded=True))
+    return Group("Trend", sections, note="Runs on data of the same name; the last one is this.")
+
+
+def _figure(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def any_of(values: Iterable[float | None]) -> bool:
+    """Whether a run has the figure at all."""
+    return any(value is not None for value in values)
+
+
+def _verdict(run: Mapping[str, Any]) -> Badge:
+    return Badge("passed", "good") if run.get("success") else Badge("failed", "bad")
+
+
+def data_docs_links(suites: Iterable[str]) -> Links:
+    """Links to the pages of Great Expectations."""
+    pages = {}
+    for name in suites:
+        pages[f"{name}: what was found"] = f"{DATA_DOCS}/{name}/index.html"
+        pages[f"{name}: what is expected"] = f"{DATA_DOCS}/{name}/suite.html"
+    return Links("Great Expectations", pages)

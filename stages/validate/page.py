@@ -1,0 +1,272 @@
+"""The report of a validation: what was read, what is wrong with it, and what the accepted rows hold."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from stages.common.attributes import ATTRIBUTES, Attribute
+from stages.common.report import (
+    Bars,
+    Cards,
+    Group,
+    Links,
+    Picture,
+    Pictures,
+    Report,
+    Section,
+    Share,
+    Table,
+    shown,
+)
+from stages.common.validation_report import checks, data_docs_links, past_runs
+from stages.validate.raw_annotations import AnnotationFile
+
+REJECTED_PICTURES, REMARKED_PICTURES, DUPLICATE_PICTURES = 60, 30, 60
+"""Thumbnails of a page at most, 150 in all: 0.4 MB of faces, 1 MB if all were noise; all HTML may take 2 MB."""
+EXAMPLES = 12
+"""Rows shown per reason."""
+GROUP_PICTURES = 4
+"""Pictures shown of one group of duplicates."""
+ROWS_SHOWN = 50
+"""Rows of a table; the CSV files hold all."""
+SHEETS = {
+    "rejected.csv": "rows left out, with the reason",
+    "warnings.csv": "rows kept with a remark, repeats, replaced labels",
+    "unannotated.csv": "images that no row names, files that are not read",
+    "annotations.csv": "accepted images and their labels",
+}
+
+Show = Callable[[str], str]
+"""Path of an image relative to the raw folder -> its thumbnail as a data URI, or nothing if it cannot be shown."""
+
+
+def build_report(
+    *,
+    name: str,
+    verdict_line: str,
+    success: bool,
+    metrics: Mapping[str, Any],
+    rejected: pd.DataFrame,
+    remarks: pd.DataFrame,
+    accepted: pd.DataFrame,
+    replaced: pd.DataFrame,
+    files: Sequence[AnnotationFile],
+    results: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+    duplicates: Sequence[Sequence[str]] = (),
+    near_duplicates: Sequence[Sequence[str]] = (),
+    labels: pd.DataFrame | None = None,
+    picture: Show | None = None,
+    sheets: Iterable[str] = ("rejected.csv", "warnings.csv", "unannotated.csv"),
+) -> Report:
+    """Put together what a validation found.
+
+    Args:
+        name: of the annotations.
+        verdict_line: what came out, in one line.
+        success: whether the run may go on.
+        metrics: `metrics/validation.json`; figures that are not there are left out.
+        rejected: source, row, filename, path (missing if there is no image), kind, reason of the rows left out; `kind`
+            is `reason` without what was found in the cell.
+        remarks: the same of rows kept with a remark.
+        accepted: filename, lot, path, and a column per attribute: class index as text, missing if unknown.
+        replaced: source, row, filename, reason of rows with labels that a newer file replaced.
+        files: what was read.
+        results: suite -> Great Expectations' result.
+        history: what past runs found, the oldest first and this run last (`stages.common.history`): `time`, `success`,
+            `rows`, `accepted`, `rejected`, `warnings`, `images`.
+        duplicates: groups of paths whose pictures are the same.
+        near_duplicates: groups of paths whose pictures are nearly the same.
+        labels: labels of any image by path (the index), in the columns and values of `accepted`; those of `accepted`
+            if it is not given.
+        picture: shows an image; without it, there are no thumbnails.
+        sheets: the CSV files that lie beside the report.
+    """
+    known = (accepted if labels is None else labels.assign(path=labels.index)).drop_duplicates("path").set_index("path")
+    present = [sheet for sheet in SHEETS if sheet in set(sheets)]
+    sections: list[Section | None] = [
+        _cards(metrics),
+        _failing("Rejected rows", rejected, picture, REJECTED_PICTURES, "rejected.csv", present),
+        _failing("Rows with a remark", remarks, picture, REMARKED_PICTURES, "warnings.csv", present),
+        _replaced(replaced, present),
+        _duplicates(duplicates, near_duplicates, known, picture),
+        _distributions(accepted),
+        _files(files),
+        _lots(metrics),
+        _left_out(metrics, present),
+        Group("Checks", [checks(suite, result) for suite, result in results.items()]),
+        past_runs(
+            history,
+            {"rows": "rows", "accepted": "accepted", "rejected": "rejected", "warnings": "remarks", "images": "images"},
+        ),
+        Links("Files", {f"{sheet}: {SHEETS[sheet]}": sheet for sheet in present}) if present else None,
+        data_docs_links(results) if results else None,
+    ]
+    return Report(
+        title=f"Validation of {name}",
+        subtitle="What the annotations and images hold, and which of them can be used.",
+        verdict=verdict_line,
+        passed=success,
+        remarked=bool(metrics.get("rejected") or metrics.get("warnings")),
+        sections=[section for section in sections if section],
+    )
+
+
+def _cards(metrics: Mapping[str, Any]) -> Cards:
+    figures = {
+        "rows": metrics.get("rows"),
+        "accepted": metrics.get("accepted"),
+        "rejected": metrics.get("rejected"),
+        "remarks": metrics.get("warnings"),
+        "images": metrics.get("images"),
+        "lots": len(metrics["lots"]) if "lots" in metrics else None,
+    }
+    return Cards({label: value for label, value in figures.items() if value is not None})
+
+
+def _link(sheet: str, present: Sequence[str]) -> tuple[str, str] | None:
+    return (f"All of them: {sheet}", sheet) if sheet in present else None
+
+
+def _failing(
+    title: str, rows: pd.DataFrame, picture: Show | None, most: int, sheet: str, present: Sequence[str]
+) -> Group | None:
+    """Rows by reason: how many, and the first of each with their pictures."""
+    if rows.empty:
+        return None
+    counts = rows["kind"].value_counts()
+    table = Table("", ("Reason", "Rows", "Share"), [(kind, int(n), Share(n / len(rows))) for kind, n in counts.items()])
+    with_picture = int(rows["path"].notna().groupby(rows["kind"]).any().sum()) if picture else 0
+    each = max(1, min(EXAMPLES, most // max(1, with_picture)))
+    examples: list[Section] = []
+    for kind in counts.index:
+        some = rows[rows["kind"] == kind]
+        if picture and most >= each and some["path"].notna().any():
+            first, note = shown(range(len(some)), each)
+            most -= len(first)
+            examples.append(Pictures(str(kind), [_row_picture(some.iloc[at], picture) for at in first], note))
+        else:
+            first, note = shown(range(len(some)), EXAMPLES)
+            cells = [tuple(some.iloc[at][["source", "row", "filename", "reason"]]) for at in first]
+            examples.append(Table(str(kind), ("File", "Row", "Image", "Reason"), cells, note))
+    return Group(title, [table, *examples], link=_link(sheet, present))
+
+
+def _row_picture(row: "pd.Series[Any]", picture: Show) -> Picture:
+    path = row["path"]
+    name = "(no name)" if pd.isna(row["filename"]) or row["filename"] == "" else str(row["filename"])
+    found = str(row["reason"]).removeprefix(str(row["kind"])).strip()
+    lines = [name, f"{row['source']} row {row['row']}", *([found] if found else [])]
+    return Picture("" if pd.isna(path) else picture(path), lines, missing=str(row["kind"]))
+
+
+def _replaced(replaced: pd.DataFrame, present: Sequence[str]) -> Table | None:
+    if replaced.empty:
+        return None
+    first, note = shown(range(len(replaced)), ROWS_SHOWN)
+    rows = [tuple(replaced.iloc[at][["source", "row", "filename", "reason"]]) for at in first]
+    return Table(
+        "Labels that a newer file replaced",
+        ("File", "Row", "Image", "What became of it"),
+        rows,
+        note=". ".join(filter(None, ("Files contradict each other here; the newest wins", note))),
+        link=_link("warnings.csv", present),
+    )
+
+
+def _distributions(accepted: pd.DataFrame) -> Group | None:
+    if accepted.empty:
+        return None
+    bars: list[Section] = []
+    for attribute in ATTRIBUTES:
+        labels = accepted[attribute.name].astype("str")
+        counts = {name: int((labels == str(index)).sum()) for index, name in enumerate(attribute.classes)}
+        unknown = len(accepted) - sum(counts.values())
+        bars.append(Bars(attribute.title, counts | {"unknown": unknown}, muted=("unknown",)))
+    return Group("Labels of the accepted rows", bars, note="An unknown label is left out of losses and metrics.")
+
+
+def _duplicates(
+    exact: Sequence[Sequence[str]], near: Sequence[Sequence[str]], labels: pd.DataFrame, picture: Show | None
+) -> Group | None:
+    """Groups of images, those with contradicting labels first."""
+    if not (exact or near):
+        return None
+    sections: list[Section] = []
+    counts = []
+    for title, groups in (("The same picture", exact), ("Nearly the same picture", near)):
+        contradictions = [bool(contradicting(paths, labels)) for paths in groups]
+        counts.append((title, len(groups), sum(map(len, groups)), sum(contradictions)))
+        ordered = sorted(zip(contradictions, groups, strict=True), key=lambda one: not one[0])
+        budget, listed = DUPLICATE_PICTURES // 2, 0
+        for contradiction, paths in ordered:
+            first, note = shown(paths, GROUP_PICTURES)
+            if len(first) > budget:
+                break
+            budget, listed = budget - len(first), listed + 1
+            disputed = contradicting(paths, labels) if contradiction else []
+            said = [f"labels contradict: {', '.join(one.title.lower() for one in disputed)}"] if disputed else []
+            pictures = [_labelled_picture(path, labels, disputed, picture) for path in first]
+            sections.append(
+                Pictures("", pictures, "; ".join([f"{title}, {len(paths)} images", *said, *filter(None, [note])]))
+            )
+        if listed < len(groups):
+            counts[-1] = (f"{title} (the first {listed} groups are shown)", *counts[-1][1:])
+    table = Table("", ("Found", "Groups", "Images", "Groups with contradicting labels"), counts)
+    return Group("Duplicates", [table, *sections])
+
+
+def contradicting(paths: Sequence[str], labels: pd.DataFrame) -> list[Attribute]:
+    """The attributes whose known labels differ among images that show the same.
+
+    Args:
+        paths: the images.
+        labels: by path.
+    """
+    some = labels.reindex([path for path in paths if path in labels.index])
+    return [attribute for attribute in ATTRIBUTES if some[attribute.name].nunique() > 1]
+
+
+def _labelled_picture(path: str, labels: pd.DataFrame, disputed: Sequence[Attribute], picture: Show | None) -> Picture:
+    uri = picture(path) if picture else ""
+    if path not in labels.index:
+        return Picture(uri, [path, "no annotation"])
+    row = labels.loc[path]
+    told = [f"{one.title}: {_class(one, row[one.name])}" for one in disputed or ATTRIBUTES]
+    return Picture(uri, [path, *told])
+
+
+def _class(attribute: Attribute, label: Any) -> str:
+    if pd.isna(label):
+        return "unknown"
+    names = {str(index): name for index, name in enumerate(attribute.classes)}
+    return names.get(str(label), str(label))
+
+
+def _files(files: Sequence[AnnotationFile]) -> Table | None:
+    if not files:
+        return None
+    first, note = shown(files, ROWS_SHOWN)
+    rows = [(one.source, one.form, one.dated, one.rows) for one in first]
+    return Table("What was read", ("File", "Form", "Date", "Rows"), rows, note)
+
+
+def _lots(metrics: Mapping[str, Any]) -> Table | None:
+    lots = metrics.get("lots")
+    if not lots:
+        return None
+    first, note = shown(list(lots.items()), ROWS_SHOWN)
+    return Table("Lots", ("Lot", "Accepted images"), first, note, folded=len(lots) > EXAMPLES)
+
+
+def _left_out(metrics: Mapping[str, Any], present: Sequence[str]) -> Table | None:
+    rows = [
+        ("annotation rows", "lot not selected", metrics.get("not_selected")),
+        ("images", "no annotation", metrics.get("unannotated")),
+        *(("files", f"not read: {reason}", count) for reason, count in (metrics.get("ignored") or {}).items()),
+    ]
+    rows = [row for row in rows if row[2]]
+    if not rows:
+        return None
+    return Table("Left out", ("What", "Why", "Count"), rows, link=_link("unannotated.csv", present))
