@@ -16,10 +16,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
+from airflow.configuration import conf
 from airflow.providers.docker.hooks.docker import DockerHook
 from airflow.providers.docker.operators.docker import DockerOperator
-from airflow.sdk import Context, XComArg
+from airflow.sdk import BaseOperator, BaseOperatorLink, Context, XComArg
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from docker import APIClient
 from docker.errors import APIError, DockerException, NotFound
@@ -83,6 +85,24 @@ def _missing(image: str) -> str:
     return f"image {image.removesuffix(':latest')} is missing: build it with `make images`"
 
 
+class ReportLink(BaseOperatorLink):
+    """Opens the report of a stage inside Airflow, where `images/airflow/plugins/reports.py` serves it.
+
+    Airflow asks the worker for the address when a task has ended, however it ended, and keeps it.
+    """
+
+    name = "Report"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:  # noqa: ARG002 (the form that Airflow wants)
+        """Address of the report, empty if the task made none."""
+        report = getattr(operator, "report", "")
+        if not report.startswith("/artifacts/"):
+            return ""
+        prefix = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")  # of Airflow behind a proxy
+        # The page /plugin/reports shows in its frame the address that follows.
+        return f"{prefix}/plugin/reports{prefix}/reports/{report.removeprefix('/artifacts/')}"
+
+
 class StageOperator(DockerOperator):
     """Runs one stage in its image, and returns the result that the stage wrote, key by key as XComs.
 
@@ -105,7 +125,8 @@ class StageOperator(DockerOperator):
         **kwargs: as for every operator, and image, mounts, environment, network_mode, shm_size and docker_url
             as for `DockerOperator`.
 
-    The result (also the return value) has: stage, path, key, outputs, cached, seconds, headline.
+    The result (also the return value) has: stage, path, key, outputs, report, cached, seconds, headline. A stage that
+    failed on the data and kept a report of that pushes `report` alone.
 
     Raises (from `execute`):
         AirflowFailException: the cause will not pass by itself: bad usage or data, a defect, no image, out of memory.
@@ -117,6 +138,7 @@ class StageOperator(DockerOperator):
     template_fields: Sequence[str] = ("inputs",)
     template_ext: Sequence[str] = ()
     ui_color = "#dbe9f6"
+    operator_extra_links = (ReportLink(),)
 
     CHECKED_KEYS: ClassVar[dict[str, type | tuple[type, ...]]] = {"stage": str, "checked": bool, "headline": dict}
     RESULT_KEYS: ClassVar[dict[str, type | tuple[type, ...]]] = {
@@ -124,6 +146,7 @@ class StageOperator(DockerOperator):
         "path": str,
         "key": str,
         "outputs": dict,
+        "report": str,
         "cached": bool,
         "seconds": (int, float),
         "headline": dict,
@@ -153,6 +176,7 @@ class StageOperator(DockerOperator):
         self.settings = dict(settings or {})
         self.check = check
         self.gpu = gpu
+        self.report = ""
         self._labels: dict[str, str] = {}
         self._try = 0
         self._created = False
@@ -176,7 +200,11 @@ class StageOperator(DockerOperator):
             container = self._create(client, command)
             self._follow(client, container, log)
             state = self._end(client, container, log)
-            self._judge(state, log)
+            try:
+                self._judge(state, log)
+            except AirflowFailException:
+                self._keep_report(client, container, context)
+                raise
             return self._read_result(client, container)
         except (DockerException, OSError) as error:  # a lost connection is an OSError
             raise AirflowException(
@@ -360,11 +388,22 @@ class StageOperator(DockerOperator):
     def _read_result(self, client: APIClient, container: str) -> dict[str, Any]:
         expected = self.CHECKED_KEYS if self.check else self.RESULT_KEYS
         try:
-            archive, stat = client.get_archive(container, RESULT)
+            result = self._load_result(client, container)
         except NotFound:
             if self._stopping:
                 raise self._gone() from None
             raise AirflowFailException(f"{self.stage}: ended with 0 but wrote no result to {RESULT}") from None
+        wrong = [name for name, kind in expected.items() if not isinstance(result.get(name), kind)]
+        if wrong or result["stage"] != self.stage:
+            raise AirflowFailException(
+                f"{self.stage}: malformed result in {RESULT}: wrong or missing: {', '.join(wrong or ['stage'])}"
+            )
+        result = {name: result[name] for name in expected}
+        self.report = result.get("report", "")
+        return result
+
+    def _load_result(self, client: APIClient, container: str) -> dict[str, Any]:
+        archive, stat = client.get_archive(container, RESULT)
         if stat["size"] > RESULT_BYTES:
             raise AirflowFailException(
                 f"{self.stage}: its result is too large: {stat['size']} bytes, at most {RESULT_BYTES}"
@@ -381,12 +420,20 @@ class StageOperator(DockerOperator):
             problem = _one_line(error)
         if not isinstance(result, dict):
             raise AirflowFailException(f"{self.stage}: {RESULT} holds no JSON object ({problem or 'something else'})")
-        wrong = [name for name, kind in expected.items() if not isinstance(result.get(name), kind)]
-        if wrong or result["stage"] != self.stage:
-            raise AirflowFailException(
-                f"{self.stage}: malformed result in {RESULT}: wrong or missing: {', '.join(wrong or ['stage'])}"
-            )
-        return {name: result[name] for name in expected}
+        return result
+
+    def _keep_report(self, client: APIClient, container: str, context: Context) -> None:
+        """Push the report of a stage that failed on the data. Never raises, so that it never masks the cause."""
+        try:
+            report = self._load_result(client, container).get("report")
+            if isinstance(report, str):
+                context["ti"].xcom_push("report", report)
+                self.report = report
+                self.log.info("What is wrong is described in %s", report)
+        except NotFound:
+            pass  # it kept none
+        except Exception as error:
+            self.log.warning("Could not read where the stage kept its report: %s", _one_line(error))
 
 
 def _remove(client: APIClient, container: str) -> None:

@@ -19,6 +19,7 @@ import pytest
 from tests.dags.worker import IMAGE, Worker
 
 pytestmark = pytest.mark.docker
+LINK = "_link_ReportLink"  # the XCom that Airflow keeps a task's link in
 SOCKET = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
 
 
@@ -258,7 +259,27 @@ def test_a_result_that_breaks_the_contract_is_refused(airflow: Worker, behaviour
     outcome = airflow.run("plain", behaviour)
     assert outcome.state == "failed"
     assert problem in outcome.error
-    assert outcome.xcoms == {}
+    assert outcome.xcoms == {LINK: ""}
+
+
+def test_the_report_is_one_click_away_also_when_the_stage_failed_on_the_data(airflow: Worker) -> None:
+    made = airflow.run("plain")
+    assert made.state == "success"
+    assert made.xcoms["report"] == "/artifacts/fake/key/report.html"
+    assert made.xcoms[LINK] == "/plugin/reports/reports/fake/key/report.html"
+
+    kept = airflow.run("plain", "fail-with-report /artifacts/fake/failed-1/report.html")
+    assert kept.state == "failed"
+    assert "exit code 65: fake: the cause: the remedy" in kept.error
+    assert kept.xcoms == {
+        "report": "/artifacts/fake/failed-1/report.html",
+        LINK: "/plugin/reports/reports/fake/failed-1/report.html",
+    }
+
+    for behaviour in ("exit 65", "fail-with-binary-result"):
+        bare = airflow.run("plain", behaviour)
+        assert "exit code 65: fake: the cause: the remedy" in bare.error
+        assert bare.xcoms == {LINK: ""}
 
 
 def test_a_missing_image_says_how_to_build_it(airflow: Worker) -> None:

@@ -22,6 +22,7 @@ def hand_over(**headline: object) -> None:
         "path": "/artifacts/fake/key",
         "key": "key",
         "outputs": {"model": "/artifacts/fake/key/model"},
+        "report": "/artifacts/fake/key/report.html",
         "cached": False,
         "seconds": 0.1,
         "headline": headline,
@@ -96,6 +97,12 @@ match BEHAVIOUR.split():
         beat(60)
     case ["exit", code]:
         fail(int(code))
+    case ["fail-with-report", report]:
+        RESULT.write_text(json.dumps({"stage": "fake", "report": report, "cause": "the cause"}))
+        fail(65)
+    case ["fail-with-binary-result"]:
+        RESULT.write_bytes(bytes(range(256)))
+        fail(65)
     case ["die"]:
         os.kill(os.getpid(), signal.SIGKILL)
     case ["eat-memory"]:

@@ -1,0 +1,264 @@
+"""Reports of the stages inside Airflow: behind its login, read-only, and nothing but reports.
+
+Serves what lies below FACE_ATTRIBUTES_REPORTS (the artifact store, mounted read-only; default /artifacts) under
+`/reports/`: an index, a page per DAG run, and the files that reports consist of.
+"""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+from urllib.parse import urlencode, urlsplit
+
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.common.db.common import SessionDep
+from airflow.api_fastapi.core_api.security import requires_access_dag
+from airflow.configuration import conf
+from airflow.models import TaskInstance
+from airflow.models.xcom import XComModel
+from airflow.plugins_manager import AirflowPlugin
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse
+from jinja2 import Environment, FileSystemLoader
+from sqlalchemy import select
+from starlette.exceptions import HTTPException as AnyHTTPException
+
+DAG_ID = "ml_pipeline_face_attributes"  # who may read this DAG may read its reports
+ROOT = Path(os.environ.get("FACE_ATTRIBUTES_REPORTS", "/artifacts")).resolve()
+PREFIX = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")  # of Airflow behind a proxy
+PAGE_ROWS = 100
+FIGURES = 4  # of a headline, in a row
+
+STAGE = re.compile(r"[a-z][a-z0-9_]*")
+KEY = re.compile(r"[0-9a-f]{64}|(?P<failed>failed-[0-9a-f]{12})")  # as stages/common/stage.py names them
+MEDIA_TYPES = {  # models and shards have none, so they are never served
+    ".html": "text/html; charset=utf-8",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".csv": "text/plain; charset=utf-8",  # shown, not handed to a spreadsheet that would run its formulas
+    ".txt": "text/plain; charset=utf-8",
+    ".yaml": "text/plain; charset=utf-8",
+}
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data: 'self'; "
+        "frame-ancestors 'self'; form-action 'none'; base-uri 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+ICON = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24' fill='none' stroke='%23888' "
+    "stroke-width='2'%3E%3Cpath d='M6 2h9l4 4v16H6zM9 12v6M12.5 9v9M16 14v4'/%3E%3C/svg%3E"
+)
+
+
+def locate(stage: str, key: str, path: str) -> Path | None:
+    """The file of a report, or None for whatever is not exactly one: links, dotfiles, other kinds, other places."""
+    parts = path.split("/")
+    if not (STAGE.fullmatch(stage) and KEY.fullmatch(key)) or any(part[:1] in {"", "."} for part in parts):
+        return None
+    file = ROOT.joinpath(stage, key, *parts)
+    try:
+        plain = file.resolve(strict=True) == file and file.is_file()
+    except (OSError, ValueError):  # absent or too long; a NUL
+        return None
+    return file if plain and file.suffix in MEDIA_TYPES else None
+
+
+class Artifact(NamedTuple):
+    """A folder of the store; `moment` is when it was last written, in seconds since the epoch."""
+
+    stage: str
+    key: str
+    moment: float
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is what a failed stage kept."""
+        return self.key.startswith("failed-")
+
+    @property
+    def report(self) -> str:
+        """Address of its report relative to the index, empty if it has none."""
+        return f"{self.stage}/{self.key}/report.html" if locate(self.stage, self.key, "report.html") else ""
+
+    @property
+    def time(self) -> str:
+        """`moment` for people."""
+        return datetime.fromtimestamp(self.moment, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+    @property
+    def verdict(self) -> str:
+        """The first figures of its headline, or how it ended."""
+        if self.failed:
+            return "failed"
+        manifest = locate(self.stage, self.key, "manifest.json")
+        try:
+            headline = json.loads(manifest.read_text(encoding="utf-8"))["headline"] if manifest else {}
+            figures = list(headline.items())[:FIGURES]
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return "its manifest cannot be read"
+        return ", ".join(f"{name} {_figure(value)}" for name, value in figures)
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if type(value) is int else str(value)
+
+
+def artifacts() -> list[Artifact]:
+    """All artifacts of the store, the newest first."""
+    found = []
+    for home in _folders(ROOT, STAGE):
+        found += [Artifact(home.name, entry.name, entry.stat().st_mtime) for entry in _folders(Path(home), KEY)]
+    return sorted(found, key=lambda artifact: (-artifact.moment, artifact.stage, artifact.key))
+
+
+def _folders(parent: Path, name: re.Pattern[str]) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(parent) as entries:
+            return [entry for entry in entries if name.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)]
+    except OSError:  # no store yet
+        return []
+
+
+# ---- the application ----
+
+app = FastAPI(
+    docs_url=None,
+    redoc_url=None,
+    openapi_url=None,
+    dependencies=[Depends(requires_access_dag("GET", param_dag_id=DAG_ID))],
+)
+READ = ["GET", "HEAD"]
+pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
+
+
+def page(**content: Any) -> HTMLResponse:
+    """The one page template, filled."""
+    return HTMLResponse(pages.get_template("reports.html").render(**content))
+
+
+@app.middleware("http")
+async def set_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Headers of every answer."""
+    response = await call_next(request)
+    response.headers.update(HEADERS)
+    return response
+
+
+@app.exception_handler(AnyHTTPException)
+async def refuse(request: Request, error: AnyHTTPException) -> Response:
+    """One line of text; a person who opens a page without being logged in is sent to the login."""
+    if error.status_code == 401 and request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+        path = request.url.path if request.url.path.startswith(f"{PREFIX}/") else PREFIX + request.url.path
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(f"{PREFIX}/api/v2/auth/login?{urlencode({'next': path + query})}")
+    return PlainTextResponse(str(error.detail), error.status_code, error.headers)
+
+
+@app.api_route("/", methods=READ)
+def index(stage: str = "", number: Annotated[int, Query(alias="page", ge=1, le=10**6)] = 1) -> Response:
+    """All reports or those of one stage, the newest first, in pages of `PAGE_ROWS`."""
+    found = artifacts()
+    counts = Counter(artifact.stage for artifact in found)
+    chosen = [artifact for artifact in found if stage in {"", artifact.stage}]
+    start = (number - 1) * PAGE_ROWS
+    shown = chosen[start : start + PAGE_ROWS]
+
+    def address(to: int) -> str:
+        return f"?{urlencode({'stage': stage, 'page': to})}"
+
+    return page(
+        title="Reports",
+        subtitle=f"{start + 1:,} to {start + len(shown):,} of {len(chosen):,}, the newest first"
+        if shown
+        else "none here",
+        stages=[("all", len(found), "./")]
+        + [(name, counts[name], f"?{urlencode({'stage': name})}") for name in sorted(counts)],
+        stage=stage or "all",
+        columns=("Made", "Stage", "Result", "Report"),
+        rows=[(made.time, made.stage, made.verdict, made.report, made.failed) for made in shown],
+        newer=address(number - 1) if number > 1 else "",
+        older=address(number + 1) if start + len(shown) < len(chosen) else "",
+    )
+
+
+@app.api_route(
+    "/run/{dag_id}/{run_id:path}",
+    methods=READ,
+    dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.XCOM))],
+)
+def run(dag_id: str, run_id: str, session: SessionDep) -> Response:
+    """The reports of the stages in one DAG run, in the order in which they started."""
+    tasks = session.execute(
+        select(TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state, TaskInstance.start_date)
+        .where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id)
+        .where(TaskInstance.operator == "StageOperator")
+        .order_by(TaskInstance.start_date.is_(None), TaskInstance.start_date, TaskInstance.task_id)
+    ).all()
+    xcoms = session.scalars(
+        select(XComModel).where(XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == "report")
+    ).all()
+    reports = {(xcom.task_id, xcom.map_index): XComModel.deserialize_value(xcom) for xcom in xcoms}
+    rows = []
+    for task in tasks:
+        artifact = of_report(reports.get((task.task_id, task.map_index)))
+        name = task.task_id if task.map_index < 0 else f"{task.task_id} [{task.map_index}]"
+        started = task.start_date.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC") if task.start_date else ""
+        state = str(task.state or "not yet run")
+        text = f"{state}: {artifact.verdict}" if artifact and not artifact.failed and artifact.verdict else state
+        report = artifact.report if artifact else ""
+        rows.append((started, name, text, report and f"../../{report}", state in {"failed", "upstream_failed"}))
+    return page(
+        title="Reports of this run",
+        subtitle=run_id if rows else f"{run_id}: no stage is in it",
+        columns=("Started", "Task", "Result", "Report"),
+        rows=rows,
+    )
+
+
+def of_report(path: object) -> Artifact | None:
+    """The artifact that an XCom `report` (as stages see it: /artifacts/<stage>/<key>/report.html) belongs to."""
+    match = re.fullmatch(r"/artifacts/([^/]+)/([^/]+)/report\.html", path) if isinstance(path, str) else None
+    return Artifact(match[1], match[2], moment=0) if match else None
+
+
+@app.api_route("/{stage}/{key}/{path:path}", methods=READ)
+def file(stage: str, key: str, path: str) -> Response:
+    """One file of a report."""
+    found = locate(stage, key, path)
+    if not found:
+        raise HTTPException(404, "There is no such report; a failed one goes when its stage runs again.")
+    return FileResponse(found, media_type=MEDIA_TYPES[found.suffix])
+
+
+@app.api_route("/{path:path}", methods=READ)
+def nothing(path: str) -> Response:  # noqa: ARG001 (so that this, too, is known only to who is logged in)
+    """Whatever else somebody asks for."""
+    raise HTTPException(404, "There is no such page.")
+
+
+class ReportsPlugin(AirflowPlugin):
+    """Reports in the navigation and on every DAG run. Addresses are relative: they keep Airflow's own prefix."""
+
+    name = "reports"
+    fastapi_apps = [{"name": "reports", "app": app, "url_prefix": "/reports"}]  # noqa: RUF012 (as Airflow wants it)
+    external_views = [  # noqa: RUF012
+        {"name": "Reports", "destination": "nav", "category": "browse", "href": "reports/", "url_route": "reports"}
+        | {"icon": ICON},
+        {
+            "name": "Reports",
+            "destination": "dag_run",
+            "href": "reports/run/{DAG_ID}/{RUN_ID}",
+            "url_route": "run-reports",
+            "icon": ICON,
+        },
+    ]
