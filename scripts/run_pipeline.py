@@ -25,7 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 DAG_ID = "ml_pipeline_face_attributes"
-STAGES = ("validate", "prepare_train", "hyperopt", "train", "evaluate", "archive")
+STAGES = ("validate", "prepare_train", "hyperopt", "train", "evaluate", "label_doubt", "archive")
 ARTIFACTS_VOLUME = os.environ.get("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", "face-attributes-artifacts")
 HOME = Path(os.environ.get("AIRFLOW_HOME", ROOT / ".airflow"))
 SHOWN = re.compile(
@@ -75,7 +75,8 @@ def make_volumes(data: Path) -> str:
 
 def unreadable(data: Path) -> Path | None:
     """The first file or folder of a data folder that others than its owner cannot read; stages run as uid 10001."""
-    for path in (data, data / annotations_of(data), data / "raw", *(data / "raw").rglob("*")):
+    folders = dict.fromkeys((data / annotations_of(data), data / "raw"))
+    for path in (data, *folders, *(path for folder in folders for path in folder.rglob("*"))):
         mode = path.lstat().st_mode
         needed = stat.S_IROTH | stat.S_IXOTH if stat.S_ISDIR(mode) else stat.S_IROTH
         if mode & needed != needed:
@@ -111,8 +112,8 @@ def follow(command: list[str], environment: Mapping[str, str], log: Path) -> int
 
 
 def annotations_of(data: Path) -> str:
-    """The annotations in a data folder: the flat CSV, or else the folder itself with a CSV beside each image."""
-    return "annotations.csv" if (data / "annotations.csv").exists() else "raw"
+    """The annotations in a data folder: a file, or a folder of files, or else what lies beside the images."""
+    return next((name for name in ("annotations.csv", "annotations") if (data / name).exists()), "raw")
 
 
 def airflow_results(environment: Mapping[str, str], moment: str) -> dict[str, dict[str, Any]]:
@@ -219,7 +220,7 @@ def main() -> int:
     """Run, print the table and the report's path; 1 if the run failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", choices=("docker", "none"), default="docker", help="default: %(default)s")
-    parser.add_argument("--data", type=Path, help="folder with raw/ and annotations.csv (default: data)")
+    parser.add_argument("--data", type=Path, help="folder with raw/, annotations.csv or annotations/ (default: data)")
     parser.add_argument("--conf", default="{}", help="run parameters of the DAG, for example '{\"epochs\": 3}'")
     arguments = parser.parse_args()
     data = arguments.data.resolve() if arguments.data else None

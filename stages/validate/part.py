@@ -83,6 +83,6 @@ def with_places(cells: pd.DataFrame, source: str | list[str], lines: list[int]) 
     """
     rows = cells[[name for name in COLUMNS if name in cells]].astype("str")
     rows.insert(0, "source", pd.Series(source, rows.index, dtype="str"))
-    rows.insert(1, "row", lines)
+    rows.insert(1, "row", pd.Series(lines, rows.index, dtype="int64"))
     rows.index = pd.Index([f"{source}:{line}" for line in lines] if isinstance(source, str) else source, dtype="str")
     return rows

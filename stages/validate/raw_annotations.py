@@ -96,6 +96,8 @@ def read_annotations(path: Path) -> RawAnnotations:
     folder, units, ignored = _find(path)
     if not units:
         raise _nothing(path)
+    if path.is_dir():
+        ignored |= _unseen(path)
     parts = [_read(folder, unit) for unit in units]
     rows, replaced = merge([part.rows for part in parts])
     return RawAnnotations(
@@ -162,7 +164,7 @@ def _find(path: Path) -> tuple[Path, list[_Unit], dict[str, str]]:
         return path.parent, [unit], {}
     files = walk_files(path)
     images = {file.with_suffix("") for file in files if file.suffix.lower() in SUFFIXES}
-    ignored = _unseen(path)
+    ignored: dict[str, str] = {}
     tables, pairs = [], []
     for file in files:
         if file.suffix.lower() in SUFFIXES:
@@ -179,7 +181,8 @@ def _find(path: Path) -> tuple[Path, list[_Unit], dict[str, str]]:
         else:
             ignored[as_text(file).as_posix()] = "no form of annotations"
     if pairs:
-        tables.append(_Unit(cartoon_set.PAIRS, pairs, max(_modified(path / file) for file in pairs)))
+        newest = max(pairs, key=lambda file: (path / file).stat().st_mtime_ns)
+        tables.append(_Unit(cartoon_set.PAIRS, pairs, _modified(path / newest)))
     return path, sorted(tables, key=lambda unit: (unit.dated, unit.files[0].as_posix())), ignored
 
 
