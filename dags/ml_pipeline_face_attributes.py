@@ -3,8 +3,8 @@
 ```
 checks    check_environment -> check_raw_data
 data          -> validate -> prepare_train
-model                            -> hyperopt -> train -> evaluate
-release                                                      -> archive
+model                            -> hyperopt -> train -> evaluate, label_doubt
+release                                                                   -> archive
 ```
 
 Each stage runs in its own image, `face-attributes/<stage>`, and hands over the path of its artifact by XCom: the edges
@@ -66,7 +66,7 @@ def check_environment(**context: Any) -> None:
     },
 )
 def ml_pipeline_face_attributes() -> None:
-    """Check, validate, prepare, search, train, evaluate, archive."""
+    """Check, validate, prepare, search, train, evaluate, doubt labels, archive."""
     annotated = {"raw": RAW, "annotations": ANNOTATIONS}
     lots = {"validate.lots": "lots"}
 
@@ -87,10 +87,12 @@ def ml_pipeline_face_attributes() -> None:
         hyperopt = StageOperator(task_id="hyperopt", inputs=prepared, settings=evals, mem_limit="8g", gpu=True)
         found = prepared | hyperopt.artifact
         train = StageOperator(task_id="train", inputs=found, settings=epochs, mem_limit="8g", gpu=True)
-        evaluate = StageOperator(task_id="evaluate", inputs=prepared | train.artifact)
+        trained = prepared | train.artifact
+        evaluate = StageOperator(task_id="evaluate", inputs=trained)
+        label_doubt = StageOperator(task_id="label_doubt", inputs=trained, mem_limit="8g", gpu=True)
 
     with TaskGroup("release", prefix_group_id=False):
-        everything = validate.artifact | found | train.artifact | evaluate.artifact
+        everything = validate.artifact | found | train.artifact | evaluate.artifact | label_doubt.artifact
         StageOperator(task_id="archive", inputs=everything)
 
 

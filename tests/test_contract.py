@@ -16,9 +16,10 @@ from stages.common.artifacts import read_manifest
 from stages.common.stage import Stage
 
 ROOT = Path(__file__).parents[1]
-STAGES = ("validate", "prepare_train", "hyperopt", "train", "evaluate", "archive")
+STAGES = ("validate", "prepare_train", "hyperopt", "train", "evaluate", "label_doubt", "archive")
 TINY = (
-    "hyperopt.max_evals=2", "hyperopt.epochs=1", "train.epochs=2", "prepare_train.workers=1",
+    "hyperopt.max_evals=2", "hyperopt.epochs=1", "train.epochs=2", "label_doubt.folds=2", "label_doubt.epochs=1",
+    "prepare_train.workers=1",
     "data.train_split=0.6", "data.val_split=0.2", "data.test_split=0.2",
 )  # fmt: skip
 
@@ -170,10 +171,15 @@ def test_the_lineage_leads_from_the_version_to_the_raw_files(results: dict[str, 
 def test_the_report_asks_the_network_for_nothing_and_its_links_lead_somewhere(
     results: dict[str, dict[str, Any]],
 ) -> None:
-    for link in ("data_docs/index.html", "rejected/validate.csv", "rejected/prepare_train.csv"):
+    for link in (
+        "data_docs/index.html",
+        "label_doubt/report.html",
+        "rejected/validate.csv",
+        "rejected/prepare_train.csv",
+    ):
         assert (Path(results["archive"]["path"]) / link).is_file()
     page = (Path(results["archive"]["path"]) / "report.html").read_text()
-    assert not re.findall(r"""(?:src|href)=["'](?!data:|#|data_docs/index.html|rejected/)""", page)
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#|data_docs/index.html|label_doubt/|rejected/)""", page)
     assert f"{results['archive']['headline']['mean_accuracy']:.3f}" in page
 
 

@@ -16,12 +16,13 @@ import yaml
 from data.make_samples import annotation_table, draw_face, filenames, make_samples
 
 ROOT = Path(__file__).parents[1]
-STAGES = ["validate", "prepare_train", "hyperopt", "train", "evaluate", "archive"]
+STAGES = ["validate", "prepare_train", "hyperopt", "train", "evaluate", "label_doubt", "archive"]
 TINY: dict[str, dict[str, Any]] = {
     "data": {"train_split": 0.6, "val_split": 0.2, "test_split": 0.2},
     "prepare_train": {"workers": 1},
     "hyperopt": {"max_evals": 1, "epochs": 1},
     "train": {"epochs": 1, "width": 8, "use_hyperopt": False},
+    "label_doubt": {"folds": 2, "epochs": 1},
 }
 
 
@@ -94,7 +95,7 @@ def test_metrics_and_plots_of_dvc_yaml_are_shown(reproduced: tuple[Workspace, st
 def test_a_parameter_of_train_reruns_train_onward_as_an_experiment(reproduced: tuple[Workspace, str]) -> None:
     workspace, _ = reproduced
     output = workspace.run("dvc", "exp", "run", "--name", "longer", "--set-param", "train.epochs=2")
-    assert stages_run(output) == ["train", "evaluate", "archive"]
+    assert stages_run(output) == ["train", "evaluate", "label_doubt", "archive"]
     assert "longer" in workspace.run("dvc", "exp", "show", "--csv")
     changes = json.loads(workspace.run("dvc", "metrics", "diff", "--json"))
     assert changes["artifacts/train/metrics/train_metrics.json"]["epochs"] == {"old": 1, "new": 2, "diff": 1}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.docker
 
 ROOT = Path(__file__).parents[1]
-STAGES = ["validate", "prepare_train", "hyperopt", "train", "evaluate", "archive"]
+STAGES = ["validate", "prepare_train", "hyperopt", "train", "evaluate", "label_doubt", "archive"]
 VOLUME = "face-attributes-artifacts-test"
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

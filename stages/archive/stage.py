@@ -23,6 +23,9 @@ def _collect(inputs: dict[str, Path], out: Path) -> None:
         if (artifact / "rejected.csv").exists():
             shutil.copy(artifact / "rejected.csv", out / "rejected" / f"{name}.csv")
     shutil.copytree(inputs["validate"] / "data_docs", out / "data_docs")
+    (out / "label_doubt").mkdir()
+    for name in ("report.html", "doubts.csv"):
+        shutil.copy(inputs["label_doubt"] / name, out / "label_doubt" / name)
     for name in ("model.onnx", "model.safetensors"):
         shutil.copy(inputs["train"] / name, out / "model" / name)
 
@@ -50,11 +53,13 @@ STAGE = Stage(
         "hyperopt": Input("artifact of stage hyperopt"),
         "train": Input("artifact of stage train"),
         "evaluate": Input("artifact of stage evaluate"),
+        "label_doubt": Input("artifact of stage label_doubt"),
     },
     outputs={
         "report": ("report.html", "one self-contained page about the run"),
         "data_docs": ("data_docs/index.html", "the Data Docs of the raw annotations"),
         "rejected": ("rejected", "<stage>.csv: what validate and prepare_train left out, with the reason"),
+        "label_doubt": ("label_doubt/report.html", "the labels that a network contradicts; doubts.csv beside it"),
         "model": ("model", "model.onnx and model.safetensors"),
         "metrics": ("metrics", "JSON metrics of every stage"),
         "plots": ("plots", "PNG plots of every stage"),

@@ -7,6 +7,7 @@
 """
 
 import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +57,35 @@ class Split:
             images[chosen] = self.shards[number][row[chosen]]
         return images
 
+    def select(self, indices: npt.NDArray[np.integer]) -> "Split":
+        """The images at `indices`, which stay on disk."""
+        return Split(
+            filenames=[self.filenames[index] for index in indices],
+            labels=self.labels[indices],
+            shards=self.shards,
+            shard=self.shard[indices],
+            row=self.row[indices],
+        )
+
+
+def read_index(prepared: Path) -> list[dict[str, str]]:
+    """The rows of the index of a `prepare_train` artifact, each column -> cell."""
+    with (prepared / INDEX).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def map_images(prepared: Path, rows: Sequence[Mapping[str, str]]) -> Split:
+    """The images and labels of some rows of the index, in their order; there must be one at least."""
+    lots = sorted({row["lot"] for row in rows})
+    number = {lot: position for position, lot in enumerate(lots)}
+    return Split(
+        filenames=[row["filename"] for row in rows],
+        labels=np.array([[int(row[name]) if row[name] else UNKNOWN for name in NAMES] for row in rows], np.int8),
+        shards=[np.load(prepared / "shards" / f"{lot}.npy", mmap_mode="r") for lot in lots],
+        shard=np.array([number[row["lot"]] for row in rows], np.int32),
+        row=np.array([int(row["row"]) for row in rows], np.int32),
+    )
+
 
 def read_split(prepared: Path, split: str) -> Split:
     """Read one split of a `prepare_train` artifact.
@@ -63,22 +93,7 @@ def read_split(prepared: Path, split: str) -> Split:
     Raises:
         DataError: the split is empty.
     """
-    filenames, labels, lots, rows = [], [], [], []
-    with (prepared / INDEX).open(encoding="utf-8", newline="") as file:
-        for record in csv.DictReader(file):
-            if record["split"] == split:
-                filenames.append(record["filename"])
-                labels.append([int(record[name]) if record[name] else UNKNOWN for name in NAMES])
-                lots.append(record["lot"])
-                rows.append(int(record["row"]))
-    if not filenames:
+    rows = [row for row in read_index(prepared) if row["split"] == split]
+    if not rows:
         raise DataError(f"the {split} split of {prepared} is empty: give more images or a larger data.{split}_split")
-    names = sorted(set(lots))
-    number = {lot: position for position, lot in enumerate(names)}
-    return Split(
-        filenames=filenames,
-        labels=np.array(labels, np.int8),
-        shards=[np.load(prepared / "shards" / f"{lot}.npy", mmap_mode="r") for lot in names],
-        shard=np.array([number[lot] for lot in lots], np.int32),
-        row=np.array(rows, np.int32),
-    )
+    return map_images(prepared, rows)

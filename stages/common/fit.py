@@ -1,4 +1,4 @@
-"""The fit loop that `hyperopt` and `train` share: masked multi-head cross-entropy, AdamW, one cycle, early stopping."""
+"""The fit loop of every stage that trains: masked multi-head cross-entropy, AdamW, one cycle, early stopping."""
 
 import json
 import math
@@ -42,6 +42,7 @@ class FitSettings:
         patience: epochs without a better validation loss after which to stop.
         seed: of weights, order, augmentation and dropout; on a CPU the same seed gives the same weights.
         device: auto, cpu or cuda.
+        keep_last: take the last epoch for the best, so that the validation images choose nothing.
     """
 
     hyperparameters: Hyperparameters
@@ -50,6 +51,7 @@ class FitSettings:
     patience: int
     seed: int
     device: str = "auto"
+    keep_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class FitResult:
     Attributes:
         network: the network.
         history: every epoch.
-        best: the epoch with the lowest validation loss, whose weights `network` has.
+        best: the epoch with the lowest validation loss, or the last (`keep_last`), whose weights `network` has.
         device: `cpu` or the GPU's name.
     """
 
@@ -277,7 +279,7 @@ def fit(
             images_per_s=len(train) / trained,
         )
         history.append(epoch)
-        if best == 0 or val_loss < history[best - 1].val_loss:
+        if settings.keep_last or best == 0 or val_loss < history[best - 1].val_loss:
             best = number
             best_weights = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
         if checkpoint:

@@ -44,7 +44,7 @@ def make_prepared(folder: Path, train: int = 96, val: int = 40) -> Path:
         for row in range(count):
             known = ["" if label < 0 else label for label in labels[row]]
             split = "train" if row < train else "val"
-            table.writerow([f"{'ab'[row % 2]}_{row}.png", "ab"[row % 2], row // 2, split, "", *known])
+            table.writerow([f"{'ab'[row % 2]}_{row}.png", "ab"[row % 2], row // 2, split, f"{row:032x}", *known])
     preprocessing = {"version": 1, "image_size": SIDE, "near_white": 245, "max_megapixels": 50}
     artifacts.write_json(folder / "metrics" / "data_stats.json", {"preprocessing": preprocessing})
     return finish(folder, "prepare_train")
@@ -57,6 +57,13 @@ def make_searched(folder: Path, prepared: Path, best: Hyperparameters = TINY) ->
     return finish(
         folder, "hyperopt", prepare_train={"key": json.loads((prepared / "manifest.json").read_text())["key"]}
     )
+
+
+def make_trained(folder: Path, chosen: Hyperparameters = TINY) -> Path:
+    """Write of what stage train would what stage label_doubt reads."""
+    (folder / "metrics").mkdir(parents=True)
+    artifacts.write_json(folder / "metrics" / "train_metrics.json", {"hyperparameters": chosen.model_dump()})
+    return finish(folder, "train")
 
 
 def finish(folder: Path, stage: str, **inputs: dict[str, str]) -> Path:

@@ -60,6 +60,7 @@ def test_nothing_runs_before_the_checks(dag: Any) -> None:
         "hyperopt": "model",
         "train": "model",
         "evaluate": "model",
+        "label_doubt": "model",
         "archive": "release",
     }
 
@@ -88,7 +89,7 @@ def test_what_the_environment_lacks_is_said_in_a_line_each_and_not_tried_again(d
     *images, volume = done.stderr.partition("AirflowFailException: ")[2].splitlines()
     assert images == [
         f"image face-attributes/{stage}:never-built is missing: build it with `make images`"
-        for stage in ("validate", "prepare_train", "hyperopt", "train", "evaluate", "archive")
+        for stage in ("validate", "prepare_train", "hyperopt", "train", "evaluate", "label_doubt", "archive")
     ]
     assert volume == (
         "volume face-attributes-never-filled with the raw data is missing: fill it, or set FACE_ATTRIBUTES_DATA_VOLUME"

@@ -26,9 +26,10 @@ INPUTS = {
     "hyperopt": ["prepare_train"],
     "train": ["prepare_train", "hyperopt"],
     "evaluate": ["prepare_train", "train"],
-    "archive": ["validate", "prepare_train", "hyperopt", "train", "evaluate"],
+    "label_doubt": ["prepare_train", "train"],
+    "archive": ["validate", "prepare_train", "hyperopt", "train", "evaluate", "label_doubt"],
 }
-WITH_TORCH = ["hyperopt", "train"]
+WITH_TORCH = ["hyperopt", "label_doubt", "train"]
 TAG = "test-images"
 FACTS = """
 import importlib.util, json, os
@@ -138,9 +139,9 @@ def test_pytorch_is_the_cuda_build_with_torchvision(
 
 
 @pytest.mark.docker
-def test_train_and_hyperopt_share_their_heavy_layer(docker: "DockerClient", image: Callable[[str], str]) -> None:
+def test_stages_with_pytorch_share_their_heavy_layer(docker: "DockerClient", image: Callable[[str], str]) -> None:
     layers = [docker.images.get(image(stage)).attrs["RootFS"]["Layers"] for stage in WITH_TORCH]
-    shared = [one for one, other in zip(*layers, strict=True) if one == other]
+    shared = [one for one, *others in zip(*layers, strict=True) if {one} == set(others)]
     history = docker.images.get(image("train")).history()
     heavy = max(range(len(history)), key=lambda number: history[number]["Size"])
     below = [step for step in history[heavy:] if step["Size"] > 0]
@@ -165,7 +166,7 @@ def dockerfile(stage: str) -> str:
 
 
 def test_dockerfiles_differ_in_the_name_of_the_stage_only() -> None:
-    assert dockerfile("hyperopt") == dockerfile("train")
+    assert dockerfile("hyperopt") == dockerfile("label_doubt") == dockerfile("train")
     assert dockerfile("validate") == dockerfile("prepare_train") == dockerfile("evaluate") == dockerfile("archive")
 
 

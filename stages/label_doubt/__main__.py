@@ -1,0 +1,8 @@
+"""`python -m stages.label_doubt`."""
+
+import sys
+
+from stages.common.stage import main
+from stages.label_doubt.stage import STAGE
+
+sys.exit(main(STAGE))

@@ -1,0 +1,120 @@
+"""Which fold an image is in, and what networks say about the images of the fold that they have not learned from."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from stages.common.attributes import ATTRIBUTES
+from stages.common.dataset import Split
+from stages.common.device import choose_device
+from stages.common.errors import DataError
+from stages.common.fit import FitSettings, fit
+from stages.common.logs import log
+from stages.common.network import Classifier, Network
+
+Probabilities = dict[str, npt.NDArray[np.float32]]
+"""Attribute -> (N, classes)."""
+
+
+def assign_folds(pixels: Sequence[str], folds: int, seed: int) -> npt.NDArray[np.int32]:
+    """Deal images out to folds of about equal size, by a hash of what they show.
+
+    The same picture under several names is in one fold: a network that has seen one of its labels knows the others.
+
+    Args:
+        pixels: N digests of the cropped pictures.
+        folds: how many.
+        seed: of the hash.
+
+    Returns:
+        int32 (N,), 0 to folds - 1.
+
+    Raises:
+        DataError: there are fewer pictures than folds.
+    """
+    pictures = sorted(set(pixels), key=lambda picture: hashlib.sha256(f"{seed}:{picture}".encode()).digest())
+    if len(pictures) < folds:
+        raise DataError(
+            f"{len(pictures)} pictures with known labels are too few for {folds} folds: annotate more images, or lower "
+            "label_doubt.folds"
+        )
+    fold = {picture: position % folds for position, picture in enumerate(pictures)}
+    return np.array([fold[picture] for picture in pixels], np.int32)
+
+
+def predict(network: Network, images: Split, device: str) -> Probabilities:
+    """What a network says about N images: per attribute float32 (N, classes), averaged with their mirror images."""
+    where = choose_device(device)
+    classifier = Classifier(network).to(where).eval()
+    batches = []
+    with torch.inference_mode():
+        for start in range(0, len(images), 512):
+            batch = torch.from_numpy(images.take(slice(start, start + 512))).to(where)
+            both = zip(classifier(batch), classifier(batch.flip(2)), strict=True)  # 2: the width of (n, S, S, 3)
+            batches.append([((seen + mirrored) / 2).cpu().numpy() for seen, mirrored in both])
+    columns = zip(*batches, strict=True)
+    return {attribute.name: np.concatenate(column) for attribute, column in zip(ATTRIBUTES, columns, strict=True)}
+
+
+def predict_out_of_fold(
+    images: Split, fold: npt.NDArray[np.int32], settings: FitSettings, state: Path
+) -> Probabilities:
+    """Predict every image with a network that has learned from the other folds.
+
+    Args:
+        images: N images.
+        fold: int32 (N,), from `assign_folds`.
+        settings: how to fit. All epochs are run and the last one counts: what is held out chooses nothing.
+        state: a folder that outlives a kill: finished folds and the last finished epoch are found there again.
+
+    Returns:
+        Per attribute float32 (N, classes).
+    """
+    settings = replace(settings, patience=settings.epochs, keep_last=True)
+    folds = int(fold.max()) + 1
+    result = {one.name: np.empty((len(images), len(one.classes)), np.float32) for one in ATTRIBUTES}
+    for number in range(folds):
+        held_out = images.select(np.flatnonzero(fold == number))
+        file = state / f"fold_{number}.safetensors"
+        found = _load(file)
+        if found is None:
+            learned = images.select(np.flatnonzero(fold != number))
+            log.info("fold %d of %d: training on %d images for %d", number + 1, folds, len(learned), len(held_out))
+            checkpoint = state / f"fold_{number}_checkpoint.safetensors"
+            fitted = fit(learned, held_out, settings, checkpoint=checkpoint)
+            found = predict(fitted.network, held_out, settings.device)
+            seconds = sum(epoch.seconds for epoch in fitted.history)
+            log.info(
+                "fold %d of %d: accuracy %.4f, %.0f s, %.0f s left",
+                number + 1, folds, fitted.best.val_mean_accuracy, seconds, seconds * (folds - number - 1),
+            )  # fmt: skip
+            _save(file, found)
+            checkpoint.unlink()
+        for name, probabilities in found.items():
+            result[name][fold == number] = probabilities
+    return result
+
+
+def _save(file: Path, probabilities: Probabilities) -> None:
+    partial = file.with_name(f".{file.name}.partial")  # the stage holds the lock: one writer
+    save_file(probabilities, partial)
+    partial.replace(file)
+
+
+def _load(file: Path) -> Probabilities | None:
+    if not file.exists():
+        return None
+    try:
+        found: Probabilities = load_file(file)
+    except (SafetensorError, OSError) as error:
+        log.warning("%s cannot be read (%s): its fold is done again", file, error)
+        return None
+    log.info("%s of an interrupted run is used", file.name)
+    return found

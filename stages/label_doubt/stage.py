@@ -1,0 +1,143 @@
+"""The wiring of stage `label_doubt`: read, predict out of fold, compare with the labels, write, show."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from stages.common.artifacts import write_json
+from stages.common.attributes import ATTRIBUTES, NAMES, UNKNOWN
+from stages.common.dataset import SPLITS, Split, map_images, read_index
+from stages.common.errors import DataError
+from stages.common.hyperparameters import Hyperparameters
+from stages.common.logs import log
+from stages.common.report import REPORT, write_report
+from stages.common.stage import Context, Headline, Input, Stage
+from stages.common.tables import write_csv
+from stages.label_doubt.params import Params
+
+if TYPE_CHECKING:
+    from stages.label_doubt.doubts import Doubt
+    from stages.label_doubt.folds import Probabilities
+
+COLUMNS = (
+    "rank", "filename", "lot", "split", "attribute", "label", "suggested", "probability_of_label",
+    "probability_of_suggested",
+)  # fmt: skip
+
+
+def read_hyperparameters(trained: Path) -> Hyperparameters:
+    """The hyperparameters that stage train used.
+
+    Raises:
+        DataError: the artifact does not tell.
+    """
+    path = trained / "metrics" / "train_metrics.json"
+    try:
+        return Hyperparameters.model_validate(json.loads(path.read_text(encoding="utf-8"))["hyperparameters"])
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        cause = " ".join(str(error).split())
+        raise DataError(f"{path} tells no hyperparameters ({cause}): run stage train again") from error
+
+
+def _measure(images: Split, predicted: "Probabilities", doubts: "list[Doubt]") -> dict[str, dict[str, Any]]:
+    """Per attribute: known labels, doubts, and accuracy out of fold against the labels as annotated."""
+    measured = {}
+    for column, name in enumerate(NAMES):
+        labels = images.labels[:, column]
+        known = labels != UNKNOWN
+        right = predicted[name][known].argmax(1) == labels[known]
+        measured[name] = {
+            "labels": int(known.sum()),
+            "doubts": sum(doubt.attribute.name == name for doubt in doubts),
+            "accuracy": float(right.mean()) if known.any() else None,
+        }
+    return measured
+
+
+def _doubt_row(rank: int, doubt: "Doubt", row: Mapping[str, str]) -> list[Any]:
+    classes = doubt.attribute.classes
+    return [
+        rank, row["filename"], row["lot"], row["split"], doubt.attribute.name, classes[doubt.label],
+        classes[doubt.suggested], f"{doubt.probability_of_label:.4f}", f"{doubt.probability_of_suggested:.4f}",
+    ]  # fmt: skip
+
+
+def _run(context: Context[Params]) -> Headline:
+    # not needed for --help: importing torch and cleanlab takes seconds
+    from stages.common.fit import FitSettings
+    from stages.label_doubt.doubts import find_doubts
+    from stages.label_doubt.folds import assign_folds, predict_out_of_fold
+    from stages.label_doubt.page import doubt_report
+
+    section, prepared = context.params.label_doubt, context.inputs["prepare_train"]
+    chosen = read_hyperparameters(context.inputs["train"]).model_copy(update={"width": section.width})
+    rows = [row for row in read_index(prepared) if any(row[name] for name in NAMES)]
+    if not rows:
+        raise DataError(f"{prepared} has no known label: annotate images")
+    images = map_images(prepared, rows)
+    fold = assign_folds([row["pixels"] for row in rows], section.folds, section.seed)
+    settings = FitSettings(
+        hyperparameters=chosen,
+        epochs=section.epochs,
+        batch_size=section.batch_size,
+        patience=section.epochs,
+        seed=section.seed,
+        device=section.device,
+    )
+    predicted = predict_out_of_fold(images, fold, settings, context.state)
+    found = [
+        find_doubts(attribute, images.labels[:, column], predicted[attribute.name])
+        for column, attribute in enumerate(ATTRIBUTES)
+    ]
+    doubts = sorted((doubt for part in found for doubt in part), key=lambda doubt: doubt.probability_of_label)
+    log.info("%d of %d labels are doubtful", len(doubts), int((images.labels != UNKNOWN).sum()))
+
+    measured = _measure(images, predicted, doubts)
+    accuracies = [one["accuracy"] for one in measured.values() if one["accuracy"] is not None]
+    metrics = {
+        "images": len(images),
+        "folds": section.folds,
+        "epochs": section.epochs,
+        "labels": sum(one["labels"] for one in measured.values()),
+        "doubts": len(doubts),
+        "doubtful_images": len({doubt.image for doubt in doubts}),
+        "doubts_by_split": {split: sum(rows[doubt.image]["split"] == split for doubt in doubts) for split in SPLITS},
+        "mean_accuracy": float(np.mean(accuracies)),
+        "attributes": measured,
+    }
+    (context.out / "metrics").mkdir()
+    write_json(context.out / "metrics" / "label_doubt.json", metrics)
+    write_csv(
+        context.out / "doubts.csv",
+        COLUMNS,
+        (_doubt_row(rank, doubt, rows[doubt.image]) for rank, doubt in enumerate(doubts, 1)),
+        for_people=True,
+    )
+    page = doubt_report(doubts, images, [row["split"] for row in rows], metrics, section.max_shown)
+    write_report(context.out / REPORT, page)
+    return {
+        "doubts": len(doubts),
+        "images": metrics["doubtful_images"],
+        "labels": metrics["labels"],
+        "mean_accuracy": round(metrics["mean_accuracy"], 4),
+    }
+
+
+STAGE = Stage(
+    name="label_doubt",
+    description="Lists the annotated labels that a network which has not seen the image most confidently contradicts.",
+    params=Params,
+    inputs={
+        "prepare_train": Input("artifact of stage prepare_train"),
+        "train": Input("artifact of stage train"),
+    },
+    outputs={
+        "doubts": ("doubts.csv", "doubtful labels, the most doubtful first, with the class suggested"),
+        "metrics": ("metrics/label_doubt.json", "known labels, doubts and out-of-fold accuracy per attribute"),
+    },
+    run=_run,
+)

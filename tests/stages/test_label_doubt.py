@@ -1,0 +1,163 @@
+"""Stage label_doubt, by its command line: wrong labels are found and shown, and a stopped run keeps its folds."""
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages.common import artifacts
+from stages.common.attributes import ATTRIBUTES, NAMES
+from stages.common.dataset import INDEX, read_index
+from stages.common.errors import DataError
+from stages.common.stage import main
+from stages.common.version import ROOT
+from stages.label_doubt.doubts import find_doubts
+from stages.label_doubt.folds import assign_folds
+from stages.label_doubt.stage import STAGE
+from tests.common.prepared import finish, make_prepared, make_trained
+
+QUICK = [
+    word
+    for setting in ("folds=2", "epochs=12", "width=8", "batch_size=16", "device=cpu", "max_shown=3")
+    for word in ("--set", f"label_doubt.{setting}")
+]
+HAIR_COLOR = ATTRIBUTES[NAMES.index("hair_color")]
+
+
+@pytest.fixture(autouse=True)
+def _keep_signal_handler() -> Iterator[None]:
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+def rewrite(prepared: Path, change: dict[str, dict[str, str]]) -> None:
+    """Change cells of the index: file name -> column -> cell; "*" stands for every image."""
+    file = prepared / INDEX
+    rows = read_index(prepared)
+    for row in rows:
+        row.update(change.get("*", {}) | change.get(row["filename"], {}))
+    with file.open("w", newline="") as table:
+        writer = csv.DictWriter(table, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    finish(prepared, "prepare_train")
+
+
+def inputs(folder: Path) -> list[str]:
+    return ["--prepare_train", str(folder / "prepared"), "--train", str(folder / "trained")]
+
+
+def doubts_of(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((out / "doubts.csv").read_text().splitlines()))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Holds `prepared` and `trained`, the inputs."""
+    make_prepared(tmp_path / "prepared")
+    make_trained(tmp_path / "trained")
+    return tmp_path
+
+
+def test_labels_that_are_wrong_are_found_and_shown_with_what_they_should_be(folder: Path) -> None:
+    rows = [row for row in read_index(folder / "prepared") if row["beard"]]
+    flipped = {row["filename"]: {"beard": str(1 - int(row["beard"]))} for row in rows[5::20]}
+    rewrite(folder / "prepared", flipped)
+    out = folder / "out"
+    assert main(STAGE, [*inputs(folder), "--out", str(out), *QUICK]) == 0
+    found = {row["filename"]: row for row in doubts_of(out) if row["attribute"] == "beard"}
+    assert set(flipped) <= set(found)
+    for name, labels in flipped.items():
+        assert found[name]["label"] == ("no", "yes")[int(labels["beard"])]
+        assert found[name]["suggested"] == ("yes", "no")[int(labels["beard"])]
+        assert found[name]["split"] in {"train", "val"}
+    ranked = doubts_of(out)
+    assert [int(row["rank"]) for row in ranked] == list(range(1, len(ranked) + 1))
+    probabilities = [float(row["probability_of_label"]) for row in ranked]
+    assert probabilities == sorted(probabilities)
+
+    metrics = json.loads((out / "metrics" / "label_doubt.json").read_text())
+    assert metrics["doubts"] == len(ranked)
+    assert metrics["attributes"]["beard"]["doubts"] == len(found)
+    page = (out / "report.html").read_text()
+    assert len(re.findall(r"<img [^>]*data:image", page)) == 3
+    assert f"{len(ranked)} labels" in page
+
+
+def test_unknown_labels_are_never_doubted_and_nothing_found_is_said(folder: Path) -> None:
+    unknown = dict.fromkeys(NAMES, "")
+    rewrite(folder / "prepared", {"*": unknown | {"glasses": "1"}, "a_0.png": unknown})
+    out = folder / "out"
+    assert main(STAGE, [*inputs(folder), "--out", str(out), *QUICK, "--set", "label_doubt.epochs=1"]) == 0
+    assert doubts_of(out) == []
+    assert "No label is doubtful" in (out / "report.html").read_text()
+    metrics = json.loads((out / "metrics" / "label_doubt.json").read_text())
+    assert metrics["images"] == 135
+    assert metrics["attributes"]["beard"] == {"labels": 0, "doubts": 0, "accuracy": None}
+
+
+def test_a_class_is_doubted_against_how_sure_the_networks_are_of_it() -> None:
+    # They are sure of red at 0.9 on average and of blond at 0.6, so 0.6 counts as blond and 0.7 not as red.
+    seen = np.full((23, 5), 0.0, np.float32)
+    seen[:10, 0], seen[:10, 3] = 0.6, 0.4
+    seen[10:20, 2], seen[10:20, 3] = 0.9, 0.1
+    seen[20, 0], seen[20, 2] = 0.65, 0.35
+    seen[21, 2], seen[21, 0] = 0.7, 0.3
+    seen[22] = 0.2
+    labels = np.array([0] * 10 + [2] * 10 + [2, 0, -1], np.int8)
+    assert [doubt.image for doubt in find_doubts(HAIR_COLOR, labels, seen)] == [20]
+
+
+def test_a_picture_under_two_names_is_in_one_fold_and_folds_are_about_equal() -> None:
+    pixels = [f"{number // 2:032x}" for number in range(100)]
+    fold = assign_folds(pixels, 4, seed=1)
+    assert (fold[::2] == fold[1::2]).all()
+    assert sorted(np.bincount(fold)) == [24, 24, 26, 26]
+    assert (assign_folds(pixels[::-1], 4, seed=1) == fold[::-1]).all()
+    assert (assign_folds(pixels, 4, seed=2) != fold).any()
+    with pytest.raises(DataError, match=r"2 pictures with known labels are too few for 3 folds: .* label_doubt.folds"):
+        assign_folds(pixels[:4], 3, seed=1)
+
+
+def test_hyperparameters_that_train_does_not_tell_are_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    artifacts.write_json(folder / "trained" / "metrics" / "train_metrics.json", {"hyperparameters": {"width": 0}})
+    finish(folder / "trained", "train")
+    assert main(STAGE, [*inputs(folder), "--out", str(folder / "out"), *QUICK]) == 65
+    assert "train_metrics.json tells no hyperparameters" in caplog.text
+    assert not (folder / "out").exists()
+
+
+def test_a_stopped_run_publishes_nothing_and_keeps_its_folds(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    arguments = [*inputs(folder), "--out", str(folder / "out"), *QUICK]
+    command = [sys.executable, "-m", "stages.label_doubt", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while process.poll() is None and not list(folder.rglob("fold_1_checkpoint.safetensors")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 143, said
+    assert not (folder / "out").exists()
+    assert not list(folder.glob(".partial-*"))
+
+    caplog.set_level("INFO")
+    assert main(STAGE, arguments) == 0
+    assert "fold 1 of 2" not in caplog.text
+    assert "fold_0.safetensors of an interrupted run is used" in caplog.text
+    assert main(STAGE, [*arguments[:4], "--out", str(folder / "whole"), *QUICK]) == 0
+    assert doubts_of(folder / "out") == doubts_of(folder / "whole")
+
+
+def test_help_loads_neither_pytorch_nor_cleanlab() -> None:
+    code = (
+        "import sys; from stages.label_doubt import stage; assert not {'torch', 'cleanlab', 'PIL'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
