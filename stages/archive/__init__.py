@@ -1,6 +1,6 @@
 """Stage `archive`: one version of the model, with everything that says where it came from.
 
-Inputs: the artifacts of validate, prepare_train, hyperopt, train, evaluate and label_doubt, which must belong to one run.
+Inputs: the artifacts of all stages before it, which must belong to one run.
 Outputs:
     model/          model.onnx, model.safetensors
     metrics/        the JSON metrics of every stage

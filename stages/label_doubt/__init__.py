@@ -1,8 +1,8 @@
 """Stage `label_doubt`: list the annotated labels that a network most confidently contradicts, for people to look at.
 
-Inputs: the artifact of prepare_train, and of train, whose hyperparameters but the width are used. All images with known labels are
-dealt out to folds (train, validation and test alike, for nothing of this feeds the released model); the labels of each
-fold are judged by a network that has learned from the other folds only, with confident learning.
+Inputs: the artifact of prepare_train, and of train, whose hyperparameters (but the width) are used. All images with
+known labels are dealt out to folds, train, validation and test alike, for nothing of this feeds the released model. The
+labels of each fold are judged by a network that has learned from the other folds only, with confident learning.
 Outputs:
     doubts.csv                one row a doubtful label, the most doubtful first: rank, filename, lot, split, attribute,
                               label and suggested (class names), probability_of_label and probability_of_suggested (0-1)

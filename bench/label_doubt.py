@@ -1,0 +1,135 @@
+"""How many labels that were flipped on purpose does stage label_doubt find?
+
+python -m bench.label_doubt --data FOLDER [--seed N] [--set label_doubt.KEY=VALUE ...]
+
+FOLDER holds raw/ and a flat annotations.csv. Of each attribute, 3 % of the known labels are changed to another class;
+then the images are validated and prepared, and their labels judged, as the pipeline does it. Where as many labels are
+taken from the top of the ranking as were flipped, precision and recall are the same figure. What else is wrong with
+the annotations counts against precision, so it is a lower bound.
+"""
+
+import argparse
+import csv
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from stages.common.attributes import ATTRIBUTES, UNKNOWN
+from stages.common.dataset import map_images, read_index
+from stages.common.fit import FitSettings
+from stages.common.hyperparameters import Hyperparameters
+from stages.common.logs import start_logging
+from stages.common.params import Section, load_params
+from stages.common.stage import main as run_stage
+from stages.common.version import ROOT
+from stages.label_doubt.doubts import find_doubts
+from stages.label_doubt.folds import assign_folds, predict_out_of_fold
+from stages.label_doubt.params import LabelDoubtSection
+from stages.prepare_train.stage import STAGE as PREPARE_TRAIN
+from stages.train.params import TrainSection
+from stages.validate.stage import STAGE as VALIDATE
+
+FLIPPED = 0.03  # of the known labels of each attribute
+Flipped = dict[tuple[str, str], int]  # (file name, attribute) -> the label before
+
+
+class Params(Section):
+    """What decides the figures."""
+
+    label_doubt: LabelDoubtSection
+    train: TrainSection
+
+
+def flip(source: Path, target: Path, seed: int) -> Flipped:
+    """Copy annotations with flipped labels."""
+    random = np.random.default_rng(seed)
+    with source.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    flipped: Flipped = {}
+    for attribute in ATTRIBUTES:
+        known = [row for row in rows if row[attribute.column]]
+        for number in random.choice(len(known), round(FLIPPED * len(known)), replace=False):
+            row = known[number]
+            label = int(row[attribute.column])
+            flipped[row["filename"], attribute.name] = label
+            row[attribute.column] = str(random.choice([one for one in range(len(attribute.classes)) if one != label]))
+    with target.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    return flipped
+
+
+def prepare(data: Path, folder: Path, seed: int) -> Flipped:
+    """Flip labels, validate and prepare into `folder`; return what was flipped."""
+    flipped = flip(data / "annotations.csv", folder / "annotations.csv", seed)
+    raw, validated, prepared = str(data / "raw"), str(folder / "validate"), str(folder / "prepare_train")
+    code = run_stage(VALIDATE, ["--raw", raw, "--annotations", str(folder / "annotations.csv"), "--out", validated])
+    code = code or run_stage(PREPARE_TRAIN, ["--raw", raw, "--validate", validated, "--out", prepared])
+    if code:
+        sys.exit(code)
+    return flipped
+
+
+def main() -> None:
+    """Flip, judge, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with raw/ and annotations.csv")
+    parser.add_argument("--seed", type=int, default=0, help="of what is flipped (default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    arguments = parser.parse_args()
+    start_logging()
+    params = load_params(Params, ROOT / "params.yaml", arguments.set)
+    section = params.label_doubt
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        flipped = prepare(arguments.data, folder, arguments.seed)
+        rows = read_index(folder / "prepare_train")
+        images = map_images(folder / "prepare_train", rows)
+        chosen = params.train.model_dump(include=set(Hyperparameters.model_fields)) | {"width": section.width}
+        settings = FitSettings(
+            hyperparameters=Hyperparameters(**chosen),
+            epochs=section.epochs,
+            batch_size=section.batch_size,
+            patience=section.epochs,
+            seed=section.seed,
+            device=section.device,
+        )
+        (folder / "state").mkdir()
+        started = time.monotonic()
+        fold = assign_folds([row["pixels"] for row in rows], section.folds, section.seed)
+        predicted = predict_out_of_fold(images, fold, settings, folder / "state")
+        seconds = time.monotonic() - started
+
+    print(f"{'attribute':<12} labels flipped  P=R at flipped  listed  precision  recall  accuracy out of fold")
+    total = [0, 0, 0, 0]
+    for column, attribute in enumerate(ATTRIBUTES):
+        labels, probabilities = images.labels[:, column], predicted[attribute.name]
+        pairs = zip(images.filenames, labels.tolist(), strict=True)
+        truth = np.array([flipped.get((filename, attribute.name), label) for filename, label in pairs])
+        wrong = labels != truth
+        known = np.flatnonzero(labels != UNKNOWN)
+        ranked = known[np.argsort(probabilities[known, labels[known]], kind="stable")]
+        listed = [doubt.image for doubt in find_doubts(attribute, labels, probabilities)]
+        top, found = wrong[ranked[: wrong.sum()]], wrong[listed]
+        counts = [int(wrong.sum()), int(top.sum()), len(listed), int(found.sum())]
+        total = [one + other for one, other in zip(total, counts, strict=True)]
+        accuracy = (probabilities[known].argmax(1) == truth[known]).mean()  # against the labels before
+        print(_line(attribute.name, len(known), counts) + f"  {accuracy:8.3f}")
+    print(_line("all", int((images.labels != UNKNOWN).sum()), total))
+    print(f"{len(images)} images, {section.folds} folds of {section.epochs} epochs, {seconds:.0f} s")
+
+
+def _line(name: str, labels: int, counts: list[int]) -> str:
+    flipped, top, listed, found = counts
+    return (
+        f"{name:<12} {labels:>6} {flipped:>7}  {top / max(flipped, 1):14.3f}  {listed:>6}"
+        f"  {found / max(listed, 1):9.3f}  {found / max(flipped, 1):6.3f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
