@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
+from stages.common.version import SUITES
+
 ROOT = Path(__file__).parents[1]
 STAGES = sorted(path.parent.name for path in (ROOT / "stages").glob("*/stage.py") if path.parent.name != "common")
 
@@ -38,7 +40,7 @@ def artifact_inputs(stage: str) -> list[str]:
 
 
 def test_names_agree(dag: Any) -> None:
-    assert sorted(path.parent.name for path in (ROOT / "images").glob("*/Dockerfile")) == STAGES
+    assert sorted(path.parent.name for path in (ROOT / "images").glob("*/Dockerfile")) == sorted([*STAGES, "airflow"])
     assert sorted(read_yaml("dvc.yaml")["stages"]) == STAGES
     images = {stage: f"face-attributes/{stage}:latest" for stage in STAGES}
     assert dag["images"] == images | {"check_raw_data": images["validate"]}
@@ -67,6 +69,13 @@ def test_edges_agree(dag: Any, stage: str) -> None:
     assert all(source == name for name, source in dag["inputs"][stage].items() if source)
     deps = read_yaml("dvc.yaml")["stages"][stage]["deps"]
     assert sorted(dep.removeprefix("artifacts/") for dep in deps if dep.startswith("artifacts/")) == expected
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_suites_agree(stage: str) -> None:
+    deps = read_yaml("dvc.yaml")["stages"][stage]["deps"]
+    expected = {f"expectations/{suite}.json" for suite in SUITES.get(stage, ())}
+    assert {dep for dep in deps if dep.startswith("expectations")} == {path for path in expected if (ROOT / path).exists()}
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from stages.common.errors import UsageError
 
@@ -16,6 +16,15 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+
+def _ordered(values: list[float]) -> list[float]:
+    if values[0] >= values[1]:
+        raise ValueError("expected the lower bound first")
+    return values
+
+
+Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
+"""Lowest and highest value."""
 
 ParamsT = TypeVar("ParamsT", bound=Section)
 

@@ -30,19 +30,23 @@ class Finding:
     Attributes:
         type: the expectation's type, for example `expect_column_values_to_be_in_set`.
         reason: its `meta.reason`.
+        remedy: its `meta.remedy`, empty if it has none.
         column: the column it looks at; None for one about the whole table.
         rows: index labels of the failing rows; None for one about the whole table.
         critical: whether its severity is critical.
         clear: whether a failing cell becomes unknown (`meta.clear`).
+        kwargs: what it asked for, the values of parameters filled in.
         details: what Great Expectations observed.
     """
 
     type: str
     reason: str
+    remedy: str
     column: str | None
     rows: list[Any] | None
     critical: bool
     clear: bool
+    kwargs: dict[str, Any]
     details: dict[str, Any]
 
 
@@ -92,6 +96,10 @@ def run_suite(
     )
     order = [expectation.id for expectation in suite.expectations]
     result.results.sort(key=lambda outcome: order.index(_config(outcome).id))
+    for outcome in result.results:
+        observed: Any = outcome.result.get("observed_value")
+        if hasattr(observed, "item"):  # a number of numpy, which Great Expectations 1.24 cannot render
+            outcome.result["observed_value"] = observed.item()
     return result
 
 
@@ -117,14 +125,16 @@ def findings(result: Any) -> list[Finding]:
             Finding(
                 type=config.type,
                 reason=config.meta["reason"],
+                remedy=config.meta.get("remedy", ""),
                 column=config.kwargs.get("column"),
                 rows=outcome.result.get("unexpected_index_list"),
                 critical=config.severity == "critical",
                 clear=bool(config.meta.get("clear")),
+                kwargs=config.kwargs,
                 details=outcome.result,
             )
         )
     found.sort(key=lambda finding: finding.rows is not None)
-    if broken and (not found or found[0].rows is not None):
+    if broken and not any(finding.critical and finding.rows is None for finding in found):
         raise ValueError(f"expectations that cannot be evaluated: {', '.join(broken)}")
     return found

@@ -1,20 +1,11 @@
 """Parameters of stage `hyperopt`."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from stages.common.hyperparameters import Hyperparameters
-from stages.common.params import Section
-
-
-def _ordered(values: list[float]) -> list[float]:
-    if values[0] >= values[1]:
-        raise ValueError("expected the lower bound first")
-    return values
-
-
-Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
+from stages.common.params import Range, Section
 
 
 class HyperoptSection(Section):

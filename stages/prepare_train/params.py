@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from stages.common.params import Section
+from stages.common.params import Range, Section
 from stages.common.preprocess import ImagesSection, Preprocessing
 
 
@@ -26,10 +26,14 @@ class DataSection(Section):
 
 
 class PrepareTrainSection(Section):
-    """Section `prepare_train`."""
+    """Section `prepare_train`; what follows `workers` are the thresholds of its suite."""
 
     max_rejected_fraction: float = Field(ge=0, le=1)
     workers: int = Field(ge=0, le=256)
+    split_deviations: float = Field(gt=0)
+    min_std: float = Field(ge=0, le=255)
+    mean_range: Range
+    std_range: Range
 
 
 class Params(Section):

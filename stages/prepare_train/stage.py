@@ -6,29 +6,30 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stages.common.artifacts import write_json
 from stages.common.attributes import UNKNOWN
 from stages.common.cpus import available_cpus
 from stages.common.dataset import INDEX, INDEX_COLUMNS, SPLITS
 from stages.common.errors import DataError
+from stages.common.history import recall, remember
 from stages.common.logs import Progress, log
 from stages.common.pool import WorkerPool
+from stages.common.report import REPORT, Cards, Report, Section, write_report
+from stages.common.sources import find_source, is_regular
 from stages.common.stage import Context, Headline, Input, Stage
 from stages.common.tables import write_csv
 from stages.common.version import stage_version
 from stages.prepare_train.annotations import Annotation, read_annotations
-from stages.prepare_train.params import DataSection, Params
-from stages.prepare_train.shards import Piece, find_source, is_regular, link_or_copy, make_piece, piece_key, read_piece
+from stages.prepare_train.page import describe_data, describe_rejects
+from stages.prepare_train.params import Params
+from stages.prepare_train.shards import Piece, link_or_copy, make_piece, piece_key, read_piece
 from stages.prepare_train.split import assign_split
-from stages.prepare_train.statistics import PixelStatistics, Row, count_classes, count_splits, find_duplicates
+from stages.prepare_train.statistics import Row, count_classes, count_splits, find_duplicates, mean_and_std
+
+SUITE = "prepared"
 
 WORKER_BYTES = 20_000_000
 """Image files that make another worker process worth its start of 1 to 2 s: one process takes some 3 s for them."""
-
-BLOCK = 256
-"""Images read at once for statistics: 3 MB of 64x64."""
 
 
 def _prepare_lots(context: Context[Params], annotations: list[Annotation]) -> tuple[dict[str, Piece], int]:
@@ -66,19 +67,13 @@ def _check_rejects(context: Context[Params], rejected: Mapping[str, str], images
         context.failed.mkdir()
         _write_rejected(context.failed, rejected)
         name, reason = next(iter(rejected.items()))
-        raise DataError(
+        message = (
             f"{len(rejected)} of {images} images cannot be used, more than prepare_train.max_rejected_fraction "
             f"({limit:g}) allows; the first is {name}: {reason}; mend or remove those in {context.failed}/rejected.csv"
         )
-
-
-def _check_splits(counts: Mapping[str, int], data: DataSection) -> None:
-    for split in SPLITS:
-        if not counts[split] and getattr(data, f"{split}_split") > 0:
-            raise DataError(
-                f"the {split} split is empty: {sum(counts.values())} images are too few for data.{split}_split "
-                f"{getattr(data, f'{split}_split'):g}: give more images, or change data.seed"
-            )
+        sections: list[Section] = [Cards({"images": images, "rejected": len(rejected)}), describe_rejects(rejected)]
+        write_report(context.failed / REPORT, Report("Prepared images", "", message, passed=False, sections=sections))
+        raise DataError(message)
 
 
 def _write_rejected(folder: Path, rejected: Mapping[str, str]) -> None:
@@ -90,18 +85,12 @@ def _index_row(row: Row) -> list[Any]:
     return [row.filename, row.lot, row.row, row.split, row.pixels, *labels]
 
 
-def _train_pixels(rows: Iterable[Row], out: Path) -> dict[str, list[float]]:
-    """Mean and standard deviation of the train split's pixels, streamed from the shards."""
-    statistics = PixelStatistics()
-    for lot, members in groupby((row for row in rows if row.split == "train"), key=lambda row: row.lot):
-        shard = np.load(out / "shards" / f"{lot}.npy", mmap_mode="r")
-        chosen = [row.row for row in members]
-        for start in range(0, len(chosen), BLOCK):
-            statistics.add(shard[chosen[start : start + BLOCK]])
-    return statistics.summary()
-
-
 def _run(context: Context[Params]) -> Headline:
+    # not needed for --help; Great Expectations takes seconds
+    from stages.common.validation import check
+    from stages.prepare_train.plots import plot_distribution
+    from stages.prepare_train.table import index_table, read_sums, suite_thresholds
+
     params, out = context.params, context.out
     annotations = read_annotations(context.inputs["validate"])
     pieces, reused = _prepare_lots(context, annotations)
@@ -117,11 +106,14 @@ def _run(context: Context[Params]) -> Headline:
         for number, (filename, pixels) in enumerate(piece.accepted.items())
     ]
     splits = count_splits(rows)
-    _check_splits(splits, params.data)
     for lot, piece in pieces.items():
         if piece.accepted:
             link_or_copy(piece.shard, out / "shards" / f"{lot}.npy")
     write_csv(out / INDEX, INDEX_COLUMNS, map(_index_row, rows))
+    sums = read_sums(out / "shards", [lot for lot, piece in pieces.items() if piece.accepted])
+    table = index_table(out, sums, params.data.image_size**2)
+    thresholds = suite_thresholds(rows, params.data, params.prepare_train)
+    checked = check(SUITE, table, thresholds, out, context.failed)
 
     classes = count_classes(rows)
     lots = dict.fromkeys(pieces, dict.fromkeys(SPLITS, 0))
@@ -133,6 +125,8 @@ def _run(context: Context[Params]) -> Headline:
             "contradict each other (data_stats.json lists them)",
             duplicates,
         )
+    in_train = table["split"].eq("train").to_numpy()
+    mean, std = mean_and_std(sums[in_train].sum(axis=0), splits["train"] * params.data.image_size**2)
     statistics = {
         "images": len(rows),
         "rejected": len(rejected),
@@ -140,15 +134,18 @@ def _run(context: Context[Params]) -> Headline:
         "lots": {lot: {**lots[lot], "rejected": len(piece.rejected)} for lot, piece in pieces.items()},
         "labels": classes,
         "duplicates": duplicates,
-        "train_pixels": _train_pixels(rows, out),
+        "train_pixels": {"mean": mean.round(4).tolist(), "std": std.round(4).tolist()},
         "preprocessing": params.preprocessing.model_dump(),
     }
     for folder in ("metrics", "plots"):
         (out / folder).mkdir()
     write_json(out / "metrics" / "data_stats.json", statistics)
-    from stages.prepare_train.plots import plot_distribution  # matplotlib is not needed for --help
-
     plot_distribution(out / "plots" / "data_distribution.png", classes, lots)
+    contradicting = duplicates["contradicting_labels"]
+    found = {"images": len(rows), **splits, "rejected": len(rejected), "contradicting": contradicting}
+    remember(context.cache, SUITE, {"success": True, **found, "findings": len(checked.found)})
+    history = recall(context.cache, SUITE)
+    write_report(out / REPORT, describe_data(out, checked, table, statistics, rejected, history))
     return {"images": len(rows), "rejected": len(rejected), "lots": len(pieces), "lots_reused": reused, **splits}
 
 
@@ -171,6 +168,8 @@ STAGE = Stage(
         "index": (INDEX, "per image: lot, row, split, digest of its picture, class indices"),
         "rejected": ("rejected.csv", "images that cannot be used, with the reason"),
         "stats": ("metrics/data_stats.json", "counts, duplicates, pixel statistics, preprocessing settings"),
+        "findings": ("findings.csv", "what the suite found: severity, reason, filename, column, value"),
+        "data_docs": ("data_docs/prepared/index.html", "what Great Expectations found (suite.html: what it expects)"),
         "distribution": ("plots/data_distribution.png", "class shares per attribute and split"),
     },
     run=_run,

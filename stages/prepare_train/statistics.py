@@ -63,24 +63,24 @@ def _contradicts(group: Iterable[Row]) -> bool:
     return any(len(set(labels) - {UNKNOWN}) > 1 for labels in zip(*(row.labels for row in group), strict=True))
 
 
-class PixelStatistics:
-    """Mean and standard deviation per channel of images seen block by block."""
+def pixel_sums(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Sums, exact, over the pixels of each image: uint8 (n, S, S, 3) -> int64 (n, 2, 3), of values and of squares."""
+    # a channel's pixels side by side: five times as fast as summing every third value
+    channels = np.ascontiguousarray(np.moveaxis(images.reshape(len(images), -1, 3), 2, 1))
+    squares = np.square(channels, dtype=np.uint16)
+    return np.stack([channels.sum(axis=2, dtype=np.int64), squares.sum(axis=2, dtype=np.int64)], axis=1)
 
-    def __init__(self) -> None:
-        """Start with no images."""
-        self._count = 0
-        self._sum = np.zeros(3, np.int64)  # exact: 255^2 * 64^2 pixels * 3e10 images fit
-        self._squares = np.zeros(3, np.int64)
 
-    def add(self, images: npt.NDArray[np.uint8]) -> None:
-        """Take in images: uint8 (n, S, S, 3)."""
-        pixels = images.reshape(-1, 3)
-        self._count += len(pixels)
-        self._sum += pixels.sum(axis=0, dtype=np.int64)
-        self._squares += np.square(pixels, dtype=np.uint16).sum(axis=0, dtype=np.int64)
+def mean_and_std(sums: npt.NDArray[np.int64], pixels: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean and standard deviation (0-255) per channel.
 
-    def summary(self) -> dict[str, list[float]]:
-        """`mean` and `std` of red, green and blue, 0-255; zeros if no image was seen."""
-        mean = self._sum / max(1, self._count)
-        variance = self._squares / max(1, self._count) - np.square(mean)
-        return {"mean": mean.round(4).tolist(), "std": np.sqrt(np.maximum(variance, 0)).round(4).tolist()}
+    Args:
+        sums: (..., 2, 3), of values and of squares.
+        pixels: how many they are sums over.
+
+    Returns:
+        Two arrays (..., 3); zeros of no pixels.
+    """
+    mean = sums[..., 0, :] / max(1, pixels)
+    variance = sums[..., 1, :] / max(1, pixels) - np.square(mean)
+    return mean, np.sqrt(np.maximum(variance, 0))

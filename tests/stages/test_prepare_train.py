@@ -238,7 +238,11 @@ def test_bad_parameters_are_refused(
 def test_an_empty_split_is_refused_before_anything_is_trained(data: Data, caplog: pytest.LogCaptureFixture) -> None:
     overrides = ("data.train_split=0.999", "data.val_split=0.001", "data.test_split=0")
     assert data.run(*overrides) == 65
-    assert "the val split is empty: 60 images are too few" in caplog.text
+    assert "the val split is empty (found 0, allowed at least 1): give more images, or change data.seed" in caplog.text
+    kept = next((data.store / "prepare_train").glob("failed-*"))
+    assert (kept / "data_docs" / "prepared" / "index.html").is_file()
+    assert "the val split is empty" in (kept / "findings.csv").read_text()
+    assert "give more images, or change data.seed" in (kept / "report.html").read_text()
 
 
 def test_a_path_out_of_the_raw_folder_is_refused(

@@ -1,0 +1,121 @@
+"""The report of the prepared data: how many images there are, what was left out, and what they look like."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from stages.common.dataset import SPLITS
+from stages.common.report import Cards, Group, Links, Picture, Pictures, Plot, Report, Section, Table, shown
+from stages.common.thumbnails import thumbnail
+from stages.common.validation_report import data_docs_links, past_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from stages.common.validation import Checked
+
+PICTURES = 12
+"""Thumbnails of the images with the least contrast."""
+ROWS_SHOWN = 20
+"""Rows of a table; files beside the report hold all."""
+NAMES_SHOWN = 6
+"""File names of one group of duplicates."""
+
+
+def describe_rejects(rejected: Mapping[str, str]) -> Group:
+    """Images that cannot be used (filename -> reason), per reason and the first by name."""
+    kinds = Counter(reason.partition(":")[0] for reason in rejected.values()).most_common()
+    counted, counted_note = shown(kinds, ROWS_SHOWN)
+    listed, listed_note = shown(sorted(rejected.items()), ROWS_SHOWN)
+    return Group(
+        "Rejected images",
+        [
+            Table("", ("Reason", "Images"), counted, note=counted_note),
+            Table("Images", ("File name", "Reason"), listed, note=listed_note, folded=True),
+        ],
+        link=("rejected.csv", "rejected.csv"),
+    )
+
+
+def _describe_pixels(out: Path, table: "pd.DataFrame", train: Mapping[str, Sequence[float]]) -> Group:
+    quartiles = [("lowest", 0), ("5%", 0.05), ("median", 0.5), ("95%", 0.95), ("highest", 1)]
+    spread = [
+        (title, *(float(table[column].quantile(share)) for _, share in quartiles))
+        for title, column in (("mean of an image", "mean"), ("standard deviation of an image", "std"))
+    ]
+    pictures = [
+        Picture(_show(out, row["lot"], int(row["row"])), [row["filename"], f"standard deviation {row['std']:g}"])
+        for row in table.nsmallest(PICTURES, "std").to_dict("records")
+    ]
+    return Group(
+        "Pixels",
+        [
+            Table("", ("All images", *(title for title, _ in quartiles)), spread),
+            Table("", ("Train split", "red", "green", "blue"), [("mean", *train["mean"]), ("std", *train["std"])]),
+            Pictures("Images with the least contrast", pictures),
+        ],
+        note="From 0 (black) to 255 (white), after cropping and resizing.",
+    )
+
+
+def _show(out: Path, lot: str, row: int) -> str:
+    return thumbnail(Image.fromarray(np.load(out / "shards" / f"{lot}.npy", mmap_mode="r")[row]))
+
+
+def _describe_duplicates(duplicates: Mapping[str, Any]) -> Table:
+    rows = []
+    for group in duplicates["listed"]:
+        names, more = group[:NAMES_SHOWN], len(group) - NAMES_SHOWN
+        rows.append((len(group), ", ".join(names) + (f" and {more} more" if more > 0 else "")))
+    first, note = shown(rows, ROWS_SHOWN, duplicates["pictures"])
+    told = f"{duplicates['images']:,} images show only {duplicates['pictures']:,} pictures"
+    told += f"; the labels of {duplicates['contradicting_labels']:,} of these contradict each other, those come first"
+    return Table("Duplicates", ("Images", "File names"), first, note="; ".join(filter(None, (told, note))))
+
+
+def describe_data(
+    out: Path,
+    checked: "Checked",
+    table: "pd.DataFrame",
+    statistics: Mapping[str, Any],
+    rejected: Mapping[str, str],
+    history: Sequence[Mapping[str, Any]],
+) -> Report:
+    """Put together the report of the artifact in `out`.
+
+    Args:
+        out: the artifact; its plots and shards are there.
+        checked: what the suite found.
+        table: `stages.prepare_train.table.index_table`.
+        statistics: `metrics/data_stats.json`.
+        rejected: filename -> reason.
+        history: past runs, this one last: `images`, one per split, `rejected`, `contradicting`, `findings`.
+    """
+    splits, lots = statistics["splits"], statistics["lots"]
+    cards = {"images": statistics["images"], **splits, "rejected": len(rejected), "lots": len(lots)}
+    by_lot, note = shown([(lot, *counts.values()) for lot, counts in lots.items()], ROWS_SHOWN)
+    sections: list[Section] = [
+        Cards(cards),
+        *checked.sections(),
+        Plot("Classes and lots", (out / "plots" / "data_distribution.png").read_bytes()),
+        *([describe_rejects(rejected)] if rejected else []),
+        *([_describe_duplicates(statistics["duplicates"])] if statistics["duplicates"]["pictures"] else []),
+        _describe_pixels(out, table, statistics["train_pixels"]),
+        Table("Lots", ("Lot", *SPLITS, "rejected"), by_lot, note=note, folded=True),
+        past_runs(history, {name: name for name in ("images", *SPLITS, "rejected", "contradicting", "findings")}),
+        Links(
+            "Files", {name: name for name in ("index.csv", "rejected.csv", "findings.csv", "metrics/data_stats.json")}
+        ),
+        data_docs_links([checked.suite]),
+    ]
+    return Report(
+        title="Prepared images",
+        subtitle="Decoded, cropped and resized, in train, validation and test split.",
+        verdict=checked.verdict,
+        sections=sections,
+        remarked=bool(checked.found or rejected),
+    )
