@@ -5,67 +5,79 @@ from typing import Any
 
 from PIL import Image
 
-from stages.common.attributes import ATTRIBUTES
+from stages.common.attributes import ATTRIBUTES, Attribute
 from stages.common.dataset import Split
-from stages.common.report import Cards, Picture, Pictures, Report, Section, Table
+from stages.common.report import Cards, Picture, Pictures, Report, Section, Share, Table
 from stages.common.thumbnails import thumbnail
 from stages.label_doubt.doubts import Doubt
 
 
-def doubt_report(doubts: Sequence[Doubt], images: Split, splits: Sequence[str], metrics: Mapping[str, Any],
-                 max_shown: int) -> Report:  # fmt: skip
+def doubt_report(
+    doubts: Sequence[Doubt],
+    images: Split,
+    rows: Sequence[Mapping[str, str]],
+    metrics: Mapping[str, Any],
+    max_shown: int,
+) -> Report:
     """The page.
 
     Args:
-        doubts: all of them, the most doubtful first; the first `max_shown` are shown.
+        doubts: all of them, the most doubtful first.
         images: N images.
-        splits: N names.
+        rows: their rows of the index.
         metrics: the content of label_doubt.json.
-        max_shown: pictures at most.
+        max_shown: how many doubts to show, from the first.
     """
-    shown = doubts[:max_shown]
-    measured = metrics["attributes"]
+    ranked = list(enumerate(doubts, 1))[:max_shown]
+    pictures: dict[Attribute, list[Picture]] = {attribute: [] for attribute in ATTRIBUTES}
+    for rank, doubt in ranked:
+        pixels = images.take(slice(doubt.image, doubt.image + 1))[0]
+        lines = _lines(rank, doubt, rows[doubt.image])
+        pictures[doubt.attribute].append(Picture(thumbnail(Image.fromarray(pixels)), lines))
+
+    found: Mapping[str, Mapping[str, Any]] = metrics["attributes"]
+    verdict = f"{len(doubts):,} of {metrics['labels']:,} labels are doubtful: look at them, and mend what is wrong"
     sections: list[Section] = [
-        Cards({"images": metrics["images"], "labels doubted": len(doubts), "folds": metrics["folds"]}),
+        Cards({
+            "labels doubted": len(doubts),
+            "images with such a label": metrics["doubtful_images"],
+            "labels judged": metrics["labels"],
+            "mean accuracy out of fold": Share(metrics["mean_accuracy"]),
+        }),
         Table(
             "Attributes",
-            ("attribute", "known labels", "doubts", "out-of-fold accuracy"),
+            ("attribute", "known labels", "doubted", "accuracy out of fold"),
             [
-                (one.title, row["labels"], row["doubts"], "-" if row["accuracy"] is None else f"{row['accuracy']:.3f}")
+                (one.title, row["labels"], row["doubts"], None if row["accuracy"] is None else Share(row["accuracy"]))
                 for one in ATTRIBUTES
-                if (row := measured[one.name])
+                if (row := found[one.name])
             ],
-            note="Accuracy against the labels as annotated, by networks that had not seen the image.",
-            link=("all doubts as CSV", "doubts.csv"),
+            note="Accuracy against the labels as annotated, of networks that had not seen the image.",
+            link=("All doubts as CSV", "doubts.csv"),
         ),
-    ]
-    for attribute in ATTRIBUTES:
-        chosen = [(rank, doubt) for rank, doubt in enumerate(shown, 1) if doubt.attribute is attribute]
-        total = measured[attribute.name]["doubts"]
-        if not total:
-            continue
-        pictures = []
-        for rank, doubt in chosen:
-            uri = thumbnail(Image.fromarray(images.take(slice(doubt.image, doubt.image + 1))[0]))
-            pictures.append(Picture(uri, _lines(rank, doubt, images.filenames[doubt.image], splits[doubt.image])))
-        sections.append(
-            Pictures(attribute.title, pictures, note=f"{len(chosen)} of {total} shown, the most doubtful first.")
-        )
-    verdict = f"{len(doubts)} labels are doubtful" if doubts else "No label is doubtful: confident learning found none."
+    ]  # fmt: skip
+    for attribute, chosen in pictures.items():
+        if total := found[attribute.name]["doubts"]:
+            note = f"The number is the rank among all doubts; {len(chosen):,} of {total:,} shown."
+            sections.append(Pictures(attribute.title, chosen, note, ("All doubts as CSV", "doubts.csv")))
     return Report(
-        title="Label doubts",
-        subtitle="Annotated labels that a network which had not seen the image most confidently contradicts",
-        verdict=verdict,
-        passed=not doubts,
+        title="Label doubt",
+        subtitle="Labels that a network which had not seen the image confidently contradicts. Some of them are right.",
+        verdict=verdict if doubts else f"None of {metrics['labels']:,} labels is doubtful",
+        remarked=bool(doubts),
         sections=sections,
     )
 
 
-def _lines(rank: int, doubt: Doubt, filename: str, split: str) -> list[str]:
+def _lines(rank: int, doubt: Doubt, row: Mapping[str, str]) -> list[str]:
     classes = doubt.attribute.classes
     return [
-        f"{rank}. {filename}",
-        f"annotated {classes[doubt.label]} ({doubt.probability_of_label:.2f})",
-        f"suggested {classes[doubt.suggested]} ({doubt.probability_of_suggested:.2f})",
-        split,
+        f"{rank}. {row['filename']}",
+        f"annotated {classes[doubt.label]}, {_percent(doubt.probability_of_label)}",
+        f"suggested {classes[doubt.suggested]}, {_percent(doubt.probability_of_suggested)}",
+        f"in the {row['split']} split",
     ]
+
+
+def _percent(probability: float) -> str:
+    return f"{probability:.1%}"

@@ -117,7 +117,7 @@ def _run(context: Context[Params]) -> Headline:
         (_doubt_row(rank, doubt, rows[doubt.image]) for rank, doubt in enumerate(doubts, 1)),
         for_people=True,
     )
-    page = doubt_report(doubts, images, [row["split"] for row in rows], metrics, section.max_shown)
+    page = doubt_report(doubts, images, rows, metrics, section.max_shown)
     write_report(context.out / REPORT, page)
     return {
         "doubts": len(doubts),
