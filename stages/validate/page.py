@@ -83,7 +83,8 @@ def build_report(
         picture: shows an image; without it, there are no thumbnails.
         sheets: the CSV files that lie beside the report.
     """
-    known = (accepted if labels is None else labels.assign(path=labels.index)).drop_duplicates("path").set_index("path")
+    known = (accepted if labels is None else labels.assign(path=labels.index)).dropna(subset="path")
+    known = known.drop_duplicates("path").set_index("path")
     present = [sheet for sheet in SHEETS if sheet in set(sheets)]
     sections: list[Section | None] = [
         _cards(metrics),
