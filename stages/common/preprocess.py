@@ -19,9 +19,11 @@ What is decided here, and why:
 import hashlib
 import io
 import stat
+import struct
 import warnings
+import zlib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -89,7 +91,20 @@ def read_image_file(path: Path, settings: ImagesSection) -> bytes:
         raise ImageError(f"cannot be read: {error.strerror}") from error
 
 
+class Decoded(NamedTuple):
+    """A decoded file: an upright RGB picture on white; the file's format (PNG, JPEG or MPO) and colour mode."""
+
+    picture: Image.Image
+    format: str
+    mode: str
+
+
 def decode(content: bytes, settings: ImagesSection) -> Image.Image:
+    """The picture of `decode_file`."""
+    return decode_file(content, settings).picture
+
+
+def decode_file(content: bytes, settings: ImagesSection) -> Decoded:
     """Decode a PNG or JPEG file to an upright RGB picture on white.
 
     Raises:
@@ -99,12 +114,12 @@ def decode(content: bytes, settings: ImagesSection) -> Image.Image:
         with warnings.catch_warnings(action="ignore"):  # Pillow warns of odd metadata, which do not matter here
             picture = Image.open(io.BytesIO(content), formats=FORMATS)
             _check_header(picture, settings)
-            if picture.format == "PNG":
-                picture.verify()  # the checksums, which decoding alone does not look at; it uses the picture up
-                picture = Image.open(io.BytesIO(content), formats=FORMATS)
+            kind, mode = str(picture.format), picture.mode  # decoding changes the mode of some
+            if kind == "PNG":
+                _check_sums(content)
             picture.load()
             ImageOps.exif_transpose(picture, in_place=True)
-            return _on_white(picture)
+            return Decoded(_on_white(picture), kind, mode)
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -122,6 +137,23 @@ def _check_header(picture: Image.Image, settings: ImagesSection) -> None:
         raise ImageError("an animation")
 
 
+def _check_sums(png: bytes) -> None:
+    """Check the checksum of every chunk up to the end mark; decoding looks only at those before the pixels.
+
+    Pillow's `verify` does this too, but uses the picture up: opening it twice costs 20 % of decoding 128x128.
+    """
+    view, start = memoryview(png), 8
+    while start < len(png):
+        (length,) = struct.unpack_from(">I", png, start)
+        kind, end = png[start + 4 : start + 8], start + 8 + length
+        if struct.unpack_from(">I", png, end)[0] != zlib.crc32(view[start + 4 : end]):
+            raise ImageError(f"damaged: wrong checksum of chunk {kind.decode('ascii', 'backslashreplace')}")
+        if kind == b"IEND":
+            return
+        start = end + 4
+    raise ImageError("damaged: cut short")
+
+
 def _on_white(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I;16"):  # 16-bit grey, which convert() would clip instead of scale
         values = np.asarray(picture)
@@ -130,6 +162,8 @@ def _on_white(picture: Image.Image) -> Image.Image:
         picture = Image.fromarray(grey)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
+        if picture.getchannel("A").getextrema() == (255, 255):
+            return picture.convert("RGB")  # as most are: a third of the time of compositing
         return Image.alpha_composite(Image.new("RGBA", picture.size, (*WHITE, 255)), picture).convert("RGB")
     return picture.convert("RGB")
 
@@ -145,11 +179,26 @@ def crop(picture: Image.Image, settings: ImagesSection) -> Image.Image:
     Raises:
         ImageError: every pixel is near-white.
     """
-    mask = picture.point([255 if value < settings.near_white else 0 for value in range(256)] * 3)
-    box = mask.getbbox()
-    if box is None:
+    return picture.crop(content_box(np.asarray(picture), settings))
+
+
+def content_box(pixels: npt.NDArray[np.uint8], settings: ImagesSection) -> tuple[int, int, int, int]:
+    """The bounding box of what is not near-white: left, top, right, bottom, the last two exclusive.
+
+    Args:
+        pixels: uint8 (H, W, 3), RGB.
+        settings: say what near-white is.
+
+    Raises:
+        ImageError: every pixel is near-white.
+    """
+    height, width, _ = pixels.shape
+    ink = pixels.reshape(height, width * 3) < settings.near_white
+    rows = np.flatnonzero(ink.any(axis=1))
+    if not len(rows):
         raise ImageError(f"blank: no pixel is darker than near-white ({settings.near_white})")
-    return picture.crop(box)
+    columns = np.flatnonzero(ink.any(axis=0)) // 3
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def fit(content: Image.Image, settings: Preprocessing) -> npt.NDArray[np.uint8]:

@@ -10,8 +10,7 @@ import csv
 import hashlib
 import os
 import shutil
-import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,25 +18,16 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.common import artifacts
-from stages.common.errors import DataError, TryAgainError
+from stages.common.errors import DataError
 from stages.common.logs import Progress, log
 from stages.common.pool import WorkerPool
 from stages.common.preprocess import ImageError, Preprocessing, crop, decode, fit, pixels_digest, read_image_file
+from stages.common.sources import Source
 
 IMAGES = "images.npy"
 RECORDS = "images.csv"
 CHUNK = 16
 """Images a job: 16 of 64x64 are 200 kB to send back, and at a few ms each the sending costs nothing."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """One image file of a lot: SHA-256 of its content and size in bytes, empty and 0 where it is no regular file."""
-
-    filename: str
-    path: Path
-    digest: str
-    size: int
 
 
 @dataclass(frozen=True)
@@ -63,20 +53,6 @@ class Piece:
     shard: Path
     accepted: dict[str, str]
     rejected: dict[str, str]
-
-
-def find_source(filename: str, path: Path, digest: Callable[[Path], str]) -> Source:
-    """Describe an image file without opening what is no regular file."""
-    regular = is_regular(path)
-    return Source(filename, path, digest(path) if regular else "", path.stat().st_size if regular else 0)
-
-
-def is_regular(path: Path) -> bool:
-    """Whether `path` is a regular file: no link, FIFO, device or folder, and not absent."""
-    try:
-        return stat.S_ISREG(path.lstat().st_mode)
-    except OSError:
-        return False
 
 
 def piece_key(version: str, settings: Preprocessing, sources: Sequence[Source]) -> str:
@@ -172,12 +148,7 @@ def _write_piece(folder: Path, prepared: Iterable[tuple[Source, Prepared]], side
         records.writerow(["filename", "pixels", "reason"])
         header()
         for source, result in prepared:
-            # the key must say what was read; a file refused by its size was not read, but it is still there
-            same = result.content == source.digest if result.content else is_regular(source.path) == bool(source.digest)
-            if not same:
-                raise TryAgainError(
-                    f"{source.path} changed while it was being read: let its copying finish, `touch` it, and try again"
-                )
+            source.require_unchanged(result.content)
             if result.image is not None:
                 file.write(result.image.tobytes())
                 accepted += 1

@@ -1,0 +1,86 @@
+"""Find images that show the same picture, or nearly the same, and labels that contradict each other because of it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from stages.validate.perceptual import first_near
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """What images have to do with each other.
+
+    Attributes:
+        columns: per image, by path, text and missing where there is nothing to say: `duplicate_of`, the first other
+            image with the same pixels; `near_duplicate_of`, the first one before it that looks nearly the same (only of
+            images that are no duplicate themselves); `contradicts`, which label another image with the same pixels has.
+        exact: groups of paths with the same pixels, each sorted: the others are duplicates of the first.
+        near: groups of paths that `near_duplicate_of` links, likewise, without exact duplicates.
+    """
+
+    columns: pd.DataFrame
+    exact: list[list[str]]
+    near: list[list[str]]
+
+
+def find_duplicates(facts: pd.DataFrame, labels: pd.DataFrame, bits: int) -> Duplicates:
+    """Compare all images with all others.
+
+    Args:
+        facts: one row an image, path as index; columns `pixels` and `hash` (64 hex digits), missing if not decoded.
+        labels: the same index, a column of labels per attribute, missing if unknown.
+        bits: images whose hashes differ in at most so many of 256 bits look nearly the same.
+    """
+    known = facts[facts["pixels"].notna()].sort_index()
+    first = pd.Series(known.index, known.index, dtype="str").groupby(known["pixels"]).transform("first")
+    duplicate_of = first[first != first.index]
+    exact = _groups(duplicate_of)
+
+    unique = known[~known.index.isin(duplicate_of.index)]
+    hashes = np.frombuffer(bytes.fromhex("".join(unique["hash"])), np.uint8).reshape(-1, 32)
+    near = first_near(hashes, bits)
+    near_duplicate_of = pd.Series(unique.index[near], unique.index, dtype="str")[near >= 0]
+
+    columns = {
+        "duplicate_of": duplicate_of,
+        "near_duplicate_of": near_duplicate_of,
+        "contradicts": _contradictions(exact, labels),
+    }
+    table = pd.DataFrame({name: column.reindex(facts.index) for name, column in columns.items()}).astype("str")
+    return Duplicates(table, exact, _groups(near_duplicate_of))
+
+
+def _groups(leads_to: "pd.Series[str]") -> list[list[str]]:
+    """Groups that links to an earlier path (path -> earlier path, sorted) make, in the order of their first path."""
+    leader: dict[str, str] = {}
+    groups: dict[str, list[str]] = {}
+    for path, earlier in leads_to.items():
+        leader[str(path)] = leader.get(earlier, earlier)
+        groups.setdefault(leader[str(path)], [leader[str(path)]]).append(str(path))
+    return [groups[path] for path in sorted(groups)]
+
+
+def _contradictions(groups: list[list[str]], labels: pd.DataFrame) -> "pd.Series[str]":
+    """For every path of a group with contradicting labels the first contradiction."""
+    found: dict[str, str] = {}
+    for name in labels:
+        of_path = labels[name].dropna().to_dict()
+        for group in groups:
+            says: dict[str, str] = {}  # label -> the first path that has it
+            for path in group:
+                if path in of_path:
+                    says.setdefault(of_path[path], path)
+            if len(says) > 1:
+                for path in group:
+                    found.setdefault(path, _contradiction(str(name), of_path.get(path), says))
+    return pd.Series(found, dtype="str")
+
+
+def _contradiction(name: str, own: str | None, says: dict[str, str]) -> str:
+    (label, path), (other, elsewhere) = list(says.items())[:2]
+    if own is None:
+        return f"{name}: {path} says {label}, {elsewhere} says {other}"
+    label, path = next((label, path) for label, path in says.items() if label != own)
+    return f"{name} {own}, {path} says {label}"

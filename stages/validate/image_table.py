@@ -1,0 +1,50 @@
+"""The table that the suite `images` checks: annotation rows joined with what was found in their images."""
+
+from pathlib import PurePosixPath
+
+import pandas as pd
+
+from stages.validate.duplicates import Duplicates, find_duplicates
+from stages.validate.table import LABEL_COLUMNS
+
+FORMATS = {".png": {"PNG"}, ".jpg": {"JPEG", "MPO"}, ".jpeg": {"JPEG", "MPO"}}
+"""What a file name promises; a phone's MPO is a JPEG with more behind it."""
+
+
+def images_to_inspect(table: pd.DataFrame) -> dict[str, str]:
+    """Path -> lot of the images that rows name unmistakably: those with exactly one file.
+
+    Args:
+        table: `stages.validate.table.join_images`, or some rows of it.
+    """
+    named = table[table["files"] == 1]
+    return dict(zip(named["path"], named["lot"], strict=True))
+
+
+def image_table(table: pd.DataFrame, facts: pd.DataFrame, near_duplicate_bits: int) -> tuple[pd.DataFrame, Duplicates]:
+    """Join annotation rows with what was found in their images.
+
+    Args:
+        table: rows of `stages.validate.table.join_images`.
+        facts: `stages.validate.inspection.inspect_images` of `images_to_inspect(table)`.
+        near_duplicate_bits: images whose perceptual hashes differ in at most so many of 256 bits are near duplicates.
+
+    Returns:
+        One row an annotation, with the index of `table` and the columns of the suite, missing wherever there is no
+        picture: `path`, `files`, `problem`, `width`, `height`, `shorter_side`, `aspect_ratio` (longer by shorter
+        side), `format`, `other_format` (`format` where the name promises another), `mode`, `duplicate_of` (but not of
+        rows that contradict), `near_duplicate_of` and `contradicts`. And what the images have to do with each other.
+    """
+    named = table[table["files"] == 1].drop_duplicates("path").set_index("path")
+    labels = named[[name for name in LABEL_COLUMNS if name in table]].reindex(facts.index)
+    duplicates = find_duplicates(facts, labels, near_duplicate_bits)
+    found = facts.drop(columns=["pixels", "hash"]).join(duplicates.columns)
+    found["duplicate_of"] = found["duplicate_of"].mask(found["contradicts"].notna())
+    sides = found[["width", "height"]]
+    found["shorter_side"] = sides.min(axis=1)
+    found["aspect_ratio"] = (sides.max(axis=1) / sides.min(axis=1)).astype("Float64")
+    promised = [FORMATS.get(PurePosixPath(path).suffix.lower(), set()) for path in found.index]
+    kept = [kind in formats for kind, formats in zip(found["format"], promised, strict=True)]
+    found["other_format"] = found["format"].mask(pd.Series(kept, found.index, dtype="bool"))
+    result = table[["path", "files"]].join(found, on="path")
+    return result, duplicates

@@ -1,0 +1,60 @@
+"""Look at an image file: whether it can be used, and all that the suite `images` asks about it.
+
+This is what worker processes run; they start faster without pandas, so nothing here imports it.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from stages.common.preprocess import ImageError, ImagesSection, content_box, decode_file, read_image_file
+from stages.validate.perceptual import grey_cells, hashes_of
+
+
+class Look(NamedTuple):
+    """What one image file is like.
+
+    Attributes:
+        content: SHA-256 of the file as it was read (64 hex digits); empty if it was refused unread.
+        problem: why `prepare_train` could not use it; empty if it can. Then all that follows is empty and 0.
+        format: PNG, JPEG or MPO, by content.
+        mode: the file's colour mode, by Pillow's name.
+        width: pixels, of the upright picture.
+        height: likewise.
+        pixels: digest of the picture cropped to its content (32 hex digits), equal for equal pixels.
+        hash: perceptual hash of the whole picture (64 hex digits).
+    """
+
+    content: str
+    problem: str
+    format: str = ""
+    mode: str = ""
+    width: int = 0
+    height: int = 0
+    pixels: str = ""
+    hash: str = ""
+
+
+def look_at(job: tuple[Sequence[Path], ImagesSection]) -> list[Look]:
+    """Look at some image files, each for itself; one at a time is in memory."""
+    paths, settings = job
+    looks, cells = [], []
+    for path in paths:
+        content = ""
+        try:
+            data = read_image_file(path, settings)
+            content = hashlib.sha256(data).hexdigest()
+            picture, kind, mode = decode_file(data, settings)
+            pixels = np.asarray(picture)
+            left, top, right, bottom = content_box(pixels, settings)
+            inner = np.ascontiguousarray(pixels[top:bottom, left:right])
+            digest = hashlib.sha256(f"{inner.shape}".encode() + inner.data).hexdigest()[:32]
+            cells.append(grey_cells(picture, pixels))
+            looks.append(Look(content, "", kind, mode, picture.width, picture.height, digest))
+        except ImageError as error:
+            looks.append(Look(content, str(error)))
+    hashes = iter(hashes_of(b"".join(cells)))
+    return [look if look.problem else look._replace(hash=next(hashes).tobytes().hex()) for look in looks]

@@ -1,0 +1,89 @@
+"""Perceptual hashes: 256 bits that hardly change when a picture is encoded, resized or lit a little differently.
+
+This is dHash (N. Krawetz, "Kind of Like That", 2013): the picture becomes 16 rows of 17 grey cells, and a bit says
+whether a cell is darker than its right neighbour. Of the whole picture, for cropping to its content would follow every
+speck at its edge; copies that differ in nothing but their white margin have the same pixels once cropped, which
+`stages.validate.duplicates` sees without a hash.
+
+Measured with `near_duplicate_bits` 4, 6 and 8 on the 1,000 Cartoon Set faces (128x128) and the 2,000 sample avatars:
+
+    share of copies found               faces               samples
+    JPEG of quality 85            1.00  1.00  1.00     .99  1.00  1.00
+    JPEG of quality 60             .94   .98  1.00     .98  1.00  1.00
+    brightness +5 %, -5 %          .96  1.00  1.00     .97   .99  1.00
+    1.5 times the size             .71   .93   .99     .77   .96   .99
+    half the size                  .27   .57   .74     .50   .75   .94
+    cut by 1 pixel                 .09   .18   .31     .54   .82   .96
+    pairs of other drawings           0     0     0      27   122   330
+    of 499,500 and 1,999,000; their labels differ in
+                                      0     0     0       8    48   181
+
+imagehash's pHash of 256 bits finds fewer copies in the same number of bits, takes some ms in place of 50 us an image,
+and brings scipy and PyWavelets into the image.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+ROWS, COLUMNS = 16, 17
+"""Grey cells of a picture; 16 x 16 neighbours make 256 bits."""
+
+DEAD_ZONE = 6
+"""Grey levels by which a cell must be darker: what JPEG makes of a flat area differs by less."""
+
+SAMPLES = 8
+"""Pixels looked at along each side of a cell. All pixels of a larger picture would cost as much as decoding it."""
+
+
+def grey_cells(picture: Image.Image, pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Average a picture to `ROWS` x `COLUMNS` grey cells, a byte each.
+
+    Args:
+        picture: RGB.
+        pixels: the same as uint8 (H, W, 3).
+    """
+    step = min(pixels.shape[0] // (ROWS * SAMPLES), pixels.shape[1] // (COLUMNS * SAMPLES))
+    small = Image.fromarray(pixels[::step, ::step]) if step > 1 else picture
+    return small.convert("L").resize((COLUMNS, ROWS), Image.Resampling.BOX).tobytes()
+
+
+def hashes_of(cells: bytes) -> npt.NDArray[np.uint8]:
+    """The hashes of pictures, uint8 (pictures, 32), from the joined `grey_cells` of all of them."""
+    grey = np.frombuffer(cells, np.uint8).reshape(-1, ROWS, COLUMNS).astype(np.int16)
+    darker = grey[:, :, :-1] + DEAD_ZONE < grey[:, :, 1:]
+    return np.packbits(darker.reshape(-1, ROWS * (COLUMNS - 1)), axis=1)
+
+
+def first_near(hashes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.int64]:
+    """For every hash the first one before it that differs in at most `bits` bits.
+
+    Exact, without comparing all pairs: two hashes that differ in at most d bits agree in at least one of d + 1 bands of
+    bits (the pigeonhole principle), so only hashes that agree in a band are compared. Bits are dealt to the bands in
+    the order of how much they vary, or the bands of the white margin would be the same in all pictures. Memory grows
+    with the number of hashes, whatever they are.
+
+    Args:
+        hashes: uint8 (N, 32), of `hashes_of`; best without repeats.
+        bits: how many may differ, of 256.
+
+    Returns:
+        int64 (N,), index of the other hash; -1 where there is none.
+    """
+    count = len(hashes)
+    first = np.full(count, count)
+    words = np.ascontiguousarray(hashes).view(np.uint64)
+    single = np.unpackbits(hashes, axis=1)
+    by_variation = np.argsort(single.var(axis=0), kind="stable")[::-1] if count else np.arange(0)
+    for band in range(bits + 1):
+        _, key = np.unique(np.packbits(single[:, by_variation[band :: bits + 1]], axis=1), axis=0, return_inverse=True)
+        order = np.argsort(key, kind="stable")
+        key, sorted_words = key[order], words[order]
+        at, step = np.arange(count), 0
+        while len(at):
+            step += 1
+            at = at[at + step < count]
+            at = at[key[at] == key[at + step]]
+            near = at[np.bitwise_count(sorted_words[at] ^ sorted_words[at + step]).sum(axis=1) <= bits]
+            np.minimum.at(first, order[near + step], order[near])  # the order is stable: the first comes first
+    return np.where(first < count, first, -1)
