@@ -5,6 +5,7 @@ the others. Pages hold their pictures as data URIs, run no script and load nothi
 """
 
 import base64
+import numbers
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,13 +82,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Thumbnails in a grid."""
+    """Thumbnails in a grid; `mark` is what is worth a look about them."""
 
     kind: ClassVar[str] = "pictures"
     title: str
     pictures: Sequence[Picture]
     note: str = ""
     link: tuple[str, str] | None = None
+    mark: Badge | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Links:
 
 @dataclass(frozen=True)
 class Group:
-    """Sections that belong together below one headline; those without a title of their own are fine too."""
+    """Sections that belong together below one headline. Bars, or pictures without a title, stand side by side."""
 
     kind: ClassVar[str] = "group"
     title: str
@@ -183,8 +185,8 @@ def text_of(value: object, most: int = TEXT_SHOWN) -> str:
         return "\u2013"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
+    if isinstance(value, numbers.Integral):  # numpy's too
+        return f"{int(value):,}"
     if isinstance(value, Share):
         return _share(value)
     if isinstance(value, float):
@@ -225,7 +227,13 @@ def page_templates(folder: Path) -> Any:
     )
     environment.filters |= {"text": text_of, "share": _share, "png": _png}
     environment.tests |= {"badge": lambda value: isinstance(value, Badge)}
-    environment.globals |= {"curve": _curve, "numeric": _numeric, "titles": _titles, "VERDICT_SHOWN": VERDICT_SHOWN}
+    environment.globals |= {
+        "boxed": _boxed,
+        "curve": _curve,
+        "numeric": _numeric,
+        "titles": _titles,
+        "VERDICT_SHOWN": VERDICT_SHOWN,
+    }
     return environment
 
 
@@ -235,12 +243,17 @@ def _titles(report: Report) -> list[tuple[str, str]]:
     return [(anchor, title) for anchor, title in titles if title]
 
 
+def _boxed(group: Group) -> bool:
+    """Whether the parts of a group are small enough to stand side by side."""
+    return all(isinstance(one, Bars) or (isinstance(one, Pictures) and not one.title) for one in group.sections)
+
+
 def _numeric(table: Table) -> list[bool]:
     """Whether a column holds figures only; cells that are not known do not count."""
     columns = [[row[at] for row in table.rows] for at in range(len(table.columns))]
     known = [[cell for cell in cells if cell is not None and cell != ""] for cells in columns]
     return [
-        bool(cells) and all(isinstance(cell, int | float) and not isinstance(cell, bool) for cell in cells)
+        bool(cells) and all(isinstance(cell, numbers.Real) and not isinstance(cell, bool) for cell in cells)
         for cells in known
     ]
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from stages.common.attributes import ATTRIBUTES, Attribute
 from stages.common.report import (
+    Badge,
     Bars,
     Cards,
     Group,
@@ -36,6 +37,9 @@ SHEETS = {
     "unannotated.csv": "images that no row names, files that are not read",
     "annotations.csv": "accepted images and their labels",
 }
+
+REPLACED = "label replaced by a newer file"
+"""A kind of remark that has a table of its own."""
 
 Show = Callable[[str], str]
 """Path of an image relative to the raw folder -> its thumbnail as a data URI, or nothing if it cannot be shown."""
@@ -89,6 +93,7 @@ def build_report(
     sections: list[Section | None] = [
         _cards(metrics),
         _failing("Rejected rows", rejected, picture, REJECTED_PICTURES, "rejected.csv", present),
+        _notices(metrics),
         _failing("Rows with a remark", remarks, picture, REMARKED_PICTURES, "warnings.csv", present),
         _replaced(replaced, present),
         _duplicates(duplicates, near_duplicates, known, picture),
@@ -109,7 +114,7 @@ def build_report(
         subtitle="What the annotations and images hold, and which of them can be used.",
         verdict=verdict_line,
         passed=success,
-        remarked=bool(metrics.get("rejected") or metrics.get("warnings")),
+        remarked=any(metrics.get(what) for what in ("rejected", "warnings", "notices")),
         sections=[section for section in sections if section],
     )
 
@@ -124,6 +129,11 @@ def _cards(metrics: Mapping[str, Any]) -> Cards:
         "lots": len(metrics["lots"]) if "lots" in metrics else None,
     }
     return Cards({label: value for label, value in figures.items() if value is not None})
+
+
+def _notices(metrics: Mapping[str, Any]) -> Table | None:
+    notices = metrics.get("notices")
+    return Table("Remarks about the whole table", ("Remark",), [(one,) for one in notices]) if notices else None
 
 
 def _link(sheet: str, present: Sequence[str]) -> tuple[str, str] | None:
@@ -141,7 +151,7 @@ def _failing(
     with_picture = int(rows["path"].notna().groupby(rows["kind"]).any().sum()) if picture else 0
     each = max(1, min(EXAMPLES, most // max(1, with_picture)))
     examples: list[Section] = []
-    for kind in counts.index:
+    for kind in counts.index.drop(REPLACED, errors="ignore"):
         some = rows[rows["kind"] == kind]
         if picture and most >= each and some["path"].notna().any():
             first, note = shown(range(len(some)), each)
@@ -149,15 +159,19 @@ def _failing(
             examples.append(Pictures(str(kind), [_row_picture(some.iloc[at], picture) for at in first], note))
         else:
             first, note = shown(range(len(some)), EXAMPLES)
-            cells = [tuple(some.iloc[at][["source", "row", "filename", "reason"]]) for at in first]
+            cells = [_place(some.iloc[at]) for at in first]
             examples.append(Table(str(kind), ("File", "Row", "Image", "Reason"), cells, note))
     return Group(title, [table, *examples], link=_link(sheet, present))
+
+
+def _place(row: "pd.Series[Any]") -> tuple[str, ...]:
+    return tuple("" if pd.isna(row[name]) else str(row[name]) for name in ("source", "row", "filename", "reason"))
 
 
 def _row_picture(row: "pd.Series[Any]", picture: Show) -> Picture:
     path = row["path"]
     name = "(no name)" if pd.isna(row["filename"]) or row["filename"] == "" else str(row["filename"])
-    found = str(row["reason"]).removeprefix(str(row["kind"])).strip()
+    found = str(row["reason"]).removeprefix(str(row["kind"])).strip(" ()")
     lines = [name, f"{row['source']} row {row['row']}", *([found] if found else [])]
     return Picture("" if pd.isna(path) else picture(path), lines, missing=str(row["kind"]))
 
@@ -166,7 +180,7 @@ def _replaced(replaced: pd.DataFrame, present: Sequence[str]) -> Table | None:
     if replaced.empty:
         return None
     first, note = shown(range(len(replaced)), ROWS_SHOWN)
-    rows = [tuple(replaced.iloc[at][["source", "row", "filename", "reason"]]) for at in first]
+    rows = [_place(replaced.iloc[at]) for at in first]
     return Table(
         "Labels that a newer file replaced",
         ("File", "Row", "Image", "What became of it"),
@@ -194,28 +208,26 @@ def _duplicates(
     """Groups of images, those with contradicting labels first."""
     if not (exact or near):
         return None
-    sections: list[Section] = []
-    counts = []
+    counts, parts = [], []
     for title, groups in (("The same picture", exact), ("Nearly the same picture", near)):
-        contradictions = [bool(contradicting(paths, labels)) for paths in groups]
-        counts.append((title, len(groups), sum(map(len, groups)), sum(contradictions)))
-        ordered = sorted(zip(contradictions, groups, strict=True), key=lambda one: not one[0])
-        budget, listed = DUPLICATE_PICTURES // 2, 0
-        for contradiction, paths in ordered:
+        disputed = [contradicting(paths, labels) for paths in groups]
+        counts.append((title, len(groups), sum(map(len, groups)), sum(map(bool, disputed))))
+        boxes: list[Section] = []
+        budget = DUPLICATE_PICTURES // 2
+        for attributes, paths in sorted(zip(disputed, groups, strict=True), key=lambda one: not one[0]):
             first, note = shown(paths, GROUP_PICTURES)
             if len(first) > budget:
                 break
-            budget, listed = budget - len(first), listed + 1
-            disputed = contradicting(paths, labels) if contradiction else []
-            said = [f"labels contradict: {', '.join(one.title.lower() for one in disputed)}"] if disputed else []
-            pictures = [_labelled_picture(path, labels, disputed, picture) for path in first]
-            sections.append(
-                Pictures("", pictures, "; ".join([f"{title}, {len(paths)} images", *said, *filter(None, [note])]))
-            )
-        if listed < len(groups):
-            counts[-1] = (f"{title} (the first {listed} groups are shown)", *counts[-1][1:])
+            budget -= len(first)
+            names = ", ".join(one.title.lower() for one in attributes)
+            mark = Badge(f"labels contradict: {names}", "remark") if names else None
+            pictures = [_labelled_picture(path, labels, attributes, picture) for path in first]
+            boxes.append(Pictures("", pictures, note, mark=mark))
+        if groups:
+            told = shown(groups, len(boxes))[1]
+            parts.append(Group(title, boxes, note=f"Groups: {told}" if told else ""))
     table = Table("", ("Found", "Groups", "Images", "Groups with contradicting labels"), counts)
-    return Group("Duplicates", [table, *sections])
+    return Group("Duplicates", [table, *parts])
 
 
 def contradicting(paths: Sequence[str], labels: pd.DataFrame) -> list[Attribute]:
