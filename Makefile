@@ -29,5 +29,5 @@ engine: ## find a container engine, or install and start one
 stop: ## stop the engine that `make engine` started, and no other
 	@scripts/engine stop
 
-images: engine ## build the stage images whose inputs changed, or STAGES="train evaluate"
+images: engine ## build the images whose inputs changed, or STAGES="train evaluate"
 	@scripts/images $(STAGES)

@@ -2,14 +2,17 @@
 
 import gc
 import os
+import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from docker import DockerClient
+    from playwright.sync_api import Browser, Page, Request
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +34,63 @@ def docker() -> "Iterator[DockerClient]":
         pytest.skip(reason)
     yield client
     client.close()
+
+
+@pytest.fixture(scope="module")  # not the session: its event loop would be in the way of other tests' own
+def browser() -> "Iterator[Browser]":
+    """The Chromium that is installed here. Without one the test is skipped, but fails in CI."""
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None and os.environ.get("CI") == "true":
+        pytest.fail("no Chromium is installed: scripts/apt-install chromium")
+    if program is None:
+        pytest.skip("no Chromium is installed: scripts/apt-install chromium")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])  # root has no sandbox
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_offline(browser: "Browser") -> "Iterator[Callable[..., Page]]":
+    """Opens a HTML file with the network off, and sees that it asks for nothing and complains of nothing.
+
+    Usage:
+        page = open_offline(artifact / "report.html")  # also width=400, dark=True
+        page.get_by_role("link", name="Data Docs").click()
+
+    What the page does later counts too: it is looked at again when the test ends.
+    """
+    opened = []
+    complaints: list[str] = []
+
+    def settle() -> None:
+        found = complaints.copy()
+        complaints.clear()
+        assert found == []
+
+    def call(file: Path, width: int = 1200, *, dark: bool = False) -> "Page":
+        context = browser.new_context(
+            offline=True, viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light"
+        )
+        opened.append(context)
+        page = context.new_page()
+
+        def watch(request: "Request") -> None:
+            followed = request.url.startswith("file:") and request.is_navigation_request()
+            if not (request.url.startswith("data:") or (followed and request.frame == page.main_frame)):
+                complaints.append(f"request: {request.url}")
+
+        page.on("request", watch)
+        page.on("console", lambda message: complaints.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        page.goto(file.resolve().as_uri())
+        settle()
+        return page
+
+    yield call
+    for context in opened:
+        context.close()
+    settle()

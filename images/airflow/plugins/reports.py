@@ -216,7 +216,7 @@ def run(dag_id: str, run_id: str, session: SessionDep) -> Response:
         state = str(task.state or "not yet run")
         text = f"{state}: {artifact.verdict}" if artifact and not artifact.failed and artifact.verdict else state
         report = artifact.report if artifact else ""
-        rows.append((started, name, text, report and f"../../{report}", state in {"failed", "upstream_failed"}))
+        rows.append((started, name, text, report and f"../../{report}", task.state == "failed"))
     return page(
         title="Reports of this run",
         subtitle=run_id if rows else f"{run_id}: no stage is in it",
