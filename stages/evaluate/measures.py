@@ -37,6 +37,11 @@ class Answers:
         """(N,): the most probable class, or the number of classes, which equals no label, where there is no answer."""
         return np.where(self.answered, self.probabilities.argmax(axis=1), len(self.attribute.classes))
 
+    @property
+    def confidence(self) -> npt.NDArray[np.floating[Any]]:
+        """(N,): the probability of the predicted class, NaN where there is no answer."""
+        return np.where(self.answered, self.probabilities.max(axis=1), np.nan)
+
     def known(self) -> "Answers":
         """Only the images whose label is known."""
         mask = self.labels != UNKNOWN

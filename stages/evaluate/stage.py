@@ -1,23 +1,25 @@
 """The wiring of stage `evaluate`: run the model over the test split, measure, draw."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stages.common.artifacts import write_json
-from stages.common.attributes import ATTRIBUTES, NAMES
+from stages.common.attributes import ATTRIBUTES
 from stages.common.dataset import Split, read_split
 from stages.common.errors import DataError
+from stages.common.history import recall, remember
 from stages.common.logs import Progress, log
+from stages.common.report import REPORT, write_report
 from stages.common.stage import Context, Headline, Input, Stage
-from stages.common.tables import write_csv
 from stages.evaluate.params import Params
 
 if TYPE_CHECKING:
     from stages.common.onnx_model import OnnxModel
     from stages.evaluate.measures import Answers
+
+SUITE = "predictions"
 
 
 def check_same_data(train: Mapping[str, Any], prepare_train: Mapping[str, Any]) -> None:
@@ -54,26 +56,14 @@ def answer(model: "OnnxModel", split: Split, batch_size: int) -> list["Answers"]
     ]
 
 
-def _write_predictions(path: Path, filenames: Sequence[str], answers: Sequence["Answers"]) -> None:
-    """One row an image: file name, and per attribute label, predicted class and confidence; empty where unknown."""
-    columns: list[list[str]] = []
-    for one in answers:
-        names = [*one.attribute.classes, ""]  # the last is found by -1, an unknown label, and by the class of no answer
-        confidence = one.probabilities.max(axis=1)
-        columns += [
-            [names[label] for label in one.labels],
-            [names[label] for label in one.predicted],
-            [f"{value:.4f}" if known else "" for value, known in zip(confidence, one.answered, strict=True)],
-        ]
-    header = ["filename", *(f"{name}{part}" for name in NAMES for part in ("", "_predicted", "_confidence"))]
-    write_csv(path, header, zip(filenames, *columns, strict=True), for_people=True)
-
-
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help
     from stages.common.onnx_model import load
+    from stages.common.validation import check  # Great Expectations takes seconds
     from stages.evaluate.measures import mean_accuracy, measure
+    from stages.evaluate.page import describe_model
     from stages.evaluate.plots import plot_confusion, plot_roc
+    from stages.evaluate.predictions import read_predictions, write_predictions
 
     check_same_data(context.manifests["train"], context.manifests["prepare_train"])
     model = load(context.inputs["train"] / "model.onnx")
@@ -91,16 +81,25 @@ def _run(context: Context[Params]) -> Headline:
         if "note" in one:
             log.warning("%s: %s", name, one["note"])
 
+    write_predictions(context.out / "predictions.csv", split.filenames, answers)
+    section = context.params.evaluate
+    thresholds = {
+        "low_confidence": section.low_confidence,
+        "min_confident_fraction": 1 - section.max_low_confidence_fraction,
+    }
+    checked = check(SUITE, read_predictions(context.out / "predictions.csv"), thresholds, context.out, context.failed)
+
     for folder in ("metrics", "plots"):
         (context.out / folder).mkdir()
-    write_json(
-        context.out / "metrics" / "eval_metrics.json",
-        {"mean_accuracy": mean, "images": len(split), "attributes": measures},
-    )
-    _write_predictions(context.out / "predictions.csv", split.filenames, answers)
+    metrics = {"mean_accuracy": mean, "images": len(split), "attributes": measures}
+    write_json(context.out / "metrics" / "eval_metrics.json", metrics)
     plot_confusion(context.out / "plots" / "confusion_matrices.png", measures)
     plot_roc(context.out / "plots" / "roc_curves.png", answers, measures)
     accuracies = {name: round(one["accuracy"], 4) for name, one in measures.items() if one["accuracy"] is not None}
+    found = {"mean_accuracy": mean, "images": len(split), **accuracies, "findings": len(checked.found)}
+    remember(context.cache, SUITE, {"success": True, **found})
+    report = describe_model(context.out, checked, metrics, split, answers, recall(context.cache, SUITE))
+    write_report(context.out / REPORT, report)
     return {"mean_accuracy": round(mean, 4), "images": len(split), **accuracies}
 
 
@@ -116,6 +115,11 @@ STAGE = Stage(
         "metrics": ("metrics/eval_metrics.json", "accuracy, precision, recall, F1, ROC AUC per attribute, with counts"),
         "confusion": ("plots/confusion_matrices.png", "a confusion matrix per attribute"),
         "roc": ("plots/roc_curves.png", "ROC curves per attribute, every class against the rest"),
+        "findings": ("findings.csv", "what the suite found: severity, reason, filename, column, value"),
+        "data_docs": (
+            "data_docs/predictions/index.html",
+            "what Great Expectations found (suite.html: what it expects)",
+        ),
         "predictions": ("predictions.csv", "label, predicted class and confidence per test image"),
     },
     run=_run,

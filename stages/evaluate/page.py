@@ -1,0 +1,99 @@
+"""The report of an evaluation: how good the model is, and which images it gets wrong."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from stages.common.attributes import ATTRIBUTES, UNKNOWN
+from stages.common.dataset import Split
+from stages.common.report import Cards, Links, Picture, Pictures, Plot, Report, Section, Table, shown
+from stages.common.thumbnails import thumbnail
+from stages.common.validation_report import data_docs_links, past_runs
+from stages.evaluate.measures import Answers
+
+if TYPE_CHECKING:
+    from stages.common.validation import Checked
+
+PICTURES = 12
+"""Thumbnails of wrong answers, and as many of unsure ones."""
+MEASURES = ("labels", "accuracy", "precision", "recall", "f1", "roc_auc", "note")
+
+Case = tuple[float, int, Answers]
+"""One answer: its confidence, the image's position in the split, and the attribute's answers."""
+
+
+def _cases(answers: Sequence[Answers], *, wrong: bool) -> list[Case]:
+    """Wrong answers, the surest first, or those that are not known to be wrong, the least sure first."""
+    cases = []
+    for one in answers:
+        is_wrong = (one.labels != UNKNOWN) & (one.labels != one.predicted)
+        chosen = np.flatnonzero(one.answered & (is_wrong == wrong))
+        cases += [(float(one.confidence[index]), int(index), one) for index in chosen]
+    return sorted(cases, key=lambda case: -case[0] if wrong else case[0])
+
+
+def _pictures(title: str, note: str, cases: Sequence[Case], split: Split) -> Pictures:
+    first, counted = shown(cases, PICTURES)
+    images = split.take(np.array([index for _, index, _ in first], np.int64))
+    pictures = [
+        Picture(thumbnail(Image.fromarray(image)), [split.filenames[index], *_lines(one, index, confidence)])
+        for image, (confidence, index, one) in zip(images, first, strict=True)
+    ]
+    return Pictures(title, pictures, note="; ".join(filter(None, (note, counted))))
+
+
+def _lines(answers: Answers, index: int, confidence: float) -> Iterable[str]:
+    classes, label = answers.attribute.classes, answers.labels[index]
+    yield f"{answers.attribute.title}: {classes[answers.predicted[index]]} ({confidence:.0%})"
+    yield f"label: {'unknown' if label == UNKNOWN else classes[label]}"
+
+
+def describe_model(
+    out: Path,
+    checked: "Checked",
+    metrics: Mapping[str, Any],
+    split: Split,
+    answers: Sequence[Answers],
+    history: Sequence[Mapping[str, Any]],
+) -> Report:
+    """Put together the report of the artifact in `out`.
+
+    Args:
+        out: the artifact; its plots are there.
+        checked: what the suite found.
+        metrics: `metrics/eval_metrics.json`.
+        split: the test split.
+        answers: one per attribute.
+        history: past runs, this one last: `mean_accuracy`, the accuracy per attribute, `images`, `findings`.
+    """
+    measures, mean = metrics["attributes"], metrics["mean_accuracy"]
+    titles = {attribute.name: attribute.title for attribute in ATTRIBUTES}
+    cards = {"mean accuracy": mean, **{titles[name]: one["accuracy"] for name, one in measures.items()}}
+    wrong, unsure = _cases(answers, wrong=True), _cases(answers, wrong=False)
+    sections: list[Section] = [
+        Cards({**cards, "test images": metrics["images"]}),
+        Table(
+            "Measures",
+            ("Attribute", *(name.replace("_", " ") for name in MEASURES)),
+            [(titles[name], *(one.get(key, "") for key in MEASURES)) for name, one in measures.items()],
+            note="precision, recall and F1 are means over the classes that have labels",
+        ),
+        *checked.sections(),
+        Plot("Confusion matrices", (out / "plots" / "confusion_matrices.png").read_bytes()),
+        Plot("ROC curves", (out / "plots" / "roc_curves.png").read_bytes()),
+        *([_pictures("Wrong answers", "the surest first", wrong, split)] if wrong else []),
+        *([_pictures("Unsure answers", "right, or without a label", unsure, split)] if unsure else []),
+        past_runs(history, {"mean_accuracy": "mean accuracy", **titles, "images": "images", "findings": "findings"}),
+        Links("Files", {name: name for name in ("predictions.csv", "findings.csv", "metrics/eval_metrics.json")}),
+        data_docs_links([checked.suite]),
+    ]
+    return Report(
+        title="Evaluation",
+        subtitle="The exported model on the test split, which nothing before has seen.",
+        verdict=f"Mean accuracy {mean:.3f} on {metrics['images']} test images; {checked.verdict}",
+        sections=sections,
+        remarked=bool(checked.found),
+    )

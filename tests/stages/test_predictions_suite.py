@@ -1,0 +1,117 @@
+"""The suite of predictions: every expectation of it is failed by one corrupted row or table, and by that alone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from stages.common.attributes import ATTRIBUTES, Attribute
+from stages.common.errors import DataError
+from stages.common.suite import FOLDER, findings, load_suite, run_suite
+from stages.common.validation import check
+from stages.evaluate.predictions import COLUMNS, read_predictions
+
+SUITE: Any = load_suite(FOLDER / "predictions.json")
+THRESHOLDS = {"low_confidence": 0.6, "min_confident_fraction": 0.75}
+
+
+def corrupted_rows(attribute: Attribute) -> dict[str, dict[str, object]]:
+    """Reason -> the cells that are wrong, of one attribute."""
+    name, classes = attribute.name, len(attribute.classes)
+    return {
+        f"{name} not a class": {name: "maybe"},
+        f"{name}_predicted not a class": {f"{name}_predicted": "1"},
+        f"{name}_predicted missing: no answer": {f"{name}_predicted": None, f"{name}_confidence": None},
+        f"{name}_confidence missing beside an answer": {f"{name}_confidence": None},
+        f"{name}_confidence above 1": {f"{name}_confidence": 1.0001},
+        f"{name}_confidence below 1/{classes}": {f"{name}_confidence": 1 / classes - 0.001},
+    }
+
+
+CORRUPTED_ROW: dict[str, dict[str, object]] = {
+    "filename empty": {"filename": None},
+    "an image is answered twice": {"filename": "s1_39.png"},
+}
+for one in ATTRIBUTES:
+    CORRUPTED_ROW |= corrupted_rows(one)
+
+
+def good_table(rows: int = 10) -> pd.DataFrame:
+    columns: dict[str, object] = {"filename": [f"s1_{number}.png" for number in range(rows)]}
+    for attribute in ATTRIBUTES:
+        classes, name = attribute.classes, attribute.name
+        columns[name] = [classes[number % len(classes)] for number in range(rows)]
+        columns[f"{name}_predicted"] = columns[name]
+        columns[f"{name}_confidence"] = [1.0, 0.6, *[0.9] * (rows - 2)]
+    return pd.DataFrame(columns)
+
+
+def corrupted(table: pd.DataFrame, *rows: Mapping[str, object]) -> pd.DataFrame:
+    """The table with other cells in its first rows."""
+    changes = [*map(dict, rows), *[dict[str, object]()] * (len(table) - len(rows))]
+    return pd.DataFrame([good | change for good, change in zip(table.to_dict("records"), changes, strict=True)])
+
+
+def found(table: pd.DataFrame) -> dict[str, list[Any] | None]:
+    result = run_suite(SUITE, "predictions", table, THRESHOLDS)
+    return {finding.reason: finding.rows for finding in findings(result)}
+
+
+def test_good_predictions_meet_every_expectation(tmp_path: Path) -> None:
+    equal = {f"{one.name}_confidence": int(1e4 / len(one.classes)) / 1e4 for one in ATTRIBUTES}  # as the file has it
+    table = corrupted(good_table(), {"beard": None}, equal)
+    assert not found(table)
+    table.drop(columns=[one.name for one in ATTRIBUTES]).to_csv(tmp_path / "p.csv", index=False)
+    assert not found(read_predictions(tmp_path / "p.csv"))  # those of a model in use
+
+
+def test_each_corrupted_row_fails_its_expectation_alone() -> None:
+    table = corrupted(good_table(40), *CORRUPTED_ROW.values())
+    expected: dict[str, list[Any] | None] = {reason: [row] for row, reason in enumerate(CORRUPTED_ROW)}
+    expected["an image is answered twice"] = [1, 39]  # the row and the one that it repeats
+    assert found(table) == expected
+
+
+def test_each_corrupted_table_fails_its_expectation_alone() -> None:
+    assert found(good_table().assign(extra=1)) == {"columns are not as expected": None}
+    assert found(good_table()[:0]) == {"there are no predictions": None}
+    for attribute in ATTRIBUTES:
+        table = good_table()
+        table.loc[[2, 3, 4], f"{attribute.name}_confidence"] = 0.59  # three of ten
+        assert found(table) == {f"{attribute.name}_confidence low for many images": [2, 3, 4]}
+
+
+def test_no_expectation_is_untested() -> None:
+    tables = {"columns are not as expected", "there are no predictions"}
+    tables |= {f"{one.name}_confidence low for many images" for one in ATTRIBUTES}
+    reasons = [expectation.meta["reason"] for expectation in SUITE.expectations]
+    assert sorted(reasons) == sorted({*CORRUPTED_ROW, *tables})
+
+
+def test_columns_and_classes_agree_with_the_attributes() -> None:
+    assert set(SUITE.expectations[0].column_set) == set(COLUMNS)
+    for attribute in ATTRIBUTES:
+        for column in (attribute.name, f"{attribute.name}_predicted"):
+            asked = [expectation for expectation in SUITE.expectations if getattr(expectation, "column", "") == column]
+            sets = [expectation.value_set for expectation in asked if hasattr(expectation, "value_set")]
+            assert sets == [list(attribute.classes)]
+
+
+def test_a_critical_finding_is_one_line_and_keeps_its_report(tmp_path: Path) -> None:
+    wrong = {"beard_predicted": "=cmd()<script>"}
+    unanswered = {"mustache_predicted": None, "mustache_confidence": None}
+    table = corrupted(good_table(), unanswered, {"filename": "<b>.png", **wrong}, wrong, wrong, wrong)
+    with pytest.raises(DataError) as caught:
+        check("predictions", table, THRESHOLDS, tmp_path / "out", tmp_path / "failed")
+    line = str(caught.value)
+    assert "beard_predicted not a class (4 of 10 images, the first <b>.png, s1_2.png, s1_3.png)" in line
+    assert "mustache" not in line
+    assert "\n" not in line
+    assert not (tmp_path / "out").exists()
+    rows = (tmp_path / "failed" / "findings.csv").read_text().splitlines()
+    assert rows[1] == "critical,beard_predicted not a class,<b>.png,beard_predicted,'=cmd()<script>"
+    assert rows[5].startswith("warning,mustache_predicted missing: no answer,s1_0.png")
+    for page in ("report.html", "data_docs/predictions/index.html", "data_docs/predictions/suite.html"):
+        assert "<script" not in (tmp_path / "failed" / page).read_text()
