@@ -94,7 +94,7 @@ def test_bad_annotations_stop_the_run_before_anything_trains(run: Run, data: Pat
     assert "run failed" in process.stdout
     kept = Path(re.findall(r"what is wrong with the data: (.*)", process.stdout)[0])
     assert "image missing" in (kept / "rejected.csv").read_text()
-    assert (kept / "data_docs" / "index.html").exists()
+    assert (kept / "report.html").exists()
     assert cached_of(process.stdout) == {}
 
 

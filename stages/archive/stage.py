@@ -1,44 +1,25 @@
 """The wiring of stage `archive`: copy the files together, write lineage and report."""
 
 import json
-import shutil
-from pathlib import Path
 
 import yaml
 
+from stages.archive.collect import collect
 from stages.archive.lineage import check_one_run, lineage, used_params
 from stages.archive.params import Params
+from stages.archive.report import build_report
 from stages.common.artifacts import write_json
+from stages.common.report import REPORT, write_report
 from stages.common.stage import Context, Headline, Input, Stage
 
 
-def _collect(inputs: dict[str, Path], out: Path) -> None:
-    """Copy what people look at, and the model, into `out`; names of metrics and plots are unique across stages."""
-    for folder in ("model", "metrics", "plots", "rejected"):
-        (out / folder).mkdir()
-    for name, artifact in inputs.items():
-        for folder, pattern in (("metrics", "*.json"), ("plots", "*.png")):
-            for file in sorted((artifact / folder).glob(pattern)):
-                shutil.copy(file, out / folder / file.name)
-        if (artifact / "rejected.csv").exists():
-            shutil.copy(artifact / "rejected.csv", out / "rejected" / f"{name}.csv")
-    shutil.copytree(inputs["validate"] / "data_docs", out / "data_docs")
-    (out / "label_doubt").mkdir()
-    for name in ("report.html", "doubts.csv"):
-        shutil.copy(inputs["label_doubt"] / name, out / "label_doubt" / name)
-    for name in ("model.onnx", "model.safetensors"):
-        shutil.copy(inputs["train"] / name, out / "model" / name)
-
-
 def _run(context: Context[Params]) -> Headline:
-    from stages.archive.report import render_report  # jinja2 is not needed for --help
-
     check_one_run(context.manifests)
-    _collect(dict(context.inputs), context.out)
+    collect(context.inputs, context.out)
     write_json(context.out / "lineage.json", lineage(context.manifests))
     (context.out / "params.yaml").write_text(yaml.safe_dump(used_params(context.manifests), sort_keys=False))
-    page = render_report(context.params.archive.title, context.key, context.manifests, context.inputs, context.out)
-    (context.out / "report.html").write_text(page, encoding="utf-8")
+    report = build_report(context.params.archive.title, context.key, context.manifests, context.out)
+    write_report(context.out / REPORT, report)
     metrics = json.loads((context.out / "metrics" / "eval_metrics.json").read_text(encoding="utf-8"))
     return {"version": context.key[:12], "mean_accuracy": metrics["mean_accuracy"]}
 
@@ -57,9 +38,7 @@ STAGE = Stage(
     },
     outputs={
         "report": ("report.html", "one self-contained page about the run"),
-        "data_docs": ("data_docs/index.html", "the Data Docs of the raw annotations"),
-        "rejected": ("rejected", "<stage>.csv: what validate and prepare_train left out, with the reason"),
-        "label_doubt": ("label_doubt/report.html", "the labels that a network contradicts; doubts.csv beside it"),
+        "validate": ("validate/report.html", "the report of validate and the files that it links; so for every input"),
         "model": ("model", "model.onnx and model.safetensors"),
         "metrics": ("metrics", "JSON metrics of every stage"),
         "plots": ("plots", "PNG plots of every stage"),

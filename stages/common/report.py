@@ -42,6 +42,14 @@ class Badge:
 
 
 @dataclass(frozen=True)
+class Link:
+    """A cell that leads to a page or file beside the report (`address` is relative)."""
+
+    text: str
+    address: str
+
+
+@dataclass(frozen=True)
 class Cards:
     """Headline figures side by side: label -> value."""
 
@@ -226,7 +234,10 @@ def page_templates(folder: Path) -> Any:
         lstrip_blocks=True,
     )
     environment.filters |= {"text": text_of, "share": _share, "png": _png}
-    environment.tests |= {"badge": lambda value: isinstance(value, Badge)}
+    environment.tests |= {
+        "badge": lambda value: isinstance(value, Badge),
+        "link": lambda value: isinstance(value, Link),
+    }
     environment.globals |= {
         "boxed": _boxed,
         "curve": _curve,

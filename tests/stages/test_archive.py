@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from stages.archive.collect import linked_files
 from stages.archive.lineage import check_one_run, used_params
-from stages.archive.report import render_report
+from stages.archive.report import build_report
 from stages.common.attributes import ATTRIBUTES
 from stages.common.errors import DataError
-
-STAGES = ("validate", "prepare_train", "hyperopt", "train", "evaluate")
+from stages.common.report import write_report
 
 
 def manifest(key: str, inputs: dict[str, Any], **params: Any) -> dict[str, Any]:
@@ -45,7 +45,8 @@ def test_an_artifact_of_another_run_is_named(manifests: dict[str, dict[str, Any]
 def test_the_report_shows_cells_as_text_and_unmeasured_figures_as_a_dash(
     manifests: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
-    (tmp_path / "metrics").mkdir()
+    for folder in ("metrics", "validate"):
+        (tmp_path / folder).mkdir()
     row = {"labels": 3, "accuracy": 0.5, "precision": 0.5, "recall": 0.5, "f1": 0.5, "roc_auc": None}
     metrics = {"mean_accuracy": 0.5, "images": 3, "attributes": {attribute.name: row for attribute in ATTRIBUTES}}
     (tmp_path / "metrics" / "eval_metrics.json").write_text(json.dumps(metrics))
@@ -54,22 +55,47 @@ def test_the_report_shows_cells_as_text_and_unmeasured_figures_as_a_dash(
     }  # fmt: skip
     stats = {"duplicates": {"pictures": 45, "images": 99, "contradicting_labels": 46, "listed": []}}
     rejects = "source,row,filename,reason\nx,2,<script>alert(1)</script>,bad\n" + "x,3,y.png,bad\n" * 60
-    (tmp_path / "rejected.csv").write_text(rejects)
+    (tmp_path / "validate" / "rejected.csv").write_text(rejects)
 
     def render() -> str:
-        return render_report("<Faces>", "d" * 64, manifests, dict.fromkeys(STAGES, tmp_path), tmp_path)
+        write_report(tmp_path / "report.html", build_report("<Faces>", "d" * 64, manifests, tmp_path))
+        return (tmp_path / "report.html").read_text()
 
     assert "Left out or remarked" not in render()
     (tmp_path / "metrics" / "validation.json").write_text(json.dumps(validation))
     (tmp_path / "metrics" / "data_stats.json").write_text(json.dumps(stats))
     page = render()
-    assert re.findall(r'<td>([^<]*)</td><td class="n">(4\d)</td>', page) == [
-        ("lot not selected", "41"), ("repeats another row", "43"), ("no annotation", "42"), ("&lt;link&gt;", "44"),
+    assert re.findall(r"<td>([^<]*)</td><td class=\"n\">(4\d)</td>", page) == [
+        ("lot not selected", "41"), ("repeats another row", "43"), ("no annotation", "42"),
         ("under several names (99 images)", "45"), ("under several names, with contradicting labels", "46"),
     ]  # fmt: skip
+    assert "&lt;link&gt;" in page
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert "<title>&lt;Faces&gt;" in page
-    assert "61 rejected by" in page
-    assert "first 50 shown" in page
-    assert "&ndash;" in page
+    assert "61 rejected by validate" in page
+    assert "50 of 61 shown" in page
+    assert "\u2013" in page
+
+
+def test_an_archive_carries_what_the_reports_link_and_nothing_from_elsewhere(tmp_path: Path) -> None:
+    docs = tmp_path / "artifact" / "data_docs" / "images"
+    docs.mkdir(parents=True)
+    (tmp_path / "secret.csv").write_text("")
+    (tmp_path / "artifact" / "unlinked.csv").write_text("")
+    (tmp_path / "artifact" / "a b.csv").write_text("")
+    (docs / "suite.html").write_text("")
+    (docs / "index.html").write_text('<a href="../../report.html"></a><a href="suite.html#x">')
+    links = (
+        "a%20b.csv",
+        "data_docs/images/index.html",
+        "../secret.csv",
+        "/etc/passwd",
+        "https://x/y.csv",
+        "gone.csv",
+        "#a",
+    )
+    (tmp_path / "artifact" / "report.html").write_text("".join(f'<a href="{link}">' for link in links))
+    assert sorted(map(str, linked_files(tmp_path / "artifact"))) == [
+        "a b.csv", "data_docs/images/index.html", "data_docs/images/suite.html", "report.html",
+    ]  # fmt: skip

@@ -1,0 +1,54 @@
+"""What an archive takes from the artifacts of a run: the model, metrics and plots, and reports with what they link."""
+
+import html
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import unquote
+
+from stages.common.report import REPORT
+
+REJECTED = "rejected.csv"
+
+_LINK = re.compile(r'\bhref="([^"#?:]+)')
+
+
+def linked_files(artifact: Path) -> set[Path]:
+    """The report of an artifact, its rejects, and all files that these lead to, relative to the artifact.
+
+    Links that lead out of the artifact or nowhere are left out.
+    """
+    found: set[Path] = set()
+    pages = [Path(REPORT), Path(REJECTED)]
+    while pages:
+        path = pages.pop()
+        if path in found or not (artifact / path).is_file():
+            continue
+        found.add(path)
+        if path.suffix == ".html":
+            links = _LINK.findall((artifact / path).read_text(encoding="utf-8"))
+            targets = [Path(os.path.normpath(path.parent / unquote(html.unescape(link)))) for link in links]
+            pages += [target for target in targets if not target.is_absolute() and target.parts[0] != ".."]
+    return found
+
+
+def collect(inputs: Mapping[str, Path], out: Path) -> None:
+    """Copy the model and what people look at; names of metrics and plots are unique across stages.
+
+    Args:
+        inputs: stage name -> artifact.
+        out: gets `model/`, `metrics/`, `plots/`, and per stage a folder with its report and the files that this links.
+    """
+    for folder in ("model", "metrics", "plots"):
+        (out / folder).mkdir()
+    for name, artifact in inputs.items():
+        for folder, pattern in (("metrics", "*.json"), ("plots", "*.png")):
+            for file in sorted((artifact / folder).glob(pattern)):
+                shutil.copy(file, out / folder / file.name)
+        for path in sorted(linked_files(artifact)):
+            (out / name / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(artifact / path, out / name / path)
+    for name in ("model.onnx", "model.safetensors"):
+        shutil.copy(inputs["train"] / name, out / "model" / name)
