@@ -9,6 +9,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -117,7 +118,9 @@ def artifacts() -> list[Artifact]:
     """All artifacts of the store, the newest first."""
     found = []
     for home in _folders(ROOT, STAGE):
-        found += [Artifact(home.name, entry.name, entry.stat().st_mtime) for entry in _folders(Path(home), KEY)]
+        for entry in _folders(Path(home), KEY):
+            with suppress(FileNotFoundError):  # a failed one goes when its stage runs again
+                found.append(Artifact(home.name, entry.name, entry.stat().st_mtime))
     return sorted(found, key=lambda artifact: (-artifact.moment, artifact.stage, artifact.key))
 
 
