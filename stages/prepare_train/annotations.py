@@ -52,6 +52,8 @@ def read_annotations(validated: Path) -> list[Annotation]:
 
 def _annotation(row: dict[str, str], where: str) -> Annotation:
     path = PurePosixPath(row["path"] or "")
+    if not row["path"]:
+        raise DataError(f"{where}: no path: run stage validate with --raw, so that it finds the images")
     if path.is_absolute() or ".." in path.parts or not path.parts:
         raise DataError(f"{where}: the path {row['path']!r} leads out of the raw folder: run stage validate again")
     # a shard is named after its lot, and hidden files belong to no artifact

@@ -49,7 +49,7 @@ def list_ignored(raw: Path, annotations: Path) -> pd.DataFrame:
 
     Args:
         raw: the folder.
-        annotations: CSV, or folder of Cartoon Set pairs; if it lies in `raw`, its CSV files are not listed.
+        annotations: file, or folder of files; what lies there is told by `RawAnnotations.ignored` if it is not read.
 
     Returns:
         The columns of `list_images`, and `reason`.
@@ -59,8 +59,8 @@ def list_ignored(raw: Path, annotations: Path) -> pd.DataFrame:
     for root, folders, files in os.walk(top):
         for name in (*folders, *files):
             path = Path(root, name)
-            csv = path == beside or (path.suffix.lower() == ".csv" and path.is_relative_to(beside))
-            reason = _why_ignored(path, folder=name in folders, csv=csv)
+            annotation = path == beside or (path.suffix.lower() in {".csv", ".txt"} and path.is_relative_to(beside))
+            reason = _why_ignored(path, folder=name in folders, annotation=annotation)
             if reason:
                 found[path.relative_to(top)] = reason
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -68,14 +68,14 @@ def list_ignored(raw: Path, annotations: Path) -> pd.DataFrame:
     return _listing(paths).assign(reason=pd.Series([found[path] for path in paths], dtype="str"))
 
 
-def _why_ignored(path: Path, *, folder: bool, csv: bool) -> str:
+def _why_ignored(path: Path, *, folder: bool, annotation: bool) -> str:
     if path.is_symlink():
         return "link"
     if path.name.startswith("."):
         return "hidden"
     if not folder and not path.is_file():
         return "not a regular file"
-    return "" if folder or csv or path.suffix.lower() in SUFFIXES else "not a .png or .jpg name"
+    return "" if folder or annotation or path.suffix.lower() in SUFFIXES else "not a .png or .jpg name"
 
 
 def _listing(paths: Iterable[Path]) -> pd.DataFrame:

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from stages.validate.part import COLUMNS, Broken
-from stages.validate.text import brief
+from stages.validate.forms.part import COLUMNS, Broken
+from stages.validate.forms.text import brief
 
 _PLAIN = r"^(?!/)(?!(?:.*/)?\.).+"  # not absolute, no `..` and nothing hidden in it
 

@@ -16,11 +16,11 @@ import pandas as pd
 
 from stages.common.artifacts import walk_files
 from stages.common.errors import DataError
-from stages.validate import cartoon_set, celeba, flat_csv
+from stages.validate.forms import cartoon_set, celeba, flat_csv
+from stages.validate.forms.part import COLUMNS, Part
+from stages.validate.forms.text import brief, csv_records, delimiter_of, read_head, read_text
 from stages.validate.images import SUFFIXES, as_text, list_ignored, lot_of
 from stages.validate.merge import merge
-from stages.validate.part import COLUMNS, Part
-from stages.validate.text import brief, csv_records, delimiter_of, read_head, read_text
 
 __all__ = [
     "COLUMNS", "AnnotationFile", "RawAnnotations", "annotation_files", "brief", "count_annotations", "read_annotations",

@@ -1,146 +1,253 @@
 """The stage `validate`: what it takes, what it makes, and the run itself."""
 
-import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from stages.common.artifacts import write_json
-from stages.common.attributes import NAMES
+from stages.common.attributes import ATTRIBUTES
 from stages.common.errors import DataError
+from stages.common.history import recall, remember
 from stages.common.logs import log
+from stages.common.preprocess import ImageError, ImagesSection, decode, read_image_file
+from stages.common.report import REPORT, write_report
 from stages.common.stage import Context, Headline, Input, Stage
 from stages.common.tables import write_csv
-from stages.common.version import ROOT
+from stages.common.thumbnails import thumbnail
+from stages.validate.image_table import image_table, images_to_inspect
 from stages.validate.images import image_files, list_ignored, list_images, lot_of, require_lots
+from stages.validate.inspection import inspect_images
+from stages.validate.page import build_report
 from stages.validate.params import Params
-from stages.validate.raw_annotations import (
-    COLUMNS,
-    RawAnnotations,
-    annotation_files,
-    brief,
-    count_annotations,
-    read_annotations,
-)
-from stages.validate.table import join_images, select_lots, split_repeats
-from stages.validate.verdict import count, judge
+from stages.validate.raw_annotations import RawAnnotations, annotation_files, count_annotations, read_annotations
+from stages.validate.summary import class_counts, expectation_counts, listed, notice, stopping_line, verdict_line
+from stages.validate.table import add_classes, join_images, select_lots, split_repeats
+from stages.validate.verdict import LISTED, Verdict, count, judge, no_verdict
 
 if TYPE_CHECKING:
     from stages.common.suite import Finding
 
-SUITE = ROOT / "expectations" / "raw_annotations.json"
+NO_ANNOTATION = "no annotation"
 
 
-def explain(finding: "Finding", annotations: RawAnnotations) -> str:
-    """One line about an unmet expectation of the whole table: what was expected, what was found."""
-    line = f"{annotations.name}: {finding.reason} ({finding.type})"
-    missing = finding.details.get("details", {}).get("mismatched", {}).get("missing")
-    if missing:
-        line += f": missing {', '.join(missing)}; expected {', '.join(COLUMNS)}"
-        line += f"; found {brief(', '.join(annotations.header), 200)}"
-    if len(annotations.broken):
-        first = annotations.broken.iloc[0]
-        line += f"; {len(annotations.broken)} cannot be read, the first {first['source']} row {first['row']}: "
-        line += str(first["reason"])
-    return line
+@dataclass(frozen=True)
+class _Rows:
+    """The annotations of the selected lots beside their images.
+
+    Attributes:
+        table: those to check, with the columns that suite `raw_annotations` looks at.
+        repeats: those that repeat one of `table`.
+        broken: those that could not be read.
+        not_selected: how many belong to other lots.
+        images: `list_images` of the selected lots; none without `--raw`.
+        unannotated: images that no annotation names, and files that are not read, with their `reason`.
+    """
+
+    table: pd.DataFrame
+    repeats: pd.DataFrame
+    broken: pd.DataFrame
+    not_selected: int
+    images: pd.DataFrame
+    unannotated: pd.DataFrame
+
+    @property
+    def count(self) -> int:
+        """How many annotations there are."""
+        return len(self.table) + len(self.repeats) + len(self.broken)
 
 
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in counts.items())
+@dataclass
+class _Checked:
+    """What the suites found.
+
+    Attributes:
+        table: the annotations, with all columns that a suite looked at.
+        results: suite -> Great Expectations' result.
+        suites: suite -> the suite.
+        findings: what is not as expected, in the order of the suites.
+        duplicates: groups of paths with the same picture, and `near_duplicates` with nearly the same.
+    """
+
+    table: pd.DataFrame
+    results: dict[str, Any] = field(default_factory=dict)
+    suites: dict[str, Any] = field(default_factory=dict)
+    findings: "list[Finding]" = field(default_factory=list)
+    duplicates: list[list[str]] = field(default_factory=list)
+    near_duplicates: list[list[str]] = field(default_factory=list)
+
+    @property
+    def stopping(self) -> "Finding | None":
+        """The first finding that makes the table as a whole unusable."""
+        return next((one for one in self.findings if one.rows is None and one.critical), None)
+
+
+def _join(annotations: RawAnnotations, context: Context[Params]) -> _Rows:
+    lots, raw = context.params.validate.lots, context.inputs.get("raw")
+    images = list_images(raw) if raw else pd.DataFrame(columns=["image", "path", "lot"], dtype="str")
+    if raw:
+        require_lots(lots, images["lot"])
+        images = images[images["lot"].isin(lots)] if lots else images  # what others hold is not part of the key
+    read, unread = join_images(annotations.rows, images), join_images(annotations.broken, images)
+    table, broken = select_lots(read, lots), select_lots(unread, lots)
+    not_selected = len(read) + len(unread) - len(table) - len(broken)
+    named = pd.concat([table["candidates"], broken["candidates"]]).explode()
+    unused = [images[~images["path"].isin(named)].assign(reason=NO_ANNOTATION)]
+    if raw:
+        unused.append(list_ignored(raw, context.inputs["annotations"]))
+    unused.append(annotations.ignored.rename(columns={"source": "path"}).assign(image=annotations.ignored["source"]))
+    unannotated = pd.concat(unused).rename(columns={"image": "filename"}).drop_duplicates("path").sort_values("path")
+    table, repeats = split_repeats(table)
+    return _Rows(table, repeats, broken, not_selected, images, unannotated)
+
+
+def _metrics(rows: _Rows, checked: _Checked, verdict: Verdict, annotations: RawAnnotations) -> dict[str, Any]:
+    accepted, rejected = verdict.accepted, verdict.rejected
+    classes = class_counts(accepted)
+    reasons = rows.unannotated["reason"]
+    return {
+        "rows": rows.count,
+        "accepted": len(accepted),
+        "rejected": len(rejected),
+        "rejected_fraction": round(len(rejected) / max(1, rows.count), 6),
+        "repeated": len(rows.repeats),
+        "replaced": len(annotations.replaced),
+        "warnings": len(verdict.remarks),
+        "not_selected": rows.not_selected,
+        "images": len(rows.images),
+        "unannotated": int((reasons == NO_ANNOTATION).sum()),
+        "ignored": count(reasons[reasons != NO_ANNOTATION]),
+        **expectation_counts(checked.results.values()),
+        "reasons": count(rejected["kind"]),
+        "remarks": count(verdict.remarks["kind"]),
+        "duplicates": {"exact": len(checked.duplicates), "near": len(checked.near_duplicates)},
+        "labels_known": {name: len(accepted) - counts["unknown"] for name, counts in classes.items()},
+        "classes": classes,
+        "lots": {str(lot): int(number) for lot, number in accepted["lot"].value_counts().sort_index().items()},
+    }
+
+
+def _check(context: Context[Params], rows: _Rows, name: str) -> _Checked:
+    from stages.common.suite import FOLDER, findings, load_suite, run_suite  # takes seconds to import
+
+    section = context.params.validate
+    checked = _Checked(add_classes(rows.table))
+
+    def run(suite: str, table: pd.DataFrame) -> None:
+        checked.suites[suite] = load_suite(FOLDER / f"{suite}.json")
+        checked.results[suite] = run_suite(checked.suites[suite], name, table, section.model_dump())
+        checked.findings += findings(checked.results[suite])
+
+    run("raw_annotations", checked.table.drop(columns=["source", "row", "candidates", "lot", "path", "files"]))
+    if "raw" in context.inputs and not checked.stopping:
+        rejected = [row for one in checked.findings if one.critical for row in one.rows or ()]
+        remaining = checked.table.drop(index=rejected)
+        facts = inspect_images(images_to_inspect(remaining), context)
+        looked, duplicates = image_table(remaining, facts, section.near_duplicate_bits)
+        run("images", looked)
+        checked.table = checked.table.join(looked.drop(columns=["path", "files"]))
+        checked.duplicates, checked.near_duplicates = duplicates.exact, duplicates.near
+    return checked
+
+
+def _labels_by_path(table: pd.DataFrame) -> pd.DataFrame:
+    names = {one.column: one.name for one in ATTRIBUTES if one.column in table}
+    return table[table["path"].notna()].drop_duplicates("path").set_index("path")[list(names)].rename(columns=names)
+
+
+def _show(raw: Path, settings: ImagesSection, path: str) -> str:
+    """The thumbnail of an image, empty if it cannot be decoded."""
+    try:
+        return thumbnail(decode(read_image_file(raw / path, settings), settings))
+    except ImageError:
+        return ""
 
 
 def _write(path: Path, table: pd.DataFrame, *, for_people: bool = True) -> None:
     write_csv(path, table.columns, table.fillna("").itertuples(index=False), for_people=for_people)
 
 
-def run(context: Context[Params]) -> Headline:
-    """Validate: see the package's docstring."""
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # at INFO its import alone logs 300 lines
-    from stages.common.data_docs import write_data_docs  # Great Expectations takes seconds to import
-    from stages.common.suite import findings, load_suite, run_suite
+def _write_reports(
+    context: Context[Params], folder: Path, annotations: RawAnnotations, rows: _Rows, checked: _Checked,
+    verdict: Verdict, metrics: Mapping[str, Any], summary: str,
+) -> None:  # fmt: skip
+    from stages.common.data_docs import write_data_docs
 
-    lots, allowed = context.params.validate.lots, context.params.validate.max_rejected_fraction
-    annotations = read_annotations(context.inputs["annotations"])
-    images = list_images(context.inputs["raw"])
-    require_lots(lots, images["lot"])
-    images = images[images["lot"].isin(lots)] if lots else images  # what others hold is not part of the key
-    log.info("%d annotations, %d images", len(annotations.rows) + len(annotations.broken), len(images))
-
-    read, unread = join_images(annotations.rows, images), join_images(annotations.broken, images)
-    table, broken = select_lots(read, lots), select_lots(unread, lots)
-    rows = len(table) + len(broken)
-    not_selected = len(read) + len(unread) - rows
-    named = pd.concat([table["candidates"], broken["candidates"]]).explode()
-    table, repeats = split_repeats(table)
-
-    suite = load_suite(SUITE)
-    result = run_suite(suite, annotations.name, table.drop(columns=["source", "row", "candidates", "lot"]))
-    found = findings(result)
-    for finding in found:
-        if finding.rows is None and finding.critical:
-            message = explain(finding, annotations)
-            write_data_docs(context.failed / "data_docs", suite, result, message)
-            raise DataError(f"{message}; see {context.failed / 'data_docs' / 'index.html'}")
-
-    verdict = judge(table, repeats, broken, [finding for finding in found if finding.rows is not None])
-    accepted, rejected = len(verdict.accepted), len(verdict.rejected)
-    unannotated = images[~images["path"].isin(named)].assign(reason="no annotation")
-    ignored = list_ignored(context.inputs["raw"], context.inputs["annotations"])
-    unused = pd.concat([unannotated, ignored]).rename(columns={"image": "filename"}).sort_values("path")
-    success = rejected <= allowed * rows and accepted > 0
-    if rejected > allowed * rows:
-        summary = f"{rejected} of {rows} rows rejected ({rejected / rows:.1%} > {allowed:.1%} allowed)"
-    else:
-        summary = f"{accepted} of {rows} rows accepted, {rejected} rejected"
-    summary += f": {_listed(verdict.reasons)}" if rejected else ""
-    remarks = f"kept with a remark: {_listed(verdict.remarks)}" if verdict.remarks else ""
-    metrics = {
-        "success": success,
-        "rows": rows,
-        "accepted": accepted,
-        "rejected": rejected,
-        "rejected_fraction": round(rejected / rows, 6),
-        "repeated": len(repeats),
-        "warnings": len(verdict.warnings),
-        "not_selected": not_selected,
-        "images": len(images),
-        "unannotated": len(unannotated),
-        "ignored": count(ignored["reason"]),
-        "expectations_evaluated": result.statistics["evaluated_expectations"],
-        "expectations_met": result.statistics["successful_expectations"],
-        "reasons": verdict.reasons,
-        "remarks": verdict.remarks,
-        "labels_known": {name: int(verdict.accepted[name].notna().sum()) for name in NAMES},
-        "lots": {str(lot): int(count) for lot, count in verdict.accepted["lot"].value_counts().sort_index().items()},
-    }
-
-    folder = context.out if success else context.failed
     (folder / "metrics").mkdir(parents=True)
     write_json(folder / "metrics" / "validation.json", metrics)
-    write_data_docs(folder / "data_docs", suite, result, "; ".join(filter(None, (summary, remarks))))
-    _write(folder / "rejected.csv", verdict.rejected)
-    _write(folder / "warnings.csv", verdict.warnings)
-    _write(folder / "unannotated.csv", unused[["filename", "lot", "path", "reason"]])
-    if not success:
-        raise DataError(f"{summary}; see {folder / 'rejected.csv'}")
-    _write(folder / "annotations.csv", verdict.accepted, for_people=False)
+    _write(folder / "rejected.csv", verdict.rejected[LISTED])
+    _write(folder / "warnings.csv", verdict.remarks[LISTED])
+    _write(folder / "unannotated.csv", rows.unannotated[["filename", "lot", "path", "reason"]])
+    if metrics["success"]:
+        _write(folder / "annotations.csv", verdict.accepted, for_people=False)
+    for suite, result in checked.results.items():
+        write_data_docs(folder / "data_docs" / suite, checked.suites[suite], result, summary)
+    figures = ("success", "rows", "accepted", "rejected", "warnings", "images")
+    source = str(context.inputs["annotations"])
+    remember(context.cache, source, {name: metrics[name] for name in figures})
+    raw = context.inputs.get("raw")
+    report = build_report(
+        name=annotations.name,
+        verdict_line=summary,
+        success=metrics["success"],
+        metrics=metrics,
+        rejected=verdict.rejected,
+        remarks=verdict.remarks,
+        accepted=verdict.accepted,
+        replaced=annotations.replaced,
+        files=annotations.files,
+        results=checked.results,
+        history=recall(context.cache, source),
+        duplicates=checked.duplicates,
+        near_duplicates=checked.near_duplicates,
+        labels=_labels_by_path(checked.table),
+        picture=partial(_show, raw, context.params.images) if raw else None,
+        sheets=[path.name for path in folder.glob("*.csv")],
+    )
+    write_report(folder / REPORT, report)
 
+
+def run(context: Context[Params]) -> Headline:
+    """Validate: see the package's docstring."""
+    annotations = read_annotations(context.inputs["annotations"])
+    rows = _join(annotations, context)
+    log.info("%d annotations, %d images", len(annotations.rows) + len(annotations.broken), len(rows.images))
+    checked = _check(context, rows, annotations.name)
+    if checked.stopping:
+        verdict, success = no_verdict(), False
+        summary = stopping_line(checked.stopping, annotations)
+    else:
+        findings = [one for one in checked.findings if one.rows is not None]
+        verdict = judge(checked.table, rows.repeats, annotations.replaced, rows.broken, findings)
+        allowed = context.params.validate.max_rejected_fraction
+        success = len(verdict.rejected) <= allowed * rows.count and len(verdict.accepted) > 0
+        summary = verdict_line(verdict, rows.count, allowed)
+    notices = [notice(one) for one in checked.findings if one.rows is None and not one.critical]
+    metrics = {"success": success, "notices": notices, **_metrics(rows, checked, verdict, annotations)}
+
+    folder = context.out if success else context.failed
+    _write_reports(context, folder, annotations, rows, checked, verdict, metrics, summary)
+    if not success:
+        raise DataError(f"{summary}; see {folder / REPORT}")
     log.info("%s", summary)
+    for line in notices:
+        log.warning("%s", line)
     for number, what in (
-        (len(verdict.warnings), f"rows {remarks}; see warnings.csv"),
-        (len(unannotated), "images without annotation; see unannotated.csv"),
-        (len(ignored), "files that are not read; see unannotated.csv"),
-        (not_selected, "rows of lots that are not selected"),
+        (metrics["warnings"], f"rows kept with a remark: {listed(metrics['remarks'])}; see warnings.csv"),
+        (metrics["unannotated"], "images without annotation; see unannotated.csv"),
+        (sum(metrics["ignored"].values()), "files that are not read; see unannotated.csv"),
+        (metrics["not_selected"], "rows of lots that are not selected"),
     ):
         if number:
             log.warning("%d %s", number, what)
-    return {"rows": rows, "accepted": accepted, "rejected": rejected, "success": success}
+    return {name: metrics[name] for name in ("rows", "accepted", "rejected", "success")}
 
 
 def raw_files(params: Params, inputs: Mapping[str, Path], name: str) -> Iterable[Path]:
-    """The files that make the key: images, or pair files, of the selected lots."""
+    """The files that make the key: images and pair files of the selected lots, and other annotation files by age."""
     lots = params.validate.lots
     if name == "annotations":
         return annotation_files(inputs[name], lots)
@@ -156,32 +263,31 @@ def check(params: Params, inputs: Mapping[str, Path]) -> Headline:
         DataError: there are none.
         UsageError: a selected lot does not exist.
     """
-    images = list_images(inputs["raw"])
-    if images.empty:
-        raise DataError(f"{inputs['raw']} holds no .png or .jpg images: name the folder that holds the lots")
-    require_lots(params.validate.lots, images["lot"])
-    return {
-        "images": len(images),
-        "annotation_rows": count_annotations(inputs["annotations"]),
-        "lots": images["lot"].nunique(),
-    }
+    found = {"annotation_rows": count_annotations(inputs["annotations"])}
+    if "raw" in inputs:
+        images = list_images(inputs["raw"])
+        if images.empty:
+            raise DataError(f"{inputs['raw']} holds no .png or .jpg images: name the folder that holds the lots")
+        require_lots(params.validate.lots, images["lot"])
+        found |= {"images": len(images), "lots": images["lot"].nunique()}
+    return found
 
 
 STAGE = Stage(
     name="validate",
-    description="Check raw annotations with Great Expectations and write the canonical ones.",
+    description="Check raw annotations and images with Great Expectations and write the canonical annotations.",
     params=Params,
     inputs={
-        "raw": Input("folder of images, any depth", artifact=False),
-        "annotations": Input("flat CSV, or a folder of Cartoon Set pairs (csX.csv beside csX.png)", artifact=False),
+        "raw": Input("folder of images, any depth; without it only the annotations are checked", False, False),
+        "annotations": Input("annotation file of any form, or a folder of such files", artifact=False),
     },
     outputs={
         "annotations": ("annotations.csv", "accepted images: filename, lot, path, class index per attribute or empty"),
         "rejected": ("rejected.csv", "rows left out: source, row, filename, reason"),
         "warnings": ("warnings.csv", "rows kept with a remark, and repeats: source, row, filename, reason"),
         "unannotated": ("unannotated.csv", "images that no row names, and files not read: filename, lot, path, reason"),
-        "data_docs": ("data_docs/index.html", "what Great Expectations found (suite.html: what it expects)"),
-        "metrics": ("metrics/validation.json", "counts of rows, per reason, lot and attribute"),
+        "data_docs": ("data_docs", "<suite>/index.html: what Great Expectations found; suite.html: what it expects"),
+        "metrics": ("metrics/validation.json", "counts of rows, per reason, class, lot and attribute"),
     },
     run=run,
     raw_files=raw_files,

@@ -1,4 +1,4 @@
-"""What becomes of every annotation, as the suite's findings say."""
+"""What becomes of every annotation, as the findings of the suites say."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from stages.common.attributes import ATTRIBUTES, NAMES
-from stages.validate.raw_annotations import COLUMNS, brief
+from stages.validate.forms.text import brief
 
 if TYPE_CHECKING:
     from stages.common.suite import Finding
 
 LISTED = ["source", "row", "filename", "reason"]
 """Columns of rejected.csv and warnings.csv."""
+
+_DETAILS = [*LISTED, "path", "kind"]
+_UNTOLD = frozenset({"image", "files", "known_labels"})
+"""Columns whose value says nothing that the reason has not said."""
 
 
 @dataclass(frozen=True)
@@ -23,35 +27,52 @@ class Verdict:
     Attributes:
         accepted: canonical annotations: filename, lot, path and the class index per attribute as text, missing if
             unknown; sorted by filename.
-        rejected: rows left out, in the columns `LISTED`; a row that fails in several ways stands there once.
-        warnings: rows kept with a remark, and repeats, likewise.
-        reasons: rejected rows per reason; of several the first in the order of the suite counts.
-        remarks: warnings per reason.
+        rejected: rows left out, in the columns `LISTED`, `path` (of the image, missing if not found) and `kind` (the
+            first reason without details); a row that fails in several ways stands there once.
+        remarks: rows kept with a remark, repeats, and rows of older files with replaced labels, likewise.
     """
 
     accepted: pd.DataFrame
     rejected: pd.DataFrame
-    warnings: pd.DataFrame
-    reasons: dict[str, int]
-    remarks: dict[str, int]
+    remarks: pd.DataFrame
 
 
-def judge(table: pd.DataFrame, repeats: pd.DataFrame, broken: pd.DataFrame, found: "Iterable[Finding]") -> Verdict:
+def no_verdict() -> Verdict:
+    """What is known of the rows when the table as a whole is not as expected: nothing."""
+    return Verdict(
+        pd.DataFrame(columns=["filename", "lot", "path", *NAMES], dtype="str"),
+        pd.DataFrame(columns=_DETAILS, dtype="str"),
+        pd.DataFrame(columns=_DETAILS, dtype="str"),
+    )
+
+
+def judge(
+    table: pd.DataFrame,
+    left_out: pd.DataFrame,
+    replaced: pd.DataFrame,
+    broken: pd.DataFrame,
+    found: "Iterable[Finding]",
+) -> Verdict:
     """Sort annotations into accepted and rejected.
 
     Args:
-        table: the rows that the suite has checked, with the columns of `stages.validate.table.join_images`.
-        repeats: rows left out before because they repeat one of `table`, with their `reason`.
+        table: the rows that the suites have checked, with the columns that they looked at, `path` and `lot`.
+        left_out: rows left out before because they repeat one of `table`, with their `reason`.
+        replaced: rows of older files with labels that a newer one replaced, with their `reason`.
         broken: annotations that could not be read, with their `reason`.
-        found: the suite's findings about rows.
+        found: the findings about rows, in the order of the suites.
     """
     values = table.copy()
     none = table[:0].assign(reason="", kind="")
     rejects: list[pd.DataFrame] = [none]
-    remarks: list[pd.DataFrame] = [repeats.assign(kind="repeats another row")]
+    remarks: list[pd.DataFrame] = [
+        left_out.assign(kind="repeats another row"),
+        replaced.assign(kind="label replaced by a newer file", path=None),
+    ]
     for finding in found:
         failing = table.loc[finding.rows or []]
-        cells = failing[finding.column] if finding.column in (*COLUMNS, "path") else pd.Series(pd.NA, failing.index)
+        told = finding.column is not None and finding.column not in _UNTOLD
+        cells = failing[finding.column] if told else pd.Series(pd.NA, failing.index)
         shown = ["" if pd.isna(cell) else f" (found {brief(cell)})" for cell in cells]
         listed = failing.assign(reason=[finding.reason + text for text in shown], kind=finding.reason)
         (rejects if finding.critical else remarks).append(listed)
@@ -69,10 +90,8 @@ def judge(table: pd.DataFrame, repeats: pd.DataFrame, broken: pd.DataFrame, foun
     accepted = accepted.rename(columns={"image": "filename"})[["filename", "lot", "path", *NAMES]]
     return Verdict(
         accepted=accepted.sort_values("filename"),
-        rejected=rejected_or_broken.sort_values(["source", "row"])[LISTED],
-        warnings=warnings.sort_values(["source", "row"])[LISTED],
-        reasons=count(rejected_or_broken["kind"]),
-        remarks=count(warnings["kind"]),
+        rejected=rejected_or_broken.sort_values(["source", "row"])[_DETAILS],
+        remarks=warnings.sort_values(["source", "row"])[_DETAILS],
     )
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from stages.common.errors import DataError
 from stages.common.stage import main
-from stages.validate.celeba import ATTRIBUTES
+from stages.validate.forms.celeba import ATTRIBUTES
 from stages.validate.raw_annotations import (
     COLUMNS,
     RawAnnotations,

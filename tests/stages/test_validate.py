@@ -4,12 +4,14 @@ import csv
 import json
 import logging
 import os
+import random
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from stages.common.stage import main
 from stages.validate.raw_annotations import read_annotations
@@ -37,8 +39,10 @@ class Data:
         self.csv.write_text("\n".join([HEADER, *GOOD]))
 
     def touch(self, name: str) -> None:
+        """Make an image of its own: noise that follows from its name."""
         (self.raw / name).parent.mkdir(parents=True, exist_ok=True)
-        (self.raw / name).write_bytes(b"never opened")
+        noise = random.Random(os.fsencode(name)).randbytes(40 * 40 * 3)  # noqa: S311 (not for cryptography)
+        Image.frombytes("RGB", (40, 40), noise).save(self.raw / name, "JPEG" if name.endswith("jpg") else "PNG")
 
     def validate(self, *arguments: str, annotations: Path | None = None) -> int:
         paths = ["--raw", str(self.raw), "--annotations", str(annotations or self.csv), "--out", str(self.out)]
@@ -99,16 +103,16 @@ def test_rows_that_cannot_be_used_are_left_out_one_by_one_with_the_reason(data: 
     name = "filename not a plain .png or .jpg name"
     folder = "image in a folder whose name starts with = + - @ . or holds control characters"
     bad = {
-        "s1_00001.png": ("0.5,0,1,1,2", "beard not in 0,1 (found '0.5')"),
-        "s1_00002.png": ('"0,5",0,1,1,2', "beard not in 0,1 (found '0,5')"),
-        "s1_00003.png": ("1,NaN,1,1,2", "mustache not in 0,1 (found 'NaN')"),
-        "s1_00004.png": ("1,0,=cmd(),7,2", "glasses_binary not in 0,1 (found '=cmd()'); "
+        "s1_00001.png": ("0.5,0,1,1,2", "beard not a whole number (found '0.5')"),
+        "s1_00002.png": ('"0,5",0,1,1,2', "beard not a whole number (found '0,5')"),
+        "s1_00003.png": ("1,NaN,1,1,2", "mustache not a whole number (found 'NaN')"),
+        "s1_00004.png": ("1,0,=cmd(),7,2", "glasses_binary not a whole number (found '=cmd()'); "
                          "hair_color_label not in 0,1,2,3,4 (found '7')"),
         "s1_<script>.png": ("1,0,1,1,<script>alert(1)</script>",
-                            "hair_length not in 0,1,2 (found '<script>alert(1)</script>')"),
-        "../outside.png": ("1,0,1,1,2", f"{name} (found '../outside.png'); image missing"),
-        "/etc/shadow": ("1,0,1,1,2", f"{name} (found '/etc/shadow'); image missing"),
-        "'=cmd().png": ("1,0,1,1,2", f"{name} (found '=cmd().png'); image missing"),
+                            "hair_length not a whole number (found '<script>alert(1)</script>')"),
+        "../outside.png": ("1,0,1,1,2", f"{name} (found '../outside.png')"),
+        "/etc/shadow": ("1,0,1,1,2", f"{name} (found '/etc/shadow')"),
+        "'=cmd().png": ("1,0,1,1,2", f"{name} (found '=cmd().png')"),
         "a.png": ("1,0,1,1,2", f"{folder} (found '=cmd()/a.png')"),
         "s1_link.png": ("1,0,1,1,2", "image missing"),
         "s9_00000.png": ("1,0,1,1,2", "image missing"),
@@ -132,7 +136,7 @@ def test_rows_that_cannot_be_used_are_left_out_one_by_one_with_the_reason(data: 
     assert unannotated == ["s1_00000.png", "s1_link.png", "lonely.jpg", "s2_00003.png", "s2_00004.png"]
     metrics = data.metrics()
     assert [metrics[name] for name in ("rows", "accepted", "rejected", "repeated")] == [18, 1, 16, 1]
-    page = (data.out / "data_docs/index.html").read_text()
+    page = (data.out / "data_docs/raw_annotations/index.html").read_text()
     assert "&lt;script&gt;alert(1)" in page
     assert "<script" not in page
 
@@ -151,7 +155,7 @@ def test_folders_that_a_filename_gives_must_agree(data: Data) -> None:
 
 def test_data_docs_load_nothing_from_elsewhere(data: Data) -> None:
     assert data.validate() == 0
-    for page in (data.out / "data_docs").iterdir():
+    for page in [data.out / "report.html", *data.out.glob("data_docs/*/*.html")]:
         text = page.read_text()
         assert "10 of 10 rows accepted" in text
         assert not re.search(r"""(src|url|<link)\s*[=(]?\s*["']?\s*(https?:)?//""", text)
@@ -174,10 +178,10 @@ def test_too_many_rejects_fail_and_leave_the_reports_but_no_artifact(
     [error] = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
     assert error == (
         "validate: 1 of 10 rows rejected (10.0% > 5.0% allowed): 1 hair_length not in 0,1,2; "
-        f"see {data.failed / 'rejected.csv'}"
+        f"see {data.failed / 'report.html'}"
     )
     assert data.reasons(data.failed) == {"s1_00000.png": "hair_length not in 0,1,2 (found '9')"}
-    assert "1 of 10 rows rejected" in (data.failed / "data_docs/index.html").read_text()
+    assert "1 of 10 rows rejected" in (data.failed / "report.html").read_text()
     data.csv.write_text("\n".join([HEADER, *GOOD]))
     assert data.validate() == 0
     assert not data.failed.exists()
@@ -222,7 +226,8 @@ def test_cartoon_set_pairs_are_mapped_to_the_five_attributes(data: Data) -> None
         ["cs2.png", "s1", "s1/cs2.png", "1", "1", "1", "4", "1"],
     ]
     assert data.reasons() == {
-        "s2/cs3.png": "beard not in 0,1 (found 'facial_hair=15'); mustache not in 0,1 (found 'facial_hair=15')",
+        "s2/cs3.png": "beard not a whole number (found 'facial_hair=15'); "
+        "mustache not a whole number (found 'facial_hair=15')",
         "s2/cs4.png": "not a Cartoon Set annotation: facial_hair has 99 variants in place of 15: another version of "
         "the set",
     }

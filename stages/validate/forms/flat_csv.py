@@ -7,9 +7,9 @@ import pandas as pd
 
 from stages.common.errors import DataError
 from stages.common.logs import log
-from stages.validate.cartoon_set import VARIANTS, labels_of
-from stages.validate.part import COLUMNS, Broken, Part, clean, whole_records, with_places
-from stages.validate.text import brief, csv_records
+from stages.validate.forms.cartoon_set import VARIANTS, labels_of
+from stages.validate.forms.part import COLUMNS, Broken, Part, clean, whole_records, with_places
+from stages.validate.forms.text import brief, csv_records
 
 FLAT = "flat CSV"
 WIDE = "wide Cartoon Set CSV"

@@ -15,8 +15,8 @@ import pandas as pd
 
 from stages.common.errors import DataError
 from stages.common.logs import log
-from stages.validate.part import COLUMNS, Broken, Part, whole_records, with_places
-from stages.validate.text import brief, csv_records, lines_of, read_text
+from stages.validate.forms.part import COLUMNS, Broken, Part, whole_records, with_places
+from stages.validate.forms.text import brief, csv_records, lines_of, read_text
 
 _NAMES = """
     5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair

@@ -1,0 +1,98 @@
+"""`python -m stages.validate FILE`: look at annotations before they are committed, and print a short verdict."""
+
+import argparse
+import contextlib
+import csv
+import io
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from stages.common.errors import ExitCode
+from stages.common.report import REPORT
+from stages.common.stage import main
+from stages.common.version import ROOT
+from stages.validate.forms.text import brief
+from stages.validate.stage import STAGE
+
+REASONS = 10
+"""Reasons printed; the report has all."""
+
+
+def is_by_hand(argv: Sequence[str]) -> bool:
+    """Whether these arguments name a file first, which those of the stage contract never do."""
+    return bool(argv) and not argv[0].startswith("-")
+
+
+def look(argv: Sequence[str]) -> int:
+    """Validate what the arguments name, print the verdict and the report's path, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m stages.validate", description=__doc__)
+    parser.add_argument("annotations", type=Path, help="annotation file of any form, or a folder of them")
+    parser.add_argument("--raw", type=Path, help="folder of images; without it only the annotations are checked")
+    parser.add_argument("--out", type=Path, help="folder for the report (default: reports/validate-<name>)")
+    parser.add_argument("--params", type=Path, default=ROOT / "params.yaml", help="parameters (default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one")
+    arguments = parser.parse_args(argv)
+    out = arguments.out or Path("reports") / f"validate-{arguments.annotations.resolve().stem}"
+    command = ["--annotations", str(arguments.annotations), "--out", str(out), "--params", str(arguments.params)]
+    command += ["--raw", str(arguments.raw)] if arguments.raw else []
+    for item in arguments.set:
+        command += ["--set", item]
+    failed = out.absolute().parent / f"failed-{out.name}"
+
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # what a run warns of stands in the verdict
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            code = main(STAGE, command)
+    finally:
+        logging.disable(level)
+    folder = out if code == ExitCode.DONE else failed
+    if code in {ExitCode.DONE, ExitCode.BAD_DATA} and (folder / REPORT).exists():
+        print("\n".join(verdict(str(arguments.annotations), folder, looked=bool(arguments.raw))))
+    return code
+
+
+def verdict(name: str, folder: Path, *, looked: bool) -> list[str]:
+    """The lines to print.
+
+    Args:
+        name: what the annotations are called.
+        folder: what the stage left: report, metrics and CSV files.
+        looked: whether the images were looked at.
+    """
+    found = json.loads((folder / "metrics" / "validation.json").read_text(encoding="utf-8"))
+    word = "PASS" if found["success"] else "FAIL"
+    lines = [f"{word}  {name}: {found['accepted']:,} of {found['rows']:,} rows can be used"]
+    for title, counts, file in (
+        ("rejected", found["reasons"], "rejected.csv"),
+        ("kept with a remark", found["remarks"], "warnings.csv"),
+    ):
+        if counts:
+            lines.append(f"  {title}: {sum(counts.values()):,}")
+            most = dict(list(counts.items())[:REASONS])
+            examples = _examples(folder / file, most)
+            lines += [f"  {number:>9,}  {reason}{examples.get(reason, '')}" for reason, number in most.items()]
+            if len(counts) > len(most):
+                lines.append(f"             and {len(counts) - len(most)} more reasons")
+    lines += [f"  noticed: {line}" for line in found["notices"]]
+    if not looked:
+        lines.append("  the images were not looked at: give --raw FOLDER")
+    return [*lines, f"report: {(folder / REPORT).resolve()}"]
+
+
+def _examples(file: Path, reasons: Iterable[str]) -> dict[str, str]:
+    """Reason -> the first row that stands in `file` for it, its file, line and image."""
+    found: dict[str, str] = {}
+    wanted = list(reasons)
+    with file.open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            for reason in wanted:
+                if row["reason"].startswith(reason):
+                    found[reason] = f", first {row['source']} row {row['row']}: {brief(row['filename'])}"
+                    wanted.remove(reason)
+                    break
+            if not wanted:
+                break
+    return found

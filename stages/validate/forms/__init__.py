@@ -1,0 +1,1 @@
+"""The forms of raw annotations: a reader each, which hands over a `Part`."""

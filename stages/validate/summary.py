@@ -1,0 +1,70 @@
+"""What a validation found, in one line and in figures."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from stages.common.attributes import ATTRIBUTES
+from stages.validate.forms.text import brief
+from stages.validate.raw_annotations import COLUMNS, RawAnnotations
+from stages.validate.verdict import Verdict, count
+
+if TYPE_CHECKING:
+    from stages.common.suite import Finding
+
+
+def stopping_line(finding: "Finding", annotations: RawAnnotations) -> str:
+    """Why the table as a whole cannot be used: what was expected, what was found."""
+    line = f"{annotations.name}: {finding.reason} ({finding.type})"
+    missing = finding.details.get("details", {}).get("mismatched", {}).get("missing")
+    if missing:
+        missing = [name for name in missing if name in COLUMNS]
+        line += f": missing {', '.join(missing)}; expected {', '.join(COLUMNS)}"
+        line += f"; found {brief(', '.join(annotations.header), 200)}"
+    if len(annotations.broken):
+        first = annotations.broken.iloc[0]
+        line += f"; {len(annotations.broken)} cannot be read, the first {first['source']} row {first['row']}: "
+        line += str(first["reason"])
+    return line
+
+
+def notice(finding: "Finding") -> str:
+    """One line about a warning that is not about single rows."""
+    observed = finding.details.get("observed_value")
+    told = f"{observed:.4g}" if isinstance(observed, float) else brief(observed, 100)
+    return f"{finding.reason} (observed {told})"
+
+
+def verdict_line(verdict: Verdict, rows: int, allowed: float) -> str:
+    """How many of `rows` can be used; `allowed` is the share that may be rejected."""
+    accepted, rejected = len(verdict.accepted), len(verdict.rejected)
+    if rejected > allowed * rows:
+        line = f"{rejected} of {rows} rows rejected ({rejected / rows:.1%} > {allowed:.1%} allowed)"
+    else:
+        line = f"{accepted} of {rows} rows accepted, {rejected} rejected"
+    return line + (f": {listed(count(verdict.rejected['kind']))}" if rejected else "")
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Counts in words: `12 beard not in 0,1, 3 image missing`."""
+    return ", ".join(f"{number} {what}" for what, number in counts.items())
+
+
+def class_counts(accepted: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Attribute -> class name, and "unknown" -> accepted images."""
+    found = {}
+    for one in ATTRIBUTES:
+        counts = accepted[one.name].value_counts()
+        found[one.name] = {name: int(counts.get(str(index), 0)) for index, name in enumerate(one.classes)}
+        found[one.name]["unknown"] = int(accepted[one.name].isna().sum())
+    return found
+
+
+def expectation_counts(results: Iterable[Any]) -> dict[str, int]:
+    """How many expectations of all suites were evaluated, and how many were met."""
+    statistics = [result.statistics for result in results]
+    return {
+        "expectations_evaluated": sum(one["evaluated_expectations"] for one in statistics),
+        "expectations_met": sum(one["successful_expectations"] for one in statistics),
+    }
