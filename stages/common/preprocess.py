@@ -144,8 +144,12 @@ def _check_sums(png: bytes) -> None:
     """
     view, start = memoryview(png), 8
     while start < len(png):
+        if len(png) < start + 12:
+            break
         (length,) = struct.unpack_from(">I", png, start)
         kind, end = png[start + 4 : start + 8], start + 8 + length
+        if len(png) < end + 4:
+            break
         if struct.unpack_from(">I", png, end)[0] != zlib.crc32(view[start + 4 : end]):
             raise ImageError(f"damaged: wrong checksum of chunk {kind.decode('ascii', 'backslashreplace')}")
         if kind == b"IEND":

@@ -73,7 +73,7 @@ def judge(
         failing = table.loc[finding.rows or []]
         told = finding.column is not None and finding.column not in _UNTOLD
         cells = failing[finding.column] if told else pd.Series(pd.NA, failing.index)
-        shown = ["" if pd.isna(cell) else f" (found {brief(cell)})" for cell in cells]
+        shown = ["" if pd.isna(cell) else f" (found {_told(cell)})" for cell in cells]
         listed = failing.assign(reason=[finding.reason + text for text in shown], kind=finding.reason)
         (rejects if finding.critical else remarks).append(listed)
         if finding.clear:
@@ -93,6 +93,10 @@ def judge(
         rejected=rejected_or_broken.sort_values(["source", "row"])[_DETAILS],
         remarks=warnings.sort_values(["source", "row"])[_DETAILS],
     )
+
+
+def _told(cell: object) -> str:
+    return brief(cell) if isinstance(cell, str) else f"{cell:.4g}"
 
 
 def count(values: pd.Series) -> dict[str, int]:
