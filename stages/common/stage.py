@@ -119,7 +119,7 @@ def parser(stage: Stage[Any]) -> argparse.ArgumentParser:
     lines += [f"  {artifacts.MANIFEST:<32} inputs, parameters, and every file with size and SHA-256"]
     lines += ["", "exit codes:"] + [f"  {code:<4} {text}" for code, text in EXIT_CODE_HELP.items()]
     lines += ["", "The last line of stdout is the result, one JSON object; logs go to stderr."]
-    result = _Parser(
+    result = Parser(
         prog=f"python -m stages.{stage.name}",
         description=stage.description,
         epilog="\n".join(lines),
@@ -153,8 +153,11 @@ def parser(stage: Stage[Any]) -> argparse.ArgumentParser:
     return result
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Raises `UsageError` where argparse would print and exit."""
+
     def error(self, message: str) -> NoReturn:
+        """Refuse the command line."""
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 

@@ -1,17 +1,17 @@
 """`python -m stages.validate FILE`: look at annotations before they are committed, and print a short verdict."""
 
-import argparse
 import contextlib
 import csv
 import io
 import json
 import logging
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from stages.common.errors import ExitCode
+from stages.common.errors import ExitCode, UsageError
 from stages.common.report import REPORT
-from stages.common.stage import main
+from stages.common.stage import Parser, main
 from stages.common.version import ROOT
 from stages.validate.forms.text import brief
 from stages.validate.stage import STAGE
@@ -27,13 +27,17 @@ def is_by_hand(argv: Sequence[str]) -> bool:
 
 def look(argv: Sequence[str]) -> int:
     """Validate what the arguments name, print the verdict and the report's path, and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m stages.validate", description=__doc__)
+    parser = Parser(prog="python -m stages.validate", description=__doc__)
     parser.add_argument("annotations", type=Path, help="annotation file of any form, or a folder of them")
     parser.add_argument("--raw", type=Path, help="folder of images; without it only the annotations are checked")
     parser.add_argument("--out", type=Path, help="folder for the report (default: reports/validate-<name>)")
     parser.add_argument("--params", type=Path, default=ROOT / "params.yaml", help="parameters (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one")
-    arguments = parser.parse_args(argv)
+    try:
+        arguments = parser.parse_args(argv)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     out = arguments.out or Path("reports") / f"validate-{arguments.annotations.resolve().stem}"
     command = ["--annotations", str(arguments.annotations), "--out", str(out), "--params", str(arguments.params)]
     command += ["--raw", str(arguments.raw)] if arguments.raw else []

@@ -1,0 +1,87 @@
+"""`python -m stages.validate FILE`: what people run before they commit annotations."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stages.common.stage import main
+from stages.prepare_train.stage import STAGE as PREPARE_TRAIN
+
+ROOT = Path(__file__).parents[2]
+ROWS = [f"s1_{n}.png,{n % 2},{n % 2},{n % 2},{n % 5},{1 + n % 2}" for n in range(19)] + ["s1_19.png,0,0,0,,0"]
+
+
+@pytest.fixture
+def annotations(tmp_path: Path) -> Path:
+    file = tmp_path / "labels.csv"
+    file.write_text("\n".join(["filename,beard,mustache,glasses_binary,hair_color_label,hair_length", *ROWS]))
+    return file
+
+
+def look(*arguments: object, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "stages.validate", *map(str, arguments)],
+        cwd=cwd, env={"PYTHONPATH": str(ROOT)}, text=True, capture_output=True, check=False,
+    )  # fmt: skip
+
+
+def test_good_annotations_pass_in_three_lines(annotations: Path, tmp_path: Path) -> None:
+    process = look(annotations, cwd=tmp_path)
+    report = tmp_path / "reports/validate-labels/report.html"
+    assert process.stdout.splitlines() == [
+        f"PASS  {annotations}: 20 of 20 rows can be used",
+        "  the images were not looked at: give --raw FOLDER",
+        f"report: {report}",
+    ]
+    assert (process.returncode, process.stderr) == (0, "")
+    assert "20 of 20 rows accepted" in report.read_text()
+
+
+def test_bad_annotations_fail_with_reasons_examples_and_a_report(annotations: Path, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    annotations.write_text(annotations.read_text().replace("s1_3.png,1", "s1_3.png,2").replace(",0,0,0,,0", ",,,,1,0"))
+    process = look(annotations, "--raw", tmp_path / "raw", "--out", tmp_path / "look", cwd=tmp_path)
+    assert process.returncode == 65
+    report = tmp_path / "failed-look/report.html"
+    assert process.stdout.splitlines() == [
+        f"FAIL  {annotations}: 0 of 20 rows can be used",
+        "  rejected: 20",
+        "         19  image missing, first labels.csv row 2: 's1_0.png'",
+        "          1  beard not in 0,1, first labels.csv row 5: 's1_3.png'",
+        f"report: {report}",
+    ]
+    assert report.exists()
+    assert process.stderr.count("\n") == 1
+
+
+def test_what_cannot_be_read_is_one_line(annotations: Path, tmp_path: Path) -> None:
+    annotations.write_text('filename,beard\n"a.png,1\n')
+    process = look(annotations, cwd=tmp_path)
+    assert (process.returncode, process.stdout) == (65, "")
+    assert "unclosed quote" in process.stderr
+    assert process.stderr.count("\n") == 1
+    assert look("--wrong", cwd=tmp_path).returncode == look(annotations, "--wrong", cwd=tmp_path).returncode == 64
+
+
+def test_past_validations_of_the_same_file_are_a_trend(annotations: Path, tmp_path: Path) -> None:
+    good = annotations.read_text()
+    look(annotations, "--out", tmp_path / "look", cwd=tmp_path)
+    annotations.write_text(good.replace("s1_3.png,1", "s1_3.png,2").replace("s1_4.png,0", "s1_4.png,2"))
+    assert look(annotations, "--out", tmp_path / "look", cwd=tmp_path).returncode == 65
+    annotations.write_text(good.replace("s1_3.png,1", "s1_3.png,2"))
+    look(annotations, "--out", tmp_path / "look", cwd=tmp_path)
+    page = (tmp_path / "look/report.html").read_text()
+    assert page.count("</span> passed</span>") == 2
+    assert page.count("</span> failed</span>") == 1
+
+
+def test_annotations_that_were_checked_without_images_are_not_prepared(
+    annotations: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    look(annotations, "--out", tmp_path / "validate", cwd=tmp_path)
+    (tmp_path / "raw").mkdir()
+    inputs = ["--raw", tmp_path / "raw", "--validate", tmp_path / "validate", "--out", tmp_path / "out"]
+    assert main(PREPARE_TRAIN, list(map(str, inputs))) == 65
+    assert "run stage validate with --raw" in caplog.text
