@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[2]
 STAGES = [path.parent.name for path in (ROOT / "stages").glob("*/stage.py")]
 DAG_ID = "ml_pipeline_face_attributes"
 SOCKET = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
-START_S = 90  # for Airflow to answer; it takes some 20 s on two idle cores
-RUN_S = 90  # for the run to end; some 15 s
+START_S = 180  # for Airflow to answer; it takes some 15 s on two idle cores, 45 s on busy ones
+RUN_S = 180  # for the run to end; some 15 s
 
 
 @dataclass(frozen=True)
