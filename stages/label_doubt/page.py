@@ -58,7 +58,9 @@ def doubt_report(
     ]  # fmt: skip
     for attribute, chosen in pictures.items():
         if total := found[attribute.name]["doubts"]:
-            note = f"The number is the rank among all doubts; {len(chosen):,} of {total:,} shown."
+            note = (
+                f"{len(chosen):,} of {total:,} shown, with the probability of the annotated and of the suggested class."
+            )
             sections.append(Pictures(attribute.title, chosen, note, ("All doubts as CSV", "doubts.csv")))
     return Report(
         title="Label doubt",
@@ -72,12 +74,9 @@ def doubt_report(
 def _lines(rank: int, doubt: Doubt, row: Mapping[str, str]) -> list[str]:
     classes = doubt.attribute.classes
     return [
-        f"{rank}. {row['filename']}",
-        f"annotated {classes[doubt.label]}, {_percent(doubt.probability_of_label)}",
-        f"suggested {classes[doubt.suggested]}, {_percent(doubt.probability_of_suggested)}",
-        f"in the {row['split']} split",
+        row["filename"],
+        f"annotated {classes[doubt.label]}",
+        f"suggested {classes[doubt.suggested]}",
+        f"{doubt.probability_of_label:.1%} against {doubt.probability_of_suggested:.1%}",
+        f"rank {rank}, {row['split']} split",
     ]
-
-
-def _percent(probability: float) -> str:
-    return f"{probability:.1%}"
