@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from stages.common.attributes import ATTRIBUTES, Attribute
+from stages.common.attributes import ATTRIBUTES, NAMES, Attribute
 from stages.common.report import (
     Badge,
     Bars,
@@ -210,7 +210,7 @@ def _duplicates(
         return None
     counts, parts = [], []
     for title, groups in (("The same picture", exact), ("Nearly the same picture", near)):
-        disputed = [contradicting(paths, labels) for paths in groups]
+        disputed = contradicting(groups, labels)
         counts.append((title, len(groups), sum(map(len, groups)), sum(map(bool, disputed))))
         boxes: list[Section] = []
         budget = DUPLICATE_PICTURES // 2
@@ -230,15 +230,17 @@ def _duplicates(
     return Group("Duplicates", [table, *parts])
 
 
-def contradicting(paths: Sequence[str], labels: pd.DataFrame) -> list[Attribute]:
-    """The attributes whose known labels differ among images that show the same.
+def contradicting(groups: Sequence[Sequence[str]], labels: pd.DataFrame) -> list[list[Attribute]]:
+    """For each group of images that show the same, the attributes whose known labels differ.
 
     Args:
-        paths: the images.
+        groups: paths.
         labels: by path.
     """
-    some = labels.reindex([path for path in paths if path in labels.index])
-    return [attribute for attribute in ATTRIBUTES if some[attribute.name].nunique() > 1]
+    numbers = [number for number, paths in enumerate(groups) for _ in paths]
+    some = labels.reindex([path for paths in groups for path in paths])[list(NAMES)]
+    differ = some.groupby(numbers).nunique() > 1
+    return [[one for one, is_so in zip(ATTRIBUTES, row, strict=True) if is_so] for row in differ.to_numpy().tolist()]
 
 
 def _labelled_picture(path: str, labels: pd.DataFrame, disputed: Sequence[Attribute], picture: Show | None) -> Picture:
