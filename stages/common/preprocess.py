@@ -198,11 +198,10 @@ def content_box(pixels: npt.NDArray[np.uint8], settings: ImagesSection) -> tuple
     """
     height, width, _ = pixels.shape
     ink = pixels.reshape(height, width * 3) < settings.near_white
-    rows = np.flatnonzero(ink.any(axis=1))
-    if not len(rows):
+    rows, columns = ink.any(axis=1).tobytes(), ink.any(axis=0).tobytes()
+    if 1 not in rows:
         raise ImageError(f"blank: no pixel is darker than near-white ({settings.near_white})")
-    columns = np.flatnonzero(ink.any(axis=0)) // 3
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    return columns.find(1) // 3, rows.find(1), columns.rfind(1) // 3 + 1, rows.rfind(1) + 1
 
 
 def fit(content: Image.Image, settings: Preprocessing) -> npt.NDArray[np.uint8]:
