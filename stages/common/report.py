@@ -21,6 +21,9 @@ TEXT_SHOWN = 160
 VERDICT_SHOWN = 1000
 """Likewise of the verdict, which lists counts per reason."""
 
+WORD = 24
+"""Characters of a word in a table that is not broken; on a phone two such columns fit."""
+
 ItemT = TypeVar("ItemT")
 
 
@@ -237,6 +240,7 @@ def page_templates(folder: Path) -> Any:
     environment.tests |= {
         "badge": lambda value: isinstance(value, Badge),
         "link": lambda value: isinstance(value, Link),
+        "word": _word,
     }
     environment.globals |= {
         "boxed": _boxed,
@@ -246,6 +250,12 @@ def page_templates(folder: Path) -> Any:
         "VERDICT_SHOWN": VERDICT_SHOWN,
     }
     return environment
+
+
+def _word(cell: object) -> bool:
+    """Whether a cell is one short word, such as a file name, which no line break should cut."""
+    text = cell.text if isinstance(cell, Link) else cell
+    return isinstance(text, str) and len(text) <= WORD and " " not in text
 
 
 def _titles(report: Report) -> list[tuple[str, str]]:
