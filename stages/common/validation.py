@@ -96,13 +96,13 @@ def check(suite: str, table: pd.DataFrame, thresholds: Mapping[str, Any], out: P
 
 
 def describe(finding: Finding, table: pd.DataFrame) -> str:
-    """One line: the reason, how many images it is about with the first of them, or what was observed and allowed."""
+    """One line: the reason, how many images it is about with the first of them, or what was observed and expected."""
     if finding.rows is not None:
         names = [text_of(row[2]) for row in _rows(finding, table.loc[finding.rows[:NAMED]], NAMED)]
         first = f", the first {', '.join(names)}" if any(names) else ""
         return f"{finding.reason} ({len(finding.rows)} of {len(table)} images{first})"
     allowed = allowed_by(finding.kwargs)
-    return f"{finding.reason} (found {_observed(finding)}{f', allowed {allowed}' if allowed else ''})"
+    return f"{finding.reason} (found {_observed(finding)}{f', expected {allowed}' if allowed else ''})"
 
 
 def _rows(finding: Finding, table: pd.DataFrame, most: int | None = None) -> Iterator[tuple[str, ...]]:

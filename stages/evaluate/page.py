@@ -9,7 +9,7 @@ from PIL import Image
 
 from stages.common.attributes import ATTRIBUTES, UNKNOWN
 from stages.common.dataset import Split
-from stages.common.report import Cards, Links, Picture, Pictures, Plot, Report, Section, Table, shown
+from stages.common.report import Cards, Links, Picture, Pictures, Plot, Report, Section, Table
 from stages.common.thumbnails import thumbnail
 from stages.common.validation_report import data_docs_links, past_runs
 from stages.evaluate.measures import Answers
@@ -36,13 +36,13 @@ def _cases(answers: Sequence[Answers], *, wrong: bool) -> list[Case]:
 
 
 def _pictures(title: str, note: str, cases: Sequence[Case], split: Split) -> Pictures:
-    first, counted = shown(cases, PICTURES)
+    first = cases[:PICTURES]
     images = split.take(np.array([index for _, index, _ in first], np.int64))
     pictures = [
         Picture(thumbnail(Image.fromarray(image)), [split.filenames[index], *_lines(one, index, confidence)])
         for image, (confidence, index, one) in zip(images, first, strict=True)
     ]
-    return Pictures(title, pictures, note="; ".join(filter(None, (note, counted))))
+    return Pictures(title, pictures, note=note)
 
 
 def _lines(answers: Answers, index: int, confidence: float) -> Iterable[str]:
@@ -84,9 +84,16 @@ def describe_model(
         *checked.sections(),
         Plot("Confusion matrices", (out / "plots" / "confusion_matrices.png").read_bytes()),
         Plot("ROC curves", (out / "plots" / "roc_curves.png").read_bytes()),
-        *([_pictures("Wrong answers", "the surest first", wrong, split)] if wrong else []),
-        *([_pictures("Unsure answers", "right, or without a label", unsure, split)] if unsure else []),
-        past_runs(history, {"mean_accuracy": "mean accuracy", **titles, "images": "images", "findings": "findings"}),
+        *([_pictures("Wrong answers", f"the surest of {len(wrong):,}", wrong, split)] if wrong else []),
+        *(
+            [_pictures("Unsure answers", "the least sure ones that are right or have no label", unsure, split)]
+            if unsure
+            else []
+        ),
+        past_runs(
+            history,
+            {"mean_accuracy": "mean accuracy", **titles, "images": "images", "findings": "expectations not met"},
+        ),
         Links("Files", {name: name for name in ("predictions.csv", "findings.csv", "metrics/eval_metrics.json")}),
         data_docs_links([checked.suite]),
     ]

@@ -106,7 +106,11 @@ def describe_data(
         *([_describe_duplicates(statistics["duplicates"])] if statistics["duplicates"]["pictures"] else []),
         _describe_pixels(out, table, statistics["train_pixels"]),
         Table("Lots", ("Lot", *SPLITS, "rejected"), by_lot, note=note, folded=True),
-        past_runs(history, {name: name for name in ("images", *SPLITS, "rejected", "contradicting", "findings")}),
+        past_runs(
+            history,
+            {name: name for name in ("images", *SPLITS, "rejected")}
+            | {"contradicting": "contradicting duplicates", "findings": "expectations not met"},
+        ),
         Links(
             "Files", {name: name for name in ("index.csv", "rejected.csv", "findings.csv", "metrics/data_stats.json")}
         ),

@@ -32,9 +32,14 @@ METADATA: dict[str, Any] = {
 
 
 def save_model(
-    path: Path, metadata: dict[str, Any] | None = None, kind: int = TensorProto.UINT8, opset: int = 18, drop: int = 0
+    path: Path,
+    metadata: dict[str, Any] | None = None,
+    kind: int = TensorProto.UINT8,
+    opset: int = 18,
+    drop: int = 0,
+    confidence: float = 0.8,
 ) -> Path:
-    """A model that answers attribute k with class `images[:, 0, k, 0]`, at probability 0.8.
+    """A model that answers attribute k with class `images[:, 0, k, 0]`, at probability `confidence`.
 
     Args:
         path: the file to write.
@@ -42,6 +47,7 @@ def save_model(
         kind: element type of the input.
         opset: version of the operators it asks for.
         drop: how many of the attributes it lacks.
+        confidence: probability of the class that it answers; the others share 0.2.
     """
     nodes, outputs = [], []
     constants = [helper.make_tensor("zero", TensorProto.INT64, [], [0])]
@@ -50,7 +56,7 @@ def save_model(
         constants += [
             helper.make_tensor(f"{name}_column", TensorProto.INT64, [], [number]),
             helper.make_tensor(f"{name}_depth", TensorProto.INT64, [], [classes]),
-            helper.make_tensor(f"{name}_values", TensorProto.FLOAT, [2], [0.2 / (classes - 1), 0.8]),
+            helper.make_tensor(f"{name}_values", TensorProto.FLOAT, [2], [0.2 / (classes - 1), confidence]),
         ]
         nodes += [
             helper.make_node("Gather", ["images", "zero"], [f"{name}_a"], axis=1),
@@ -81,7 +87,10 @@ def evaluate(tmp_path: Path) -> Iterator[Callable[..., int]]:
     handler = signal.getsignal(signal.SIGTERM)
 
     def run(
-        labels: list[tuple[int | str, ...]], answers: list[tuple[int, ...]], trained_on: str = "prepare_train-key"
+        labels: list[tuple[int | str, ...]],
+        answers: list[tuple[int, ...]],
+        trained_on: str = "prepare_train-key",
+        confidence: float = 0.8,
     ) -> int:
         prepared, train = tmp_path / "prepared", tmp_path / "train"
         (prepared / "shards").mkdir(parents=True)
@@ -95,7 +104,7 @@ def evaluate(tmp_path: Path) -> Iterator[Callable[..., int]]:
             table.writerow(["=cmd()_train.png", "a", 0, "train", "", *labels[0]])
             table.writerows([f"=cmd()_{row}.png", "a", row, "test", "", *known] for row, known in enumerate(labels))
         finish(prepared, "prepare_train")
-        save_model(train / "model.onnx")
+        save_model(train / "model.onnx", confidence=confidence)
         finish(train, "train", inputs={"prepare_train": {"key": trained_on}})
         arguments = ["--prepare_train", str(prepared), "--train", str(train), "--out", str(tmp_path / "out")]
         return main(STAGE, [*arguments, "--set", "evaluate.batch_size=2"])
@@ -143,6 +152,24 @@ def test_every_figure_of_an_evaluation(evaluate: Callable[..., int], tmp_path: P
     assert (rows[2]["beard"], rows[2]["beard_predicted"], rows[2]["beard_confidence"]) == ("yes", "yes", "0.8000")
     for plot in ("confusion_matrices.png", "roc_curves.png"):
         assert (tmp_path / "out" / "plots" / plot).stat().st_size > 10_000
+
+
+def test_a_diverged_model_is_measured_and_reported(
+    evaluate: Callable[..., int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert evaluate([(0, 0, 0, 0, 0), (1, 1, 1, 1, 1)], [(0, 0, 0, 0, 0)] * 2, confidence=float("nan")) == 0
+    assert "beard_predicted missing: no answer (2 of 2 images, the first '=cmd()_0.png, '=cmd()_1.png)" in caplog.text
+    assert json.loads((tmp_path / "out" / "metrics" / "eval_metrics.json").read_text())["mean_accuracy"] == 0
+    assert "beard_predicted missing: no answer" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_answers_that_are_no_probabilities_are_not_published(
+    evaluate: Callable[..., int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert evaluate([(0, 0, 0, 0, 0)], [(0, 0, 0, 0, 0)], confidence=1.5) == 65
+    assert "beard_confidence above 1 (1 of 1 images" in caplog.text
+    assert not (tmp_path / "out").exists()
+    assert "beard_confidence above 1" in (tmp_path / "failed-out" / "report.html").read_text()
 
 
 def test_a_model_trained_on_other_data_is_refused(

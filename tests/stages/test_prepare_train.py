@@ -213,11 +213,32 @@ def test_too_many_unusable_images_fail_the_stage(data: Data, caplog: pytest.LogC
     assert data.run() == 65
     assert "4 of 60 images cannot be used" in caplog.text
     assert "a_00000.png: empty file" in caplog.text
-    assert len(rejected(next((data.store / "prepare_train").glob("failed-*")))) == 4
+    kept = next((data.store / "prepare_train").glob("failed-*"))
+    assert len(rejected(kept)) == 4
+    assert "empty file" in (kept / "report.html").read_text()
     assert not list((data.store / "prepare_train").glob("*/manifest.json"))
     for number in range(4):
         draw(data.path(f"a_{number:05d}.png"), number)
     assert data.run() == 0
+
+
+def test_what_is_unusual_is_told_but_does_not_end_the_stage(data: Data, caplog: pytest.LogCaptureFixture) -> None:
+    data.add("c", range(60, 62))
+    noise = np.random.default_rng(0).integers(0, 245, (12, 12, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(data.path("c_00060.png"))
+    artifact, _ = data.result("data.train_split=0.5", "data.val_split=0.4")
+    assert (
+        "image nearly of one colour (61 of 62 images, the first a_00000.png, a_00001.png, a_00002.png)" in caplog.text
+    )
+    assert "images of less or more contrast than usual (found 0." in caplog.text
+    assert "a class of glasses is missing" not in caplog.text
+    assert "a class of hair_color is missing in the train split (found no 0, 1, 2, 3" in caplog.text
+    findings = (artifact / "findings.csv").read_text()
+    assert "image nearly of one colour,c_00061.png,std,0.0" in findings
+    assert "c_00060.png" not in findings
+    page = (artifact / "report.html").read_text()
+    assert page.count("data:image/jpeg") == 12
+    assert "image nearly of one colour" in page
 
 
 @pytest.mark.parametrize(
@@ -238,7 +259,7 @@ def test_bad_parameters_are_refused(
 def test_an_empty_split_is_refused_before_anything_is_trained(data: Data, caplog: pytest.LogCaptureFixture) -> None:
     overrides = ("data.train_split=0.999", "data.val_split=0.001", "data.test_split=0")
     assert data.run(*overrides) == 65
-    assert "the val split is empty (found 0, allowed at least 1): give more images, or change data.seed" in caplog.text
+    assert "the val split is empty (found 0, expected at least 1): give more images, or change data.seed" in caplog.text
     kept = next((data.store / "prepare_train").glob("failed-*"))
     assert (kept / "data_docs" / "prepared" / "index.html").is_file()
     assert "the val split is empty" in (kept / "findings.csv").read_text()
