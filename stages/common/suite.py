@@ -86,11 +86,12 @@ def run_suite(
             analytics_enabled=False,
         ),
     )
-    suite = context.suites.add(suite)
-    batch = context.data_sources.add_pandas("raw").add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
-    definition = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=suite))
-    result = definition.run(
-        batch_parameters={"dataframe": table},
+    suite = context.suites.add(suite)  # gives every expectation its id
+    whole = context.data_sources.add_pandas("raw").add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
+    # Not through a ValidationDefinition: it writes all that was found as JSON into a store that nobody reads, 100,000
+    # rejected rows for 4 s.
+    result = whole.get_batch({"dataframe": table}).validate(
+        suite,
         expectation_parameters=dict(thresholds or {}),
         result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False},
     )

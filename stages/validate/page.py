@@ -22,6 +22,7 @@ from stages.common.report import (
 )
 from stages.common.validation_report import checks, data_docs_links, past_runs
 from stages.validate.raw_annotations import AnnotationFile
+from stages.validate.verdict import REPLACED
 
 REJECTED_PICTURES, REMARKED_PICTURES, DUPLICATE_PICTURES = 60, 30, 60
 """Thumbnails of a page at most, 150 in all: 0.4 MB of faces, 1 MB if all were noise; all HTML may take 2 MB."""
@@ -37,9 +38,6 @@ SHEETS = {
     "unannotated.csv": "images that no row names, files that are not read",
     "annotations.csv": "accepted images and their labels",
 }
-
-REPLACED = "label replaced by a newer file"
-"""A kind of remark that has a table of its own."""
 
 Show = Callable[[str], str]
 """Path of an image relative to the raw folder -> its thumbnail as a data URI, or nothing if it cannot be shown."""

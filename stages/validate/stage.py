@@ -24,7 +24,7 @@ from stages.validate.inspection import inspect_images
 from stages.validate.page import build_report
 from stages.validate.params import Params
 from stages.validate.raw_annotations import RawAnnotations, annotation_files, count_annotations, read_annotations
-from stages.validate.summary import class_counts, expectation_counts, listed, notice, stopping_line, verdict_line
+from stages.validate.summary import class_counts, expectation_counts, listed, stopping_line, verdict_line
 from stages.validate.table import add_classes, join_images, select_lots, split_repeats
 from stages.validate.verdict import LISTED, Verdict, count, judge, no_verdict
 
@@ -184,7 +184,7 @@ def _write_reports(
     if metrics["success"]:
         _write(folder / "annotations.csv", verdict.accepted, for_people=False)
     for suite, result in checked.results.items():
-        write_data_docs(folder / "data_docs" / suite, checked.suites[suite], result, summary)
+        write_data_docs(folder / "data_docs" / suite, checked.suites[suite], result, summary, others=checked.results)
     figures = ("success", "rows", "accepted", "rejected", "warnings", "images")
     source = str(context.inputs["annotations"])
     remember(context.cache, source, {name: metrics[name] for name in figures})
@@ -225,7 +225,9 @@ def run(context: Context[Params]) -> Headline:
         allowed = context.params.validate.max_rejected_fraction
         success = len(verdict.rejected) <= allowed * rows.count and len(verdict.accepted) > 0
         summary = verdict_line(verdict, rows.count, allowed)
-    notices = [notice(one) for one in checked.findings if one.rows is None and not one.critical]
+    from stages.common.validation import describe  # imports Great Expectations
+
+    notices = [describe(one, checked.table) for one in checked.findings if one.rows is None and not one.critical]
     metrics = {"success": success, "notices": notices, **_metrics(rows, checked, verdict, annotations)}
 
     folder = context.out if success else context.failed

@@ -29,13 +29,6 @@ def stopping_line(finding: "Finding", annotations: RawAnnotations) -> str:
     return line
 
 
-def notice(finding: "Finding") -> str:
-    """One line about a warning that is not about single rows."""
-    observed = finding.details.get("observed_value")
-    told = f"{observed:.4g}" if isinstance(observed, float) else brief(observed, 100)
-    return f"{finding.reason} (observed {told})"
-
-
 def verdict_line(verdict: Verdict, rows: int, allowed: float) -> str:
     """How many of `rows` can be used; `allowed` is the share that may be rejected."""
     accepted, rejected = len(verdict.accepted), len(verdict.rejected)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 LISTED = ["source", "row", "filename", "reason"]
 """Columns of rejected.csv and warnings.csv."""
 
+REPLACED = "label replaced by a newer file"
+"""The kind of remark about rows of older files; reports give it a table of its own."""
+
 _DETAILS = [*LISTED, "path", "kind"]
 _UNTOLD = frozenset({"image", "files", "known_labels"})
 """Columns whose value says nothing that the reason has not said."""
@@ -67,7 +70,7 @@ def judge(
     rejects: list[pd.DataFrame] = [none]
     remarks: list[pd.DataFrame] = [
         left_out.assign(kind="repeats another row"),
-        replaced.assign(kind="label replaced by a newer file", path=None),
+        replaced.assign(kind=REPLACED, path=None),
     ]
     for finding in found:
         failing = table.loc[finding.rows or []]
