@@ -53,7 +53,7 @@ def look_at(job: tuple[Sequence[Path], ImagesSection]) -> list[Look]:
             left, top, right, bottom = content_box(pixels, settings)
             inner = np.ascontiguousarray(pixels[top:bottom, left:right])
             # not SHA-256, which takes as long for the pixels of a JPEG as a quarter of its decoding
-            digest = f"{inner.shape[1]}x{inner.shape[0]}-{xxhash.xxh3_128_hexdigest(inner)}"
+            digest = f"{inner.shape[1]}x{inner.shape[0]}-{xxhash.xxh3_128_hexdigest(inner.data)}"
             cells.append(grey_cells(picture))
             looks.append(Look(content, "", kind, mode, picture.width, picture.height, digest))
         except ImageError as error:
