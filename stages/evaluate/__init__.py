@@ -7,6 +7,10 @@ Outputs:
     plots/confusion_matrices.png one matrix per attribute, rows (true classes) in per cent
     plots/roc_curves.png         one curve per class, one against the rest
     predictions.csv              per test image and attribute: label, predicted class, and the confidence in it (0-1)
+    findings.csv                 what the suite expectations/predictions.json found: severity, reason, filename, column,
+                                 value
+    data_docs/predictions/       index.html and suite.html: Great Expectations' own pages
 
 Unknown labels are left out, attribute by attribute. A measure that the data cannot give is null, with a note why.
+The suite runs before anything is published; answers that are no probabilities fail the stage, missing ones do not.
 """
