@@ -9,10 +9,12 @@ Outputs (S = data.image_size):
     metrics/data_stats.json      counts per split, lot and class, duplicates, mean and standard deviation of the train
                                  split's pixels (0-255), and the preprocessing settings
     plots/data_distribution.png  class shares per attribute and split
-    findings.csv                 what the suite expectations/prepared.json found: severity, reason, filename, column, value
+    findings.csv                 what the suite expectations/prepared.json found: severity, reason, filename, column,
+                                 value
     data_docs/prepared/          index.html and suite.html: Great Expectations' own pages
 
-The suite runs before anything is published; what it holds critical, for example a picture in two splits, fails the stage.
+The suite runs before anything is published; what it holds critical, for example a picture in two
+splits, fails the stage.
 
 Work is cut by lot: a lot whose files, code and settings did not change takes its shard from the stage's cache.
 """
