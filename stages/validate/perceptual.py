@@ -18,8 +18,8 @@ Measured with `near_duplicate_bits` 4, 6 and 8 on the 1,000 Cartoon Set faces (1
     pairs of different drawings        0     0     1      42   116   329   (of 499,500 and 1,999,000)
     of these with different labels     0     0     1      15    50   166
 
-imagehash's pHash of 256 bits finds fewer copies in the same number of bits, takes some ms in place of 50 us an image,
-and brings scipy and PyWavelets into the image.
+imagehash's pHash of 256 bits finds fewer copies in the same number of bits, and brings scipy and PyWavelets into the
+image.
 """
 
 import numpy as np

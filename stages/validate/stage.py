@@ -145,6 +145,9 @@ def _check(context: Context[Params], rows: _Rows, name: str) -> _Checked:
     if "raw" in context.inputs and not checked.stopping:
         rejected = [row for one in checked.findings if one.critical for row in one.rows or ()]
         remaining = checked.table.drop(index=rejected)
+        for finding in checked.findings:
+            if finding.clear:  # what becomes unknown contradicts nothing
+                remaining.loc[remaining.index.intersection(finding.rows or []), finding.column] = pd.NA
         facts = inspect_images(images_to_inspect(remaining), context)
         looked, duplicates = image_table(remaining, facts, section.near_duplicate_bits)
         run("images", looked)

@@ -48,7 +48,7 @@ def join_images(rows: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     table["files"] = pd.Series(map(len, candidates), rows.index, dtype="Int64").mask(image.isna())
     table["known_labels"] = rows[[name for name in LABEL_COLUMNS if name in rows]].notna().sum(axis=1)
     table["path"] = pd.Series([found[0] if found else None for found in candidates], rows.index, dtype="str")
-    table["lot"] = table["path"].map(images.set_index("path")["lot"]).fillna(named)
+    table["lot"] = table["path"].map(images.set_index("path")["lot"]).astype("str").fillna(named)
     return table
 
 

@@ -99,7 +99,7 @@ def judge(
 
 
 def _told(cell: object) -> str:
-    return brief(cell) if isinstance(cell, str) else f"{cell:.4g}"
+    return brief(cell, 200) if isinstance(cell, str) else f"{cell:.4g}"
 
 
 def count(values: pd.Series) -> dict[str, int]:
