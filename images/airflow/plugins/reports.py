@@ -33,6 +33,7 @@ ROOT = Path(os.environ.get("FACE_ATTRIBUTES_REPORTS", "/artifacts")).resolve()
 PREFIX = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")  # of Airflow behind a proxy
 PAGE_ROWS = 100
 FIGURES = 4  # of a headline, in a row
+FIGURE_LENGTH = 80  # characters; a longer text is cut
 
 STAGE = re.compile(r"[a-z][a-z0-9_]*")
 KEY = re.compile(r"[0-9a-f]{64}|(?P<failed>failed-[0-9a-f]{12})")  # as stages/common/stage.py names them
@@ -66,7 +67,7 @@ def locate(stage: str, key: str, path: str) -> Path | None:
         return None
     file = ROOT.joinpath(stage, key, *parts)
     try:
-        plain = file.resolve(strict=True) == file and file.is_file()
+        plain = file.resolve(strict=True) == file and file.is_file() and os.access(file, os.R_OK)
     except (OSError, ValueError):  # absent or too long; a NUL
         return None
     return file if plain and file.suffix in MEDIA_TYPES else None
@@ -101,9 +102,9 @@ class Artifact(NamedTuple):
             return "failed"
         manifest = locate(self.stage, self.key, "manifest.json")
         try:
-            headline = json.loads(manifest.read_text(encoding="utf-8"))["headline"] if manifest else {}
-            figures = list(headline.items())[:FIGURES]
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            text = manifest.read_text(encoding="utf-8") if manifest else ""
+            figures = list(json.loads(text)["headline"].items())[:FIGURES]
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return "its manifest cannot be read"
         return ", ".join(f"{name} {_figure(value)}" for name, value in figures)
 
@@ -111,7 +112,7 @@ class Artifact(NamedTuple):
 def _figure(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    return f"{value:,}" if type(value) is int else str(value)
+    return f"{value:,}" if type(value) is int else str(value)[:FIGURE_LENGTH]
 
 
 def artifacts() -> list[Artifact]:
@@ -119,7 +120,7 @@ def artifacts() -> list[Artifact]:
     found = []
     for home in _folders(ROOT, STAGE):
         for entry in _folders(Path(home), KEY):
-            with suppress(FileNotFoundError):  # a failed one goes when its stage runs again
+            with suppress(OSError):  # a failed one goes when its stage runs again; a folder may shut us out
                 found.append(Artifact(home.name, entry.name, entry.stat().st_mtime))
     return sorted(found, key=lambda artifact: (-artifact.moment, artifact.stage, artifact.key))
 
@@ -146,7 +147,8 @@ pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=T
 
 def page(**content: Any) -> HTMLResponse:
     """The one page template, filled."""
-    return HTMLResponse(pages.get_template("reports.html").render(**content))
+    text = pages.get_template("reports.html").render(**content)
+    return HTMLResponse(text.encode("utf-8", "replace"))  # JSON may hold half a surrogate pair
 
 
 @app.middleware("http")
@@ -207,10 +209,12 @@ def run(dag_id: str, run_id: str, session: SessionDep) -> Response:
         .where(TaskInstance.operator == "StageOperator")
         .order_by(TaskInstance.start_date.is_(None), TaskInstance.start_date, TaskInstance.task_id)
     ).all()
-    xcoms = session.scalars(
-        select(XComModel).where(XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == "report")
+    xcoms = session.execute(
+        select(XComModel.task_id, XComModel.map_index, XComModel.value).where(
+            XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == "report"
+        )
     ).all()
-    reports = {(xcom.task_id, xcom.map_index): XComModel.deserialize_value(xcom) for xcom in xcoms}
+    reports = {(xcom.task_id, xcom.map_index): xcom.value for xcom in xcoms}  # a string is stored as it is
     rows = []
     for task in tasks:
         artifact = of_report(reports.get((task.task_id, task.map_index)))

@@ -29,6 +29,10 @@ def validate() -> None:
     back = '<a href="../report.html">back</a> <a href="../rejects.csv">rejects</a>'
     write_page(folder / "data_docs/index.html", "Data Docs of the annotations", back)
     (folder / "rejects.csv").write_text("image,reason\n=cmd(),<script>\n")
+    # What must not keep the index from the rest:
+    for number, manifest in enumerate(('"text"', "[" * 100_000, '{"headline": {"word": "\\ud800"}}')):
+        (make("train", f"{number:064x}") / "manifest.json").write_text(manifest)
+    make("hyperopt", "c" * 64).parent.chmod(0o644)
     # What must never be served:
     for name in ("model.onnx", "page.js", ".hidden.html", ".cache/page.html", "noextension"):
         write_page(folder / name, "secret", "")
