@@ -227,6 +227,9 @@ def main() -> int:
     if data and not (data / "raw").is_dir():
         say(f"{data / 'raw'} is missing: DATA must name a folder with raw/ (lots of images) and annotations.csv")
         return 64
+    if data and all((data / name).exists() for name in ("annotations.csv", "annotations")):
+        say(f"{data} has annotations.csv and annotations/, and only one of them is read: put the file into the folder")
+        return 64
     started = time.monotonic()
     if arguments.engine == "docker":
         data = data or ROOT / "data"

@@ -105,3 +105,12 @@ def test_private_data_are_named_before_anything_runs(run: Run, data: Path) -> No
     image.chmod(0o644)
     assert process.returncode == 64
     assert process.stdout == f"{image} cannot be read by the containers' user: chmod -R o+rX {data}\n"
+
+
+def test_annotations_in_two_places_are_refused(run: Run, data: Path) -> None:
+    folder = data / "annotations"
+    folder.mkdir()
+    process = run(data)
+    folder.rmdir()
+    assert process.returncode == 64
+    assert process.stdout.endswith("and only one of them is read: put the file into the folder\n")
