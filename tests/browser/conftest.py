@@ -43,7 +43,7 @@ def ask(url: str, token: str = "", body: Any = None) -> Any:
     """JSON that the API answers; with a `body`, to a POST."""
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
     request = urllib.request.Request(url, json.dumps(body).encode() if body else None, headers)  # noqa: S310
-    with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
         return json.load(response)
 
 

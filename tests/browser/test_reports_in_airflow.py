@@ -25,7 +25,7 @@ class Answer(NamedTuple):
 
 def get(airflow: Airflow, path: str, token: str = "", method: str = "GET") -> Answer:
     """The answer to a path that is sent as it stands, which a browser would tidy up."""
-    connection = http.client.HTTPConnection(urlsplit(airflow.url).netloc, timeout=10)
+    connection = http.client.HTTPConnection(urlsplit(airflow.url).netloc, timeout=60)
     connection.request(method, path, headers={"Authorization": f"Bearer {token}"} if token else {})
     response = connection.getresponse()
     answer = Answer(response.status, response.headers, response.read())
