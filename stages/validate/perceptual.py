@@ -58,12 +58,25 @@ def first_near(hashes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.int64
     with the number of hashes, whatever they are.
 
     Args:
-        hashes: uint8 (N, 32), of `hashes_of`; best without repeats.
+        hashes: uint8 (N, 32), of `hashes_of`.
         bits: how many may differ, of 256.
 
     Returns:
         int64 (N,), index of the other hash; -1 where there is none.
     """
+    # Equal ones first: of 20,000 flat pictures, whose hashes are all zero, comparing each with each takes 80 s.
+    _, first, same = np.unique(hashes.view("V32").ravel(), return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    first = first[order]
+    found = _first_near_of_different(hashes[first], bits)
+    of_hash = np.empty_like(first)
+    of_hash[order] = np.where(found >= 0, first[found], first)
+    near = of_hash[same]
+    return np.where(near < np.arange(len(hashes)), near, -1)
+
+
+def _first_near_of_different(hashes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.int64]:
+    """`first_near` of hashes without repeats."""
     count = len(hashes)
     first = np.full(count, count)
     words = np.ascontiguousarray(hashes).view(np.uint64)
