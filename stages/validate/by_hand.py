@@ -6,10 +6,11 @@ import io
 import json
 import logging
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from stages.common.errors import ExitCode, UsageError
+from stages.common.errors import UsageError
 from stages.common.report import REPORT
 from stages.common.stage import Parser, main
 from stages.common.version import ROOT
@@ -43,18 +44,18 @@ def look(argv: Sequence[str]) -> int:
     command += ["--raw", str(arguments.raw)] if arguments.raw else []
     for item in arguments.set:
         command += ["--set", item]
-    failed = out.absolute().parent / f"failed-{out.name}"
 
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)  # what a run warns of stands in the verdict
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            code = main(STAGE, command)
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            result = Path(folder) / "result.json"
+            code = main(STAGE, [*command, "--result", str(result)])
+            told = json.loads(result.read_text(encoding="utf-8")) if result.exists() else None
     finally:
         logging.disable(level)
-    folder = out if code == ExitCode.DONE else failed
-    if code in {ExitCode.DONE, ExitCode.BAD_DATA} and (folder / REPORT).exists():
-        print("\n".join(verdict(str(arguments.annotations), folder, looked=bool(arguments.raw))))
+    if told:  # not where there is no report of this run: one of an earlier run may lie there
+        print("\n".join(verdict(str(arguments.annotations), Path(told["report"]).parent, looked=bool(arguments.raw))))
     return code
 
 

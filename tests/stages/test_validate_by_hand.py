@@ -65,6 +65,17 @@ def test_what_cannot_be_read_is_one_line(annotations: Path, tmp_path: Path) -> N
     assert look("--wrong", cwd=tmp_path).returncode == look(annotations, "--wrong", cwd=tmp_path).returncode == 64
 
 
+def test_a_report_of_an_earlier_run_is_not_taken_for_this_one(annotations: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "annotations"
+    folder.mkdir()
+    (folder / "a.csv").write_text(annotations.read_text().replace("png,1", "png,2"))
+    assert "FAIL" in look(folder, cwd=tmp_path).stdout
+    (folder / "b.csv").write_text("something,else\n1,2\n")
+    process = look(folder, cwd=tmp_path)
+    assert (process.returncode, process.stdout) == (65, "")
+    assert "b.csv is no annotation file" in process.stderr
+
+
 def test_past_validations_of_the_same_file_are_a_trend(annotations: Path, tmp_path: Path) -> None:
     good = annotations.read_text()
     look(annotations, "--out", tmp_path / "look", cwd=tmp_path)
