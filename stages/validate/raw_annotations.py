@@ -101,7 +101,7 @@ def read_annotations(path: Path) -> RawAnnotations:
     parts = [_read(folder, unit) for unit in units]
     rows, replaced = merge([part.rows for part in parts])
     return RawAnnotations(
-        name=path.name,
+        name=as_text(path.absolute()).name,
         header=tuple(dict.fromkeys(name for part in parts for name in part.header)),
         rows=rows,
         broken=pd.DataFrame([one for part in parts for one in part.broken], columns=_LISTED),

@@ -1,6 +1,7 @@
 """Annotation files that cannot be used as a whole: exit 65, one line with cause and remedy, nothing published."""
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,13 @@ def raw(tmp_path: Path) -> Path:
 
 def errors(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     return [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_a_file_whose_name_is_no_text_is_reported_like_any_other(tmp_path: Path) -> None:
+    annotations = tmp_path / os.fsdecode(b"caf\xe9.csv")
+    annotations.write_text(HEADER)
+    assert main(STAGE, ["--annotations", str(annotations), "--out", str(tmp_path / "out")]) == 65
+    assert "Validation of caf\\xe9.csv" in (tmp_path / "failed-out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("case", BAD)
