@@ -27,6 +27,7 @@ from stages.common.errors import (
     ExitCode,
     StageError,
     Stopped,
+    TryAgainError,
     UsageError,
 )
 from stages.common.logs import log, start_logging
@@ -257,6 +258,7 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
         try:
             context = Context(params, inputs, partial, state, cache, manifests, key, index.digest, failed)
             headline = _compute(stage, context, arguments.result)
+            _require_unchanged(stage, params, inputs, sources, index)
             manifest = {
                 "stage": stage.name,
                 "key": key,
@@ -310,16 +312,38 @@ def _identify(
             if manifests[name]["stage"] != name:
                 raise DataError(f"--{name} {path}: expected output of stage {name}, found {manifests[name]['stage']}")
             sources[name] = {"key": manifests[name]["key"]}
-        elif path.is_dir():
-            files = list(stage.raw_files(params, inputs, name))
-            sources[name] = {
-                "digest": artifacts.files_digest(path, files, index),
-                "path": str(path),
-                "files": len(files),
-            }
         else:
-            sources[name] = {"digest": index.digest(path), "path": str(path), "files": 1}
+            sources[name] = _raw_source(stage, params, inputs, name, index)
     return sources, manifests
+
+
+def _raw_source(
+    stage: Stage[ParamsT], params: ParamsT, inputs: Mapping[str, Path], name: str, index: artifacts.DigestIndex
+) -> dict[str, Any]:
+    path = inputs[name]
+    if not path.is_dir():
+        return {"digest": index.digest(path), "path": str(path), "files": 1}
+    files = list(stage.raw_files(params, inputs, name))
+    return {"digest": artifacts.files_digest(path, files, index), "path": str(path), "files": len(files)}
+
+
+def _require_unchanged(
+    stage: Stage[ParamsT],
+    params: ParamsT,
+    inputs: Mapping[str, Path],
+    sources: Mapping[str, Mapping[str, Any]],
+    index: artifacts.DigestIndex,
+) -> None:
+    """Refuse to publish what was made from other raw files than those that the key was made of."""
+    for name, path in inputs.items():
+        if stage.inputs[name].artifact:
+            continue
+        try:
+            same = _raw_source(stage, params, inputs, name, index) == sources[name]
+        except (OSError, StageError):  # gone, or no longer what the stage reads
+            same = False
+        if not same:
+            raise TryAgainError(f"--{name} {path} changed while it was being read: let its copying finish, try again")
 
 
 def _result(

@@ -124,6 +124,19 @@ def test_sigterm_ends_within_three_seconds_and_keeps_the_old_artifact(start: Sta
     assert not (tmp_path / ".partial-o").exists()
 
 
+def test_raw_files_that_change_during_the_run_are_not_published_under_the_key_of_the_old_ones(
+    start: Start, tmp_path: Path
+) -> None:
+    process = start("--store", str(tmp_path / "s"), "--set", "toy.copies=5", "--set", "toy.pause=0.2")
+    while not list((tmp_path / "s").glob("toy/.partial-*/0.txt")):
+        time.sleep(0.02)
+    (tmp_path / "raw" / "a.txt").write_text("other content")
+    code, _, err = finish(process)
+    assert code == 75
+    assert "raw changed while it was being read" in err
+    assert not list((tmp_path / "s" / "toy").glob("*/manifest.json"))
+
+
 def test_killed_at_random_moments_leaves_the_old_artifact_or_the_new_one_whole(start: Start, tmp_path: Path) -> None:
     moments = random.Random(7)  # noqa: S311 (not for cryptography)
     assert finish(start("--out", str(tmp_path / "o")))[0] == 0
