@@ -219,18 +219,19 @@ def run(context: Context[Params]) -> Headline:
     rows = _join(annotations, context)
     log.info("%d annotations, %d images", len(annotations.rows) + len(annotations.broken), len(rows.images))
     checked = _check(context, rows, annotations.name)
-    if checked.stopping:
+    from stages.common.validation import describe  # imports Great Expectations
+
+    notices: list[str] = []
+    if checked.stopping:  # what else is remarkable about the table, such as classes that no row has, follows from it
         verdict, success = no_verdict(), False
-        summary = stopping_line(checked.stopping, annotations)
+        summary = stopping_line(checked.stopping, annotations, rows.not_selected)
     else:
+        notices = [describe(one, checked.table) for one in checked.findings if one.rows is None]
         findings = [one for one in checked.findings if one.rows is not None]
         verdict = judge(checked.table, rows.repeats, annotations.replaced, rows.broken, findings)
         allowed = context.params.validate.max_rejected_fraction
         success = len(verdict.rejected) <= allowed * rows.count and len(verdict.accepted) > 0
         summary = verdict_line(verdict, rows.count, allowed)
-    from stages.common.validation import describe  # imports Great Expectations
-
-    notices = [describe(one, checked.table) for one in checked.findings if one.rows is None and not one.critical]
     metrics = {"success": success, "notices": notices, **_metrics(rows, checked, verdict, annotations)}
 
     folder = context.out if success else context.failed

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from stages.common.attributes import ATTRIBUTES
+from stages.common.validation_report import thresholds
 from stages.validate.forms.text import brief
 from stages.validate.raw_annotations import COLUMNS, RawAnnotations
 from stages.validate.verdict import Verdict, count
@@ -14,18 +15,22 @@ if TYPE_CHECKING:
     from stages.common.suite import Finding
 
 
-def stopping_line(finding: "Finding", annotations: RawAnnotations) -> str:
-    """Why the table as a whole cannot be used: what was expected, what was found."""
+def stopping_line(finding: "Finding", annotations: RawAnnotations, not_selected: int) -> str:
+    """Why the table as a whole cannot be used: what was expected, what was found; rows that were left out before."""
     line = f"{annotations.name}: {finding.reason} ({finding.type})"
     missing = finding.details.get("details", {}).get("mismatched", {}).get("missing")
     if missing:
         missing = [name for name in missing if name in COLUMNS]
         line += f": missing {', '.join(missing)}; expected {', '.join(COLUMNS)}"
         line += f"; found {brief(', '.join(annotations.header), 200)}"
+    elif allowed := thresholds(finding.kwargs):
+        line += f": found {finding.details.get('observed_value')}, expected {allowed}"
     if len(annotations.broken):
         first = annotations.broken.iloc[0]
         line += f"; {len(annotations.broken)} cannot be read, the first {first['source']} row {first['row']}: "
         line += str(first["reason"])
+    if not_selected:
+        line += f"; {not_selected} are of lots that validate.lots does not select"
     return line
 
 

@@ -56,6 +56,15 @@ def test_bad_annotations_fail_with_reasons_examples_and_a_report(annotations: Pa
     assert process.stderr.count("\n") == 1
 
 
+def test_a_table_that_cannot_be_used_at_all_fails_without_remarks_on_what_follows(
+    annotations: Path, tmp_path: Path
+) -> None:
+    process = look(annotations, "--set", "validate.lots=[s2]", cwd=tmp_path)
+    assert process.returncode == 65
+    assert "found 0, expected at least 1; 20 are of lots that validate.lots does not select" in process.stderr
+    assert "noticed" not in process.stdout
+
+
 def test_what_cannot_be_read_is_one_line(annotations: Path, tmp_path: Path) -> None:
     annotations.write_text('filename,beard\n"a.png,1\n')
     process = look(annotations, cwd=tmp_path)

@@ -17,7 +17,7 @@ BAD = {
     "nothing but separators": (b"\xef\xbb\xbf,,;\r\n\r\n", "is empty: expected a CSV with the columns filename"),
     "one blank cell": (b'""\n', "is empty: expected a CSV with the columns filename"),
     "blank cells only": (b'"",""\n" ",\n', "is empty: expected a CSV with the columns filename"),
-    "header only": (HEADER.encode(), "too few annotation rows (expect_table_row_count_to_be_between)"),
+    "header only": (HEADER.encode(), "(expect_table_row_count_to_be_between): found 0, expected at least 1"),
     "missing column": (
         b"filename,beard,mustache,glasses_binary,hair_color_label\ns1_0.png,1,0,1,0\n",
         "a column is missing or renamed (expect_table_columns_to_match_set): missing hair_length; expected filename, "
