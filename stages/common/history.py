@@ -15,6 +15,8 @@ FILE = "history.jsonl"
 def remember(cache: Path, source: str, values: Mapping[str, Any]) -> None:
     """Add a run. One short `write` in append mode: runs that end together do not mix their lines.
 
+    It starts with an end of line, so that a line that a full disk cut short spoils no other.
+
     Args:
         cache: `Context.cache`.
         source: what was looked at; runs on other data are no trend of these.
@@ -22,7 +24,7 @@ def remember(cache: Path, source: str, values: Mapping[str, Any]) -> None:
     """
     entry = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "source": source, **values}
     with (cache / FILE).open("ab", buffering=0) as file:
-        file.write(json.dumps(entry).encode() + b"\n")
+        file.write(b"\n" + json.dumps(entry).encode() + b"\n")
         os.fsync(file)
 
 
@@ -31,6 +33,8 @@ def recall(cache: Path, source: str, last: int = 30) -> list[dict[str, Any]]:
     found = []
     path = cache / FILE
     for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else [], 1):
+        if not line:
+            continue
         try:
             entry = json.loads(line)
             entry["time"]

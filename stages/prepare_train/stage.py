@@ -143,8 +143,9 @@ def _run(context: Context[Params]) -> Headline:
     plot_distribution(out / "plots" / "data_distribution.png", classes, lots)
     contradicting = duplicates["contradicting_labels"]
     found = {"images": len(rows), **splits, "rejected": len(rejected), "contradicting": contradicting}
-    remember(context.cache, SUITE, {"success": True, **found, "findings": len(checked.found)})
-    history = recall(context.cache, SUITE)
+    source = str(context.inputs["raw"])
+    remember(context.cache, source, {"success": True, **found, "findings": len(checked.found)})
+    history = recall(context.cache, source)
     write_report(out / REPORT, describe_data(out, checked, table, statistics, rejected, history))
     return {"images": len(rows), "rejected": len(rejected), "lots": len(pieces), "lots_reused": reused, **splits}
 
