@@ -109,7 +109,9 @@ def past_runs(history: Sequence[Mapping[str, Any]], names: Mapping[str, str]) ->
     if listed:
         columns = ("Time (UTC)", "Verdict", *names.values())
         sections.append(Table("Past runs, the latest first", columns, listed[::-1], folded=True))
-    return Group("Trend", sections, note="Runs of this stage whose results lie in the same place; the last one is this.")
+    return Group(
+        "Trend", sections, note="Runs of this stage whose results lie in the same place; the last one is this."
+    )
 
 
 def _figure(value: object) -> float | None:
