@@ -22,8 +22,9 @@ REASONS = 10
 
 
 def is_by_hand(argv: Sequence[str]) -> bool:
-    """Whether these arguments name a file first, which those of the stage contract never do."""
-    return bool(argv) and not argv[0].startswith("-")
+    """Whether these arguments name the annotations alone, where the stage contract says `--annotations`."""
+    named = {argument.partition("=")[0] for argument in argv}
+    return bool(argv) and not named & {"--annotations", "--help", "-h"}
 
 
 def look(argv: Sequence[str]) -> int:

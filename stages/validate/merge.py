@@ -9,7 +9,7 @@ from stages.validate.forms.text import brief
 _PLAIN = r"^(?!/)(?!(?:.*/)?\.).+"  # not absolute, no `..` and nothing hidden in it
 
 
-def merge(parts: list[pd.DataFrame]) -> tuple[pd.DataFrame, list[Broken]]:
+def merge(parts: list[pd.DataFrame]) -> tuple[pd.DataFrame, list[Broken], pd.DataFrame]:
     """Merge rows of different files that name the same image; rows of one file are never merged with each other.
 
     Two names mean the same image when their base names agree and their folders as far as both give them: `lot/x.png`
@@ -25,26 +25,30 @@ def merge(parts: list[pd.DataFrame]) -> tuple[pd.DataFrame, list[Broken]]:
         parts: `RawAnnotations.rows` of each file, the oldest first.
 
     Returns:
-        The merged rows, and the place of each row with labels that a newer file replaced by others, with these.
+        The merged rows; the place of each row with labels that a newer file replaced by others, with these; and, for
+        merged rows, a column per label with the place of another row that it was taken from, missing elsewhere.
     """
     rows = pd.concat(parts)
     rows = rows[["source", "row", *(name for name in COLUMNS if name in rows)]]
     if len(parts) == 1 or "filename" not in rows:
-        return rows, []
+        return rows, [], pd.DataFrame()
     groups = _groups(rows["filename"], np.repeat(np.arange(len(parts)), [len(part) for part in parts]))
     if groups.empty:
-        return rows, []
+        return rows, [], pd.DataFrame()
 
     stays = groups[~groups["copy"]].drop_duplicates("group", keep="last").set_index("group")
     merged = rows.iloc[stays["at"]].copy()
     merged["filename"] = stays["longest"].array
     replaced: dict[int, list[str]] = {}
+    taken: dict[str, pd.Series] = {}
     where = (rows["source"] + " row " + rows["row"].astype("str")).to_numpy(dtype=object)
     for label in (name for name in COLUMNS[1:] if name in rows):
         cells = rows[label].to_numpy(dtype=object)
         known = groups[~pd.isna(cells[groups["at"]])]
         winners = known.drop_duplicates("group", keep="last").set_index("group")["at"]
         merged[label] = pd.Series(cells[winners], winners.index, dtype="str").reindex(stays.index).array
+        elsewhere = winners[winners != stays["at"].reindex(winners.index)]
+        taken[label] = pd.Series(where[elsewhere], elsewhere.index, dtype="str").reindex(stays.index)
         losers = known.assign(winner=known["group"].map(winners)).drop_duplicates("at")
         losers = losers[cells[losers["at"]] != cells[losers["winner"]]]
         for old, new in zip(losers["at"], losers["winner"], strict=True):
@@ -56,7 +60,8 @@ def merge(parts: list[pd.DataFrame]) -> tuple[pd.DataFrame, list[Broken]]:
     together = pd.concat([rows.iloc[alone], merged]).iloc[order]
     beaten = rows.iloc[sorted(replaced)]
     places = zip(beaten["source"], beaten["row"], beaten["filename"], sorted(replaced), strict=True)
-    return together, [Broken(source, row, name, "; ".join(replaced[at])) for source, row, name, at in places]
+    listed = [Broken(source, row, name, "; ".join(replaced[at])) for source, row, name, at in places]
+    return together, listed, pd.DataFrame(taken).set_axis(merged.index).dropna(how="all")
 
 
 def _groups(filename: pd.Series, file: np.ndarray) -> pd.DataFrame:

@@ -65,6 +65,8 @@ class RawAnnotations:
             (`1.0`, as pandas writes integer columns with gaps) is read as the integer.
         broken: `source`, `row`, `filename`, `reason` of annotations that could not be read.
         replaced: the same of rows with labels that a newer file replaced by others; the reason says by which.
+        taken: of merged rows, by the index of `rows`, a column per label with the place that it was taken from, if that
+            is not the row's own.
         files: what was read, the oldest first.
         ignored: `source` (relative to the folder), `reason` of files that are no annotations.
     """
@@ -74,6 +76,7 @@ class RawAnnotations:
     rows: pd.DataFrame
     broken: pd.DataFrame
     replaced: pd.DataFrame
+    taken: pd.DataFrame
     files: list[AnnotationFile]
     ignored: pd.DataFrame
 
@@ -99,13 +102,14 @@ def read_annotations(path: Path) -> RawAnnotations:
     if path.is_dir():
         ignored |= _unseen(path)
     parts = [_read(folder, unit) for unit in units]
-    rows, replaced = merge([part.rows for part in parts])
+    rows, replaced, taken = merge([part.rows for part in parts])
     return RawAnnotations(
         name=as_text(path.absolute()).name,
         header=tuple(dict.fromkeys(name for part in parts for name in part.header)),
         rows=rows,
         broken=pd.DataFrame([one for part in parts for one in part.broken], columns=_LISTED),
         replaced=pd.DataFrame(replaced, columns=_LISTED),
+        taken=taken,
         files=[
             AnnotationFile(_called(unit), part.form, len(part.rows) + len(part.broken), unit.dated)
             for unit, part in zip(units, parts, strict=True)

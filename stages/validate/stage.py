@@ -228,7 +228,7 @@ def run(context: Context[Params]) -> Headline:
     else:
         notices = [describe(one, checked.table) for one in checked.findings if one.rows is None]
         findings = [one for one in checked.findings if one.rows is not None]
-        verdict = judge(checked.table, rows.repeats, annotations.replaced, rows.broken, findings)
+        verdict = judge(checked.table, rows.repeats, annotations.replaced, annotations.taken, rows.broken, findings)
         allowed = context.params.validate.max_rejected_fraction
         success = len(verdict.rejected) <= allowed * rows.count and len(verdict.accepted) > 0
         summary = verdict_line(verdict, rows.count, allowed)

@@ -18,6 +18,9 @@ LISTED = ["source", "row", "filename", "reason"]
 REPLACED = "label replaced by a newer file"
 """The kind of remark about rows of older files; reports give it a table of its own."""
 
+CELLS = {f"{attribute.name}_class": attribute.column for attribute in ATTRIBUTES}
+"""Columns that `add_classes` made -> the cells that they were made of."""
+
 _DETAILS = [*LISTED, "path", "kind"]
 _UNTOLD = frozenset({"image", "files", "known_labels"})
 """Columns whose value says nothing that the reason has not said."""
@@ -53,6 +56,7 @@ def judge(
     table: pd.DataFrame,
     left_out: pd.DataFrame,
     replaced: pd.DataFrame,
+    taken: pd.DataFrame,
     broken: pd.DataFrame,
     found: "Iterable[Finding]",
 ) -> Verdict:
@@ -62,6 +66,7 @@ def judge(
         table: the rows that the suites have checked, with the columns that they looked at, `path` and `lot`.
         left_out: rows left out before because they repeat one of `table`, with their `reason`.
         replaced: rows of older files with labels that a newer one replaced, with their `reason`.
+        taken: `RawAnnotations.taken`: where labels of merged rows came from.
         broken: annotations that could not be read, with their `reason`.
         found: the findings about rows, in the order of the suites.
     """
@@ -76,7 +81,12 @@ def judge(
         failing = table.loc[finding.rows or []]
         told = finding.column is not None and finding.column not in _UNTOLD
         cells = failing[finding.column] if told else pd.Series(pd.NA, failing.index)
-        shown = ["" if pd.isna(cell) else f" (found {_told(cell)})" for cell in cells]
+        column = CELLS.get(finding.column or "", finding.column)
+        places = taken[column].reindex(failing.index) if column in taken else pd.Series(pd.NA, failing.index)
+        shown = [
+            "" if pd.isna(cell) else f" (found {_told(cell)}{'' if pd.isna(place) else f' in {place}'})"
+            for cell, place in zip(cells, places, strict=True)
+        ]
         listed = failing.assign(reason=[finding.reason + text for text in shown], kind=finding.reason)
         (rejects if finding.critical else remarks).append(listed)
         if finding.clear:

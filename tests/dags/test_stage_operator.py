@@ -84,6 +84,7 @@ def test_the_result_arrives_key_by_key(airflow: Worker) -> None:
         "path": "/artifacts/fake/key",
         "key": "key",
         "outputs": {"model": "/artifacts/fake/key/model"},
+        "report": "/artifacts/fake/key/report.html",
         "cached": False,
         "seconds": 0.1,
         "headline": {},

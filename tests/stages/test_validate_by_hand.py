@@ -105,3 +105,15 @@ def test_annotations_that_were_checked_without_images_are_not_prepared(
     inputs = ["--raw", tmp_path / "raw", "--validate", tmp_path / "validate", "--out", tmp_path / "out"]
     assert main(PREPARE_TRAIN, list(map(str, inputs))) == 65
     assert "run stage validate with --raw" in caplog.text
+
+
+def test_a_wrong_label_is_told_with_the_file_that_it_stands_in(annotations: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "annotations"
+    folder.mkdir()
+    wrong = annotations.read_text().replace("s1_3.png,1", "s1_3.png,2")
+    (folder / "labels_2026-01-01.csv").write_text(wrong)
+    (folder / "mended_2026-01-02.csv").write_text("filename,mustache\ns1_3.png,0\ns1_4.png,1\n")
+    look("--out", tmp_path / "look", folder, cwd=tmp_path)
+    assert (tmp_path / "look/rejected.csv").read_text().splitlines()[1:] == [
+        "mended_2026-01-02.csv,2,s1_3.png,\"beard not in 0,1 (found '2' in labels_2026-01-01.csv row 5)\""
+    ]
