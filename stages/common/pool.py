@@ -6,10 +6,10 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from stages.common.errors import UnavailableError
 
@@ -45,10 +45,9 @@ class WorkerPool:
         self.workers = workers
         self.setting = setting
         # not fork: a forked child inherits locks of the parent's threads in whatever state they are
-        self._executor = (
+        self._executor: Any = (
             ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _follow_parent) if workers > 1 else None
         )
-        self._strangers = set(multiprocessing.active_children())
 
     def __enter__(self) -> "WorkerPool":
         return self
@@ -57,8 +56,11 @@ class WorkerPool:
         if not self._executor:
             return
         if kind:
-            for worker in set(multiprocessing.active_children()) - self._strangers:
+            for worker in list((self._executor._processes or {}).values()):
                 worker.kill()
+            # A worker that dies amid a result leaves half of it in the pipe. We hold the pipe's other end too, so
+            # without this the executor's thread would wait for the rest for ever.
+            self._executor._result_queue._writer.close()
         # Waiting is short even then, for the executor sees at once that its workers are gone; not waiting would let the
         # interpreter's own end race with the executor's thread.
         self._executor.shutdown(cancel_futures=kind is not None)
@@ -77,11 +79,18 @@ class WorkerPool:
             for job in jobs:
                 waiting.append(self._executor.submit(function, job))
                 if len(waiting) > IN_FLIGHT * self.workers:
-                    yield waiting.popleft().result()
+                    yield self._wait(waiting.popleft())
             while waiting:
-                yield waiting.popleft().result()
+                yield self._wait(waiting.popleft())
         except BrokenProcessPool as error:
             raise UnavailableError(
                 "a worker process was killed, probably because memory ran out: give the stage more memory or lower "
                 f"{self.setting}"
             ) from error
+
+    def _wait(self, future: "Future[Result]") -> Result:
+        """The result of a job. The executor itself does not see a worker die while it reads half a result of it."""
+        while not wait([future], timeout=1).done:
+            if any(worker.exitcode is not None for worker in list((self._executor._processes or {}).values())):
+                raise BrokenProcessPool
+        return future.result()
