@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from typing import Any, TypeVar
 
+from stages.common.cpus import available_cpus
 from stages.common.errors import UnavailableError
 
 Job = TypeVar("Job")
@@ -31,6 +32,20 @@ def _follow_parent() -> None:
             os._exit(1)
 
     threading.Thread(target=wait_and_exit, daemon=True).start()
+
+
+WORKER_BYTES = 20_000_000
+"""Image files that make another worker process worth its start of 1 to 2 s: one process takes some 3 s for them."""
+
+
+def useful_workers(wanted: int, size: int) -> int:
+    """How many workers to start.
+
+    Args:
+        wanted: at most so many; 0 means one per available core.
+        size: bytes of the image files to work on.
+    """
+    return max(1, min(wanted or available_cpus(), size // WORKER_BYTES))
 
 
 class WorkerPool:

@@ -64,10 +64,10 @@ def _found(result: Mapping[str, Any]) -> str:
         return "; ".join(f"{how}: {text_of(columns)}" for how, columns in sorted(mismatched.items()))
     if missing := result.get("partial_missing_list"):
         return f"missing: {text_of(missing)}"
-    value: Any = result.get("observed_value")
+    value = result.get("observed_value")
     if value is None or isinstance(value, list | dict):
         return ""
-    return text_of(value.item() if hasattr(value, "item") else value)  # a number of numpy
+    return text_of(value)
 
 
 def thresholds(kwargs: Mapping[str, Any]) -> str:

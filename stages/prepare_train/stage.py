@@ -8,12 +8,11 @@ from typing import Any
 
 from stages.common.artifacts import write_json
 from stages.common.attributes import UNKNOWN
-from stages.common.cpus import available_cpus
 from stages.common.dataset import INDEX, INDEX_COLUMNS, SPLITS
 from stages.common.errors import DataError
 from stages.common.history import recall, remember
 from stages.common.logs import Progress, log
-from stages.common.pool import WorkerPool
+from stages.common.pool import WorkerPool, useful_workers
 from stages.common.report import REPORT, Cards, Report, Section, write_report
 from stages.common.sources import find_source, is_regular
 from stages.common.stage import Context, Headline, Input, Stage
@@ -27,9 +26,6 @@ from stages.prepare_train.split import assign_split
 from stages.prepare_train.statistics import Row, count_classes, count_splits, find_duplicates, mean_and_std
 
 SUITE = "prepared"
-
-WORKER_BYTES = 20_000_000
-"""Image files that make another worker process worth its start of 1 to 2 s: one process takes some 3 s for them."""
 
 
 def _prepare_lots(context: Context[Params], annotations: list[Annotation]) -> tuple[dict[str, Piece], int]:
@@ -45,10 +41,9 @@ def _prepare_lots(context: Context[Params], annotations: list[Annotation]) -> tu
     missing = [lot for lot, piece in pieces.items() if piece is None]
     todo = [source for lot in missing for source in sources[lot]]
     progress = Progress(len(todo), "images")
-    wanted = context.params.prepare_train.workers or available_cpus()
-    useful = sum(source.size for source in todo) // WORKER_BYTES
+    workers = useful_workers(context.params.prepare_train.workers, sum(source.size for source in todo))
     start = time.monotonic()
-    with WorkerPool(max(1, min(wanted, useful)), "prepare_train.workers") as pool:
+    with WorkerPool(workers, "prepare_train.workers") as pool:
         made = {lot: make_piece(folders[lot], sources[lot], settings, pool, progress) for lot in missing}
     if missing:
         seconds = time.monotonic() - start

@@ -12,18 +12,14 @@ from typing import Any
 import pandas as pd
 
 from stages.common import artifacts
-from stages.common.cpus import available_cpus
 from stages.common.logs import Progress, log
-from stages.common.pool import WorkerPool
+from stages.common.pool import WorkerPool, useful_workers
 from stages.common.preprocess import ImagesSection
 from stages.common.sources import Source, find_source
 from stages.common.stage import Context
 from stages.common.version import stage_version
 from stages.validate.look import Look, look_at
 from stages.validate.params import Params
-
-WORKER_BYTES = 20_000_000
-"""Image files that make another worker process worth its start of 1 to 2 s: one process takes some 3 s for them."""
 
 CHUNK = 32
 """Images a job: the results of 32 are 10 kB to send back."""
@@ -55,10 +51,9 @@ def inspect_images(paths: Mapping[str, str], context: Context[Params]) -> pd.Dat
     missing = [lot for lot in lots if lot not in looks]
     todo = [source for lot in missing for source in lots[lot]]
     progress = Progress(len(todo), "images looked at")
-    wanted = context.params.validate.workers or available_cpus()
-    useful = sum(source.size for source in todo) // WORKER_BYTES
+    workers = useful_workers(context.params.validate.workers, sum(source.size for source in todo))
     start = time.monotonic()
-    with WorkerPool(max(1, min(wanted, useful)), "validate.workers") as pool:
+    with WorkerPool(workers, "validate.workers") as pool:
         for lot in missing:
             looks[lot] = _make(files[lot], lots[lot], settings, pool, progress)
     if missing:

@@ -22,6 +22,7 @@ from stages.common.report import (
 )
 from stages.common.validation_report import checks, data_docs_links, past_runs
 from stages.validate.raw_annotations import AnnotationFile
+from stages.validate.summary import class_counts
 from stages.validate.verdict import REPLACED
 
 REJECTED_PICTURES, REMARKED_PICTURES, DUPLICATE_PICTURES = 60, 30, 60
@@ -191,12 +192,8 @@ def _replaced(replaced: pd.DataFrame, present: Sequence[str]) -> Table | None:
 def _distributions(accepted: pd.DataFrame) -> Group | None:
     if accepted.empty:
         return None
-    bars: list[Section] = []
-    for attribute in ATTRIBUTES:
-        labels = accepted[attribute.name].astype("str")
-        counts = {name: int((labels == str(index)).sum()) for index, name in enumerate(attribute.classes)}
-        unknown = len(accepted) - sum(counts.values())
-        bars.append(Bars(attribute.title, counts | {"unknown": unknown}, muted=("unknown",)))
+    counts = class_counts(accepted)
+    bars = [Bars(attribute.title, counts[attribute.name], muted=("unknown",)) for attribute in ATTRIBUTES]
     return Group("Labels of the accepted rows", bars, note="An unknown label is left out of losses and metrics.")
 
 

@@ -284,7 +284,9 @@ STAGE = Stage(
     description="Check raw annotations and images with Great Expectations and write the canonical annotations.",
     params=Params,
     inputs={
-        "raw": Input("folder of images, any depth; without it only the annotations are checked", False, False),
+        "raw": Input(
+            "folder of images, any depth; without it only the annotations are checked", artifact=False, required=False
+        ),
         "annotations": Input("annotation file of any form, or a folder of such files", artifact=False),
     },
     outputs={

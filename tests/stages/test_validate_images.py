@@ -310,7 +310,7 @@ def test_workers_find_the_same(raw: Raw, monkeypatch: pytest.MonkeyPatch) -> Non
     alone = raw.facts()
     raw.cache = raw.cache / "other"
     raw.cache.mkdir()
-    monkeypatch.setattr("stages.validate.inspection.WORKER_BYTES", 1)
+    monkeypatch.setattr("stages.common.pool.WORKER_BYTES", 1)
     pd.testing.assert_frame_equal(raw.facts(), alone)
 
 
