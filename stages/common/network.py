@@ -1,6 +1,7 @@
 """The network: one residual trunk, one linear head per attribute."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
