@@ -6,8 +6,9 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import connection
 from typing import Any, TypeVar
 
@@ -90,22 +91,58 @@ class WorkerPool:
             yield from map(function, jobs)
             return
         waiting: deque[Future[Result]] = deque()
-        try:
-            for job in jobs:
-                waiting.append(self._executor.submit(function, job))
-                if len(waiting) > IN_FLIGHT * self.workers:
-                    yield self._wait(waiting.popleft())
-            while waiting:
+        for job in jobs:
+            waiting.append(self.submit(function, job))
+            if len(waiting) > IN_FLIGHT * self.workers:
                 yield self._wait(waiting.popleft())
+        while waiting:
+            yield self._wait(waiting.popleft())
+
+    def submit(self, function: Callable[[Job], Result], job: Job) -> "Future[Result]":
+        """Hand out one job, for those who choose the next one by the results so far; ask `done` when it is done.
+
+        One worker does the job here and now, and its exceptions are raised here.
+
+        Raises:
+            UnavailableError: a worker was killed from outside.
+        """
+        if self._executor:
+            with self._explained():
+                future: Future[Result] = self._executor.submit(function, job)
+                return future
+        future = Future()
+        future.set_result(function(job))
+        return future
+
+    def done(self, futures: "Iterable[Future[Result]]") -> "list[Future[Result]]":
+        """Those of some futures that are done, in their order, once there is one; after a second perhaps none.
+
+        Raises:
+            UnavailableError: a worker was killed from outside.
+        """
+        futures = list(futures)
+        done = wait(futures, timeout=1, return_when=FIRST_COMPLETED).done
+        with self._explained():
+            # The executor itself does not see a worker die while it reads half a result of it.
+            processes = (self._executor._processes or {}) if self._executor else {}
+            if not done and any(worker.exitcode is not None for worker in list(processes.values())):
+                raise BrokenProcessPool
+            if broken := next((one for one in done if isinstance(one.exception(), BrokenProcessPool)), None):
+                broken.result()
+        return [future for future in futures if future in done]
+
+    def _wait(self, future: "Future[Result]") -> Result:
+        while not self.done([future]):
+            pass
+        return future.result()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say what the end of a worker means."""
+        try:
+            yield
         except BrokenProcessPool as error:
             raise UnavailableError(
                 "a worker process was killed, probably because memory ran out: give the stage more memory or lower "
                 f"{self.setting}"
             ) from error
-
-    def _wait(self, future: "Future[Result]") -> Result:
-        """The result of a job. The executor itself does not see a worker die while it reads half a result of it."""
-        while not wait([future], timeout=1).done:
-            if any(worker.exitcode is not None for worker in list((self._executor._processes or {}).values())):
-                raise BrokenProcessPool
-        return future.result()

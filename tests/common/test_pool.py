@@ -45,3 +45,32 @@ def test_a_worker_killed_at_any_moment_is_an_error_and_not_a_hang() -> None:
             os.kill(victim.pid or 0, signal.SIGKILL)
             for _ in results:
                 pass
+
+
+def plus_one(number: int) -> int:
+    return number + 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_next_job_can_follow_from_a_result(workers: int) -> None:
+    results: list[int] = []
+    with WorkerPool(workers, "toy.workers") as pool:
+        under_way = [pool.submit(plus_one, number) for number in (0, 10)]
+        while under_way:
+            for future in pool.done(under_way):
+                under_way.remove(future)
+                results.append(future.result())
+                if results[-1] < 3:
+                    under_way.append(pool.submit(plus_one, results[-1]))
+    assert sorted(results) == [1, 2, 3, 11]
+
+
+def killed(_number: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_end_of_a_worker_with_a_single_job_is_an_error() -> None:
+    with WorkerPool(2, "toy.workers") as pool:
+        future = pool.submit(killed, 0)
+        with pytest.raises(UnavailableError, match=r"lower toy\.workers"):
+            [pool.done([future]) for _ in range(60)]
