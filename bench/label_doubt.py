@@ -94,7 +94,6 @@ def main() -> None:
             hyperparameters=Hyperparameters(**chosen),
             epochs=section.epochs,
             batch_size=section.batch_size,
-            patience=section.epochs,
             seed=section.seed,
             device=section.device,
         )

@@ -12,14 +12,16 @@ class Hyperparameters(Section):
     """What shapes a training, apart from its length.
 
     Attributes:
-        learning_rate: peak of the one-cycle schedule.
-        weight_decay: of AdamW, decoupled; multiplied with the learning rate at each step.
+        learning_rate: of AdamW, for normalisation and heads; peak of the one-cycle schedule.
+        muon_learning_rate: of Muon, for convolutions; likewise.
+        weight_decay: of both, decoupled; multiplied with the learning rate at each step.
         dropout: share of pooled features that are zeroed in training.
-        width: channels of the network's first stage; the cost grows with its square.
+        width: channels of the network's stem; the cost grows with its square.
         loss_weights: attribute -> weight of its loss; only their proportions matter.
     """
 
     learning_rate: float = Field(gt=0, le=1)
+    muon_learning_rate: float = Field(gt=0, le=1)
     weight_decay: float = Field(ge=0, le=1)
     dropout: float = Field(ge=0, lt=1)
     width: int = Field(ge=4, le=512)

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,13 +70,12 @@ def predict_out_of_fold(
     Args:
         images: N images.
         fold: int32 (N,), from `assign_folds`.
-        settings: how to fit. All epochs are run and the last one counts: what is held out chooses nothing.
+        settings: how to fit. What is held out chooses nothing.
         state: a folder that outlives a kill: finished folds and the last finished epoch are found there again.
 
     Returns:
         Per attribute float32 (N, classes).
     """
-    settings = replace(settings, patience=settings.epochs, keep_last=True)
     folds = int(fold.max()) + 1
     result = {one.name: np.empty((len(images), len(one.classes)), np.float32) for one in ATTRIBUTES}
     for number in range(folds):
@@ -93,7 +91,7 @@ def predict_out_of_fold(
             seconds = sum(epoch.seconds for epoch in fitted.history)
             log.info(
                 "fold %d of %d: accuracy %.4f, %.0f s, %.0f s left",
-                number + 1, folds, fitted.best.val_mean_accuracy, seconds, seconds * (folds - number - 1),
+                number + 1, folds, fitted.history[-1].val_mean_accuracy, seconds, seconds * (folds - number - 1),
             )  # fmt: skip
             _save(file, found)
             checkpoint.unlink()

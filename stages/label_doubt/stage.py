@@ -84,7 +84,6 @@ def _run(context: Context[Params]) -> Headline:
         hyperparameters=chosen,
         epochs=section.epochs,
         batch_size=section.batch_size,
-        patience=section.epochs,
         seed=section.seed,
         device=section.device,
     )

@@ -15,6 +15,7 @@ SIDE = 20
 
 TINY = Hyperparameters(
     learning_rate=0.02,
+    muon_learning_rate=0.05,
     weight_decay=0.01,
     dropout=0.0,
     width=8,
