@@ -1,0 +1,73 @@
+"""Training in two processes (gloo on a CPU, as NCCL on GPUs): what they learn, and how they end."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from stages.common.dataset import read_split
+from stages.common.errors import ExitCode
+from stages.common.fit import FitSettings, fit
+from stages.train.distributed import DistributedError, fit_in_processes
+from tests.common.prepared import TINY, make_prepared
+
+SETTINGS = FitSettings(TINY, epochs=8, batch_size=16, seed=1, device="cpu")
+
+
+def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
+    prepared = make_prepared(tmp_path / "p", train=256)
+    train, val = read_split(prepared, "train"), read_split(prepared, "val")
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    fit_in_processes(2, prepared, SETTINGS, checkpoint)
+    ran: list[int] = []
+    both = fit(train, val, SETTINGS, checkpoint=checkpoint, on_epoch=lambda epoch: ran.append(epoch.epoch))
+    one = fit(train, val, SETTINGS)
+    assert ran == []
+    assert len(both.history) == SETTINGS.epochs
+    assert both.history[-1].val_mean_accuracy > 0.95
+    assert one.history[-1].val_mean_accuracy > 0.95
+    assert both.history[0].train_loss != one.history[0].train_loss, "each process augments its own share"
+    assert both.history[0].train_loss == pytest.approx(one.history[0].train_loss, rel=0.2)
+
+
+def test_what_one_process_says_is_what_the_stage_says(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    prepared = make_prepared(tmp_path / "p", val=0)
+    with pytest.raises(DistributedError, match=r"the val split .* is empty") as raised:
+        fit_in_processes(2, prepared, SETTINGS, tmp_path / "checkpoint.safetensors")
+    assert raised.value.exit_code == ExitCode.BAD_DATA
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def _children(pid: int) -> list[int]:
+    found = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return found + [below for child in found for below in _children(child)]
+
+
+def test_no_process_outlives_the_stage_even_when_it_is_killed(tmp_path: Path) -> None:
+    prepared = make_prepared(tmp_path / "p", train=4000)
+    program = (
+        "import sys; from pathlib import Path; from tests.stages.test_train_distributed import *;"
+        "fit_in_processes(2, Path(sys.argv[1]), SETTINGS, Path(sys.argv[2]))"
+    )
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with subprocess.Popen([sys.executable, "-c", program, prepared, checkpoint], stderr=subprocess.DEVNULL) as stage:
+        deadline = time.monotonic() + 60
+        while not checkpoint.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        started = _children(stage.pid)
+        stage.send_signal(signal.SIGKILL)
+    assert len(started) >= 3, "torchrun and two processes"
+    deadline = time.monotonic() + 10
+    while any(_is_running(pid) for pid in started) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in started if _is_running(pid)]
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
