@@ -7,6 +7,7 @@
 """
 
 import csv
+import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,10 @@ class Split:
         for number in np.unique(shard):
             chosen = shard == number
             images[chosen] = self.shards[number][row[chosen]]
+            # What was read counts as our memory until it is let go, 1.2 GB for 100,000 images of 64x64; the system's
+            # cache keeps it all the same.
+            if isinstance(mapped := self.shards[number].base, mmap.mmap):
+                mapped.madvise(mmap.MADV_DONTNEED)
         return images
 
     def select(self, indices: npt.NDArray[np.integer]) -> "Split":

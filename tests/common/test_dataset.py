@@ -47,3 +47,21 @@ def test_images_stay_on_disk(prepared: Path) -> None:
 def test_an_empty_split_says_what_to_do(prepared: Path) -> None:
     with pytest.raises(DataError, match=r"the test split .* is empty: .*data\.test_split"):
         read_split(prepared, "test")
+
+
+def test_reading_every_image_takes_no_memory_for_good(tmp_path: Path) -> None:
+    count, side = 20_000, 64
+    (tmp_path / "shards").mkdir()
+    np.lib.format.open_memmap(tmp_path / "shards" / "a.npy", "w+", np.uint8, (count, side, side, 3)).flush()
+    with (tmp_path / INDEX).open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(INDEX_COLUMNS)
+        table.writerows([f"{row}.png", "a", row, "train", "", 0, 0, 0, 0, 0] for row in range(count))
+
+    def megabytes() -> int:
+        return int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0]) // 1024
+
+    train, before = read_split(tmp_path, "train"), megabytes()
+    for start in range(0, count, 1000):
+        train.take(np.arange(start, start + 1000))
+    assert megabytes() - before < 60, "of 246"
