@@ -1,6 +1,6 @@
 """Parameters of stage `hyperopt`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,8 +17,13 @@ class HyperoptSection(Section):
     batch_size: int = Field(ge=1, le=65_536)
     seed: int = Field(ge=0, lt=2**32)
     device: Literal["auto", "cpu", "cuda"]
+    workers: int = Field(ge=0, le=256)
+    lag: int = Field(ge=1, le=256)
     startup_trials: int = Field(ge=1)
+    rungs: list[Annotated[float, Field(gt=0, lt=1)]]
+    keep: float = Field(gt=0, le=1)
     learning_rate: Range
+    muon_learning_rate: Range
     weight_decay: Range
     dropout: Range
     width: list[int] = Field(min_length=1)
@@ -27,13 +32,14 @@ class HyperoptSection(Section):
 
     @model_validator(mode="after")
     def _check_space(self) -> "HyperoptSection":
-        for key in ("learning_rate", "weight_decay", "loss_weight"):
+        for key in ("learning_rate", "muon_learning_rate", "weight_decay", "loss_weight"):
             if getattr(self, key)[0] <= 0:
                 raise ValueError(f"{key}: a logarithmic scale needs bounds above 0")
         weights = dict.fromkeys(self.first.loss_weights, self.loss_weight[1])
         for corner in (0, 1):  # a wrong bound shows now and not in some trial
             Hyperparameters(
                 learning_rate=self.learning_rate[corner],
+                muon_learning_rate=self.muon_learning_rate[corner],
                 weight_decay=self.weight_decay[corner],
                 dropout=self.dropout[corner],
                 width=(min, max)[corner](self.width),
