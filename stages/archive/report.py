@@ -14,11 +14,12 @@ REJECTS_SHOWN = 50
 """Rows of a rejects table; the full list is in `<stage>/rejected.csv` beside the report."""
 MEASURES = {
     "labels": "Labels", "accuracy": "Accuracy", "precision": "Precision", "recall": "Recall", "f1": "F1",
-    "roc_auc": "ROC AUC",
+    "roc_auc": "ROC AUC", "ece": "Calibration error", "coverage": "Answered", "answered_accuracy": "Right of these",
 }  # fmt: skip
 PLOTS = {
     "confusion_matrices": "Confusion matrices: rows are the labels, columns what the model says",
     "roc_curves": "ROC curves",
+    "reliability": "Reliability: right answers at each confidence",
     "training_curves": "Loss",
     "accuracy_curves": "Validation accuracy",
     "trials": "Hyperparameter search",
@@ -52,7 +53,9 @@ def build_report(title: str, key: str, manifests: Manifests, archive: Path) -> R
     sections: list[Section] = [
         Cards(figures),
         _stages(manifests, archive),
-        Group("Test metrics", [_measures(evaluation), *_plots(archive, "confusion_matrices", "roc_curves")]),
+        Group(
+            "Test metrics", [_measures(evaluation), *_plots(archive, "confusion_matrices", "roc_curves", "reliability")]
+        ),
         Group("Training", _plots(archive, "training_curves", "accuracy_curves", "trials")),
         Group("Data", [*_plots(archive, "data_distribution"), *data, *_left_out(metrics)]),
         _lineage(manifests),
@@ -102,7 +105,8 @@ def _measures(evaluation: Mapping[str, Any]) -> Table:
         "",
         ("Attribute", *MEASURES.values()),
         [(one.title, *(found[one.name][name] for name in MEASURES)) for one in ATTRIBUTES],
-        note="Precision, recall and F1 are means over classes; an unknown label does not count.",
+        note="Precision, recall and F1 are means over classes; an unknown label does not count. Answered is the share "
+        "for which the model is confident enough.",
     )
 
 

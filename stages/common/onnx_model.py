@@ -2,14 +2,15 @@
 
 Input `images` uint8 (N, S, S, 3) RGB; one output per attribute, named by it, float32 (N, classes) of probabilities.
 The metadata key `face_attributes` holds JSON:
-{"attributes": {name: [classes]}, "image_size": S, "preprocessing": {...}}.
+{"attributes": {name: [classes]}, "image_size": S, "preprocessing": {...},
+"temperatures": {name: what the logits were divided by}, "abstention": {name: lowest confidence of an answer}}.
 """
 
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +18,15 @@ import onnxruntime
 from pydantic import ValidationError
 
 from stages.common.attributes import ATTRIBUTES
+from stages.common.calibration import Calibration
 from stages.common.cpus import available_cpus
 from stages.common.errors import DataError
+from stages.common.params import Section
 from stages.common.preprocess import Preprocessing
 
 METADATA = "face_attributes"
 INPUT = "images"
+SectionT = TypeVar("SectionT", bound=Section)
 _RUNTIME_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (/\S+ [^)]*\) )?")
 """Error number and C++ function in front of what ONNX Runtime says."""
 
@@ -35,11 +39,13 @@ class OnnxModel:
         session: the ONNX Runtime session.
         image_size: side S of the square images in pixels.
         preprocessing: how its images were prepared in training.
+        calibration: its temperatures, which its probabilities contain, and from which confidence on it answers.
     """
 
     session: Any
     image_size: int
     preprocessing: Preprocessing
+    calibration: Calibration
 
     def predict(self, images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
         """Class probabilities of images, uint8 (N, S, S, 3) RGB: attribute -> float32 (N, classes)."""
@@ -59,12 +65,9 @@ def load(path: Path) -> OnnxModel:
     session = _open_session(path)
     metadata = _read_metadata(path, session.get_modelmeta().custom_metadata_map)
     _expect(path, "attributes", {one.name: list(one.classes) for one in ATTRIBUTES}, metadata.get("attributes"))
-    try:
-        preprocessing = Preprocessing.model_validate(metadata.get("preprocessing"))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, ("preprocessing", *problem["loc"])))
-        raise DataError(f"{path} was made for another preprocessing: {where}: {problem['msg']}: train again") from error
+    preprocessing = _parse(path, "preprocessing", Preprocessing, metadata.get("preprocessing"))
+    found = {name: metadata[name] for name in Calibration.model_fields if name in metadata}
+    calibration = _parse(path, "calibration", Calibration, found)
     side = preprocessing.image_size
     _expect(path, "image_size", side, metadata.get("image_size"))
     inputs = [(one.name, one.type, one.shape[1:]) for one in session.get_inputs()]
@@ -75,7 +78,7 @@ def load(path: Path) -> OnnxModel:
         sorted((one.name, "tensor(float)", [len(one.classes)]) for one in ATTRIBUTES),
         sorted((one.name, one.type, one.shape[1:]) for one in session.get_outputs()),
     )
-    return OnnxModel(session, side, preprocessing)
+    return OnnxModel(session, side, preprocessing, calibration)
 
 
 def _open_session(path: Path) -> Any:
@@ -101,6 +104,15 @@ def _read_metadata(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         raise DataError(
             f"{path} carries no metadata {METADATA!r}, so it is not a model of stage train: give one that is"
         ) from error
+
+
+def _parse(path: Path, what: str, model: type[SectionT], value: object) -> SectionT:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, (what, *problem["loc"])))
+        raise DataError(f"{path} has another {what} than this code: {where}: {problem['msg']}: train again") from error
 
 
 def _expect(path: Path, what: str, expected: object, found: object) -> None:

@@ -3,10 +3,13 @@
 Inputs: the artifacts of prepare_train and of train; the model runs in ONNX Runtime, as it will in use.
 Outputs:
     metrics/eval_metrics.json    per attribute: number of labels, accuracy, macro precision, recall and F1, ROC AUC,
-                                 confusion matrix, and the same per class; and the mean accuracy
+                                 confusion matrix, and the same per class; expected calibration error; confidence
+                                 from which on the model answers, share of answers and their accuracy; means
     plots/confusion_matrices.png one matrix per attribute, rows (true classes) in per cent
     plots/roc_curves.png         one curve per class, one against the rest
-    predictions.csv              per test image and attribute: label, predicted class, and the confidence in it (0-1)
+    plots/reliability.png        how often the model is right at which confidence
+    predictions.csv              per test image and attribute: label, predicted class, the confidence in it (0-1), and
+                                 `<attribute>_answered`: no where the confidence is too low for an answer
     findings.csv                 what the suite expectations/predictions.json found: severity, reason, filename, column,
                                  value
     data_docs/predictions/       index.html and suite.html: Great Expectations' own pages

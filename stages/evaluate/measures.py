@@ -1,4 +1,4 @@
-"""The measures of one attribute: accuracy, precision, recall, F1, confusion matrix and ROC AUC."""
+"""The measures of one attribute: accuracy, precision, recall, F1, confusion matrix, ROC AUC, calibration, coverage."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import numpy.typing as npt
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score, roc_curve
 
 from stages.common.attributes import UNKNOWN, Attribute
+from stages.common.calibration import Bin, expected_calibration_error, reliability
 
 Measures = Mapping[str, Any]
 
@@ -20,14 +21,16 @@ class Answers:
     Attributes:
         labels: int (N,) class indices, -1 where unknown.
         probabilities: float (N, classes).
+        threshold: the lowest confidence (0-1) with which an answer is given; below, the model abstains.
     """
 
     attribute: Attribute
     labels: npt.NDArray[np.integer[Any]]
     probabilities: npt.NDArray[np.floating[Any]]
+    threshold: float = 0.0
 
     @property
-    def answered(self) -> npt.NDArray[np.bool_]:
+    def finite(self) -> npt.NDArray[np.bool_]:
         """(N,): where the model gave numbers; a diverged one gives NaN."""
         finite: npt.NDArray[np.bool_] = np.isfinite(self.probabilities).all(axis=1)
         return finite
@@ -35,17 +38,23 @@ class Answers:
     @property
     def predicted(self) -> npt.NDArray[np.intp]:
         """(N,): the most probable class, or the number of classes, which equals no label, where there is no answer."""
-        return np.where(self.answered, self.probabilities.argmax(axis=1), len(self.attribute.classes))
+        return np.where(self.finite, self.probabilities.argmax(axis=1), len(self.attribute.classes))
 
     @property
     def confidence(self) -> npt.NDArray[np.floating[Any]]:
         """(N,): the probability of the predicted class, NaN where there is no answer."""
-        return np.where(self.answered, self.probabilities.max(axis=1), np.nan)
+        return np.where(self.finite, self.probabilities.max(axis=1), np.nan)
+
+    @property
+    def answered(self) -> npt.NDArray[np.bool_]:
+        """(N,): where the model is confident enough to answer; elsewhere it abstains."""
+        given: npt.NDArray[np.bool_] = self.confidence >= self.threshold  # never for NaN
+        return given
 
     def known(self) -> "Answers":
         """Only the images whose label is known."""
         mask = self.labels != UNKNOWN
-        return Answers(self.attribute, self.labels[mask], self.probabilities[mask])
+        return Answers(self.attribute, self.labels[mask], self.probabilities[mask], self.threshold)
 
 
 def roc_curves(answers: Answers) -> dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]]:
@@ -60,11 +69,18 @@ def roc_curves(answers: Answers) -> dict[str, tuple[npt.NDArray[np.float64], npt
     curves = {}
     for number, name in classes[1:] if len(classes) == 2 else classes:
         positive = answers.labels == number
-        if positive.any() and not positive.all() and answers.answered.all():
+        if positive.any() and not positive.all() and answers.finite.all():
             score = answers.probabilities[:, number]
             false_rate, true_rate, _ = roc_curve(positive, score)
             curves[name] = (false_rate, true_rate, float(roc_auc_score(positive, score)))
     return curves
+
+
+def reliability_of(everything: Answers) -> list[Bin]:
+    """Confidence against accuracy per part of 0 to 1, of known labels."""
+    answers = everything.known()
+    right = answers.predicted == answers.labels
+    return reliability(answers.confidence[answers.finite], right[answers.finite])
 
 
 def measure(everything: Answers) -> Measures:
@@ -73,6 +89,9 @@ def measure(everything: Answers) -> Measures:
     Precision, recall and F1 are macro averages over the classes that have labels; ROC AUC is that of the second class
     of two, else the average over the classes, each against the rest. What cannot be computed is None, never NaN, and
     `note` says why. An image without a finite answer counts as wrong everywhere and stands in no confusion matrix.
+    `ece` is the expected calibration error; `coverage` the share of labels that are answered with a confidence of
+    `threshold` or more, and `answered_accuracy` the share of right ones among these. All other measures take in every
+    image, answered or not.
     """
     answers = everything.known()
     classes = answers.attribute.classes
@@ -80,7 +99,8 @@ def measure(everything: Answers) -> Measures:
     present = [number for number in range(len(classes)) if (answers.labels == number).any()]
     curves = roc_curves(answers)
     notes = []
-    unanswered = int((~answers.answered).sum())
+    right, answered = answers.predicted == answers.labels, answers.answered
+    unanswered = int((~answers.finite).sum())
     if unanswered:
         notes.append(f"{unanswered} of {count} images got no finite probabilities and count as wrong")
     if not present:
@@ -92,11 +112,15 @@ def measure(everything: Answers) -> Measures:
 
     result: dict[str, Any] = {
         "labels": count,
-        "accuracy": float((answers.predicted == answers.labels).mean()) if count else None,
+        "accuracy": float(right.mean()) if count else None,
         "precision": None,
         "recall": None,
         "f1": None,
         "roc_auc": float(np.mean([area for _, _, area in curves.values()])) if curves else None,
+        "ece": expected_calibration_error(answers.confidence[answers.finite], right[answers.finite]),
+        "threshold": answers.threshold,
+        "coverage": float(answered.mean()) if count else None,
+        "answered_accuracy": float(right[answered].mean()) if answered.any() else None,
         "classes": list(classes),
         "support": [int((answers.labels == number).sum()) for number in range(len(classes))],
         "confusion_matrix": _confusion(answers),
@@ -125,7 +149,7 @@ def _confusion(answers: Answers) -> list[list[int]]:
     return [[int(value) for value in row[:-1]] for row in matrix[:-1]]
 
 
-def mean_accuracy(measures: Sequence[Measures]) -> float | None:
-    """Mean over the attributes that have labels; None if none has."""
-    known = [one["accuracy"] for one in measures if one["accuracy"] is not None]
+def mean_of(name: str, measures: Sequence[Measures]) -> float | None:
+    """Mean of a measure over the attributes that have it; None if none has."""
+    known = [one[name] for one in measures if one[name] is not None]
     return float(np.mean(known)) if known else None

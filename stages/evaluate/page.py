@@ -9,7 +9,7 @@ from PIL import Image
 
 from stages.common.attributes import ATTRIBUTES, UNKNOWN
 from stages.common.dataset import Split
-from stages.common.report import Cards, Links, Picture, Pictures, Plot, Report, Section, Table
+from stages.common.report import Cards, Links, Picture, Pictures, Plot, Report, Section, Share, Table
 from stages.common.thumbnails import thumbnail
 from stages.common.validation_report import data_docs_links, past_runs
 from stages.evaluate.measures import Answers
@@ -30,7 +30,7 @@ def _cases(answers: Sequence[Answers], *, wrong: bool) -> list[Case]:
     cases = []
     for one in answers:
         is_wrong = (one.labels != UNKNOWN) & (one.labels != one.predicted)
-        chosen = np.flatnonzero(one.answered & (is_wrong == wrong))
+        chosen = np.flatnonzero(one.finite & (is_wrong == wrong))
         cases += [(float(one.confidence[index]), int(index), one) for index in chosen]
     return sorted(cases, key=lambda case: -case[0] if wrong else case[0])
 
@@ -47,8 +47,28 @@ def _pictures(title: str, note: str, cases: Sequence[Case], split: Split) -> Pic
 
 def _lines(answers: Answers, index: int, confidence: float) -> Iterable[str]:
     classes, label = answers.attribute.classes, answers.labels[index]
-    yield f"{answers.attribute.title}: {classes[answers.predicted[index]]} ({confidence:.0%})"
+    abstains = "" if answers.answered[index] else ", abstains"
+    yield f"{answers.attribute.title}: {classes[answers.predicted[index]]} ({confidence:.0%}{abstains})"
     yield f"label: {'unknown' if label == UNKNOWN else classes[label]}"
+
+
+def _confidences(measures: Mapping[str, Mapping[str, Any]]) -> Table:
+    rows = [
+        (attribute.title, one["ece"], one["threshold"], *map(_share, (one["coverage"], one["answered_accuracy"])))
+        for attribute in ATTRIBUTES
+        for one in (measures[attribute.name],)
+    ]
+    return Table(
+        "Confidence",
+        ("Attribute", "calibration error", "answers from", "answered", "right of these"),
+        rows,
+        note="Below the confidence in 'answers from', chosen on the validation split, the model abstains. The expected "
+        "calibration error is the mean distance between confidence and accuracy.",
+    )
+
+
+def _share(value: float | None) -> Share | None:
+    return None if value is None else Share(value)
 
 
 def describe_model(
@@ -67,7 +87,7 @@ def describe_model(
         metrics: `metrics/eval_metrics.json`.
         split: the test split.
         answers: one per attribute.
-        history: past runs, this one last: `mean_accuracy`, the accuracy per attribute, `images`, `findings`.
+        history: past runs, this one last: means, the accuracy per attribute, `images`, `findings`.
     """
     measures, mean = metrics["attributes"], metrics["mean_accuracy"]
     titles = {attribute.name: attribute.title for attribute in ATTRIBUTES}
@@ -81,9 +101,11 @@ def describe_model(
             [(titles[name], *(one.get(key, "") for key in MEASURES)) for name, one in measures.items()],
             note="precision, recall and F1 are means over the classes that have labels",
         ),
+        _confidences(measures),
         *checked.sections(),
         Plot("Confusion matrices", (out / "plots" / "confusion_matrices.png").read_bytes()),
         Plot("ROC curves", (out / "plots" / "roc_curves.png").read_bytes()),
+        Plot("Reliability: right answers at each confidence", (out / "plots" / "reliability.png").read_bytes()),
         *([_pictures("Wrong answers", f"the surest of {len(wrong):,}", wrong, split)] if wrong else []),
         *(
             [_pictures("Unsure answers", "the least sure ones that are right or have no label", unsure, split)]
@@ -92,7 +114,14 @@ def describe_model(
         ),
         past_runs(
             history,
-            {"mean_accuracy": "mean accuracy", **titles, "images": "images", "findings": "expectations not met"},
+            {
+                "mean_accuracy": "mean accuracy",
+                **titles,
+                "mean_ece": "calibration error",
+                "mean_coverage": "answered",
+                "images": "images",
+                "findings": "expectations not met",
+            },
         ),
         Links("Files", {name: name for name in ("predictions.csv", "findings.csv", "metrics/eval_metrics.json")}),
         data_docs_links([checked.suite]),

@@ -11,6 +11,7 @@ class EvaluateSection(Section):
     batch_size: int = Field(ge=1, le=65536)
     low_confidence: float = Field(ge=0, le=1)
     max_low_confidence_fraction: float = Field(ge=0, le=1)
+    max_abstained_fraction: float = Field(ge=0, le=1)
 
 
 class Params(Section):

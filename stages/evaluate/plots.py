@@ -1,4 +1,4 @@
-"""The pictures of an evaluation. Both are PNGs of 1650 x 990 pixels with a panel per attribute and one of figures."""
+"""The pictures of an evaluation. All are PNGs of 1650 x 990 pixels with a panel per attribute and one of figures."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from stages.common.attributes import ATTRIBUTES
-from stages.evaluate.measures import Answers, Measures, roc_curves
+from stages.evaluate.measures import Answers, Measures, reliability_of, roc_curves
 
 COLORS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951")
 
@@ -26,19 +26,19 @@ def _title(axes: Axes, text: str, remark: str) -> None:
     axes.tick_params(labelsize=8)
 
 
-def _draw_summary(axes: Axes, measures: Mapping[str, Measures]) -> None:
-    """A table of figures in the place of the sixth panel."""
+SUMMARY = {"labels": "labels", "accuracy": "accuracy", "f1": "F1", "roc_auc": "ROC AUC"}
+
+
+def _draw_summary(axes: Axes, measures: Mapping[str, Measures], columns: Mapping[str, str] = SUMMARY) -> None:
+    """A table of figures in the place of the sixth panel; `columns`: measure -> what people call it."""
 
     def cell(value: float | None) -> str:
-        return "none" if value is None else f"{value:.3f}"
+        return "none" if value is None else f"{value}" if isinstance(value, int) else f"{value:.3f}"
 
     table = axes.table(
-        [
-            [str(one["labels"]), *(cell(one[name]) for name in ("accuracy", "f1", "roc_auc"))]
-            for one in (measures[attribute.name] for attribute in ATTRIBUTES)
-        ],
+        [[cell(one[name]) for name in columns] for one in (measures[attribute.name] for attribute in ATTRIBUTES)],
         rowLabels=[attribute.title for attribute in ATTRIBUTES],
-        colLabels=["labels", "accuracy", "F1", "ROC AUC"],
+        colLabels=list(columns.values()),
         cellLoc="right",
         edges="horizontal",
         bbox=Bbox.from_bounds(0.22, 0.2, 0.78, 0.6),
@@ -97,3 +97,46 @@ def plot_roc(path: Path, answers: Sequence[Answers], measures: Mapping[str, Meas
         _title(axes, one.attribute.title, f"{measures[one.attribute.name]['labels']} labels")
     _draw_summary(panels[-1], measures)
     figure.savefig(path, dpi=150)
+
+
+def plot_reliability(path: Path, answers: Sequence[Answers], measures: Mapping[str, Measures]) -> None:
+    """Draw how often the model is right at which confidence: on the diagonal it is as sure as it should be.
+
+    A dot is a bin of answers, its area their number; the line through it spans 95 % of what chance makes of so few.
+    """
+    figure, panels = _panels()
+    for one, axes in zip(answers, panels, strict=False):
+        lowest = 1 / len(one.attribute.classes)
+        axes.plot([lowest, 1], [lowest, 1], color="#bbb", linewidth=0.8, linestyle="--")
+        found = reliability_of(one)
+        total = sum(part.count for part in found)
+        for part in found:
+            axes.plot(
+                [part.confidence] * 2, _wilson(part.accuracy, part.count), color=COLORS[0], linewidth=1, alpha=0.6
+            )
+            axes.scatter(
+                part.confidence, part.accuracy, 12 + 400 * part.count / total, COLORS[0], linewidths=0, alpha=0.75,
+                clip_on=False, zorder=3,
+            )  # fmt: skip
+        if one.threshold > 0:
+            axes.axvline(one.threshold, color=COLORS[2], linewidth=1, linestyle=":", label="answers from here")
+            axes.legend(fontsize=8, loc="lower right", frameon=False)
+        axes.set_xlim(lowest, 1)
+        axes.set_ylim(0, 1)
+        axes.set_xlabel("confidence", fontsize=8)
+        axes.set_ylabel("right", fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        _title(axes, one.attribute.title, f"{measures[one.attribute.name]['labels']} labels")
+    _draw_summary(
+        panels[-1], measures, {"ece": "calib. error", "threshold": "answers from", "coverage": "answered",
+                               "answered_accuracy": "right of these"},
+    )  # fmt: skip
+    figure.savefig(path, dpi=150)
+
+
+def _wilson(share: float, count: int) -> tuple[float, float]:
+    """Interval of a share of `count` that holds the true one with 95 % (Wilson 1927)."""
+    z = 1.96
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    width = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return float(middle - width), float(middle + width)

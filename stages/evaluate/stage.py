@@ -51,7 +51,12 @@ def answer(model: "OnnxModel", split: Split, batch_size: int) -> list["Answers"]
         batches.append(model.predict(images))
         progress.advance(len(images))
     return [
-        Answers(attribute, split.labels[:, column], np.concatenate([batch[attribute.name] for batch in batches]))
+        Answers(
+            attribute,
+            split.labels[:, column],
+            np.concatenate([batch[attribute.name] for batch in batches]),
+            model.calibration.abstention[attribute.name],
+        )
         for column, attribute in enumerate(ATTRIBUTES)
     ]
 
@@ -60,9 +65,9 @@ def _run(context: Context[Params]) -> Headline:
     # not needed for --help
     from stages.common.onnx_model import load
     from stages.common.validation import check  # Great Expectations takes seconds
-    from stages.evaluate.measures import mean_accuracy, measure
+    from stages.evaluate.measures import mean_of, measure
     from stages.evaluate.page import describe_model
-    from stages.evaluate.plots import plot_confusion, plot_roc
+    from stages.evaluate.plots import plot_confusion, plot_reliability, plot_roc
     from stages.evaluate.predictions import read_predictions, write_predictions
 
     check_same_data(context.manifests["train"], context.manifests["prepare_train"])
@@ -74,7 +79,7 @@ def _run(context: Context[Params]) -> Headline:
         )
     answers = answer(model, split, context.params.evaluate.batch_size)
     measures = {one.attribute.name: measure(one) for one in answers}
-    mean = mean_accuracy(list(measures.values()))
+    mean, ece, coverage = (mean_of(name, list(measures.values())) for name in ("accuracy", "ece", "coverage"))
     if mean is None:
         raise DataError(f"none of the {len(split)} test images has a label: annotate some of them")
     for name, one in measures.items():
@@ -86,17 +91,20 @@ def _run(context: Context[Params]) -> Headline:
     thresholds = {
         "low_confidence": section.low_confidence,
         "min_confident_fraction": 1 - section.max_low_confidence_fraction,
+        "min_answered_fraction": 1 - section.max_abstained_fraction,
     }
     checked = check(SUITE, read_predictions(context.out / "predictions.csv"), thresholds, context.out, context.failed)
 
     for folder in ("metrics", "plots"):
         (context.out / folder).mkdir()
-    metrics = {"mean_accuracy": mean, "images": len(split), "attributes": measures}
+    means = {"mean_accuracy": mean, "mean_ece": ece, "mean_coverage": coverage}
+    metrics = {**means, "images": len(split), "attributes": measures}
     write_json(context.out / "metrics" / "eval_metrics.json", metrics)
     plot_confusion(context.out / "plots" / "confusion_matrices.png", measures)
     plot_roc(context.out / "plots" / "roc_curves.png", answers, measures)
+    plot_reliability(context.out / "plots" / "reliability.png", answers, measures)
     accuracies = {name: round(one["accuracy"], 4) for name, one in measures.items() if one["accuracy"] is not None}
-    found = {"mean_accuracy": mean, "images": len(split), **accuracies, "findings": len(checked.found)}
+    found = {**means, "images": len(split), **accuracies, "findings": len(checked.found)}
     remember(context.cache, SUITE, {"success": True, **found})
     report = describe_model(context.out, checked, metrics, split, answers, recall(context.cache, SUITE))
     write_report(context.out / REPORT, report)
@@ -112,15 +120,16 @@ STAGE = Stage(
         "train": Input("artifact of stage train"),
     },
     outputs={
-        "metrics": ("metrics/eval_metrics.json", "accuracy, precision, recall, F1, ROC AUC per attribute, with counts"),
+        "metrics": ("metrics/eval_metrics.json", "accuracy, precision, recall, F1, ROC AUC, calibration per attribute"),
         "confusion": ("plots/confusion_matrices.png", "a confusion matrix per attribute"),
         "roc": ("plots/roc_curves.png", "ROC curves per attribute, every class against the rest"),
+        "reliability": ("plots/reliability.png", "confidence against accuracy per attribute"),
         "findings": ("findings.csv", "what the suite found: severity, reason, filename, column, value"),
         "data_docs": (
             "data_docs/predictions/index.html",
             "what Great Expectations found (suite.html: what it expects)",
         ),
-        "predictions": ("predictions.csv", "label, predicted class and confidence per test image"),
+        "predictions": ("predictions.csv", "label, predicted class, confidence, whether answered, per test image"),
     },
     run=_run,
 )

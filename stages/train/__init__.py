@@ -1,14 +1,14 @@
 """Stage `train`: fit the network and export it.
 
 Inputs: the artifact of prepare_train (S = its image size), and of hyperopt, whose best parameters replace those of
-section `train` while `train.use_hyperopt` is true. Learned from is the train split; the validation split says when to
-stop and which epoch is best; the test split is not looked at.
+section `train` while `train.use_hyperopt` is true. Learned from is the train split; the validation split says how far
+the confidences can be believed; the test split is not looked at.
 Outputs:
     model.onnx                  input `images` uint8 (N, S, S, 3) RGB; one output per attribute, named by it, float32
-                                (N, classes) probabilities; metadata `face_attributes`: class names, image size and
-                                preprocessing as JSON
-    model.safetensors           the weights of the best epoch, for PyTorch; the network's width in its metadata
-    metrics/train_metrics.json  best epoch, validation accuracy per attribute, every epoch, parameters used
+                                (N, classes) probabilities; metadata `face_attributes`: class names, image size,
+                                preprocessing, temperatures and the lowest confidence of an answer, as JSON
+    model.safetensors           the same weights for PyTorch; the network's width and temperatures in its metadata
+    metrics/train_metrics.json  validation accuracy and calibration per attribute, every epoch, parameters used
     plots/training_curves.png   losses per epoch, and the learning rate
     plots/accuracy_curves.png   validation accuracy per epoch and attribute
 

@@ -11,23 +11,26 @@ import torch
 from safetensors.torch import save_file
 
 from stages.common.attributes import ATTRIBUTES
+from stages.common.calibration import Calibration
 from stages.common.network import Classifier, Network
 
 
-def export_onnx(path: Path, network: Network, preprocessing: Mapping[str, Any]) -> None:
+def export_onnx(path: Path, network: Network, calibration: Calibration, preprocessing: Mapping[str, Any]) -> None:
     """Write the network as one ONNX file that takes uint8 images and gives probabilities.
 
     Args:
         path: the file to write.
         network: on the CPU, in evaluation mode.
+        calibration: temperatures, which become part of the graph, and thresholds.
         preprocessing: how images were prepared; its `image_size` fixes S of the input (N, S, S, 3). It goes into the
-            metadata with the class names.
+            metadata with the class names and the calibration.
     """
     side = int(preprocessing["image_size"])
     metadata = {
         "attributes": {attribute.name: list(attribute.classes) for attribute in ATTRIBUTES},
         "image_size": side,
         "preprocessing": dict(preprocessing),
+        **calibration.model_dump(),
     }
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # they tell each step of the optimiser
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -36,7 +39,7 @@ def export_onnx(path: Path, network: Network, preprocessing: Mapping[str, Any]) 
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
         program = torch.onnx.export(
-            Classifier(network).eval(),
+            Classifier(network, calibration.temperatures).eval(),
             (torch.zeros(2, side, side, 3, dtype=torch.uint8),),  # 2, for 1 would be taken as a constant
             dynamo=True,
             verbose=False,
@@ -49,7 +52,8 @@ def export_onnx(path: Path, network: Network, preprocessing: Mapping[str, Any]) 
         program.save(path, external_data=False)
 
 
-def save_weights(path: Path, network: Network) -> None:
-    """Write the weights as safetensors, with the network's width in the metadata."""
+def save_weights(path: Path, network: Network, calibration: Calibration) -> None:
+    """Write the weights as safetensors; the metadata has the network's width and, as JSON, the temperatures."""
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    save_file(tensors, path, {"width": str(network.width)})
+    metadata = {"width": str(network.width), "temperatures": json.dumps(calibration.temperatures)}
+    save_file(tensors, path, metadata)

@@ -14,7 +14,7 @@ class TrainSection(Hyperparameters):
     epochs: int = Field(ge=1, le=10_000)
     batch_size: int = Field(ge=1, le=65_536)
     use_hyperopt: bool
-    patience: int = Field(ge=1)
+    answer_accuracy: float = Field(ge=0, le=1)
     seed: int = Field(ge=0, lt=2**32)
     device: Literal["auto", "cpu", "cuda"]
 

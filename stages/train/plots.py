@@ -13,8 +13,7 @@ from stages.common.fit import Epoch
 COLORS = ("#4269d0", "#efb118", "#3ca951", "#ff725c", "#a463f2")
 
 
-def _epoch_axis(axes: Axes, history: Sequence[Epoch], best: int) -> list[int]:
-    axes.axvline(best, color="#999", linewidth=1, linestyle=":", label=f"best epoch ({best})")
+def _epoch_axis(axes: Axes, history: Sequence[Epoch]) -> list[int]:
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color="#e5e5e5")
@@ -23,11 +22,11 @@ def _epoch_axis(axes: Axes, history: Sequence[Epoch], best: int) -> list[int]:
     return [epoch.epoch for epoch in history]
 
 
-def plot_training(path: Path, history: Sequence[Epoch], best: int) -> None:
-    """Losses and, below, the learning rate per epoch; `best` is the number of the best epoch."""
+def plot_training(path: Path, history: Sequence[Epoch]) -> None:
+    """Losses and, below, the learning rate per epoch."""
     figure = Figure(figsize=(7, 5.5), dpi=120, layout="constrained")
     losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    numbers = _epoch_axis(losses, history, best)
+    numbers = _epoch_axis(losses, history)
     losses.plot(numbers, [epoch.train_loss for epoch in history], "o-", color=COLORS[0], markersize=3.5, label="train")
     losses.plot(
         numbers, [epoch.val_loss for epoch in history], "o-", color=COLORS[3], markersize=3.5, label="validation"
@@ -37,28 +36,27 @@ def plot_training(path: Path, history: Sequence[Epoch], best: int) -> None:
     losses.set_ylabel("cross-entropy, nats")
     losses.set_title("Loss (train: weighted, on augmented images)", loc="left", fontsize=11, fontweight="bold")
     losses.legend(frameon=False)
-    _epoch_axis(rates, history, best)
+    _epoch_axis(rates, history)
     rates.plot(numbers, [epoch.learning_rate for epoch in history], "o-", color=COLORS[4], markersize=3.5)
     rates.set_ylim(bottom=0)
-    rates.set_ylabel("learning rate")
+    rates.set_ylabel("learning rate\n(share of peak)")
     figure.savefig(path)
 
 
-def plot_accuracy(path: Path, history: Sequence[Epoch], best: int) -> None:
+def plot_accuracy(path: Path, history: Sequence[Epoch]) -> None:
     """Validation accuracy per epoch, for every attribute and their mean; attributes without known labels have none."""
     figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
     axes = figure.subplots()
-    numbers = _epoch_axis(axes, history, best)
-    at_best = history[best - 1]
+    numbers = _epoch_axis(axes, history)
     for attribute, color in zip(ATTRIBUTES, COLORS, strict=True):
         values = [epoch.val_accuracy[attribute.name] for epoch in history]
-        final = at_best.val_accuracy[attribute.name]
+        final = history[-1].val_accuracy[attribute.name]
         if final is not None:
             shown = [100 * value for value in values if value is not None]
             axes.plot(numbers, shown, color=color, linewidth=1.2, label=f"{attribute.title}  {100 * final:.1f}")
     mean = [100 * epoch.val_mean_accuracy for epoch in history]
-    axes.plot(numbers, mean, "o-", color="#222", markersize=3.5, label=f"mean  {mean[best - 1]:.1f}")
+    axes.plot(numbers, mean, "o-", color="#222", markersize=3.5, label=f"mean  {mean[-1]:.1f}")
     axes.set_ylabel("right, % of known labels")
-    axes.set_title("Validation accuracy (legend: at the best epoch)", loc="left", fontsize=11, fontweight="bold")
+    axes.set_title("Validation accuracy (legend: at the end)", loc="left", fontsize=11, fontweight="bold")
     axes.legend(loc="lower right", edgecolor="none", framealpha=0.9)
     figure.savefig(path)

@@ -1,4 +1,4 @@
-"""The wiring of stage `train`: read, fit, export, draw."""
+"""The wiring of stage `train`: read, fit, calibrate, export, draw."""
 
 import json
 import time
@@ -86,6 +86,7 @@ def _run(context: Context[Params]) -> Headline:
     # not needed for --help: importing torch takes seconds
     from stages.common.fit import FitSettings, fit
     from stages.common.network import count_parameters
+    from stages.train.calibrate import as_calibration, calibrate
     from stages.train.export import export_onnx, save_weights
     from stages.train.plots import plot_accuracy, plot_training
 
@@ -104,7 +105,6 @@ def _run(context: Context[Params]) -> Headline:
         hyperparameters=chosen,
         epochs=section.epochs,
         batch_size=section.batch_size,
-        patience=section.patience,
         seed=section.seed,
         device=section.device,
     )
@@ -112,19 +112,24 @@ def _run(context: Context[Params]) -> Headline:
         train, val, settings, on_epoch=_EpochLog(section.epochs), checkpoint=context.state / "checkpoint.safetensors"
     )
 
-    log.info("exporting the weights of epoch %d", result.best.epoch)
+    calibrated = calibrate(result.network, val, section.device, section.answer_accuracy)
+    for one in calibrated:
+        if one.abstention.note:
+            log.warning("%s: %s", one.attribute, one.abstention.note)
+    calibration = as_calibration(calibrated)
+    log.info("exporting, with temperatures %s", calibration.temperatures)
     for folder in ("metrics", "plots"):
         (context.out / folder).mkdir()
-    export_onnx(context.out / "model.onnx", result.network, preprocessing)
-    save_weights(context.out / "model.safetensors", result.network)
+    export_onnx(context.out / "model.onnx", result.network, calibration, preprocessing)
+    save_weights(context.out / "model.safetensors", result.network, calibration)
+    last = result.history[-1]
     images_per_s = len(result.history) / sum(1 / epoch.images_per_s for epoch in result.history)
     write_json(
         context.out / "metrics" / "train_metrics.json",
         {
-            "val_mean_accuracy": result.best.val_mean_accuracy,
-            "val_accuracy": result.best.val_accuracy,
-            "val_loss": result.best.val_loss,
-            "best_epoch": result.best.epoch,
+            "val_mean_accuracy": last.val_mean_accuracy,
+            "val_accuracy": last.val_accuracy,
+            "val_loss": last.val_loss,
             "epochs": len(result.history),
             "train_images": len(train),
             "val_images": len(val),
@@ -135,14 +140,15 @@ def _run(context: Context[Params]) -> Headline:
             "batch_size": section.batch_size,
             "hyperparameters_from": "hyperopt" if section.use_hyperopt else "params.yaml",
             "hyperparameters": chosen.model_dump(),
+            # lists, of which `dvc metrics show` makes no columns
+            "calibration": [asdict(one) for one in calibrated],
             "history": [asdict(epoch) for epoch in result.history],
         },
     )
-    plot_training(context.out / "plots" / "training_curves.png", result.history, result.best.epoch)
-    plot_accuracy(context.out / "plots" / "accuracy_curves.png", result.history, result.best.epoch)
+    plot_training(context.out / "plots" / "training_curves.png", result.history)
+    plot_accuracy(context.out / "plots" / "accuracy_curves.png", result.history)
     return {
-        "val_mean_accuracy": round(result.best.val_mean_accuracy, 4),
-        "best_epoch": result.best.epoch,
+        "val_mean_accuracy": round(last.val_mean_accuracy, 4),
         "epochs": len(result.history),
         "images_per_s": round(images_per_s),
         "device": result.device,
@@ -151,7 +157,7 @@ def _run(context: Context[Params]) -> Headline:
 
 STAGE = Stage(
     name="train",
-    description="Trains the network, keeps the weights of its best epoch and exports them.",
+    description="Trains the network, calibrates its confidences and exports it.",
     params=Params,
     inputs={
         "prepare_train": Input("artifact of stage prepare_train"),
@@ -160,7 +166,7 @@ STAGE = Stage(
     outputs={
         "model": ("model.onnx", "uint8 images (N, S, S, 3) to probabilities (N, classes) per attribute"),
         "weights": ("model.safetensors", "the same weights for PyTorch"),
-        "metrics": ("metrics/train_metrics.json", "best epoch, validation accuracy, every epoch, parameters used"),
+        "metrics": ("metrics/train_metrics.json", "validation accuracy, calibration, every epoch, parameters used"),
         "training_curves": ("plots/training_curves.png", "losses and learning rate per epoch"),
         "accuracy_curves": ("plots/accuracy_curves.png", "validation accuracy per epoch and attribute"),
     },

@@ -1,0 +1,91 @@
+"""Temperatures and thresholds of a fitted network, chosen on the validation split."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from stages.common.attributes import ATTRIBUTES, UNKNOWN
+from stages.common.calibration import (
+    Abstention,
+    Calibration,
+    choose_abstention,
+    expected_calibration_error,
+    fit_temperature,
+    softmax,
+)
+from stages.common.dataset import Split
+from stages.common.device import choose_device
+from stages.common.network import Network
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What calibration found for one attribute, on the labels that it was fitted to.
+
+    Attributes:
+        attribute: its name.
+        labels: how many are known.
+        temperature: what its logits are divided by.
+        ece_before: expected calibration error at temperature 1, None without labels.
+        ece: likewise at the temperature.
+        abstention: from which confidence on it is answered.
+    """
+
+    attribute: str
+    labels: int
+    temperature: float
+    ece_before: float | None
+    ece: float | None
+    abstention: Abstention
+
+
+def calibrate(network: Network, val: Split, device: str, wanted: float) -> list[Calibrated]:
+    """Fit temperatures and thresholds, in the order of `ATTRIBUTES`.
+
+    Args:
+        network: on the CPU, in evaluation mode.
+        val: images that it has not learned from.
+        device: auto, cpu or cuda.
+        wanted: accuracy of the answers that are given, 0-1.
+    """
+    found = []
+    for column, (attribute, everything) in enumerate(zip(ATTRIBUTES, _logits(network, val, device), strict=True)):
+        known = val.labels[:, column] != UNKNOWN
+        logits, labels = everything[known], val.labels[known, column]
+        temperature = fit_temperature(logits, labels)
+        right = logits.argmax(axis=1) == labels
+        before, after = (softmax(logits / divisor).max(axis=1) for divisor in (1, temperature))
+        found.append(
+            Calibrated(
+                attribute.name,
+                int(known.sum()),
+                temperature,
+                expected_calibration_error(before, right),
+                expected_calibration_error(after, right),
+                choose_abstention(after, right, wanted),
+            )
+        )
+    return found
+
+
+def as_calibration(found: list[Calibrated]) -> Calibration:
+    """What the model carries of it."""
+    return Calibration(
+        temperatures={one.attribute: one.temperature for one in found},
+        abstention={one.attribute: one.abstention.threshold for one in found},
+    )
+
+
+def _logits(network: Network, images: Split, device: str) -> list[npt.NDArray[np.float32]]:
+    """In float32, as the exported model computes: per attribute (N, classes)."""
+    where = choose_device(device)
+    network = network.to(where)
+    batches = []
+    with torch.inference_mode():
+        for start in range(0, len(images), 512):
+            batch = torch.from_numpy(images.take(slice(start, start + 512))).to(where)
+            batches.append([logits.cpu().numpy() for logits in network(batch)])
+    network.cpu()
+    return [np.concatenate(column) for column in zip(*batches, strict=True)]
