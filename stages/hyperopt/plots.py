@@ -29,7 +29,7 @@ BEST: dict[str, Any] = {
 
 
 def plot_trials(path: Path, trials: Sequence[Trial], best: Trial) -> None:
-    """Accuracy per trial with the best so far, losses per epoch, and accuracy against five of the hyperparameters."""
+    """Accuracy per trial with the best so far, losses by epochs, and accuracy against five of the hyperparameters."""
     accuracy = {trial.number: 100 * trial.val_mean_accuracy for trial in trials if trial.val_mean_accuracy is not None}
     finished = [accuracy[trial.number] for trial in trials if trial.state == "finished"]
     # A hopeless trial must not squeeze the others together: what lies far below is drawn at the lower edge.
@@ -60,16 +60,13 @@ def plot_trials(path: Path, trials: Sequence[Trial], best: Trial) -> None:
     curves = figure.add_subplot(grid[0, 10:])
     for trial in trials:
         marker, color = MARKS[trial.state]
-        width, order = (2, 3) if trial is best else (1, 2)
-        curves.plot(range(1, len(trial.losses) + 1), trial.losses, color="#222" if trial is best else color,
-                    linewidth=width, zorder=order)  # fmt: skip
-        if trial.state != "finished" and trial.losses:
-            curves.plot(len(trial.losses), trial.losses[-1], marker, color=color)
+        color, width = ("#222", 2) if trial is best else (color, 1)
+        curves.plot(list(trial.losses), list(trial.losses.values()), color=color, linewidth=width, marker=marker)
     curves.set_yscale("log")
     curves.yaxis.set_minor_formatter(NullFormatter())
-    curves.set_xlabel("epoch")
+    curves.set_xlabel("epochs")
     curves.xaxis.set_major_locator(MaxNLocator(integer=True))
-    curves.set_title("Loss of the trials", loc="left", fontsize=11, fontweight="bold")
+    curves.set_title("Loss by epochs", loc="left", fontsize=11, fontweight="bold")
 
     for one, (key, title, scale) in zip(row, SHOWN, strict=True):
         one.set_xscale(scale)

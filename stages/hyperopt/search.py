@@ -1,27 +1,33 @@
-"""The search: which hyperparameters to try next, which trials to give up early, and the loop that runs them.
+"""The search: which hyperparameters to try next, which trials to train longer, and the loop that runs them.
 
 hyperopt's own loop runs one trial after the other, or many through Spark or MongoDB; it saves by pickle, and resuming
 repeats the start-up points, for it does not keep the random state. Here hyperopt is only asked what to try, and our own
 pool of processes runs it.
 
-Trial n is chosen, and given up, by what trials 1 to n - `lag` gave and by nothing else. So `lag` trials can be under
-way at a time, no worker waits for a whole round to end, and a seed gives the same trials on one core or many, at any
-speed, and after a kill at any moment. What is random in a trial follows from the seed and its number, so that the
-trials that have ended are all the state there is.
+Early stopping is successive halving. Every trial is trained for few epochs, and only the best share of them is trained
+again for more, from the beginning: amid a one-cycle schedule, while the learning rate is high, the loss tells nothing
+of how the training will end (of 7 trainings on the faces, the best one was the worst after a third of its epochs).
+
+Run n is chosen by what runs 1 to n - `lag` gave and by nothing else. So `lag` of them can be under way at a time, no
+worker waits for a whole round to end, and a seed gives the same trials on one core or many, at any speed, and after a
+kill at any moment. What is random in a choice follows from the seed and the run's number, so that the runs that have
+ended are all the state there is.
 """
 
+import itertools
 import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from hyperopt import hp, tpe
 from hyperopt.base import JOB_STATE_DONE, Domain, Trials
+from pydantic import TypeAdapter
 
 from stages.common.artifacts import write_json
 from stages.common.attributes import NAMES
@@ -32,8 +38,6 @@ from stages.common.pool import WorkerPool
 from stages.hyperopt.params import HyperoptSection
 
 STATE = "search.json"
-MIN_COMPARED = 4
-"""Earlier trials at the same epoch without which none is given up: the worse half of fewer says little."""
 TOLD_EVERY_S = 30.0
 """Seconds between two log lines while no trial ends; a container should tell something at least once a minute."""
 
@@ -61,18 +65,33 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a worker is to try.
+class Plan:
+    """A run: one training of a trial.
 
     Attributes:
-        hyperparameters: to train with.
-        limits: epoch -> the loss above which the trial is given up there.
-        deadline: when the search's time is over, by `time.monotonic`, which all processes of a machine share.
-        slot: 0 to workers - 1; no two trials that run at a time have the same.
+        run: 1 for the first.
+        trial: 1 for the first.
+        epochs: length of the training.
+        hyperparameters: of the trial.
     """
 
+    run: int
+    trial: int
+    epochs: int
     hyperparameters: Hyperparameters
-    limits: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is to do.
+
+    Attributes:
+        plan: the training.
+        deadline: when the search's time is over, by `time.monotonic`, which all processes of a machine share.
+        slot: 0 to workers - 1; no two runs under way have the same.
+    """
+
+    plan: Plan
     deadline: float
     slot: int
 
@@ -82,43 +101,64 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a trial gave.
+class Run:
+    """A run that has ended.
 
     Attributes:
-        scores: after each of its epochs.
+        plan: what it was.
+        score: None if it failed.
         failure: why it failed, else empty.
+        seconds: it took.
     """
 
-    scores: Sequence[Score]
-    failure: str = ""
+    plan: Plan
+    score: Score | None
+    failure: str
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial that has ended.
+    """What all runs of a trial gave.
 
     Attributes:
         number: 1 for the first.
         hyperparameters: as in best_params.json.
-        state: finished, stopped (given up early) or failed.
+        state: finished (trained for all epochs), stopped (not worth it) or failed.
         reason: why it stopped or failed, else empty.
-        losses: what the search minimises, after each epoch.
-        loss: the last of them; None if the trial failed.
+        losses: epochs of a run -> what the search minimises.
+        epochs: of the longest run.
+        loss: of the longest run; None if it failed.
         val_mean_accuracy: likewise, 0-1.
         val_loss: likewise, nats.
-        seconds: it took.
+        seconds: all runs took.
     """
 
     number: int
     hyperparameters: dict[str, Any]
     state: str
     reason: str
-    losses: list[float]
+    losses: dict[int, float]
+    epochs: int
     loss: float | None
     val_mean_accuracy: float | None
     val_loss: float | None
     seconds: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a search gave.
+
+    Attributes:
+        trials: in the order of their numbers.
+        best: the finished trial with the lowest loss.
+        is_complete: whether it came to its end before its time was over.
+    """
+
+    trials: list[Trial]
+    best: Trial
+    is_complete: bool
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial | None:
@@ -127,20 +167,78 @@ def best_trial(trials: Sequence[Trial]) -> Trial | None:
     return min(finished)[2] if finished else None
 
 
-def loss_limits(trials: Sequence[Trial], section: HyperoptSection) -> dict[int, float]:
-    """Epoch -> the loss above which a trial is given up there, once enough earlier `trials` have come so far.
+def rungs_of(section: HyperoptSection) -> list[int]:
+    """Epochs of a trial's first, second, ... run."""
+    return sorted({*(max(1, round(rung * section.epochs)) for rung in section.rungs), section.epochs})
 
-    Successive halving (Jamieson and Talwalkar 2016, https://arxiv.org/abs/1502.07943) that waits for nobody, as in ASHA
-    (Li et al. 2020, https://arxiv.org/abs/1810.05934): who is not among the best share `keep` of those that reached the
-    rung ends there. With one half that is the median rule of Vizier (Golovin et al. 2017).
+
+def next_plan(known: Sequence[Run], pending: Sequence[Plan], section: HyperoptSection) -> Plan | None:
+    """Plan the next run, by successive halving that waits for nobody.
+
+    A trial that is among the best share `keep` of those on its rung, and not yet on the next, goes on there; higher
+    rungs come first. If there is none, a new trial begins. This is ASHA (Li et al. 2020,
+    https://arxiv.org/abs/1810.05934) after Jamieson and Talwalkar 2016 (https://arxiv.org/abs/1502.07943), but for
+    rounding up, so that the first trial is always trained in full.
+
+    Args:
+        known: the runs to choose by.
+        pending: those under way since then.
+        section: search space, rungs and seed.
+
+    Returns:
+        None if all trials have begun and none is worth going on with.
     """
-    limits = {}
-    for rung in section.rungs:
-        epoch = max(1, round(rung * section.epochs))
-        losses = sorted(trial.losses[epoch - 1] for trial in trials if len(trial.losses) >= epoch)
-        if epoch < section.epochs and len(losses) >= MIN_COMPARED:
-            limits[epoch] = losses[math.ceil(section.keep * len(losses)) - 1]
-    return limits
+    plans = [*(run.plan for run in known), *pending]
+    number = len(plans) + 1
+    rungs = rungs_of(section)
+    for epochs, more in reversed(list(itertools.pairwise(rungs))):
+        on_rung = sorted(
+            (run.score.loss, run.plan.trial, run) for run in known if run.score and run.plan.epochs == epochs
+        )
+        promoted = {plan.trial for plan in plans if plan.epochs == more}
+        for _, trial, run in on_rung[: math.ceil(section.keep * len(on_rung))]:
+            if trial not in promoted:
+                return Plan(number, trial, more, run.plan.hyperparameters)
+    trials = {plan.trial for plan in plans}
+    if len(trials) == section.max_evals:
+        return None
+    told = {run.plan.trial for run in known}
+    untold = [plan.hyperparameters for plan in pending if plan.trial not in told]
+    return Plan(number, len(trials) + 1, rungs[0], suggest(summarise(known, section), untold, number, section))
+
+
+def summarise(runs: Sequence[Run], section: HyperoptSection) -> list[Trial]:
+    """The trials of some runs, in order."""
+    rungs = rungs_of(section)
+    by_trial: dict[int, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: (run.plan.trial, run.plan.epochs)):
+        by_trial.setdefault(run.plan.trial, []).append(run)
+    reached = {epochs: sum(run.plan.epochs == epochs and run.score is not None for run in runs) for epochs in rungs}
+    trials = []
+    for number, of_trial in by_trial.items():
+        plan, score = of_trial[-1].plan, of_trial[-1].score
+        state, reason = "finished", ""
+        if score is None:
+            state, reason = "failed", of_trial[-1].failure
+        elif plan.epochs < section.epochs:
+            others = [run.score.loss for run in runs if run.score and run.plan.epochs == plan.epochs]
+            place = 1 + sum(loss < score.loss for loss in others)
+            state, reason = "stopped", f"place {place} of {reached[plan.epochs]} trials after {plan.epochs} epochs"
+        trials.append(
+            Trial(
+                number=number,
+                hyperparameters=plan.hyperparameters.model_dump(),
+                state=state,
+                reason=reason,
+                losses={run.plan.epochs: run.score.loss for run in of_trial if run.score},
+                epochs=plan.epochs,
+                loss=score.loss if score else None,
+                val_mean_accuracy=score.val_mean_accuracy if score else None,
+                val_loss=score.val_loss if score else None,
+                seconds=round(sum(run.seconds for run in of_trial), 3),
+            )
+        )
+    return trials
 
 
 def _space(section: HyperoptSection) -> dict[str, Any]:
@@ -163,27 +261,36 @@ def flatten(hyperparameters: Mapping[str, Any]) -> dict[str, float]:
     return flat | {f"loss_weights.{name}": hyperparameters["loss_weights"][name] for name in NAMES}
 
 
+def ranked(trials: Sequence[Trial]) -> list[float]:
+    """The place of each trial, 1 for the best: those that came further first, then by loss; infinite if it failed."""
+    order = sorted((-trial.epochs, trial.loss, trial.number) for trial in trials if trial.loss is not None)
+    places = {number: float(place) for place, (_, _, number) in enumerate(order, 1)}
+    return [places.get(trial.number, math.inf) for trial in trials]
+
+
 def suggest(
     known: Sequence[Trial], pending: Sequence[Hyperparameters], number: int, section: HyperoptSection
 ) -> Hyperparameters:
     """What to try next: the tree-structured Parzen estimator of Bergstra et al. 2011, as hyperopt implements it.
 
-    https://papers.nips.cc/paper/4443-algorithms-for-hyper-parameter-optimization. The first trial is given, and the
-    next are random until `section.startup_trials` are known.
+    https://papers.nips.cc/paper/4443-algorithms-for-hyper-parameter-optimization. It only asks which trials are among
+    the best, so their places serve it as losses. The first trial is given, and the next are random until
+    `section.startup_trials` are known.
 
     Args:
-        known: the earlier trials to learn from; those that failed count as infinitely bad.
-        pending: what is tried since then. It counts as bad until it is known, or else all would be tried at nearly the
-            same place ("constant liar", Ginsbourger et al. 2010).
-        number: of the trial.
+        known: the trials to learn from.
+        pending: what is tried for the first time since then. It counts as bad until it is known, or else all would be
+            tried at nearly the same place ("constant liar", Ginsbourger et al. 2010).
+        number: of the run; decides, with the section's seed, what is random.
         section: search space and seed.
     """
-    if number == 1:
+    if not known and not pending:
         return section.first
     domain = Domain(None, _space(section))
     past = Trials()
-    tried = [(trial.hyperparameters, trial.loss) for trial in known] + [(one.model_dump(), None) for one in pending]
-    for at, (hyperparameters, loss) in enumerate(tried, 1):
+    tried = [(trial.hyperparameters, place) for trial, place in zip(known, ranked(known), strict=True)]
+    tried += [(one.model_dump(), math.inf) for one in pending]
+    for at, (hyperparameters, place) in enumerate(tried, 1):
         flat = flatten(hyperparameters)
         flat["width"] = section.width.index(hyperparameters["width"])  # hyperopt counts the choices
         misc = {
@@ -193,8 +300,7 @@ def suggest(
             "idxs": {label: [at] for label in flat},
             "vals": {label: [value] for label, value in flat.items()},
         }
-        result = {"status": "ok" if loss is not None else "fail", "loss": loss}
-        (document,) = past.new_trial_docs([at], [None], [result], [misc])
+        (document,) = past.new_trial_docs([at], [None], [{"status": "ok", "loss": place}], [misc])
         past.insert_trial_doc(document | {"state": JOB_STATE_DONE})
     past.refresh()
     is_startup = len(known) < section.startup_trials
@@ -220,108 +326,88 @@ def _within(value: float, bounds: Sequence[float]) -> float:
 
 def search(
     section: HyperoptSection,
-    evaluate: Callable[[Job], Outcome | None],
+    evaluate: Callable[[Job], Score | str | None],
     state: Path,
     workers: int = 1,
-) -> list[Trial]:
+) -> Result:
     """Run trials until there are `section.max_evals` or `section.timeout` seconds have passed.
 
     Args:
         section: search space and limits.
-        evaluate: trains; gives None if it gave up because time was over. It is called in other processes.
-        state: a folder that outlives a kill; the trials are saved there after each one.
-        workers: trials that run at a time at most; more than `section.lag` are of no use.
+        evaluate: trains; gives the score, or text that says why the run failed, or None if it gave up because time was
+            over. It is called in other processes.
+        state: a folder that outlives a kill; the runs are saved there after each one.
+        workers: runs under way at a time at most; more than `section.lag` are of no use.
 
     Returns:
-        The trials in their order, at least one of which finished.
+        The trials, at least one of which finished.
 
     Raises:
         UsageError: no trial finished in time, or all failed.
         UnavailableError: a worker was killed from outside.
     """
-    trials, spent = _load(state / STATE)
+    runs, spent = _load(state / STATE)
     started = time.monotonic() - spent
     deadline = started + section.timeout
-    chosen: dict[int, Hyperparameters] = {}
 
-    def choose(number: int) -> Hyperparameters:
-        if number in trials:
-            return Hyperparameters(**trials[number].hyperparameters)
-        if number not in chosen:
-            known = [trials[one] for one in range(1, number - section.lag + 1)]
-            pending = [choose(one) for one in range(max(1, number - section.lag + 1), number)]
-            chosen[number] = suggest(known, pending, number, section)
-        return chosen[number]
+    def plan(number: int) -> Plan | None:
+        """Run `number`, by as little as it can follow from; None if that has not ended, or if there is no such run."""
+        for count in range(max(0, number - section.lag), number):
+            if any(one not in runs for one in range(1, count + 1)):
+                return None
+            known = [runs[one] for one in range(1, count + 1)]
+            pending = [runs[one].plan if one in runs else under_way[one] for one in range(count + 1, number)]
+            if found := next_plan(known, pending, section):
+                return found
+        return None
 
-    numbers = range(1, section.max_evals + 1)
-    running: dict[Future[Outcome | None], tuple[int, int, float]] = {}
+    running: dict[Future[Score | str | None], tuple[Job, float]] = {}
     told = time.monotonic()
-    with WorkerPool(min(workers, section.lag, section.max_evals), "hyperopt.workers") as pool:
+    with WorkerPool(min(workers, section.lag), "hyperopt.workers") as pool:
         while True:
-            under_way = {number for number, _, _ in running.values()}
-            oldest = next((one for one in numbers if one not in trials), 0)  # all before it have ended
-            number = next((one for one in numbers if one not in trials and one not in under_way), 0)
-            ready = 0 < number < oldest + section.lag
-            if ready and len(running) < pool.workers and time.monotonic() < deadline:
-                slot = min(set(range(pool.workers)) - {slot for _, slot, _ in running.values()})
-                limits = loss_limits([trials[one] for one in range(1, number - section.lag + 1)], section)
-                job = Job(choose(number), limits, deadline, slot)
+            under_way = {job.plan.run: job.plan for job, _ in running.values()}
+            number = next(one for one in itertools.count(1) if one not in runs and one not in under_way)
+            has_room = len(running) < pool.workers and time.monotonic() < deadline
+            if has_room and (found := plan(number)):
+                slot = min(set(range(pool.workers)) - {job.slot for job, _ in running.values()})
+                job = Job(found, deadline, slot)
                 began = time.monotonic()
-                running[pool.submit(evaluate, job)] = number, slot, began
+                running[pool.submit(evaluate, job)] = job, began
                 continue
             if not running:
                 break
             for future in pool.done(running):
-                number, _, began = running.pop(future)
-                if outcome := future.result():
-                    trials[number] = _record(number, choose(number), outcome, section, time.monotonic() - began)
-                    _save(state / STATE, trials, time.monotonic() - started)
-                    _tell(trials[number], len(trials), section)
+                job, began = running.pop(future)
+                if result := future.result():
+                    score, failure = (None, result) if isinstance(result, str) else (result, "")
+                    run = Run(job.plan, score, failure, round(time.monotonic() - began, 3))
+                    runs[run.plan.run] = run
+                    _save(state / STATE, runs, time.monotonic() - started)
+                    _tell(run, section)
                     told = time.monotonic()
             if time.monotonic() - told > TOLD_EVERY_S:
                 told = time.monotonic()
-                shown = ", ".join(str(number) for number, _, _ in running.values())
-                log.info("%d of %d trials have ended, running: %s", len(trials), section.max_evals, shown)
-    return _checked([trials[number] for number in sorted(trials)], section)
+                log.info("training trials %s", ", ".join(str(job.plan.trial) for job, _ in running.values()))
+        is_complete = plan(number) is None
+    return _checked(summarise(list(runs.values()), section), section, is_complete)
 
 
-def _load(file: Path) -> tuple[dict[int, Trial], float]:
-    """Trials by number, and the seconds that the search has taken."""
+def _load(file: Path) -> tuple[dict[int, Run], float]:
+    """Runs by number, and the seconds that the search has taken."""
     if not file.exists():
         return {}, 0.0
     saved = json.loads(file.read_text(encoding="utf-8"))
-    trials = {trial["number"]: Trial(**trial) for trial in saved["trials"]}
-    log.info("going on after %d trials of an interrupted search", len(trials))
-    return trials, saved["seconds"]
+    runs = TypeAdapter(list[Run]).validate_python(saved["runs"])
+    log.info("going on after %d runs of an interrupted search", len(runs))
+    return {run.plan.run: run for run in runs}, saved["seconds"]
 
 
-def _save(file: Path, trials: Mapping[int, Trial], seconds: float) -> None:
-    write_json(file, {"trials": [asdict(trials[number]) for number in sorted(trials)], "seconds": seconds})
+def _save(file: Path, runs: Mapping[int, Run], seconds: float) -> None:
+    saved = TypeAdapter(list[Run]).dump_python([runs[number] for number in sorted(runs)])
+    write_json(file, {"runs": saved, "seconds": seconds})
 
 
-def _record(number: int, chosen: Hyperparameters, outcome: Outcome, section: HyperoptSection, seconds: float) -> Trial:
-    state, reason = ("failed", outcome.failure) if outcome.failure else ("finished", "")
-    epochs = len(outcome.scores)
-    if not outcome.failure and epochs < section.epochs:
-        state = "stopped"
-        reason = (
-            f"after {epochs} of {section.epochs} epochs not among the best {section.keep:.0%} of the earlier trials"
-        )
-    last = outcome.scores[-1] if state != "failed" else None
-    return Trial(
-        number=number,
-        hyperparameters=chosen.model_dump(),
-        state=state,
-        reason=reason,
-        losses=[score.loss for score in outcome.scores],
-        loss=last.loss if last else None,
-        val_mean_accuracy=last.val_mean_accuracy if last else None,
-        val_loss=last.val_loss if last else None,
-        seconds=round(seconds, 3),
-    )
-
-
-def _checked(trials: list[Trial], section: HyperoptSection) -> list[Trial]:
+def _checked(trials: list[Trial], section: HyperoptSection, is_complete: bool) -> Result:
     """Refuse a search without a result, and tell one that did not come to its end."""
     failed = [trial for trial in trials if trial.state == "failed"]
     if failed and len(failed) == len(trials):
@@ -329,25 +415,27 @@ def _checked(trials: list[Trial], section: HyperoptSection) -> list[Trial]:
             f"all {len(trials)} trials failed, the last because {failed[-1].reason}: lower the bounds of "
             "hyperopt.learning_rate and hyperopt.muon_learning_rate"
         )
-    if best_trial(trials) is None:
+    best = best_trial(trials)
+    if best is None:
         raise UsageError(
             f"no trial finished within hyperopt.timeout ({section.timeout:g} s): raise it, or lower hyperopt.epochs"
         )
-    if len(trials) < section.max_evals:
+    if not is_complete:
         log.warning(
             "hyperopt.timeout (%g s) ended the search after %d of %d trials", section.timeout, len(trials),
             section.max_evals,
         )  # fmt: skip
-    return trials
+    return Result(trials, best, is_complete)
 
 
-def _tell(trial: Trial, ended: int, section: HyperoptSection) -> None:
-    shown = " ".join(f"{key} {value:.3g}" for key, value in trial.hyperparameters.items() if key != "loss_weights")
-    if trial.state == "failed":
-        log.warning("trial %d failed: %s (%s)", trial.number, trial.reason, shown)
-        return
-    log.info(
-        "trial %d %s (%d of %d): validation accuracy %.4f, loss %.4f, %.0f s (%s)%s",
-        trial.number, trial.state, ended, section.max_evals, trial.val_mean_accuracy, trial.loss, trial.seconds, shown,
-        f": {trial.reason}" if trial.reason else "",
-    )  # fmt: skip
+def _tell(run: Run, section: HyperoptSection) -> None:
+    flat = run.plan.hyperparameters.model_dump(exclude={"loss_weights"})
+    shown = " ".join(f"{key} {value:.3g}" for key, value in flat.items())
+    which = f"trial {run.plan.trial} of {section.max_evals}, {run.plan.epochs} epochs"
+    if run.score is None:
+        log.warning("%s: failed: %s (%s)", which, run.failure, shown)
+    else:
+        log.info(
+            "%s: validation accuracy %.4f, loss %.4f, %.0f s (%s)",
+            which, run.score.val_mean_accuracy, run.score.loss, run.seconds, shown,
+        )  # fmt: skip

@@ -13,24 +13,31 @@ def _run(context: Context[Params]) -> Headline:
     # not needed for --help: importing torch takes seconds
     from stages.hyperopt.importance import measure_importance
     from stages.hyperopt.plots import plot_importance, plot_trials
-    from stages.hyperopt.search import best_trial, search
+    from stages.hyperopt.search import rungs_of, search
     from stages.hyperopt.trial import count_workers, run_trial
 
     section = context.params.hyperopt
     workers = count_workers(section)
-    log.info("up to %d trials of %d epochs, %d at a time", section.max_evals, section.epochs, workers)
-    trials = search(section, partial(run_trial, context.inputs["prepare_train"], section), context.state, workers)
-    best = best_trial(trials)
-    assert best is not None  # noqa: S101 (for mypy: search raises)
+    log.info(
+        "up to %d trials of %s epochs, %d at a time",
+        section.max_evals, " or ".join(map(str, rungs_of(section))), workers,
+    )  # fmt: skip
+    result = search(section, partial(run_trial, context.inputs["prepare_train"], section), context.state, workers)
+    trials, best = result.trials, result.best
     importance = measure_importance(trials, section.seed)
     if importance.note:
         log.info("%s", importance.note)
 
     counts = {state: sum(trial.state == state for trial in trials) for state in ("finished", "stopped", "failed")}
-    headline: dict[str, int | float] = {"trials": len(trials), "stopped": counts["stopped"], "failed": counts["failed"],
-                                        "best_val_accuracy": round(best.val_mean_accuracy or 0, 4)}  # fmt: skip
-    if trials[0].number == 1 and trials[0].val_mean_accuracy is not None:
-        headline["improvement"] = round((best.val_mean_accuracy or 0) - trials[0].val_mean_accuracy, 4)
+    accuracy = round(best.val_mean_accuracy or 0, 4)
+    headline = {
+        "trials": len(trials),
+        "stopped": counts["stopped"],
+        "failed": counts["failed"],
+        "best_val_accuracy": accuracy,
+    }
+    if trials[0].state == "finished":
+        headline["improvement"] = round(accuracy - (trials[0].val_mean_accuracy or 0), 4)
     for folder in ("metrics", "plots"):
         (context.out / folder).mkdir()
     write_json(context.out / "best_params.json", best.hyperparameters)
@@ -41,7 +48,7 @@ def _run(context: Context[Params]) -> Headline:
             **counts,
             "best_val_accuracy": best.val_mean_accuracy,
             "max_evals": section.max_evals,
-            "ended_by_timeout": len(trials) < section.max_evals,
+            "ended_by_timeout": not result.is_complete,
             "seconds": round(sum(trial.seconds for trial in trials), 3),
             "importance": asdict(importance),
             "best": asdict(best),
@@ -64,7 +71,7 @@ STAGE = Stage(
             "metrics/hyperopt_results.json",
             "every trial, how it ended, its losses; which parameters mattered",
         ),
-        "trials": ("plots/trials.png", "accuracy per trial, losses per epoch, accuracy against five hyperparameters"),
+        "trials": ("plots/trials.png", "accuracy per trial, losses by epochs, accuracy against five hyperparameters"),
         "importance": ("plots/importance.png", "how much each hyperparameter mattered"),
     },
     run=_run,

@@ -1,4 +1,4 @@
-"""One trial, in the process of a worker."""
+"""One training, in the process of a worker."""
 
 import functools
 import multiprocessing
@@ -13,16 +13,16 @@ from stages.common.cpus import available_cpus
 from stages.common.dataset import read_split
 from stages.common.device import choose_device
 from stages.common.errors import UnavailableError
-from stages.common.fit import DivergedError, Epoch, FitSettings, fit
+from stages.common.fit import DivergedError, FitSettings, fit
 from stages.common.logs import log, start_logging
 from stages.hyperopt.params import HyperoptSection
-from stages.hyperopt.search import Job, Outcome, Score
+from stages.hyperopt.search import Job, Score
 
 _read_split = functools.cache(read_split)
 
 
 def count_workers(section: HyperoptSection) -> int:
-    """Trials to run at a time: `section.workers` at most, one per GPU or core, and no more than can be under way.
+    """Trainings to run at a time: `section.workers`, or one per GPU or core, but no more than can be under way.
 
     On a CPU each trial has one thread: two trainings of one thread take less time than one after the other with two
     threads each, and a trial gives the same on any number of cores.
@@ -32,7 +32,7 @@ def count_workers(section: HyperoptSection) -> int:
     """
     on_gpu = choose_device(section.device).type == "cuda"
     fitting = torch.cuda.device_count() if on_gpu else available_cpus()
-    return min(section.workers or fitting, section.lag, section.max_evals)
+    return min(section.workers or fitting, section.lag)
 
 
 @contextmanager
@@ -47,16 +47,16 @@ def _one_thread() -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
-def run_trial(prepared: Path, section: HyperoptSection, job: Job) -> Outcome | None:
-    """Train on the train split and measure each epoch on the validation split.
+def run_trial(prepared: Path, section: HyperoptSection, job: Job) -> Score | str | None:
+    """Train on the train split and measure on the validation split.
 
     Args:
         prepared: the artifact of prepare_train; a worker maps its images itself.
         section: of params.yaml.
-        job: what to try.
+        job: what to train.
 
     Returns:
-        The scores so far; fewer than `section.epochs` if the trial failed or was given up. None if time was over.
+        The score after the last epoch, or why the run failed, or None if time was over before it.
     """
     if multiprocessing.parent_process():  # the process that started us tells what happens
         start_logging()
@@ -64,20 +64,13 @@ def run_trial(prepared: Path, section: HyperoptSection, job: Job) -> Outcome | N
     if job.is_over():
         return None
     train, val = (_read_split(prepared, split) for split in ("train", "val"))
-    scores: list[Score] = []
-
-    def on_epoch(epoch: Epoch) -> bool:
-        del scores[epoch.epoch - 1 :]  # `fit` begins again if the GPU's memory does not suffice
-        scores.append(Score(epoch.val_mean_accuracy, epoch.val_loss))
-        return scores[-1].loss > job.limits.get(epoch.epoch, float("inf")) or job.is_over()
-
-    settings = FitSettings(job.hyperparameters, section.epochs, section.batch_size, section.seed, section.device)
+    settings = FitSettings(job.plan.hyperparameters, job.plan.epochs, section.batch_size, section.seed, section.device)
     try:
         with _one_thread():
             if choose_device(section.device).type == "cuda":
                 torch.cuda.set_device(job.slot % torch.cuda.device_count())
-            fit(train, val, settings, on_epoch=on_epoch)
+            history = fit(train, val, settings, on_epoch=lambda _epoch: job.is_over()).history
     except (DivergedError, UnavailableError) as error:  # the latter: out of GPU memory
-        return Outcome(scores, str(error))
-    given_up = scores[-1].loss > job.limits.get(len(scores), float("inf"))
-    return None if len(scores) < section.epochs and not given_up else Outcome(scores)
+        return str(error)
+    last = history[-1]
+    return Score(last.val_mean_accuracy, last.val_loss) if last.epoch == job.plan.epochs else None
