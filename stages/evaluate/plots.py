@@ -115,7 +115,7 @@ def plot_reliability(path: Path, answers: Sequence[Answers], measures: Mapping[s
                 [part.confidence] * 2, _wilson(part.accuracy, part.count), color=COLORS[0], linewidth=1, alpha=0.6
             )
             axes.scatter(
-                part.confidence, part.accuracy, 12 + 400 * part.count / total, COLORS[0], linewidths=0, alpha=0.75,
+                part.confidence, part.accuracy, 12 + 200 * part.count / total, COLORS[0], linewidths=0, alpha=0.75,
                 clip_on=False, zorder=3,
             )  # fmt: skip
         if one.threshold > 0:
@@ -128,8 +128,8 @@ def plot_reliability(path: Path, answers: Sequence[Answers], measures: Mapping[s
         axes.spines[["top", "right"]].set_visible(False)
         _title(axes, one.attribute.title, f"{measures[one.attribute.name]['labels']} labels")
     _draw_summary(
-        panels[-1], measures, {"ece": "calib. error", "threshold": "answers from", "coverage": "answered",
-                               "answered_accuracy": "right of these"},
+        panels[-1], measures, {"ece": "ECE", "threshold": "from", "coverage": "answered",
+                               "answered_accuracy": "accuracy"},
     )  # fmt: skip
     figure.savefig(path, dpi=150)
 

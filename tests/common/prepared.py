@@ -10,6 +10,7 @@ from stages.common import artifacts
 from stages.common.attributes import ATTRIBUTES
 from stages.common.dataset import INDEX, INDEX_COLUMNS
 from stages.common.hyperparameters import Hyperparameters
+from stages.common.preprocess import Preprocessing
 
 SIDE = 20
 
@@ -46,7 +47,7 @@ def make_prepared(folder: Path, train: int = 96, val: int = 40) -> Path:
             known = ["" if label < 0 else label for label in labels[row]]
             split = "train" if row < train else "val"
             table.writerow([f"{'ab'[row % 2]}_{row}.png", "ab"[row % 2], row // 2, split, f"{row:032x}", *known])
-    preprocessing = {"version": 1, "image_size": SIDE, "near_white": 245, "max_megapixels": 50}
+    preprocessing = Preprocessing(image_size=SIDE, near_white=245, max_megapixels=50).model_dump()
     artifacts.write_json(folder / "metrics" / "data_stats.json", {"preprocessing": preprocessing})
     return finish(folder, "prepare_train")
 

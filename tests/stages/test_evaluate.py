@@ -18,16 +18,19 @@ from stages.common.attributes import ATTRIBUTES, NAMES
 from stages.common.dataset import INDEX, INDEX_COLUMNS
 from stages.common.errors import DataError
 from stages.common.onnx_model import load
+from stages.common.preprocess import Preprocessing
 from stages.common.stage import main
 from stages.evaluate.measures import Answers, measure
 from stages.evaluate.stage import STAGE
 
 SIDE = 8
-PREPROCESSING = {"version": 1, "image_size": SIDE, "near_white": 245, "max_megapixels": 50}
+PREPROCESSING = Preprocessing(image_size=SIDE, near_white=245, max_megapixels=50).model_dump()
 METADATA: dict[str, Any] = {
     "attributes": {attribute.name: list(attribute.classes) for attribute in ATTRIBUTES},
     "image_size": SIDE,
     "preprocessing": PREPROCESSING,
+    "temperatures": dict.fromkeys(NAMES, 1.5),
+    "abstention": dict.fromkeys(NAMES, 0.0) | {"beard": 0.8001},
 }
 
 
@@ -129,11 +132,15 @@ def test_every_figure_of_an_evaluation(evaluate: Callable[..., int], tmp_path: P
     assert beard["recall"] == pytest.approx((1 / 2 + 2 / 3) / 2)
     assert beard["roc_auc"] == pytest.approx(1 / 2 * 2 / 3 + (1 / 2 * 1 / 3 + 1 / 2 * 2 / 3) / 2)
     assert "note" not in beard
+    assert beard["ece"] == pytest.approx(0.8 - 3 / 5)  # every confidence is 0.8
+    assert (beard["coverage"], beard["answered_accuracy"]) == (0, None)  # it answers from 0.8001 on
+    assert (mustache["coverage"], mustache["answered_accuracy"]) == (1, pytest.approx(4 / 5))
 
     assert mustache["accuracy"] == pytest.approx(4 / 5)
     assert (mustache["roc_auc"], mustache["note"]) == (None, "no ROC AUC: every label is 'no'")
 
     assert (glasses["labels"], glasses["accuracy"], glasses["f1"], glasses["note"]) == (0, None, None, "no labels")
+    assert (glasses["ece"], glasses["coverage"], glasses["answered_accuracy"]) == (None, None, None)
 
     assert color["labels"] == 4
     assert color["support"] == [1, 2, 0, 1, 0]
@@ -144,13 +151,16 @@ def test_every_figure_of_an_evaluation(evaluate: Callable[..., int], tmp_path: P
 
     assert (length["labels"], length["accuracy"], length["roc_auc"]) == (4, 1, 1)
     assert metrics["mean_accuracy"] == pytest.approx((3 / 5 + 4 / 5 + 3 / 4 + 1) / 4)
+    assert metrics["mean_coverage"] == pytest.approx(3 / 4)
+    assert metrics["mean_ece"] == pytest.approx((0.2 + 0 + 0.05 + 0.2) / 4)
 
     with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["filename"] for row in rows] == [f"'=cmd()_{number}.png" for number in range(5)]
     assert (rows[3]["hair_color"], rows[3]["hair_color_predicted"]) == ("", "gray")
     assert (rows[2]["beard"], rows[2]["beard_predicted"], rows[2]["beard_confidence"]) == ("yes", "yes", "0.8000")
-    for plot in ("confusion_matrices.png", "roc_curves.png"):
+    assert (rows[2]["beard_answered"], rows[2]["mustache_answered"]) == ("no", "yes")
+    for plot in ("confusion_matrices.png", "roc_curves.png", "reliability.png"):
         assert (tmp_path / "out" / "plots" / plot).stat().st_size > 10_000
 
 
@@ -161,6 +171,8 @@ def test_a_diverged_model_is_measured_and_reported(
     assert "beard_predicted missing: no answer (2 of 2 images, the first '=cmd()_0.png, '=cmd()_1.png)" in caplog.text
     assert json.loads((tmp_path / "out" / "metrics" / "eval_metrics.json").read_text())["mean_accuracy"] == 0
     assert "beard_predicted missing: no answer" in (tmp_path / "out" / "report.html").read_text()
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
+        assert {row["hair_color_answered"] for row in csv.DictReader(file)} == {"no"}
 
 
 def test_answers_that_are_no_probabilities_are_not_published(
@@ -206,6 +218,7 @@ def test_a_good_model_loads_and_predicts(tmp_path: Path) -> None:
     assert predicted["hair_color"].dtype == np.float32
     assert predicted["hair_color"].argmax(axis=1).tolist() == [0, 0, 4]
     assert model.preprocessing.model_dump() == PREPROCESSING
+    assert model.calibration.abstention["beard"] == 0.8001
 
 
 class Bomb:
@@ -234,14 +247,22 @@ def test_a_torn_or_absent_model_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "absent.onnx")
 
 
+def without(name: str) -> dict[str, Any]:
+    return {key: value for key, value in METADATA.items() if key != name}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"metadata": {}}, "no metadata 'face_attributes'"),
         ({"metadata": METADATA | {"attributes": {"beard": ["no", "yes"]}}}, r"attributes expected .*gray.* found"),
         ({"metadata": METADATA | {"image_size": 32}}, "image_size expected 8, found 32"),
-        ({"metadata": METADATA | {"preprocessing": PREPROCESSING | {"version": 2}}}, r"preprocessing\.version"),
+        ({"metadata": METADATA | {"preprocessing": PREPROCESSING | {"version": 0}}}, r"preprocessing\.version"),
         ({"metadata": METADATA | {"preprocessing": None}}, "another preprocessing"),
+        ({"metadata": without("temperatures")}, r"calibration\.temperatures: Field required: train again"),
+        ({"metadata": without("abstention")}, r"calibration\.abstention: Field required: train again"),
+        ({"metadata": METADATA | {"abstention": {"beard": 0.5}}}, r"abstention: .*exactly the keys beard, mustache"),
+        ({"metadata": METADATA | {"temperatures": dict.fromkeys(NAMES, 0)}}, r"temperatures\.beard: .*greater than 0"),
         ({"kind": TensorProto.INT32}, r"input expected .*uint8.* found .*int32"),
         ({"drop": 1}, r"outputs expected .*beard.* found"),
         ({"opset": 99}, r"Opset 99 .* support .* till opset \d+"),

@@ -14,7 +14,7 @@ from stages.common.validation import check
 from stages.evaluate.predictions import COLUMNS, read_predictions
 
 SUITE: Any = load_suite(FOLDER / "predictions.json")
-THRESHOLDS = {"low_confidence": 0.6, "min_confident_fraction": 0.75}
+THRESHOLDS = {"low_confidence": 0.6, "min_confident_fraction": 0.75, "min_answered_fraction": 0.7}
 
 
 def corrupted_rows(attribute: Attribute) -> dict[str, dict[str, object]]:
@@ -25,6 +25,8 @@ def corrupted_rows(attribute: Attribute) -> dict[str, dict[str, object]]:
         f"{name}_predicted not a class": {f"{name}_predicted": "1"},
         f"{name}_predicted missing: no answer": {f"{name}_predicted": None, f"{name}_confidence": None},
         f"{name}_confidence missing beside an answer": {f"{name}_confidence": None},
+        f"{name}_answered missing": {f"{name}_answered": None},
+        f"{name}_answered neither no nor yes": {f"{name}_answered": "True"},
         f"{name}_confidence above 1": {f"{name}_confidence": 1.0001},
         f"{name}_confidence below 1/{classes}": {f"{name}_confidence": 1 / classes - 0.001},
     }
@@ -32,7 +34,7 @@ def corrupted_rows(attribute: Attribute) -> dict[str, dict[str, object]]:
 
 CORRUPTED_ROW: dict[str, dict[str, object]] = {
     "filename empty": {"filename": None},
-    "an image is answered twice": {"filename": "s1_39.png"},
+    "an image is answered twice": {"filename": "s1_49.png"},
 }
 for one in ATTRIBUTES:
     CORRUPTED_ROW |= corrupted_rows(one)
@@ -45,6 +47,7 @@ def good_table(rows: int = 10) -> pd.DataFrame:
         columns[name] = [classes[number % len(classes)] for number in range(rows)]
         columns[f"{name}_predicted"] = columns[name]
         columns[f"{name}_confidence"] = [1.0, 0.6, *[0.9] * (rows - 2)]
+        columns[f"{name}_answered"] = ["yes", "no", *["yes"] * (rows - 2)]
     return pd.DataFrame(columns)
 
 
@@ -68,9 +71,9 @@ def test_good_predictions_meet_every_expectation(tmp_path: Path) -> None:
 
 
 def test_each_corrupted_row_fails_its_expectation_alone() -> None:
-    table = corrupted(good_table(40), *CORRUPTED_ROW.values())
+    table = corrupted(good_table(50), *CORRUPTED_ROW.values())
     expected: dict[str, list[Any] | None] = {reason: [row] for row, reason in enumerate(CORRUPTED_ROW)}
-    expected["an image is answered twice"] = [1, 39]  # the row and the one that it repeats
+    expected["an image is answered twice"] = [1, 49]  # the row and the one that it repeats
     assert found(table) == expected
 
 
@@ -81,11 +84,14 @@ def test_each_corrupted_table_fails_its_expectation_alone() -> None:
         table = good_table()
         table.loc[[2, 3, 4], f"{attribute.name}_confidence"] = 0.59  # three of ten
         assert found(table) == {f"{attribute.name}_confidence low for many images": [2, 3, 4]}
+        table = good_table()
+        table.loc[[2, 3, 4], f"{attribute.name}_answered"] = "no"  # and row 1 in any case
+        assert found(table) == {f"{attribute.name}_answered no for many images": [1, 2, 3, 4]}
 
 
 def test_no_expectation_is_untested() -> None:
     tables = {"columns are not as expected", "there are no predictions"}
-    tables |= {f"{one.name}_confidence low for many images" for one in ATTRIBUTES}
+    tables |= {f"{one.name}_{what} for many images" for one in ATTRIBUTES for what in ("confidence low", "answered no")}
     reasons = [expectation.meta["reason"] for expectation in SUITE.expectations]
     assert sorted(reasons) == sorted({*CORRUPTED_ROW, *tables})
 

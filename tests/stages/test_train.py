@@ -15,7 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from stages.common import artifacts
-from stages.common.attributes import NAMES
+from stages.common.attributes import NAMES, UNKNOWN
+from stages.common.calibration import MIN_ANSWERS, expected_calibration_error
+from stages.common.dataset import read_split
 from stages.common.network import Classifier, Network
 from stages.common.onnx_model import load
 from stages.common.stage import main
@@ -62,34 +64,62 @@ def trained(folder: Path) -> Path:
     return folder / "out"
 
 
-def test_the_model_is_one_file_and_onnx_runtime_answers_as_pytorch(trained: Path) -> None:
+def load_pytorch(trained: Path) -> Classifier:
+    """The network from its weights and their metadata alone."""
+    with safe_open(trained / "model.safetensors", "pt") as file:
+        metadata = file.metadata()
+    network = Network(int(metadata["width"]))
+    network.load_state_dict(load_file(trained / "model.safetensors"))
+    return Classifier(network, json.loads(metadata["temperatures"])).eval()
+
+
+def test_the_model_is_one_file_and_onnx_runtime_answers_as_pytorch(trained: Path, folder: Path) -> None:
     model = load(trained / "model.onnx")  # checks names, shapes, classes and metadata
     assert model.image_size == SIDE
     assert sorted(path.name for path in trained.iterdir() if path.suffix in {".onnx", ".data", ".pt", ".pth"}) == [
         "model.onnx"
     ]
-    with safe_open(trained / "model.safetensors", "pt") as file:
-        network = Network(int(file.metadata()["width"]))
-    network.load_state_dict(load_file(trained / "model.safetensors"))
-    images = np.random.default_rng(1).integers(0, 256, (5, SIDE, SIDE, 3), np.uint8)
-    with torch.inference_mode():
-        expected = Classifier(network.eval())(torch.from_numpy(images))
-    for count in (1, 5):
-        found = model.predict(images[:count])
+    classifier = load_pytorch(trained)
+    assert set(classifier.temperatures) != {1.0}
+    random = np.random.default_rng(1).integers(0, 256, (65, SIDE, SIDE, 3), np.uint8)
+    black_and_white = np.stack([np.full_like(random[0], value) for value in (0, 255)])
+    learned = read_split(folder / "prepared", "val").take()
+    for images in (random[:1], random, black_and_white, learned[:1], learned[:2], learned):
+        found = model.predict(images)
+        with torch.inference_mode():
+            expected = classifier(torch.from_numpy(images))
         for name, values in zip(NAMES, expected, strict=True):
-            np.testing.assert_allclose(found[name], values[:count].numpy(), atol=1e-4)
+            np.testing.assert_allclose(found[name], values.numpy(), rtol=0, atol=1e-4)
 
 
-def test_the_metrics_tell_the_best_epoch_and_what_was_used(trained: Path) -> None:
+def test_confidences_are_those_that_the_calibration_was_made_for(trained: Path, folder: Path) -> None:
+    """Read back from the exported model on the validation split: temperatures are in the graph, thresholds fit them."""
+    model, val = load(trained / "model.onnx"), read_split(folder / "prepared", "val")
     metrics = json.loads((trained / "metrics" / "train_metrics.json").read_text())
-    best = min(metrics["history"], key=lambda epoch: epoch["val_loss"])
-    assert metrics["best_epoch"] == best["epoch"]
-    assert metrics["val_mean_accuracy"] == best["val_mean_accuracy"]
+    assert [one["attribute"] for one in metrics["calibration"]] == list(NAMES)
+    for column, (one, probabilities) in enumerate(
+        zip(metrics["calibration"], model.predict(val.take()).values(), strict=True)
+    ):
+        known = val.labels[:, column] != UNKNOWN
+        assert one["labels"] == known.sum() >= MIN_ANSWERS
+        confidence, right = probabilities[known].max(1), probabilities[known].argmax(1) == val.labels[known, column]
+        assert one["temperature"] == model.calibration.temperatures[one["attribute"]]
+        assert one["ece"] == pytest.approx(expected_calibration_error(confidence, right), abs=1e-4)
+        assert one["abstention"]["threshold"] == model.calibration.abstention[one["attribute"]]
+        answered = confidence >= one["abstention"]["threshold"] - 1e-5
+        assert one["abstention"]["coverage"] == pytest.approx(answered.mean())
+        assert one["abstention"]["accuracy"] == pytest.approx(right[answered].mean())
+        assert one["abstention"]["accuracy"] >= 0.99 or "at best" in one["abstention"]["note"]
+
+
+def test_the_metrics_are_those_of_the_last_epoch_and_tell_what_was_used(trained: Path) -> None:
+    metrics = json.loads((trained / "metrics" / "train_metrics.json").read_text())
+    assert metrics["val_mean_accuracy"] == metrics["history"][-1]["val_mean_accuracy"]
     assert set(metrics["val_accuracy"]) == set(NAMES)
     assert metrics["hyperparameters"] == TINY.model_dump()
     assert (metrics["train_images"], metrics["epochs"], metrics["device"]) == (96, 3, "cpu")
     headline = artifacts.read_manifest(trained)["headline"]
-    assert set(headline) == {"val_mean_accuracy", "best_epoch", "epochs", "images_per_s", "device"}
+    assert set(headline) == {"val_mean_accuracy", "epochs", "images_per_s", "device"}
     for plot in ("training_curves.png", "accuracy_curves.png"):
         assert (trained / "plots" / plot).stat().st_size > 10_000
 
@@ -156,7 +186,7 @@ def test_a_stopped_training_publishes_nothing_and_goes_on_later(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     arguments = [*inputs(folder), "--out", str(tmp_path / "out"), *QUICK]
-    arguments += ["--set", "train.epochs=30", "--set", "train.patience=30", "--set", "train.batch_size=96"]
+    arguments += ["--set", "train.epochs=30", "--set", "train.batch_size=96"]
     command = [sys.executable, "-m", "stages.train", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     while process.poll() is None and not list(tmp_path.rglob("checkpoint.safetensors")):
