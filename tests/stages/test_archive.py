@@ -9,7 +9,7 @@ import pytest
 
 from stages.archive.collect import linked_files
 from stages.archive.lineage import check_one_run, used_params
-from stages.archive.report import build_report
+from stages.archive.report import MEASURES, build_report
 from stages.common.attributes import ATTRIBUTES
 from stages.common.errors import DataError
 from stages.common.report import write_report
@@ -47,7 +47,7 @@ def test_the_report_shows_cells_as_text_and_unmeasured_figures_as_a_dash(
 ) -> None:
     for folder in ("metrics", "validate"):
         (tmp_path / folder).mkdir()
-    row = {"labels": 3, "accuracy": 0.5, "precision": 0.5, "recall": 0.5, "f1": 0.5, "roc_auc": None}
+    row = dict.fromkeys(MEASURES) | {"labels": 3, "accuracy": 0.5}
     metrics = {"mean_accuracy": 0.5, "images": 3, "attributes": {attribute.name: row for attribute in ATTRIBUTES}}
     (tmp_path / "metrics" / "eval_metrics.json").write_text(json.dumps(metrics))
     validation = {
