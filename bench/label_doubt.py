@@ -19,6 +19,7 @@ import numpy as np
 
 from stages.common.attributes import ATTRIBUTES, UNKNOWN
 from stages.common.dataset import map_images, read_index
+from stages.common.device import trainings_at_once
 from stages.common.fit import FitSettings
 from stages.common.hyperparameters import Hyperparameters
 from stages.common.logs import start_logging
@@ -96,11 +97,13 @@ def main() -> None:
             batch_size=section.batch_size,
             seed=section.seed,
             device=section.device,
+            threads=1,
         )
         (folder / "state").mkdir()
+        workers = trainings_at_once(section.device, section.workers, section.folds)
         started = time.monotonic()
         fold = assign_folds([row["pixels"] for row in rows], section.folds, section.seed)
-        predicted = predict_out_of_fold(images, fold, settings, folder / "state")
+        predicted = predict_out_of_fold(images, fold, settings, folder / "state", workers)
         seconds = time.monotonic() - started
 
     print(f"{'attribute':<12} labels flipped  P=R at flipped  listed  precision  recall  accuracy out of fold")

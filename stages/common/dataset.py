@@ -11,6 +11,7 @@ import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,15 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.filenames)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which maps the shards itself."""
+        files = [str(shard.filename) if isinstance(shard, np.memmap) else shard for shard in self.shards]
+        return self.__dict__ | {"shards": files}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        mapped = [np.load(file, mmap_mode="r") if isinstance(file, str) else file for file in state["shards"]]
+        self.__dict__.update(state | {"shards": mapped})
 
     @property
     def image_size(self) -> int:

@@ -48,6 +48,7 @@ class FitSettings:
         batch_size: images per step, over all processes.
         seed: of weights, order, augmentation and dropout; on a CPU the same seed gives the same weights.
         device: auto, cpu or cuda.
+        threads: of this process on a CPU; 0 means one per available core.
     """
 
     hyperparameters: Hyperparameters
@@ -55,6 +56,7 @@ class FitSettings:
     batch_size: int
     seed: int
     device: str = "auto"
+    threads: int = 0
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,7 @@ def _fit(
     on_epoch: Callable[[Epoch], bool | None] | None,
     checkpoint: Path | None,
 ) -> FitResult:
-    device = choose_device(settings.device)
+    device = choose_device(settings.device, settings.threads)
     rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     cast = torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device))
     torch.manual_seed(settings.seed)

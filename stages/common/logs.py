@@ -10,11 +10,14 @@ INTERVAL_S = 5.0
 """Seconds between two progress lines: 12 lines a minute can be followed by eye and never flood a container's log."""
 
 
-def start_logging() -> None:
-    """Send log records to stderr, one line each: ours of level INFO and above, those of libraries only as warnings."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
-    )
+def start_logging(who: str = "") -> None:
+    """Send log records to stderr, one line each: ours of level INFO and above, those of libraries only as warnings.
+
+    Args:
+        who: stands in front of every message, to tell processes apart.
+    """
+    form = f"%(asctime)s %(levelname)s {who and f'{who}: '}%(message)s"
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=form, datefmt="%H:%M:%S", force=bool(who))
     log.setLevel(logging.INFO)
 
 

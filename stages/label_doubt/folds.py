@@ -1,7 +1,9 @@
 """Which fold an image is in, and what networks say about the images of the fold that they have not learned from."""
 
 import hashlib
+import multiprocessing
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,9 @@ from stages.common.dataset import Split
 from stages.common.device import choose_device
 from stages.common.errors import DataError
 from stages.common.fit import FitSettings, fit
-from stages.common.logs import log
+from stages.common.logs import log, start_logging
 from stages.common.network import Classifier, Network
+from stages.common.pool import WorkerPool
 
 Probabilities = dict[str, npt.NDArray[np.float32]]
 """Attribute -> (N, classes)."""
@@ -48,9 +51,9 @@ def assign_folds(pixels: Sequence[str], folds: int, seed: int) -> npt.NDArray[np
     return np.array([fold[picture] for picture in pixels], np.int32)
 
 
-def predict(network: Network, images: Split, device: str) -> Probabilities:
+def predict(network: Network, images: Split, settings: FitSettings) -> Probabilities:
     """What a network says about N images: per attribute float32 (N, classes), averaged with their mirror images."""
-    where = choose_device(device)
+    where = choose_device(settings.device, settings.threads)
     classifier = Classifier(network).to(where).eval()
     batches = []
     with torch.inference_mode():
@@ -63,7 +66,7 @@ def predict(network: Network, images: Split, device: str) -> Probabilities:
 
 
 def predict_out_of_fold(
-    images: Split, fold: npt.NDArray[np.int32], settings: FitSettings, state: Path
+    images: Split, fold: npt.NDArray[np.int32], settings: FitSettings, state: Path, workers: int
 ) -> Probabilities:
     """Predict every image with a network that has learned from the other folds.
 
@@ -72,32 +75,44 @@ def predict_out_of_fold(
         fold: int32 (N,), from `assign_folds`.
         settings: how to fit. What is held out chooses nothing.
         state: a folder that outlives a kill: finished folds and the last finished epoch are found there again.
+        workers: folds at a time, each in a process of its own.
 
     Returns:
         Per attribute float32 (N, classes).
     """
     folds = int(fold.max()) + 1
     result = {one.name: np.empty((len(images), len(one.classes)), np.float32) for one in ATTRIBUTES}
-    for number in range(folds):
-        held_out = images.select(np.flatnonzero(fold == number))
-        file = state / f"fold_{number}.safetensors"
-        found = _load(file)
-        if found is None:
-            learned = images.select(np.flatnonzero(fold != number))
-            log.info("fold %d of %d: training on %d images for %d", number + 1, folds, len(learned), len(held_out))
-            checkpoint = state / f"fold_{number}_checkpoint.safetensors"
-            fitted = fit(learned, held_out, settings, checkpoint=checkpoint)
-            found = predict(fitted.network, held_out, settings.device)
-            seconds = sum(epoch.seconds for epoch in fitted.history)
-            log.info(
-                "fold %d of %d: accuracy %.4f, %.0f s, %.0f s left",
-                number + 1, folds, fitted.history[-1].val_mean_accuracy, seconds, seconds * (folds - number - 1),
-            )  # fmt: skip
-            _save(file, found)
-            checkpoint.unlink()
-        for name, probabilities in found.items():
-            result[name][fold == number] = probabilities
+    with WorkerPool(workers, "label_doubt.workers") as pool:
+        done = pool.map(partial(_predict_fold, images, fold, settings, state), range(folds))
+        for number, found in enumerate(done):
+            for name, probabilities in found.items():
+                result[name][fold == number] = probabilities
     return result
+
+
+def _predict_fold(
+    images: Split, fold: npt.NDArray[np.int32], settings: FitSettings, state: Path, number: int
+) -> Probabilities:
+    """Predict fold `number`, perhaps in a worker process."""
+    shown = f"fold {number + 1} of {int(fold.max()) + 1}"
+    if multiprocessing.parent_process():
+        start_logging(shown)
+    else:
+        log.info("%s", shown)
+    file, checkpoint = state / f"fold_{number}.safetensors", state / f"fold_{number}_checkpoint.safetensors"
+    found = _load(file)
+    if found is None:
+        learned, held_out = (images.select(np.flatnonzero(chosen)) for chosen in (fold != number, fold == number))
+        log.info("training on %d images for %d", len(learned), len(held_out))
+        if choose_device(settings.device).type == "cuda":
+            torch.cuda.set_device(number % torch.cuda.device_count())
+        fitted = fit(learned, held_out, settings, checkpoint=checkpoint)
+        found = predict(fitted.network, held_out, settings)
+        seconds = sum(epoch.seconds for epoch in fitted.history)
+        log.info("accuracy %.4f, %.0f s", fitted.history[-1].val_mean_accuracy, seconds)
+        _save(file, found)
+        checkpoint.unlink()
+    return found
 
 
 def _save(file: Path, probabilities: Probabilities) -> None:

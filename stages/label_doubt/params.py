@@ -16,6 +16,7 @@ class LabelDoubtSection(Section):
     batch_size: int = Field(ge=1, le=65_536)
     seed: int = Field(ge=0, lt=2**32)
     device: Literal["auto", "cpu", "cuda"]
+    workers: int = Field(ge=0, le=1024)
     max_shown: int = Field(ge=0, le=1000)
 
 

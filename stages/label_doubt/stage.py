@@ -68,6 +68,7 @@ def _doubt_row(rank: int, doubt: "Doubt", row: Mapping[str, str]) -> list[Any]:
 
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help: importing torch and cleanlab takes seconds
+    from stages.common.device import trainings_at_once
     from stages.common.fit import FitSettings
     from stages.label_doubt.doubts import find_doubts
     from stages.label_doubt.folds import assign_folds, predict_out_of_fold
@@ -86,8 +87,11 @@ def _run(context: Context[Params]) -> Headline:
         batch_size=section.batch_size,
         seed=section.seed,
         device=section.device,
+        threads=1,
     )
-    predicted = predict_out_of_fold(images, fold, settings, context.state)
+    workers = trainings_at_once(section.device, section.workers, section.folds)
+    log.info("%d folds of %d epochs, %d at a time", section.folds, section.epochs, workers)
+    predicted = predict_out_of_fold(images, fold, settings, context.state, workers)
     found = [
         find_doubts(attribute, images.labels[:, column], predicted[attribute.name])
         for column, attribute in enumerate(ATTRIBUTES)
