@@ -46,9 +46,9 @@ def measure_importance(trials: Sequence[Trial], seed: int) -> Importance:
     ranks = rankdata([np.inf if trial.loss is None else trial.loss for trial in trials])
     if len(trials) < MIN_TRIALS or len(np.unique(ranks)) == 1:
         return Importance({}, None, f"too few trials ({len(trials)}) to tell which hyperparameters matter")
-    forest = RandomForestRegressor(300, min_samples_leaf=2, max_features=0.5, oob_score=True, random_state=seed)
+    forest = RandomForestRegressor(100, min_samples_leaf=2, max_features=0.5, oob_score=True, random_state=seed)
     forest.fit(values, ranks)
-    lost = permutation_importance(forest, values, ranks, n_repeats=20, random_state=seed).importances_mean.clip(min=0)
+    lost = permutation_importance(forest, values, ranks, n_repeats=10, random_state=seed).importances_mean.clip(min=0)
     explained = float(forest.oob_score_)
     if explained <= 0 or not lost.any():
         return Importance({}, explained, f"{len(trials)} trials do not tell which hyperparameters matter")

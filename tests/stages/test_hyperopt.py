@@ -1,8 +1,13 @@
-"""Stage hyperopt: the search by itself, with made-up trials, and the stage by its command line."""
+"""Stage hyperopt: the search by itself, with made-up trainings, and the stage by its command line."""
 
 import json
 import math
+import os
+import random
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +20,11 @@ from stages.common.hyperparameters import Hyperparameters
 from stages.common.params import load_params
 from stages.common.stage import main
 from stages.common.version import ROOT
+from stages.hyperopt.importance import measure_importance
 from stages.hyperopt.params import HyperoptSection, Params
-from stages.hyperopt.search import STATE, Score, Trial, best_trial, search
+from stages.hyperopt.search import STATE, Job, Score, Trial, search
 from stages.hyperopt.stage import STAGE
+from stages.train.params import Params as TrainParams
 from tests.common.prepared import make_prepared
 
 
@@ -29,29 +36,38 @@ def _keep_signal_handler() -> Iterator[None]:
 
 
 def section(**changes: Any) -> HyperoptSection:
-    """The section of params.yaml with other values."""
-    return load_params(Params, ROOT / "params.yaml").hyperopt.model_copy(update=changes)
+    """The section of params.yaml with other values; a third of the trials are trained a second time."""
+    halving = {"epochs": 6, "rungs": [0.34], "keep": 0.34, "lag": 4, "startup_trials": 4}
+    return load_params(Params, ROOT / "params.yaml").hyperopt.model_copy(update=halving | changes)
 
 
-def score(chosen: Hyperparameters, _is_over: Callable[[], bool]) -> Score:
-    """Best at learning rate 0.003 and no dropout."""
-    return Score(1 - abs(math.log(chosen.learning_rate / 0.003)) / 10 - chosen.dropout / 10, 0.5)
+def score(job: Job) -> Score:
+    """Best at learning rate 0.003 and no dropout, and the better the longer."""
+    chosen = job.plan.hyperparameters
+    return Score(
+        0.9 - abs(math.log(chosen.learning_rate / 0.003)) / 10 - chosen.dropout / 10 - 0.1 / job.plan.epochs, 0.5
+    )
+
+
+def score_at_any_time(job: Job) -> Score:
+    time.sleep(random.uniform(0, 0.02))  # noqa: S311 (not for cryptography)
+    return score(job)
 
 
 class Killed(BaseException):
     pass
 
 
-def killed_after(trials: int) -> Callable[..., Score]:
-    """Like `score`, but the process dies in the trial after `trials` finished ones."""
-    left = trials
+def killed_after(runs: int) -> Callable[[Job], Score]:
+    """Like `score`, but the process dies in the training after `runs` finished ones."""
+    left = runs
 
-    def evaluate(chosen: Hyperparameters, is_over: Callable[[], bool]) -> Score:
+    def evaluate(job: Job) -> Score:
         nonlocal left
         if left == 0:
             raise Killed
         left -= 1
-        return score(chosen, is_over)
+        return score(job)
 
     return evaluate
 
@@ -60,31 +76,61 @@ def tried(trials: list[Trial]) -> list[dict[str, Any]]:
     return [trial.hyperparameters for trial in trials]
 
 
-@pytest.mark.parametrize("finished", [0, 3, 6])
+def timeless(trials: list[Any]) -> list[dict[str, Any]]:
+    """Trials without the seconds that they took."""
+    return [{**(one if isinstance(one, dict) else vars(one)), "seconds": 0} for one in trials]
+
+
+@pytest.mark.parametrize("finished", [0, 3, 10])
 def test_a_killed_search_goes_on_as_if_nothing_had_happened(finished: int, tmp_path: Path) -> None:
-    settings = section(max_evals=8, startup_trials=4)
+    settings = section(max_evals=12)
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
-    whole = search(settings, score, tmp_path / "whole")
+    whole = search(settings, score, tmp_path / "whole").trials
     with pytest.raises(Killed):
         search(settings, killed_after(finished), tmp_path / "killed")
-    resumed = search(settings, score, tmp_path / "killed")
-    assert tried(resumed) == tried(whole)
-    assert len({json.dumps(one) for one in tried(whole)}) == 8
+    resumed = search(settings, score, tmp_path / "killed").trials
+    assert timeless(resumed) == timeless(whole)
+    assert len({json.dumps(one) for one in tried(whole)}) == 12
+
+
+def test_the_trials_are_the_same_on_any_number_of_workers_whoever_is_first(tmp_path: Path) -> None:
+    found = []
+    for workers in (1, 2, 3):
+        (tmp_path / str(workers)).mkdir()
+        found.append(search(section(max_evals=14), score_at_any_time, tmp_path / str(workers), workers).trials)
+    assert timeless(found[0]) == timeless(found[1]) == timeless(found[2])
+
+
+def test_hopeless_trials_are_given_up_and_the_best_and_the_first_are_trained_in_full(tmp_path: Path) -> None:
+    trials = search(section(max_evals=30), score, tmp_path).trials
+    finished = [trial for trial in trials if trial.state == "finished"]
+    stopped = [trial for trial in trials if trial.state == "stopped"]
+    assert len(finished) + len(stopped) == 30
+    assert 10 <= len(finished) <= 20
+    assert trials[0] in finished
+    early = {trial.number: trial.losses[2] for trial in trials}
+    assert min(early.values()) == min(early[trial.number] for trial in finished)
+    assert max(early.values()) == max(early[trial.number] for trial in stopped)
+    for trial in trials:
+        assert list(trial.losses) == ([2, 6] if trial in finished else [2])
+        assert trial.loss == list(trial.losses.values())[-1]
+    assert "of 30 trials after 2 epochs" in stopped[0].reason
 
 
 def test_the_search_starts_with_the_given_trial_and_finds_better_ones_inside_the_space(tmp_path: Path) -> None:
     settings = section(max_evals=30)
-    trials = search(settings, score, tmp_path)
+    result = search(settings, score, tmp_path)
+    trials, best = result.trials, result.best
+    assert result.is_complete
     assert trials[0].hyperparameters == settings.first.model_dump()
-    best = best_trial(trials)
-    assert best is not None
     assert best.loss is not None
     assert trials[0].loss is not None
-    assert best.loss < trials[0].loss - 0.02
+    assert best.loss < trials[0].loss - 0.01
     for one in tried(trials):
-        assert settings.learning_rate[0] <= one["learning_rate"] <= settings.learning_rate[1]
-        assert settings.dropout[0] <= one["dropout"] <= settings.dropout[1]
+        for key in ("learning_rate", "muon_learning_rate", "weight_decay", "dropout"):
+            low, high = getattr(settings, key)
+            assert low <= one[key] <= high
         assert one["width"] in settings.width
         assert set(one["loss_weights"]) == set(NAMES)
 
@@ -92,66 +138,171 @@ def test_the_search_starts_with_the_given_trial_and_finds_better_ones_inside_the
 def test_it_is_the_parzen_estimator_and_not_chance_after_the_start(tmp_path: Path) -> None:
     (tmp_path / "learns").mkdir()
     (tmp_path / "random").mkdir()
-    learns = search(section(max_evals=25, startup_trials=5), score, tmp_path / "learns")
-    random = search(section(max_evals=25, startup_trials=25), score, tmp_path / "random")
-    assert tried(learns)[:5] == tried(random)[:5]
-    assert sum(trial.loss or 0 for trial in learns[5:]) < sum(trial.loss or 0 for trial in random[5:])
+    learns = search(section(max_evals=25, rungs=[]), score, tmp_path / "learns").trials
+    chance = search(section(max_evals=25, rungs=[], startup_trials=25), score, tmp_path / "random").trials
+    assert tried(learns)[:7] == tried(chance)[:7]
+    assert sum(trial.loss or 0 for trial in learns[7:]) < sum(trial.loss or 0 for trial in chance[7:])
 
 
 def test_a_failed_trial_is_recorded_and_the_search_goes_on(tmp_path: Path) -> None:
-    def sometimes(chosen: Hyperparameters, is_over: Callable[[], bool]) -> Score | str:
-        return "the loss is not a number" if chosen.width == 24 else score(chosen, is_over)
+    def sometimes(job: Job) -> Score | str:
+        return "the loss is not a number" if job.plan.hyperparameters.width == 24 else score(job)
 
-    trials = search(section(max_evals=12), sometimes, tmp_path)
-    failed = [trial for trial in trials if trial.loss is None]
-    assert len(trials) == 12
+    result = search(section(max_evals=12), sometimes, tmp_path)
+    failed = [trial for trial in result.trials if trial.state == "failed"]
+    assert len(result.trials) == 12
     assert failed
-    assert all(trial.failure == "the loss is not a number" for trial in failed)
-    assert best_trial(trials) not in failed
+    assert all(trial.reason == "the loss is not a number" for trial in failed)
+    assert result.best not in failed
     json.dumps(json.loads((tmp_path / STATE).read_text()), allow_nan=False)
 
 
 def test_when_all_trials_fail_the_cause_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="all 2 trials failed, the last because it burst: lower the bounds"):
-        search(section(max_evals=2), lambda *_: "it burst", tmp_path)
+        search(section(max_evals=2), lambda _: "it burst", tmp_path)
 
 
 def test_time_ends_the_search_and_keeps_what_is_done(tmp_path: Path) -> None:
     done = 0
 
-    def slow(chosen: Hyperparameters, is_over: Callable[[], bool]) -> Score | None:
+    def slow(job: Job) -> Score | None:
         nonlocal done
         done += 1
-        return score(chosen, is_over) if done <= 2 else None
+        if done <= 2:
+            return score(job)
+        time.sleep(0.5)
+        return None
 
-    assert len(search(section(), slow, tmp_path)) == 2
+    result = search(section(timeout=0.5, rungs=[]), slow, tmp_path)
+    assert [trial.state for trial in result.trials] == ["finished", "finished"]
+    assert not result.is_complete
 
     (tmp_path / "none").mkdir()
-    with pytest.raises(UsageError, match=r"no trial finished within hyperopt.timeout \(3600 s\)"):
-        search(section(), lambda *_: None, tmp_path / "none")
+    with pytest.raises(UsageError, match=r"no trial finished within hyperopt.timeout \(0.1 s\)"):
+        search(section(timeout=0.1, rungs=[]), slow, tmp_path / "none")
 
 
-def test_the_time_before_a_kill_counts(tmp_path: Path) -> None:
+def test_the_time_before_a_kill_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(Killed):
-        search(section(), killed_after(1), tmp_path)
+        search(section(rungs=[]), killed_after(1), tmp_path)
     saved = json.loads((tmp_path / STATE).read_text())
     (tmp_path / STATE).write_text(json.dumps(saved | {"seconds": 3601}))
-    assert len(search(section(), score, tmp_path)) == 1
+    result = search(section(rungs=[]), score, tmp_path)
+    assert len(result.trials) == 1
+    assert not result.is_complete
+    assert "hyperopt.timeout (3600 s) ended the search after 1 of 16 trials" in caplog.text
 
 
-def test_the_stage_searches_on_real_trainings(tmp_path: Path) -> None:
-    prepared = make_prepared(tmp_path / "prepared")
-    first = load_params(Params, ROOT / "params.yaml").hyperopt.first.model_dump() | {"width": 8}
-    settings = ["max_evals=2", "epochs=1", "width=[8]", f"first={json.dumps(first)}", "device=cpu"]
-    arguments = [word for setting in settings for word in ("--set", f"hyperopt.{setting}")]
-    assert main(STAGE, ["--prepare_train", str(prepared), "--out", str(tmp_path / "out"), *arguments]) == 0
-    results = json.loads((tmp_path / "out" / "metrics" / "hyperopt_results.json").read_text())
-    best = Hyperparameters.model_validate_json((tmp_path / "out" / "best_params.json").read_bytes())
-    assert results["evals"] == len(results["trials"]) == 2
-    assert results["best"]["loss"] == min(trial["loss"] for trial in results["trials"])
+def test_what_mattered_is_told_and_that_a_few_trials_tell_nothing(tmp_path: Path) -> None:
+    trials = search(section(max_evals=40, rungs=[], startup_trials=40), score, tmp_path).trials
+    importance = measure_importance(trials, 1)
+    assert next(iter(importance.shares)) == "learning_rate"
+    assert sum(importance.shares.values()) == pytest.approx(1)
+    assert measure_importance(trials, 1) == importance
+    few = measure_importance(trials[:7], 1)
+    assert few.shares == {}
+    assert "too few trials (7)" in few.note
+
+
+def test_the_first_trial_has_the_defaults_of_stage_train() -> None:
+    defaults = load_params(TrainParams, ROOT / "params.yaml").train
+    assert section().first == Hyperparameters(**defaults.model_dump(include=set(Hyperparameters.model_fields)))
+
+
+FIRST = load_params(Params, ROOT / "params.yaml").hyperopt.first.model_dump() | {"width": 8}
+
+
+def arguments(prepared: Path, out: Path, *settings: str) -> list[str]:
+    """A search of a few trials with a tiny network."""
+    common = (
+        "max_evals=5",
+        "epochs=2",
+        "rungs=[0.5]",
+        "keep=0.34",
+        "width=[8]",
+        f"first={json.dumps(FIRST)}",
+        "device=cpu",
+    )
+    words = [word for setting in (*common, *settings) for word in ("--set", f"hyperopt.{setting}")]
+    return ["--prepare_train", str(prepared), "--out", str(out), *words]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_prepared(tmp_path_factory.mktemp("data") / "prepared")
+
+
+@pytest.fixture(scope="module")
+def searched(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one worker found without an interruption."""
+    out = tmp_path_factory.mktemp("searched") / "out"
+    assert main(STAGE, arguments(prepared, out, "workers=1")) == 0
+    return out
+
+
+def results_in(out: Path) -> dict[str, Any]:
+    return dict(json.loads((out / "metrics" / "hyperopt_results.json").read_text()))
+
+
+def test_the_stage_searches_on_real_trainings(searched: Path) -> None:
+    results = results_in(searched)
+    best = Hyperparameters.model_validate_json((searched / "best_params.json").read_bytes())
+    finished = [trial for trial in results["trials"] if trial["state"] == "finished"]
+    assert results["evals"] == len(results["trials"]) == 5
+    assert results["finished"] + results["stopped"] == 5
+    assert results["best"]["loss"] == min(trial["loss"] for trial in finished)
     assert results["best"]["hyperparameters"] == best.model_dump()
-    assert results["trials"][0]["hyperparameters"] == first
-    assert (tmp_path / "out" / "plots" / "trials.png").stat().st_size > 10_000
+    assert results["trials"][0]["hyperparameters"] == FIRST
+    assert "too few trials" in results["importance"]["note"]
+    for plot in ("trials", "importance"):
+        assert (searched / "plots" / f"{plot}.png").stat().st_size > 5_000
+
+
+def interrupt(arguments: list[str], number: signal.Signals) -> int:
+    """Run the stage until it has saved something, send it a signal, wait for all its processes and return its status."""
+    process = subprocess.Popen([sys.executable, "-m", "stages.hyperopt", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    out = Path(arguments[arguments.index("--out") + 1])
+    until = time.monotonic() + 120
+    while not (saved := list(out.parent.glob(f".state-{out.name}/*/{STATE}"))) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert saved, process.communicate()[1]
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) >= 2
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    while any(_is_alive(int(child)) for child in children):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert not out.exists()
+    return process.returncode
+
+
+def test_sigterm_ends_the_stage_and_its_workers(prepared: Path, tmp_path: Path) -> None:
+    assert interrupt(arguments(prepared, tmp_path / "out", "workers=2"), signal.SIGTERM) == 143
+
+
+def test_a_killed_stage_with_two_workers_resumes_to_what_one_worker_finds(
+    prepared: Path, searched: Path, tmp_path: Path
+) -> None:
+    again = arguments(prepared, tmp_path / "out", "workers=2")
+    assert interrupt(again, signal.SIGKILL) == -signal.SIGKILL
+    assert main(STAGE, again) == 0
+    assert timeless(results_in(tmp_path / "out")["trials"]) == timeless(results_in(searched)["trials"])
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_time_ends_a_training_after_an_epoch(prepared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = ("workers=1", "epochs=10000", "timeout=0.5")
+    assert main(STAGE, arguments(prepared, tmp_path / "out", *settings)) == 64
+    assert "no trial finished within hyperopt.timeout (0.5 s): raise it, or lower hyperopt.epochs" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -159,9 +310,10 @@ def test_the_stage_searches_on_real_trainings(tmp_path: Path) -> None:
     [
         ("hyperopt.max_evals=0", "hyperopt.max_evals"),
         ("hyperopt.learning_rate=[0.02, 0.001]", "lower bound first"),
+        ("hyperopt.rungs=[1.5]", "hyperopt.rungs"),
         ("hyperopt.weight_decay=[0, 0.1]", "weight_decay: a logarithmic scale needs bounds above 0"),
         ("hyperopt.dropout=[0.2, 0.5]", "first.dropout: 0.1 is outside of the search space 0.2 to 0.5"),
-        ("hyperopt.width=[16, 32]", "first.width: 48 is not among [16, 32]"),
+        ("hyperopt.width=[16, 24]", "first.width: 32 is not among [16, 24]"),
         ("hyperopt.width=[1, 48]", "width"),
     ],
 )
