@@ -8,7 +8,7 @@ from scipy.stats import rankdata
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
-from stages.hyperopt.search import Trial, flatten
+from stages.hyperopt.trials import Trial, flatten
 
 MIN_TRIALS = 8
 """Trials below which a forest only tells what chance brought together."""

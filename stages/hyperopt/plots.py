@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from stages.hyperopt.importance import Importance
-from stages.hyperopt.search import Trial
+from stages.hyperopt.trials import Trial
 
 SHOWN = (
     ("muon_learning_rate", "learning rate, Muon", "log"),

@@ -36,114 +36,11 @@ from stages.common.hyperparameters import Hyperparameters
 from stages.common.logs import log
 from stages.common.pool import WorkerPool
 from stages.hyperopt.params import HyperoptSection
+from stages.hyperopt.trials import Job, Plan, Run, Score, Trial, best_trial, flatten, ranked, rungs_of, summarise
 
 STATE = "search.json"
 TOLD_EVERY_S = 30.0
 """Seconds between two log lines while no trial ends; a container should tell something at least once a minute."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """How good a trial's network is on the validation split after an epoch.
-
-    Attributes:
-        val_mean_accuracy: mean over attributes, 0-1.
-        val_loss: cross-entropy in nats, unweighted mean over attributes.
-    """
-
-    val_mean_accuracy: float
-    val_loss: float
-
-    @property
-    def loss(self) -> float:
-        """What the search minimises.
-
-        Errors first. A hundred labels allow a hundred accuracies only, so a tenth of the cross-entropy decides
-        between trials that are about equal.
-        """
-        return 1 - self.val_mean_accuracy + 0.1 * self.val_loss
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A run: one training of a trial.
-
-    Attributes:
-        run: 1 for the first.
-        trial: 1 for the first.
-        epochs: length of the training.
-        hyperparameters: of the trial.
-    """
-
-    run: int
-    trial: int
-    epochs: int
-    hyperparameters: Hyperparameters
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a worker is to do.
-
-    Attributes:
-        plan: the training.
-        deadline: when the search's time is over, by `time.monotonic`, which all processes of a machine share.
-        slot: 0 to workers - 1; no two runs under way have the same.
-    """
-
-    plan: Plan
-    deadline: float
-    slot: int
-
-    def is_over(self) -> bool:
-        """Whether the search's time is over."""
-        return time.monotonic() > self.deadline
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run that has ended.
-
-    Attributes:
-        plan: what it was.
-        score: None if it failed.
-        failure: why it failed, else empty.
-        seconds: it took.
-    """
-
-    plan: Plan
-    score: Score | None
-    failure: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What all runs of a trial gave.
-
-    Attributes:
-        number: 1 for the first.
-        hyperparameters: as in best_params.json.
-        state: finished (trained for all epochs), stopped (not worth it) or failed.
-        reason: why it stopped or failed, else empty.
-        losses: epochs of a run -> what the search minimises.
-        epochs: of the longest run.
-        loss: of the longest run; None if it failed.
-        val_mean_accuracy: likewise, 0-1.
-        val_loss: likewise, nats.
-        seconds: all runs took.
-    """
-
-    number: int
-    hyperparameters: dict[str, Any]
-    state: str
-    reason: str
-    losses: dict[int, float]
-    epochs: int
-    loss: float | None
-    val_mean_accuracy: float | None
-    val_loss: float | None
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -159,17 +56,6 @@ class Result:
     trials: list[Trial]
     best: Trial
     is_complete: bool
-
-
-def best_trial(trials: Sequence[Trial]) -> Trial | None:
-    """The finished trial with the lowest loss, None if there is none."""
-    finished = [(trial.loss, trial.number, trial) for trial in trials if trial.state == "finished"]
-    return min(finished)[2] if finished else None
-
-
-def rungs_of(section: HyperoptSection) -> list[int]:
-    """Epochs of a trial's first, second, ... run."""
-    return sorted({*(max(1, round(rung * section.epochs)) for rung in section.rungs), section.epochs})
 
 
 def next_plan(known: Sequence[Run], pending: Sequence[Plan], section: HyperoptSection) -> Plan | None:
@@ -207,40 +93,6 @@ def next_plan(known: Sequence[Run], pending: Sequence[Plan], section: HyperoptSe
     return Plan(number, len(trials) + 1, rungs[0], suggest(summarise(known, section), untold, number, section))
 
 
-def summarise(runs: Sequence[Run], section: HyperoptSection) -> list[Trial]:
-    """The trials of some runs, in order."""
-    rungs = rungs_of(section)
-    by_trial: dict[int, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: (run.plan.trial, run.plan.epochs)):
-        by_trial.setdefault(run.plan.trial, []).append(run)
-    reached = {epochs: sum(run.plan.epochs == epochs and run.score is not None for run in runs) for epochs in rungs}
-    trials = []
-    for number, of_trial in by_trial.items():
-        plan, score = of_trial[-1].plan, of_trial[-1].score
-        state, reason = "finished", ""
-        if score is None:
-            state, reason = "failed", of_trial[-1].failure
-        elif plan.epochs < section.epochs:
-            others = [run.score.loss for run in runs if run.score and run.plan.epochs == plan.epochs]
-            place = 1 + sum(loss < score.loss for loss in others)
-            state, reason = "stopped", f"place {place} of {reached[plan.epochs]} trials after {plan.epochs} epochs"
-        trials.append(
-            Trial(
-                number=number,
-                hyperparameters=plan.hyperparameters.model_dump(),
-                state=state,
-                reason=reason,
-                losses={run.plan.epochs: run.score.loss for run in of_trial if run.score},
-                epochs=plan.epochs,
-                loss=score.loss if score else None,
-                val_mean_accuracy=score.val_mean_accuracy if score else None,
-                val_loss=score.val_loss if score else None,
-                seconds=round(sum(run.seconds for run in of_trial), 3),
-            )
-        )
-    return trials
-
-
 def _space(section: HyperoptSection) -> dict[str, Any]:
     def log_uniform(label: str, bounds: Sequence[float]) -> Any:
         return hp.loguniform(label, *np.log(bounds))
@@ -253,19 +105,6 @@ def _space(section: HyperoptSection) -> dict[str, Any]:
         "width": hp.choice("width", section.width),
         **{f"loss_weights.{name}": log_uniform(f"loss_weights.{name}", section.loss_weight) for name in NAMES},
     }
-
-
-def flatten(hyperparameters: Mapping[str, Any]) -> dict[str, float]:
-    """Label -> value, those of the loss weights as `loss_weights.<attribute>`."""
-    flat = {key: value for key, value in hyperparameters.items() if key != "loss_weights"}
-    return flat | {f"loss_weights.{name}": hyperparameters["loss_weights"][name] for name in NAMES}
-
-
-def ranked(trials: Sequence[Trial]) -> list[float]:
-    """The place of each trial, 1 for the best: those that came further first, then by loss; infinite if it failed."""
-    order = sorted((-trial.epochs, trial.loss, trial.number) for trial in trials if trial.loss is not None)
-    places = {number: float(place) for place, (_, _, number) in enumerate(order, 1)}
-    return [places.get(trial.number, math.inf) for trial in trials]
 
 
 def suggest(

@@ -13,8 +13,9 @@ def _run(context: Context[Params]) -> Headline:
     # not needed for --help: importing torch takes seconds
     from stages.hyperopt.importance import measure_importance
     from stages.hyperopt.plots import plot_importance, plot_trials
-    from stages.hyperopt.search import rungs_of, search
-    from stages.hyperopt.trial import count_workers, run_trial
+    from stages.hyperopt.search import search
+    from stages.hyperopt.training import count_workers, run_trial
+    from stages.hyperopt.trials import rungs_of
 
     section = context.params.hyperopt
     workers = count_workers(section)

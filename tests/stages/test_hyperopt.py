@@ -22,8 +22,9 @@ from stages.common.stage import main
 from stages.common.version import ROOT
 from stages.hyperopt.importance import measure_importance
 from stages.hyperopt.params import HyperoptSection, Params
-from stages.hyperopt.search import STATE, Job, Score, Trial, search
+from stages.hyperopt.search import STATE, search
 from stages.hyperopt.stage import STAGE
+from stages.hyperopt.trials import Job, Score, Trial
 from stages.train.params import Params as TrainParams
 from tests.common.prepared import make_prepared
 
@@ -96,10 +97,10 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(finished: int, tmp_p
 
 def test_the_trials_are_the_same_on_any_number_of_workers_whoever_is_first(tmp_path: Path) -> None:
     found = []
-    for workers in (1, 2, 3):
+    for workers in (1, 2):
         (tmp_path / str(workers)).mkdir()
         found.append(search(section(max_evals=14), score_at_any_time, tmp_path / str(workers), workers).trials)
-    assert timeless(found[0]) == timeless(found[1]) == timeless(found[2])
+    assert timeless(found[0]) == timeless(found[1])
 
 
 def test_hopeless_trials_are_given_up_and_the_best_and_the_first_are_trained_in_full(tmp_path: Path) -> None:
@@ -259,9 +260,9 @@ def test_the_stage_searches_on_real_trainings(searched: Path) -> None:
 
 
 def interrupt(arguments: list[str], number: signal.Signals) -> int:
-    """Run the stage until it has saved something, send it a signal, wait for all its processes and return its status."""
-    process = subprocess.Popen([sys.executable, "-m", "stages.hyperopt", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    """Run the stage until it has saved something, send it a signal, wait for all its processes; returns its status."""
+    command = [sys.executable, "-m", "stages.hyperopt", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     out = Path(arguments[arguments.index("--out") + 1])
     until = time.monotonic() + 120
     while not (saved := list(out.parent.glob(f".state-{out.name}/*/{STATE}"))) and time.monotonic() < until:

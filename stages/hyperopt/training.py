@@ -16,7 +16,7 @@ from stages.common.errors import UnavailableError
 from stages.common.fit import DivergedError, FitSettings, fit
 from stages.common.logs import log, start_logging
 from stages.hyperopt.params import HyperoptSection
-from stages.hyperopt.search import Job, Score
+from stages.hyperopt.trials import Job, Score
 
 _read_split = functools.cache(read_split)
 
