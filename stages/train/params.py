@@ -17,6 +17,7 @@ class TrainSection(Hyperparameters):
     answer_accuracy: float = Field(ge=0, le=1)
     seed: int = Field(ge=0, lt=2**32)
     device: Literal["auto", "cpu", "cuda"]
+    processes: int = Field(ge=0, le=1024)
 
 
 class Params(Section):

@@ -54,14 +54,16 @@ def read_preprocessing(prepared: Path) -> dict[str, Any]:
         raise DataError(f"{path} tells no preprocessing: run stage prepare_train again") from error
 
 
-class _EpochLog:
+class EpochLog:
     """A line per epoch, but no more than one every `INTERVAL_S` seconds; the last epoch always gets one."""
 
     def __init__(self, epochs: int) -> None:
+        """Follow a training of so many epochs."""
         self.epochs = epochs
         self.last = -INTERVAL_S
 
     def __call__(self, epoch: "Epoch") -> None:
+        """Log this epoch if a line is due."""
         now = time.monotonic()
         if now - self.last >= INTERVAL_S or epoch.epoch == self.epochs:
             self.last = now
@@ -87,6 +89,7 @@ def _run(context: Context[Params]) -> Headline:
     from stages.common.fit import FitSettings, fit
     from stages.common.network import count_parameters
     from stages.train.calibrate import as_calibration, calibrate
+    from stages.train.distributed import count_processes, fit_in_processes
     from stages.train.export import export_onnx, save_weights
     from stages.train.plots import plot_accuracy, plot_training
 
@@ -108,9 +111,12 @@ def _run(context: Context[Params]) -> Headline:
         seed=section.seed,
         device=section.device,
     )
-    result = fit(
-        train, val, settings, on_epoch=_EpochLog(section.epochs), checkpoint=context.state / "checkpoint.safetensors"
-    )
+    checkpoint = context.state / "checkpoint.safetensors"
+    processes = count_processes(section)
+    if processes > 1:
+        log.info("%d processes share every batch", processes)
+        fit_in_processes(processes, context.inputs["prepare_train"], settings, checkpoint)
+    result = fit(train, val, settings, on_epoch=EpochLog(section.epochs), checkpoint=checkpoint)
 
     calibrated = calibrate(result.network, val, section.device, section.answer_accuracy)
     for one in calibrated:
@@ -136,6 +142,7 @@ def _run(context: Context[Params]) -> Headline:
             "parameters": count_parameters(result.network),
             "images_per_s": round(images_per_s, 1),
             "device": result.device,
+            "processes": processes,
             "seed": section.seed,
             "batch_size": section.batch_size,
             "hyperparameters_from": "hyperopt" if section.use_hyperopt else "params.yaml",
