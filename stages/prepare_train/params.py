@@ -4,8 +4,9 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from stages.common.decode import ImagesSection
 from stages.common.params import Range, Section
-from stages.common.preprocess import ImagesSection, Preprocessing
+from stages.common.preprocess import Preprocessing
 
 
 class DataSection(Section):

@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.common import artifacts
+from stages.common.decode import ImageError, decode, read_image_file
 from stages.common.errors import DataError
 from stages.common.logs import Progress, log
 from stages.common.pool import WorkerPool
-from stages.common.preprocess import ImageError, Preprocessing, crop, decode, fit, pixels_digest, read_image_file
+from stages.common.preprocess import Preprocessing, crop, fit, pixels_digest
 from stages.common.sources import Source
 
 IMAGES = "images.npy"

@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 
 from stages.common import artifacts
+from stages.common.decode import ImagesSection
 from stages.common.logs import Progress, log
 from stages.common.pool import WorkerPool, useful_workers
-from stages.common.preprocess import ImagesSection
 from stages.common.sources import Source, find_source
 from stages.common.stage import Context
 from stages.common.version import stage_version

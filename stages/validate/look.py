@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import xxhash
-
-from stages.common.preprocess import ImageError, ImagesSection, content_box, decode_file, read_image_file
+from stages.common.decode import ImageError, ImagesSection, decode_file, read_image_file
+from stages.common.preprocess import crop, pixels_digest
 from stages.validate.perceptual import grey_cells, hashes_of
 
 
@@ -25,7 +23,7 @@ class Look(NamedTuple):
         mode: the file's colour mode, by Pillow's name.
         width: pixels, of the upright picture.
         height: likewise.
-        pixels: size and digest (XXH3, 128 bits) of the picture cropped to its content, equal for equal pixels.
+        pixels: digest (32 hex digits) of the picture cropped to its content, equal for equal pixels.
         hash: perceptual hash of the whole picture (64 hex digits).
     """
 
@@ -49,13 +47,10 @@ def look_at(job: tuple[Sequence[Path], ImagesSection]) -> list[Look]:
             data = read_image_file(path, settings)
             content = hashlib.sha256(data).hexdigest()
             picture, kind, mode = decode_file(data, settings)
-            pixels = np.asarray(picture)
-            left, top, right, bottom = content_box(pixels, settings)
-            inner = np.ascontiguousarray(pixels[top:bottom, left:right])
-            # not SHA-256, which takes as long for the pixels of a JPEG as a quarter of its decoding
-            digest = f"{inner.shape[1]}x{inner.shape[0]}-{xxhash.xxh3_128_hexdigest(inner.data)}"
+            digest = pixels_digest(crop(picture, settings))
             cells.append(grey_cells(picture))
-            looks.append(Look(content, "", kind, mode, picture.width, picture.height, digest))
+            height, width, _ = picture.shape
+            looks.append(Look(content, "", kind, mode, width, height, digest))
         except ImageError as error:
             looks.append(Look(content, str(error)))
     hashes = iter(hashes_of(b"".join(cells)))

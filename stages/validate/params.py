@@ -4,8 +4,8 @@ import warnings
 
 from pydantic import Field
 
+from stages.common.decode import ImagesSection
 from stages.common.params import Section
-from stages.common.preprocess import ImagesSection
 
 
 class ValidateSection(Section):

@@ -26,6 +26,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from stages.common.decode import Picture, wrapped
+
 ROWS, COLUMNS = 16, 17
 """Grey cells of a picture; 16 x 16 neighbours make 256 bits."""
 
@@ -36,9 +38,9 @@ SAMPLES = 8
 """Pixels looked at along each side of a cell: 30 us a picture of any size, where all of 500x500 would take 300."""
 
 
-def grey_cells(picture: Image.Image) -> bytes:
-    """Average an RGB picture to `ROWS` x `COLUMNS` grey cells, a byte each."""
-    sampled = picture.resize((COLUMNS * SAMPLES, ROWS * SAMPLES), Image.Resampling.NEAREST)
+def grey_cells(picture: Picture) -> bytes:
+    """Average a picture to `ROWS` x `COLUMNS` grey cells, a byte each."""
+    sampled = wrapped(picture, "RGBA").resize((COLUMNS * SAMPLES, ROWS * SAMPLES), Image.Resampling.NEAREST)
     return sampled.convert("L").reduce(SAMPLES).tobytes()
 
 

@@ -10,10 +10,10 @@ import pandas as pd
 
 from stages.common.artifacts import write_json
 from stages.common.attributes import ATTRIBUTES
+from stages.common.decode import ImageError, ImagesSection, as_image, decode, read_image_file
 from stages.common.errors import DataError
 from stages.common.history import recall, remember
 from stages.common.logs import log
-from stages.common.preprocess import ImageError, ImagesSection, decode, read_image_file
 from stages.common.report import REPORT, write_report
 from stages.common.stage import Context, Headline, Input, Stage
 from stages.common.tables import write_csv
@@ -164,7 +164,7 @@ def _labels_by_path(table: pd.DataFrame) -> pd.DataFrame:
 def _show(raw: Path, settings: ImagesSection, path: str) -> str:
     """The thumbnail of an image, empty if it cannot be decoded."""
     try:
-        return thumbnail(decode(read_image_file(raw / path, settings), settings))
+        return thumbnail(as_image(decode(read_image_file(raw / path, settings), settings)))
     except ImageError:
         return ""
 

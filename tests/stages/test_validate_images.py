@@ -17,9 +17,9 @@ from PIL import Image, ImageDraw
 
 from stages.common.artifacts import file_digest
 from stages.common.attributes import ATTRIBUTES
+from stages.common.decode import ImagesSection
 from stages.common.errors import TryAgainError
 from stages.common.params import load_params
-from stages.common.preprocess import ImagesSection
 from stages.common.stage import Context
 from stages.common.suite import FOLDER, findings, load_suite, run_suite
 from stages.common.version import ROOT

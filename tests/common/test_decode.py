@@ -1,0 +1,136 @@
+"""The fast decoders show every file as Pillow does, and refuse what Pillow refuses."""
+
+import io
+import random
+import struct
+import zlib
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image, ImageOps
+
+from stages.common.decode import ImageError, ImagesSection, as_image, decode, decode_file
+
+SETTINGS = ImagesSection(near_white=245, max_megapixels=1)
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(color: int, depth: int, *, interlaced: bool = False, extra: bytes = b"", width: int = 23) -> bytes:
+    """A PNG of noise, 23 x 17, that uses every filter; Pillow cannot write most of these."""
+    noise = random.Random(color * 100 + depth)  # noqa: S311
+    passes = ADAM7 if interlaced else [(0, 0, 1, 1)]
+    data = b""
+    for x, y, right, down in passes:
+        row = -(-(width - x) // right) * CHANNELS[color] * depth
+        for line in range(-(-(17 - y) // down)):
+            data += bytes([line % 5]) + noise.randbytes(-(-row // 8))
+    palette = chunk(b"PLTE", noise.randbytes(3 << depth)) if color == 3 else b""
+    header = struct.pack(">IIBBBBB", width, 17, depth, color, 0, 0, interlaced)
+    body = zlib.compress(data)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + palette + extra
+        + chunk(b"IDAT", body[:50]) + chunk(b"IDAT", body[50:]) + chunk(b"IEND", b"")
+    )  # fmt: skip
+
+
+def by_pillow(content: bytes) -> npt.NDArray[np.uint8]:
+    """What a file of at most 8 bits a channel shows on white."""
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return np.asarray(picture.convert("RGB"))
+
+
+KINDS = [(color, depth) for color, depths in {0: (1, 2, 4, 8), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}.items() for depth in depths]  # fmt: skip  # noqa: E501
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(("color", "depth"), KINDS)
+def test_every_kind_of_png_is_the_same_as_by_pillow(color: int, depth: int, interlaced: bool) -> None:
+    content = png(color, depth, interlaced=interlaced)
+    picture = decode(content, SETTINGS)
+    assert (picture[:, :, :3] == by_pillow(content)).all()
+    assert (picture[:, :, 3] == 255).all()
+    assert picture.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("color", "depth", "extra"),
+    [
+        pytest.param(3, 8, chunk(b"tRNS", bytes(range(200))), id="palette"),
+        pytest.param(3, 4, chunk(b"tRNS", bytes(range(0, 160, 10))), id="palette of 4 bits"),
+        pytest.param(2, 8, chunk(b"tRNS", bytes(6)), id="colour"),
+        pytest.param(0, 8, chunk(b"tRNS", b"\0\x07"), id="grey"),
+        pytest.param(6, 8, chunk(b"gAMA", struct.pack(">I", 45455)) + chunk(b"sRGB", b"\0"), id="gamma"),
+        pytest.param(2, 8, chunk(b"bKGD", bytes(6)), id="background"),
+        pytest.param(2, 8, chunk(b"tEXt", b"Software\0x"), id="text"),
+    ],
+)
+def test_chunks_that_say_more_than_pixels(color: int, depth: int, extra: bytes) -> None:
+    content = png(color, depth, extra=extra)
+    assert (decode(content, SETTINGS)[:, :, :3] == by_pillow(content)).all()
+
+
+def test_every_level_at_every_opacity() -> None:
+    level, opacity = np.meshgrid(np.arange(256), np.arange(256))
+    pixels = np.stack([level, 255 - level, np.full_like(level, 77), opacity], axis=2).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    assert (decode(buffer.getvalue(), SETTINGS)[:, :, :3] == by_pillow(buffer.getvalue())).all()
+
+
+def test_an_index_beyond_the_palette_shows_what_pillow_shows() -> None:
+    short = png(3, 8).replace(png(3, 8)[33:][: 12 + 768], chunk(b"PLTE", bytes(range(30))))
+    assert (decode(short, SETTINGS)[:, :, :3] == by_pillow(short)).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}, {"quality": 30}])
+def test_a_jpeg_is_the_same_as_by_pillow(mode: str, options: dict[str, int]) -> None:
+    buffer = io.BytesIO()
+    as_image(decode(png(2, 8, width=51), SETTINGS)).convert(mode).save(buffer, "JPEG", **options)
+    found = decode_file(buffer.getvalue(), SETTINGS)
+    assert (found.format, found.mode) == ("JPEG", mode)
+    assert (found.picture[:, :, :3] == by_pillow(buffer.getvalue())).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_every_orientation(kind: str, orientation: int) -> None:
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    as_image(decode(png(2, 8, width=51), SETTINGS)).save(buffer, kind, exif=exif)
+    assert (decode(buffer.getvalue(), SETTINGS)[:, :, :3] == by_pillow(buffer.getvalue())).all()
+
+
+@pytest.mark.parametrize(("color", "depth"), [(0, 8), (2, 8), (3, 8), (6, 8)])
+def test_too_few_or_too_many_rows(color: int, depth: int) -> None:
+    """All checksums are right: only the decoder can notice. What is too much is ignored."""
+    whole = png(color, depth)
+    start = whole.index(b"IDAT") - 4
+    data = zlib.decompress(whole[start + 8 : start + 58] + whole[start + 70 : -16])
+    end = chunk(b"IEND", b"")
+    with pytest.raises(ImageError, match="damaged"):
+        decode(whole[:start] + chunk(b"IDAT", zlib.compress(data[: len(data) // 2])) + end, SETTINGS)
+    longer = whole[:start] + chunk(b"IDAT", zlib.compress(data + data)) + end
+    assert (decode(longer, SETTINGS) == decode(whole, SETTINGS)).all()
+
+
+def test_a_jpeg_with_flipped_bits_is_refused_or_shows_what_pillow_shows() -> None:
+    buffer, chance = io.BytesIO(), random.Random(0)  # noqa: S311
+    as_image(decode(png(2, 8, width=51), SETTINGS)).save(buffer, "JPEG")
+    for _ in range(300):
+        damaged = bytearray(buffer.getvalue())
+        damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+        try:
+            picture = decode(bytes(damaged), SETTINGS)
+        except ImageError:
+            continue
+        assert (picture[:, :, :3] == by_pillow(bytes(damaged))).all()
