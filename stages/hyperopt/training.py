@@ -36,7 +36,8 @@ def count_workers(section: HyperoptSection) -> int:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Let `fit` use one thread."""
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"  # `fit` asks `available_cpus`, which heeds it
     try:
@@ -66,7 +67,7 @@ def run_trial(prepared: Path, section: HyperoptSection, job: Job) -> Score | str
     train, val = (_read_split(prepared, split) for split in ("train", "val"))
     settings = FitSettings(job.plan.hyperparameters, job.plan.epochs, section.batch_size, section.seed, section.device)
     try:
-        with _one_thread():
+        with one_thread():
             if choose_device(section.device).type == "cuda":
                 torch.cuda.set_device(job.slot % torch.cuda.device_count())
             history = fit(train, val, settings, on_epoch=lambda _epoch: job.is_over()).history
