@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -22,7 +23,7 @@ from stages.common.cpus import available_cpus
 from stages.common.version import ROOT
 
 SAMPLED_S = 0.25
-"""Seconds between two looks at a program's memory. Linux keeps the peak of each process, so none is missed by it."""
+"""Seconds between two looks at a program's memory; a process's own peak is kept by Linux."""
 
 
 def describe(command: str) -> list[str]:
@@ -30,12 +31,12 @@ def describe(command: str) -> list[str]:
     cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     model = next(iter(re.findall(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)), platform.machine())
     formats = [name for name in ("amx_bf16", "avx512_bf16") if re.search(rf"\b{name}\b", cpuinfo)]
-    memory = psutil.virtual_memory().total / 2**30
+    cores, memory = available_cpus(), psutil.virtual_memory().total / 2**30
     system = platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
     gpus = _output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader").splitlines()
     commit = _output("git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*") or "unknown"
     return [
-        f"machine: {model.strip()} ({', '.join(formats) or 'no bfloat16'}), {available_cpus()} cores used, {memory:.0f} GiB",
+        f"machine: {model.strip()} ({', '.join(formats) or 'without bfloat16'}), {cores} cores used, {memory:.0f} GiB",
         f"GPU: {'; '.join(gpus) or 'none'}",
         f"system: {system}, Linux {platform.release()}, Python {platform.python_version()}",
         f"date: {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC, load before {os.getloadavg()[0]:.1f}",
@@ -64,7 +65,20 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(text)
 
 
-def run_measured(command: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[str, float]:
+@dataclass(frozen=True)
+class Memory:
+    """Peak memory of a program with all its processes, in MB (2**20 bytes), mapped files and libraries included.
+
+    Attributes:
+        resident: the peaks of the processes added up (RSS); what two of them share counts twice.
+        proportional: what processes share is divided among them (PSS), so this is what the machine has to give.
+    """
+
+    resident: float
+    proportional: float
+
+
+def run_measured(command: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[str, Memory]:
     """Run a program and watch the memory of all its processes.
 
     Args:
@@ -72,20 +86,21 @@ def run_measured(command: Sequence[str], environment: Mapping[str, str] | None =
         environment: variables besides those of this process.
 
     Returns:
-        What it wrote to stdout, and its peak memory in MB (2**20 bytes): the peaks (resident set, with mapped files and
-        shared libraries) of its processes added up.
+        What it wrote to stdout, and its peak memory.
 
     Raises:
         subprocess.CalledProcessError: it failed.
     """
-    peak = 0.0
+    resident = proportional = 0.0
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, env=os.environ | dict(environment or {}))
         try:
             while process.poll() is None:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     program = psutil.Process(process.pid)
-                    peak = max(peak, sum(peak_memory(one.pid) for one in (program, *program.children(recursive=True))))
+                    running = [one.pid for one in (program, *program.children(recursive=True))]
+                    resident = max(resident, sum(peak_memory(pid) for pid in running))
+                    proportional = max(proportional, sum(_megabytes(pid, "smaps_rollup", "Pss") for pid in running))
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(SAMPLED_S)
         except BaseException:
@@ -94,15 +109,19 @@ def run_measured(command: Sequence[str], environment: Mapping[str, str] | None =
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, list(command))
         output.seek(0)
-        return output.read(), peak
+        return output.read(), Memory(resident, proportional)
 
 
 def peak_memory(pid: int) -> float:
     """Peak resident set of a process in MB (2**20 bytes), 0 if it has ended."""
+    return _megabytes(pid, "status", "VmHWM")
+
+
+def _megabytes(pid: int, file: str, name: str) -> float:
     with contextlib.suppress(OSError):
-        if found := re.search(r"^VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE):
+        if found := re.search(rf"^{name}:\s*(\d+) kB", Path(f"/proc/{pid}/{file}").read_text(), re.MULTILINE):
             return int(found[1]) / 1024
-    return 0.0
+    return 0.0  # it has ended
 
 
 def main() -> None:

@@ -3,14 +3,21 @@
 import contextlib
 import csv
 import sys
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.common.dataset import INDEX, INDEX_COLUMNS, map_images, read_index
+from stages.common.dataset import INDEX, INDEX_COLUMNS, map_images, read_index, read_split
+from stages.common.hyperparameters import Hyperparameters
 from stages.common.stage import main as run_stage
 from stages.prepare_train.stage import STAGE as PREPARE_TRAIN
+from stages.train.params import TrainSection
 from stages.validate.stage import STAGE as VALIDATE
+
+if TYPE_CHECKING:
+    from stages.common.fit import FitResult
 
 LOT = 10_000  # images a shard: 123 MB in memory while they are written
 
@@ -63,3 +70,35 @@ def repeat(prepared: Path, images: int, folder: Path) -> Path:
             np.save(folder / "shards" / f"{lot}.npy", learned.take(chosen))
             index.writerows(train[which] | {"lot": lot, "row": number} for number, which in enumerate(chosen.tolist()))
     return folder
+
+
+def fit_as_stage_train(prepared: Path, section: TrainSection) -> "tuple[FitResult, int]":
+    """Train as stage train does before it exports.
+
+    Args:
+        prepared: artifact of prepare_train, or what `repeat` makes.
+        section: its hyperparameters are those of the fit.
+
+    Returns:
+        The fitted network, and in how many processes it was fitted.
+    """
+    # not needed to prepare: importing torch takes seconds, and memory that a bench would measure
+    from stages.common.fit import FitSettings, fit
+    from stages.train.distributed import count_processes, fit_in_processes
+
+    settings = FitSettings(
+        hyperparameters=Hyperparameters(**section.model_dump(include=set(Hyperparameters.model_fields))),
+        epochs=section.epochs,
+        batch_size=section.batch_size,
+        seed=section.seed,
+        device=section.device,
+    )
+    processes = count_processes(section)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder, "checkpoint.safetensors")
+        if processes > 1:
+            fit_in_processes(processes, prepared, settings, checkpoint)
+        # after several processes nothing is left to do but to read the checkpoint
+        return fit(
+            read_split(prepared, "train"), read_split(prepared, "val"), settings, checkpoint=checkpoint
+        ), processes

@@ -1,20 +1,22 @@
 """How fast the network trains, in how much memory, against the number of images, processes, and on a GPU the batch.
 
-    python -m bench.train --data FOLDER [--images N ...] [--seconds S] [--repeat N] [--parts PART ...]
+    python -m bench.train --data FOLDER [--images N ...] [--passes N] [--repeat N] [--parts PART ...]
                           [--device auto|cpu|cuda] [--set train.KEY=VALUE ...] [--plot FILE]
 
-FOLDER holds raw/ and annotations.csv. They are validated and prepared as the pipeline does it, and repeated on disk until
-there are as many training images as wanted; the validation images are other pictures. Every line of a table is a process
-of its own that trains with section train of params.yaml:
+FOLDER holds raw/ and annotations.csv. They are validated and prepared as the pipeline does it, and repeated on disk
+until there are as many training images as wanted; the validation images are other pictures. Every line of a table is a
+program of its own that trains as stage train does, with section train of params.yaml but for the epochs:
 
-    size     rate and memory against the number of images: whole epochs until S seconds have passed, one at least
-    threads  on a CPU, the same epochs with one thread, with all, and in two processes, in turns; medians
+    size     rate and memory against the number of images: as many whole epochs as make N passes of images, at least
+             one; on a CPU in one process and in as many as the stage would take
+    threads  on a CPU, the same epochs with one thread, with all, and in several processes, in turns; medians
     batch    on a GPU, rate and memory by images a step, resident on the GPU or read ahead from the disk
-    target   on a GPU, seconds to train the largest number of images once, and the accuracy that it gives
+    target   on a GPU, seconds to train the largest number of images, and the accuracy that it gives
 
-The first epoch of several warms up and is not in the rate; validation never is. Peak memory is that of the whole process
-with its libraries and mapped files; `GPU MB` is what PyTorch had allocated there. Set TMPDIR to a disk with room for
-12 kB an image (a tmpfs would count as memory).
+The first epoch of several warms up and is not in the rate; validation never is. Memory is that of the whole program
+with its libraries and mapped files: RSS, the peaks of its processes added up; PSS, in which what they share counts
+once; `start`, RSS before it trained; `GPU`, what PyTorch had allocated there. Set TMPDIR to a disk with room for 12 kB
+an image (a tmpfs would count as memory).
 """
 
 import argparse
@@ -29,24 +31,26 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.machine import run_measured, table
+from bench.machine import Memory, peak_memory, run_measured, table
+from bench.prepared import fit_as_stage_train, prepare, repeat
 from stages.common.cpus import available_cpus
-from stages.common.hyperparameters import Hyperparameters
 from stages.common.logs import log, start_logging
 from stages.common.params import load_params
 from stages.common.version import ROOT
-from stages.train.params import Params
+from stages.train.params import Params, TrainSection
 
 if TYPE_CHECKING:
     from stages.common.fit import Epoch
 
 BASELINE = 41
-"""Images a second that the users' earlier system trains on 2 cores, as they told; it was not measured here."""
+"""Images a second that the users' earlier system trains on 2 cores: their figure, not measured here."""
 
 PARTS = ("size", "threads", "batch", "target")
+PASSES = {"cpu": 30_000, "cuda": 300_000}
 BATCHES = (64, 256, 1024, 4096)
-THREADS_EPOCHS = 8
-UNLIMITED = 10_000  # epochs
+BATCH_EPOCHS = 5
+THREADS_EPOCHS = 9
+IMAGE_BYTES = 64 * 64 * 3
 COLORS = {"cpu": "#4269d0", "cuda": "#ff725c"}
 
 
@@ -55,28 +59,20 @@ class Job:
     """One training.
 
     Attributes:
-        prepared: artifact of prepare_train, or what looks like one.
-        images: how many it trains on, for the table.
-        device: cpu or cuda.
-        batch_size: images a step.
-        epochs: of the learning-rate cycle; all are run, unless time is up.
-        hyperparameters: of the fit.
-        seed: likewise.
-        seconds: no epoch starts after so many; None for no limit.
-        processes: more than one are started by torchrun.
+        prepared: what `repeat` has made.
+        images: how many it trains on.
+        section: device, processes, batch_size, epochs and hyperparameters.
         resident: False keeps images off the GPU until they are needed.
     """
 
     prepared: str
     images: int
-    device: str
-    batch_size: int
-    epochs: int
-    hyperparameters: dict[str, Any]
-    seed: int
-    seconds: float | None = None
-    processes: int = 1
+    section: TrainSection
     resident: bool = True
+
+    def vary(self, **changed: Any) -> "Job":
+        """The same with other parameters."""
+        return replace(self, section=self.section.model_copy(update=changed))
 
 
 @dataclass(frozen=True)
@@ -86,126 +82,107 @@ class Found:
     Attributes:
         rate: training images a second.
         epochs: how many were run.
-        seconds: of the fit, with validation and warming up, without imports.
+        seconds: with validation and warming up, without imports of the first process.
         accuracy: mean over attributes, of validation images.
-        gpu_mb: peak of what PyTorch allocated on the GPU (2**20 bytes), None on a CPU.
+        start_mb: memory of the process before it trained, which is Python and PyTorch (2**20 bytes).
+        gpu_mb: peak of what PyTorch allocated on the GPU, None where that is not known.
         device: `cpu` or the GPU's name.
-        peak_mb: peak memory of the process and its children (2**20 bytes); filled in by who measures it.
+        processes: how many shared every batch.
     """
 
     rate: float
     epochs: int
     seconds: float
     accuracy: float
+    start_mb: float
     gpu_mb: float | None
     device: str
-    peak_mb: float = 0.0
+    processes: int
 
 
-def rate_of(history: Sequence["Epoch"], images: int) -> float:
+def rate_of(history: Sequence["Epoch"]) -> float:
     """Training images a second, of the epochs after the first if there are any."""
-    timed = history[1:] or history
-    return images * len(timed) / sum(images / epoch.images_per_s for epoch in timed)
+    return statistics.harmonic_mean([epoch.images_per_s for epoch in history[1:] or history])
 
 
 def train(job: Job) -> Found:
-    """Do a job; this is what its process runs."""
+    """Do a job; this is what its program runs."""
     import torch
 
     from stages.common import loader
-    from stages.common.dataset import read_split
-    from stages.common.fit import FitSettings, fit
-    from stages.train.distributed import fit_in_processes
 
     if not job.resident:
         loader.RESIDENT_SHARE = 0
-    prepared = Path(job.prepared)
-    settings = FitSettings(
-        Hyperparameters(**job.hyperparameters), job.epochs, job.batch_size, job.seed, device=job.device
-    )
-    splits = read_split(prepared, "train"), read_split(prepared, "val")
-    started = time.monotonic()
-
-    def time_is_up(_epoch: "Epoch") -> bool:
-        return job.seconds is not None and time.monotonic() - started >= job.seconds
-
-    if job.processes == 1:
-        result = fit(*splits, settings, on_epoch=time_is_up)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint = Path(folder, "checkpoint.safetensors")
-            fit_in_processes(job.processes, prepared, settings, checkpoint)
-            result = fit(*splits, settings, checkpoint=checkpoint)  # nothing is left to do but to read it
+    started, start_mb = time.monotonic(), peak_memory(os.getpid())
+    result, processes = fit_as_stage_train(Path(job.prepared), job.section)
+    alone_on_gpu = result.device != "cpu" and processes == 1
     return Found(
-        rate=rate_of(result.history, len(splits[0])),
+        rate=rate_of(result.history),
         epochs=len(result.history),
         seconds=time.monotonic() - started,
         accuracy=result.history[-1].val_mean_accuracy,
-        gpu_mb=None if result.device == "cpu" else torch.cuda.max_memory_allocated() / 2**20,
+        start_mb=start_mb,
+        gpu_mb=torch.cuda.max_memory_allocated() / 2**20 if alone_on_gpu else None,
         device=result.device,
+        processes=processes,
     )
 
 
-def measure(job: Job, environment: Mapping[str, str] | None = None) -> Found:
-    """Do a job in a process of its own."""
+def measure(job: Job, environment: Mapping[str, str] | None = None) -> tuple[Found, Memory]:
+    """Do a job in a program of its own."""
+    told = json.dumps(asdict(job) | {"section": job.section.model_dump()})
+    output, memory = run_measured([sys.executable, "-m", "bench.train", "--job", told], environment)
+    found = Found(**json.loads(output.splitlines()[-1]))
     log.info(
-        "%d images on %s, %d a step, %d process(es)%s",
-        job.images, job.device, job.batch_size, job.processes, "" if job.resident else ", read ahead",
+        "%d images on %s, %d a step, %d process(es)%s: %.0f images/s, %d epochs in %.0f s, %.0f MB",
+        job.images, found.device, job.section.batch_size, found.processes, "" if job.resident else ", read ahead",
+        found.rate, found.epochs, found.seconds, memory.proportional,
     )  # fmt: skip
-    command = [sys.executable, "-m", "bench.train", "--job", json.dumps(asdict(job))]
-    output, peak_mb = run_measured(command, environment)
-    found = Found(**json.loads(output.splitlines()[-1]) | {"peak_mb": peak_mb})
-    log.info("%.0f images/s, %d epochs in %.0f s, %.0f MB", found.rate, found.epochs, found.seconds, peak_mb)
-    return found
+    return found, memory
 
 
-def compare_sizes(jobs: Sequence[Job]) -> list[Found]:
+def compare_sizes(jobs: Sequence[Job]) -> list[tuple[Found, Memory]]:
     """Print the table of part `size`."""
     results = [measure(job) for job in jobs]
     rows = [
         (
-            job.device, f"{job.images:,}", job.batch_size, f"{found.rate:,.0f}", f"{found.rate / BASELINE:.1f}",
-            f"{found.peak_mb:,.0f}", _megabytes(found.gpu_mb), found.epochs, f"{found.seconds:.0f}",
+            found.device, found.processes, f"{job.images:,}", job.section.batch_size, found.epochs,
+            f"{found.rate:,.0f}", f"{found.rate / BASELINE:.1f}", f"{found.start_mb:,.0f}", f"{memory.resident:,.0f}",
+            f"{memory.proportional:,.0f}", _whole(found.gpu_mb),
         )
-        for job, found in zip(jobs, results, strict=True)
+        for job, (found, memory) in zip(jobs, results, strict=True)
     ]  # fmt: skip
-    print("\nRate and memory against the number of images\n")
+    print("\nRate and memory against the number of images (MB)\n")
+    header = ("device", "processes", "images", "batch", "epochs", "images/s", f"x {BASELINE}")
+    print(table((*header, "start", "RSS", "PSS", "GPU"), rows))
     print(
-        table(
-            ("device", "images", "batch", "images/s", f"x {BASELINE}", "peak MB", "GPU MB", "epochs", "seconds"), rows
-        )
-    )
-    print(
-        f"\n{BASELINE} images/s is what the users' earlier system trains on 2 cores, as they told; not measured here."
+        f"\n{BASELINE} images/s is what the users' earlier system trains on 2 cores: their figure, not measured here."
     )
     return results
 
 
-def compare_threads(job: Job, repeat: int) -> None:
+def compare_threads(job: Job, turns: int) -> None:
     """Print the table of part `threads`: the same work in several ways, which take turns."""
+    ways: dict[tuple[int, int], list[tuple[Found, Memory]]] = {}  # (processes, threads of each) -> what they gave
     cores = available_cpus()
-    ways = {
-        f"{threads} thread{'s' * (threads > 1)}": (job, {"OMP_NUM_THREADS": str(threads)})
-        for threads in dict.fromkeys((1, cores))
-    }
-    ways[f"2 processes (gloo), {max(1, cores // 2)} thread(s) each"] = (replace(job, processes=2), {})
-    found: dict[str, list[Found]] = {name: [] for name in ways}
-    for _ in range(repeat):
-        for name, (work, environment) in ways.items():
-            found[name].append(measure(work, environment))
-    first = statistics.median(one.rate for one in next(iter(found.values())))
+    for _ in range(turns):
+        for processes, threads in dict.fromkeys([(1, 1), (1, cores), (max(2, cores), 1)]):
+            environment = {"OMP_NUM_THREADS": str(processes * threads)}  # which the processes share
+            measured = measure(job.vary(processes=processes), environment)
+            ways.setdefault((processes, threads), []).append(measured)
     rows = []
-    for name, results in found.items():
-        rates = sorted(one.rate for one in results)
+    for (processes, threads), results in ways.items():
+        rates = [found.rate for found, _ in results]
         rows.append(
             (
-                name, f"{statistics.median(rates):,.0f}", f"{rates[0]:,.0f} to {rates[-1]:,.0f}",
-                f"{statistics.median(rates) / first:.2f}", f"{statistics.median(one.peak_mb for one in results):,.0f}",
-                f"{statistics.median(one.accuracy for one in results):.4f}",
+                processes, threads, f"{statistics.median(rates):,.0f}", f"{min(rates):,.0f} to {max(rates):,.0f}",
+                f"{statistics.median(rates) / BASELINE:.1f}",
+                f"{statistics.median(memory.proportional for _, memory in results):,.0f}",
+                f"{statistics.median(found.accuracy for found, _ in results):.4f}",
             )
         )  # fmt: skip
-    print(f"\nThreads and processes: {job.images:,} images, {job.epochs} epochs, medians of {repeat} in turns\n")
-    print(table(("on the CPU", "images/s", "range", "x the first", "peak MB", "accuracy"), rows))
+    print(f"\nOn the CPU: {job.images:,} images, {job.section.epochs} epochs, medians of {turns} in turns\n")
+    print(table(("processes", "threads each", "images/s", "range", f"x {BASELINE}", "PSS MB", "accuracy"), rows))
 
 
 def compare_batches(job: Job) -> None:
@@ -213,80 +190,117 @@ def compare_batches(job: Job) -> None:
     rows = []
     for batch_size in BATCHES:
         for resident in (True, False):
-            found = measure(replace(job, batch_size=batch_size, resident=resident))
+            found, memory = measure(replace(job.vary(batch_size=batch_size), resident=resident))
             where = "resident on the GPU" if resident else "read ahead"
             rows.append(
-                (
-                    batch_size,
-                    where,
-                    f"{found.rate:,.0f}",
-                    f"{found.peak_mb:,.0f}",
-                    _megabytes(found.gpu_mb),
-                    found.epochs,
-                )
+                (batch_size, where, f"{found.rate:,.0f}", f"{memory.resident:,.0f}", _whole(found.gpu_mb), found.epochs)
             )
     print(f"\n{found.device}, {job.images:,} images\n")
-    print(table(("batch", "images", "images/s", "peak MB", "GPU MB", "epochs"), rows))
+    print(table(("batch", "images", "images/s", "RSS MB", "GPU MB", "epochs"), rows))
 
 
 def reach_target(job: Job, target: float) -> None:
     """Print the table of part `target`: a whole learning-rate cycle for every batch size."""
     rows = []
     for batch_size in BATCHES:
-        found = measure(replace(job, batch_size=batch_size))
+        found, _ = measure(job.vary(batch_size=batch_size))
         reached = "yes" if found.accuracy >= target else "no"
-        rows.append((batch_size, job.epochs, f"{found.seconds:.1f}", f"{found.accuracy:.4f}", reached))
+        rows.append((batch_size, found.epochs, f"{found.seconds:.1f}", f"{found.accuracy:.4f}", reached))
     print(f"\n{found.device}, {job.images:,} images to a mean accuracy of {target:g}\n")
     print(table(("batch", "epochs", "seconds", "accuracy", "reached"), rows))
 
 
-def plot(path: Path, jobs: Sequence[Job], results: Sequence[Found]) -> None:
+def plot(path: Path, jobs: Sequence[Job], results: Sequence[tuple[Found, Memory]]) -> None:
     """Rate and, below, memory against the number of images."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 6), dpi=110, layout="constrained")
-    rates, memory = figure.subplots(2, 1, sharex=True)
-    for device in dict.fromkeys(job.device for job in jobs):
-        points = [(job.images, found) for job, found in zip(jobs, results, strict=True) if job.device == device]
-        images, found = [count for count, _ in points], [one for _, one in points]
-        name, color = found[0].device if device == "cuda" else "CPU", COLORS[device]
-        rates.plot(images, [one.rate for one in found], "o-", color=color, label=name)
-        memory.plot(images, [one.peak_mb for one in found], "o-", color=color, label=f"{name}: the whole process")
-        if device == "cuda":
-            memory.plot(images, [one.gpu_mb or 0 for one in found], "o--", color=color, label=f"{name}: on the GPU")
+    figure = Figure(figsize=(7, 6), dpi=100, layout="constrained")
+    rates, memories = figure.subplots(2, 1, sharex=True)
+    lines: dict[tuple[str, int], list[tuple[int, Found, Memory]]] = {}
+    for job, (found, memory) in zip(jobs, results, strict=True):
+        lines.setdefault((job.section.device, found.processes), []).append((job.images, found, memory))
+    for (device, processes), points in lines.items():
+        images = [count for count, _, _ in points]
+        name = points[0][1].device if device == "cuda" else "CPU"
+        name += f", {processes} processes" if processes > 1 else ""
+        style = {"color": COLORS[device], "marker": "o", "linestyle": "-" if processes == 1 else "--"}
+        rates.plot(images, [found.rate for _, found, _ in points], label=name, **style)
+        memories.plot(images, [memory.proportional for _, _, memory in points], label=name, **style)
+        if all(found.gpu_mb is not None for _, found, _ in points):
+            on_gpu = [found.gpu_mb or 0 for _, found, _ in points]
+            memories.plot(images, on_gpu, ".:", color=COLORS[device], label=f"{name}, allocated on it")
     counts = sorted({job.images for job in jobs})
-    memory.plot(counts, [12_288 * count / 2**20 for count in counts], ":", color="#999", label="the images, on disk")
+    memories.plot(counts, [IMAGE_BYTES * count / 2**20 for count in counts], ":", color="#999", label="images on disk")
+    start = statistics.median(found.start_mb for found, _ in results)
+    memories.axhline(start, color="#999", linestyle="--", linewidth=1, label="one process before it trains")
     rates.axhline(BASELINE, color="#999", linestyle=":", label=f"earlier system, as told: {BASELINE}")
-    rates.set_yscale("log")
+    if any(device == "cuda" for device, _ in lines):
+        rates.set_yscale("log")
+    else:
+        rates.set_ylim(bottom=0)
+    rates.yaxis.set_major_formatter("{x:,.0f}")
     rates.set_ylabel("training images/s")
     rates.set_title("Rate", loc="left", fontsize=11, fontweight="bold")
-    memory.set_ylabel("peak memory, MB")
-    memory.set_ylim(bottom=0)
-    memory.set_title("Memory", loc="left", fontsize=11, fontweight="bold")
-    memory.set_xlabel("training images of 64x64")
-    memory.set_xscale("log")
-    memory.set_xticks(counts, [f"{count:,}" for count in counts])
-    memory.minorticks_off()
-    for axes in (rates, memory):
+    memories.set_ylim(bottom=0)
+    memories.yaxis.set_major_formatter("{x:,.0f}")
+    memories.set_ylabel("peak memory (PSS), MB")
+    memories.set_title("Memory", loc="left", fontsize=11, fontweight="bold")
+    memories.set_xlabel("training images of 64x64")
+    memories.set_xscale("log")
+    memories.set_xticks(counts, [f"{count:,}" for count in counts])
+    memories.minorticks_off()
+    for axes in (rates, memories):
         axes.grid(color="#e5e5e5")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
+    print(f"\nplot: {os.path.relpath(path)}")
 
 
-def _megabytes(value: float | None) -> str:
+def _whole(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}"
 
 
 def _devices(wanted: str) -> list[str]:
-    """The devices to measure: the CPU always, unless only the GPU is asked for."""
-    if wanted == "auto":
-        # asked in another process: importing torch here would take memory and hold the GPU
-        code = "import torch; print(torch.cuda.is_available())"
-        return ["cpu", "cuda"] if run_measured([sys.executable, "-c", code])[0].strip() == "True" else ["cpu"]
-    return [wanted]
+    """The devices to measure."""
+    if wanted != "auto":
+        return [wanted]
+    # asked in another process: with torch here, the measured ones would share its libraries
+    output, _ = run_measured([sys.executable, "-c", "import torch; print(torch.cuda.is_available())"])
+    return ["cpu", "cuda"] if output.strip() == "True" else ["cpu"]
+
+
+def _run(arguments: argparse.Namespace, folder: Path) -> None:
+    """Measure the parts that were asked for."""
+    section = load_params(Params, ROOT / "params.yaml", arguments.set).train
+    devices = _devices(arguments.device)
+    prepared = prepare(arguments.data / "raw", arguments.data / "annotations.csv", folder)
+    sets = {images: repeat(prepared, images, folder / str(images)) for images in sorted(set(arguments.images))}
+
+    def job(images: int, device: str, epochs: int, processes: int = section.processes) -> Job:
+        changed = section.model_copy(update={"device": device, "epochs": epochs, "processes": processes})
+        return Job(str(sets[images]), images, changed)
+
+    if "size" in arguments.parts:
+        jobs = []
+        for device in devices:
+            several = device == "cpu" and available_cpus() > 1 and section.processes != 1
+            for processes in [1, section.processes] if several else [section.processes]:
+                for images in sets:
+                    passes = arguments.passes or PASSES[device]
+                    jobs.append(job(images, device, max(1, passes // images), processes))
+        plot(arguments.plot, jobs, compare_sizes(jobs))
+    if "threads" in arguments.parts and "cpu" in devices:
+        compare_threads(job(min(sets), "cpu", THREADS_EPOCHS), arguments.repeat)
+    if "cuda" not in devices:
+        print("\nNo GPU is here: there are no figures for CUDA.")
+        return
+    if "batch" in arguments.parts:
+        compare_batches(job(max(sets), "cuda", BATCH_EPOCHS))
+    if "target" in arguments.parts:
+        reach_target(job(max(sets), "cuda", arguments.target_epochs), arguments.target)
 
 
 def main() -> None:
@@ -294,7 +308,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with raw/ and annotations.csv")
     parser.add_argument("--images", type=int, nargs="+", default=[1_000, 10_000, 100_000], metavar="N")
-    parser.add_argument("--seconds", type=float, default=20, metavar="S", help="of a line (default: %(default)s)")
+    parser.add_argument("--passes", type=int, help=f"images times epochs of a line of part size (default: {PASSES})")
     parser.add_argument("--repeat", type=int, default=3, help="turns of part threads (default: %(default)s)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: all that are here")
@@ -304,49 +318,15 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, default=ROOT / "bench/out/rate_and_memory.png", metavar="FILE")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    start_logging()
     if arguments.job:
-        print(json.dumps(asdict(train(Job(**json.loads(arguments.job))))))
+        told = json.loads(arguments.job)
+        print(json.dumps(asdict(train(Job(**told | {"section": TrainSection(**told["section"])})))))
         return
     if not arguments.data:
         parser.error("--data is needed")
-
-    from bench.prepared import prepare, repeat
-
-    section = load_params(Params, ROOT / "params.yaml", arguments.set).train
-    devices = _devices(arguments.device)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        prepared = prepare(arguments.data / "raw", arguments.data / "annotations.csv", folder)
-        sizes = sorted(arguments.images)
-        sets = {count: repeat(prepared, count, folder / str(count)) for count in sizes}
-        job = Job(
-            prepared=str(sets[sizes[0]]),
-            images=sizes[0],
-            device="cpu",
-            batch_size=section.batch_size,
-            epochs=UNLIMITED,
-            hyperparameters=section.model_dump(include=set(Hyperparameters.model_fields)),
-            seed=section.seed,
-            seconds=arguments.seconds,
-        )
-        largest = replace(job, prepared=str(sets[sizes[-1]]), images=sizes[-1], device="cuda")
-        if "size" in arguments.parts:
-            jobs = [
-                replace(job, prepared=str(sets[count]), images=count, device=device)
-                for device in devices
-                for count in sizes
-            ]
-            plot(arguments.plot, jobs, compare_sizes(jobs))
-            print(f"\nplot: {os.path.relpath(arguments.plot)}")
-        if "threads" in arguments.parts and "cpu" in devices:
-            compare_threads(replace(job, epochs=THREADS_EPOCHS, seconds=None), arguments.repeat)
-        if "batch" in arguments.parts and "cuda" in devices:
-            compare_batches(largest)
-        if "target" in arguments.parts and "cuda" in devices:
-            reach_target(replace(largest, epochs=arguments.target_epochs, seconds=None), arguments.target)
-        if "cuda" not in devices:
-            print("\nNo GPU is here: there are no figures for CUDA.")
+    start_logging()
+    with tempfile.TemporaryDirectory() as folder:
+        _run(arguments, Path(folder))
 
 
 if __name__ == "__main__":
