@@ -179,7 +179,9 @@ def _plain_png(png: bytes, chunks: dict[bytes, int], settings: ImagesSection) ->
             indices = kornia.decode_image_png_u8(grey, (height, width), "mono")
             if not indices.max() < len(colors) <= 256:
                 return None
-            picture = _by_table(indices, np.insert(colors, 3, 255, axis=1))
+            table = np.full((len(colors), 4), 255, np.uint8)
+            table[:, :3] = colors
+            picture = _by_table(indices, table)
     except Exception:  # whatever it is, Pillow says it better
         return None
     return Decoded(picture, "PNG", MODES[color])

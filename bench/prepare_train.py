@@ -1,0 +1,107 @@
+"""How fast `prepare_train` makes shards, beside how fast as many processes decode the files, and in how much memory.
+
+    python -m bench.prepare_train [--data FOLDER] [--images N] [--repeat N] [--workers N] [--sizes N ...]
+
+First, the whole stage runs once per size, with lots of 1,000 images: files are links to FOLDER's images under other
+names, so pictures repeat. Then one lot's shard takes turns with all decoders of `bench.decoders` on the same files.
+Compare the ratios: rates are those of the machine at that moment.
+"""
+
+import argparse
+import csv
+import json
+import sys
+import tempfile
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+from bench.decoders import OURS, SETTINGS, Files, copies, decoders_for, in_pool, print_rates, rates_in_turns
+from bench.machine import run_measured, table
+from stages.common import artifacts
+from stages.common.attributes import ATTRIBUTES, NAMES
+from stages.common.cpus import available_cpus
+from stages.common.logs import Progress
+from stages.common.pool import WorkerPool
+from stages.common.preprocess import Preprocessing
+from stages.common.sources import find_source
+from stages.common.version import ROOT
+from stages.prepare_train.shards import make_piece
+
+LOT = 1000
+SHARD = "prepare_train's shard"
+
+
+def compare(files: Files, side: int, workers: int, repeat: int, folder: Path) -> None:
+    """Print the rates of all decoders and of making a shard of the files."""
+    sources = [find_source(path.name, path, artifacts.file_digest) for path in files]
+    settings = Preprocessing(**SETTINGS.model_dump(), image_size=side)
+    turns = count()
+    with WorkerPool(workers, "--workers") as pool:
+        ways = {name: partial(in_pool, pool, way, files) for name, way in decoders_for(files).items()}
+
+        def shard() -> None:
+            make_piece(folder / str(next(turns)), sources, settings, pool, Progress(len(files), "images"))
+
+        print_rates(rates_in_turns({**ways, SHARD: shard}, len(files), repeat), [OURS, SHARD])
+
+
+def whole_stage(data: Path, images: int, workers: int, folder: Path) -> list[str]:
+    """Run the stage on `images` images in a process of its own: the cells of its row."""
+    raw, validated, out = folder / "raw", folder / "validate", folder / "prepared"
+    different = len(list(artifacts.walk_files(data)))
+    for lot in range(-(-images // LOT)):
+        copies(data, min(LOT, images - lot * LOT), raw / f"l{lot:03d}", link=True)
+    validated.mkdir()
+    with (validated / "annotations.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["filename", "lot", "path", *NAMES])
+        for path in sorted(artifacts.walk_files(raw)):
+            number = int(path.stem) % different  # the same picture has the same labels
+            labels = [number % len(attribute.classes) for attribute in ATTRIBUTES]
+            rows.writerow([f"{path.parent}_{path.name}", path.parent, path, *labels])
+    manifest = {"stage": "validate", "key": "0" * 64, "files": artifacts.list_files(validated)}
+    artifacts.write_json(validated / artifacts.MANIFEST, manifest)
+    command = [sys.executable, "-m", "stages.prepare_train", "--raw", raw, "--validate", validated, "--out", out]
+    _, memory = run_measured([*map(str, command), "--set", f"prepare_train.workers={workers}"])
+    made = json.loads((out / artifacts.MANIFEST).read_text(encoding="utf-8"))
+    shards = len(list((out / "shards").glob("*.npy")))
+    rate, largest = images / made["seconds"], made["peak_memory_mb"]
+    return [
+        f"{images:,}", str(shards), f"{made['seconds']:.1f}", f"{rate:,.0f}", f"{largest:.0f}",
+        f"{memory.resident:.0f}", f"{memory.proportional:.0f}",
+    ]  # fmt: skip
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=ROOT / "data/raw", help="folder of images (default: the samples)")
+    parser.add_argument("--images", type=int, default=2000, help="images to compare with (default: %(default)s)")
+    parser.add_argument("--side", type=int, default=64, help="pixels of the results (default: %(default)s)")
+    parser.add_argument("--repeat", type=int, default=5, help="turns (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=available_cpus(), help="processes (default: %(default)s)")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[1000, 10_000, 100_000], help="images of whole runs")
+    arguments = parser.parse_args()
+    rows = []  # first, for a process starts with the peak of the one that started it, which will have grown
+    for images in arguments.sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            rows.append(whole_stage(arguments.data, images, arguments.workers, Path(folder)))
+    header = [
+        "images",
+        "shards",
+        "seconds",
+        "images/s",
+        "largest process, MB",
+        "all processes, MB",
+        "shared memory counted once, MB",
+    ]
+    print(table(header, rows))
+    print(f"{arguments.images} images of {arguments.data}, {arguments.workers} processes, {arguments.repeat} turns")
+    with tempfile.TemporaryDirectory() as folder:
+        files = copies(arguments.data, arguments.images, Path(folder) / "raw")
+        compare(files, arguments.side, arguments.workers, arguments.repeat, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
