@@ -3,9 +3,12 @@
 Inputs: the artifact of prepare_train. Trials learn from the train split and are compared on the validation split; the
 test split is not looked at.
 Outputs:
-    best_params.json               learning_rate, weight_decay, dropout, width, loss_weights {attribute: weight}
-    metrics/hyperopt_results.json  every trial with hyperparameters, loss, validation accuracy (0-1), seconds; the best
-    plots/trials.png               accuracy per trial, and against four of the hyperparameters
+    best_params.json               learning_rate, muon_learning_rate, weight_decay, dropout, width,
+                                   loss_weights {attribute: weight}
+    metrics/hyperopt_results.json  every trial: hyperparameters, how it ended, validation loss (nats) by epochs,
+                                   accuracy (0-1), seconds; the best; how much each hyperparameter mattered
+    plots/trials.png               validation loss per trial, by epochs, against five of the hyperparameters
+    plots/importance.png           how much each hyperparameter mattered
 
-A search that was stopped or killed keeps its finished trials and goes on exactly as if nothing had happened.
+A search that was stopped or killed keeps the trainings that have ended and goes on exactly as if nothing had happened.
 """

@@ -8,7 +8,7 @@ from scipy.stats import rankdata
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
-from stages.hyperopt.trials import Trial, flatten
+from stages.hyperopt.trials import Trial, flatten, ranked
 
 MIN_TRIALS = 8
 """Trials below which a forest only tells what chance brought together."""
@@ -35,7 +35,7 @@ def measure_importance(trials: Sequence[Trial], seed: int) -> Importance:
 
     A forest as the model of the search as in Hutter et al. 2014 (https://proceedings.mlr.press/v32/hutter14.html), and
     what it loses when one hyperparameter is shuffled (Breiman 2001). Ranks, for the loss of a hopeless trial has no
-    limit; trials that were given up count with the loss that they had, those that failed as the worst.
+    limit: trials trained longer come first, then those with a lower loss; those that failed are the last.
 
     Args:
         trials: of one search.
@@ -43,7 +43,7 @@ def measure_importance(trials: Sequence[Trial], seed: int) -> Importance:
     """
     labels = list(flatten(trials[0].hyperparameters))
     values = np.array([list(flatten(trial.hyperparameters).values()) for trial in trials], np.float64)
-    ranks = rankdata([np.inf if trial.loss is None else trial.loss for trial in trials])
+    ranks = rankdata(ranked(trials))
     if len(trials) < MIN_TRIALS or len(np.unique(ranks)) == 1:
         return Importance({}, None, f"too few trials ({len(trials)}) to tell which hyperparameters matter")
     forest = RandomForestRegressor(100, min_samples_leaf=2, max_features=0.5, oob_score=True, random_state=seed)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from stages.hyperopt.importance import Importance
 from stages.hyperopt.trials import Trial
@@ -29,20 +29,17 @@ BEST: dict[str, Any] = {
 
 
 def plot_trials(path: Path, trials: Sequence[Trial], best: Trial) -> None:
-    """Accuracy per trial with the best so far, losses by epochs, and accuracy against five of the hyperparameters."""
-    accuracy = {trial.number: 100 * trial.val_mean_accuracy for trial in trials if trial.val_mean_accuracy is not None}
-    finished = [accuracy[trial.number] for trial in trials if trial.state == "finished"]
-    # A hopeless trial must not squeeze the others together: what lies far below is drawn at the lower edge.
-    floor = max(min(accuracy.values()), 2 * min(finished) - max(finished) - 5)
-    height = {trial.number: max(accuracy.get(trial.number, floor), floor) for trial in trials}
+    """Validation loss per trial with the best so far, by epochs, and against five of the hyperparameters."""
+    worst = max(trial.val_loss for trial in trials if trial.val_loss is not None)
+    height = {trial.number: worst if trial.val_loss is None else trial.val_loss for trial in trials}
+    finished = [trial.number for trial in trials if trial.state == "finished"]
 
     figure = Figure(figsize=(10, 6.5), dpi=120, layout="constrained")
     grid = figure.add_gridspec(2, 15, height_ratios=(1.2, 1))
-    axes = figure.add_subplot(grid[0, :10])
-    ended = [trial for trial in trials if trial.state == "finished"]
-    axes.step([trial.number for trial in ended], list(accumulate((height[trial.number] for trial in ended), max)),
-              where="post", color="#efb118", label="best so far")  # fmt: skip
-    row = [figure.add_subplot(grid[1, 3 * at : 3 * at + 3], sharey=axes) for at in range(len(SHOWN))]
+    axes, curves = figure.add_subplot(grid[0, :10]), figure.add_subplot(grid[0, 10:])
+    row = [figure.add_subplot(grid[1, 3 * at : 3 * at + 3]) for at in range(len(SHOWN))]
+    so_far = list(accumulate((height[number] for number in finished), min))
+    axes.step(finished, so_far, where="post", color="#efb118", label="best so far")
     for state, (marker, color) in MARKS.items():
         chosen = [trial for trial in trials if trial.state == state]
         if chosen:
@@ -51,34 +48,35 @@ def plot_trials(path: Path, trials: Sequence[Trial], best: Trial) -> None:
             for one, (key, _, _) in zip(row, SHOWN, strict=True):
                 one.plot([trial.hyperparameters[key] for trial in chosen], heights, marker, color=color, alpha=0.8)
     axes.plot([best.number], [height[best.number]], **BEST, label=f"chosen (trial {best.number})")
-    axes.set_xlabel("trial")
-    axes.set_ylabel("mean accuracy, %")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_title("Validation accuracy of the trials", loc="left", fontsize=11, fontweight="bold")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
-
-    curves = figure.add_subplot(grid[0, 10:])
     for trial in trials:
         marker, color = MARKS[trial.state]
-        color, width = ("#222", 2) if trial is best else (color, 1)
-        curves.plot(list(trial.losses), list(trial.losses.values()), color=color, linewidth=width, marker=marker)
-    curves.set_yscale("log")
-    curves.yaxis.set_minor_formatter(NullFormatter())
-    curves.set_xlabel("epochs")
-    curves.xaxis.set_major_locator(MaxNLocator(integer=True))
-    curves.set_title("Loss by epochs", loc="left", fontsize=11, fontweight="bold")
+        color, width, order = ("#222", 2, 3) if trial is best else (color, 1, 2)
+        losses = trial.val_losses
+        curves.plot(list(losses), list(losses.values()), marker=marker, color=color, linewidth=width, zorder=order)
 
+    axes.set_xlabel("trial")
+    curves.set_xlabel("epochs of the training")
+    for one in (axes, curves):
+        one.xaxis.set_major_locator(MaxNLocator(integer=True))
+    row[0].set_ylabel("validation loss, nats")
+    axes.set_title("Validation loss of the trials, nats", loc="left", fontsize=11, fontweight="bold")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     for one, (key, title, scale) in zip(row, SHOWN, strict=True):
         one.set_xscale(scale)
         if scale == "log":
             one.xaxis.set_minor_formatter(NullFormatter())
         one.plot([best.hyperparameters[key]], [height[best.number]], **BEST)
         one.set_xlabel(title)
-    for one in row[1:]:
-        one.tick_params(labelleft=False)
-    row[0].set_ylabel("mean accuracy, %")
     for one in (axes, curves, *row):
-        one.grid(color="#e5e5e5")
+        one.set_yscale("log")
+        one.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        one.yaxis.set_major_formatter("{x:.2g}")
+        one.yaxis.set_minor_formatter("{x:.2g}")
+        if one not in (axes, row[0]):
+            one.sharey(axes if one is curves else row[0])
+            one.tick_params(labelleft=False, which="both")
+        one.grid(color="#e5e5e5", which="both", axis="y")
+        one.grid(color="#e5e5e5", axis="x")
         one.set_axisbelow(True)
         one.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)

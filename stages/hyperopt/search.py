@@ -49,7 +49,7 @@ class Result:
 
     Attributes:
         trials: in the order of their numbers.
-        best: the finished trial with the lowest loss.
+        best: the finished trial with the lowest validation loss.
         is_complete: whether it came to its end before its time was over.
     """
 
@@ -79,7 +79,7 @@ def next_plan(known: Sequence[Run], pending: Sequence[Plan], section: HyperoptSe
     rungs = rungs_of(section)
     for epochs, more in reversed(list(itertools.pairwise(rungs))):
         on_rung = sorted(
-            (run.score.loss, run.plan.trial, run) for run in known if run.score and run.plan.epochs == epochs
+            (run.score.val_loss, run.plan.trial, run) for run in known if run.score and run.plan.epochs == epochs
         )
         promoted = {plan.trial for plan in plans if plan.epochs == more}
         for _, trial, run in on_rung[: math.ceil(section.keep * len(on_rung))]:
@@ -275,6 +275,6 @@ def _tell(run: Run, section: HyperoptSection) -> None:
         log.warning("%s: failed: %s (%s)", which, run.failure, shown)
     else:
         log.info(
-            "%s: validation accuracy %.4f, loss %.4f, %.0f s (%s)",
-            which, run.score.val_mean_accuracy, run.score.loss, run.seconds, shown,
+            "%s: validation loss %.4f, accuracy %.4f, %.0f s (%s)",
+            which, run.score.val_loss, run.score.val_mean_accuracy, run.seconds, shown,
         )  # fmt: skip

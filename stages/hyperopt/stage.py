@@ -30,15 +30,15 @@ def _run(context: Context[Params]) -> Headline:
         log.info("%s", importance.note)
 
     counts = {state: sum(trial.state == state for trial in trials) for state in ("finished", "stopped", "failed")}
-    accuracy = round(best.val_mean_accuracy or 0, 4)
     headline = {
         "trials": len(trials),
         "stopped": counts["stopped"],
         "failed": counts["failed"],
-        "best_val_accuracy": accuracy,
+        "best_val_loss": round(best.val_loss or 0, 4),
+        "best_val_accuracy": round(best.val_mean_accuracy or 0, 4),
     }
     if trials[0].state == "finished":
-        headline["improvement"] = round(accuracy - (trials[0].val_mean_accuracy or 0), 4)
+        headline["first_val_loss"] = round(trials[0].val_loss or 0, 4)
     for folder in ("metrics", "plots"):
         (context.out / folder).mkdir()
     write_json(context.out / "best_params.json", best.hyperparameters)
@@ -72,7 +72,7 @@ STAGE = Stage(
             "metrics/hyperopt_results.json",
             "every trial, how it ended, its losses; which parameters mattered",
         ),
-        "trials": ("plots/trials.png", "accuracy per trial, losses by epochs, accuracy against five hyperparameters"),
+        "trials": ("plots/trials.png", "validation loss per trial, by epochs, and against five of the hyperparameters"),
         "importance": ("plots/importance.png", "how much each hyperparameter mattered"),
     },
     run=_run,

@@ -45,9 +45,8 @@ def section(**changes: Any) -> HyperoptSection:
 def score(job: Job) -> Score:
     """Best at learning rate 0.003 and no dropout, and the better the longer."""
     chosen = job.plan.hyperparameters
-    return Score(
-        0.9 - abs(math.log(chosen.learning_rate / 0.003)) / 10 - chosen.dropout / 10 - 0.1 / job.plan.epochs, 0.5
-    )
+    loss = 0.1 + abs(math.log(chosen.learning_rate / 0.003)) / 10 + chosen.dropout / 10 + 0.1 / job.plan.epochs
+    return Score(1 - loss / 2, loss)
 
 
 def score_at_any_time(job: Job) -> Score:
@@ -110,12 +109,12 @@ def test_hopeless_trials_are_given_up_and_the_best_and_the_first_are_trained_in_
     assert len(finished) + len(stopped) == 30
     assert 10 <= len(finished) <= 20
     assert trials[0] in finished
-    early = {trial.number: trial.losses[2] for trial in trials}
+    early = {trial.number: trial.val_losses[2] for trial in trials}
     assert min(early.values()) == min(early[trial.number] for trial in finished)
     assert max(early.values()) == max(early[trial.number] for trial in stopped)
     for trial in trials:
-        assert list(trial.losses) == ([2, 6] if trial in finished else [2])
-        assert trial.loss == list(trial.losses.values())[-1]
+        assert list(trial.val_losses) == ([2, 6] if trial in finished else [2])
+        assert trial.val_loss == list(trial.val_losses.values())[-1]
     assert "of 30 trials after 2 epochs" in stopped[0].reason
 
 
@@ -125,9 +124,9 @@ def test_the_search_starts_with_the_given_trial_and_finds_better_ones_inside_the
     trials, best = result.trials, result.best
     assert result.is_complete
     assert trials[0].hyperparameters == settings.first.model_dump()
-    assert best.loss is not None
-    assert trials[0].loss is not None
-    assert best.loss < trials[0].loss - 0.01
+    assert best.val_loss is not None
+    assert trials[0].val_loss is not None
+    assert best.val_loss < trials[0].val_loss - 0.01
     for one in tried(trials):
         for key in ("learning_rate", "muon_learning_rate", "weight_decay", "dropout"):
             low, high = getattr(settings, key)
@@ -142,7 +141,7 @@ def test_it_is_the_parzen_estimator_and_not_chance_after_the_start(tmp_path: Pat
     learns = search(section(max_evals=25, rungs=[]), score, tmp_path / "learns").trials
     chance = search(section(max_evals=25, rungs=[], startup_trials=25), score, tmp_path / "random").trials
     assert tried(learns)[:7] == tried(chance)[:7]
-    assert sum(trial.loss or 0 for trial in learns[7:]) < sum(trial.loss or 0 for trial in chance[7:])
+    assert sum(trial.val_loss or 0 for trial in learns[7:]) < sum(trial.val_loss or 0 for trial in chance[7:])
 
 
 def test_a_failed_trial_is_recorded_and_the_search_goes_on(tmp_path: Path) -> None:
@@ -185,10 +184,10 @@ def test_time_ends_the_search_and_keeps_what_is_done(tmp_path: Path) -> None:
 
 def test_the_time_before_a_kill_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(Killed):
-        search(section(rungs=[]), killed_after(1), tmp_path)
+        search(section(rungs=[], max_evals=16), killed_after(1), tmp_path)
     saved = json.loads((tmp_path / STATE).read_text())
     (tmp_path / STATE).write_text(json.dumps(saved | {"seconds": 3601}))
-    result = search(section(rungs=[]), score, tmp_path)
+    result = search(section(rungs=[], max_evals=16), score, tmp_path)
     assert len(result.trials) == 1
     assert not result.is_complete
     assert "hyperopt.timeout (3600 s) ended the search after 1 of 16 trials" in caplog.text
@@ -251,7 +250,7 @@ def test_the_stage_searches_on_real_trainings(searched: Path) -> None:
     finished = [trial for trial in results["trials"] if trial["state"] == "finished"]
     assert results["evals"] == len(results["trials"]) == 5
     assert results["finished"] + results["stopped"] == 5
-    assert results["best"]["loss"] == min(trial["loss"] for trial in finished)
+    assert results["best"]["val_loss"] == min(trial["val_loss"] for trial in finished)
     assert results["best"]["hyperparameters"] == best.model_dump()
     assert results["trials"][0]["hyperparameters"] == FIRST
     assert "too few trials" in results["importance"]["note"]
