@@ -1,5 +1,5 @@
 # The one vocabulary; CI calls only this.
-.PHONY: help run test check data venv lock engine stop images
+.PHONY: help run test check bench data venv lock engine stop images
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -12,6 +12,9 @@ test: ## set everything up and run all checks and tests
 
 check: venv ## formatting, lint and types
 	@scripts/check
+
+bench: ## measure every figure of bench/README.md; DATA=<folder> for real faces, ONLY="train search" for some
+	@scripts/bench
 
 data: venv ## draw the sample data set into data/, and let DVC keep it
 	@.venv/bin/python -m data.make_samples --out data
