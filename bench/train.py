@@ -15,8 +15,8 @@ program of its own that trains as stage train does, with section train of params
 
 The first epoch of several warms up and is not in the rate; validation never is. Memory is that of the whole program
 with its libraries and mapped files: RSS, the peaks of its processes added up; PSS, in which what they share counts
-once; `start`, RSS before it trained; `GPU`, what PyTorch had allocated there. Set TMPDIR to a disk with room for 12 kB
-an image (a tmpfs would count as memory).
+once (and too little, while anything else here uses the same PyTorch); `start`, RSS before it trained; `GPU`, what
+PyTorch had allocated there. Set TMPDIR to a disk with room for 12 kB an image (a tmpfs would count as memory).
 """
 
 import argparse
