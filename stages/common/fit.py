@@ -33,6 +33,9 @@ from stages.common.network import Convolution, Network
 WARMUP = 0.25
 """Share of the steps in which the learning rate rises."""
 
+LABEL_SMOOTHING = 0.05
+"""Probability that is spread over all classes in training (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567)."""
+
 
 class DivergedError(UsageError):
     """The loss is no longer a number: with the same parameters it would happen again."""
@@ -65,7 +68,7 @@ class Epoch:
 
     Attributes:
         epoch: 1 for the first.
-        train_loss: weighted as the settings say, over augmented images.
+        train_loss: weighted as the settings say, with label smoothing, over augmented images.
         val_loss: cross-entropy per known label in nats, averaged over attributes, unweighted: trials with different
             loss weights compare.
         val_accuracy: attribute -> share of right known labels, None where none is known.
@@ -100,18 +103,21 @@ class FitResult:
     device: str
 
 
-def masked_losses(outputs: tuple[Tensor, ...], labels: Tensor) -> Tensor:
+def masked_losses(outputs: tuple[Tensor, ...], labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of every attribute, averaged over its known labels.
 
     Args:
         outputs: logits per attribute, (N, classes).
         labels: int64 (N, 5), -1 where unknown.
+        smoothing: probability that is spread over all classes.
 
     Returns:
         float32 (5,); 0 where no label is known, so that it adds nothing to loss or gradient.
     """
     losses = [
-        functional.cross_entropy(logits.float(), column, ignore_index=UNKNOWN, reduction="sum")
+        functional.cross_entropy(
+            logits.float(), column, ignore_index=UNKNOWN, reduction="sum", label_smoothing=smoothing
+        )
         for logits, column in zip(outputs, labels.unbind(1), strict=True)
     ]
     return torch.stack(losses) / (labels != UNKNOWN).sum(0).clamp(min=1)
@@ -243,7 +249,7 @@ def _fit(
                 optimizer.zero_grad(set_to_none=True)
             with cast:
                 outputs = learner(augment(images))
-            loss = (masked_losses(outputs, labels) * weights).sum()
+            loss = (masked_losses(outputs, labels, LABEL_SMOOTHING) * weights).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             for optimizer in optimizers:
                 optimizer.step()  # type: ignore[no-untyped-call]

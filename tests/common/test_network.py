@@ -24,4 +24,4 @@ def test_bytes_and_floats_of_the_same_image_get_the_same_answer() -> None:
 
 
 def test_the_network_stays_small() -> None:
-    assert 400_000 < count_parameters(Network(width=32)) < 1_000_000
+    assert 200_000 < count_parameters(Network(width=32)) < 400_000
