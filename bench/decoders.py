@@ -22,7 +22,8 @@ import numpy as np
 from PIL import Image
 
 from stages.common.artifacts import walk_files
-from stages.common.decode import ImagesSection, decode, read_image_file
+from stages.common.decode import decode, read_image_file
+from stages.common.image_settings import ImagesSection
 from stages.common.pool import WorkerPool
 
 SETTINGS = ImagesSection(near_white=245, max_megapixels=50)

@@ -21,9 +21,9 @@ from bench.machine import run_measured, table
 from stages.common import artifacts
 from stages.common.attributes import ATTRIBUTES, NAMES
 from stages.common.cpus import available_cpus
+from stages.common.image_settings import Preprocessing
 from stages.common.logs import Progress
 from stages.common.pool import WorkerPool
-from stages.common.preprocess import Preprocessing
 from stages.common.sources import find_source
 from stages.common.version import ROOT
 from stages.prepare_train.shards import make_piece

@@ -24,9 +24,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
-from pydantic import Field
 
-from stages.common.params import Section
+from stages.common.image_settings import ImagesSection
 
 Image.MAX_IMAGE_PIXELS = (
     None  # `max_megapixels` is the limit; Pillow's own would warn at 89 and raise at 179 megapixels
@@ -48,18 +47,6 @@ MODES = {GREY: "L", RGB: "RGB", PALETTE: "P", RGBA: "RGBA"}
 
 ORIENTATION = 0x0112
 """EXIF tag; 1 is upright."""
-
-
-class ImagesSection(Section):
-    """Section `images`: what is taken for a picture of a face. `decode` and `crop` read these settings.
-
-    Attributes:
-        near_white: 1-255; a pixel whose channels are all at or above it is background.
-        max_megapixels: larger pictures are refused before they are decoded.
-    """
-
-    near_white: int = Field(ge=1, le=255)
-    max_megapixels: float = Field(gt=0)
 
 
 class ImageError(ValueError):

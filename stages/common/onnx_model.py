@@ -21,8 +21,8 @@ from stages.common.attributes import ATTRIBUTES
 from stages.common.calibration import Calibration
 from stages.common.cpus import available_cpus
 from stages.common.errors import DataError
+from stages.common.image_settings import Preprocessing
 from stages.common.params import Section
-from stages.common.preprocess import Preprocessing
 
 METADATA = "face_attributes"
 INPUT = "images"

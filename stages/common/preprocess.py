@@ -13,28 +13,14 @@ What is decided here, and why (`stages.common.decode` says what becomes of forma
 """
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 from PIL import Image
-from pydantic import Field
 
-from stages.common.decode import ImageError, ImagesSection, Picture, decode, read_image_file, wrapped
-
-
-class Preprocessing(ImagesSection):
-    """Settings of `preprocess`.
-
-    Attributes:
-        version: of the steps themselves; a model that was trained with other steps is refused. 2: large pictures are
-            averaged in blocks first, and the digest of a picture is another, so images fall into other splits.
-        image_size: side of the result in pixels.
-    """
-
-    version: Literal[2] = 2
-    image_size: int = Field(ge=8, le=1024)
-
+from stages.common.decode import ImageError, Picture, decode, read_image_file, wrapped
+from stages.common.image_settings import ImagesSection, Preprocessing
 
 REDUCING_GAP = 3
 """The blocks are so small that at least three of them make a pixel of the result, along each side."""
@@ -45,8 +31,6 @@ def pixels_digest(picture: Picture) -> str:
 
     Not SHA-256, which takes as long for 160x170 pixels as half of their decoding.
     """
-    import xxhash  # not needed where only the settings are
-
     height, width, _ = picture.shape
     return xxhash.xxh3_128_hexdigest(picture.data, seed=width << 32 | height)
 

@@ -4,9 +4,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from stages.common.decode import ImagesSection
+from stages.common.image_settings import ImagesSection, Preprocessing
 from stages.common.params import Range, Section
-from stages.common.preprocess import Preprocessing
 
 
 class DataSection(Section):

@@ -20,9 +20,10 @@ import numpy.typing as npt
 from stages.common import artifacts
 from stages.common.decode import ImageError, decode, read_image_file
 from stages.common.errors import DataError
+from stages.common.image_settings import Preprocessing
 from stages.common.logs import Progress, log
 from stages.common.pool import WorkerPool
-from stages.common.preprocess import Preprocessing, crop, fit, pixels_digest
+from stages.common.preprocess import crop, fit, pixels_digest
 from stages.common.sources import Source
 
 IMAGES = "images.npy"

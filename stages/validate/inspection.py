@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from stages.common import artifacts
-from stages.common.decode import ImagesSection
+from stages.common.image_settings import ImagesSection
 from stages.common.logs import Progress, log
 from stages.common.pool import WorkerPool, useful_workers
 from stages.common.sources import Source, find_source

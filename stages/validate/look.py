@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from stages.common.decode import ImageError, ImagesSection, decode_file, read_image_file
+from stages.common.decode import ImageError, decode_file, read_image_file
+from stages.common.image_settings import ImagesSection
 from stages.common.preprocess import crop, pixels_digest
 from stages.validate.perceptual import grey_cells, hashes_of
 

@@ -4,7 +4,7 @@ import warnings
 
 from pydantic import Field
 
-from stages.common.decode import ImagesSection
+from stages.common.image_settings import ImagesSection
 from stages.common.params import Section
 
 

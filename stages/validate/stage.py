@@ -10,9 +10,10 @@ import pandas as pd
 
 from stages.common.artifacts import write_json
 from stages.common.attributes import ATTRIBUTES
-from stages.common.decode import ImageError, ImagesSection, as_image, decode, read_image_file
+from stages.common.decode import ImageError, as_image, decode, read_image_file
 from stages.common.errors import DataError
 from stages.common.history import recall, remember
+from stages.common.image_settings import ImagesSection
 from stages.common.logs import log
 from stages.common.report import REPORT, write_report
 from stages.common.stage import Context, Headline, Input, Stage

@@ -10,7 +10,7 @@ from stages.common import artifacts
 from stages.common.attributes import ATTRIBUTES
 from stages.common.dataset import INDEX, INDEX_COLUMNS
 from stages.common.hyperparameters import Hyperparameters
-from stages.common.preprocess import Preprocessing
+from stages.common.image_settings import Preprocessing
 
 SIDE = 20
 

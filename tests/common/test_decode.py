@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageOps
 
-from stages.common.decode import ImageError, ImagesSection, as_image, decode, decode_file
+from stages.common.decode import ImageError, as_image, decode, decode_file
+from stages.common.image_settings import ImagesSection
 
 SETTINGS = ImagesSection(near_white=245, max_megapixels=1)
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from stages.common.decode import ImageError, decode
-from stages.common.preprocess import Preprocessing, crop, pixels_digest, preprocess
+from stages.common.image_settings import Preprocessing
+from stages.common.preprocess import crop, pixels_digest, preprocess
 
 SETTINGS = Preprocessing(image_size=32, near_white=245, max_megapixels=1)
 

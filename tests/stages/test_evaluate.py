@@ -17,8 +17,8 @@ from stages.common import artifacts
 from stages.common.attributes import ATTRIBUTES, NAMES
 from stages.common.dataset import INDEX, INDEX_COLUMNS
 from stages.common.errors import DataError
+from stages.common.image_settings import Preprocessing
 from stages.common.onnx_model import load
-from stages.common.preprocess import Preprocessing
 from stages.common.stage import main
 from stages.evaluate.measures import Answers, measure
 from stages.evaluate.stage import STAGE

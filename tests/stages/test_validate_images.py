@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw
 
 from stages.common.artifacts import file_digest
 from stages.common.attributes import ATTRIBUTES
-from stages.common.decode import ImagesSection
 from stages.common.errors import TryAgainError
+from stages.common.image_settings import ImagesSection
 from stages.common.params import load_params
 from stages.common.stage import Context
 from stages.common.suite import FOLDER, findings, load_suite, run_suite
