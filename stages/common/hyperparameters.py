@@ -16,7 +16,7 @@ class Hyperparameters(Section):
         muon_learning_rate: of Muon, for convolutions; likewise.
         weight_decay: of both, decoupled; multiplied with the learning rate at each step.
         dropout: share of pooled features that are zeroed in training.
-        width: channels of the network's stem; the cost grows with its square.
+        width: channels of the network's first convolution; the cost grows with its square.
         loss_weights: attribute -> weight of its loss; only their proportions matter.
     """
 
