@@ -85,12 +85,13 @@ def fit_in_processes(processes: int, prepared: Path, settings: FitSettings, chec
         },
     )
     failure.unlink(missing_ok=True)
-    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, "-m", *torchrun, "-m", "stages.train.distributed", str(job)]
+    # By its address, for without a network a container cannot look up its own name.
+    torchrun = ["--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={processes}"]
+    command = [sys.executable, "-m", "torch.distributed.run", *torchrun, "-m", "stages.train.distributed", str(job)]
     environment = os.environ | {
         "OMP_NUM_THREADS": str(max(1, available_cpus() // processes)),  # torchrun would take 1 and say so at length
         "LOGLEVEL": "CRITICAL",
-        "GLOO_SOCKET_IFNAME": "lo",  # a stage's container has no other network
+        "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
     }
     with subprocess.Popen(
