@@ -33,8 +33,8 @@ def choose_device(name: str, threads: int = 0) -> torch.device:
 def trainings_at_once(device: str, wanted: int, useful: int) -> int:
     """How many trainings to run side by side, each on a GPU of its own or on a single thread.
 
-    Threads of one training wait for each other at every layer, spinning: beside anything else that is busy, two of them
-    get through 20 images a second instead of 800. Trainings with a thread each share the cores fairly.
+    Threads of one training wait for each other at every layer, spinning. On two cores that had other work too, two
+    threads got through 20 to 40 images a second, a single one through 200. Trainings with a thread each share fairly.
 
     Args:
         device: auto, cpu or cuda.

@@ -137,8 +137,8 @@ def make_optimizers(network: Network, chosen: Hyperparameters) -> tuple[Muon, Ad
     """Muon for the convolutions, AdamW for all else.
 
     Muon orthogonalises the momentum of a matrix (Jordan 2024, https://kellerjordan.github.io/posts/muon/), so that all
-    directions of it learn equally fast. In 20 epochs of the 1,000 faces it reaches what AdamW does in 60
-    (bench/README.md).
+    directions of it learn equally fast. After 20 epochs of the 1,000 faces .976 to .981 of held-back labels are right,
+    with AdamW for all .962 to .973 (bench/README.md).
     """
     convolutions = [module.weight for module in network.modules() if isinstance(module, Convolution)]
     rest = [parameter for parameter in network.parameters() if all(parameter is not one for one in convolutions)]

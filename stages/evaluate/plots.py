@@ -129,7 +129,7 @@ def plot_reliability(path: Path, answers: Sequence[Answers], measures: Mapping[s
         _title(axes, one.attribute.title, f"{measures[one.attribute.name]['labels']} labels")
     _draw_summary(
         panels[-1], measures, {"ece": "ECE", "threshold": "from", "coverage": "answered",
-                               "answered_accuracy": "accuracy"},
+                               "answered_accuracy": "right"},
     )  # fmt: skip
     figure.savefig(path, dpi=150)
 

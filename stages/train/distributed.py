@@ -44,8 +44,8 @@ MIN_SHARE = 16
 def count_processes(section: TrainSection) -> int:
     """How many processes are to train: as section `train` says, else one per visible GPU or, on a CPU, per core.
 
-    On a CPU processes wait for each other once a step, threads of one process at every layer, spinning. So two threads
-    get through 20 images a second beside something else that is busy, two processes through 300 (800 when alone).
+    On a CPU processes wait for each other once a step, threads of one process at every layer, spinning. On two cores
+    that had other work too, two threads got through 20 to 40 images a second, two processes through 250 to 340.
 
     Raises:
         UnavailableError: there are fewer GPUs, or none though `cuda` is asked for.

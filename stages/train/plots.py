@@ -34,7 +34,7 @@ def plot_training(path: Path, history: Sequence[Epoch]) -> None:
     losses.set_ylim(bottom=0)
     losses.set_xlabel("")
     losses.set_ylabel("cross-entropy, nats")
-    losses.set_title("Loss (train: weighted, on augmented images)", loc="left", fontsize=11, fontweight="bold")
+    losses.set_title("Loss (train: weighted, smoothed, augmented)", loc="left", fontsize=11, fontweight="bold")
     losses.legend(frameon=False)
     _epoch_axis(rates, history)
     rates.plot(numbers, [epoch.learning_rate for epoch in history], "o-", color=COLORS[4], markersize=3.5)
