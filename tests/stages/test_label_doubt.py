@@ -26,7 +26,7 @@ from tests.common.prepared import finish, make_prepared, make_trained
 
 QUICK = [
     word
-    for setting in ("folds=2", "epochs=15", "width=8", "batch_size=16", "device=cpu", "max_shown=3")
+    for setting in ("folds=2", "epochs=25", "width=8", "batch_size=16", "device=cpu", "max_shown=3")
     for word in ("--set", f"label_doubt.{setting}")
 ]
 HAIR_COLOR = ATTRIBUTES[NAMES.index("hair_color")]

@@ -1,5 +1,6 @@
 """Training in two processes (gloo on a CPU, as NCCL on GPUs): what they learn, and how they end."""
 
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -7,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from stages.common.dataset import read_split
 from stages.common.errors import ExitCode
@@ -31,6 +34,18 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     assert one.history[-1].val_mean_accuracy > 0.95
     assert both.history[0].train_loss != one.history[0].train_loss, "each process augments its own share"
     assert both.history[0].train_loss == pytest.approx(one.history[0].train_loss, rel=0.2)
+
+
+def test_same_seed_same_weights(tmp_path: Path) -> None:
+    prepared = make_prepared(tmp_path / "p")
+    weights = []
+    for name in ("one", "same"):
+        (tmp_path / name).mkdir()
+        checkpoint = tmp_path / name / "checkpoint.safetensors"
+        fit_in_processes(2, prepared, dataclasses.replace(SETTINGS, epochs=2), checkpoint)
+        weights.append(load_file(checkpoint))
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_what_one_process_says_is_what_the_stage_says(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
