@@ -214,7 +214,7 @@ def plot(path: Path, jobs: Sequence[Job], results: Sequence[tuple[Found, Memory]
     """Rate and, below, memory against the number of images."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 6), dpi=100, layout="constrained")
+    figure = Figure(figsize=(9, 6), dpi=100, layout="constrained")
     rates, memories = figure.subplots(2, 1, sharex=True)
     lines: dict[tuple[str, int], list[tuple[int, Found, Memory]]] = {}
     for job, (found, memory) in zip(jobs, results, strict=True):
@@ -253,7 +253,7 @@ def plot(path: Path, jobs: Sequence[Job], results: Sequence[tuple[Found, Memory]
         axes.grid(color="#e5e5e5")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     print(f"\nplot: {os.path.relpath(path)}")

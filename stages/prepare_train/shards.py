@@ -28,8 +28,8 @@ from stages.common.sources import Source
 
 IMAGES = "images.npy"
 RECORDS = "images.csv"
-CHUNK = 16
-"""Images a job: 16 of 64x64 are 200 kB to send back, and at a few ms each the sending costs nothing."""
+CHUNK = 64
+"""Images a job: 64 of 64x64 are 800 kB to send back; jobs of 16 cost 15 % of the rate."""
 
 
 @dataclass(frozen=True)
