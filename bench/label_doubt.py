@@ -10,28 +10,24 @@ the annotations counts against precision, so it is a lower bound.
 
 import argparse
 import csv
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
+from bench.prepared import prepare
 from stages.common.attributes import ATTRIBUTES, UNKNOWN
 from stages.common.dataset import map_images, read_index
 from stages.common.device import trainings_at_once
 from stages.common.fit import FitSettings
-from stages.common.hyperparameters import Hyperparameters
 from stages.common.logs import start_logging
 from stages.common.params import Section, load_params
-from stages.common.stage import main as run_stage
 from stages.common.version import ROOT
 from stages.label_doubt.doubts import find_doubts
 from stages.label_doubt.folds import assign_folds, predict_out_of_fold
 from stages.label_doubt.params import LabelDoubtSection
-from stages.prepare_train.stage import STAGE as PREPARE_TRAIN
 from stages.train.params import TrainSection
-from stages.validate.stage import STAGE as VALIDATE
 
 FLIPPED = 0.03  # of the known labels of each attribute
 Flipped = dict[tuple[str, str], int]  # (file name, attribute) -> the label before
@@ -64,17 +60,6 @@ def flip(source: Path, target: Path, seed: int) -> Flipped:
     return flipped
 
 
-def prepare(data: Path, folder: Path, seed: int) -> Flipped:
-    """Flip labels, validate and prepare into `folder`; return what was flipped."""
-    flipped = flip(data / "annotations.csv", folder / "annotations.csv", seed)
-    raw, validated, prepared = str(data / "raw"), str(folder / "validate"), str(folder / "prepare_train")
-    code = run_stage(VALIDATE, ["--raw", raw, "--annotations", str(folder / "annotations.csv"), "--out", validated])
-    code = code or run_stage(PREPARE_TRAIN, ["--raw", raw, "--validate", validated, "--out", prepared])
-    if code:
-        sys.exit(code)
-    return flipped
-
-
 def main() -> None:
     """Flip, judge, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -87,12 +72,12 @@ def main() -> None:
     section = params.label_doubt
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        flipped = prepare(arguments.data, folder, arguments.seed)
-        rows = read_index(folder / "prepare_train")
-        images = map_images(folder / "prepare_train", rows)
-        chosen = params.train.model_dump(include=set(Hyperparameters.model_fields)) | {"width": section.width}
+        flipped = flip(arguments.data / "annotations.csv", folder / "annotations.csv", arguments.seed)
+        prepared = prepare(arguments.data / "raw", folder / "annotations.csv", folder)
+        rows = read_index(prepared)
+        images = map_images(prepared, rows)
         settings = FitSettings(
-            hyperparameters=Hyperparameters(**chosen),
+            hyperparameters=params.train.hyperparameters().model_copy(update={"width": section.width}),
             epochs=section.epochs,
             batch_size=section.batch_size,
             seed=section.seed,

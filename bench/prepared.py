@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stages.common.dataset import INDEX, INDEX_COLUMNS, map_images, read_index, read_split
-from stages.common.hyperparameters import Hyperparameters
 from stages.common.stage import main as run_stage
 from stages.prepare_train.stage import STAGE as PREPARE_TRAIN
 from stages.train.params import TrainSection
@@ -87,7 +86,7 @@ def fit_as_stage_train(prepared: Path, section: TrainSection) -> "tuple[FitResul
     from stages.train.distributed import count_processes, fit_in_processes
 
     settings = FitSettings(
-        hyperparameters=Hyperparameters(**section.model_dump(include=set(Hyperparameters.model_fields))),
+        hyperparameters=section.hyperparameters(),
         epochs=section.epochs,
         batch_size=section.batch_size,
         seed=section.seed,

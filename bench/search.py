@@ -92,15 +92,14 @@ def train_and_measure(dealt: Path, section: HyperoptSection, epochs: int, chosen
     import torch
 
     from stages.common.fit import FitSettings, fit
-    from stages.hyperopt.training import one_thread
+    from stages.common.network import outputs_of
 
     learned, chosen_by, held_back = (read_split(dealt, split) for split in ("train", "val", "test"))
-    with one_thread():
-        result = fit(learned, held_back, FitSettings(chosen, epochs, section.batch_size, section.seed, section.device))
-        with torch.inference_mode():
-            outputs = result.network(torch.from_numpy(chosen_by.take()))
+    settings = FitSettings(chosen, epochs, section.batch_size, section.seed, section.device, threads=1)
+    result = fit(learned, held_back, settings)
+    outputs = outputs_of(result.network, chosen_by, torch.device("cpu"))
     known = chosen_by.labels != UNKNOWN
-    right = np.stack([logits.argmax(1).numpy() for logits in outputs], 1) == chosen_by.labels
+    right = np.stack([logits.argmax(1) for logits in outputs], 1) == chosen_by.labels
     return Measured(
         chosen_by=float(np.mean((right & known).sum(0) / known.sum(0))),
         accuracy=result.history[-1].val_mean_accuracy,

@@ -1,6 +1,9 @@
 """The five attributes: their names, classes and raw columns. They are written down here and nowhere else."""
 
 from dataclasses import dataclass
+from typing import TypeVar
+
+Value = TypeVar("Value")
 
 UNKNOWN = -1
 """Class index of a label that is not known; losses and metrics leave it out."""
@@ -32,3 +35,14 @@ ATTRIBUTES: tuple[Attribute, ...] = (
 )
 
 NAMES: tuple[str, ...] = tuple(attribute.name for attribute in ATTRIBUTES)
+
+
+def name_every_attribute(values: dict[str, Value]) -> dict[str, Value]:
+    """The same mapping of attribute names; a parameter's validator.
+
+    Raises:
+        ValueError: a name is missing, or it is no attribute's.
+    """
+    if sorted(values) != sorted(NAMES):
+        raise ValueError(f"expected exactly the keys {', '.join(NAMES)}")
+    return values

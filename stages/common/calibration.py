@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import AfterValidator, Field
 
-from stages.common.attributes import NAMES, UNKNOWN
+from stages.common.attributes import UNKNOWN, name_every_attribute
 from stages.common.params import Section
 
 TEMPERATURES = np.exp(np.linspace(-np.log(10), np.log(10), 461))
@@ -32,12 +32,6 @@ Numbers = npt.NDArray[np.floating[Any]]
 Flags = npt.NDArray[np.bool_]
 
 
-def _name_every_attribute(values: dict[str, float]) -> dict[str, float]:
-    if sorted(values) != sorted(NAMES):
-        raise ValueError(f"expected exactly the keys {', '.join(NAMES)}")
-    return values
-
-
 class Calibration(Section):
     """What a model carries in its metadata.
 
@@ -46,8 +40,8 @@ class Calibration(Section):
         abstention: attribute -> the lowest confidence (0-1) with which an answer is given; below, the model abstains.
     """
 
-    temperatures: Annotated[dict[str, Annotated[float, Field(gt=0)]], AfterValidator(_name_every_attribute)]
-    abstention: Annotated[dict[str, Annotated[float, Field(ge=0, le=1)]], AfterValidator(_name_every_attribute)]
+    temperatures: Annotated[dict[str, Annotated[float, Field(gt=0)]], AfterValidator(name_every_attribute)]
+    abstention: Annotated[dict[str, Annotated[float, Field(ge=0, le=1)]], AfterValidator(name_every_attribute)]
 
 
 def softmax(logits: Numbers) -> npt.NDArray[np.float64]:

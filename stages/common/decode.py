@@ -23,6 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import simplejpeg
+from kornia_rs import io as kornia
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stages.common.image_settings import ImagesSection
@@ -143,12 +145,10 @@ def _plain_png(png: bytes, chunks: dict[bytes, int], settings: ImagesSection) ->
     A palette's indices are what a grey PNG with the same pixels would hold, so kornia-rs, which knows no palettes, is
     given that. What is transparent in a palette stays with Pillow.
     """
-    from kornia_rs import io as kornia  # whoever wants only the settings needs no decoder
-
     if not chunks.keys() <= PLAIN or list(chunks)[:1] + list(chunks)[-2:] != [b"IHDR", b"IDAT", b"IEND"]:
         return None
     width, height, depth, color, _, _, interlaced = struct.unpack_from(">IIBBBBB", png, len(PNG) + 8)
-    if depth != 8 or interlaced or color not in MODES or width * height > settings.max_megapixels * 1e6:
+    if depth != 8 or interlaced or color not in MODES or _too_large((width, height), settings):
         return None
     try:
         if color == RGBA:
@@ -212,8 +212,6 @@ CLEAR, OPAQUE = 1 << 24, 255 << 24
 
 def _plain_jpeg(jpeg: bytes, settings: ImagesSection) -> Decoded | None:
     """Decode an upright JPEG in colour; None for others, and for damaged ones."""
-    import simplejpeg
-
     try:
         with warnings.catch_warnings(action="ignore"):
             header = Image.open(io.BytesIO(jpeg), formats=("JPEG",))

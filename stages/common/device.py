@@ -48,6 +48,16 @@ def trainings_at_once(device: str, wanted: int, useful: int) -> int:
     return max(1, min(wanted or there, useful))
 
 
+def use_gpu(device: str, number: int) -> None:
+    """Make one GPU, counted round, what `cuda` means in this process; nothing on a CPU.
+
+    Raises:
+        UnavailableError: the device is absent.
+    """
+    if choose_device(device).type == "cuda":
+        torch.cuda.set_device(number % torch.cuda.device_count())
+
+
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 pays: GPUs from Ampere on, and CPUs with AMX or AVX-512 BF16.
 

@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
-from stages.common.attributes import NAMES
+from stages.common.attributes import name_every_attribute
 from stages.common.params import Section
 
 
@@ -25,11 +25,4 @@ class Hyperparameters(Section):
     weight_decay: float = Field(ge=0, le=1)
     dropout: float = Field(ge=0, lt=1)
     width: int = Field(ge=4, le=512)
-    loss_weights: dict[str, Annotated[float, Field(gt=0, le=1000)]]
-
-    @field_validator("loss_weights")
-    @classmethod
-    def _name_every_attribute(cls, weights: dict[str, float]) -> dict[str, float]:
-        if sorted(weights) != sorted(NAMES):
-            raise ValueError(f"expected exactly the keys {', '.join(NAMES)}")
-        return weights
+    loss_weights: Annotated[dict[str, Annotated[float, Field(gt=0, le=1000)]], AfterValidator(name_every_attribute)]

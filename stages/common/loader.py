@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -20,14 +21,19 @@ class Loader:
         self.split = split
         self.device = device
         self.labels = torch.from_numpy(split.labels.astype(np.int64)).to(device)
-        self.images: Tensor | None = None
         self.copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+    @cached_property
+    def images(self) -> Tensor | None:
+        """All images on the GPU, uint8 (N, S, S, 3), where there is room; loaded when the first batch is asked for."""
+        split, device = self.split, self.device
         size = len(split) * split.image_size**2 * 3
-        if device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] * RESIDENT_SHARE:
-            self.images = torch.empty((len(split), split.image_size, split.image_size, 3), dtype=torch.uint8,
-                                      device=device)  # fmt: skip
-            for start in range(0, len(split), 8192):
-                self.images[start : start + 8192] = torch.from_numpy(split.take(slice(start, start + 8192)))
+        if device.type != "cuda" or size >= torch.cuda.mem_get_info(device)[0] * RESIDENT_SHARE:
+            return None
+        images = torch.empty((len(split), split.image_size, split.image_size, 3), dtype=torch.uint8, device=device)
+        for start in range(0, len(split), 8192):
+            images[start : start + 8192] = torch.from_numpy(split.take(slice(start, start + 8192)))
+        return images
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Images uint8 (n, S, S, 3) and labels int64 (n, 5), batch by batch.

@@ -4,11 +4,14 @@ import itertools
 import math
 from collections.abc import Mapping
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from stages.common.attributes import ATTRIBUTES
+from stages.common.dataset import Split
 
 GRID = 4
 """Cells along each side that pooled features keep."""
@@ -102,6 +105,17 @@ class Classifier(nn.Module):
         """Probabilities of every attribute, in the order of `ATTRIBUTES`."""
         heads = zip(self.network(images), self.temperatures, strict=True)
         return tuple((logits.float() / temperature).softmax(1) for logits, temperature in heads)
+
+
+def outputs_of(module: nn.Module, images: Split, device: torch.device) -> list[npt.NDArray[np.float32]]:
+    """What a module in evaluation mode, which is moved to `device`, gives for N images: per attribute (N, classes)."""
+    module.to(device)
+    batches = []
+    with torch.inference_mode():
+        for start in range(0, len(images), 512):
+            batch = torch.from_numpy(images.take(slice(start, start + 512))).to(device)
+            batches.append([output.cpu().numpy() for output in module(batch)])
+    return [np.concatenate(column) for column in zip(*batches, strict=True)]
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -2,16 +2,10 @@
 
 import functools
 import multiprocessing
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
-from stages.common.cpus import available_cpus
 from stages.common.dataset import read_split
-from stages.common.device import choose_device
+from stages.common.device import trainings_at_once, use_gpu
 from stages.common.errors import UnavailableError
 from stages.common.fit import DivergedError, FitSettings, fit
 from stages.common.logs import log, start_logging
@@ -22,30 +16,12 @@ _read_split = functools.cache(read_split)
 
 
 def count_workers(section: HyperoptSection) -> int:
-    """Trainings to run at a time: `section.workers`, or one per GPU or core, but no more than can be under way.
-
-    On a CPU each trial has one thread: two trainings of one thread take less time than one after the other with two
-    threads each, and a trial gives the same on any number of cores.
+    """Trials to train at a time, no more than can be under way; a trial gives the same on any number of cores.
 
     Raises:
         UnavailableError: the device is absent.
     """
-    on_gpu = choose_device(section.device).type == "cuda"
-    fitting = torch.cuda.device_count() if on_gpu else available_cpus()
-    return min(section.workers or fitting, section.lag)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let `fit` use one thread."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"  # `fit` asks `available_cpus`, which heeds it
-    try:
-        yield
-    finally:
-        del os.environ["OMP_NUM_THREADS"]
-        if before is not None:
-            os.environ["OMP_NUM_THREADS"] = before
+    return trainings_at_once(section.device, section.workers, section.lag)
 
 
 def run_trial(prepared: Path, section: HyperoptSection, job: Job) -> Score | str | None:
@@ -65,12 +41,17 @@ def run_trial(prepared: Path, section: HyperoptSection, job: Job) -> Score | str
     if job.is_over():
         return None
     train, val = (_read_split(prepared, split) for split in ("train", "val"))
-    settings = FitSettings(job.plan.hyperparameters, job.plan.epochs, section.batch_size, section.seed, section.device)
+    settings = FitSettings(
+        hyperparameters=job.plan.hyperparameters,
+        epochs=job.plan.epochs,
+        batch_size=section.batch_size,
+        seed=section.seed,
+        device=section.device,
+        threads=1,
+    )
     try:
-        with one_thread():
-            if choose_device(section.device).type == "cuda":
-                torch.cuda.set_device(job.slot % torch.cuda.device_count())
-            history = fit(train, val, settings, on_epoch=lambda _epoch: job.is_over()).history
+        use_gpu(section.device, job.slot)
+        history = fit(train, val, settings, on_epoch=lambda _epoch: job.is_over()).history
     except (DivergedError, UnavailableError) as error:  # the latter: out of GPU memory
         return str(error)
     last = history[-1]

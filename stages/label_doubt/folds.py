@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+from torch import Tensor, nn
 
 from stages.common.attributes import ATTRIBUTES
 from stages.common.dataset import Split
-from stages.common.device import choose_device
+from stages.common.device import choose_device, use_gpu
 from stages.common.errors import DataError
 from stages.common.fit import FitSettings, fit
 from stages.common.logs import log, start_logging
-from stages.common.network import Classifier, Network
+from stages.common.network import Classifier, Network, outputs_of
 from stages.common.pool import WorkerPool
 
 Probabilities = dict[str, npt.NDArray[np.float32]]
@@ -51,18 +51,22 @@ def assign_folds(pixels: Sequence[str], folds: int, seed: int) -> npt.NDArray[np
     return np.array([fold[picture] for picture in pixels], np.int32)
 
 
+class _Mirrored(nn.Module):
+    """Probabilities averaged with those of the mirror images."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.classifier = Classifier(network)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        both = zip(self.classifier(images), self.classifier(images.flip(2)), strict=True)  # 2: width of (n, S, S, 3)
+        return tuple((seen + mirrored) / 2 for seen, mirrored in both)
+
+
 def predict(network: Network, images: Split, settings: FitSettings) -> Probabilities:
     """What a network says about N images: per attribute float32 (N, classes), averaged with their mirror images."""
-    where = choose_device(settings.device, settings.threads)
-    classifier = Classifier(network).to(where).eval()
-    batches = []
-    with torch.inference_mode():
-        for start in range(0, len(images), 512):
-            batch = torch.from_numpy(images.take(slice(start, start + 512))).to(where)
-            both = zip(classifier(batch), classifier(batch.flip(2)), strict=True)  # 2: the width of (n, S, S, 3)
-            batches.append([((seen + mirrored) / 2).cpu().numpy() for seen, mirrored in both])
-    columns = zip(*batches, strict=True)
-    return {attribute.name: np.concatenate(column) for attribute, column in zip(ATTRIBUTES, columns, strict=True)}
+    outputs = outputs_of(_Mirrored(network).eval(), images, choose_device(settings.device, settings.threads))
+    return {attribute.name: output for attribute, output in zip(ATTRIBUTES, outputs, strict=True)}
 
 
 def predict_out_of_fold(
@@ -104,8 +108,7 @@ def _predict_fold(
     if found is None:
         learned, held_out = (images.select(np.flatnonzero(chosen)) for chosen in (fold != number, fold == number))
         log.info("training on %d images for %d", len(learned), len(held_out))
-        if choose_device(settings.device).type == "cuda":
-            torch.cuda.set_device(number % torch.cuda.device_count())
+        use_gpu(settings.device, number)
         fitted = fit(learned, held_out, settings, checkpoint=checkpoint)
         found = predict(fitted.network, held_out, settings)
         seconds = sum(epoch.seconds for epoch in fitted.history)

@@ -2,10 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-import torch
-
 from stages.common.attributes import ATTRIBUTES, UNKNOWN
 from stages.common.calibration import (
     Abstention,
@@ -17,7 +13,7 @@ from stages.common.calibration import (
 )
 from stages.common.dataset import Split
 from stages.common.device import choose_device
-from stages.common.network import Network
+from stages.common.network import Network, outputs_of
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,9 @@ def calibrate(network: Network, val: Split, device: str, wanted: float) -> list[
         wanted: accuracy of the answers that are given, 0-1.
     """
     found = []
-    for column, (attribute, everything) in enumerate(zip(ATTRIBUTES, _logits(network, val, device), strict=True)):
+    outputs = outputs_of(network, val, choose_device(device))  # in float32, as the exported model computes
+    network.cpu()
+    for column, (attribute, everything) in enumerate(zip(ATTRIBUTES, outputs, strict=True)):
         known = val.labels[:, column] != UNKNOWN
         logits, labels = everything[known], val.labels[known, column]
         temperature = fit_temperature(logits, labels)
@@ -76,16 +74,3 @@ def as_calibration(found: list[Calibrated]) -> Calibration:
         temperatures={one.attribute: one.temperature for one in found},
         abstention={one.attribute: one.abstention.threshold for one in found},
     )
-
-
-def _logits(network: Network, images: Split, device: str) -> list[npt.NDArray[np.float32]]:
-    """In float32, as the exported model computes: per attribute (N, classes)."""
-    where = choose_device(device)
-    network = network.to(where)
-    batches = []
-    with torch.inference_mode():
-        for start in range(0, len(images), 512):
-            batch = torch.from_numpy(images.take(slice(start, start + 512))).to(where)
-            batches.append([logits.cpu().numpy() for logits in network(batch)])
-    network.cpu()
-    return [np.concatenate(column) for column in zip(*batches, strict=True)]

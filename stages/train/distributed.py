@@ -11,10 +11,10 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter
 from torch import distributed as dist
 
 from stages.common.artifacts import write_json
@@ -23,10 +23,11 @@ from stages.common.dataset import read_split
 from stages.common.device import choose_device
 from stages.common.errors import ExitCode, StageError, UnavailableError
 from stages.common.fit import FitSettings, fit
-from stages.common.hyperparameters import Hyperparameters
 from stages.common.logs import log, start_logging
 from stages.train.params import TrainSection
 from stages.train.stage import EpochLog
+
+SETTINGS = TypeAdapter(FitSettings)
 
 
 class DistributedError(StageError):
@@ -79,7 +80,7 @@ def fit_in_processes(processes: int, prepared: Path, settings: FitSettings, chec
         {
             "stage": os.getpid(),
             "prepared": str(prepared.absolute()),
-            "settings": asdict(replace(settings, hyperparameters=settings.hyperparameters.model_dump())),  # type: ignore[arg-type]
+            "settings": SETTINGS.dump_python(settings),
             "checkpoint": str(checkpoint.absolute()),
             "failure": str(failure.absolute()),
         },
@@ -132,9 +133,7 @@ def main(job: Path) -> None:
     rank = int(os.environ["RANK"])
     if rank:
         log.setLevel("ERROR")  # the first speaks for all
-    settings = FitSettings(
-        **told["settings"] | {"hyperparameters": Hyperparameters(**told["settings"]["hyperparameters"])}
-    )
+    settings = SETTINGS.validate_python(told["settings"])
     on_gpu = choose_device(settings.device).type == "cuda"
     if on_gpu:
         torch.cuda.set_device(rank)
@@ -144,9 +143,7 @@ def main(job: Path) -> None:
         train, val = read_split(prepared, "train"), read_split(prepared, "val")
         fit(train, val, settings, on_epoch=EpochLog(settings.epochs), checkpoint=Path(told["checkpoint"]))
     except StageError as error:
-        partial = Path(told["failure"] + f".{rank}")
-        write_json(partial, {"message": str(error), "exit_code": error.exit_code})
-        partial.replace(told["failure"])
+        write_json(Path(told["failure"]), {"message": str(error), "exit_code": error.exit_code})
         os._exit(1)  # the others wait for this one; torchrun stops them
     dist.destroy_process_group()
 

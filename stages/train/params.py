@@ -19,6 +19,10 @@ class TrainSection(Hyperparameters):
     device: Literal["auto", "cpu", "cuda"]
     processes: int = Field(ge=0, le=1024)
 
+    def hyperparameters(self) -> Hyperparameters:
+        """Those of this section that a search may choose."""
+        return Hyperparameters(**self.model_dump(include=set(Hyperparameters.model_fields)))
+
 
 class Params(Section):
     """The sections that this stage reads."""

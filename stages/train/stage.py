@@ -32,7 +32,7 @@ def choose_hyperparameters(section: TrainSection, searched: Path) -> Hyperparame
         DataError: best_params.json is not what stage hyperopt writes.
     """
     if not section.use_hyperopt:
-        return Hyperparameters(**section.model_dump(include=set(Hyperparameters.model_fields)))
+        return section.hyperparameters()
     path = searched / "best_params.json"
     try:
         return Hyperparameters.model_validate_json(path.read_bytes())
