@@ -20,6 +20,7 @@ from stages.common.version import SUITES
 
 ROOT = Path(__file__).parents[1]
 STAGES = sorted(path.parent.name for path in (ROOT / "stages").glob("*/stage.py") if path.parent.name != "common")
+SERVICES = ["airflow", "engine_proxy"]  # images of no stage
 
 
 def read_yaml(name: str) -> Any:
@@ -40,7 +41,8 @@ def artifact_inputs(stage: str) -> list[str]:
 
 
 def test_names_agree(dag: Any) -> None:
-    assert sorted(path.parent.name for path in (ROOT / "images").glob("*/Dockerfile")) == sorted([*STAGES, "airflow"])
+    dockerfiles = sorted(path.parent.name for path in (ROOT / "images").glob("*/Dockerfile"))
+    assert dockerfiles == sorted([*STAGES, *SERVICES])
     assert sorted(read_yaml("dvc.yaml")["stages"]) == STAGES
     images = {stage: f"face-attributes/{stage}:latest" for stage in STAGES}
     assert dag["images"] == images | {"check_raw_data": images["validate"]}

@@ -29,6 +29,7 @@ INPUTS = {
     "label_doubt": ["prepare_train", "train"],
     "archive": ["validate", "prepare_train", "hyperopt", "train", "evaluate", "label_doubt"],
 }
+SERVICES = ["airflow", "engine_proxy"]
 WITH_TORCH = ["hyperopt", "label_doubt", "train"]
 TAG = "test-images"
 FACTS = """
@@ -178,7 +179,7 @@ def pins(path: Path) -> set[str]:
 def test_locks_of_the_stages_agree_with_the_development_lock() -> None:
     development = pins(ROOT / "requirements.txt")
     torch = pins(ROOT / "images/base/torch.txt")
-    for stage in [*INPUTS, "airflow"]:
+    for stage in [*INPUTS, *SERVICES]:
         lock = pins(ROOT / "images" / stage / "requirements.txt")
         assert lock
         assert lock <= development
@@ -198,7 +199,7 @@ def test_an_image_is_built_again_when_and_only_when_what_it_holds_changed(
     monkeypatch.setattr(script, "ROOT", tmp_path)
 
     def digests() -> dict[str, str]:
-        return {stage: script.inputs_digest(stage, "sha256:base") for stage in [*INPUTS, "airflow"]}
+        return {stage: script.inputs_digest(stage, "sha256:base") for stage in [*INPUTS, *SERVICES]}
 
     def rebuilt(changed: str) -> list[str]:
         before, path = digests(), tmp_path / changed
@@ -214,5 +215,6 @@ def test_an_image_is_built_again_when_and_only_when_what_it_holds_changed(
     assert rebuilt("stages/common/stage.py") == list(INPUTS)
     assert rebuilt("params.yaml") == list(INPUTS)
     assert rebuilt("dags/stage_operator.py") == rebuilt("images/airflow/plugins/reports.py") == ["airflow"]
+    assert rebuilt("images/engine_proxy/policy.py") == ["engine_proxy"]
     assert rebuilt("stages/train/__pycache__/new.pyc") == []
     assert script.inputs_digest("train", "sha256:other") != script.inputs_digest("train", "sha256:base")

@@ -1,0 +1,365 @@
+"""What Airflow may ask the container engine for: exactly what `dags/stage_operator.py` asks, and nothing else.
+
+Nothing is passed on as it came. Path and query must match a pattern in full; a body is parsed, compared with a model in
+which everything unknown is forbidden, and written anew from the model. So it does not matter that the engine takes keys
+in any case and the last of two equal ones: it never sees them.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Self
+from urllib.parse import parse_qsl, urlencode
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+NAME = "face-attributes"
+ARTIFACTS_VOLUME = os.environ.get("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", "face-attributes-artifacts")
+DATA_VOLUME = os.environ.get("FACE_ATTRIBUTES_DATA_VOLUME", "face-attributes-data")
+TAG = os.environ.get("FACE_ATTRIBUTES_TAG", "latest")
+
+LABELS = frozenset(f"{NAME}.{key}" for key in ("dag", "run", "task", "map_index", "try"))
+"""A container that carries them all is a stage's: only the operator sets them, and they cannot be changed later."""
+MOUNTS = {  # source, target, read-only
+    (DATA_VOLUME, "/data", True),
+    (ARTIFACTS_VOLUME, "/artifacts", True),
+    (ARTIFACTS_VOLUME, "/artifacts", False),
+    (None, "/result", False),
+}
+SHOWN = 80  # characters of a refused value, in the answer and in the log
+
+
+class RefusedError(Exception):
+    """The request is not allowed; its text is one line that says what and why."""
+
+
+def _refuse(what: str, why: str) -> NoReturn:
+    raise RefusedError(f"{what} is not allowed: {why}")
+
+
+# ---- bodies and filters ----
+
+
+def _matches(pattern: str, why: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value, re.ASCII):
+            raise ValueError(why)
+        return value
+
+    return AfterValidator(check)
+
+
+# Every image of ours except the services' and their bases. A list of the stages would have to be kept in one more place, and what a
+# stage's container can do does not depend on its image: it has no network, no capabilities, no path of the host.
+_IMAGE = rf"{NAME}/(?!(?:airflow|engine_proxy|[a-z]+-debian):)[a-z][a-z0-9_-]*:{re.escape(TAG)}"
+ImageName = Annotated[str, _matches(_IMAGE, f"only images of stages, {NAME}/<stage>:{TAG}")]
+
+
+class Strict(BaseModel):
+    """Refuses all that it does not name, except what is null, false, 0 or empty: for the engine that is left out."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, serialize_by_alias=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out(cls, value: Any) -> Any:
+        return {key: item for key, item in value.items() if item} if isinstance(value, dict) else value
+
+
+class Mount(Strict):
+    """A volume of ours at its place; without VolumeOptions, whose driver could mount a path of the host."""
+
+    Type: Literal["volume"]
+    Target: str
+    Source: str | None = None
+    ReadOnly: bool = False
+
+    @model_validator(mode="after")
+    def _is_ours(self) -> Self:
+        if (self.Source, self.Target, self.ReadOnly) not in MOUNTS:
+            raise ValueError(
+                f"only {DATA_VOLUME} at /data, read-only, {ARTIFACTS_VOLUME} at /artifacts, none at /result"
+            )
+        return self
+
+
+class LogLimits(Strict):
+    """At most 9 files of 99 MB for one container."""
+
+    max_size: Annotated[str, Field(alias="max-size"), _matches("[1-9][0-9]?m", "at most 99m")]
+    max_file: Annotated[str, Field(alias="max-file"), _matches("[1-9]", "at most 9")]
+
+
+class LogDriver(Strict):
+    """The log stays with the engine; other drivers send it over the network."""
+
+    Type: Literal["json-file"]
+    Config: LogLimits
+
+
+class DeviceRequest(Strict):
+    """GPUs; another driver or capability could name any device."""
+
+    Count: int | None = None
+    DeviceIDs: list[Annotated[str, _matches("[A-Za-z0-9-]+", "only ids of GPUs")]] | None = None
+    Capabilities: Annotated[list[Annotated[list[Literal["gpu"]], Field(max_length=1)]], Field(max_length=1)]
+
+
+class Temporary(Strict):
+    """The one writable place; it counts as the container's memory."""
+
+    tmp: Annotated[str, Field(alias="/tmp"), _matches("size=[0-9]+[kmg],mode=1777", "only size and mode")]  # noqa: S108
+
+
+class Confinement(Strict):
+    """The confinement of a stage, all of which is required."""
+
+    Mounts: Annotated[list[Mount], Field(max_length=3)]
+    NetworkMode: Literal["none"]
+    ReadonlyRootfs: Literal[True]
+    CapDrop: Annotated[list[Literal["ALL"]], Field(max_length=1)]
+    SecurityOpt: Annotated[list[Literal["no-new-privileges"]], Field(max_length=1)]
+    Init: Literal[True]
+    LogConfig: LogDriver
+    Tmpfs: Temporary
+    Memory: Annotated[int, Field(gt=0)]
+    MemorySwap: Annotated[int, Field(gt=0)]
+    PidsLimit: Annotated[int, Field(gt=0)]
+    NanoCpus: Annotated[int, Field(gt=0)] | None = None
+    ShmSize: Annotated[int, Field(gt=0)] | None = None
+    DeviceRequests: Annotated[list[DeviceRequest], Field(max_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _no_swap(self) -> Self:
+        if self.MemorySwap != self.Memory:
+            raise ValueError("MemorySwap must be Memory, that is no swap")
+        return self
+
+
+def _all_labels(labels: dict[str, str]) -> dict[str, str]:
+    if labels.keys() != LABELS:  # others mean something to docker compose, reverse proxies and the like
+        raise ValueError(f"exactly {', '.join(sorted(LABELS))}")
+    return labels
+
+
+class Container(Strict):
+    """The body of `POST /containers/create`."""
+
+    Image: ImageName
+    User: Literal["10001:10001"]
+    Cmd: list[str]
+    Env: list[str]
+    Labels: Annotated[dict[str, str], AfterValidator(_all_labels)]
+    HostConfig: Confinement
+    AttachStdout: bool = False
+    AttachStderr: bool = False
+
+
+class Volume(Strict):
+    """The body of `POST /volumes/create`; without DriverOpts, which could mount a path of the host."""
+
+    Name: Annotated[str, _matches(re.escape(ARTIFACTS_VOLUME), f"only {ARTIFACTS_VOLUME}")]
+    Driver: Literal["local"] = "local"
+
+
+# A label of an image is one of its containers too (face-attributes.inputs is Airflow's own), so only a stage's count.
+_Label = Annotated[
+    str,
+    _matches(rf"(?s:(?:{'|'.join(map(re.escape, sorted(LABELS)))})=.*)", "only labels that a stage's container has"),
+]
+_VolumeName = Annotated[
+    str,
+    _matches(rf"\^(?:{re.escape(DATA_VOLUME)}|{re.escape(ARTIFACTS_VOLUME)})\$", "only a volume of ours, as ^name$"),
+]
+
+
+class ContainerFilters(Strict):
+    """Only containers of stages are listed."""
+
+    label: Annotated[list[_Label], Field(min_length=1)]
+
+
+class ImageFilters(Strict):
+    """Only images of stages are listed."""
+
+    reference: Annotated[list[ImageName], Field(min_length=1, max_length=1)]
+
+
+class VolumeFilters(Strict):
+    """Only volumes of ours are listed; the options of others may hold a password."""
+
+    name: Annotated[list[_VolumeName], Field(min_length=1, max_length=1)]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        raise ValueError("a key twice")
+    return result
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _rewritten(model: type[Strict], text: str | bytes, what: str) -> str:
+    """The JSON text as the model writes it.
+
+    Raises:
+        RefusedError: it is no JSON, or not what the model wants.
+    """
+    try:
+        parsed = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        _refuse(what, f"no proper JSON: {' '.join(str(error).split())}")
+    try:
+        return model.model_validate(parsed).model_dump_json(exclude_none=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or what
+        if first["type"] == "missing":
+            _refuse(where, "it is missing, false or empty")
+        value = json.dumps(first["input"])
+        shown = value if len(value) <= SHOWN else f"{value[:SHOWN]}..."
+        why = "no stage needs it" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+        _refuse(f"{where} {shown}", why)
+
+
+# ---- requests ----
+
+
+@dataclass(frozen=True)
+class Route:
+    """A call that is allowed; a query parameter's value matches a pattern, or its JSON a model and must be there."""
+
+    methods: tuple[str, ...]
+    path: str
+    query: dict[str, str | type[Strict]]
+    body: type[Strict] | None = None
+
+
+_FLAG = "0|1|[Tt]rue|[Ff]alse"
+_NUMBER = "-?[0-9]{1,10}"
+_CONTAINER = "/containers/(?P<container>[A-Za-z0-9][A-Za-z0-9_.-]{0,127})"
+
+ROUTES = (
+    Route(("GET", "HEAD"), "/_ping", {}),
+    Route(("GET",), "/version", {}),
+    Route(("GET",), "/info", {}),
+    Route(("GET",), "/images/json", {"only_ids": _FLAG, "all": _FLAG, "filters": ImageFilters}),
+    Route(("GET",), f"/images/{_IMAGE}/json", {}),
+    Route(("GET",), "/volumes", {"filters": VolumeFilters}),
+    Route(("POST",), "/volumes/create", {}, Volume),
+    Route(
+        ("GET",),
+        "/containers/json",
+        {"limit": _NUMBER, "all": _FLAG, "size": "0", "trunc_cmd": _FLAG, "filters": ContainerFilters},
+    ),
+    Route(("POST",), "/containers/create", {"name": rf"{NAME}-[a-z0-9_]+-[0-9a-f]{{16}}"}, Container),
+    Route(("GET",), f"{_CONTAINER}/json", {}),
+    Route(
+        ("GET",),
+        f"{_CONTAINER}/logs",
+        {
+            **dict.fromkeys(("follow", "stdout", "stderr", "timestamps"), _FLAG),
+            **dict.fromkeys(("since", "until"), "[0-9.]{1,20}"),
+            "tail": "all|[0-9]{1,10}",
+        },
+    ),
+    Route(("GET",), f"{_CONTAINER}/archive", {"path": "/result/result.json"}),
+    Route(("POST",), f"{_CONTAINER}/start", {}),
+    Route(("POST",), f"{_CONTAINER}/stop", {"t": _NUMBER}),
+    Route(("POST",), f"{_CONTAINER}/kill", {"signal": "[A-Z0-9]{1,12}"}),
+    Route(("POST",), f"{_CONTAINER}/wait", {"condition": "not-running|next-exit|removed"}),
+    Route(("POST",), f"{_CONTAINER}/attach", dict.fromkeys(("logs", "stdout", "stderr", "stream"), _FLAG)),
+    Route(("DELETE",), _CONTAINER, {"v": _FLAG, "force": _FLAG, "link": "0|[Ff]alse"}),
+)
+# Engine 20.10, the oldest that Debian 12 has, speaks 1.41. Before 1.24 a start could change the container's rights.
+_VERSION = "(?P<version>/v1\\.(?:4[1-9]|[5-9][0-9]))?"
+
+
+class Request(NamedTuple):
+    """What the engine is asked.
+
+    Attributes:
+        method: GET, HEAD, POST or DELETE.
+        start: of the target, up to the container if the request is about one, else all of it.
+        container: as the client named it, "" if the request is about none. Its labels are still to be looked at.
+        end: of the target, after the container.
+        body: JSON, or empty.
+        attach: whether the connection becomes a stream.
+    """
+
+    method: str
+    start: str
+    container: str
+    end: str
+    body: bytes
+    attach: bool
+
+
+def _query(route: Route, text: str) -> str:
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=True, errors="strict") if text else []
+        given = _unique(pairs)
+    except ValueError as error:
+        _refuse(f"the query {text[:SHOWN]}", str(error))
+    for name, value in given.items():
+        rule = route.query.get(name)
+        if rule is None:
+            _refuse(f"the query parameter {name[:SHOWN]!r}", "no stage needs it")
+        elif not isinstance(rule, str):
+            given[name] = _rewritten(rule, value, name)
+        elif not re.fullmatch(rule, value, re.ASCII):
+            _refuse(f"{name}={value[:SHOWN]!r}", f"it must match {rule}")
+    for name, rule in route.query.items():
+        if not isinstance(rule, str) and name not in given:
+            _refuse(f"a call without {name}", "it would show what is not ours")
+    return urlencode(given)
+
+
+def allowed(method: str, target: str, body: bytes) -> Request:
+    """The request as the engine may get it.
+
+    Args:
+        method: the request's method.
+        target: path and query, as they came.
+        body: the whole body.
+
+    Raises:
+        RefusedError: it is not allowed.
+    """
+    path, _, query = target.partition("?")
+    for route in ROUTES:
+        found = re.fullmatch(_VERSION + route.path, path, re.ASCII)
+        if method in route.methods and found:
+            break
+    else:
+        _refuse(f"{method} {path[:SHOWN]}", "no stage needs it")
+    written = _query(route, query)
+    if route.body:
+        body = _rewritten(route.body, body, "the body").encode()
+    elif body:
+        _refuse(f"a body of {method} {path[:SHOWN]}", "no stage needs it")
+    end = f"?{written}" if written else ""
+    if container := found.groupdict().get("container") or "":
+        start, end = path[: found.start("container")], path[found.end("container") :] + end
+    else:
+        start, end = path + end, ""
+    return Request(method, start, container, end, body, attach=path.endswith("/attach"))
+
+
+def id_of_ours(inspected: bytes) -> str:
+    """The id of a container, of which no other can take possession as it can of a name.
+
+    Args:
+        inspected: what the engine says about the container, JSON.
+
+    Raises:
+        RefusedError: it is not a stage's.
+    """
+    container = json.loads(inspected)
+    if not (container["Config"]["Labels"] or {}).keys() >= LABELS:
+        _refuse(f"container {container['Id'][:12]}", "it is no stage's")
+    return str(container["Id"])

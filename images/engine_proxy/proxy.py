@@ -1,0 +1,256 @@
+"""Stands between Airflow and the container engine's socket, which is root, and passes on what `policy.py` allows.
+
+    python -m engine_proxy.proxy            # serve until SIGTERM
+    python -m engine_proxy.proxy --check    # 0 if the proxy and the engine behind it answer, else 69
+
+A connection carries one request. What the client sends after it is read and dropped, so nothing can be smuggled; its
+end closes the connection to the engine, and the engine's end the client's. Answers and streams pass unchanged and last
+as long as they last.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from http import HTTPStatus
+from pathlib import Path
+
+import h11
+
+from .policy import RefusedError, Request, allowed, id_of_ours
+
+SOCKET = Path(os.environ.get("ENGINE_PROXY_SOCKET", "/run/engine/docker.sock"))
+ENGINE = "/var/run/docker.sock"
+HEAD_BYTES = 64 * 1024
+BODY_BYTES = 1024 * 1024
+REQUEST_S = 30  # for a client to send its request
+INSPECT_S = 60  # for the engine to describe a container; what a stage asks for may take hours
+DRAIN_S = 1  # for a refused client to stop sending, or the end of its connection overtakes the answer
+CHUNK = 64 * 1024
+UNAVAILABLE = 69
+
+log = logging.getLogger("engine proxy")
+
+
+class AnswerError(Exception):
+    """The request ends with this status and text, in the form of the engine's own errors."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+async def read_request(reader: asyncio.StreamReader) -> tuple[str, str, bytes]:
+    """Method, target and body of the one request of a connection.
+
+    Raises:
+        AnswerError: it is no HTTP, or too large.
+        RefusedError: its body comes in chunks.
+        EOFError: the client sent none.
+    """
+    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
+    request, body = None, bytearray()
+    try:
+        while True:
+            event = parser.next_event()
+            if event is h11.NEED_DATA:
+                data = await reader.read(CHUNK)
+                if not data and request is None:
+                    raise EOFError
+                parser.receive_data(data)
+            elif isinstance(event, h11.Request):
+                request = event
+                headers = dict(event.headers)
+                if b"transfer-encoding" in headers:
+                    raise RefusedError("a body in chunks is not allowed: its length must be known")
+                if int(headers.get(b"content-length", b"0")) > BODY_BYTES:
+                    raise AnswerError(413, f"the body is larger than {BODY_BYTES} bytes")
+            elif isinstance(event, h11.Data):
+                body += event.data
+            elif isinstance(event, h11.EndOfMessage) and request:
+                return request.method.decode(), request.target.decode(), bytes(body)
+            else:
+                raise EOFError
+    except h11.RemoteProtocolError as error:
+        raise AnswerError(error.error_status_hint, f"this is no HTTP that the proxy reads: {error}") from None
+
+
+async def ask(method: str, target: str, body: bytes, attach: bool) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to the engine with the request on its way.
+
+    Raises:
+        AnswerError: the engine cannot be reached.
+    """
+    try:
+        reader, writer = await asyncio.open_unix_connection(ENGINE, limit=CHUNK)
+    except OSError as error:
+        raise AnswerError(502, f"no engine answers at {ENGINE}: {error.strerror}") from None
+    lines = [f"{method} {target} HTTP/1.1", "Host: docker", f"Content-Length: {len(body)}"]
+    lines += ["Content-Type: application/json"] if body else []
+    lines += ["Connection: Upgrade, close", "Upgrade: tcp"] if attach else ["Connection: close"]
+    writer.write("".join(f"{line}\r\n" for line in [*lines, ""]).encode() + body)
+    return reader, writer
+
+
+async def inspect(request: Request) -> tuple[int, bytes]:
+    """Status and body of the engine's answer about the request's container."""
+    version = request.start.removesuffix("/containers/")
+    reader, writer = await ask("GET", f"{version}/containers/{request.container}/json", b"", attach=False)
+    parser = h11.Connection(h11.CLIENT)
+    parser.send(h11.Request(method="GET", target="/", headers=[("Host", "docker")]))
+    parser.send(h11.EndOfMessage())
+    status, body = 502, bytearray()
+    try:
+        async with asyncio.timeout(INSPECT_S):
+            while not isinstance(event := parser.next_event(), h11.EndOfMessage):
+                if event is h11.NEED_DATA:
+                    parser.receive_data(await reader.read(CHUNK))
+                elif isinstance(event, h11.Response):
+                    status = event.status_code
+                elif isinstance(event, h11.Data):
+                    body += event.data
+    except (h11.RemoteProtocolError, TimeoutError, OSError) as error:
+        raise AnswerError(502, f"the engine did not say what container {request.container} is: {error}") from None
+    finally:
+        writer.close()
+    return status, bytes(body)
+
+
+async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass on everything until the end, no faster than it is taken."""
+    while data := await reader.read(CHUNK):
+        writer.write(data)
+        await writer.drain()
+
+
+async def drop(reader: asyncio.StreamReader) -> None:
+    """Read until the end, and forget it."""
+    while await reader.read(CHUNK):
+        pass
+
+
+async def first_of(*works: asyncio.Task[None]) -> None:
+    """Wait until one has ended, and end the others."""
+    try:
+        await asyncio.wait(works, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for work in works:
+            work.cancel()
+        await asyncio.gather(*works, return_exceptions=True)
+
+
+async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """One connection of a client, which may go at any time."""
+    try:
+        await handle(reader, writer)
+    except (OSError, EOFError):
+        pass
+    except Exception:
+        log.exception("a defect")
+    finally:
+        writer.close()
+
+
+async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Read the request, and pass it on or answer why not."""
+    try:
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                method, target, body = await read_request(reader)
+        except TimeoutError:
+            raise AnswerError(408, f"no whole request within {REQUEST_S} s") from None
+        request = allowed(method, target, body)
+        container = request.container
+        if container:
+            status, found = await inspect(request)
+            if status != HTTPStatus.OK:  # it is not there; the engine says it best
+                return await answer(reader, writer, status, found)
+            container = id_of_ours(found)
+        asked = request.start + container + request.end
+        from_engine, to_engine = await ask(request.method, asked, request.body, request.attach)
+    except (RefusedError, AnswerError) as error:
+        status = error.status if isinstance(error, AnswerError) else 403
+        log.warning("%d %s", status, error)
+        return await answer(reader, writer, status, json.dumps({"message": f"engine proxy: {error}"}).encode() + b"\n")
+    if request.method in {"POST", "DELETE"}:
+        log.info("%s %s", request.method, asked)
+    try:
+        await first_of(
+            asyncio.create_task(copy(from_engine, writer)),
+            asyncio.create_task(drop(reader)),
+        )
+    finally:
+        to_engine.close()
+    return None
+
+
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, status: int, body: bytes) -> None:
+    """Answer with JSON, and wait until the client has taken it."""
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "Content-Type: application/json"]
+    lines += [f"Content-Length: {len(body)}", "Connection: close"]
+    writer.write("".join(f"{line}\r\n" for line in [*lines, ""]).encode() + body)
+    await writer.drain()
+    writer.write_eof()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            await drop(reader)
+
+
+async def run() -> None:
+    """Serve until SIGTERM.
+
+    Raises:
+        AnswerError: the engine cannot be reached.
+        OSError: the socket cannot be made.
+    """
+    _, writer = await ask("GET", "/_ping", b"", attach=False)
+    writer.close()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    os.umask(0o117)  # the socket is made for owner and group only
+    server = await asyncio.start_unix_server(serve, SOCKET, limit=CHUNK)
+    log.info("listening on %s", SOCKET)
+    await stop.wait()
+    server.close()
+    SOCKET.unlink(missing_ok=True)
+
+
+def check() -> int:
+    """Whether the proxy answers, and the engine behind it."""
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(4)
+            client.connect(str(SOCKET))
+            client.sendall(b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n")
+            first = client.recv(CHUNK).split(b"\r\n")[0]
+    except OSError as error:
+        first = str(error).encode()
+    if first == b"HTTP/1.1 200 OK":
+        return 0
+    print(f"engine proxy: {SOCKET}: {first.decode(errors='replace')}", file=sys.stderr)
+    return UNAVAILABLE
+
+
+def main() -> int:
+    """The command line; returns the exit code."""
+    if sys.argv[1:] == ["--check"]:
+        return check()
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
+    try:
+        asyncio.run(run())
+    except AnswerError as error:
+        log.error("%s: mount the engine's socket there, and run as a user who may write to it", error)  # noqa: TRY400
+    except OSError as error:
+        log.error("%s cannot be made: %s: let uid %d write to its folder", SOCKET, error.strerror, os.getuid())  # noqa: TRY400
+    else:
+        return 0
+    return UNAVAILABLE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
