@@ -1,11 +1,23 @@
 # The one vocabulary; CI calls only this.
-.PHONY: help run test check bench data venv lock engine stop images
+.PHONY: help run up down ps logs test check bench data venv lock engine stop images
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
 run: ## set everything up and run the pipeline once; DATA=<folder> for other data, ENGINE=none without containers
 	@scripts/run
+
+up: ## start Airflow on PostgreSQL and print its address; DATA=<folder> for other data, PROFILE=celery for workers
+	@scripts/up
+
+down: ## stop it; data, models and the database stay
+	@docker compose --profile celery down
+
+ps: ## the state of its services
+	@docker compose --profile celery ps --all
+
+logs: ## follow its logs
+	@docker compose --profile celery logs --follow --tail 100
 
 test: ## set everything up and run all checks and tests
 	@scripts/test

@@ -56,8 +56,8 @@ def airflow_environment(data_volume: str, annotations: str) -> dict[str, str]:
     }
 
 
-def make_volumes(data: Path) -> str:
-    """Make the volume of artifacts and a read-only one that shows `data`; return the latter's name.
+def make_volumes(data: Path, artifacts: str = ARTIFACTS_VOLUME) -> str:
+    """Make the volume `artifacts` and a read-only one that shows `data`; return the latter's name.
 
     A named volume of the local driver bound to a folder keeps host paths out of the DAG and its operator.
     """
@@ -68,8 +68,8 @@ def make_volumes(data: Path) -> str:
     existing = {volume.name for volume in client.volumes.list()}
     if name not in existing:
         client.volumes.create(name, driver="local", driver_opts={"type": "none", "o": "bind,ro", "device": str(data)})
-    if ARTIFACTS_VOLUME not in existing:
-        client.volumes.create(ARTIFACTS_VOLUME)
+    if artifacts not in existing:
+        client.volumes.create(artifacts)
     return name
 
 

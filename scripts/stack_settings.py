@@ -1,0 +1,86 @@
+"""The settings of the Airflow stack: makes `.env` on first use, with random secrets, and the volumes.
+
+A line of `.env` that is there is kept, also if it was written by hand. `--data` names other data, and that stays.
+"""
+
+import argparse
+import os
+import secrets
+import subprocess
+import sys
+from base64 import urlsafe_b64encode
+from pathlib import Path
+
+from run_pipeline import ARTIFACTS_VOLUME, ROOT, annotations_of, make_volumes, say, unreadable
+
+HEADER = "# Secrets and settings of docker-compose.yml, made by `make up`. Keep it to yourself; git ignores it.\n"
+
+
+def read_settings(file: Path) -> dict[str, str]:
+    """The settings of a `.env`, without comments; {} if there is none."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    pairs = (line.partition("=") for line in lines if "=" in line and not line.lstrip().startswith("#"))
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def random_secrets() -> dict[str, str]:
+    """A new value for every secret."""
+    return {
+        "AIRFLOW_ADMIN_PASSWORD": secrets.token_hex(10),
+        "AIRFLOW_SECRET_KEY": secrets.token_hex(32),
+        "AIRFLOW_JWT_SECRET": secrets.token_hex(32),  # 64 characters, for HMAC with SHA-512
+        "AIRFLOW_FERNET_KEY": urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+        "POSTGRES_PASSWORD": secrets.token_hex(20),
+        "REDIS_PASSWORD": secrets.token_hex(20),
+    }
+
+
+def write_settings(file: Path, settings: dict[str, str]) -> None:
+    """Write a `.env` that only its owner can read; whole or not at all."""
+    partial = file.with_name(f"{file.name}.partial")
+    partial.unlink(missing_ok=True)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
+        out.write(HEADER + "".join(f"{name}={value}\n" for name, value in settings.items()))
+    partial.replace(file)
+
+
+def main() -> int:
+    """Complete `.env` and the volumes; 64 if the data folder is of no use."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder with raw/, annotations.csv or annotations/ (default: data)")
+    parser.add_argument("--env-file", type=Path, default=ROOT / ".env", help="default: .env")
+    arguments = parser.parse_args()
+    file: Path = arguments.env_file
+    known = read_settings(file)
+    settings = known | {name: value for name, value in random_secrets().items() if name not in known}
+    data = (arguments.data or Path(known.get("DATA", ROOT / "data"))).resolve()
+    if not (data / "raw").is_dir():
+        say(f"{data / 'raw'} is missing: DATA must name a folder with raw/ (lots of images) and annotations.csv")
+        return 64
+    if private := unreadable(data):
+        say(f"{private} cannot be read by the containers' user: chmod -R o+rX {data}")
+        return 64
+    artifacts = settings.setdefault("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", ARTIFACTS_VOLUME)
+    settings |= {
+        "DATA": str(data),
+        "FACE_ATTRIBUTES_DATA_VOLUME": make_volumes(data, artifacts),
+        "FACE_ATTRIBUTES_ANNOTATIONS": f"/data/{annotations_of(data)}",
+    }
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    settings.setdefault("ENGINE_SOCKET", host.removeprefix("unix://"))
+    settings.setdefault("AIRFLOW_PORT", "8080")
+    settings.setdefault("AIRFLOW_URL", f"http://localhost:{settings['AIRFLOW_PORT']}")
+    if not {"POSTGRES_IMAGE", "REDIS_IMAGE"} <= settings.keys():
+        images = subprocess.run([ROOT / "images/base/services"], stdout=subprocess.PIPE, text=True, check=False)
+        if images.returncode:
+            return images.returncode  # it has said why
+        settings |= dict(line.split("=", 1) for line in images.stdout.split())
+    if settings != known:
+        write_settings(file, settings)
+    if "AIRFLOW_ADMIN_PASSWORD" not in known:
+        say(f"The first user is airflow, the password {settings['AIRFLOW_ADMIN_PASSWORD']} (kept in {file.name})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
