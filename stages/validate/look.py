@@ -11,7 +11,7 @@ from typing import NamedTuple
 from stages.common.decode import ImageError, decode_file, read_image_file
 from stages.common.image_settings import ImagesSection
 from stages.common.preprocess import crop, pixels_digest
-from stages.validate.perceptual import grey_cells, hashes_of
+from stages.validate.perceptual import cells_of, hashes_of
 
 
 class Look(NamedTuple):
@@ -53,7 +53,7 @@ def _look_at(path: Path, settings: ImagesSection) -> tuple[Look, bytes]:
     memory to the system after each file, and getting it back takes a tenth of the look at a JPEG of 500x500.
 
     Returns:
-        The look without its hash, and the `grey_cells` of which `hashes_of` makes that; none if there is a problem.
+        The look without its hash, and the `cells_of` of which `hashes_of` makes that; none if there is a problem.
     """
     content = ""
     try:
@@ -62,6 +62,6 @@ def _look_at(path: Path, settings: ImagesSection) -> tuple[Look, bytes]:
         picture, kind, mode = decode_file(data, settings)
         digest = pixels_digest(crop(picture, settings))
         height, width, _ = picture.shape
-        return Look(content, "", kind, mode, width, height, digest), grey_cells(picture)
+        return Look(content, "", kind, mode, width, height, digest), cells_of(picture)
     except ImageError as error:
         return Look(content, str(error)), b""

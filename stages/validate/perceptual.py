@@ -22,32 +22,50 @@ imagehash's pHash of 256 bits finds fewer copies in the same number of bits, and
 image.
 """
 
+import math
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from stages.common.decode import Picture, wrapped
+from stages.common.decode import Picture
 
 ROWS, COLUMNS = 16, 17
 """Grey cells of a picture; 16 x 16 neighbours make 256 bits."""
 
+SAMPLES = 8, 16
+"""Pixels looked at down and across a cell: across, where cells are compared, twice as many find more resized copies."""
+
 DEAD_ZONE = 6
 """Grey levels by which a cell must be darker: what JPEG makes of a flat area differs by less."""
 
-SAMPLES = 8
-"""Pixels looked at along each side of a cell: 30 us a picture of any size, where all of 500x500 would take 300."""
+LUMA = np.array([299, 587, 114, 0])
+"""Thousandths of red, green and blue in grey (ITU-R BT.601), as in JPEG, which spoils colour before it spoils grey."""
 
 
-def grey_cells(picture: Picture) -> bytes:
-    """Average a picture to `ROWS` x `COLUMNS` grey cells, a byte each."""
-    sampled = wrapped(picture, "RGBA").resize((COLUMNS * SAMPLES, ROWS * SAMPLES), Image.Resampling.NEAREST)
-    return sampled.convert("L").reduce(SAMPLES).tobytes()
+def cells_of(picture: Picture) -> bytes:
+    """Add up the samples of each cell by channel: uint16 (`ROWS`, `COLUMNS`, 4).
+
+    Down before across, so that nearly all is done in long runs: a third of the time of Pillow's resizing, for a picture
+    of any height.
+    """
+    height, width, _ = picture.shape
+    strips = picture.take(_sampled(height, ROWS, SAMPLES[0]), axis=0).sum(axis=0, dtype=np.uint16)
+    return strips.take(_sampled(width, COLUMNS, SAMPLES[1]), axis=1).sum(axis=1, dtype=np.uint16).tobytes()
+
+
+@cache
+def _sampled(length: int, cells: int, samples: int) -> npt.NDArray[np.int64]:
+    """Which of `length` pixels are looked at, spread evenly: (samples, cells)."""
+    middles = np.arange(1, 2 * cells * samples, 2).reshape(cells, samples).T
+    return np.ascontiguousarray(middles * length // (2 * cells * samples))
 
 
 def hashes_of(cells: bytes) -> npt.NDArray[np.uint8]:
-    """The hashes of pictures, uint8 (pictures, 32), from the joined `grey_cells` of all of them."""
-    grey = np.frombuffer(cells, np.uint8).reshape(-1, ROWS, COLUMNS).astype(np.int16)
-    darker = grey[:, :, :-1] + DEAD_ZONE < grey[:, :, 1:]
+    """The hashes of pictures, uint8 (pictures, 32), from the joined `cells_of` all of them."""
+    grey = np.frombuffer(cells, np.uint16).reshape(-1, ROWS, COLUMNS, 4) @ LUMA
+    level = math.prod(SAMPLES) * LUMA.sum()
+    darker = grey[:, :, :-1] + DEAD_ZONE * level < grey[:, :, 1:]
     return np.packbits(darker.reshape(-1, ROWS * (COLUMNS - 1)), axis=1)
 
 
