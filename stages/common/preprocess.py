@@ -62,9 +62,9 @@ def content_box(picture: Picture, settings: ImagesSection) -> tuple[int, int, in
 def _first_dark(rows: npt.NDArray[np.uint8], settings: ImagesSection) -> int:
     """The first row that is not near-white, found without looking at the rows far behind it."""
     for start in range(0, len(rows), 16):
-        found: int = (rows[start : start + 16].min(axis=1) < settings.near_white).tobytes().find(1)
+        found = (rows[start : start + 16] < settings.near_white).tobytes().find(1)
         if found >= 0:
-            return start + found
+            return int(start + found // rows.shape[1])
     raise ImageError(f"blank: no pixel is darker than near-white ({settings.near_white})")
 
 
