@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Self
 from urllib.parse import parse_qsl, urlencode
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticSerializationError
 
 NAME = "face-attributes"
 ARTIFACTS_VOLUME = os.environ.get("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", "face-attributes-artifacts")
@@ -50,8 +51,8 @@ def _matches(pattern: str, why: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-# Every image of ours except the services' and their bases. A list of the stages would have to be kept in one more place, and what a
-# stage's container can do does not depend on its image: it has no network, no capabilities, no path of the host.
+# Every image of ours except the services' and their bases. A list of the stages would be one more to keep, and what a
+# container can do does not depend on its image: it has no network, no capabilities, no path of the host.
 _IMAGE = rf"{NAME}/(?!(?:airflow|engine_proxy|[a-z]+-debian):)[a-z][a-z0-9_-]*:{re.escape(TAG)}"
 ImageName = Annotated[str, _matches(_IMAGE, f"only images of stages, {NAME}/<stage>:{TAG}")]
 
@@ -215,9 +216,11 @@ def _rewritten(model: type[Strict], text: str | bytes, what: str) -> str:
         _refuse(what, f"no proper JSON: {' '.join(str(error).split())}")
     try:
         return model.model_validate(parsed).model_dump_json(exclude_none=True)
+    except PydanticSerializationError:
+        _refuse(what, "half a surrogate pair is no character")
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or what
+        where = json.dumps(".".join(map(str, first["loc"])) or what)[1:-1][:SHOWN]
         if first["type"] == "missing":
             _refuse(where, "it is missing, false or empty")
         value = json.dumps(first["input"])

@@ -1,8 +1,5 @@
 """Stands between Airflow and the container engine's socket, which is root, and passes on what `policy.py` allows.
 
-    python -m engine_proxy.proxy            # serve until SIGTERM
-    python -m engine_proxy.proxy --check    # 0 if the proxy and the engine behind it answer, else 69
-
 A connection carries one request. What the client sends after it is read and dropped, so nothing can be smuggled; its
 end closes the connection to the engine, and the engine's end the client's. Answers and streams pass unchanged and last
 as long as they last.
@@ -10,20 +7,19 @@ as long as they last.
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import os
 import signal
-import socket
 import sys
 from http import HTTPStatus
-from pathlib import Path
 
 import h11
 
+from .check import SOCKET, UNAVAILABLE
 from .policy import RefusedError, Request, allowed, id_of_ours
 
-SOCKET = Path(os.environ.get("ENGINE_PROXY_SOCKET", "/run/engine/docker.sock"))
 ENGINE = "/var/run/docker.sock"
 HEAD_BYTES = 64 * 1024
 BODY_BYTES = 1024 * 1024
@@ -31,7 +27,6 @@ REQUEST_S = 30  # for a client to send its request
 INSPECT_S = 60  # for the engine to describe a container; what a stage asks for may take hours
 DRAIN_S = 1  # for a refused client to stop sending, or the end of its connection overtakes the answer
 CHUNK = 64 * 1024
-UNAVAILABLE = 69
 
 log = logging.getLogger("engine proxy")
 
@@ -42,6 +37,10 @@ class AnswerError(Exception):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
+
+
+class EngineGoneError(AnswerError):
+    """The engine's socket is not there, not ours to use, or left behind by an engine that has ended."""
 
 
 async def read_request(reader: asyncio.StreamReader) -> tuple[str, str, bytes]:
@@ -83,12 +82,12 @@ async def ask(method: str, target: str, body: bytes, attach: bool) -> tuple[asyn
     """A connection to the engine with the request on its way.
 
     Raises:
-        AnswerError: the engine cannot be reached.
+        EngineGoneError: it cannot be reached.
     """
     try:
         reader, writer = await asyncio.open_unix_connection(ENGINE, limit=CHUNK)
     except OSError as error:
-        raise AnswerError(502, f"no engine answers at {ENGINE}: {error.strerror}") from None
+        raise EngineGoneError(502, f"no engine answers at {ENGINE}: {error.strerror}") from None
     lines = [f"{method} {target} HTTP/1.1", "Host: docker", f"Content-Length: {len(body)}"]
     lines += ["Content-Type: application/json"] if body else []
     lines += ["Connection: Upgrade, close", "Upgrade: tcp"] if attach else ["Connection: close"]
@@ -143,10 +142,17 @@ async def first_of(*works: asyncio.Task[None]) -> None:
         await asyncio.gather(*works, return_exceptions=True)
 
 
-async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One connection of a client, which may go at any time."""
+async def serve(end: asyncio.Future[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """One connection of a client, which may go at any time.
+
+    An engine that was started again has made its socket anew, and what is mounted here is the old one for ever: the
+    proxy ends, so that Compose starts it again with the new one.
+    """
     try:
         await handle(reader, writer)
+    except EngineGoneError as error:
+        if not end.done():
+            end.set_exception(error)
     except (OSError, EOFError):
         pass
     except Exception:
@@ -168,14 +174,18 @@ async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         if container:
             status, found = await inspect(request)
             if status != HTTPStatus.OK:  # it is not there; the engine says it best
-                return await answer(reader, writer, status, found)
+                await answer(reader, writer, status, found)
+                return
             container = id_of_ours(found)
         asked = request.start + container + request.end
         from_engine, to_engine = await ask(request.method, asked, request.body, request.attach)
     except (RefusedError, AnswerError) as error:
         status = error.status if isinstance(error, AnswerError) else 403
         log.warning("%d %s", status, error)
-        return await answer(reader, writer, status, json.dumps({"message": f"engine proxy: {error}"}).encode() + b"\n")
+        await answer(reader, writer, status, json.dumps({"message": f"engine proxy: {error}"}).encode() + b"\n")
+        if isinstance(error, EngineGoneError):
+            raise
+        return
     if request.method in {"POST", "DELETE"}:
         log.info("%s %s", request.method, asked)
     try:
@@ -185,7 +195,6 @@ async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         )
     finally:
         to_engine.close()
-    return None
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, status: int, body: bytes) -> None:
@@ -204,47 +213,33 @@ async def run() -> None:
     """Serve until SIGTERM.
 
     Raises:
-        AnswerError: the engine cannot be reached.
+        EngineGoneError: the engine cannot be reached, or not any more.
         OSError: the socket cannot be made.
     """
+    loop = asyncio.get_running_loop()
+    end: asyncio.Future[None] = loop.create_future()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end.cancel)
     _, writer = await ask("GET", "/_ping", b"", attach=False)
     writer.close()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     os.umask(0o117)  # the socket is made for owner and group only
-    server = await asyncio.start_unix_server(serve, SOCKET, limit=CHUNK)
+    server = await asyncio.start_unix_server(functools.partial(serve, end), SOCKET, limit=CHUNK)
     log.info("listening on %s", SOCKET)
-    await stop.wait()
-    server.close()
-    SOCKET.unlink(missing_ok=True)
-
-
-def check() -> int:
-    """Whether the proxy answers, and the engine behind it."""
     try:
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(4)
-            client.connect(str(SOCKET))
-            client.sendall(b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n")
-            first = client.recv(CHUNK).split(b"\r\n")[0]
-    except OSError as error:
-        first = str(error).encode()
-    if first == b"HTTP/1.1 200 OK":
-        return 0
-    print(f"engine proxy: {SOCKET}: {first.decode(errors='replace')}", file=sys.stderr)
-    return UNAVAILABLE
+        with contextlib.suppress(asyncio.CancelledError):
+            await end
+    finally:
+        server.close()
+        SOCKET.unlink(missing_ok=True)
 
 
 def main() -> int:
     """The command line; returns the exit code."""
-    if sys.argv[1:] == ["--check"]:
-        return check()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     try:
         asyncio.run(run())
-    except AnswerError as error:
-        log.error("%s: mount the engine's socket there, and run as a user who may write to it", error)  # noqa: TRY400
+    except EngineGoneError as error:
+        log.error("%s: start it, or mount its socket there, for a user who may write to it", error)  # noqa: TRY400
     except OSError as error:
         log.error("%s cannot be made: %s: let uid %d write to its folder", SOCKET, error.strerror, os.getuid())  # noqa: TRY400
     else:
