@@ -77,9 +77,10 @@ def main() -> None:
         rows = read_index(prepared)
         images = map_images(prepared, rows)
         settings = FitSettings(
-            hyperparameters=params.train.hyperparameters().model_copy(update={"width": section.width}),
+            hyperparameters=params.train.hyperparameters().model_copy(
+                update={"width": section.width, "batch_size": section.batch_size}
+            ),
             epochs=section.epochs,
-            batch_size=section.batch_size,
             seed=section.seed,
             device=section.device,
             threads=1,

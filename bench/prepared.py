@@ -88,11 +88,10 @@ def fit_as_stage_train(prepared: Path, section: TrainSection) -> "tuple[FitResul
     settings = FitSettings(
         hyperparameters=section.hyperparameters(),
         epochs=section.epochs,
-        batch_size=section.batch_size,
         seed=section.seed,
         device=section.device,
     )
-    processes = count_processes(section)
+    processes = count_processes(section, section.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder, "checkpoint.safetensors")
         if processes > 1:

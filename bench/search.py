@@ -95,7 +95,7 @@ def train_and_measure(dealt: Path, section: HyperoptSection, epochs: int, chosen
     from stages.common.network import outputs_of
 
     learned, chosen_by, held_back = (read_split(dealt, split) for split in ("train", "val", "test"))
-    settings = FitSettings(chosen, epochs, section.batch_size, section.seed, section.device, threads=1)
+    settings = FitSettings(chosen, epochs, section.seed, section.device, threads=1)
     result = fit(learned, held_back, settings)
     outputs = outputs_of(result.network, chosen_by, torch.device("cpu"))
     known = chosen_by.labels != UNKNOWN

@@ -77,6 +77,19 @@ def fit_temperature(logits: Numbers, labels: Labels) -> float:
     return round(float(TEMPERATURES[int(np.argmin(costs))]), 4)
 
 
+def cross_entropy(logits: Numbers, labels: Labels, temperature: float = 1.0) -> float:
+    """Cross-entropy of one attribute in nats, averaged over its known labels, of which there is one at least.
+
+    Args:
+        logits: float (N, classes).
+        labels: int (N,), -1 where unknown.
+        temperature: what the logits are divided by.
+    """
+    known = labels != UNKNOWN
+    values = logits[known].astype(np.float64) / temperature
+    return float((_log_sum_exp(values) - values[np.arange(len(values)), labels[known]]).mean())
+
+
 def _log_sum_exp(values: Numbers) -> Numbers:
     highest = values.max(axis=1, keepdims=True)
     total: Numbers = np.log(np.exp(values - highest).sum(axis=1)) + highest[:, 0]

@@ -48,7 +48,6 @@ class FitSettings:
     Attributes:
         hyperparameters: what a search may choose.
         epochs: passes over the training images; the length of the learning-rate cycle.
-        batch_size: images per step, over all processes.
         seed: of weights, order, augmentation and dropout; on a CPU the same seed gives the same weights.
         device: auto, cpu or cuda.
         threads: of this process on a CPU; 0 means one per available core.
@@ -56,7 +55,6 @@ class FitSettings:
 
     hyperparameters: Hyperparameters
     epochs: int
-    batch_size: int
     seed: int
     device: str = "auto"
     threads: int = 0
@@ -191,19 +189,19 @@ def fit(
     for split, name in ((train, "train"), (val, "val")):
         if not (split.labels != UNKNOWN).any():
             raise DataError(f"the {name} split has no known label: annotate more images or enlarge data.{name}_split")
-    batch_size = settings.batch_size
+    chosen = settings.hyperparameters
     for last in (dist.is_initialized(), True):  # of several processes, one alone cannot begin again
         try:
-            return _fit(train, val, replace(settings, batch_size=batch_size), on_epoch, checkpoint)
+            return _fit(train, val, replace(settings, hyperparameters=chosen), on_epoch, checkpoint)
         except torch.OutOfMemoryError:
             if last:
                 break
-            log.warning("out of GPU memory with %d images a step: trying half of that", batch_size)
+            log.warning("out of GPU memory with %d images a step: trying half of that", chosen.batch_size)
         torch.cuda.empty_cache()
-        batch_size = max(1, batch_size // 2)
+        chosen = chosen.model_copy(update={"batch_size": max(1, chosen.batch_size // 2)})
     raise UnavailableError(
-        f"out of GPU memory with {batch_size} images a step: lower batch_size, width or data.image_size, or see what "
-        "else uses this GPU (nvidia-smi)"
+        f"out of GPU memory with {chosen.batch_size} images a step: lower batch_size, width or data.image_size, or see "
+        "what else uses this GPU (nvidia-smi)"
     )
 
 
@@ -228,7 +226,7 @@ def _fit(
     learner: nn.Module = DistributedDataParallel(network) if processes > 1 else network
 
     train_data, val_data = Loader(train, device), Loader(val, device)
-    steps = math.ceil(len(train) / settings.batch_size)
+    steps = math.ceil(len(train) / chosen.batch_size)
     progress = Progress((settings.epochs - len(history)) * len(train), "images")
     stopped = False
     while not stopped and len(history) < settings.epochs:

@@ -17,6 +17,7 @@ class Hyperparameters(Section):
         weight_decay: of both, decoupled; multiplied with the learning rate at each step.
         dropout: share of pooled features that are zeroed in training.
         width: channels of the network's first convolution; the cost grows with its square.
+        batch_size: images per step, over all processes.
         loss_weights: attribute -> weight of its loss; only their proportions matter.
     """
 
@@ -25,4 +26,5 @@ class Hyperparameters(Section):
     weight_decay: float = Field(ge=0, le=1)
     dropout: float = Field(ge=0, lt=1)
     width: int = Field(ge=4, le=512)
+    batch_size: int = Field(ge=1, le=65_536)
     loss_weights: Annotated[dict[str, Annotated[float, Field(gt=0, le=1000)]], AfterValidator(name_every_attribute)]

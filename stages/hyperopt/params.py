@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from stages.common.hyperparameters import Hyperparameters
 from stages.common.params import Range, Section
 
+CHOICES = ("width", "batch_size")
+"""Hyperparameters of which the section lists the values to choose from."""
+
 
 class HyperoptSection(Section):
     """Section `hyperopt`."""
@@ -14,7 +17,6 @@ class HyperoptSection(Section):
     max_evals: int = Field(ge=1, le=10_000)
     timeout: float = Field(gt=0)
     epochs: int = Field(ge=1, le=10_000)
-    batch_size: int = Field(ge=1, le=65_536)
     seed: int = Field(ge=0, lt=2**32)
     device: Literal["auto", "cpu", "cuda"]
     workers: int = Field(ge=0, le=256)
@@ -27,6 +29,7 @@ class HyperoptSection(Section):
     weight_decay: Range
     dropout: Range
     width: list[int] = Field(min_length=1)
+    batch_size: list[int] = Field(min_length=1)
     loss_weight: Range
     first: Hyperparameters
 
@@ -43,16 +46,18 @@ class HyperoptSection(Section):
                 weight_decay=self.weight_decay[corner],
                 dropout=self.dropout[corner],
                 width=(min, max)[corner](self.width),
+                batch_size=(min, max)[corner](self.batch_size),
                 loss_weights=weights,
             )
-        first = self.first.model_dump(exclude={"loss_weights", "width"})
+        first = self.first.model_dump(exclude={"loss_weights", *CHOICES})
         pairs = [(key, value, getattr(self, key)) for key, value in first.items()]
         pairs += [(f"loss_weights.{key}", value, self.loss_weight) for key, value in self.first.loss_weights.items()]
         for key, value, (low, high) in pairs:
             if not low <= value <= high:
                 raise ValueError(f"first.{key}: {value} is outside of the search space {low} to {high}")
-        if self.first.width not in self.width:
-            raise ValueError(f"first.width: {self.first.width} is not among {self.width}")
+        for key in CHOICES:
+            if getattr(self.first, key) not in getattr(self, key):
+                raise ValueError(f"first.{key}: {getattr(self.first, key)} is not among {getattr(self, key)}")
         return self
 
 

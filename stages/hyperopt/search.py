@@ -35,7 +35,7 @@ from stages.common.errors import UsageError
 from stages.common.hyperparameters import Hyperparameters
 from stages.common.logs import log
 from stages.common.pool import WorkerPool
-from stages.hyperopt.params import HyperoptSection
+from stages.hyperopt.params import CHOICES, HyperoptSection
 from stages.hyperopt.trials import Job, Plan, Run, Score, Trial, best_trial, flatten, ranked, rungs_of, summarise
 
 STATE = "search.json"
@@ -102,7 +102,7 @@ def _space(section: HyperoptSection) -> dict[str, Any]:
         "muon_learning_rate": log_uniform("muon_learning_rate", section.muon_learning_rate),
         "weight_decay": log_uniform("weight_decay", section.weight_decay),
         "dropout": hp.uniform("dropout", *section.dropout),
-        "width": hp.choice("width", section.width),
+        **{label: hp.choice(label, getattr(section, label)) for label in CHOICES},
         **{f"loss_weights.{name}": log_uniform(f"loss_weights.{name}", section.loss_weight) for name in NAMES},
     }
 
@@ -131,7 +131,7 @@ def suggest(
     tried += [(one.model_dump(), math.inf) for one in pending]
     for at, (hyperparameters, place) in enumerate(tried, 1):
         flat = flatten(hyperparameters)
-        flat["width"] = section.width.index(hyperparameters["width"])  # hyperopt counts the choices
+        flat |= {label: getattr(section, label).index(flat[label]) for label in CHOICES}  # hyperopt counts them
         misc = {
             "tid": at,
             "cmd": domain.cmd,
@@ -153,7 +153,7 @@ def suggest(
         muon_learning_rate=_within(values["muon_learning_rate"], section.muon_learning_rate),
         weight_decay=_within(values["weight_decay"], section.weight_decay),
         dropout=_within(values["dropout"], section.dropout),
-        width=section.width[int(values["width"])],
+        **{label: getattr(section, label)[int(values[label])] for label in CHOICES},
         loss_weights={name: _within(values[f"loss_weights.{name}"], section.loss_weight) for name in NAMES},
     )
 

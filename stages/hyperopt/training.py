@@ -4,11 +4,16 @@ import functools
 import multiprocessing
 from pathlib import Path
 
-from stages.common.dataset import read_split
-from stages.common.device import trainings_at_once, use_gpu
+import numpy as np
+
+from stages.common.attributes import UNKNOWN
+from stages.common.calibration import cross_entropy, fit_temperature
+from stages.common.dataset import Split, read_split
+from stages.common.device import choose_device, trainings_at_once, use_gpu
 from stages.common.errors import UnavailableError
 from stages.common.fit import DivergedError, FitSettings, fit
 from stages.common.logs import log, start_logging
+from stages.common.network import Network, outputs_of
 from stages.hyperopt.params import HyperoptSection
 from stages.hyperopt.trials import Job, Score
 
@@ -44,15 +49,31 @@ def run_trial(prepared: Path, section: HyperoptSection, job: Job) -> Score | str
     settings = FitSettings(
         hyperparameters=job.plan.hyperparameters,
         epochs=job.plan.epochs,
-        batch_size=section.batch_size,
         seed=section.seed,
         device=section.device,
         threads=1,
     )
     try:
         use_gpu(section.device, job.slot)
-        history = fit(train, val, settings, on_epoch=lambda _epoch: job.is_over()).history
+        result = fit(train, val, settings, on_epoch=lambda _epoch: job.is_over())
     except (DivergedError, UnavailableError) as error:  # the latter: out of GPU memory
         return str(error)
-    last = history[-1]
-    return Score(last.val_mean_accuracy, last.val_loss) if last.epoch == job.plan.epochs else None
+    last = result.history[-1]
+    if last.epoch < job.plan.epochs:
+        return None
+    return Score(last.val_mean_accuracy, calibrated_loss(result.network, val, section.device))
+
+
+def calibrated_loss(network: Network, val: Split, device: str) -> float:
+    """What a trial is judged by: see `Score.val_loss`.
+
+    Args:
+        network: fitted; it stays on the device.
+        val: images that it has not learned from, with one known label at least.
+        device: auto, cpu or cuda.
+    """
+    outputs = outputs_of(network, val, choose_device(device, threads=1))
+    columns = [
+        (logits, labels) for logits, labels in zip(outputs, val.labels.T, strict=True) if (labels != UNKNOWN).any()
+    ]
+    return float(np.mean([cross_entropy(*column, fit_temperature(*column)) for column in columns]))

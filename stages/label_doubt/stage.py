@@ -75,7 +75,9 @@ def _run(context: Context[Params]) -> Headline:
     from stages.label_doubt.page import doubt_report
 
     section, prepared = context.params.label_doubt, context.inputs["prepare_train"]
-    chosen = read_hyperparameters(context.inputs["train"]).model_copy(update={"width": section.width})
+    chosen = read_hyperparameters(context.inputs["train"]).model_copy(
+        update={"width": section.width, "batch_size": section.batch_size}
+    )
     rows = [row for row in read_index(prepared) if any(row[name] for name in NAMES)]
     if not rows:
         raise DataError(f"{prepared} has no known label: annotate images")
@@ -84,7 +86,6 @@ def _run(context: Context[Params]) -> Headline:
     settings = FitSettings(
         hyperparameters=chosen,
         epochs=section.epochs,
-        batch_size=section.batch_size,
         seed=section.seed,
         device=section.device,
         threads=1,

@@ -42,18 +42,22 @@ MIN_SHARE = 16
 """Images of a step for each process on a CPU: batch normalisation wants as many."""
 
 
-def count_processes(section: TrainSection) -> int:
+def count_processes(section: TrainSection, batch_size: int) -> int:
     """How many processes are to train: as section `train` says, else one per visible GPU or, on a CPU, per core.
 
     On a CPU processes wait for each other once a step, threads of one process at every layer, spinning. On two cores
     that had other work too, two threads got through 20 to 40 images a second, two processes through 250 to 340.
+
+    Args:
+        section: asks for device and processes.
+        batch_size: images of a step, over all processes.
 
     Raises:
         UnavailableError: there are fewer GPUs, or none though `cuda` is asked for.
     """
     wanted = section.processes
     if choose_device(section.device).type == "cpu":
-        return wanted or max(1, min(available_cpus(), section.batch_size // MIN_SHARE))
+        return wanted or max(1, min(available_cpus(), batch_size // MIN_SHARE))
     if wanted > torch.cuda.device_count():
         raise UnavailableError(
             f"train.processes asks for {wanted} GPUs, found {torch.cuda.device_count()}: offer more to the container, "

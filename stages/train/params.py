@@ -12,7 +12,6 @@ class TrainSection(Hyperparameters):
     """Section `train`."""
 
     epochs: int = Field(ge=1, le=10_000)
-    batch_size: int = Field(ge=1, le=65_536)
     use_hyperopt: bool
     answer_accuracy: float = Field(ge=0, le=1)
     seed: int = Field(ge=0, lt=2**32)

@@ -107,12 +107,11 @@ def _run(context: Context[Params]) -> Headline:
     settings = FitSettings(
         hyperparameters=chosen,
         epochs=section.epochs,
-        batch_size=section.batch_size,
         seed=section.seed,
         device=section.device,
     )
     checkpoint = context.state / "checkpoint.safetensors"
-    processes = count_processes(section)
+    processes = count_processes(section, chosen.batch_size)
     if processes > 1:
         log.info("%d processes share every batch", processes)
         fit_in_processes(processes, context.inputs["prepare_train"], settings, checkpoint)
@@ -144,7 +143,6 @@ def _run(context: Context[Params]) -> Headline:
             "device": result.device,
             "processes": processes,
             "seed": section.seed,
-            "batch_size": section.batch_size,
             "hyperparameters_from": "hyperopt" if section.use_hyperopt else "params.yaml",
             "hyperparameters": chosen.model_dump(),
             # lists, of which `dvc metrics show` makes no columns

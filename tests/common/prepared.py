@@ -20,6 +20,7 @@ TINY = Hyperparameters(
     weight_decay=0.01,
     dropout=0.0,
     width=8,
+    batch_size=16,
     loss_weights={attribute.name: 1.0 for attribute in ATTRIBUTES},
 )
 

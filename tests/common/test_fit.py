@@ -17,7 +17,7 @@ from stages.common.hyperparameters import Hyperparameters
 from stages.common.network import Network
 from tests.common.prepared import TINY, make_prepared
 
-SETTINGS = FitSettings(TINY, epochs=3, batch_size=16, seed=1, device="cpu")
+SETTINGS = FitSettings(TINY, epochs=3, seed=1, device="cpu")
 
 
 @pytest.fixture(scope="module")

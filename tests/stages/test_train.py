@@ -186,7 +186,7 @@ def test_a_stopped_training_publishes_nothing_and_goes_on_later(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     arguments = [*inputs(folder), "--out", str(tmp_path / "out"), *QUICK]
-    arguments += ["--set", "train.epochs=30", "--set", "train.batch_size=96"]
+    arguments += ["--set", "train.epochs=30", "--set", "train.use_hyperopt=false", "--set", "train.batch_size=96"]
     command = [sys.executable, "-m", "stages.train", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     while process.poll() is None and not list(tmp_path.rglob("checkpoint.safetensors")):

@@ -17,7 +17,7 @@ from stages.common.fit import FitSettings, fit
 from stages.train.distributed import DistributedError, fit_in_processes
 from tests.common.prepared import TINY, make_prepared
 
-SETTINGS = FitSettings(TINY, epochs=8, batch_size=16, seed=1, device="cpu")
+SETTINGS = FitSettings(TINY, epochs=8, seed=1, device="cpu")
 
 
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
