@@ -66,11 +66,14 @@ class DigestIndex:
     def __init__(self, path: Path) -> None:
         """Load the index kept in `path`; a missing or damaged one is empty, since it can always be rebuilt."""
         self.path = path
-        self._known: dict[str, list[Any]] = {}
+        self._known = self._load()
         self._changed = False
+
+    def _load(self) -> dict[str, list[Any]]:
         with contextlib.suppress(OSError, ValueError):
-            known = json.loads(path.read_text(encoding="utf-8"))
-            self._known = known if isinstance(known, dict) else {}
+            known = json.loads(self.path.read_text(encoding="utf-8"))
+            return known if isinstance(known, dict) else {}
+        return {}
 
     def digest(self, file: Path) -> str:
         """SHA-256 of `file`, from memory when its stat has not changed."""
@@ -84,9 +87,9 @@ class DigestIndex:
         return str(known[3])
 
     def save(self) -> None:
-        """Write the index back if it has learned anything."""
+        """Write the index back if it has learned anything, with what others that run beside have written meanwhile."""
         if self._changed:
-            write_json(self.path, self._known)
+            write_json(self.path, self._load() | self._known)
 
 
 def walk_files(folder: Path) -> list[Path]:

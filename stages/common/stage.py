@@ -1,7 +1,7 @@
 """The contract that every stage keeps: one command line, one way to end, one way to hand over a result.
 
 python -m stages.<name> --<input> PATH ... --params params.yaml [--set section.key=value]
-                        (--out DIR | --store DIR) [--result FILE] [--force] [--check]
+                        (--out DIR | --store DIR) [--result FILE] [--force] [--check | --lots JSON]
 """
 
 import argparse
@@ -35,6 +35,9 @@ from stages.common.params import ParamsT, load_params
 from stages.common.report import REPORT, plain_report, write_report
 from stages.common.version import ROOT, stage_version
 
+LOTS_BYTES = 2**19
+"""Length of `lots` in a result at most: some 30,000 of them. Airflow takes results of 1 MiB, and keeps them."""
+
 Headline = Mapping[str, int | float | str]
 """A few figures of a run that tables and the Airflow UI show, for example {"images": 1980, "rejected": 20}."""
 
@@ -55,30 +58,39 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Context(Generic[ParamsT]):
-    """What a running stage gets.
+class LotsContext(Generic[ParamsT]):
+    """What a stage gets that does the part of some lots ahead.
 
     Attributes:
         params: the sections of params.yaml that it reads.
         inputs: name -> path. An artifact's digests are verified before the stage starts.
-        out: an empty directory to write the output files to; it is published when `run` returns.
-        state: a directory that outlives a kill and is found again by the same work; gone once it is done.
         cache: a directory that all runs of this stage share, for pieces named by a digest of all they depend on.
-        manifests: the manifests of the artifacts among `inputs`.
-        key: the key of the artifact being made (64 hex digits).
         digest: SHA-256 of a raw file, remembered from when the key was made; the file is read again only if it changed.
-        failed: a directory, not there yet, that is kept when the stage fails: for reports that say what is wrong with
-            the data. The error should name it; the next run of the same work removes it.
     """
 
     params: ParamsT
     inputs: Mapping[str, Path]
+    cache: Path
+    digest: Callable[[Path], str]
+
+
+@dataclass(frozen=True)
+class Context(LotsContext[ParamsT]):
+    """What a running stage gets.
+
+    Attributes:
+        out: an empty directory to write the output files to; it is published when `run` returns.
+        state: a directory that outlives a kill and is found again by the same work; gone once it is done.
+        manifests: the manifests of the artifacts among `inputs`.
+        key: the key of the artifact being made (64 hex digits).
+        failed: a directory, not there yet, that is kept when the stage fails: for reports that say what is wrong with
+            the data. The error should name it; the next run of the same work removes it.
+    """
+
     out: Path
     state: Path
-    cache: Path
     manifests: Mapping[str, Mapping[str, Any]]
     key: str
-    digest: Callable[[Path], str]
     failed: Path
 
 
@@ -100,6 +112,9 @@ class Stage(Generic[ParamsT]):
         raw_files: (params, inputs, name of a raw folder) -> the files of that folder, relative to it, that the stage
             reads; they are part of its key.
         check: looks at the inputs before any work (`--check`), and returns a headline.
+        lots: artifact -> lot -> images, if the artifact says so; part of the result.
+        run_lots: does the part of some lots ahead, into the cache (`--lots`), where `run` finds it, and returns a
+            headline. So lots spread over machines.
     """
 
     name: str
@@ -110,6 +125,8 @@ class Stage(Generic[ParamsT]):
     run: Callable[[Context[ParamsT]], Headline]
     raw_files: Callable[[ParamsT, Mapping[str, Path], str], Iterable[Path]] = _all_files
     check: Callable[[ParamsT, Mapping[str, Path]], Headline] = field(default=lambda _params, _inputs: {})
+    lots: Callable[[Path], Mapping[str, int]] | None = None
+    run_lots: Callable[[LotsContext[ParamsT], Sequence[str]], Headline] | None = None
 
 
 def parser(stage: Stage[Any]) -> argparse.ArgumentParser:
@@ -150,8 +167,22 @@ def parser(stage: Stage[Any]) -> argparse.ArgumentParser:
     )
     result.add_argument("--result", type=Path, metavar="FILE", help="also write the result JSON here")
     result.add_argument("--force", action="store_true", help="compute again what the store already holds")
-    result.add_argument("--check", action="store_true", help="check parameters and inputs, do no work")
+    alone = result.add_mutually_exclusive_group()
+    alone.add_argument("--check", action="store_true", help="check parameters and inputs, do no work")
+    if stage.run_lots:
+        text = 'only do the part of these lots, into the cache of --store, for example \'["s1", "s2"]\''
+        alone.add_argument("--lots", type=_lots, metavar="JSON", help=text)
     return result
+
+
+def _lots(text: str) -> list[str]:
+    try:
+        lots = json.loads(text)
+    except ValueError:
+        lots = None
+    if not (isinstance(lots, list) and lots and all(isinstance(lot, str) for lot in lots)):
+        raise argparse.ArgumentTypeError(f'expected a JSON list of lots, for example ["s1", "s2"], not {text!r}')
+    return lots
 
 
 class Parser(argparse.ArgumentParser):
@@ -228,6 +259,8 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
         home = arguments.out.absolute().parent
         home.mkdir(parents=True, exist_ok=True)
         index = artifacts.DigestIndex(home / ".digests.json")
+    if lots := getattr(arguments, "lots", None):
+        return _run_lots(stage, params, inputs, arguments, lots)
     sources, manifests = _identify(stage, params, inputs, index)
     index.save()
     version = stage_version(stage.name)
@@ -256,7 +289,7 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
         for folder in (home, cache):
             artifacts.remove_leftovers(folder)
         try:
-            context = Context(params, inputs, partial, state, cache, manifests, key, index.digest, failed)
+            context = Context(params, inputs, cache, index.digest, partial, state, manifests, key, failed)
             headline = _compute(stage, context, arguments.result)
             _require_unchanged(stage, params, inputs, sources, index)
             manifest = {
@@ -285,6 +318,29 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
     return _hand_over(_result(stage, final, manifest, started, cached=False), arguments.result)
 
 
+def _run_lots(
+    stage: Stage[ParamsT],
+    params: ParamsT,
+    inputs: Mapping[str, Path],
+    arguments: argparse.Namespace,
+    lots: Sequence[str],
+) -> int:
+    """Do the part of some lots; it has no key, so raw files of other lots are not read."""
+    if not (stage.run_lots and arguments.store):
+        raise UsageError("--lots needs --store DIR: its cache is where they go")
+    started = time.monotonic()
+    _read_manifests(stage, inputs)
+    cache = arguments.store / stage.name / ".cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    artifacts.remove_leftovers(cache)
+    index = artifacts.DigestIndex(arguments.store / ".digests.json")
+    headline = stage.run_lots(LotsContext(params, inputs, cache, index.digest), lots)
+    index.save()
+    seconds = round(time.monotonic() - started, 3)
+    result = {"stage": stage.name, "lots": lots, "seconds": seconds, "headline": dict(headline)}
+    return _hand_over(result, arguments.result)
+
+
 def _compute(stage: Stage[ParamsT], context: Context[ParamsT], result: Path | None) -> dict[str, Any]:
     """Run the stage and return its headline; when it fails but kept a report, `result` says where."""
     try:
@@ -304,17 +360,20 @@ def _identify(
     stage: Stage[ParamsT], params: ParamsT, inputs: Mapping[str, Path], index: artifacts.DigestIndex
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """Say what every input is (for the key and the lineage) and verify the artifacts among them."""
-    sources: dict[str, dict[str, Any]] = {}
-    manifests: dict[str, dict[str, Any]] = {}
-    for name, path in inputs.items():
-        if stage.inputs[name].artifact:
-            manifests[name] = artifacts.read_manifest(path)
-            if manifests[name]["stage"] != name:
-                raise DataError(f"--{name} {path}: expected output of stage {name}, found {manifests[name]['stage']}")
-            sources[name] = {"key": manifests[name]["key"]}
-        else:
-            sources[name] = _raw_source(stage, params, inputs, name, index)
+    manifests = _read_manifests(stage, inputs)
+    sources = {
+        name: {"key": manifests[name]["key"]} if name in manifests else _raw_source(stage, params, inputs, name, index)
+        for name in inputs
+    }
     return sources, manifests
+
+
+def _read_manifests(stage: Stage[Any], inputs: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    manifests = {name: artifacts.read_manifest(path) for name, path in inputs.items() if stage.inputs[name].artifact}
+    for name, manifest in manifests.items():
+        if manifest["stage"] != name:
+            raise DataError(f"--{name} {inputs[name]}: expected output of stage {name}, found {manifest['stage']}")
+    return manifests
 
 
 def _raw_source(
@@ -349,7 +408,7 @@ def _require_unchanged(
 def _result(
     stage: Stage[Any], final: Path, manifest: Mapping[str, Any], started: float, *, cached: bool
 ) -> dict[str, Any]:
-    return {
+    result: dict[str, Any] = {
         "stage": stage.name,
         "path": str(final),
         "key": manifest["key"],
@@ -359,6 +418,10 @@ def _result(
         "seconds": round(time.monotonic() - started, 3),
         "headline": manifest["headline"],
     }
+    # Without `lots` nothing is done ahead, and the stage that would find it done does it itself.
+    if stage.lots and len(json.dumps(lots := dict(stage.lots(final)))) <= LOTS_BYTES:
+        result["lots"] = lots
+    return result
 
 
 def _hand_over(result: Mapping[str, Any], file: Path | None) -> int:

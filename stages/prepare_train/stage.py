@@ -1,7 +1,7 @@
 """The wiring of stage `prepare_train`: lots in, shards and split out."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,13 @@ from typing import Any
 from stages.common.artifacts import write_json
 from stages.common.attributes import UNKNOWN
 from stages.common.dataset import INDEX, INDEX_COLUMNS, SPLITS
-from stages.common.errors import DataError
+from stages.common.errors import DataError, UsageError
 from stages.common.history import recall, remember
 from stages.common.logs import Progress, log
 from stages.common.pool import WorkerPool, useful_workers
 from stages.common.report import REPORT, Cards, Report, Section, write_report
 from stages.common.sources import find_source, is_regular
-from stages.common.stage import Context, Headline, Input, Stage
+from stages.common.stage import Context, Headline, Input, LotsContext, Stage
 from stages.common.tables import write_csv
 from stages.common.version import stage_version
 from stages.prepare_train.annotations import Annotation, read_annotations
@@ -28,7 +28,7 @@ from stages.prepare_train.statistics import Row, count_classes, count_splits, fi
 SUITE = "prepared"
 
 
-def _prepare_lots(context: Context[Params], annotations: list[Annotation]) -> tuple[dict[str, Piece], int]:
+def _prepare_lots(context: LotsContext[Params], annotations: list[Annotation]) -> tuple[dict[str, Piece], int]:
     """The piece of every lot, from the cache or made now, and how many came from the cache."""
     settings = context.params.preprocessing
     version = stage_version("prepare_train")
@@ -145,6 +145,18 @@ def _run(context: Context[Params]) -> Headline:
     return {"images": len(rows), "rejected": len(rejected), "lots": len(pieces), "lots_reused": reused, **splits}
 
 
+def _run_lots(context: LotsContext[Params], lots: Sequence[str]) -> Headline:
+    annotations = [one for one in read_annotations(context.inputs["validate"]) if one.lot in set(lots)]
+    if unknown := sorted(set(lots) - {one.lot for one in annotations}):
+        raise UsageError(f"--lots: stage validate accepted no image of {', '.join(unknown)}: name lots that it has")
+    pieces, reused = _prepare_lots(context, annotations)
+    counts = {
+        name: sum(len(getattr(piece, of)) for piece in pieces.values())
+        for name, of in (("images", "accepted"), ("rejected", "rejected"))
+    }
+    return {**counts, "lots": len(pieces), "lots_reused": reused}
+
+
 def _raw_files(_params: Params, inputs: Mapping[str, Path], _name: str) -> Iterable[Path]:
     """Only the annotated images decide the key; what is no regular file has no content and becomes a reject."""
     paths = (Path(one.path) for one in read_annotations(inputs["validate"]))
@@ -170,4 +182,5 @@ STAGE = Stage(
     },
     run=_run,
     raw_files=_raw_files,
+    run_lots=_run_lots,
 )

@@ -1,5 +1,6 @@
 """The stage `validate`: what it takes, what it makes, and the run itself."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -280,6 +281,12 @@ def check(params: Params, inputs: Mapping[str, Path]) -> Headline:
     return found
 
 
+def lots_of(artifact: Path) -> dict[str, int]:
+    """Accepted images of each lot."""
+    metrics = json.loads((artifact / "metrics" / "validation.json").read_text(encoding="utf-8"))
+    return dict(metrics["lots"])
+
+
 STAGE = Stage(
     name="validate",
     description="Check raw annotations and images with Great Expectations and write the canonical annotations.",
@@ -301,4 +308,5 @@ STAGE = Stage(
     run=run,
     raw_files=raw_files,
     check=check,
+    lots=lots_of,
 )

@@ -71,7 +71,7 @@ class Raw:
         return path
 
     def context(self, digest: Callable[[Path], str] = file_digest) -> Context[Params]:
-        return Context(PARAMS, {"raw": self.folder}, self.folder, self.folder, self.cache, {}, "", digest, self.folder)
+        return Context(PARAMS, {"raw": self.folder}, self.cache, digest, self.folder, self.folder, {}, "", self.folder)
 
     def rows(self) -> pd.DataFrame:
         """The annotations joined with the images; a row is called by its path."""
