@@ -14,6 +14,7 @@ import tarfile
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from io import BytesIO
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -35,7 +36,7 @@ ENGINE = os.environ.get("DOCKER_HOST", "unix://var/run/docker.sock")
 
 USER = "10001:10001"
 RESULT = "/result/result.json"
-RESULT_BYTES = 64 * 1024
+RESULT_BYTES = 1024**2  # 10,000 lots with names of 90 characters
 LINE_BYTES = 4096  # of one log line; a 20 MB line would stall the task log and the page that shows it
 TAIL_LINES = 20  # of the log, in the exception
 STOP_GRACE_S = 2  # Airflow kills the worker process 5 s after SIGTERM; this leaves 3 s to remove the container
@@ -122,11 +123,15 @@ class StageOperator(DockerOperator):
         mem_limit: memory of the container, swap included, for example "4g"; the engine enforces it.
         cpus: processors, 0 for all that the engine has; the number of threads follows.
         gpu: hand over all GPUs, if the engine has the NVIDIA runtime.
+        lots: only do the part of these lots ahead, into the stage's cache (`--lots`).
         **kwargs: as for every operator, and image, mounts, environment, network_mode, shm_size and docker_url
             as for `DockerOperator`.
 
-    The result (also the return value) has: stage, path, key, outputs, report, cached, seconds, headline. A stage that
-    failed on the data and kept a report of that pushes `report` alone.
+    The result (also the return value) has: stage, path, key, outputs, report, cached, seconds, headline, and of
+    `validate` also lots. A stage that failed on the data and kept a report of that pushes `report` alone.
+
+    An asset among `outlets` gets an event, with the headline, when the key of the artifact is another than that of its
+    last event; it must be among `inlets`, too, so that this can be looked up.
 
     Raises (from `execute`):
         AirflowFailException: the cause will not pass by itself: bad usage or data, a defect, no image, out of memory.
@@ -141,6 +146,12 @@ class StageOperator(DockerOperator):
     operator_extra_links = (ReportLink(),)
 
     CHECKED_KEYS: ClassVar[dict[str, type | tuple[type, ...]]] = {"stage": str, "checked": bool, "headline": dict}
+    LOTS_KEYS: ClassVar[dict[str, type | tuple[type, ...]]] = {
+        "stage": str,
+        "lots": list,
+        "seconds": (int, float),
+        "headline": dict,
+    }
     RESULT_KEYS: ClassVar[dict[str, type | tuple[type, ...]]] = {
         "stage": str,
         "path": str,
@@ -162,6 +173,7 @@ class StageOperator(DockerOperator):
         mem_limit: str = "4g",
         cpus: float = 0,
         gpu: bool = False,
+        lots: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         """Describe the task; the engine is not touched before `execute`."""
@@ -176,11 +188,18 @@ class StageOperator(DockerOperator):
         self.settings = dict(settings or {})
         self.check = check
         self.gpu = gpu
+        self.lots = lots
         self.report = ""
         self._labels: dict[str, str] = {}
         self._try = 0
         self._created = False
         self._stopping = False
+
+    @property
+    def label(self) -> str:
+        """The first and the last of its lots, for a page; at most 250 characters, or Airflow refuses it."""
+        lots = self.lots or ()
+        return (", ".join(lots) if len(lots) < 4 else f"{lots[0]} to {lots[-1]} ({len(lots)} lots)")[:250]
 
     @property
     def artifact(self) -> dict[str, Any]:
@@ -205,13 +224,15 @@ class StageOperator(DockerOperator):
             except AirflowFailException:
                 self._keep_report(client, container, context)
                 raise
-            return self._read_result(client, container)
+            result = self._read_result(client, container)
         except (DockerException, OSError) as error:  # a lost connection is an OSError
             raise AirflowException(
                 f"{self.stage}: the container engine at {self.docker_url} failed or was lost: {_one_line(error)}"
             ) from error
         finally:
             self._clean_up()
+        self._announce(result, context)
+        return result
 
     def on_kill(self) -> None:
         """End the container within Airflow's 5 s; called on SIGTERM (amid `execute`) and after a timeout."""
@@ -240,6 +261,8 @@ class StageOperator(DockerOperator):
         command += ["--store", "/artifacts", "--result", RESULT]
         if self.check:
             command += ["--check"]
+        elif self.lots is not None:
+            command += ["--lots", json.dumps(self.lots)]
         elif params.get("force"):
             command += ["--force"]
         return command
@@ -360,6 +383,9 @@ class StageOperator(DockerOperator):
             state: dict[str, Any] = client.inspect_container(container)["State"]
         except NotFound:
             raise self._gone(log) from None
+        started, finished = (datetime.fromisoformat(state[name]) for name in ("StartedAt", "FinishedAt"))
+        seconds = (finished - started).total_seconds()
+        self.log.info("Container ran %.1f s, %s to %s", seconds, started.isoformat(), finished.isoformat())
         return state
 
     def _gone(self, log: "_LogLines | None" = None) -> AirflowException:
@@ -386,7 +412,7 @@ class StageOperator(DockerOperator):
     # ---- result ----
 
     def _read_result(self, client: APIClient, container: str) -> dict[str, Any]:
-        expected = self.CHECKED_KEYS if self.check else self.RESULT_KEYS
+        expected = self.CHECKED_KEYS if self.check else self.RESULT_KEYS if self.lots is None else self.LOTS_KEYS
         try:
             result = self._load_result(client, container)
         except NotFound:
@@ -398,7 +424,7 @@ class StageOperator(DockerOperator):
             raise AirflowFailException(
                 f"{self.stage}: malformed result in {RESULT}: wrong or missing: {', '.join(wrong or ['stage'])}"
             )
-        result = {name: result[name] for name in expected}
+        result = {name: result[name] for name in (*expected, "lots") if name in result}
         self.report = result.get("report", "")
         return result
 
@@ -421,6 +447,20 @@ class StageOperator(DockerOperator):
         if not isinstance(result, dict):
             raise AirflowFailException(f"{self.stage}: {RESULT} holds no JSON object ({problem or 'something else'})")
         return result
+
+    def _announce(self, result: Mapping[str, Any], context: Context) -> None:
+        """Leave an event for the assets of this task if the artifact is another than at their last event, else none.
+
+        What the last event says decides, not `cached`: a worker may die between the artifact and the end of its task.
+        """
+        news = {name: result.get(name) for name in ("key", "path", "report", "headline")}
+        outlets = []
+        for asset in self.outlets:
+            last = context["inlet_events"][asset].ascending(False).limit(1)
+            if not any((event.extra or {}).get("key") == news["key"] for event in last):
+                context["outlet_events"][asset].extra = news
+                outlets.append(asset)
+        self.outlets = outlets  # of this run alone: Airflow makes an event for each
 
     def _keep_report(self, client: APIClient, container: str, context: Context) -> None:
         """Push the report of a stage that failed on the data. Never raises, so that it never masks the cause."""

@@ -45,7 +45,9 @@ def test_names_agree(dag: Any) -> None:
     assert dockerfiles == sorted([*STAGES, *SERVICES])
     assert sorted(read_yaml("dvc.yaml")["stages"]) == STAGES
     images = {stage: f"face-attributes/{stage}:latest" for stage in STAGES}
-    assert dag["images"] == images | {"check_raw_data": images["validate"]}
+    more = {"check_raw_data": images["validate"], "prepare_lots": images["prepare_train"]}
+    assert dag["images"] == images | more
+    assert set(dag["images"]) == set(read_yaml("params.yaml")["airflow"]["tasks"])
     assert {f"test_{stage}.py" for stage in STAGES} <= {path.name for path in (ROOT / "tests/stages").iterdir()}
     assert set(STAGES) <= set(read_yaml("params.yaml"))
 
@@ -128,11 +130,11 @@ def test_a_stage_imports_no_other_stage(stage: str) -> None:
         assert stage_packages(imports(path)) <= {"common", stage}, path
 
 
-def test_dags_import_airflow_docker_and_the_standard_library() -> None:
+def test_dags_import_airflow_what_it_needs_itself_and_the_standard_library() -> None:
     own = {path.stem for path in python_files("dags")}
     for path in python_files("dags"):
         roots = {name.split(".")[0] for name in imports(path)}
-        assert roots <= {"airflow", "docker"} | own | sys.stdlib_module_names, path
+        assert roots <= {"airflow", "docker", "pydantic", "yaml"} | own | sys.stdlib_module_names, path
 
 
 def reached(stage: str) -> Iterator[Path]:

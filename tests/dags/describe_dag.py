@@ -14,6 +14,7 @@ os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-")  # before the f
 sys.path.insert(0, str(Path(__file__).parents[2] / "dags"))
 
 from airflow.sdk import XComArg
+from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 from ml_pipeline_face_attributes import ml_pipeline_face_attributes
@@ -34,8 +35,13 @@ def source(path: Any) -> str | None:
     return next(task.task_id for task, _ in path.iter_references()) if isinstance(path, XComArg) else None
 
 
+def example(task: Any) -> Any:
+    """A task as it runs, of a mapped one the first."""
+    return task.unmap({**task.partial_kwargs, "lots": ["s1"]}) if isinstance(task, MappedOperator) else task
+
+
 dag = ml_pipeline_face_attributes()
-tasks = [task for task in dag.tasks if isinstance(task, StageOperator)]
+tasks = [task for task in map(example, dag.tasks) if isinstance(task, StageOperator)]
 print(
     json.dumps(
         {
@@ -47,17 +53,24 @@ print(
             "groups": {task.task_id: task.task_group.group_id for task in dag.tasks if task.task_group},
             "upstream": {task.task_id: sorted(task.upstream_task_ids) for task in dag.tasks},
             "retries": {task.task_id: [task.retries, bool(task.retry_exponential_backoff)] for task in dag.tasks},
-            "images": {task.task_id: task.image for task in tasks},
-            "settings": {task.task_id: task.settings for task in tasks},
-            "inputs": {
+            "mapped": [task.task_id for task in dag.tasks if isinstance(task, MappedOperator)],
+            "docs": {task.task_id: task.doc_md or "" for task in dag.tasks},
+            "owners": sorted({task.owner for task in dag.tasks}),
+            "tags": sorted(dag.tags),
+            "run_as": {
                 task.task_id: {
-                    name: next(task.task_id for task, _ in value.iter_references())
-                    if isinstance(value, XComArg)
-                    else None
-                    for name, value in task.inputs.items()
+                    "retries": task.retries,
+                    "timeout": int(task.execution_timeout.total_seconds()) if task.execution_timeout else None,
+                    "mem_limit": task.mem_limit,
                 }
                 for task in tasks
             },
+            "retry_delays": sorted({int(task.retry_delay.total_seconds()) for task in dag.tasks}),
+            "gpu": {task.task_id: [task.gpu, task.pool, task.queue] for task in tasks},
+            "makes": {task.task_id: [asset.name for asset in task.outlets] for task in tasks if task.outlets},
+            "images": {task.task_id: task.image for task in tasks},
+            "settings": {task.task_id: task.settings for task in tasks},
+            "inputs": {task.task_id: {name: source(value) for name, value in task.inputs.items()} for task in tasks},
             "params": list(dag.params),
             "refusals": [refusal(json.loads(conf)) for conf in sys.argv[1:]],
         }

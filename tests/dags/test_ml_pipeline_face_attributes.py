@@ -2,11 +2,18 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from task_settings import load_settings
+
+ROOT = Path(__file__).parents[2]
 
 ACCEPTED: list[dict[str, Any]] = [
     {},
@@ -35,6 +42,12 @@ def describe(*confs: dict[str, Any]) -> Any:
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
+def in_airflow(code: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run code that knows `dag`, in a process of its own."""
+    command = [sys.executable, "-c", f"import json; from tests.dags.describe_dag import dag; {code}"]
+    return subprocess.run(command, env=os.environ | environment, cwd=ROOT, capture_output=True, text=True)
+
+
 @pytest.fixture(scope="module")
 def dag() -> Any:
     return describe(*ACCEPTED, *REFUSED)
@@ -56,6 +69,8 @@ def test_nothing_runs_before_the_checks(dag: Any) -> None:
         "check_environment": "checks",
         "check_raw_data": "checks",
         "validate": "data",
+        "group_lots": "data",
+        "prepare_lots": "data",
         "prepare_train": "data",
         "hyperopt": "model",
         "train": "model",
@@ -65,8 +80,87 @@ def test_nothing_runs_before_the_checks(dag: Any) -> None:
     }
 
 
-def test_every_task_is_tried_again_with_growing_pauses(dag: Any) -> None:
-    assert set(map(tuple, dag["retries"].values())) == {(3, True)}
+def test_tasks_are_run_as_params_yaml_says_with_growing_pauses(dag: Any) -> None:
+    section = yaml.safe_load((ROOT / "params.yaml").read_text())["airflow"]
+    assert dag["run_as"] == section["tasks"]
+    assert dag["retry_delays"] == [section["retry_delay"]]
+    assert all(grows for _, grows in dag["retries"].values())
+    timeout = yaml.safe_load((ROOT / "params.yaml").read_text())["hyperopt"]["timeout"]
+    assert section["tasks"]["hyperopt"]["timeout"] > timeout
+
+
+def test_lots_are_prepared_by_mapped_tasks_before_they_are_joined(dag: Any) -> None:
+    assert dag["mapped"] == ["prepare_lots"]
+    assert dag["upstream"]["prepare_lots"] == ["group_lots", "validate"]
+    assert dag["upstream"]["prepare_train"] == ["prepare_lots", "validate"]
+
+
+def test_tasks_that_may_use_a_gpu_wait_for_it(dag: Any) -> None:
+    waiting = {"hyperopt", "train", "label_doubt"}
+    expected = {
+        task: [True, "gpu", "gpu"] if task in waiting else [False, "default_pool", "default"] for task in dag["gpu"]
+    }
+    assert dag["gpu"] == expected
+
+
+def test_data_set_and_model_are_assets(dag: Any) -> None:
+    assert dag["makes"] == {"prepare_train": ["face_attributes_data_set"], "archive": ["face_attributes_model"]}
+
+
+def test_the_dag_and_every_task_say_what_they_are(dag: Any) -> None:
+    assert all(dag["docs"].values())
+    assert all("**In**" in dag["docs"][task] and "**Out**" in dag["docs"][task] for task in dag["images"])
+    assert dag["owners"] == ["face-attributes"]
+    assert dag["tags"] == ["face-attributes", "training"]
+    (picture,) = re.findall(r"!\[.*\]\(reports/(.*)\)", dag["doc"])
+    assert picture == "pipeline.svg"
+
+
+def test_lots_are_shared_out_by_their_images() -> None:
+    cases = [{"s1": 500, "s2": 500}, {"a": 9, "b": 1, "c": 5, "d": 3}, {}, None]
+    found = in_airflow(
+        "import ml_pipeline_face_attributes as m; m.SETTINGS = m.SETTINGS.model_copy(update={'lot_groups': 2});"
+        f"print(json.dumps([dag.get_task('group_lots').python_callable(case) for case in {cases}]))"
+    )
+    assert json.loads(found.stdout.splitlines()[-1]) == [[["s1"], ["s2"]], [["a"], ["b", "c", "d"]], [], []]
+
+
+def break_params(folder: Path, old: str, new: str) -> Path:
+    """A params.yaml with something replaced in section `airflow`."""
+    before, airflow, section = (ROOT / "params.yaml").read_text().partition("\nairflow:")
+    assert old in airflow + section
+    path = folder / "params.yaml"
+    path.write_text(before + (airflow + section).replace(old, new, 1))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("{retries: 3, ", "{", "airflow.tasks.check_raw_data.retries: Field required"),
+        ("retries: 3", "retries: x", "airflow.tasks.check_raw_data.retries: Input should be a valid integer (got 'x')"),
+        ("mem_limit: 4g", "mem_limit: 4 GB", "airflow.tasks.check_raw_data.mem_limit: String should match pattern"),
+        ("retry_delay: ", "retry_pause: ", "airflow.retry_delay: Field required; airflow.retry_pause: Extra inputs"),
+        ("airflow:", "airflows:", "airflow: Input should be"),
+        ("tasks:", "tasks: {", "cannot read parameters from"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(tmp_path: Path, old: str, new: str, problem: str) -> None:
+    path = break_params(tmp_path, old, new)
+    with pytest.raises(ValueError, match=re.escape(problem)) as refusal:
+        load_settings(path)
+    assert str(path) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_task_without_settings_is_an_import_error_that_names_it(tmp_path: Path) -> None:
+    path = break_params(tmp_path, "    archive: {retries", "    archives: {retries")
+    shutil.copytree(ROOT / "dags", tmp_path / "dags")
+    code = "from airflow.dag_processing.dagbag import DagBag; print(*DagBag('dags').import_errors.values())"
+    environment = os.environ | {"AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": "dags"}
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.stdout.strip().splitlines()[-1] == f"ValueError: {path}: airflow.tasks.archive is missing"
 
 
 def test_each_parameter_of_a_run_reaches_a_stage(dag: Any) -> None:
@@ -83,9 +177,8 @@ def test_the_form_refuses_what_no_stage_can_use(dag: Any) -> None:
 
 @pytest.mark.docker
 def test_what_the_environment_lacks_is_said_in_a_line_each_and_not_tried_again(docker: Any) -> None:
-    code = "from tests.dags.describe_dag import dag; dag.get_task('check_environment').python_callable(dag=dag)"
     absent = {"FACE_ATTRIBUTES_TAG": "never-built", "FACE_ATTRIBUTES_DATA_VOLUME": "face-attributes-never-filled"}
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ | absent, capture_output=True, text=True)
+    done = in_airflow("dag.get_task('check_environment').python_callable(dag=dag)", **absent)
     *images, volume = done.stderr.partition("AirflowFailException: ")[2].splitlines()
     assert images == [
         f"image face-attributes/{stage}:never-built is missing: build it with `make images`"

@@ -1,0 +1,86 @@
+"""Messages to people through Airflow's notifiers. Off unless the environment says where to send them.
+
+FACE_ATTRIBUTES_NOTIFY_EMAIL: addresses, separated by commas; sent through connection `smtp_default`.
+FACE_ATTRIBUTES_NOTIFY_WEBHOOK: id of an HTTP connection that a JSON object is posted to.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from airflow.providers.http.notifications.http import HttpNotifier
+from airflow.providers.smtp.notifications.smtp import SmtpNotifier
+from airflow.sdk import Asset, BaseNotifier, Context
+
+EMAIL = [address for text in os.environ.get("FACE_ATTRIBUTES_NOTIFY_EMAIL", "").split(",") if (address := text.strip())]
+WEBHOOK = os.environ.get("FACE_ATTRIBUTES_NOTIFY_WEBHOOK", "")
+TIMEOUT_S = 10  # for a webhook to answer
+
+Callback = Callable[[Context], None]
+
+
+def on_failure() -> list[Callback]:
+    """Callbacks that tell of a task which has failed for good."""
+
+    def describe(context: Context) -> dict[str, str]:
+        cause = str(
+            context.get("exception") or "it ended without a word: its worker was killed, or somebody stopped it"
+        )
+        return {
+            "event": "failed",
+            "text": f"{context['ti'].task_id} failed: {cause.splitlines()[0]}",
+            "cause": cause.splitlines()[0],
+        }
+
+    return _callbacks(describe)
+
+
+def on_new_version(asset: Asset) -> list[Callback]:
+    """Callbacks that tell of a new version of an asset, and are silent if the task has made none."""
+
+    def describe(context: Context) -> dict[str, str] | None:
+        extra: dict[str, Any] = context["outlet_events"][asset].extra
+        if not extra:
+            return None
+        headline = ", ".join(f"{name} {value}" for name, value in extra["headline"].items())
+        return {"event": "new version", "text": f"{asset.name}: new version {extra['key'][:12]}: {headline}"}
+
+    return _callbacks(describe)
+
+
+def _callbacks(describe: Callable[[Context], dict[str, str] | None]) -> list[Callback]:
+    """A callback for each place to send to, so that one which fails keeps none from the others."""
+
+    def callback(make: Callable[[dict[str, str]], BaseNotifier]) -> Callback:
+        def tell(context: Context) -> None:
+            if message := describe(context):
+                instance = context["ti"]
+                message |= {
+                    "dag_id": instance.dag_id,
+                    "run_id": instance.run_id,
+                    "task_id": instance.task_id,
+                    "log": instance.log_url,
+                }
+                # A new notifier each time, since one renders its templates for good. The message comes in as a value
+                # and is no template, whatever stands in it.
+                make(message)({**context, "message": message})
+
+        return tell
+
+    return [callback(make) for make in ([_email] if EMAIL else []) + ([_webhook] if WEBHOOK else [])]
+
+
+def _email(_message: dict[str, str]) -> BaseNotifier:
+    return SmtpNotifier(
+        to=EMAIL,
+        subject="[{{ message.dag_id }}] {{ message.text | truncate(150) }}",
+        html_content=(
+            "<p>{{ message.text | e }}</p><p>Run {{ message.run_id | e }}, task {{ message.task_id | e }}: "
+            '<a href="{{ message.log | e }}">log</a></p>'
+        ),
+    )
+
+
+def _webhook(message: dict[str, str]) -> BaseNotifier:
+    body: dict[str, Any] = {name: f"{{{{ message.{name} }}}}" for name in message}
+    return HttpNotifier(http_conn_id=WEBHOOK, json=body, extra_options={"timeout": TIMEOUT_S})

@@ -1,0 +1,55 @@
+"""What Airflow shows on the page of each task."""
+
+DOCS = {
+    "check_raw_data": """
+Looks at parameters, annotations and images before any work starts: `validate --check`.
+
+**In**: raw images, annotations. **Out**: how many rows, images and lots there are.
+""",
+    "validate": """
+Checks every annotation and every image with Great Expectations, and leaves out what cannot be used, with the reason.
+Too many rejects stop the run here.
+
+**In**: raw images, annotations. **Out**: canonical annotations, rejects, warnings. **Report**: what was found, with
+pictures, and Data Docs.
+""",
+    "prepare_lots": """
+Decodes, crops and resizes the images of some lots, wherever a worker is free. One task per group of lots; a lot that
+was prepared before is not prepared again.
+
+**In**: raw images, canonical annotations. **Out**: a shard per lot, in the cache of `prepare_train`.
+""",
+    "prepare_train": """
+Joins the lots: splits images into training, validation and test by what they show, checks the result.
+
+**In**: raw images, canonical annotations. **Out**: one uint8 shard per lot, the index of images, statistics; asset
+`face_attributes_data_set` when they are new. **Report**: classes, splits and lots, rejects, Data Docs.
+""",
+    "hyperopt": """
+Searches hyperparameters with TPE on the validation split. Trials that look hopeless are given up; a search that was
+killed goes on where it stood.
+
+**In**: prepared data. **Out**: the best parameters, all trials. **Report**: trials, importance of each parameter.
+""",
+    "train": """
+Fits one network with a head per attribute, and calibrates its confidences on the validation split.
+
+**In**: prepared data, best parameters. **Out**: `model.onnx`, `model.safetensors`. **Report**: curves, confidences.
+""",
+    "evaluate": """
+Measures the exported model on the test split, which nothing before has seen, and checks its predictions.
+
+**In**: prepared data, model. **Out**: metrics, predictions. **Report**: confusion matrices, ROC curves, Data Docs.
+""",
+    "label_doubt": """
+Finds labels that networks which have not seen the image confidently contradict.
+
+**In**: prepared data, model. **Out**: `doubts.csv`. **Report**: the doubtful labels, with pictures.
+""",
+    "archive": """
+Collects one version: model, metrics, plots, reports of all stages, parameters, and the lineage back to the raw files.
+
+**In**: all artifacts of the run. **Out**: the version; asset `face_attributes_model` when it is new. **Report**: the
+report of the run.
+""",
+}

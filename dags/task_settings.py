@@ -1,0 +1,70 @@
+"""Section `airflow` of params.yaml: how Airflow runs the tasks. Stages do not read it: it is part of no key."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"  # of the repository, or /app/params.yaml in the image
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Task(_Section):
+    """How one task is run: retries after a passing fault, `timeout` of one try in seconds, memory of its container."""
+
+    retries: int = Field(ge=0, le=100)
+    timeout: int = Field(gt=0)
+    mem_limit: str = Field(pattern=r"^[1-9][0-9]*[mg]$")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The same as arguments of `StageOperator`."""
+        return {
+            "retries": self.retries,
+            "execution_timeout": timedelta(seconds=self.timeout),
+            "mem_limit": self.mem_limit,
+        }
+
+
+class Settings(_Section):
+    """The section; `retry_delay` is in seconds."""
+
+    retry_delay: int = Field(ge=0)
+    lot_groups: int = Field(ge=0, le=1000)
+    tasks: dict[str, Task]
+
+    def of(self, task_id: str) -> dict[str, Any]:
+        """Arguments of the operator of a task.
+
+        Raises:
+            ValueError: the task has no entry.
+        """
+        if task_id not in self.tasks:
+            raise ValueError(f"{PARAMS}: airflow.tasks.{task_id} is missing")
+        return self.tasks[task_id].arguments
+
+
+def load_settings(path: Path = PARAMS) -> Settings:
+    """Read section `airflow`.
+
+    Raises:
+        ValueError: the file cannot be read, or a key is unknown, missing or of the wrong kind; the key is named.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"cannot read parameters from {path}: {' '.join(str(error).split())}") from None
+    try:
+        return Settings.model_validate(tree.get("airflow") if isinstance(tree, dict) else None)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, ('airflow', *problem['loc'])))}: {problem['msg']}"
+            + (f" (got {problem['input']!r})" if problem["type"] != "missing" else "")
+            for problem in error.errors()
+        )
+        raise ValueError(f"{path}: {problems}") from None
