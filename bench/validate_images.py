@@ -3,7 +3,8 @@
     python -m bench.validate_images [--data FOLDER] [--images N] [--repeat N] [--workers N]
 
 The look takes turns with all decoders of `bench.decoders` on the same files. Compare the ratios: rates are those of the
-machine at that moment. The copies of FOLDER's images that make N lie in a temporary folder.
+machine at that moment. With one worker, seconds are CPU seconds, which other processes change less. The copies of
+FOLDER's images that make N lie in a temporary folder.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from functools import partial
 from pathlib import Path
 
@@ -49,7 +51,8 @@ def main() -> None:
         with WorkerPool(arguments.workers, "--workers") as pool:
             ways = {name: partial(in_pool, pool, way, files) for name, way in decoders_for(files).items()}
             ways[LOOK] = partial(in_pool, pool, look, files)
-            print_rates(rates_in_turns(ways, len(files), arguments.repeat), [LOOK])
+            clock = time.process_time if arguments.workers == 1 else time.perf_counter
+            print_rates(rates_in_turns(ways, len(files), arguments.repeat, clock), [LOOK])
     for count in (arguments.images // 10, arguments.images):
         # a process of its own, for a peak never falls
         command = [sys.executable, "-m", "bench.validate_images", "--data", arguments.data, "--memory-of", str(count)]
