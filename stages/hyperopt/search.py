@@ -58,7 +58,9 @@ class Result:
     is_complete: bool
 
 
-def next_plan(known: Sequence[Run], pending: Sequence[Plan], section: HyperoptSection) -> Plan | None:
+def next_plan(
+    known: Sequence[Run], pending: Sequence[Plan], section: HyperoptSection, epochs: float = math.inf
+) -> Plan | None:
     """Plan the next run, by successive halving that waits for nobody.
 
     A trial that is among the best share `keep` of those on its rung, and not yet on the next, goes on there; higher
@@ -70,23 +72,25 @@ def next_plan(known: Sequence[Run], pending: Sequence[Plan], section: HyperoptSe
         known: the runs to choose by.
         pending: those under way since then.
         section: search space, rungs and seed.
+        epochs: that all runs may take together.
 
     Returns:
-        None if all trials have begun and none is worth going on with.
+        None if all trials have begun and none is worth going on with, or if the epochs are spent.
     """
     plans = [*(run.plan for run in known), *pending]
     number = len(plans) + 1
+    left = epochs - sum(plan.epochs for plan in plans)
     rungs = rungs_of(section)
-    for epochs, more in reversed(list(itertools.pairwise(rungs))):
+    for fewer, more in reversed(list(itertools.pairwise(rungs))):
         on_rung = sorted(
-            (run.score.val_loss, run.plan.trial, run) for run in known if run.score and run.plan.epochs == epochs
+            (run.score.val_loss, run.plan.trial, run) for run in known if run.score and run.plan.epochs == fewer
         )
         promoted = {plan.trial for plan in plans if plan.epochs == more}
         for _, trial, run in on_rung[: math.ceil(section.keep * len(on_rung))]:
             if trial not in promoted:
-                return Plan(number, trial, more, run.plan.hyperparameters)
+                return Plan(number, trial, more, run.plan.hyperparameters) if more <= left else None
     trials = {plan.trial for plan in plans}
-    if len(trials) == section.max_evals:
+    if len(trials) == section.max_evals or rungs[0] > left:
         return None
     told = {run.plan.trial for run in known}
     untold = [plan.hyperparameters for plan in pending if plan.trial not in told]
@@ -168,6 +172,7 @@ def search(
     evaluate: Callable[[Job], Score | str | None],
     state: Path,
     workers: int = 1,
+    epochs: float = math.inf,
 ) -> Result:
     """Run trials until there are `section.max_evals` or `section.timeout` seconds have passed.
 
@@ -177,6 +182,7 @@ def search(
             over. It is called in other processes.
         state: a folder that outlives a kill; the runs are saved there after each one.
         workers: runs under way at a time at most; more than `section.lag` are of no use.
+        epochs: that all runs may take together: a limit that does not depend on the machine.
 
     Returns:
         The trials, at least one of which finished.
@@ -196,7 +202,7 @@ def search(
                 return None
             known = [runs[one] for one in range(1, count + 1)]
             pending = [runs[one].plan if one in runs else under_way[one] for one in range(count + 1, number)]
-            if found := next_plan(known, pending, section):
+            if found := next_plan(known, pending, section, epochs):
                 return found
         return None
 

@@ -182,6 +182,16 @@ def test_time_ends_the_search_and_keeps_what_is_done(tmp_path: Path) -> None:
         search(section(timeout=0.1, rungs=[]), slow, tmp_path / "none")
 
 
+def test_all_trainings_together_keep_to_a_number_of_epochs_on_any_number_of_workers(tmp_path: Path) -> None:
+    found = []
+    for workers in (1, 2):
+        (tmp_path / str(workers)).mkdir()
+        found.append(search(section(max_evals=99), score_at_any_time, tmp_path / str(workers), workers, epochs=50))
+    assert timeless(found[0].trials) == timeless(found[1].trials)
+    assert 44 < sum(sum(trial.val_losses) for trial in found[0].trials) <= 50
+    assert found[0].is_complete
+
+
 def test_the_time_before_a_kill_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(Killed):
         search(section(rungs=[], max_evals=16), killed_after(1), tmp_path)
@@ -314,6 +324,7 @@ def test_time_ends_a_training_after_an_epoch(prepared: Path, tmp_path: Path, cap
         ("hyperopt.weight_decay=[0, 0.1]", "weight_decay: a logarithmic scale needs bounds above 0"),
         ("hyperopt.dropout=[0.2, 0.5]", "first.dropout: 0.1 is outside of the search space 0.2 to 0.5"),
         ("hyperopt.width=[16, 24]", "first.width: 32 is not among [16, 24]"),
+        ("hyperopt.batch_size=[16]", "first.batch_size: 64 is not among [16]"),
         ("hyperopt.width=[1, 48]", "width"),
     ],
 )
