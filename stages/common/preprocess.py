@@ -7,9 +7,9 @@ What is decided here, and why (`stages.common.decode` says what becomes of forma
     blank      a picture without any pixel darker than near-white holds no face and is refused.
     aspect     kept: the crop is padded to a square with white. Stretching would make long hair and a round face look
                alike, and hair length is a matter of proportions.
-    filter     area averaging (Pillow's BOX: every input pixel counts once) when shrinking, bilinear when enlarging,
-               where area averaging would only repeat pixels. Pictures to be shrunk to a sixth or less are first
-               averaged in whole blocks: faster, and an edge moves by at most a sixth of a pixel of the result.
+    filter     area averaging (every input pixel counts once, as Pillow's BOX) when shrinking, bilinear when enlarging,
+               where area averaging would only repeat pixels. By cykooz-resizer, the Rust crate fast_image_resize: a
+               third of Pillow's time for 160x170 pixels, an eighth for 500x500, and values differ by 1 at most.
 """
 
 from pathlib import Path
@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import xxhash
-from PIL import Image
+from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions, Resizer
 
 from stages.common.decode import ImageError, Picture, decode, read_image_file, wrapped
 from stages.common.image_settings import ImagesSection, Preprocessing
 
-REDUCING_GAP = 3
-"""The blocks are so small that at least three of them make a pixel of the result, along each side."""
+AREA = ResizeOptions(ResizeAlg.convolution(FilterType.box))
+BILINEAR = ResizeOptions(ResizeAlg.convolution(FilterType.bilinear))
 
 
 def pixels_digest(picture: Picture) -> str:
@@ -77,12 +77,14 @@ def fit(content: Picture, settings: Preprocessing) -> npt.NDArray[np.uint8]:
     height, width, _ = content.shape
     side, longest = settings.image_size, max(width, height)
     size = (max(1, round(side * width / longest)), max(1, round(side * height / longest)))
-    kernel = Image.Resampling.BOX if longest >= side else Image.Resampling.BILINEAR
-    image = wrapped(content, "RGBX").resize(size, kernel, reducing_gap=REDUCING_GAP)
+    pixels = np.empty((size[1], size[0], 4), np.uint8)
+    # CMYK: four channels, all alike; of RGBA, colours would be multiplied by opacity, which takes twice the time
+    kernel = AREA if longest >= side else BILINEAR
+    Resizer().resize_pil(wrapped(content, "CMYK"), wrapped(pixels, "CMYK"), kernel)
     square = np.full((side, side, 3), 255, np.uint8)
     left, top = (side - size[0]) // 2, (side - size[1]) // 2
-    pixels = np.frombuffer(image.tobytes("raw", "RGB"), np.uint8)
-    square[top : top + size[1], left : left + size[0]] = pixels.reshape(size[1], size[0], 3)
+    for channel in range(3):  # one by one: a third of the time
+        square[top : top + size[1], left : left + size[0], channel] = pixels[:, :, channel]
     return square
 
 

@@ -122,7 +122,7 @@ def test_statistics_count_classes_unknown_labels_and_pixels(data: Data) -> None:
     assert sum(stats["labels"]["mustache"][split]["unknown"] for split in ("train", "val", "test")) == 30
     assert sum(stats["labels"]["hair_color"][split]["gray"] for split in ("train", "val", "test")) == 30
     assert stats["lots"]["a"]["train"] + stats["lots"]["b"]["train"] == headline["train"]
-    assert stats["preprocessing"] == {"version": 2, "image_size": 16, "near_white": 245, "max_megapixels": 50}
+    assert stats["preprocessing"] == {"version": 3, "image_size": 16, "near_white": 245, "max_megapixels": 50}
     images = read_split(artifact, "train").take().astype(float)
     assert stats["train_pixels"]["mean"] == pytest.approx(images.mean(axis=(0, 1, 2)), abs=1e-3)
     assert stats["train_pixels"]["std"] == pytest.approx(images.std(axis=(0, 1, 2)), abs=1e-3)
@@ -205,6 +205,19 @@ def test_unusable_images_are_listed_with_their_reason(data: Data) -> None:
     assert not reasons.keys() & splits(artifact).keys()
     train = read_split(artifact, "train")
     assert all(image[4, 4, 0] == int(name[2:7]) for name, image in zip(train.filenames, train.take(), strict=True))
+
+
+def test_rows_move_up_where_images_are_left_out(data: Data) -> None:
+    """More images than a worker does at once, so that the gap lies in the midst of the shard."""
+    data.add("c", range(60, 200))
+    for number in (60, 61, 130):
+        data.path(f"c_{number:05d}.png").write_bytes(b"")
+    artifact, headline = data.result()
+    assert (headline["images"], headline["rejected"]) == (197, 3)
+    assert np.load(artifact / "shards" / "c.npy").shape == (137, 16, 16, 3)
+    for name in ("train", "val", "test"):
+        split = read_split(artifact, name)
+        assert [image[4, 4, 0] for image in split.take()] == [int(name[2:7]) for name in split.filenames]
 
 
 def test_too_many_unusable_images_fail_the_stage(data: Data, caplog: pytest.LogCaptureFixture) -> None:
