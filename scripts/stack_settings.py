@@ -44,6 +44,12 @@ def write_settings(file: Path, settings: dict[str, str]) -> None:
     partial.replace(file)
 
 
+def _has_database() -> bool:
+    """Whether the volume of the stack's database is there, which keeps the password that it was made with."""
+    command = ["docker", "volume", "inspect", "face-attributes_postgres"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def main() -> int:
     """Complete `.env` and the volumes; 64 if the data folder is of no use."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -59,6 +65,10 @@ def main() -> int:
         return 64
     if private := unreadable(data):
         say(f"{private} cannot be read by the containers' user: chmod -R o+rX {data}")
+        return 64
+    if "POSTGRES_PASSWORD" not in known and file == ROOT / ".env" and _has_database():
+        say("the database of an earlier .env is still there: put that .env back, or begin anew without its runs and "
+            "users: docker volume rm face-attributes_postgres")  # fmt: skip
         return 64
     artifacts = settings.setdefault("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", ARTIFACTS_VOLUME)
     settings |= {
