@@ -219,7 +219,9 @@ def _rewritten(model: type[Strict], text: str | bytes, what: str) -> str:
     except PydanticSerializationError:
         _refuse(what, "half a surrogate pair is no character")
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        # What is there tells more than what is not.
+        order = {"extra_forbidden": 0, "missing": 2}
+        first = min(error.errors(include_url=False), key=lambda found: order.get(found["type"], 1))
         where = json.dumps(".".join(map(str, first["loc"])) or what)[1:-1][:SHOWN]
         if first["type"] == "missing":
             _refuse(where, "it is missing, false or empty")

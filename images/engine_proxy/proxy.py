@@ -222,15 +222,14 @@ async def run() -> None:
         loop.add_signal_handler(number, end.cancel)
     _, writer = await ask("GET", "/_ping", b"", attach=False)
     writer.close()
+    if SOCKET.is_socket():
+        SOCKET.unlink()  # left behind by a proxy that was killed
     os.umask(0o117)  # the socket is made for owner and group only
     server = await asyncio.start_unix_server(functools.partial(serve, end), SOCKET, limit=CHUNK)
     log.info("listening on %s", SOCKET)
-    try:
-        with contextlib.suppress(asyncio.CancelledError):
-            await end
-    finally:
-        server.close()
-        SOCKET.unlink(missing_ok=True)
+    with contextlib.suppress(asyncio.CancelledError):
+        await end
+    server.close()
 
 
 def main() -> int:
