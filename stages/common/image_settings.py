@@ -24,8 +24,8 @@ class Preprocessing(ImagesSection):
 
     Attributes:
         version: of the steps themselves; a model that was trained with other steps is refused. 2: the digest of a
-            picture is another, so images fall into other splits. 3: another library resizes; values differ by 1 at
-            most, but of pictures six times as large as the result and more, which it does not average in blocks first.
+            picture is another, so images fall into other splits. 3: another library averages areas; it rounds and
+            assigns pixels on a border otherwise, and does not average large pictures in blocks first.
         image_size: side of the result in pixels.
     """
 

@@ -104,11 +104,11 @@ def read_piece(folder: Path) -> Piece | None:
 
 def _read_records(folder: Path) -> Piece:
     with (folder / RECORDS).open(encoding="utf-8", newline="") as file:
-        records = list(csv.DictReader(file))
+        _, *records = csv.reader(file)
     return Piece(
         folder / IMAGES,
-        {record["filename"]: record["pixels"] for record in records if not record["reason"]},
-        {record["filename"]: record["reason"] for record in records if record["reason"]},
+        {filename: pixels for filename, pixels, reason in records if not reason},
+        {filename: reason for filename, _, reason in records if reason},
     )
 
 
