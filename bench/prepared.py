@@ -92,11 +92,10 @@ def fit_as_stage_train(prepared: Path, section: TrainSection) -> "tuple[FitResul
         device=section.device,
     )
     processes = count_processes(section, section.batch_size)
+    train, val = read_split(prepared, "train"), read_split(prepared, "val")
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder, "checkpoint.safetensors")
         if processes > 1:
-            fit_in_processes(processes, prepared, settings, checkpoint)
+            fit_in_processes(processes, train, val, settings, checkpoint)
         # after several processes nothing is left to do but to read the checkpoint
-        return fit(
-            read_split(prepared, "train"), read_split(prepared, "val"), settings, checkpoint=checkpoint
-        ), processes
+        return fit(train, val, settings, checkpoint=checkpoint), processes

@@ -33,6 +33,9 @@ from stages.common.network import Convolution, Network
 WARMUP = 0.25
 """Share of the steps in which the learning rate rises."""
 
+VAL_BATCH = 128
+"""Images at once in validation; 512 would take more memory than training does."""
+
 LABEL_SMOOTHING = 0.05
 """Probability that is spread over all classes in training (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567)."""
 
@@ -151,7 +154,7 @@ def _evaluate(network: Network, data: Loader, cast: torch.autocast) -> tuple[flo
     network.eval()
     totals = torch.zeros(3, len(NAMES), device=data.device)
     with torch.inference_mode(), cast:
-        for images, labels in data.batches(torch.split(torch.arange(len(data.split)), 512)):
+        for images, labels in data.batches(torch.split(torch.arange(len(data.split)), VAL_BATCH)):
             outputs = network(images)
             known = labels != UNKNOWN
             right = torch.stack([logits.argmax(1) for logits in outputs], 1) == labels

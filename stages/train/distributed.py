@@ -1,33 +1,33 @@
-"""Training in several processes, one per GPU: torchrun starts them, and the fit loop shares every batch among them.
+"""Training in several processes, one per GPU: torchrun's launcher starts them, and the fit loop shares every batch.
 
 Nothing but the checkpoint comes back: after its last epoch, `fit` in the stage's own process has only to read it.
-`python -m stages.train.distributed JOB` is what each of them runs.
 """
 
 import json
+import logging
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from pydantic import TypeAdapter
+import torch._dynamo  # 160 MB, which the first step of a fit would load in every process: here once for all
 from torch import distributed as dist
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from stages.common.artifacts import write_json
 from stages.common.cpus import available_cpus
-from stages.common.dataset import read_split
+from stages.common.dataset import Split
 from stages.common.device import choose_device
 from stages.common.errors import ExitCode, StageError, UnavailableError
 from stages.common.fit import FitSettings, fit
 from stages.common.logs import log, start_logging
 from stages.train.params import TrainSection
 from stages.train.stage import EpochLog
-
-SETTINGS = TypeAdapter(FitSettings)
 
 
 class DistributedError(StageError):
@@ -66,91 +66,74 @@ def count_processes(section: TrainSection, batch_size: int) -> int:
     return wanted or torch.cuda.device_count()
 
 
-def fit_in_processes(processes: int, prepared: Path, settings: FitSettings, checkpoint: Path) -> None:
+def fit_in_processes(processes: int, train: Split, val: Split, settings: FitSettings, checkpoint: Path) -> None:
     """Train in several processes, up to the checkpoint of the last epoch.
+
+    On a CPU they are forks of this one and share PyTorch with it, 0.5 GB; CUDA does not survive a fork.
 
     Args:
         processes: how many. On CUDA each takes the GPU of its number, on a CPU its share of the cores.
-        prepared: artifact of stage prepare_train.
+        train: as for `fit`.
+        val: as for `fit`.
         settings: as for `fit`.
-        checkpoint: as for `fit`. Its folder also gets the job's description.
+        checkpoint: as for `fit`.
 
     Raises:
         DistributedError: one of the processes failed.
     """
-    job, failure = checkpoint.with_name("job.json"), checkpoint.with_name("failure.json")
-    write_json(
-        job,
-        {
-            "stage": os.getpid(),
-            "prepared": str(prepared.absolute()),
-            "settings": SETTINGS.dump_python(settings),
-            "checkpoint": str(checkpoint.absolute()),
-            "failure": str(failure.absolute()),
-        },
-    )
+    failure = checkpoint.with_name("failure.json")
     failure.unlink(missing_ok=True)
-    # By its address, for without a network a container cannot look up its own name.
-    torchrun = ["--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={processes}"]
-    command = [sys.executable, "-m", "torch.distributed.run", *torchrun, "-m", "stages.train.distributed", str(job)]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(max(1, available_cpus() // processes)),  # torchrun would take 1 and say so at length
-        "LOGLEVEL": "CRITICAL",
-        "GLOO_SOCKET_IFNAME": "lo",
-        "NCCL_SOCKET_IFNAME": "lo",
-    }
-    with subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
-    ) as running:
-        try:
-            assert running.stderr is not None  # noqa: S101 (for mypy)
-            for line in running.stderr:
-                if not failure.exists():  # after it come torchrun's tracebacks, which say less
-                    sys.stderr.write(line)
-        except BaseException:
-            os.killpg(running.pid, signal.SIGKILL)
-            raise
-    if failure.exists():
-        raise DistributedError(**json.loads(failure.read_text(encoding="utf-8")))
-    if running.returncode:
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it tells at length what is told below
+    launch = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id="train",
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",  # without a network a container cannot look up its own name
+        max_restarts=0,
+        start_method="spawn" if choose_device(settings.device).type == "cuda" else "fork",
+        logs_specs=DefaultLogsSpecs(os.devnull),
+        signals_to_handle="",  # the stage has its own handlers
+    )
+    settings = replace(settings, threads=max(1, available_cpus() // processes))
+    try:
+        elastic_launch(launch, _train)(train, val, settings, checkpoint, failure)
+    except ChildFailedError as error:
+        if failure.exists():
+            raise DistributedError(**json.loads(failure.read_text(encoding="utf-8"))) from None
+        _, first = error.get_first_failure()
         raise UnavailableError(
-            "a training process failed, the log says how above (exitcode -9 is nearly always memory that ran out: give "
-            "the stage more, or lower train.processes)"
-        )
+            f"a training process failed with exit code {first.exitcode}, the log says how above (-9 is nearly always "
+            "memory that ran out: give the stage more, or lower train.processes)"
+        ) from None
+    finally:
+        for process in multiprocessing.active_children():  # there are some if this one is stopped
+            process.kill()
 
 
-def _follow(stage: int) -> None:
-    """End with the stage, even if it is killed -9 and torchrun goes on."""
-    while True:
-        try:
-            os.kill(stage, 0)
-        except ProcessLookupError:
-            os._exit(1)
-        time.sleep(1)
-
-
-def main(job: Path) -> None:
+def _train(train: Split, val: Split, settings: FitSettings, checkpoint: Path, failure: Path) -> None:
     """Be one of the processes."""
-    told = json.loads(job.read_text(encoding="utf-8"))
-    threading.Thread(target=_follow, args=(told["stage"],), daemon=True).start()
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT comes when the stage ends, even if it is killed -9
+        signal.signal(number, signal.SIG_DFL)
     start_logging()
     rank = int(os.environ["RANK"])
     if rank:
         log.setLevel("ERROR")  # the first speaks for all
-    settings = SETTINGS.validate_python(told["settings"])
-    on_gpu = choose_device(settings.device).type == "cuda"
+    os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+    on_gpu = choose_device(settings.device, settings.threads).type == "cuda"
     if on_gpu:
         torch.cuda.set_device(rank)
     dist.init_process_group("nccl" if on_gpu else "gloo")
-    prepared = Path(told["prepared"])
     try:
-        train, val = read_split(prepared, "train"), read_split(prepared, "val")
-        fit(train, val, settings, on_epoch=EpochLog(settings.epochs), checkpoint=Path(told["checkpoint"]))
+        # A new thread, for OpenMP would wait for the threads that the first one had before the fork.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(fit, train, val, settings, on_epoch=EpochLog(settings.epochs), checkpoint=checkpoint).result()
     except StageError as error:
-        write_json(Path(told["failure"]), {"message": str(error), "exit_code": error.exit_code})
-        os._exit(1)  # the others wait for this one; torchrun stops them
+        write_json(failure, {"message": str(error), "exit_code": error.exit_code})
+        os._exit(1)  # the others wait for this one; the launcher stops them
+    except Exception:
+        logging.exception("defect in training process %d", rank)
+        os._exit(1)
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

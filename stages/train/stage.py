@@ -90,8 +90,6 @@ def _run(context: Context[Params]) -> Headline:
     from stages.common.network import count_parameters
     from stages.train.calibrate import as_calibration, calibrate
     from stages.train.distributed import count_processes, fit_in_processes
-    from stages.train.export import export_onnx, save_weights
-    from stages.train.plots import plot_accuracy, plot_training
 
     section = context.params.train
     if section.use_hyperopt:
@@ -114,7 +112,7 @@ def _run(context: Context[Params]) -> Headline:
     processes = count_processes(section, chosen.batch_size)
     if processes > 1:
         log.info("%d processes share every batch", processes)
-        fit_in_processes(processes, context.inputs["prepare_train"], settings, checkpoint)
+        fit_in_processes(processes, train, val, settings, checkpoint)
     result = fit(train, val, settings, on_epoch=EpochLog(section.epochs), checkpoint=checkpoint)
 
     calibrated = calibrate(result.network, val, section.device, section.answer_accuracy)
@@ -122,6 +120,10 @@ def _run(context: Context[Params]) -> Headline:
         if one.abstention.note:
             log.warning("%s: %s", one.attribute, one.abstention.note)
     calibration = as_calibration(calibrated)
+    # not needed before: what is loaded here is memory that the processes would have beside their own
+    from stages.train.export import export_onnx, save_weights
+    from stages.train.plots import plot_accuracy, plot_training
+
     log.info("exporting, with temperatures %s", calibration.temperatures)
     for folder in ("metrics", "plots"):
         (context.out / folder).mkdir()

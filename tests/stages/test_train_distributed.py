@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stages.common.dataset import read_split
+from stages.common.attributes import UNKNOWN
+from stages.common.dataset import Split, read_split
 from stages.common.errors import ExitCode
 from stages.common.fit import FitSettings, fit
 from stages.train.distributed import DistributedError, fit_in_processes
@@ -20,11 +21,15 @@ from tests.common.prepared import TINY, make_prepared
 SETTINGS = FitSettings(TINY, epochs=8, seed=1, device="cpu")
 
 
+def make_splits(folder: Path, train: int = 96) -> tuple[Split, Split]:
+    prepared = make_prepared(folder / "p", train)
+    return read_split(prepared, "train"), read_split(prepared, "val")
+
+
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
-    prepared = make_prepared(tmp_path / "p", train=256)
-    train, val = read_split(prepared, "train"), read_split(prepared, "val")
+    train, val = make_splits(tmp_path, train=256)
     checkpoint = tmp_path / "checkpoint.safetensors"
-    fit_in_processes(2, prepared, SETTINGS, checkpoint)
+    fit_in_processes(2, train, val, SETTINGS, checkpoint)
     ran: list[int] = []
     both = fit(train, val, SETTINGS, checkpoint=checkpoint, on_epoch=lambda epoch: ran.append(epoch.epoch))
     one = fit(train, val, SETTINGS)
@@ -37,21 +42,22 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
 
 
 def test_same_seed_same_weights(tmp_path: Path) -> None:
-    prepared = make_prepared(tmp_path / "p")
+    train, val = make_splits(tmp_path)
     weights = []
     for name in ("one", "same"):
         (tmp_path / name).mkdir()
         checkpoint = tmp_path / name / "checkpoint.safetensors"
-        fit_in_processes(2, prepared, dataclasses.replace(SETTINGS, epochs=2), checkpoint)
+        fit_in_processes(2, train, val, dataclasses.replace(SETTINGS, epochs=2), checkpoint)
         weights.append(load_file(checkpoint))
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_what_one_process_says_is_what_the_stage_says(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    prepared = make_prepared(tmp_path / "p", val=0)
-    with pytest.raises(DistributedError, match=r"the val split .* is empty") as raised:
-        fit_in_processes(2, prepared, SETTINGS, tmp_path / "checkpoint.safetensors")
+    train, val = make_splits(tmp_path)
+    val.labels[:] = UNKNOWN
+    with pytest.raises(DistributedError, match="the val split has no known label") as raised:
+        fit_in_processes(2, train, val, SETTINGS, tmp_path / "checkpoint.safetensors")
     assert raised.value.exit_code == ExitCode.BAD_DATA
     assert "Traceback" not in capfd.readouterr().err
 
@@ -62,19 +68,18 @@ def _children(pid: int) -> list[int]:
 
 
 def test_no_process_outlives_the_stage_even_when_it_is_killed(tmp_path: Path) -> None:
-    prepared = make_prepared(tmp_path / "p", train=4000)
     program = (
         "import sys; from pathlib import Path; from tests.stages.test_train_distributed import *;"
-        "fit_in_processes(2, Path(sys.argv[1]), SETTINGS, Path(sys.argv[2]))"
+        "fit_in_processes(2, *make_splits(Path(sys.argv[1]), train=4000), SETTINGS, Path(sys.argv[2]))"
     )
     checkpoint = tmp_path / "checkpoint.safetensors"
-    with subprocess.Popen([sys.executable, "-c", program, prepared, checkpoint], stderr=subprocess.DEVNULL) as stage:
+    with subprocess.Popen([sys.executable, "-c", program, tmp_path, checkpoint], stderr=subprocess.DEVNULL) as stage:
         deadline = time.monotonic() + 60
         while not checkpoint.exists() and time.monotonic() < deadline:
             time.sleep(0.1)
         started = _children(stage.pid)
         stage.send_signal(signal.SIGKILL)
-    assert len(started) >= 3, "torchrun and two processes"
+    assert len(started) == 2
     deadline = time.monotonic() + 10
     while any(_is_running(pid) for pid in started) and time.monotonic() < deadline:
         time.sleep(0.1)
