@@ -78,6 +78,7 @@ def nothing_left(engine: Any) -> Iterator[None]:
 def test_the_result_arrives_key_by_key(airflow: Worker) -> None:
     outcome = airflow.run("plain")
     assert outcome.state == "success"
+    assert any(re.match(r"Container ran \d+\.\d s, 20", line) for line in outcome.log)
     assert outcome.xcoms["path"] == "/artifacts/fake/key"
     assert outcome.xcoms["return_value"] == {
         "stage": "fake",
@@ -94,6 +95,15 @@ def test_the_result_arrives_key_by_key(airflow: Worker) -> None:
 def test_what_a_user_types_reaches_the_stage_as_typed(airflow: Worker) -> None:
     typed = "{{ 7*7 }}; rm -rf / $(id) `id` 'x\" --force x.sh"
     assert airflow.run("plain", typed).xcoms["headline"] == {"behaviour": typed}
+
+
+def test_mapped_tasks_get_their_lots_and_are_called_after_them(airflow: Worker) -> None:
+    run_id = airflow.start_run("spread", "lots")
+    outcomes = [airflow.run_try(run_id, map_index=index).result() for index in range(3)]
+    assert [outcome.state for outcome in outcomes] == ["success"] * 3
+    lots = [["s1"], ["{{ 7*7 }}", "s2.sh"], ["a", "b", "c", "d"]]
+    assert [outcome.xcoms["lots"] for outcome in outcomes] == lots  # as they are: no template, no file
+    assert [outcome.label for outcome in outcomes] == ["s1", "{{ 7*7 }}, s2.sh", "a to d (4 lots)"]
 
 
 def test_a_stage_is_confined(airflow: Worker, engine: Any) -> None:

@@ -4,11 +4,13 @@ import json
 import os
 import sqlite3
 import uuid
+from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 HERE = Path(__file__).parent
@@ -18,9 +20,13 @@ VOLUMES = ("face-attributes-test-data", "face-attributes-test-artifacts")
 
 @dataclass
 class Outcome:
-    """How one try of a task ended: its state, the lines of its log, its exceptions (type: text), its XComs."""
+    """How one try of a task ended: its state, the lines of its log, its exceptions (type: text), its XComs.
+
+    `label` is what the pages of Airflow call one of the tasks that were mapped.
+    """
 
     state: str
+    label: str | None
     log: list[str]
     error: str
     xcoms: dict[str, Any]
@@ -34,19 +40,20 @@ class Worker:
         pid: of the process, which is the supervisor of the tasks.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, environment: Mapping[str, str] = MappingProxyType({})) -> None:
         """Start the process and wait until it has its database, which may be there from an earlier worker."""
         self.home = home
-        self._pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_configure, initargs=(home,))
+        self.environment = {**environment_of(home), **environment}
+        self._pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_configure, initargs=(self.environment,))
         self.pid = self._pool.submit(_prepare).result()
 
     def start_run(self, dag_id: str, behaviour: str = "succeed", force: bool = False) -> str:
         """Make a DAG run that asks the fake stage for a behaviour; return its id, which the stage knows as its name."""
         return self._pool.submit(_start_run, dag_id, behaviour, force).result()
 
-    def run_try(self, run_id: str, environment: dict[str, str] | None = None) -> Future[Outcome]:
+    def run_try(self, run_id: str, environment: dict[str, str] | None = None, map_index: int = -1) -> Future[Outcome]:
         """Run the next try of the run's task, and return at once."""
-        return self._pool.submit(_run_try, run_id, environment or {})
+        return self._pool.submit(_run_try, run_id, environment or {}, map_index)
 
     def run(self, dag_id: str, behaviour: str = "succeed") -> Outcome:
         """Start a run and run its first try to the end."""
@@ -63,14 +70,19 @@ class Worker:
         self._pool.shutdown()
 
 
-def _configure(home: Path) -> None:
-    os.environ.update(
-        AIRFLOW_HOME=str(home),
-        AIRFLOW__CORE__DAGS_FOLDER=str(HERE / "faults"),
-        AIRFLOW__CORE__LOAD_EXAMPLES="False",
-        AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL="1",  # seconds until a running task learns that it was cancelled
-        PYTHONPATH=str(HERE.parents[1] / "dags"),
-    )
+def environment_of(home: Path) -> dict[str, str]:
+    """What makes Airflow run the tests' DAGs with a database of its own."""
+    return {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(HERE / "faults"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",  # seconds until a running task learns that it was cancelled
+        "PYTHONPATH": str(HERE.parents[1] / "dags"),
+    }
+
+
+def _configure(environment: dict[str, str]) -> None:
+    os.environ.update(environment)
 
 
 def _prepare() -> int:
@@ -131,7 +143,7 @@ def _start_run(dag_id: str, behaviour: str, force: bool) -> str:
     return run_id
 
 
-def _run_try(run_id: str, environment: dict[str, str]) -> Outcome:
+def _run_try(run_id: str, environment: dict[str, str], map_index: int) -> Outcome:
     from airflow.executors.workloads import BundleInfo
     from airflow.models import TaskInstance
     from airflow.models.xcom import XComModel
@@ -142,14 +154,14 @@ def _run_try(run_id: str, environment: dict[str, str]) -> Outcome:
     from sqlalchemy import select
 
     os.environ.update(environment)
-    query = select(TaskInstance).where(TaskInstance.run_id == run_id)
+    query = select(TaskInstance).where(TaskInstance.run_id == run_id, TaskInstance.map_index == map_index)
     with create_session() as session:
         instance = session.scalars(query).one()
         instance.try_number += 1
         instance.state = TaskInstanceState.QUEUED
         session.flush()
         work = Work.model_validate(instance, from_attributes=True)
-    log = Path(os.environ["AIRFLOW_HOME"], f"{run_id}.{work.try_number}.log")
+    log = Path(os.environ["AIRFLOW_HOME"], f"{run_id}.{map_index}.{work.try_number}.log")
     supervise_task(
         ti=work,
         bundle_info=BundleInfo(name=_bundle().name),
@@ -161,9 +173,13 @@ def _run_try(run_id: str, environment: dict[str, str]) -> Outcome:
     entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     errors = [entry["error_detail"][0] for entry in entries if entry.get("error_detail")]
     with create_session() as session:
-        xcoms = session.scalars(select(XComModel).where(XComModel.run_id == run_id)).all()
+        instance = session.scalars(query).one()
+        xcoms = session.scalars(
+            select(XComModel).where(XComModel.run_id == run_id, XComModel.map_index == map_index)
+        ).all()
         return Outcome(
-            state=str(session.scalars(query).one().state),
+            state=str(instance.state),
+            label=instance.rendered_map_index,
             log=[entry["event"] for entry in entries],
             error="\n".join(f"{error['exc_type']}: {error['exc_value']}" for error in errors),
             xcoms={xcom.key: XComModel.deserialize_value(xcom) for xcom in xcoms},

@@ -16,11 +16,11 @@ BEHAVIOUR = json.loads(SETTINGS.get("fake.behaviour", '"succeed"'))
 EAT_MEMORY = "hoard = [bytearray(10**7) for _ in range(10**4)]"
 
 
-def hand_over(**headline: object) -> None:
+def hand_over(key: str = "key", **headline: object) -> None:
     result = {
         "stage": "fake",
         "path": "/artifacts/fake/key",
-        "key": "key",
+        "key": key,
         "outputs": {"model": "/artifacts/fake/key/model"},
         "report": "/artifacts/fake/key/report.html",
         "cached": False,
@@ -89,6 +89,14 @@ def make_noise() -> None:
 match BEHAVIOUR.split():
     case ["succeed"]:
         hand_over()
+    case ["version", key]:
+        hand_over(key, accuracy=0.5)
+    case ["lots"]:
+        lots = json.loads(sys.argv[sys.argv.index("--lots") + 1])
+        RESULT.write_text(json.dumps({"stage": "fake", "lots": lots, "seconds": 0.1, "headline": {"lots": len(lots)}}))
+    case ["fail-saying", *words]:
+        print("12:00:01 ERROR fake:", *words, file=sys.stderr)
+        sys.exit(65)
     case ["beat", seconds]:
         beat(float(seconds))
         hand_over()
@@ -118,7 +126,7 @@ match BEHAVIOUR.split():
     case ["no-result"]:
         pass
     case ["large-result"]:
-        hand_over(text="x" * 100_000)
+        hand_over(text="x" * 2**20)
     case ["malformed-result"]:
         RESULT.write_text('{"stage": "fake", "path": 7}')
     case ["binary-result"]:

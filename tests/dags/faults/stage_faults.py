@@ -4,9 +4,21 @@ import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import DAG
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, Asset
+from notifications import on_failure, on_new_version
 from stage_operator import StageOperator, volumes
 
+VERSION = Asset("version")
+STAGE: dict[str, Any] = {
+    "task_id": "stage",
+    "stage": "fake",
+    "image": "face-attributes/test-stage:latest",
+    "inputs": {"raw": "/data/raw.sh"},
+    "settings": {"fake.behaviour": "behaviour", "fake.name": "name"},
+    "mounts": volumes("face-attributes-test-data", "face-attributes-test-artifacts"),
+    "mem_limit": "256m",
+}
 CASES: dict[str, dict[str, Any]] = {
     "plain": {"cpus": 1},
     "small": {"mem_limit": "64m"},
@@ -14,25 +26,27 @@ CASES: dict[str, dict[str, Any]] = {
     "unbuilt": {"image": "face-attributes/never-built:latest"},
     "unplugged": {"docker_url": "unix:///nonexistent/docker.sock"},
     "proxied": {"docker_url": f"unix://{os.environ.get('FAKE_ENGINE', '')}"},
+    "announced": {
+        "inlets": [VERSION],
+        "outlets": [VERSION],
+        "on_success_callback": on_new_version(VERSION),
+        "on_failure_callback": on_failure(),
+    },
+}
+DAG_ARGUMENTS: dict[str, Any] = {
+    "schedule": None,
+    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
+    "params": {"behaviour": "succeed", "name": "", "force": False},
+    "default_args": {"retries": 1, "retry_delay": timedelta(0)},
 }
 
 for name, options in CASES.items():
-    with DAG(
-        name,
-        schedule=None,
-        start_date=datetime(2026, 1, 1, tzinfo=UTC),
-        params={"behaviour": "succeed", "name": "", "force": False},
-        default_args={"retries": 1, "retry_delay": timedelta(0)},
-    ):
-        StageOperator(
-            **{
-                "task_id": "stage",
-                "stage": "fake",
-                "image": "face-attributes/test-stage:latest",
-                "inputs": {"raw": "/data/raw.sh"},
-                "settings": {"fake.behaviour": "behaviour", "fake.name": "name"},
-                "mounts": volumes("face-attributes-test-data", "face-attributes-test-artifacts"),
-                "mem_limit": "256m",
-                **options,
-            }
-        )
+    with DAG(name, **DAG_ARGUMENTS):
+        StageOperator(**STAGE | options)
+
+with DAG("spread", **DAG_ARGUMENTS):
+    lots = [["s1"], ["{{ 7*7 }}", "s2.sh"], ["a", "b", "c", "d"]]
+    StageOperator.partial(**STAGE, map_index_template="{{ task.label }}").expand(lots=lots)
+
+with DAG("consumer", **DAG_ARGUMENTS | {"schedule": [Asset("version")]}, is_paused_upon_creation=False):
+    EmptyOperator(task_id="use_it")
