@@ -14,6 +14,7 @@ kornia-rs leaves out zlib's own; every chunk's CRC, which covers the same bytes,
 """
 
 import io
+import os
 import stat
 import struct
 import warnings
@@ -63,7 +64,7 @@ def read_image_file(path: Path, settings: ImagesSection) -> bytes:
         ImageError: absent, no regular file, empty, or larger than any allowed picture.
     """
     try:
-        status = path.lstat()
+        status = os.lstat(path)
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("not a regular file")
         if status.st_size == 0:
@@ -73,8 +74,11 @@ def read_image_file(path: Path, settings: ImagesSection) -> bytes:
             raise ImageError(
                 f"{status.st_size / 1e6:.0f} MB, more than a picture of {settings.max_megapixels:g} megapixels needs"
             )
-        with path.open("rb", buffering=0) as file:
-            return file.read()
+        descriptor = os.open(path, os.O_RDONLY)  # not a file object, which takes 7 us more
+        try:
+            return os.read(descriptor, status.st_size)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from error
 
