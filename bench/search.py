@@ -115,7 +115,7 @@ def deal(prepared: Path, seed: int, shares: Sequence[float], folder: Path) -> Pa
         prepared: artifact of prepare_train.
         seed: of the deal.
         shares: of the images, to learn from and to choose by; the rest is held back.
-        folder: is made.
+        folder: is made if it is not there.
 
     Returns:
         `folder`, with the same shards and another index.
@@ -124,6 +124,8 @@ def deal(prepared: Path, seed: int, shares: Sequence[float], folder: Path) -> Pa
     pictures = sorted({row["pixels"] for row in rows})
     order = np.random.default_rng(seed).permutation(len(pictures)).tolist()
     place = {picture: position / len(pictures) for picture, position in zip(pictures, order, strict=True)}
+    if folder.exists():
+        return folder
     folder.mkdir()
     (folder / "shards").symlink_to((prepared / "shards").absolute())
     with (folder / INDEX).open("w", encoding="utf-8", newline="") as file:
@@ -180,7 +182,7 @@ def compare(dealt: Path, section: HyperoptSection, limits: Limits, workers: int,
     for way in limits.ways:
         changed = section.model_copy(update=WAYS[way])
         state = folder / way
-        state.mkdir()
+        state.mkdir(exist_ok=True)
         result = search(changed, partial(run_trial, dealt, changed), state, workers, limits.budget)
         finished = sum(trial.state == "finished" for trial in result.trials)
         spent = sum(sum(trial.val_losses) for trial in result.trials)
@@ -243,6 +245,7 @@ def main() -> None:
     arguments.add_argument("--final-epochs", type=int, default=0, help="of the networks (default: as in section train)")
     arguments.add_argument("--trainings", type=int, default=3, help="of each network (default: %(default)s)")
     arguments.add_argument("--workers", type=int, default=0, help="processes (default: one per core or GPU)")
+    arguments.add_argument("--work", type=Path, help="searches kept there go on, perhaps with a larger budget")
     arguments.add_argument("--set", action="append", default=[], metavar="hyperopt.KEY=VALUE")
     given = arguments.parse_args()
     start_logging()
@@ -267,14 +270,15 @@ def main() -> None:
     workers = count_workers(section)
     lines = describe(f"python -m bench.search {shlex.join(sys.argv[1:])}")
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = given.work or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
         prepared = given.data
         if not (prepared / MANIFEST).exists():
             prepared = prepare(given.data / "raw", given.data / "annotations.csv", folder)
         seeds = []
         for seed in range(given.first_seed, given.first_seed + given.seeds):
             place = folder / str(seed)
-            place.mkdir()
+            place.mkdir(exist_ok=True)
             dealt = deal(prepared, seed, given.shares, place / "dealt")
             one = compare(dealt, section.model_copy(update={"seed": seed}), limits, workers, place)
             seeds.append(one)

@@ -58,9 +58,7 @@ class Result:
     is_complete: bool
 
 
-def next_plan(
-    known: Sequence[Run], pending: Sequence[Plan], section: HyperoptSection, epochs: float = math.inf
-) -> Plan | None:
+def next_plan(known: Sequence[Run], pending: Sequence[Plan], section: HyperoptSection) -> Plan | None:
     """Plan the next run, by successive halving that waits for nobody.
 
     A trial that is among the best share `keep` of those on its rung, and not yet on the next, goes on there; higher
@@ -72,14 +70,12 @@ def next_plan(
         known: the runs to choose by.
         pending: those under way since then.
         section: search space, rungs and seed.
-        epochs: that all runs may take together.
 
     Returns:
-        None if all trials have begun and none is worth going on with, or if the epochs are spent.
+        None if all trials have begun and none is worth going on with.
     """
     plans = [*(run.plan for run in known), *pending]
     number = len(plans) + 1
-    left = epochs - sum(plan.epochs for plan in plans)
     rungs = rungs_of(section)
     for fewer, more in reversed(list(itertools.pairwise(rungs))):
         on_rung = sorted(
@@ -88,9 +84,9 @@ def next_plan(
         promoted = {plan.trial for plan in plans if plan.epochs == more}
         for _, trial, run in on_rung[: math.ceil(section.keep * len(on_rung))]:
             if trial not in promoted:
-                return Plan(number, trial, more, run.plan.hyperparameters) if more <= left else None
+                return Plan(number, trial, more, run.plan.hyperparameters)
     trials = {plan.trial for plan in plans}
-    if len(trials) == section.max_evals or rungs[0] > left:
+    if len(trials) == section.max_evals:
         return None
     told = {run.plan.trial for run in known}
     untold = [plan.hyperparameters for plan in pending if plan.trial not in told]
@@ -202,8 +198,9 @@ def search(
                 return None
             known = [runs[one] for one in range(1, count + 1)]
             pending = [runs[one].plan if one in runs else under_way[one] for one in range(count + 1, number)]
-            if found := next_plan(known, pending, section, epochs):
-                return found
+            if found := next_plan(known, pending, section):
+                spent = sum(plan.epochs for plan in (*(run.plan for run in known), *pending))
+                return found if spent + found.epochs <= epochs else None
         return None
 
     running: dict[Future[Score | str | None], tuple[Job, float]] = {}
