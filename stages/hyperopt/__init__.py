@@ -3,11 +3,11 @@
 Inputs: the artifact of prepare_train. Trials learn from the train split and are compared on the validation split; the
 test split is not looked at.
 Outputs:
-    best_params.json               learning_rate, muon_learning_rate, weight_decay, dropout, width,
+    best_params.json               learning_rate, muon_learning_rate, weight_decay, dropout, width, batch_size,
                                    loss_weights {attribute: weight}
-    metrics/hyperopt_results.json  every trial: hyperparameters, how it ended, validation loss (nats) by epochs,
-                                   accuracy (0-1), seconds; the best; how much each hyperparameter mattered
-    plots/trials.png               validation loss per trial, by epochs, against five of the hyperparameters
+    metrics/hyperopt_results.json  every trial: hyperparameters, how it ended, validation loss (nats, calibrated) by
+                                   epochs, accuracy (0-1), seconds; the best; how much each hyperparameter mattered
+    plots/trials.png               validation loss per trial, by epochs, against six of the hyperparameters
     plots/importance.png           how much each hyperparameter mattered
 
 A search that was stopped or killed keeps the trainings that have ended and goes on exactly as if nothing had happened.

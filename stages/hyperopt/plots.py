@@ -17,6 +17,7 @@ SHOWN = (
     ("weight_decay", "weight decay", "log"),
     ("dropout", "dropout", "linear"),
     ("width", "width", "linear"),
+    ("batch_size", "batch size", "linear"),
 )
 MARKS = {"finished": ("o", "#4269d0"), "stopped": ("v", "#9498a0"), "failed": ("x", "#ff725c")}
 BEST: dict[str, Any] = {
@@ -29,14 +30,14 @@ BEST: dict[str, Any] = {
 
 
 def plot_trials(path: Path, trials: Sequence[Trial], best: Trial) -> None:
-    """Validation loss per trial with the best so far, by epochs, and against five of the hyperparameters."""
+    """Validation loss per trial with the best so far, by epochs, and against six of the hyperparameters."""
     worst = max(trial.val_loss for trial in trials if trial.val_loss is not None)
     height = {trial.number: worst if trial.val_loss is None else trial.val_loss for trial in trials}
     finished = [trial.number for trial in trials if trial.state == "finished"]
 
-    figure = Figure(figsize=(10, 6.5), dpi=120, layout="constrained")
-    grid = figure.add_gridspec(2, 15, height_ratios=(1.2, 1))
-    axes, curves = figure.add_subplot(grid[0, :10]), figure.add_subplot(grid[0, 10:])
+    figure = Figure(figsize=(11, 6.5), dpi=120, layout="constrained")
+    grid = figure.add_gridspec(2, 18, height_ratios=(1.2, 1))
+    axes, curves = figure.add_subplot(grid[0, :12]), figure.add_subplot(grid[0, 12:])
     row = [figure.add_subplot(grid[1, 3 * at : 3 * at + 3]) for at in range(len(SHOWN))]
     so_far = list(accumulate((height[number] for number in finished), min))
     axes.step(finished, so_far, where="post", color="#efb118", label="best so far")
@@ -59,7 +60,7 @@ def plot_trials(path: Path, trials: Sequence[Trial], best: Trial) -> None:
     for one in (axes, curves):
         one.xaxis.set_major_locator(MaxNLocator(integer=True))
     row[0].set_ylabel("validation loss, nats")
-    axes.set_title("Validation loss of the trials, nats", loc="left", fontsize=11, fontweight="bold")
+    axes.set_title("Validation loss of the trials after calibration, nats", loc="left", fontsize=11, fontweight="bold")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     for one, (key, title, scale) in zip(row, SHOWN, strict=True):
         one.set_xscale(scale)

@@ -63,7 +63,7 @@ def _run(context: Context[Params]) -> Headline:
 
 STAGE = Stage(
     name="hyperopt",
-    description="Searches learning rates, weight decay, dropout, width and loss weights with short trainings.",
+    description="Searches learning rates, weight decay, dropout, width, batch size, loss weights with short trainings.",
     params=Params,
     inputs={"prepare_train": Input("artifact of stage prepare_train")},
     outputs={
@@ -72,7 +72,7 @@ STAGE = Stage(
             "metrics/hyperopt_results.json",
             "every trial, how it ended, its losses; which parameters mattered",
         ),
-        "trials": ("plots/trials.png", "validation loss per trial, by epochs, and against five of the hyperparameters"),
+        "trials": ("plots/trials.png", "validation loss per trial, by epochs, and against six of the hyperparameters"),
         "importance": ("plots/importance.png", "how much each hyperparameter mattered"),
     },
     run=_run,
