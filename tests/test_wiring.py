@@ -66,6 +66,12 @@ def test_lists_of_the_stages_agree(path: str, name: str) -> None:
     assert list(runpy.run_path(str(ROOT / path))[name]) == list(read_yaml("dvc.yaml")["stages"])
 
 
+def test_the_picture_of_the_dag_shows_every_task(dag: Any) -> None:
+    picture = (ROOT / f"dags/{dag['dag_id']}.svg").read_text(encoding="utf-8")
+    shown = re.findall('<text class="name"[^>]*>(.*?)</text>', picture)
+    assert sorted(shown) == sorted(set(dag["docs"]) - {"group_lots"})  # which only shares them out
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_edges_agree(dag: Any, stage: str) -> None:
     expected = artifact_inputs(stage)

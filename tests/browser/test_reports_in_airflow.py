@@ -42,7 +42,7 @@ def routes(airflow: Airflow) -> list[str]:
     """One address of each kind, there or not."""
     files = (f"{MADE}/report.html", f"{MADE}/rejects.csv", f"{KEPT}/report.html", f"{MADE}/absent.html")
     run = f"run/{DAG_ID}/{quote(airflow.run_id)}"
-    others = ("", "?stage=validate", run, "absent", "docs", "openapi.json", "%2e%2e/etc/passwd")
+    others = ("", "?stage=validate", run, "absent", "docs", "openapi.json", "%2e%2e/etc/passwd", "pipeline.svg")
     return [f"/reports/{path}" for path in (*files, *others)]
 
 
@@ -196,6 +196,7 @@ def test_a_run_shows_the_reports_of_its_stages(page: "Page", airflow: Airflow) -
     assert rows["prepare_train"] == ["failed", "report"]
     assert rows["train"] == ["upstream_failed", "none"]
     assert rows["check_raw_data"] == ["success", "none"]
+    assert rows["prepare_lots [s1]"] == rows["prepare_lots [s2]"] == ["success: images 1,000", "none"]
     frame.get_by_role("row").filter(has_text="prepare_train").get_by_role("link").click()
     frame.get_by_role("heading", name="What is wrong with the images").wait_for()
 
@@ -208,3 +209,12 @@ def test_a_task_links_to_its_report(page: "Page", airflow: Airflow, task: str, t
     page.get_by_role("link", name="Details").click()
     page.get_by_role("link", name="Report", exact=True).click()
     page.frame_locator("iframe[title=Reports]").get_by_role("heading", name=title).wait_for()
+
+
+def test_the_documentation_of_the_dag_shows_its_picture(page: "Page") -> None:
+    page.goto(f"/dags/{DAG_ID}")
+    page.get_by_role("button", name="Dag Docs").click()
+    picture = page.get_by_role("img", name="The pipeline: what each task makes of what")
+    picture.wait_for()
+    page.wait_for_function("picture => picture.complete && picture.naturalWidth > 0", arg=picture.element_handle())
+    page.get_by_text("When a task fails").wait_for()

@@ -103,10 +103,14 @@ class Artifact(NamedTuple):
         manifest = locate(self.stage, self.key, "manifest.json")
         try:
             text = manifest.read_text(encoding="utf-8") if manifest else ""
-            figures = list(json.loads(text)["headline"].items())[:FIGURES]
+            return told(json.loads(text)["headline"])
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return "its manifest cannot be read"
-        return ", ".join(f"{name} {_figure(value)}" for name, value in figures)
+
+
+def told(headline: dict[str, object]) -> str:
+    """The first figures of a headline."""
+    return ", ".join(f"{name} {_figure(value)}" for name, value in list(headline.items())[:FIGURES])
 
 
 def _figure(value: object) -> str:
@@ -204,24 +208,31 @@ def index(stage: str = "", number: Annotated[int, Query(alias="page", ge=1, le=1
 def run(dag_id: str, run_id: str, session: SessionDep) -> Response:
     """The reports of the stages in one DAG run, in the order in which they started."""
     tasks = session.execute(
-        select(TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state, TaskInstance.start_date)
+        select(
+            TaskInstance.task_id,
+            TaskInstance.map_index,
+            TaskInstance.rendered_map_index,
+            TaskInstance.state,
+            TaskInstance.start_date,
+        )
         .where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id)
         .where(TaskInstance.operator == "StageOperator")
         .order_by(TaskInstance.start_date.is_(None), TaskInstance.start_date, TaskInstance.task_id)
     ).all()
     xcoms = session.execute(
-        select(XComModel.task_id, XComModel.map_index, XComModel.value).where(
-            XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == "report"
+        select(XComModel.task_id, XComModel.map_index, XComModel.key, XComModel.value).where(
+            XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key.in_(("report", "headline"))
         )
     ).all()
-    reports = {(xcom.task_id, xcom.map_index): xcom.value for xcom in xcoms}  # a string is stored as it is
+    values = {(xcom.task_id, xcom.map_index, xcom.key): xcom.value for xcom in xcoms}  # stored as they are
     rows = []
     for task in tasks:
-        artifact = of_report(reports.get((task.task_id, task.map_index)))
-        name = task.task_id if task.map_index < 0 else f"{task.task_id} [{task.map_index}]"
+        artifact = of_report(values.get((task.task_id, task.map_index, "report")))
+        headline = values.get((task.task_id, task.map_index, "headline"))
+        name = task.task_id if task.map_index < 0 else f"{task.task_id} [{task.rendered_map_index or task.map_index}]"
         started = task.start_date.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC") if task.start_date else ""
         state = str(task.state or "not yet run")
-        text = f"{state}: {artifact.verdict}" if artifact and not artifact.failed and artifact.verdict else state
+        text = f"{state}: {told(headline)}" if isinstance(headline, dict) and headline else state
         report = artifact.report if artifact else ""
         rows.append((started, name, text, report and f"../../{report}", task.state == "failed"))
     return page(
@@ -236,6 +247,15 @@ def of_report(path: object) -> Artifact | None:
     """The artifact that an XCom `report` (as stages see it: /artifacts/<stage>/<key>/report.html) belongs to."""
     match = re.fullmatch(r"/artifacts/([^/]+)/([^/]+)/report\.html", path) if isinstance(path, str) else None
     return Artifact(match[1], match[2], moment=0) if match else None
+
+
+@app.api_route("/pipeline.svg", methods=READ)
+def picture() -> Response:
+    """The picture in the documentation of the DAG; Airflow shows only pictures that it serves itself."""
+    found = Path(conf.get("core", "dags_folder"), f"{DAG_ID}.svg")
+    if not found.is_file():
+        raise HTTPException(404, "There is no picture of the DAG.")
+    return FileResponse(found, media_type="image/svg+xml")
 
 
 @app.api_route("/{stage}/{key}/{path:path}", methods=READ)

@@ -44,6 +44,7 @@ def validate() -> None:
     os.mkfifo(folder / "fifo.html")
     result = {"stage": "validate", "path": str(folder), "key": "a" * 64, "outputs": {}, "cached": False}
     result |= {"seconds": 0.1, "headline": HEADLINE, "report": str(folder / "report.html")}
+    result |= {"lots": {"s1": 1000, "s2": 980}}
     RESULT.write_text(json.dumps(result))
 
 
@@ -58,6 +59,10 @@ def prepare_train() -> None:
 
 if "--check" in sys.argv:
     RESULT.write_text(json.dumps({"stage": "validate", "checked": True, "headline": {}}))
+elif "--lots" in sys.argv:
+    lots = json.loads(sys.argv[sys.argv.index("--lots") + 1])
+    told = {"stage": "prepare_train", "lots": lots, "seconds": 0.1, "headline": {"images": 1000}}
+    RESULT.write_text(json.dumps(told))
 elif "--validate" in sys.argv:
     prepare_train()
 else:
