@@ -306,7 +306,7 @@ class Request(NamedTuple):
 
 def _query(route: Route, text: str) -> str:
     try:
-        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=True, errors="strict") if text else []
+        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=True) if text else []
         given = _unique(pairs)
     except ValueError as error:
         _refuse(f"the query {text[:SHOWN]}", str(error))

@@ -221,6 +221,15 @@ def test_a_missing_container_is_the_engines_own_answer(client: Any) -> None:
         client.api.inspect_container("never-made")
 
 
+def test_an_engine_that_refuses_a_stream_is_heard_and_the_connection_ends(path: str, run: Any) -> None:
+    stage = run("sleep 60")
+    stage.pause()
+    head, _, body = ask(path, attach(stage.id)).partition(b"\r\n\r\n")
+    stage.unpause()
+    assert head.startswith(b"HTTP/1.1 409 ")
+    assert b"paused" in body
+
+
 @pytest.mark.parametrize(
     ("request_", "status", "why"),
     [

@@ -306,7 +306,7 @@ def test_only_a_container_with_all_labels_is_ours() -> None:
         ("GET", "/v1.41/containers/\u0661/json"),
         ("POST", "/v1.41/containers/abc/stop?t=2;x"),
         ("POST", "/v1.41/containers/abc/stop?t"),
-        ("POST", "/v1.41/containers/abc/stop?t=%ff"),
+        ("POST", "/v1.41/containers/abc/stop?t=1&t=2"),
         ("POST", "/v1.41/containers/abc/kill?signal=9%0a"),
     ],
 )
