@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from stages.common import artifacts
 from stages.common.decode import ImageError, decode, read_image_file
@@ -71,23 +72,29 @@ def prepare_images(job: Job) -> list[tuple[str, str, str]]:
     Raises:
         TryAgainError: a file changed while it was being read.
     """
-    rows, images = [], []
-    for source in job.sources:
-        content = pixels = reason = ""
-        try:
-            data = read_image_file(source.path, job.settings)
-            content = hashlib.sha256(data).hexdigest()
-            picture = crop(decode(data, job.settings), job.settings)
-            pixels = pixels_digest(picture)
-            images.append(fit(picture, job.settings))
-        except ImageError as error:
-            reason = str(error)
-        source.require_unchanged(content)
-        rows.append((source.filename, pixels, reason))
+    prepared = [_prepare(source, job.settings) for source in job.sources]
     with job.file.open("r+b") as file:
         file.seek(job.start)
-        file.writelines(image.data for image in images)
-    return rows
+        file.writelines(image.data for _, image in prepared if image is not None)
+    return [row for row, _ in prepared]
+
+
+def _prepare(source: Source, settings: Preprocessing) -> tuple[tuple[str, str, str], npt.NDArray[np.uint8] | None]:
+    """The row of an image, and what the network gets of it. Its picture is gone before the next is decoded.
+
+    Of two, the C library returns memory to the system after each file, and getting it back takes time.
+    """
+    content = pixels = reason = ""
+    image = None
+    try:
+        data = read_image_file(source.path, settings)
+        content = hashlib.sha256(data).hexdigest()
+        picture = crop(decode(data, settings), settings)
+        pixels, image = pixels_digest(picture), fit(picture, settings)
+    except ImageError as error:
+        reason = str(error)
+    source.require_unchanged(content)
+    return (source.filename, pixels, reason), image
 
 
 def read_piece(folder: Path) -> Piece | None:
