@@ -111,7 +111,8 @@ def ml_pipeline_face_attributes() -> None:
         validate = StageOperator(**stage("validate", inputs=annotated, settings=lots))
         checks >> validate  # the only edge that no data makes
         raw = {"raw": RAW, **validate.artifact}
-        ahead = stage("prepare_lots", stage="prepare_train", inputs=raw, map_index_template="{{ task.label }}")
+        spread = {"map_index_template": "{{ task.label }}", "max_active_tis_per_dagrun": SETTINGS.lot_groups_at_once}
+        ahead = stage("prepare_lots", stage="prepare_train", inputs=raw, **spread)
         prepare_lots = StageOperator.partial(**ahead).expand(lots=group_lots(XComArg(validate, "lots")))
         # Joins the lots, whose shards are then in the cache; without any group it prepares them itself.
         join = stage("prepare_train", inputs=raw, inlets=[DATA_SET], outlets=[DATA_SET], trigger_rule="none_failed")

@@ -36,6 +36,7 @@ class Settings(_Section):
 
     retry_delay: int = Field(ge=0)
     lot_groups: int = Field(ge=0, le=1000)
+    lot_groups_at_once: int = Field(ge=1)
     tasks: dict[str, Task]
 
     def of(self, task_id: str) -> dict[str, Any]:

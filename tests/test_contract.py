@@ -120,6 +120,12 @@ def test_every_stage_writes_what_its_help_promises(results: dict[str, dict[str, 
             assert Path(output).exists(), f"{name}: {output}"
 
 
+def test_validate_tells_which_lots_there_are(results: dict[str, dict[str, Any]]) -> None:
+    lots = results["validate"]["lots"]
+    assert sum(lots.values()) == results["validate"]["headline"]["accepted"]
+    assert len(lots) == results["prepare_train"]["headline"]["lots"]
+
+
 def test_a_second_run_computes_nothing(results: dict[str, dict[str, Any]], data: Path, store: Path) -> None:
     again = run_all(data, store)
     assert cached(again) == list(STAGES)

@@ -144,6 +144,36 @@ def test_a_new_lot_moves_no_old_image_and_computes_only_itself(data: Data) -> No
     assert splits(before).items() < splits(after).items()
 
 
+def test_what_is_done_ahead_of_some_lots_is_found_and_needs_no_other_lot(data: Data, tmp_path: Path) -> None:
+    arguments = data.arguments()
+    data.raw.joinpath("b").rename(tmp_path / "elsewhere")
+    told = tmp_path / "told.json"
+    assert main(STAGE, [*arguments, "--lots", '["a"]', "--result", str(told)]) == 0
+    result = json.loads(told.read_text())
+    assert result["lots"] == ["a"]
+    assert result["headline"] == {"images": 30, "rejected": 0, "lots": 1, "lots_reused": 0}
+    assert [path.name for path in data.store.glob("prepare_train/*")] == [".cache"]
+    assert main(STAGE, [*arguments, "--lots", '["a"]', "--result", str(told)]) == 0
+    assert json.loads(told.read_text())["headline"]["lots_reused"] == 1
+
+    (tmp_path / "elsewhere").rename(data.raw / "b")
+    assert data.result()[1]["lots_reused"] == 1
+
+
+@pytest.mark.parametrize(
+    ("lots", "problem"),
+    [
+        ('["a", "z"]', "stage validate accepted no image of z"),
+        ("a", "expected a JSON list of lots"),
+        ("[]", "expected a JSON list of lots"),
+        ("[1]", "expected a JSON list of lots"),
+    ],
+)
+def test_lots_that_are_none_are_refused(data: Data, caplog: pytest.LogCaptureFixture, lots: str, problem: str) -> None:
+    assert main(STAGE, [*data.arguments(), "--lots", lots]) == 64
+    assert problem in caplog.text
+
+
 def test_a_changed_image_computes_its_lot_and_a_changed_label_none(data: Data) -> None:
     data.result()
     draw(data.path("a_00003.png"), 777)
