@@ -27,6 +27,7 @@ import numpy.typing as npt
 import simplejpeg
 from cykooz_resizer.rust_lib import PilImageWrapper, RustAlphaMulDiv
 from kornia_rs import io as kornia
+from kornia_rs.imgproc import rgba_from_rgb
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stages.common.image_settings import ImagesSection
@@ -159,8 +160,7 @@ def _plain_png(png: bytes, chunks: dict[bytes, int], settings: ImagesSection) ->
         if color == RGBA:
             picture = _white_behind(kornia.decode_image_png_u8(png, (height, width), "rgba"))
         elif color == RGB:
-            pixels = kornia.decode_image_png_u8(png, (height, width), "rgb")
-            picture = np.asarray(Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGB", 0, 1))
+            picture = np.asarray(rgba_from_rgb(kornia.decode_image_png_u8(png, (height, width), "rgb")))
         elif color == GREY:
             picture = _by_table(kornia.decode_image_png_u8(png, (height, width), "mono"), _GREYS)
         else:
