@@ -180,7 +180,8 @@ def _exchange(one: Path, other: Path) -> None:
 def publish(partial: Path, final: Path) -> None:
     """Make the finished directory `partial` appear as `final`: all of it or nothing, also when killed at any moment.
 
-    An artifact that stands there already is replaced in one step.
+    An artifact that stands there already is replaced in one step, or where the file system has none for that (NFS), in
+    two: killed between them it leaves no artifact, and the next run makes it again.
     """
     for root, folders, files in os.walk(partial):
         for name in [*files, *folders]:
@@ -191,14 +192,26 @@ def publish(partial: Path, final: Path) -> None:
     except OSError as error:
         if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
             raise
-        _exchange(partial, final)
+        try:
+            _exchange(partial, final)
+        except OSError as cannot:
+            if cannot.errno not in {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}:
+                raise
+            old = partial.with_name(f"{partial.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            final.rename(old)
+            partial.rename(final)
+            partial = old
         shutil.rmtree(partial)
     _sync(final.parent)
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path`; the kernel frees it when the holder dies, however it dies."""
+    """Hold an exclusive lock on `path`; the kernel frees it when the holder dies, however it dies.
+
+    On NFS from version 4 on, it holds among machines; of one that died, the server frees it after its lease (90 s).
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         while True:
