@@ -270,8 +270,8 @@ class StageOperator(DockerOperator):
     # ---- fence: one container per task instance, whatever became of earlier workers ----
     #
     # It reaches as far as the engine. When the next try comes to a worker with another one, the container that a dead
-    # worker left on the first runs on, and both meet at the lock of their key in the store: the second waits, then takes
-    # what the first has made, or makes it if the first is gone.
+    # worker left on the first runs on. Both then meet at the lock of their key in the store: the second waits, and
+    # takes what the first has made, or makes it if the first is gone.
 
     def _others(self, client: APIClient, labels: Mapping[str, str]) -> list[dict[str, Any]]:
         wanted = [f"{name}={value}" for name, value in labels.items()]
