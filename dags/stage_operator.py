@@ -434,6 +434,9 @@ class StageOperator(DockerOperator):
 
     def _load_result(self, client: APIClient, container: str) -> dict[str, Any]:
         archive, stat = client.get_archive(container, RESULT)
+        # 10 KiB is the block that tar pads one small file's header, content and end to.
+        packed = _take(archive, RESULT_BYTES + 10240) if stat["size"] <= RESULT_BYTES else b""
+        del archive  # closes the connection: while a rest is unread, the engine does not remove the container
         if stat["size"] > RESULT_BYTES:
             raise AirflowFailException(
                 f"{self.stage}: its result is too large: {stat['size']} bytes, at most {RESULT_BYTES}"
@@ -441,8 +444,7 @@ class StageOperator(DockerOperator):
         problem = None
         result: Any = None
         try:
-            # 10 KiB is the block that tar pads one small file's header, content and end to.
-            with tarfile.open(fileobj=BytesIO(_take(archive, RESULT_BYTES + 10240))) as tar:
+            with tarfile.open(fileobj=BytesIO(packed)) as tar:
                 member = tar.next()
                 file = tar.extractfile(member) if member and member.isfile() else None
                 result = json.loads(file.read()) if file else None

@@ -264,6 +264,7 @@ def test_noise_neither_hides_the_result_nor_floods_the_log(airflow: Worker) -> N
         ("malformed-result", "wrong or missing: path, key"),
         ("binary-result", "no JSON object"),
         ("linked-result", "no JSON object"),
+        ("folder-result", "no JSON object"),
     ],
 )
 def test_a_result_that_breaks_the_contract_is_refused(airflow: Worker, behaviour: str, problem: str) -> None:

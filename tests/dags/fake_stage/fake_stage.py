@@ -126,11 +126,14 @@ match BEHAVIOUR.split():
     case ["no-result"]:
         pass
     case ["large-result"]:
-        hand_over(text="x" * 2**20)
+        hand_over(text="x" * 20_000_000)
     case ["malformed-result"]:
         RESULT.write_text('{"stage": "fake", "path": 7}')
     case ["binary-result"]:
         RESULT.write_bytes(bytes(range(256)))
+    case ["folder-result"]:
+        RESULT.mkdir()
+        (RESULT / "large").write_bytes(bytes(20_000_000))
     case ["linked-result"]:
         RESULT.symlink_to("/etc/passwd")
     case _:
