@@ -33,8 +33,8 @@ ANNOTATIONS = os.environ.get("FACE_ATTRIBUTES_ANNOTATIONS", "/data/annotations.c
 COUNT = {"type": ["null", "integer"], "minimum": 1, "maximum": 1000}
 LOTS = {"type": ["null", "array"], "items": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9-]*$"}}
 
-DATA_SET = Asset("face_attributes_data_set", group="face-attributes")
-MODEL = Asset("face_attributes_model", group="face-attributes")
+DATA_SET = Asset("face_attributes_data_set")
+MODEL = Asset("face_attributes_model")
 # One GPU task at a time (the pool has as many slots as there are GPUs), on workers that listen to this queue.
 GPU = {"gpu": True, "pool": "gpu", "queue": "gpu"}
 SETTINGS = load_settings()
