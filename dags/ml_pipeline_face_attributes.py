@@ -59,12 +59,16 @@ def check_environment(**context: Any) -> None:
 def group_lots(lots: Any) -> list[list[str]]:
     """Share the lots out among `airflow.lot_groups` containers at most, about as many images for each.
 
+    A task costs 1 to 2 s beside its work, so it is not worth it to have one for each of thousands of lots.
+
     Args:
         lots: lot -> images; None if there are too many to tell, and `prepare_train` does them all.
     """
     groups: list[list[str]] = [[] for _ in range(min(SETTINGS.lot_groups, len(lots or ())))]
+    if not groups:
+        return []
     images = [0] * len(groups)
-    for lot, count in sorted((lots or {}).items(), key=lambda item: -item[1]) if groups else ():
+    for lot, count in sorted(lots.items(), key=lambda item: -item[1]):
         smallest = images.index(min(images))
         groups[smallest].append(lot)
         images[smallest] += count

@@ -23,14 +23,10 @@ def on_failure() -> list[Callback]:
     """Callbacks that tell of a task which has failed for good."""
 
     def describe(context: Context) -> dict[str, str]:
-        cause = str(
-            context.get("exception") or "it ended without a word: its worker was killed, or somebody stopped it"
-        )
-        return {
-            "event": "failed",
-            "text": f"{context['ti'].task_id} failed: {cause.splitlines()[0]}",
-            "cause": cause.splitlines()[0],
-        }
+        error = context.get("exception")
+        silent = type(error).__name__ if error else "it ended without a word: its worker was killed, or it was stopped"
+        cause = next(iter(str(error or "").splitlines()), silent)
+        return {"event": "failed", "text": f"{context['ti'].task_id} failed: {cause}", "cause": cause}
 
     return _callbacks(describe)
 
