@@ -3,11 +3,11 @@
     python -m bench.search --data FOLDER [--budget-epochs N | --seconds N] [--seeds 5] [--epochs N] [--final-epochs N]
 
 FOLDER holds raw/ and annotations.csv, or is an artifact of prepare_train. Each seed deals all its images out anew: some
-to learn from, some for the search to choose by, and the rest are held back (`--shares`). Three searches in the same
-space take their trials in turn on the same cores: TPE with successive halving (what the stage does), random search with
-successive halving, and plain random search, which trains every trial in full. Each may train for as many epochs in
-all, over the same images: that is equal time on an idle machine, it gives the same on a busy one, and the table tells
-the seconds an epoch took in each. With --seconds they get equal seconds instead.
+to learn from, some for the search to choose by, and the rest are held back (`--shares`). Three searches run one after
+the other, in the same space and on the same cores: TPE with successive halving (what the stage does), random search
+with successive halving, and plain random search, which trains every trial in full. Each may train for as many epochs
+in all, over the same images: that is equal time on an idle machine, it gives the same on a busy one, and the table
+tells the seconds an epoch took in each. With --seconds they get equal seconds instead.
 
 The defaults are the first trial of each search, so none does worse on the images that it chooses by. What each found
 and the defaults are then trained for --final-epochs, with several training seeds that no search has used, and measured
