@@ -200,11 +200,11 @@ def _mean(networks: Sequence[Measured]) -> Measured:
     return Measured(*np.mean([dataclasses.astuple(one) for one in networks], axis=0).tolist())
 
 
-def rows_of(seeds: Sequence[Mapping[str, Found]]) -> list[list[str]]:
+def rows_of(seeds: Sequence[Mapping[str, Found]], first: int) -> list[list[str]]:
     """A row per seed and way, then the medians, and in how many seeds a way was better or worse than the others."""
     rows = [
         [str(number), way, one.trials, _short(one.pace), *_cells(one.measured), ""]
-        for number, ways in enumerate(seeds, 1)
+        for number, ways in enumerate(seeds, first)
         for way, one in ways.items()
     ]
     for way in seeds[0]:
@@ -292,7 +292,7 @@ def main() -> None:
         "seed", "way", "trials in full, of all", "s an epoch", "accuracy, chosen by", "accuracy, held back",
         "loss, held back", "s to train", "seeds with higher accuracy, lower loss than",
     ]  # fmt: skip
-    print(table(header, rows_of(seeds)))
+    print(table(header, rows_of(seeds, given.first_seed)))
 
 
 if __name__ == "__main__":
