@@ -40,7 +40,7 @@ class AnswerError(Exception):
 
 
 class EngineGoneError(AnswerError):
-    """The engine's socket is not there, not ours to use, or left behind by an engine that has ended."""
+    """The engine that made the socket has ended."""
 
 
 async def read_request(reader: asyncio.StreamReader) -> tuple[str, str, bytes]:
@@ -82,12 +82,13 @@ async def ask(method: str, target: str, body: bytes, attach: bool) -> tuple[asyn
     """A connection to the engine with the request on its way.
 
     Raises:
-        EngineGoneError: it cannot be reached.
+        AnswerError: it cannot be reached.
     """
     try:
         reader, writer = await asyncio.open_unix_connection(ENGINE, limit=CHUNK)
     except OSError as error:
-        raise EngineGoneError(502, f"no engine answers at {ENGINE}: {error.strerror}") from None
+        kind = EngineGoneError if isinstance(error, ConnectionRefusedError) else AnswerError
+        raise kind(502, f"no engine answers at {ENGINE}: {error.strerror}") from None
     lines = [f"{method} {target} HTTP/1.1", "Host: docker", f"Content-Length: {len(body)}"]
     lines += ["Content-Type: application/json"] if body else []
     lines += ["Connection: Upgrade, close", "Upgrade: tcp"] if attach else ["Connection: close"]
@@ -213,7 +214,7 @@ async def run() -> None:
     """Serve until SIGTERM.
 
     Raises:
-        EngineGoneError: the engine cannot be reached, or not any more.
+        AnswerError: the engine cannot be reached, or not any more.
         OSError: the socket cannot be made.
     """
     loop = asyncio.get_running_loop()
@@ -237,7 +238,7 @@ def main() -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     try:
         asyncio.run(run())
-    except EngineGoneError as error:
+    except AnswerError as error:
         log.error("%s: start it, or mount its socket there, for a user who may write to it", error)  # noqa: TRY400
     except OSError as error:
         log.error("%s cannot be made: %s: let uid %d write to its folder", SOCKET, error.strerror, os.getuid())  # noqa: TRY400

@@ -213,7 +213,7 @@ def test_an_image_is_built_again_when_and_only_when_what_it_holds_changed(
     assert rebuilt("images/evaluate/requirements.txt") == ["evaluate"]
     assert rebuilt("expectations/raw_annotations.json") == ["validate", "prepare_train", "evaluate"]
     assert rebuilt("stages/common/stage.py") == list(INPUTS)
-    assert rebuilt("params.yaml") == list(INPUTS)
+    assert rebuilt("params.yaml") == [*INPUTS, "airflow"]
     assert rebuilt("dags/stage_operator.py") == rebuilt("images/airflow/plugins/reports.py") == ["airflow"]
     assert rebuilt("images/engine_proxy/policy.py") == ["engine_proxy"]
     assert rebuilt("stages/train/__pycache__/new.pyc") == []
