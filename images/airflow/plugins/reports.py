@@ -207,14 +207,8 @@ def index(stage: str = "", number: Annotated[int, Query(alias="page", ge=1, le=1
 )
 def run(dag_id: str, run_id: str, session: SessionDep) -> Response:
     """The reports of the stages in one DAG run, in the order in which they started."""
-    tasks = session.execute(
-        select(
-            TaskInstance.task_id,
-            TaskInstance.map_index,
-            TaskInstance.rendered_map_index,
-            TaskInstance.state,
-            TaskInstance.start_date,
-        )
+    tasks = session.scalars(
+        select(TaskInstance)
         .where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id)
         .where(TaskInstance.operator == "StageOperator")
         .order_by(TaskInstance.start_date.is_(None), TaskInstance.start_date, TaskInstance.task_id)
