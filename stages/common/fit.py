@@ -226,6 +226,8 @@ def _fit(
     weights = torch.tensor([chosen.loss_weights[name] for name in NAMES], device=device)
     weights /= weights.sum()
     history = _load_checkpoint(checkpoint, network, optimizers) if checkpoint and checkpoint.exists() else []
+    if 0 < len(history) < settings.epochs:  # what worker processes have finished comes back in the same way
+        log.info("going on after epoch %d, from the checkpoint of an interrupted run", len(history))
     learner: nn.Module = DistributedDataParallel(network) if processes > 1 else network
 
     train_data, val_data = Loader(train, device), Loader(val, device)
@@ -312,5 +314,4 @@ def _load_checkpoint(path: Path, network: Network, optimizers: Sequence[Optimize
     network.load_state_dict(weights)
     for optimizer, state in zip(optimizers, states, strict=True):
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    log.info("going on after epoch %d, from the checkpoint of an interrupted run", len(history))
     return history
