@@ -18,10 +18,10 @@ section `airflow` of params.yaml. Messages by e-mail or webhook: see `dags/notif
 """
 
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Asset, Param, TaskGroup, XComArg, dag, task
+from airflow.sdk import Asset, CronTriggerTimetable, Param, TaskGroup, XComArg, dag, task
 from airflow.sdk.exceptions import AirflowFailException
 from notifications import on_failure, on_new_version
 from stage_operator import ARTIFACTS_VOLUME, DATA_VOLUME, StageOperator, connect, missing_images
@@ -81,8 +81,8 @@ def stage(task_id: str, **arguments: Any) -> dict[str, Any]:
 
 
 @dag(
-    schedule="@daily",
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    # Without a start date and with no look back, the first run is the next midnight and not the moment of installation.
+    schedule=CronTriggerTimetable("@daily", timezone="UTC", run_immediately=timedelta(0)),
     catchup=False,
     max_active_runs=1,
     doc_md=__doc__,

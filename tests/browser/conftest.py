@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
@@ -77,7 +78,7 @@ def airflow(docker: "DockerClient") -> Iterator[Airflow]:
         group_add=[str(Path(SOCKET).stat().st_gid)],
         environment={
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "airflow:admin,nobody:",
-            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",  # so that the run of the day starts by itself
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             "FACE_ATTRIBUTES_TAG": name,
             "FACE_ATTRIBUTES_DATA_VOLUME": data.name,
@@ -110,9 +111,12 @@ def start(container: Any) -> Airflow:
     passwords = json.loads(stored)
     token = log_in(url, "airflow", passwords["airflow"])
     deadline = time.monotonic() + RUN_S
-    runs: list[dict[str, Any]] = []
-    while not runs or runs[0]["state"] != "failed":
+    while not ask(f"{url}/api/v2/dags", token)["dags"]:
         assert time.monotonic() < deadline, container.logs(tail=50).decode()
         time.sleep(0.25)
-        runs = ask(f"{url}/api/v2/dags/~/dagRuns", token)["dag_runs"]
-    return Airflow(url, passwords, runs[0]["dag_run_id"])
+    run = ask(f"{url}/api/v2/dags/{DAG_ID}/dagRuns", token, {"logical_date": None})
+    while run["state"] != "failed":
+        assert time.monotonic() < deadline, container.logs(tail=50).decode()
+        time.sleep(0.25)
+        run = ask(f"{url}/api/v2/dags/{DAG_ID}/dagRuns/{quote(run['dag_run_id'])}", token)
+    return Airflow(url, passwords, run["dag_run_id"])
