@@ -17,6 +17,7 @@ from airflow.sdk import XComArg
 from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
+from airflow.timetables.base import TimeRestriction
 from ml_pipeline_face_attributes import ml_pipeline_face_attributes
 from stage_operator import StageOperator
 
@@ -41,13 +42,18 @@ def example(task: Any) -> Any:
 
 
 dag = ml_pipeline_face_attributes()
+timetable = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag)).timetable
+next_run = timetable.next_dagrun_info(
+    last_automated_data_interval=None, restriction=TimeRestriction(None, None, dag.catchup)
+)
+assert next_run and not dag.start_date
 tasks = [task for task in map(example, dag.tasks) if isinstance(task, StageOperator)]
 print(
     json.dumps(
         {
             "dag_id": dag.dag_id,
             "doc": dag.doc_md,
-            "schedule": str(dag.schedule),
+            "next_run": next_run.run_after.isoformat(),
             "catchup": dag.catchup,
             "max_active_runs": dag.max_active_runs,
             "groups": {task.task_id: task.task_group.group_id for task in dag.tasks if task.task_group},

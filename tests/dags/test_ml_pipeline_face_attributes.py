@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,11 @@ def dag() -> Any:
     return describe(*ACCEPTED, *REFUSED)
 
 
-def test_a_run_a_day_and_one_at_a_time(dag: Any) -> None:
+def test_a_run_a_day_from_the_next_midnight_and_one_at_a_time(dag: Any) -> None:
     assert dag["dag_id"] == "ml_pipeline_face_attributes"
-    assert dag["schedule"] == "@daily"
+    midnight = datetime.fromisoformat(dag["next_run"])
+    assert timedelta(0) <= midnight - datetime.now(UTC) + timedelta(minutes=1) <= timedelta(days=1, minutes=1)
+    assert (midnight.hour, midnight.minute) == (0, 0)
     assert not dag["catchup"]
     assert dag["max_active_runs"] == 1
     assert "Run with parameters" in dag["doc"]
