@@ -46,7 +46,8 @@ timetable = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag)
 next_run = timetable.next_dagrun_info(
     last_automated_data_interval=None, restriction=TimeRestriction(None, None, dag.catchup)
 )
-assert next_run and not dag.start_date
+assert next_run
+assert not dag.start_date
 tasks = [task for task in map(example, dag.tasks) if isinstance(task, StageOperator)]
 print(
     json.dumps(
