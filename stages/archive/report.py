@@ -14,7 +14,7 @@ REJECTS_SHOWN = 50
 """Rows of a rejects table; the full list is in `<stage>/rejected.csv` beside the report."""
 MEASURES = {
     "labels": "Labels", "accuracy": "Accuracy", "precision": "Precision", "recall": "Recall", "f1": "F1",
-    "roc_auc": "ROC AUC", "ece": "Calibration error", "coverage": "Answered", "answered_accuracy": "Right of these",
+    "roc_auc": "ROC AUC", "ece": "ECE", "coverage": "Answered", "answered_accuracy": "Right",
 }  # fmt: skip
 PLOTS = {
     "confusion_matrices": "Confusion matrices: rows are the labels, columns what the model says",
@@ -105,8 +105,8 @@ def _measures(evaluation: Mapping[str, Any]) -> Table:
         "",
         ("Attribute", *MEASURES.values()),
         [(one.title, *(found[one.name][name] for name in MEASURES)) for one in ATTRIBUTES],
-        note="Precision, recall and F1 are means over classes; an unknown label does not count. Answered is the share "
-        "for which the model is confident enough.",
+        note="Precision, recall and F1 are means over classes; an unknown label does not count. ECE is the expected "
+        "calibration error. Answered is the share for which the model is sure enough, Right what is right of these.",
     )
 
 
