@@ -1,8 +1,8 @@
 # The one vocabulary; CI calls only this.
-.PHONY: help run up down ps logs test check bench data venv lock engine stop images
+.PHONY: help run up down ps logs test test-faults check bench data venv lock engine stop images
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 run: ## set everything up and run the pipeline once; DATA=<folder> for other data, ENGINE=none without containers
 	@scripts/run
@@ -21,6 +21,9 @@ logs: ## follow its logs
 
 test: ## set everything up and run all checks and tests
 	@scripts/test
+
+test-faults: ## the tests that kill parts of a running stack
+	@scripts/test -m faults
 
 check: venv ## formatting, lint and types
 	@scripts/check

@@ -11,11 +11,12 @@ import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DAG_ID = "ml_pipeline_face_attributes"
 START_S = 300  # for all services to be healthy; some 40 s on two idle cores
 RUN_S = 600  # for a run of the pipeline to end
@@ -50,6 +51,7 @@ class Stack:
         url: of Airflow, without a slash at the end.
         settings: what stands in its `.env`.
         artifacts: name of its artifacts volume.
+        folder: of its `.env`.
     """
 
     def __init__(
@@ -58,9 +60,11 @@ class Stack:
         """Describe a stack with `data`; `folder` gets its `.env`; `files` override docker-compose.yml."""
         self.project = f"face-attributes-test-{uuid.uuid4().hex[:8]}"
         self.artifacts = f"{self.project}-artifacts"
+        self.folder = folder
         self._file = folder / f"{self.project}.env"
         self._profiles = [argument for name in profiles for argument in ("--profile", name)]
         self._files = [argument for file in files for argument in ("--file", str(file))]
+        self._volumes_before = self._data_volumes()
         port = str(free_port())
         self.url = f"http://127.0.0.1:{port}"
         own = {"AIRFLOW_PORT": port, "AIRFLOW_URL": self.url, "FACE_ATTRIBUTES_ARTIFACTS_VOLUME": self.artifacts}
@@ -73,29 +77,51 @@ class Stack:
         self.settings = dict(line.split("=", 1) for line in self._file.read_text().splitlines() if "=" in line)
 
     def __enter__(self) -> "Stack":
-        """Start it and wait until it is healthy."""
+        """Start it, wait until it is healthy, with no run."""
         try:
             self.compose("up", "--detach", "--wait", "--wait-timeout", str(START_S))
+            self._end_the_run_of_the_day()
         except AssertionError:
             print(self.compose("ps", "--all"), self.compose("logs", "--tail", "40"))
             self.__exit__()
             raise
         return self
 
+    def _end_the_run_of_the_day(self) -> None:
+        """Airflow starts one by itself if midnight is not long ago; one runs at a time, and it takes long."""
+
+        def decided() -> bool:
+            found = self.api(f"/dags?dag_id_pattern={DAG_ID}")["dags"]
+            return bool(found) and datetime.fromisoformat(found[0]["next_dagrun_run_after"]) > datetime.now(UTC)
+
+        wait_until(decided, 60, "decision about the run of the day")
+        for run in self.api(f"/dags/{DAG_ID}/dagRuns")["dag_runs"]:
+            self.end_run(run["dag_run_id"])
+
     def __exit__(self, *_: object) -> None:
         """Stop it, and remove all that was its own."""
         self.compose("--profile", "*", "down", "--volumes", "--timeout", "3")
-        subprocess.run(["docker", "volume", "rm", "--force", self.artifacts], check=True, capture_output=True)
+        mine = [self.artifacts, *self._data_volumes() - self._volumes_before]
+        subprocess.run(["docker", "volume", "rm", "--force", *mine], check=True, capture_output=True)
 
-    def compose(self, *arguments: str, check: bool = True) -> str:
-        """Standard output of `docker compose` for this stack; with `check` it fails where the command does."""
+    @staticmethod
+    def _data_volumes() -> set[str]:
+        command = ["docker", "volume", "ls", "--quiet", "--filter", "name=face-attributes-data-"]
+        return set(subprocess.check_output(command, text=True).split())
+
+    def compose(self, *arguments: str) -> str:
+        """Standard output of `docker compose` for this stack; it fails where the command does."""
+        done = self.run(*arguments)
+        assert done.returncode == 0, f"{' '.join(arguments)}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """`docker compose` for this stack, however it ends; a later --env-file replaces that of the stack."""
         files = ["--file", str(ROOT / "docker-compose.yml"), *self._files]
         command = ["docker", "compose", "-p", self.project, "--env-file", str(self._file), *files, *self._profiles]
         # Compose prefers the environment to the file.
         environment = {name: value for name, value in os.environ.items() if name not in self._settings_names}
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, env=environment)
-        assert not check or done.returncode == 0, f"{' '.join(arguments)}: {done.stdout}{done.stderr}"
-        return done.stdout
+        return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, env=environment)
 
     @cached_property
     def _settings_names(self) -> set[str]:
@@ -116,7 +142,7 @@ class Stack:
 
     def log_in(self, user: str = "airflow", password: str = "") -> str:
         """A token of the user; an HTTPError 401 where the password is wrong."""
-        answer = self._ask("/auth/token", {"username": user, "password": password or self.password}, token="")
+        answer = self.ask("/auth/token", {"username": user, "password": password or self.password})
         return str(answer["access_token"])
 
     @cached_property
@@ -125,14 +151,15 @@ class Stack:
 
     def api(self, path: str, body: Any = None, method: str = "") -> Any:
         """JSON that Airflow's API (below /api/v2) answers the administrator; with a `body`, to a POST."""
-        return self._ask(f"/api/v2{path}", body, self._token, method)
+        return self.ask(f"/api/v2{path}", body, self._token, method)
 
-    def _ask(self, path: str, body: Any, token: str, method: str = "") -> Any:
+    def ask(self, path: str, body: Any = None, token: str = "", method: str = "") -> Any:
+        """JSON that the API server answers to the owner of a token, None where it answers nothing."""
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         content = json.dumps(body).encode() if body is not None else None
         request = urllib.request.Request(self.url + path, content, headers, method=method or None)  # noqa: S310
         with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
-            return json.load(response)
+            return json.loads(response.read() or "null")
 
     def trigger(self, dag_id: str = DAG_ID, **conf: Any) -> str:
         """Trigger a run with parameters; its id."""
@@ -152,3 +179,19 @@ class Stack:
         """The state in which a run ends."""
         wait_until(lambda: self.run_state(run_id, dag_id) in {"success", "failed"}, seconds, f"end of run {run_id}")
         return self.run_state(run_id, dag_id)
+
+    def end_run(self, run_id: str, dag_id: str = DAG_ID) -> None:
+        """Mark a run as failed, as its users do, and wait until the containers of its stages are gone."""
+        self.api(f"/dags/{dag_id}/dagRuns/{urllib.parse.quote(run_id)}", {"state": "failed"}, "PATCH")
+        wait_until(lambda: not self.stage_containers(run_id), 30, f"end of the containers of {run_id}")
+
+    def stage_containers(self, run_id: str, task_id: str = "") -> list[str]:
+        """Ids of the containers of a run's stages, or of one task, running or not."""
+        labels = [f"label=face-attributes.run={run_id}"] + [f"label=face-attributes.task={task_id}"] * bool(task_id)
+        filters = [argument for label in labels for argument in ("--filter", label)]
+        return subprocess.check_output(["docker", "ps", "--all", "--quiet", "--no-trunc", *filters], text=True).split()
+
+    def inspect(self, *containers: str) -> list[dict[str, Any]]:
+        """What the engine says about containers; those that are gone are left out."""
+        done = subprocess.run(["docker", "inspect", *containers], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        return list(json.loads(done.stdout or "[]"))

@@ -1,0 +1,80 @@
+"""Fixtures: one running stack for all tests of this folder, and a run that has ended well."""
+
+import json
+import re
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.stack.stack import DAG_ID, ROOT, RUN_S, Stack, wait_until
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+RETRY_DELAY_S = 2  # in place of 60 s, so that nobody waits for tests that kill
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that ended well.
+
+    Attributes:
+        run_id: Airflow's name of it.
+        containers: task id -> what the engine said about its container while it was there.
+    """
+
+    run_id: str
+    containers: dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def stack(docker: "DockerClient", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The stack, on 96 sample images."""
+    subprocess.run([ROOT / "scripts/images"], check=True)
+    folder = tmp_path_factory.mktemp("stack")
+    data = folder / "data"
+    subprocess.run([sys.executable, "-m", "data.make_samples", "--out", data, "--count", "96"], cwd=ROOT, check=True)
+    for parent in (data, folder, folder.parent):  # pytest's folders are private, and stages run as another user
+        parent.chmod(0o755)
+    with Stack(folder, data, files=[impatient(folder)]) as stack:
+        yield stack
+
+
+def impatient(folder: Path) -> Path:
+    """An addition to docker-compose.yml: params.yaml with a short `airflow.retry_delay`."""
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    shorter, count = re.subn(r"retry_delay: \d+", f"retry_delay: {RETRY_DELAY_S}", text)
+    assert count == 1
+    params = folder / "params.yaml"
+    params.write_text(shorter, encoding="utf-8")
+    params.chmod(0o644)
+    file = folder / "impatient.yml"
+    service = {"volumes": [f"{params}:/app/params.yaml:ro"]}
+    names = ("airflow-apiserver", "airflow-scheduler", "airflow-dag-processor")
+    file.write_text(json.dumps({"services": dict.fromkeys(names, service)}))  # JSON is YAML
+    return file
+
+
+@pytest.fixture(scope="session")
+def first(stack: Stack) -> Run:
+    """The first run, triggered as people do from a terminal."""
+    conf = json.dumps({"epochs": 1, "max_evals": 1})
+    run_id = f"test-{uuid.uuid4().hex[:8]}"
+    stack.airflow("dags", "trigger", DAG_ID, "--run-id", run_id, "--conf", conf)
+    seen: dict[str, dict[str, Any]] = {}
+
+    def ended() -> bool:
+        for container in stack.inspect(*stack.stage_containers(run_id)):
+            seen[container["Config"]["Labels"]["face-attributes.task"]] = container
+        return stack.run_state(run_id) in {"success", "failed"}
+
+    wait_until(ended, RUN_S, "end of the first run", pause=0.2)
+    states = {task["task_id"]: task["state"] for task in stack.tasks(run_id)}
+    assert set(states.values()) == {"success"}, states
+    return Run(run_id, seen)

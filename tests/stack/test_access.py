@@ -1,0 +1,265 @@
+"""Who gets at what in the stack: routes without login, roles, passwords, secrets, ports and sockets."""
+
+import http.client
+import json
+import re
+import subprocess
+import uuid
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.stack.conftest import Run
+from tests.stack.stack import DAG_ID, ROOT, Stack
+
+pytestmark = pytest.mark.docker
+
+STAGES = {"validate", "prepare_train", "hyperopt", "train", "evaluate", "label_doubt", "archive"}
+OPEN = {  # answers without login, whole
+    "/api/v2/monitor/health",
+    "/api/v2/version",
+    "/auth/login/",  # the form
+    "/auth/token",  # asks for a password
+    "/auth/token/cli",
+    "/auth/api/v1/security/login",
+    "/auth/health",
+    "/execution/health",
+    "/execution/health/ping",
+}
+FILES = r"/static/.*|/auth/(static/.*|appbuilder/static/.*)"  # of the login page and of Airflow's pages
+
+
+def request(stack: Stack, method: str, path: str, body: bytes = b"") -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of an answer to somebody who has not logged in."""
+    connection = http.client.HTTPConnection(urlsplit(stack.url).netloc, timeout=60)
+    connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+    response = connection.getresponse()
+    answer = response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+    connection.close()
+    return answer
+
+
+@pytest.fixture(scope="module")
+def routes(stack: Stack) -> list[tuple[str, str]]:
+    """Method and path of every route, and of some that are none; those of things name things that are there."""
+    program = (Path(__file__).parent / "list_routes.py").read_text(encoding="utf-8")
+    printed = stack.compose("exec", "-T", "airflow-apiserver", "python", "-W", "ignore", "-c", program)
+    found = {
+        (method, path) for method, path in json.loads(printed.splitlines()[-1]) if method not in {"HEAD", "OPTIONS"}
+    }
+    assert len(found) > 200
+    for path in ("/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect"):
+        found |= {("GET", f"{prefix}{path}") for prefix in ("", "/auth", "/execution", "/reports", "/ui")}
+    return sorted(found)
+
+
+def test_who_is_not_logged_in_gets_nothing(stack: Stack, first: Run, routes: list[tuple[str, str]]) -> None:
+    real = {
+        "dag_id": DAG_ID,
+        "dag_run_id": first.run_id,
+        "run_id": first.run_id,
+        "task_id": "train",
+        "pool_name": "gpu",
+    }
+    _, _, shell = request(stack, "GET", "/")  # the page that loads Airflow's scripts, the same at every address
+    assert b"<script" in shell
+    assert len(shell) < 3000
+    told = []
+    for method, path in routes:
+        address = re.sub(r"[{<](?:\w+:)?(\w+)(?::\w+)?[}>]", lambda name: real.get(name[1], "1"), path)
+        status, headers, body = request(stack, method, address, b"{}" if method in {"POST", "PUT", "PATCH"} else b"")
+        refused = status in {401, 403, 404, 405} or (status == 400 and b"CSRF token" in body)
+        sent_away = status in {302, 307} and (not body or b"Redirecting..." in body)
+        if not (refused or sent_away or body == shell or address in OPEN or re.fullmatch(FILES, address)):
+            told.append((method, address, status, headers.get("location", ""), body[:200]))
+    assert told == []
+
+
+def test_what_is_open_says_little(stack: Stack, first: Run) -> None:
+    health = json.loads(request(stack, "GET", "/api/v2/monitor/health")[2])
+    assert all(
+        set(part) <= {"status"} | {name for name in part if name.startswith("latest_")} for part in health.values()
+    )
+    assert set(json.loads(request(stack, "GET", "/api/v2/version")[2])) == {"version", "git_version"}
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/execution/docs", "/execution/openapi.json"])
+def test_the_descriptions_of_the_apis_are_switched_off(stack: Stack, path: str) -> None:
+    assert request(stack, "GET", path)[0] == 404
+    assert request(stack, "GET", f"/auth{path}")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("password", "reason"),
+    [
+        ("", "is empty"),
+        ("short7", "has 6 characters"),
+        ("airflowairflow", "is well known"),
+        ("airflow-12345", "is well known"),
+        ("Password!2026", "is well known"),
+        ("face-attributes", "is well known"),
+        ("aaaaaaaaaaaaaaa", "is well known"),
+    ],
+)
+def test_a_password_that_anybody_would_try_is_refused(password: str, reason: str) -> None:
+    command = ["docker", "run", "--rm", "--entrypoint", "check-password", "--env", "AIRFLOW_ADMIN_USER=airflow"]
+    command += ["--env", f"AIRFLOW_ADMIN_PASSWORD={password}", "face-attributes/airflow"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 64
+    assert reason in done.stderr
+    assert done.stdout + done.stderr == done.stderr.splitlines()[0] + "\n"
+
+
+def test_the_stack_does_not_start_with_a_known_password(stack: Stack) -> None:
+    settings = "".join(
+        f"{name}={value}\n" for name, value in (stack.settings | {"AIRFLOW_ADMIN_PASSWORD": "airflow"}).items()
+    )
+    file = stack.folder / "known.env"
+    file.write_text(settings)
+    done = stack.run("--env-file", str(file), "run", "-T", "--rm", "--no-deps", "airflow-init")
+    assert done.returncode == 64
+    assert (
+        (done.stdout + done.stderr)
+        .splitlines()[-1]
+        .startswith("AIRFLOW_ADMIN_PASSWORD has 7 characters: set one of 12")
+    )
+
+
+def test_compose_without_settings_says_what_to_do(tmp_path: Path) -> None:
+    command = ["docker", "compose", "--file", f"{ROOT}/docker-compose.yml", "--env-file", "/dev/null", "up", "--detach"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert "is missing in .env; make up writes it" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def add_user(stack: Stack, role: str) -> str:
+    """A token of a new user with one role."""
+    name, password = f"test-{role.lower()}-{uuid.uuid4().hex[:6]}", uuid.uuid4().hex
+    user = {
+        "username": name,
+        "password": password,
+        "first_name": "Test",
+        "last_name": role,
+        "email": f"{name}@x.invalid",
+    }
+    stack.ask("/auth/fab/v1/users", user | {"roles": [{"name": role}]}, stack.log_in())
+    return stack.log_in(name, password)
+
+
+def status_of(stack: Stack, path: str, token: str, body: Any = None) -> int:
+    """Status of the answer to the owner of a token."""
+    try:
+        stack.ask(path, body, token)
+    except HTTPError as error:
+        return error.code
+    except json.JSONDecodeError:
+        pass  # a page
+    return 200
+
+
+def test_who_may_only_look_cannot_trigger(stack: Stack, first: Run) -> None:
+    token = add_user(stack, "Viewer")
+    runs = f"/api/v2/dags/{DAG_ID}/dagRuns"
+    assert status_of(stack, runs, token) == 200
+    assert status_of(stack, f"/reports/run/{DAG_ID}/{first.run_id}", token) == 200
+    assert status_of(stack, runs, token, {"logical_date": None}) == 403
+    assert status_of(stack, "/auth/fab/v1/users", token) == 403
+    assert status_of(stack, "/api/v2/config", token) == 403
+
+
+def test_who_has_no_role_sees_nothing(stack: Stack, first: Run) -> None:
+    token = add_user(stack, "Public")
+    for path in (
+        "/reports/",
+        f"/reports/run/{DAG_ID}/{first.run_id}",
+        f"/api/v2/dags/{DAG_ID}/dagRuns",
+        "/api/v2/pools",
+    ):
+        assert status_of(stack, path, token) == 403, path
+
+
+def secrets_of(stack: Stack) -> dict[str, str]:
+    return {name: value for name, value in stack.settings.items() if re.search("PASSWORD|SECRET|KEY", name)}
+
+
+def test_secrets_are_in_no_log_no_xcom_and_no_report(stack: Stack, first: Run) -> None:
+    secrets = secrets_of(stack)
+    assert len(secrets) == 6
+    logs = stack.compose("logs", "--no-color")
+    assert "airflow-scheduler" in logs
+    dump = stack.compose("exec", "-T", "postgres", "pg_dump", "--username", "airflow", "airflow")
+    assert "mean_accuracy" in dump  # XComs are in it
+    for name, value in secrets.items():
+        assert value not in logs, name
+        assert value not in dump, name
+
+    def files_with(*texts: str) -> str:
+        patterns = [argument for text in texts for argument in ("-e", text)]
+        command = ["grep", "-rlF", *patterns, "/opt/airflow/logs", "/artifacts"]
+        return stack.run("exec", "-T", "airflow-apiserver", *command).stdout
+
+    assert {"/opt/airflow/logs", "/artifacts"} == set(
+        re.findall("^/opt/airflow/logs|^/artifacts", files_with("face"), re.M)
+    )
+    assert files_with(*secrets.values()) == ""
+
+
+def test_secrets_are_in_no_image(stack: Stack) -> None:
+    names = ["face-attributes/airflow", "face-attributes/engine_proxy", *(f"face-attributes/{name}" for name in STAGES)]
+    names += [stack.settings["POSTGRES_IMAGE"], stack.settings["REDIS_IMAGE"]]
+    told = subprocess.check_output(["docker", "image", "inspect", *names], text=True)
+    for name in names:
+        told += subprocess.check_output(["docker", "history", "--no-trunc", name], text=True)
+    for name, value in secrets_of(stack).items():
+        assert value not in told, name
+
+
+def test_one_port_is_published_and_only_on_this_machine(stack: Stack) -> None:
+    published = [
+        (service, binding["HostIp"], binding["HostPort"])
+        for service, container in services(stack).items()
+        for bindings in container["NetworkSettings"]["Ports"].values()
+        for binding in bindings or []
+    ]
+    assert published == [("airflow-apiserver", "127.0.0.1", stack.settings["AIRFLOW_PORT"])]
+    described = json.loads(stack.compose("--profile", "*", "config", "--format", "json"))["services"]
+    assert {"redis", "airflow-worker"} <= described.keys()
+    assert [name for name, service in described.items() if service.get("ports")] == ["airflow-apiserver"]
+
+
+def services(stack: Stack) -> dict[str, dict[str, Any]]:
+    """Service -> what the engine says about its container."""
+    containers = stack.inspect(*stack.compose("ps", "--all", "--quiet").split())
+    return {container["Config"]["Labels"]["com.docker.compose.service"]: container for container in containers}
+
+
+def test_the_engine_is_reached_through_its_proxy_and_by_who_runs_tasks(stack: Stack) -> None:
+    def with_mount(source: str) -> set[str]:
+        mounts = {name: container["Mounts"] for name, container in services(stack).items()}
+        return {name for name, those in mounts.items() for one in those if source in {one["Source"], one.get("Name")}}
+
+    assert with_mount(stack.settings["ENGINE_SOCKET"]) == {"engine-proxy"}
+    assert with_mount(f"{stack.project}_engine") == {"engine-proxy", "airflow-scheduler"}
+    for service, container in services(stack).items():
+        assert not container["HostConfig"]["Privileged"], service
+        assert container["HostConfig"]["CapDrop"] == ["ALL"], service
+        assert all(".sock" not in mount["Source"] for mount in container["Mounts"] if service != "engine-proxy"), (
+            service
+        )
+
+
+def test_stages_have_neither_socket_nor_network_nor_secrets(stack: Stack, first: Run) -> None:
+    assert {container["Config"]["Labels"]["face-attributes.task"] for container in first.containers.values()} >= STAGES
+    for task, container in first.containers.items():
+        mounts = {mount["Destination"]: mount for mount in container["Mounts"]}
+        assert mounts.keys() == {"/data", "/artifacts", "/result"}, task
+        assert {mount["Type"] for mount in mounts.values()} == {"volume"}, task
+        assert not mounts["/data"]["RW"], task
+        assert container["HostConfig"]["NetworkMode"] == "none", task
+        for name, value in secrets_of(stack).items():
+            assert value not in json.dumps(container), (task, name)
