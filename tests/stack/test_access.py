@@ -114,18 +114,11 @@ def test_a_password_that_anybody_would_try_is_refused(password: str, reason: str
 
 
 def test_the_stack_does_not_start_with_a_known_password(stack: Stack) -> None:
-    settings = "".join(
-        f"{name}={value}\n" for name, value in (stack.settings | {"AIRFLOW_ADMIN_PASSWORD": "airflow"}).items()
-    )
     file = stack.folder / "known.env"
-    file.write_text(settings)
+    file.write_text("AIRFLOW_ADMIN_PASSWORD=airflow\n")  # all else as in the stack's own
     done = stack.run("--env-file", str(file), "run", "-T", "--rm", "--no-deps", "airflow-init")
     assert done.returncode == 64
-    assert (
-        (done.stdout + done.stderr)
-        .splitlines()[-1]
-        .startswith("AIRFLOW_ADMIN_PASSWORD has 7 characters: set one of 12")
-    )
+    assert "\nAIRFLOW_ADMIN_PASSWORD has 7 characters: set one of 12" in f"\n{done.stdout}{done.stderr}"
 
 
 def test_compose_without_settings_says_what_to_do(tmp_path: Path) -> None:
