@@ -1,0 +1,131 @@
+"""The story of a user in a real browser: log in, trigger, watch, read; and what somebody without a login sees."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.stack.conftest import Run
+from tests.stack.stack import DAG_ID, RUN_S, Stack, wait_until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+pytestmark = pytest.mark.docker
+
+WAIT_MS = 30_000  # a page takes 2 s on two idle cores
+
+
+def fill_in(page: "Page", user: str, password: str) -> None:
+    """Fill in and send the login form."""
+    page.get_by_label("Username").fill(user)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Sign In").click()
+
+
+@pytest.fixture
+def stranger(stack: Stack, browser: "Browser") -> "Iterator[Page]":
+    """A page of a browser in which nobody has logged in."""
+    context = browser.new_context(base_url=stack.url)
+    context.set_default_timeout(WAIT_MS)
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def logged_in(stack: Stack, browser: "Browser") -> "Iterator[BrowserContext]":
+    """A browser in which `airflow` has logged in through the form."""
+    context = browser.new_context(base_url=stack.url, viewport={"width": 1360, "height": 900})
+    context.set_default_timeout(WAIT_MS)
+    page = context.new_page()
+    page.goto("/")
+    fill_in(page, "airflow", stack.password)
+    page.get_by_test_id("nav-dags-link").wait_for()
+    page.close()
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(logged_in: "BrowserContext") -> "Iterator[Page]":
+    page = logged_in.new_page()
+    yield page
+    page.close()
+
+
+def test_the_commands_of_the_terminal(stack: Stack) -> None:
+    run_id = re.findall(r"run_id=(manual__\S+)", stack.airflow("dags", "trigger", DAG_ID))[0]
+    try:
+        assert re.search(rf"{re.escape(run_id)} *\| (queued|running)", stack.airflow("dags", "list-runs", DAG_ID))
+    finally:
+        stack.end_run(run_id)
+
+
+def test_an_anonymous_visitor_is_sent_to_the_form(stack: Stack, first: Run, stranger: "Page") -> None:
+    for path in ("/", f"/dags/{DAG_ID}", f"/dags/{DAG_ID}/runs/{first.run_id}", "/reports/", "/auth/users/list/"):
+        stranger.goto(path)
+        stranger.get_by_label("Password").wait_for()
+        assert DAG_ID not in stranger.locator("body").inner_text()
+
+
+@pytest.mark.parametrize(("user", "password"), [("airflow", "airflow"), ("admin", "admin"), ("airflow", "' OR 1=1 --")])
+def test_a_wrong_password_opens_nothing(stranger: "Page", user: str, password: str) -> None:
+    stranger.goto("/")
+    fill_in(stranger, user, password)
+    stranger.get_by_text("Invalid login").wait_for()
+    stranger.goto("/dags")
+    stranger.get_by_label("Password").wait_for()
+
+
+def test_from_the_form_to_the_report(stack: Stack, first: Run, page: "Page", tmp_path: Path) -> None:
+    page.goto("/dags")
+    page.get_by_role("link", name=DAG_ID).first.click()
+    page.get_by_role("link", name="Overview").wait_for()
+    page.get_by_test_id("trigger-dag-button").click()
+    page.locator("[name=element_epochs]").fill("2")
+    page.locator("[name=element_max_evals]").fill("1")
+    page.screenshot(path=tmp_path / "trigger.png")
+    page.get_by_test_id("trigger-dag-submit").click()
+    runs = wait_until(lambda: newest(stack, first.run_id), 30, "the run of the form")
+    run_id = runs["dag_run_id"]
+    assert runs["conf"] == {"epochs": 2, "max_evals": 1, "lots": None, "force": False}
+
+    page.goto(f"/dags/{DAG_ID}/runs/{run_id}")
+    # The innermost element that has both the title and the state; it changes without a reload.
+    title = page.locator("div", has=page.get_by_role("heading", name=run_id))
+    title.filter(has=page.get_by_test_id("state-badge")).last.get_by_text("Success").wait_for(timeout=RUN_S * 1000)
+    page.screenshot(path=tmp_path / "run.png")
+    page.get_by_role("link", name="Reports").last.click()
+    frame = page.frame_locator("iframe[title=Reports]")
+    row = frame.get_by_role("row").filter(has_text="archive")
+    assert "mean_accuracy" in row.inner_text()
+    page.screenshot(path=tmp_path / "reports.png")
+    row.get_by_role("link", name="report").click()
+    frame.get_by_role("heading", name="Face Attributes").first.wait_for()
+    page.screenshot(path=tmp_path / "report.png")
+
+    page.goto(f"/dags/{DAG_ID}/runs/{run_id}/tasks/validate")
+    page.get_by_role("link", name="Details").click()
+    page.get_by_role("link", name="Report", exact=True).click()
+    frame = page.frame_locator("iframe[title=Reports]")
+    frame.get_by_role("link", name="What Great Expectations found").first.click()
+    frame.get_by_text("raw_annotations").first.wait_for()
+    page.screenshot(path=tmp_path / "data_docs.png")
+
+
+def newest(stack: Stack, other: str) -> "dict[str, object] | None":
+    """The last run but `other`."""
+    runs = stack.api(f"/dags/{DAG_ID}/dagRuns?order_by=-run_after&limit=1")["dag_runs"]
+    return None if runs[0]["dag_run_id"] == other else dict(runs[0])
+
+
+def test_the_log_of_a_task_is_readable(stack: Stack, first: Run, page: "Page", tmp_path: Path) -> None:
+    page.goto(f"/dags/{DAG_ID}/runs/{first.run_id}/tasks/train")
+    page.get_by_text(re.compile(r"epoch 1 of 1: loss [\d.]+")).first.wait_for()
+    page.screenshot(path=tmp_path / "log.png")
+    answer = stack.api(f"/dags/{DAG_ID}/dagRuns/{first.run_id}/taskInstances/train/logs/1?full_content=true")
+    lines = [line["event"] for line in answer["content"]]
+    assert any(re.search(r"INFO epoch 1 of 1: loss", line) for line in lines)
+    assert not [line for line in lines if "\r" in line or "\x1b" in line or "\ufffd" in line]
