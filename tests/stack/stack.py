@@ -101,7 +101,7 @@ class Stack:
     def __exit__(self, *_: object) -> None:
         """Stop it, and remove all that was its own."""
         self.compose("--profile", "*", "down", "--volumes", "--timeout", "3")
-        mine = [self.artifacts, *self._data_volumes() - self._volumes_before]
+        mine = [self.artifacts, *{self.settings["FACE_ATTRIBUTES_DATA_VOLUME"]} - self._volumes_before]
         subprocess.run(["docker", "volume", "rm", "--force", *mine], check=True, capture_output=True)
 
     @staticmethod
