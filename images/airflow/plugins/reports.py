@@ -226,7 +226,10 @@ def run(dag_id: str, run_id: str, session: SessionDep) -> Response:
         name = task.task_id if task.map_index < 0 else f"{task.task_id} [{task.rendered_map_index or task.map_index}]"
         started = task.start_date.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC") if task.start_date else ""
         state = str(task.state or "not yet run")
-        text = f"{state}: {told(headline)}" if isinstance(headline, dict) and headline else state
+        figures = told(headline) if isinstance(headline, dict) else ""
+        if artifact and not artifact.failed:
+            figures = artifact.verdict  # in the stage's own order; PostgreSQL keeps the keys of an XCom by length
+        text = f"{state}: {figures}" if figures else state
         report = artifact.report if artifact else ""
         rows.append((started, name, text, report and f"../../{report}", task.state == "failed"))
     return page(
