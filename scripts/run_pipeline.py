@@ -84,6 +84,19 @@ def unreadable(data: Path) -> Path | None:
     return None
 
 
+def unusable(data: Path, in_containers: bool) -> str:
+    """Why the pipeline cannot run on a data folder, in a line that says what to do; "" if it can."""
+    if not (data / "raw").is_dir():
+        return f"{data / 'raw'} is missing: DATA must name a folder with raw/ (lots of images) and annotations.csv"
+    if all((data / name).exists() for name in ("annotations.csv", "annotations")):
+        return (
+            f"{data} has annotations.csv and annotations/, and only one of them is read: put the file into the folder"
+        )
+    if in_containers and (private := unreadable(data)):
+        return f"{private} cannot be read by the containers' user: chmod -R o+rX {data}"
+    return ""
+
+
 def follow(command: list[str], environment: Mapping[str, str], log: Path) -> int:
     """Run a command, its whole output into `log`, the telling lines also onto the terminal."""
     say(f"$ {' '.join(command)}   (whole log: {os.path.relpath(log)})")
@@ -223,19 +236,13 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="folder with raw/, annotations.csv or annotations/ (default: data)")
     parser.add_argument("--conf", default="{}", help="run parameters of the DAG, for example '{\"epochs\": 3}'")
     arguments = parser.parse_args()
-    data = arguments.data.resolve() if arguments.data else None
-    if data and not (data / "raw").is_dir():
-        say(f"{data / 'raw'} is missing: DATA must name a folder with raw/ (lots of images) and annotations.csv")
-        return 64
-    if data and all((data / name).exists() for name in ("annotations.csv", "annotations")):
-        say(f"{data} has annotations.csv and annotations/, and only one of them is read: put the file into the folder")
+    in_containers = arguments.engine == "docker"
+    data = arguments.data.resolve() if arguments.data else ROOT / "data" if in_containers else None
+    if data and (problem := unusable(data, in_containers)):
+        say(problem)
         return 64
     started = time.monotonic()
-    if arguments.engine == "docker":
-        data = data or ROOT / "data"
-        if private := unreadable(data):
-            say(f"{private} cannot be read by the containers' user: chmod -R o+rX {data}")
-            return 64
+    if in_containers and data:
         results, report = run_with_airflow(data, arguments.conf)
     else:
         results, report = run_with_dvc(data)

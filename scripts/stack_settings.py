@@ -11,7 +11,7 @@ import sys
 from base64 import urlsafe_b64encode
 from pathlib import Path
 
-from run_pipeline import ARTIFACTS_VOLUME, ROOT, annotations_of, make_volumes, say, unreadable
+from run_pipeline import ARTIFACTS_VOLUME, ROOT, annotations_of, make_volumes, say, unusable
 
 HEADER = "# Secrets and settings of docker-compose.yml, made by `make up`. Keep it to yourself; git ignores it.\n"
 
@@ -60,11 +60,8 @@ def main() -> int:
     known = read_settings(file)
     settings = known | {name: value for name, value in random_secrets().items() if name not in known}
     data = (arguments.data or Path(known.get("DATA", ROOT / "data"))).resolve()
-    if not (data / "raw").is_dir():
-        say(f"{data / 'raw'} is missing: DATA must name a folder with raw/ (lots of images) and annotations.csv")
-        return 64
-    if private := unreadable(data):
-        say(f"{private} cannot be read by the containers' user: chmod -R o+rX {data}")
+    if problem := unusable(data, in_containers=True):
+        say(problem)
         return 64
     if "POSTGRES_PASSWORD" not in known and file == ROOT / ".env" and _has_database():
         say("the database of an earlier .env is still there: put that .env back, or begin anew without its runs and "
