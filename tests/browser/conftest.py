@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import time
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
+
+from tests.airflow_user import ask, log_in
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -38,19 +39,6 @@ class Airflow:
     url: str
     passwords: dict[str, str]
     run_id: str
-
-
-def ask(url: str, token: str = "", body: Any = None) -> Any:
-    """JSON that the API answers; with a `body`, to a POST."""
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
-    request = urllib.request.Request(url, json.dumps(body).encode() if body else None, headers)  # noqa: S310
-    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
-        return json.load(response)
-
-
-def log_in(url: str, user: str, password: str) -> str:
-    """A token of the user."""
-    return str(ask(f"{url}/auth/token", body={"username": user, "password": password})["access_token"])
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from tests.browser.conftest import DAG_ID, Airflow, log_in
+from tests.airflow_user import WAIT_MS, log_in, sign_in
+from tests.browser.conftest import DAG_ID, Airflow
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -135,22 +136,15 @@ def test_broken_artifacts_do_not_keep_the_index_from_the_rest(airflow: Airflow, 
     assert b"word ?" in answer.body
 
 
-def sign_in(page: "Page", airflow: Airflow) -> None:
-    """Fill in the login form that the page shows."""
-    page.get_by_label("Username").fill("airflow")
-    page.get_by_label("Password").fill(airflow.passwords["airflow"])
-    page.get_by_role("button", name="Sign in").click()
-
-
 @pytest.fixture(scope="module")
 def logged_in(airflow: Airflow, browser: "Browser") -> "Iterator[BrowserContext]":
     """A browser in which somebody has logged in through the form, where a bookmark has led him."""
     context = browser.new_context(base_url=airflow.url, viewport={"width": 1200, "height": 760})
-    context.set_default_timeout(30_000)  # ms; a page takes 2 s on two idle cores
+    context.set_default_timeout(WAIT_MS)
     page = context.new_page()
     page.goto(f"/reports/{MADE}/report.html")
     assert "/auth/login" in page.url
-    sign_in(page, airflow)
+    sign_in(page, "airflow", airflow.passwords["airflow"])
     page.get_by_role("heading", name="Report of validate").wait_for()
     page.close()
     yield context

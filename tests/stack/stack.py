@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 import urllib.parse
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from tests.airflow_user import ask, log_in
 
 ROOT = Path(__file__).parents[2]
 DAG_ID = "ml_pipeline_face_attributes"
@@ -142,8 +143,7 @@ class Stack:
 
     def log_in(self, user: str = "airflow", password: str = "") -> str:
         """A token of the user; an HTTPError 401 where the password is wrong."""
-        answer = self.ask("/auth/token", {"username": user, "password": password or self.password})
-        return str(answer["access_token"])
+        return log_in(self.url, user, password or self.password)
 
     @cached_property
     def _token(self) -> str:
@@ -155,11 +155,7 @@ class Stack:
 
     def ask(self, path: str, body: Any = None, token: str = "", method: str = "") -> Any:
         """JSON that the API server answers to the owner of a token, None where it answers nothing."""
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-        content = json.dumps(body).encode() if body is not None else None
-        request = urllib.request.Request(self.url + path, content, headers, method=method or None)  # noqa: S310
-        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
-            return json.loads(response.read() or "null")
+        return ask(self.url + path, token, body, method)
 
     def trigger(self, dag_id: str = DAG_ID, **conf: Any) -> str:
         """Trigger a run with parameters; its id."""

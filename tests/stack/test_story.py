@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.airflow_user import WAIT_MS, sign_in
 from tests.stack.conftest import Run
 from tests.stack.stack import DAG_ID, RUN_S, Stack, wait_until
 
@@ -14,15 +15,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
 pytestmark = pytest.mark.docker
-
-WAIT_MS = 30_000  # a page takes 2 s on two idle cores
-
-
-def fill_in(page: "Page", user: str, password: str) -> None:
-    """Fill in and send the login form."""
-    page.get_by_label("Username").fill(user)
-    page.get_by_label("Password").fill(password)
-    page.get_by_role("button", name="Sign In").click()
 
 
 @pytest.fixture
@@ -41,7 +33,7 @@ def logged_in(stack: Stack, browser: "Browser") -> "Iterator[BrowserContext]":
     context.set_default_timeout(WAIT_MS)
     page = context.new_page()
     page.goto("/")
-    fill_in(page, "airflow", stack.password)
+    sign_in(page, "airflow", stack.password)
     page.get_by_test_id("nav-dags-link").wait_for()
     page.close()
     yield context
@@ -73,7 +65,7 @@ def test_an_anonymous_visitor_is_sent_to_the_form(stack: Stack, first: Run, stra
 @pytest.mark.parametrize(("user", "password"), [("airflow", "airflow"), ("admin", "admin"), ("airflow", "' OR 1=1 --")])
 def test_a_wrong_password_opens_nothing(stranger: "Page", user: str, password: str) -> None:
     stranger.goto("/")
-    fill_in(stranger, user, password)
+    sign_in(stranger, user, password)
     stranger.get_by_text("Invalid login").wait_for()
     stranger.goto("/dags")
     stranger.get_by_label("Password").wait_for()
