@@ -1,0 +1,80 @@
+"""What a model saw in images: statistics of their pixels, its embeddings and its probabilities, for telling drift.
+
+Stage `evaluate` keeps them of the images that the model has not learned from, stage `predict` of those of each lot, and
+stage `monitor` compares both. All are computed from the network's input, so both sides were prepared alike.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.common.attributes import NAMES
+from stages.common.errors import DataError
+
+EXAMPLES = 24
+"""Images that are kept whole, for a report that shows then and now."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Of N images, in the order of `filenames`.
+
+    Attributes:
+        filenames: N names.
+        statistics: name of a statistic -> float32 (N,).
+        embeddings: float32 (N, D), the network's pooled features.
+        probabilities: attribute -> float32 (N, classes), calibrated.
+        examples: uint8 (E, S, S, 3), RGB, E <= EXAMPLES: some of the images, evenly spread.
+        example_names: their E names.
+    """
+
+    filenames: Sequence[str]
+    statistics: Mapping[str, npt.NDArray[np.float32]]
+    embeddings: npt.NDArray[np.float32]
+    probabilities: Mapping[str, npt.NDArray[np.float32]]
+    examples: npt.NDArray[np.uint8]
+    example_names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.filenames)
+
+    def save(self, path: Path) -> None:
+        """Write a .npz without pickles; embeddings as float16, whose 3 digits tell drift as well at half the size."""
+        arrays: dict[str, npt.NDArray[np.generic]] = {
+            "filenames": np.array(self.filenames, np.str_),
+            "embeddings": self.embeddings.astype(np.float16),
+            "examples": self.examples,
+            "example_names": np.array(self.example_names, np.str_),
+            **{f"statistic_{name}": values for name, values in self.statistics.items()},
+            **{f"probability_{name}": self.probabilities[name] for name in NAMES},
+        }
+        with path.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+
+
+def load_features(path: Path) -> Features:
+    """Read what `Features.save` has written.
+
+    Raises:
+        DataError: it is no such file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+        return Features(
+            filenames=found["filenames"].tolist(),
+            statistics={
+                name.removeprefix("statistic_"): values
+                for name, values in found.items()
+                if name.startswith("statistic_")
+            },
+            embeddings=found["embeddings"].astype(np.float32),
+            probabilities={name: found[f"probability_{name}"] for name in NAMES},
+            examples=found["examples"],
+            example_names=found["example_names"].tolist(),
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} holds no features ({error}): run the stage that makes it again") from error
