@@ -5,7 +5,6 @@ python -m stages.<name> --<input> PATH ... --params params.yaml [--set section.k
 """
 
 import argparse
-import contextlib
 import errno
 import json
 import logging
@@ -114,6 +113,19 @@ class Delivery(Generic[ParamsT]):
     key: str
 
 
+@dataclass(frozen=True)
+class Delivered:
+    """What a stage did beyond its artifact.
+
+    Attributes:
+        headline: added to the headline of the result.
+        report: the page that people open in place of the artifact's own.
+    """
+
+    headline: Headline = field(default_factory=dict)
+    report: Path | None = None
+
+
 def _all_files(_params: Any, inputs: Mapping[str, Path], name: str) -> Iterable[Path]:
     return artifacts.walk_files(inputs[name])
 
@@ -139,7 +151,6 @@ class Stage(Generic[ParamsT]):
             default.
         deliver: does what must be true outside the artifact once it is there: after it was published and also when it
             was there already, so that a run completes what a killed one left undone. Doing it twice is doing it once.
-            Its headline is added to that of the artifact.
     """
 
     name: str
@@ -153,7 +164,7 @@ class Stage(Generic[ParamsT]):
     lots: Callable[[Path], Mapping[str, int]] | None = None
     run_lots: Callable[[LotsContext[ParamsT], Sequence[str]], Headline] | None = None
     identify: Callable[[ParamsT, Mapping[str, Path], str], str] = field(default=lambda _params, _inputs, _name: "")
-    deliver: Callable[[Delivery[ParamsT]], Headline] = field(default=lambda _delivery: {})
+    deliver: Callable[[Delivery[ParamsT]], Delivered] = field(default=lambda _delivery: Delivered())
 
 
 def parser(stage: Stage[Any]) -> argparse.ArgumentParser:
@@ -450,7 +461,7 @@ def _result(
     stage: Stage[Any],
     final: Path,
     manifest: Mapping[str, Any],
-    delivered: Headline,
+    delivered: Delivered,
     started: float,
     *,
     cached: bool,
@@ -460,10 +471,10 @@ def _result(
         "path": str(final),
         "key": manifest["key"],
         "outputs": {name: str(final / path) for name, (path, _) in stage.outputs.items()},
-        "report": str(final / REPORT),
+        "report": str(delivered.report or final / REPORT),
         "cached": cached,
         "seconds": round(time.monotonic() - started, 3),
-        "headline": {**manifest["headline"], **delivered},
+        "headline": {**manifest["headline"], **delivered.headline},
     }
     # Without `lots` nothing is done ahead, and the stage that would find it done does it itself.
     if stage.lots and len(json.dumps(lots := dict(stage.lots(final)))) <= LOTS_BYTES:
