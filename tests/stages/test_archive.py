@@ -58,7 +58,7 @@ def test_the_report_shows_cells_as_text_and_unmeasured_figures_as_a_dash(
     (tmp_path / "validate" / "rejected.csv").write_text(rejects)
 
     def render() -> str:
-        write_report(tmp_path / "report.html", build_report("<Faces>", "d" * 64, manifests, tmp_path))
+        write_report(tmp_path / "report.html", build_report("<Faces>", tmp_path))
         return (tmp_path / "report.html").read_text()
 
     assert "Left out or remarked" not in render()
