@@ -255,9 +255,7 @@ class StageOperator(DockerOperator):
             f"{NAME}.map_index": str(map_index),
         }
         if self.results is not None:
-            stages = {
-                name: {key: one[key] for key in ("path", "cached", "seconds")} for name, one in self.results.items()
-            }
+            stages = {name: {key: one[key] for key in ("cached", "seconds")} for name, one in self.results.items()}
             run = {"dag_id": instance.dag_id, "run_id": instance.run_id, "stages": stages}
             self._run_told = {"FACE_ATTRIBUTES_RUN": json.dumps(run)}
 

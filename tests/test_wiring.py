@@ -69,11 +69,15 @@ def test_names_agree(dags: list[Any]) -> None:
         ("tests/images/test_images.py", "INPUTS"),
         ("tests/test_contract.py", "STAGES"),
         ("tests/test_dvc.py", "STAGES"),
-        ("tests/test_run.py", "STAGES"),
     ],
 )
 def test_lists_of_the_stages_agree(path: str, name: str) -> None:
     assert list(runpy.run_path(str(ROOT / path))[name]) == list(read_yaml("dvc.yaml")["stages"])
+
+
+def test_the_main_job_runs_the_stages_up_to_the_release() -> None:
+    stages = list(read_yaml("dvc.yaml")["stages"])
+    assert runpy.run_path(str(ROOT / "tests/test_run.py"))["STAGES"] == stages[: stages.index("archive") + 1]
 
 
 def test_the_picture_of_the_pipeline_shows_every_task(dags: list[Any]) -> None:
