@@ -93,7 +93,8 @@ def in_pytorch(trained: Path, images: Images, *, calibrated: bool = True) -> dic
     network.load_state_dict(load_file(trained / "model.safetensors"))
     classifier = Classifier(network, json.loads(metadata["temperatures"]) if calibrated else None).eval()
     with torch.inference_mode():
-        batches = [[one.numpy() for one in classifier(part)] for part in torch.split(torch.from_numpy(images), 256)]
+        parts = torch.split(torch.from_numpy(images), 256)
+        batches = [[one.numpy() for one in classifier(part)[: len(NAMES)]] for part in parts]
     return dict(zip(NAMES, map(np.concatenate, zip(*batches, strict=True)), strict=True))
 
 
