@@ -68,7 +68,8 @@ def load_features(path: Path) -> Features:
         DataError: it is no such file.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # numpy leaves a file open that it opens itself and finds to be none of its own
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
         return Features(
             filenames=found["filenames"].tolist(),

@@ -13,12 +13,14 @@ import pytest
 from onnx import TensorProto
 
 from stages.common import artifacts
+from stages.common.answers import Answers
 from stages.common.attributes import ATTRIBUTES, NAMES
 from stages.common.dataset import INDEX, INDEX_COLUMNS
 from stages.common.errors import DataError
+from stages.common.features import load_features
 from stages.common.onnx_model import load
 from stages.common.stage import main
-from stages.evaluate.measures import Answers, measure
+from stages.evaluate.measures import measure
 from stages.evaluate.stage import STAGE
 from tests.common.onnx_models import METADATA, PREPROCESSING, SIDE, save_model
 
@@ -49,6 +51,7 @@ def evaluate(tmp_path: Path) -> Iterator[Callable[..., int]]:
             table = csv.writer(file)
             table.writerow(INDEX_COLUMNS)
             table.writerow(["=cmd()_train.png", "a", 0, "train", "", *labels[0]])
+            table.writerow(["val.png", "a", 0, "val", "", *labels[0]])
             table.writerows([f"=cmd()_{row}.png", "a", row, "test", "", *known] for row, known in enumerate(labels))
         finish(prepared, "prepare_train")
         save_model(train / "model.onnx", confidence=confidence)
@@ -104,6 +107,11 @@ def test_every_figure_of_an_evaluation(evaluate: Callable[..., int], tmp_path: P
     assert (rows[3]["hair_color"], rows[3]["hair_color_predicted"]) == ("", "gray")
     assert (rows[2]["beard"], rows[2]["beard_predicted"], rows[2]["beard_confidence"]) == ("yes", "yes", "0.8000")
     assert (rows[2]["beard_answered"], rows[2]["mustache_answered"]) == ("no", "yes")
+    reference = load_features(tmp_path / "out" / "reference" / "features.npz")
+    assert reference.filenames == ["val.png", *(f"=cmd()_{number}.png" for number in range(5))]
+    assert reference.example_names == reference.filenames
+    assert reference.probabilities["beard"].argmax(1).tolist() == [0, *(answer[0] for answer in answers)]
+    assert reference.embeddings[1:, :5].tolist() == [list(answer) for answer in answers]
     for plot in ("confusion_matrices.png", "roc_curves.png", "reliability.png"):
         assert (tmp_path / "out" / "plots" / plot).stat().st_size > 10_000
 
