@@ -66,7 +66,7 @@ def test_the_store_computes_once_and_again_when_data_or_parameters_change(start:
     assert other["key"] != first["key"]
     (tmp_path / "raw" / "a.txt").write_text("changed")
     assert finish(start(*store))[1]["key"] not in {first["key"], other["key"]}
-    assert finish(start(*store, "--force"))[1]["cached"] is False
+    assert finish(start(*store, "--recompute"))[1]["cached"] is False
 
 
 @pytest.mark.parametrize(
