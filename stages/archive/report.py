@@ -73,7 +73,7 @@ def build_report(title: str, archive: Path, run: Sequence[Section] = (), subtitl
     ]
     model = f"Model {gate['model'][:12]}, made {chain['train']['created']}"
     verdict = f"{'Fit for release' if gate['fit'] else 'Not fit for release'}: {'; '.join(gate['reasons'])}"
-    return Report(title, f"{subtitle}{model}", verdict, gate["fit"], sections, remarked=bool(rejects))
+    return Report(title, f"{subtitle}{model}", verdict, gate["fit"], sections, remarked=any(rejects.values()))
 
 
 def _gate(gate: Mapping[str, Any]) -> Section:
