@@ -263,8 +263,8 @@ class StageOperator(DockerOperator):
             command += ["--check"]
         elif self.lots is not None:
             command += ["--lots", json.dumps(self.lots)]
-        elif params.get("force"):
-            command += ["--force"]
+        elif params.get("recompute"):
+            command += ["--recompute"]
         return command
 
     # ---- fence: one container per task instance, whatever became of earlier workers ----

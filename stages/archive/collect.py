@@ -35,11 +35,14 @@ def linked_files(artifact: Path) -> set[Path]:
 
 
 def collect(inputs: Mapping[str, Path], out: Path) -> None:
-    """Copy the model and what people look at; names of metrics and plots are unique across stages.
+    """Copy the model, what tells drift from its images, and what people look at.
+
+    Names of metrics and plots are unique across stages.
 
     Args:
         inputs: stage name -> artifact.
-        out: gets `model/`, `metrics/`, `plots/`, and per stage a folder with its report and the files that this links.
+        out: gets `model/`, `reference/`, `metrics/`, `plots/`, and per stage a folder with its report and the files
+            that this links.
     """
     for folder in ("model", "metrics", "plots"):
         (out / folder).mkdir()
@@ -50,5 +53,6 @@ def collect(inputs: Mapping[str, Path], out: Path) -> None:
         for path in sorted(linked_files(artifact)):
             (out / name / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(artifact / path, out / name / path)
+    shutil.copytree(inputs["evaluate"] / "reference", out / "reference")
     for name in ("model.onnx", "model.safetensors"):
         shutil.copy(inputs["train"] / name, out / "model" / name)

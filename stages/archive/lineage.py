@@ -22,7 +22,7 @@ def check_one_run(manifests: Manifests) -> None:
     for stage, manifest in manifests.items():
         for name, source in manifest["inputs"].items():
             given = manifests.get(name)
-            if given and source["key"] != given["key"]:
+            if given and source.get("key") != given["key"]:
                 raise DataError(
                     f"{stage} was made from {name} {source['key'][:12]}, but --{name} is {given['key'][:12]}: "
                     f"give the artifacts of one run, or run {stage} again"

@@ -2,16 +2,29 @@
 
 from pydantic import Field
 
+from stages.common.monitor_settings import MonitorSection
 from stages.common.params import Section
 
 
 class ArchiveSection(Section):
-    """Section `archive`."""
+    """Section `archive`.
+
+    Attributes:
+        title: headline of the reports.
+        alpha: a candidate that is worse than the champion in an attribute with a lower probability by chance, adjusted
+            for five attributes, is not released.
+        force: release it whatever the gate says.
+        remote: URL of the DVC remote for new versions; "" for a folder in the registry.
+    """
 
     title: str = Field(min_length=1, max_length=80)
+    alpha: float = Field(gt=0, lt=1)
+    force: bool
+    remote: str
 
 
 class Params(Section):
     """The sections that this stage reads."""
 
     archive: ArchiveSection
+    monitor: MonitorSection

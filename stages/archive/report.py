@@ -1,12 +1,15 @@
-"""The run report: what one version is, how good it is, and where it came from."""
+"""The report of a version: how good it is, whether it is fit for release, and where it came from."""
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from stages.archive.collect import REJECTED
+from stages.archive.release import GATE
 from stages.common.attributes import ATTRIBUTES
 from stages.common.report import REPORT, Cards, Group, Link, Plot, Report, Section, Table, shown
 
@@ -26,43 +29,73 @@ PLOTS = {
     "data_distribution": "Class shares by split",
 }
 
-Manifests = Mapping[str, Mapping[str, Any]]
+Chain = Mapping[str, Mapping[str, Any]]
+"""`lineage.json`: stage -> key, inputs, cost, headline."""
 
 
-def build_report(title: str, key: str, manifests: Manifests, archive: Path) -> Report:
-    """Put the report of a version together.
+def build_report(title: str, archive: Path, run: Sequence[Section] = (), subtitle: str = "", base: str = "") -> Report:
+    """Put the report of a version, or of a run that made it, together.
 
     Args:
         title: the page's title.
-        key: the key of the archive artifact; its first 12 digits name the version.
-        manifests: stage name -> manifest.
-        archive: the folder that `stages.archive.collect.collect` has filled.
+        archive: the folder that `stages.archive.stage` has filled.
+        run: what the page says first, of a run.
+        subtitle: one line below the title.
+        base: relative address of the archive, ending in a slash, seen from where the page will be; "" inside of it.
     """
+    chain: Chain = json.loads((archive / "lineage.json").read_text(encoding="utf-8"))
+    gate = json.loads((archive / GATE).read_text(encoding="utf-8"))
     metrics = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (archive / "metrics").glob("*.json")}
     evaluation = metrics["eval_metrics"]
     rejects = {stage: _rejects(archive / stage) for stage in ("validate", "prepare_train")}
     figures = {
         "mean test accuracy": evaluation["mean_accuracy"],
         "test images, seen by nothing before": evaluation["images"],
-        "images prepared": manifests["prepare_train"]["headline"]["images"],
+        "images prepared": chain["prepare_train"]["headline"]["images"],
         "rejected, with reasons below": sum(map(len, rejects.values())),
     }
     if "label_doubt" in metrics:
         figures["doubtful labels"] = metrics["label_doubt"]["doubts"]
-    data = [_rejected(stage, rows) for stage, rows in rejects.items() if rows]
+    data = [_rejected(stage, rows, base) for stage, rows in rejects.items() if rows]
     sections: list[Section] = [
         Cards(figures),
-        _stages(manifests, archive),
+        *run,
+        _gate(gate),
+        *([] if run else [_stages(chain, archive)]),
         Group(
             "Test metrics", [_measures(evaluation), *_plots(archive, "confusion_matrices", "roc_curves", "reliability")]
         ),
         Group("Training", _plots(archive, "training_curves", "accuracy_curves", "trials")),
-        Group("Data", [*_plots(archive, "data_distribution"), *data, *_left_out(metrics)]),
-        _lineage(manifests),
-        _params(manifests),
+        Group("Data", [*_plots(archive, "data_distribution"), *data, *_left_out(metrics, base)]),
+        _lineage(chain, base),
+        _params(archive),
     ]
-    made = manifests["train"]["created"]
-    return Report(title, f"Run report, version {key[:12]}, model made {made}", sections=sections)
+    model = f"Model {gate['model'][:12]}, made {chain['train']['created']}"
+    verdict = f"{'Fit for release' if gate['fit'] else 'Not fit for release'}: {'; '.join(gate['reasons'])}"
+    return Report(title, f"{subtitle}{model}", verdict, gate["fit"], sections, remarked=bool(rejects))
+
+
+def _gate(gate: Mapping[str, Any]) -> Section:
+    """The candidate against the champion."""
+    low, high = gate["interval"]
+    mean = f"Mean accuracy {gate['mean_accuracy']:.4f}, 95 % from {low:.4f} to {high:.4f}"
+    comparison = gate["comparison"]
+    if not comparison:
+        return Group("Release gate", [], note=f"{mean}. {'; '.join(gate['reasons'])}.")
+    titles = {attribute.name: attribute.title for attribute in ATTRIBUTES}
+    rows = [
+        (titles[name], one["labels"], one["candidate"], one["champion"], one["better"], one["worse"], one["p"])
+        for name, one in comparison["attributes"].items()
+    ]
+    below, above = comparison["interval"]
+    note = (
+        f"{mean}; champion {comparison['champion']} has {comparison['champion_accuracy']:.4f} on the same "
+        f"{comparison['images']} images. Difference {comparison['difference']:+.4f}, 95 % from {below:+.4f} to "
+        f"{above:+.4f} (paired bootstrap). Better and worse are answers that only one of both has right; the "
+        "probability that the candidate is no worse (McNemar) is adjusted for five attributes."
+    )
+    columns = ("Attribute", "Labels", "Candidate", "Champion", "Better", "Worse", "Probability by chance")
+    return Table("Release gate", columns, rows, note=" ".join([note, *comparison["notes"]]))
 
 
 def _rejects(folder: Path) -> list[dict[str, str]]:
@@ -73,28 +106,28 @@ def _rejects(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(rows))
 
 
-def _rejected(stage: str, rows: list[dict[str, str]]) -> Table:
+def _rejected(stage: str, rows: list[dict[str, str]], base: str) -> Table:
     first, note = shown(rows, REJECTS_SHOWN)
     return Table(
         f"{len(rows):,} rejected by {stage}",
         ("File", "Reason"),
         [(row["filename"], row["reason"]) for row in first],
         note=note,
-        link=("All of them as CSV", f"{stage}/{REJECTED}"),
+        link=("All of them as CSV", f"{base}{stage}/{REJECTED}"),
         folded=True,
     )
 
 
-def _stages(manifests: Manifests, archive: Path) -> Table:
+def _stages(chain: Chain, archive: Path) -> Table:
     """Every stage with the way to its own report."""
     rows = [
         (
             Link(stage, f"{stage}/{REPORT}") if (archive / stage / REPORT).exists() else stage,
-            manifest["headline"],
-            manifest["seconds"],
-            manifest["peak_memory_mb"],
+            entry["headline"],
+            entry["seconds"],
+            entry["peak_memory_mb"],
         )
-        for stage, manifest in manifests.items()
+        for stage, entry in chain.items()
     ]
     return Table("Reports of the stages", ("Stage", "Headline", "Seconds", "Memory, MB"), rows)
 
@@ -115,17 +148,17 @@ def _plots(archive: Path, *names: str) -> list[Section]:
     return [Plot(PLOTS[name], file.read_bytes()) for name, file in files if file.exists()]
 
 
-def _left_out(metrics: Mapping[str, Any]) -> list[Section]:
+def _left_out(metrics: Mapping[str, Any], base: str) -> list[Section]:
     """What is left out or remarked besides the rejects."""
     rows: list[tuple[object, ...]] = []
     if validation := metrics.get("validation"):
-        warnings, unannotated = (Link(name, f"validate/{name}") for name in ("warnings.csv", "unannotated.csv"))
+        warnings, unannotated = (Link(name, f"{base}validate/{name}") for name in ("warnings.csv", "unannotated.csv"))
         rows.append(("Annotation rows left out", "lot not selected", validation["not_selected"], ""))
         rows += [("Annotation rows remarked", what, n, warnings) for what, n in validation["remarks"].items()]
         rows.append(("Images left out", "no annotation", validation["unannotated"], unannotated))
         rows += [("Files not read", what, n, unannotated) for what, n in validation["ignored"].items()]
     if stats := metrics.get("data_stats"):
-        found, listed = stats["duplicates"], Link("data_stats.json", "metrics/data_stats.json")
+        found, listed = stats["duplicates"], Link("data_stats.json", f"{base}metrics/data_stats.json")
         names = f"under several names ({found['images']} images)"
         rows.append(("Pictures remarked", names, found["pictures"], listed))
         against = "under several names, with contradicting labels"
@@ -133,23 +166,20 @@ def _left_out(metrics: Mapping[str, Any]) -> list[Section]:
     return [Table("Left out or remarked", ("What", "Found", "Count", "Listed in"), rows)] if rows else []
 
 
-def _lineage(manifests: Manifests) -> Table:
+def _lineage(chain: Chain, base: str) -> Table:
     rows = []
-    for stage, manifest in manifests.items():
+    for stage, entry in chain.items():
         made_from = []
-        for name, source in manifest["inputs"].items():
+        for name, source in entry["inputs"].items():
             files = f" ({source['files']} file{'' if source['files'] == 1 else 's'})" if "files" in source else ""
-            made_from.append(f"{name} {source.get('key', source.get('digest'))[:12]}{files}")
-        rows.append((stage, manifest["key"][:12], made_from))
-    link = ("All of it, with images and commits: lineage.json", "lineage.json")
+            made_from.append(f"{name} {(source.get('key') or source['digest'])[:12]}{files}")
+        rows.append((stage, entry["key"][:12], made_from))
+    link = ("All of it, with images and commits: lineage.json", f"{base}lineage.json")
     return Table("Lineage", ("Stage", "Key", "Made from"), rows, link=link)
 
 
-def _params(manifests: Manifests) -> Table:
-    rows = [
-        (stage, f"{section}.{name}", str(value))
-        for stage, manifest in manifests.items()
-        for section, values in manifest["params"].items()
-        for name, value in values.items()
-    ]
-    return Table("Parameters", ("Stage", "Parameter", "Value"), rows, folded=True)
+def _params(archive: Path) -> Table:
+    """The parameters that the stages really used."""
+    sections = yaml.safe_load((archive / "params.yaml").read_text(encoding="utf-8"))
+    rows = [(section, name, str(value)) for section, values in sections.items() for name, value in values.items()]
+    return Table("Parameters", ("Section", "Parameter", "Value"), rows, folded=True)

@@ -1,11 +1,10 @@
 """The contract that every stage keeps: one command line, one way to end, one way to hand over a result.
 
 python -m stages.<name> --<input> PATH ... --params params.yaml [--set section.key=value]
-                        (--out DIR | --store DIR) [--result FILE] [--force] [--check | --lots JSON]
+                        (--out DIR | --store DIR) [--result FILE] [--recompute] [--check | --lots JSON]
 """
 
 import argparse
-import contextlib
 import errno
 import json
 import logging
@@ -50,11 +49,14 @@ class Input:
         help: what it holds, for `--help`.
         artifact: True for the output of the stage of the same name; False for raw files from outside.
         required: False if the stage can do without; it is then absent from `Context.inputs`.
+        created: True for a folder that outlives runs, such as a registry. It is made where it is missing, `deliver`
+            alone writes to it, and of its content `Stage.identify` says what decides the artifact.
     """
 
     help: str
     artifact: bool = True
     required: bool = True
+    created: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,36 @@ class Context(LotsContext[ParamsT]):
     failed: Path
 
 
+@dataclass(frozen=True)
+class Delivery(Generic[ParamsT]):
+    """What a stage gets that does something beyond its artifact.
+
+    Attributes:
+        params: the sections of params.yaml that it reads.
+        inputs: name -> path.
+        artifact: the artifact, whole and published.
+        key: its key (64 hex digits).
+    """
+
+    params: ParamsT
+    inputs: Mapping[str, Path]
+    artifact: Path
+    key: str
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What a stage did beyond its artifact.
+
+    Attributes:
+        headline: added to the headline of the result.
+        report: the page that people open in place of the artifact's own.
+    """
+
+    headline: Headline = field(default_factory=dict)
+    report: Path | None = None
+
+
 def _all_files(_params: Any, inputs: Mapping[str, Path], name: str) -> Iterable[Path]:
     return artifacts.walk_files(inputs[name])
 
@@ -115,6 +147,10 @@ class Stage(Generic[ParamsT]):
         lots: artifact -> lot -> images, if the artifact says so; part of the result.
         run_lots: does the part of some lots ahead, into the cache (`--lots`), where `run` finds it, and returns a
             headline. So lots spread over machines.
+        identify: (params, inputs, name of an input with `created`) -> what of it decides the artifact; nothing by
+            default.
+        deliver: does what must be true outside the artifact once it is there: after it was published and also when it
+            was there already, so that a run completes what a killed one left undone. Doing it twice is doing it once.
     """
 
     name: str
@@ -127,6 +163,8 @@ class Stage(Generic[ParamsT]):
     check: Callable[[ParamsT, Mapping[str, Path]], Headline] = field(default=lambda _params, _inputs: {})
     lots: Callable[[Path], Mapping[str, int]] | None = None
     run_lots: Callable[[LotsContext[ParamsT], Sequence[str]], Headline] | None = None
+    identify: Callable[[ParamsT, Mapping[str, Path], str], str] = field(default=lambda _params, _inputs, _name: "")
+    deliver: Callable[[Delivery[ParamsT]], Delivered] = field(default=lambda _delivery: Delivered())
 
 
 def parser(stage: Stage[Any]) -> argparse.ArgumentParser:
@@ -166,7 +204,7 @@ def parser(stage: Stage[Any]) -> argparse.ArgumentParser:
         "--store", type=Path, metavar="DIR", help="artifact store: write to DIR/<stage>/<key>, or reuse it"
     )
     result.add_argument("--result", type=Path, metavar="FILE", help="also write the result JSON here")
-    result.add_argument("--force", action="store_true", help="compute again what the store already holds")
+    result.add_argument("--recompute", action="store_true", help="compute again what the store already holds")
     alone = result.add_mutually_exclusive_group()
     alone.add_argument("--check", action="store_true", help="check parameters and inputs, do no work")
     if stage.run_lots:
@@ -242,6 +280,8 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
     params = load_params(stage.params, arguments.params, arguments.set)
     inputs = {name: Path(path) for name in stage.inputs if (path := getattr(arguments, name))}
     for name, path in inputs.items():
+        if stage.inputs[name].created:
+            path.mkdir(parents=True, exist_ok=True)
         if not (path.is_file() or path.is_dir()):
             raise UsageError(f"--{name} {path}: no such file or folder")
     for path in filter(None, (arguments.out, arguments.store)):
@@ -272,12 +312,10 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
 
     tag = final.name
     with artifacts.locked(home / f".lock-{tag}"):
-        if arguments.store and not arguments.force and final.exists():
-            with contextlib.suppress(DataError):
-                manifest = artifacts.read_manifest(final)
-                log.info("%s: the artifact is there already (%s)", stage.name, key[:12])
-                return _hand_over(_result(stage, final, manifest, started, cached=True), arguments.result)
-            log.warning("%s: the stored artifact is damaged and is made again", stage.name)
+        if arguments.store and not arguments.recompute and (manifest := _stored(final)):
+            log.info("%s: the artifact is there already (%s)", stage.name, key[:12])
+            delivered = stage.deliver(Delivery(params, inputs, final, key))
+            return _hand_over(_result(stage, final, manifest, delivered, started, cached=True), arguments.result)
         partial = home / f".partial-{tag}"
         state = home / f".state-{tag}" / key[:16]
         cache = home / ".cache" if arguments.store else home / f".cache-{tag}"
@@ -315,7 +353,19 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(state.parent, ignore_errors=True)
-    return _hand_over(_result(stage, final, manifest, started, cached=False), arguments.result)
+        delivered = stage.deliver(Delivery(params, inputs, final, key))
+    return _hand_over(_result(stage, final, manifest, delivered, started, cached=False), arguments.result)
+
+
+def _stored(final: Path) -> dict[str, Any] | None:
+    """The manifest of an artifact that is there and whole."""
+    if not final.exists():
+        return None
+    try:
+        return artifacts.read_manifest(final)
+    except DataError:
+        log.warning("%s: the stored artifact is damaged and is made again", final.parent.name)
+        return None
 
 
 def _run_lots(
@@ -380,6 +430,8 @@ def _raw_source(
     stage: Stage[ParamsT], params: ParamsT, inputs: Mapping[str, Path], name: str, index: artifacts.DigestIndex
 ) -> dict[str, Any]:
     path = inputs[name]
+    if stage.inputs[name].created:
+        return {"digest": stage.identify(params, inputs, name), "path": str(path)}
     if not path.is_dir():
         return {"digest": index.digest(path), "path": str(path), "files": 1}
     files = list(stage.raw_files(params, inputs, name))
@@ -406,17 +458,23 @@ def _require_unchanged(
 
 
 def _result(
-    stage: Stage[Any], final: Path, manifest: Mapping[str, Any], started: float, *, cached: bool
+    stage: Stage[Any],
+    final: Path,
+    manifest: Mapping[str, Any],
+    delivered: Delivered,
+    started: float,
+    *,
+    cached: bool,
 ) -> dict[str, Any]:
     result: dict[str, Any] = {
         "stage": stage.name,
         "path": str(final),
         "key": manifest["key"],
         "outputs": {name: str(final / path) for name, (path, _) in stage.outputs.items()},
-        "report": str(final / REPORT),
+        "report": str(delivered.report or final / REPORT),
         "cached": cached,
         "seconds": round(time.monotonic() - started, 3),
-        "headline": manifest["headline"],
+        "headline": {**manifest["headline"], **delivered.headline},
     }
     # Without `lots` nothing is done ahead, and the stage that would find it done does it itself.
     if stage.lots and len(json.dumps(lots := dict(stage.lots(final)))) <= LOTS_BYTES:

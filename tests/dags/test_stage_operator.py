@@ -125,16 +125,16 @@ def test_a_stage_is_confined(airflow: Worker, engine: Any) -> None:
     assert "lo" in interfaces
     assert not any(name.startswith("eth") for name in interfaces)
     assert '"--raw", "/data/raw.sh"' in arguments  # no template file, though it ends in .sh
-    assert "--force" not in arguments
+    assert "--recompute" not in arguments
 
 
 def test_a_container_has_its_limits_and_what_the_run_asks_for(airflow: Worker, engine: Any) -> None:
-    run_id = airflow.start_run("plain", "beat 1", force=True)
+    run_id = airflow.start_run("plain", "beat 1", recompute=True)
     running = airflow.run_try(run_id)
     wait_for(lambda: is_working(engine, run_id))
     (container,) = containers(engine, run_id)
     assert running.result().state == "success"
-    assert container.attrs["Args"][-1] == "--force"
+    assert container.attrs["Args"][-1] == "--recompute"
     limits = {
         "Memory": 256 * 1024**2,
         "MemorySwap": 256 * 1024**2,  # the same: no swap

@@ -47,9 +47,9 @@ class Worker:
         self._pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_configure, initargs=(self.environment,))
         self.pid = self._pool.submit(_prepare).result()
 
-    def start_run(self, dag_id: str, behaviour: str = "succeed", force: bool = False) -> str:
+    def start_run(self, dag_id: str, behaviour: str = "succeed", recompute: bool = False) -> str:
         """Make a DAG run that asks the fake stage for a behaviour; return its id, which the stage knows as its name."""
-        return self._pool.submit(_start_run, dag_id, behaviour, force).result()
+        return self._pool.submit(_start_run, dag_id, behaviour, recompute).result()
 
     def run_try(self, run_id: str, environment: dict[str, str] | None = None, map_index: int = -1) -> Future[Outcome]:
         """Run the next try of the run's task, and return at once."""
@@ -120,7 +120,7 @@ def _client() -> Any:
     return client
 
 
-def _start_run(dag_id: str, behaviour: str, force: bool) -> str:
+def _start_run(dag_id: str, behaviour: str, recompute: bool) -> str:
     from airflow.models.dagbag import DBDagBag
     from airflow.sdk import timezone
     from airflow.utils.session import create_session
@@ -137,7 +137,7 @@ def _start_run(dag_id: str, behaviour: str, force: bool) -> str:
             run_type=DagRunType.MANUAL,
             triggered_by=DagRunTriggeredByType.TEST,
             state=DagRunState.RUNNING,
-            conf={"behaviour": behaviour, "name": run_id, "force": force},
+            conf={"behaviour": behaviour, "name": run_id, "recompute": recompute},
             session=session,
         )
     return run_id

@@ -36,7 +36,7 @@ CASES: dict[str, dict[str, Any]] = {
 DAG_ARGUMENTS: dict[str, Any] = {
     "schedule": None,
     "start_date": datetime(2026, 1, 1, tzinfo=UTC),
-    "params": {"behaviour": "succeed", "name": "", "force": False},
+    "params": {"behaviour": "succeed", "name": "", "recompute": False},
     "default_args": {"retries": 1, "retry_delay": timedelta(0)},
 }
 

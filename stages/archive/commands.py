@@ -1,0 +1,79 @@
+"""What people ask of the registry: `python -m stages.archive versions | lineage V | promote V | rollback`."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from stages.common.registry import Registry
+
+COMMANDS = ("versions", "lineage", "promote", "rollback")
+IN_STORE = Path("/artifacts/registry")
+LOCAL = Path("artifacts/registry")
+
+
+def run(argv: Sequence[str]) -> str:
+    """Do what a command line says, and return what it prints.
+
+    Raises:
+        StageError: it cannot be done; its text is one line that says why.
+    """
+    parser = argparse.ArgumentParser(prog="python -m stages.archive", description=__doc__)
+    parser.add_argument("--registry", type=Path, default=IN_STORE if IN_STORE.exists() else LOCAL, metavar="DIR",
+                        help="default: %(default)s")  # fmt: skip
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("versions", help="list all versions, and which is the champion")
+    lineage = commands.add_parser("lineage", help="print where a version came from, down to the raw files")
+    promote = commands.add_parser("promote", help="make a version the champion")
+    rollback = commands.add_parser("rollback", help="make the champion before the present one the champion again")
+    for command in (lineage, promote):
+        command.add_argument("version", help="for example v3")
+    for command in (promote, rollback):
+        command.add_argument("--reason", default="", help="why, for those who read the history")
+    arguments = parser.parse_args(argv)
+    registry = Registry(arguments.registry)
+    if arguments.command == "versions":
+        return list_versions(registry)
+    if arguments.command == "lineage":
+        return print_lineage(registry, arguments.version)
+    with registry.locked():
+        if arguments.command == "promote":
+            release = registry.promote(arguments.version, arguments.reason or "by hand")
+        else:
+            release = registry.rollback(arguments.reason)
+    return f"{release.version} is the champion now ({release.action}: {release.reason})"
+
+
+def list_versions(registry: Registry) -> str:
+    """A line per version, and one per release."""
+    champion = registry.champion()
+    lines = []
+    for version in registry.versions():
+        mark = "champion" if version == champion else ""
+        lots = f"{len(version.lots)} lot{'' if len(version.lots) == 1 else 's'}"
+        judged = "fit" if version.fit else "not fit"
+        lines.append(
+            f"{version.name:<5} {mark:<8} {version.created}  mean accuracy {version.mean_accuracy:.4f}  {lots}  "
+            f"{judged}: {'; '.join(version.reasons)}"
+        )
+    lines += ["releases:"] if lines else [f"no version in {registry.home} yet"]
+    lines += [f"  {one.time}  {one.action:<8} {one.version:<5} {one.reason}" for one in registry.releases()]
+    return "\n".join(lines)
+
+
+def print_lineage(registry: Registry, name: str) -> str:
+    """The chain of artifacts behind a version: each with key, image, commit, and what it was made of."""
+    version = registry.version(name)
+    chain = json.loads(registry.text(name, "lineage.json"))
+    lines = [f"{name}  mean accuracy {version.mean_accuracy:.4f}, registered {version.created}"]
+    lines += [f"  judged against {version.champion or 'nothing'}: {'; '.join(version.reasons)}"]
+    for stage, entry in reversed(chain.items()):
+        lines += ["", f"{stage} {entry['key']}"]
+        lines += [f"  made {entry['created']} in {entry['seconds']:.1f} s, stage version {entry['version']}"]
+        lines += [f"  image {entry['image'] or 'none'}, commit {entry['git_commit'] or 'unknown'}"]
+        for source, one in entry["inputs"].items():
+            files = (
+                f", {one['files']} file{'' if one['files'] == 1 else 's'} in {one['path']}" if "files" in one else ""
+            )
+            lines.append(f"  from {source} {one.get('key') or one['digest']}{files}")
+    return "\n".join(lines)

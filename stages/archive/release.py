@@ -1,0 +1,121 @@
+"""What becomes of an archived candidate: a version in the registry, and the champion if that is due."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stages.common.errors import TryAgainError
+from stages.common.logs import log
+from stages.common.registry import Registry, Version, now
+from stages.common.report import REPORT
+
+GATE = "gate.json"
+NONE = "none"
+"""In place of a champion's name, before any version was released."""
+
+
+def opponent(registry: Registry, model: str) -> str:
+    """The version that a model is judged against: the champion, or whoever that was when the model was registered.
+
+    A model is judged once. So a rerun makes nothing anew after it has become the champion itself, and a person's
+    rollback is not undone by the next day's run.
+    """
+    if known := registry.find(model):
+        return known.champion or NONE
+    champion = registry.champion()
+    return champion.name if champion else NONE
+
+
+def release(registry: Registry, artifact: Path, key: str, *, force: bool) -> Version:
+    """Register the candidate in an archive artifact, and make it the champion if that is due. Twice is once.
+
+    Args:
+        registry: gets the version.
+        artifact: the published artifact of stage archive.
+        key: its key.
+        force: make it the champion whatever the gate says.
+
+    Raises:
+        TryAgainError: another version became the champion since the candidate was judged.
+    """
+    gate = json.loads((artifact / GATE).read_text(encoding="utf-8"))
+    with registry.locked():
+        champion = registry.champion()
+        version = registry.find(gate["model"])
+        if not version:
+            present = champion.name if champion else NONE
+            if present != gate["champion"]:
+                raise TryAgainError(f"the champion is {present} now and was {gate['champion']} when this was judged")
+            version = Version(
+                name=registry.next_name(),
+                model=gate["model"],
+                archive=key,
+                mean_accuracy=gate["mean_accuracy"],
+                champion="" if gate["champion"] == NONE else gate["champion"],
+                fit=gate["fit"],
+                reasons=gate["reasons"],
+                lots=gate["lots"],
+                created=now(),
+            )
+            content = registry.home / ".content"
+            shutil.rmtree(content, ignore_errors=True)
+            try:
+                write_content(artifact, content, version)
+                registry.register(content, version)
+            finally:
+                shutil.rmtree(content, ignore_errors=True)
+            log.info("%s registered: mean accuracy %.4f", version.name, version.mean_accuracy)
+        # Judged fit, but the run was killed before the release; by now there may be another champion.
+        unfinished = version.fit and not any(one.version == version.name for one in registry.releases())
+        due = unfinished and (champion.name if champion else "") == version.champion
+        if due or (force and champion != version):
+            reason = "; ".join(version.reasons)
+            registry.promote(version.name, reason if due else f"forced; the gate said: {reason}")
+            log.info("%s is the champion now", version.name)
+        elif champion != version:
+            log.warning("%s is not released: %s", version.name, "; ".join(version.reasons))
+    return version
+
+
+def write_content(artifact: Path, content: Path, version: Version) -> None:
+    """The files of a version as the registry keeps them.
+
+    Args:
+        artifact: of stage archive.
+        content: a folder to make.
+        version: what the registry knows of it.
+    """
+    content.mkdir()
+    for name in ("model", "metrics", "plots", "reference"):
+        shutil.copytree(artifact / name, content / name)
+    for name in ("params.yaml", "lineage.json", GATE):
+        shutil.copy(artifact / name, content)
+    report = content / "report"
+    report.mkdir()
+    shutil.copy(artifact / REPORT, report)
+    for stage in json.loads((artifact / "lineage.json").read_text(encoding="utf-8")):
+        if (artifact / stage).is_dir():
+            shutil.copytree(artifact / stage, report / stage)
+    (content / "README.md").write_text(_README.format(**version.__dict__), encoding="utf-8")
+    pipeline: Mapping[str, Any] = {
+        "metrics": sorted(f"metrics/{path.name}" for path in (content / "metrics").iterdir()),
+        "params": ["params.yaml"],
+        "plots": sorted(f"plots/{path.name}" for path in (content / "plots").iterdir()),
+    }
+    (content / "dvc.yaml").write_text(yaml.safe_dump(pipeline), encoding="utf-8")
+
+
+_README = """# {name}
+
+Mean test accuracy {mean_accuracy:.4f}. Each commit is a version; `git tag` lists them (v1, v2, ...) and the releases
+(champion-0001, ...), `git tag --list -n1 'champion-*'` says why.
+
+    dvc pull                       # model, plots, reference, report
+    dvc metrics diff v1 {name}
+    dvc params diff v1 {name}
+    dvc plots diff v1 {name}
+"""

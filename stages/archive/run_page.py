@@ -1,0 +1,73 @@
+"""A page per run: what ran, what was there already, and the version that it ended in."""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stages.archive.report import build_report
+from stages.common.artifacts import MANIFEST, json_digest, list_files, publish, write_json
+from stages.common.registry import now
+from stages.common.report import REPORT, Badge, Link, Section, Table, write_report
+
+STAGE = "run"
+"""In place of a stage's name, in the manifest of a run's page."""
+
+
+def write_run(
+    runs: Path, title: str, archive: Path, key: str, run: Mapping[str, Any], released: Mapping[str, str]
+) -> Path:
+    """Write the page of a run into a folder of its own, as an artifact; again for the same run, it replaces it.
+
+    Args:
+        runs: gets the folder `<digest of the run's id>/`.
+        title: headline.
+        archive: the artifact of stage archive that the run ended in.
+        key: its key.
+        run: {"run_id": its name, "stages": {stage: {"cached": bool, "seconds": float, "path": its artifact}}}; {} for
+            a stage that somebody runs by hand.
+        released: the version and the champion, by name.
+
+    Returns:
+        The page.
+    """
+    digest = json_digest({"run": run.get("run_id", ""), "archive": key})
+    final = runs / digest
+    partial = runs / f".partial-{uuid.uuid4().hex}"
+    partial.mkdir(parents=True)
+    try:
+        base = f"{os.path.relpath(archive, final)}/"
+        name = run.get("run_id", "")
+        subtitle = f"Run {name}, {now()}. " if name else ""
+        report = build_report(
+            f"{title}: {released['version']}", archive, _this_run(run, archive, base, released), subtitle, base
+        )
+        write_report(partial / REPORT, report)
+        headline = {**released, "run": name}
+        files = list_files(partial)
+        write_json(partial / MANIFEST, {"stage": STAGE, "key": digest, "headline": headline, "files": files})
+        publish(partial, final)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return final / REPORT
+
+
+def _this_run(run: Mapping[str, Any], archive: Path, base: str, released: Mapping[str, str]) -> list[Section]:
+    chain = json.loads((archive / "lineage.json").read_text(encoding="utf-8"))
+    told = run.get("stages", {})
+    rows = []
+    for stage, entry in chain.items():
+        one = told.get(stage, {})
+        state = "" if not one else Badge("was there already") if one["cached"] else Badge("computed", "good")
+        name = Link(stage, f"{base}{stage}/{REPORT}") if (archive / stage / REPORT).exists() else stage
+        rows.append((name, state, one.get("seconds"), entry["seconds"], entry["peak_memory_mb"], entry["headline"]))
+    columns = ("Stage", "In this run", "Seconds", "Seconds when computed", "Memory, MB", "Headline")
+    champion = (
+        f"{released['version']} is the champion."
+        if released["champion"] == released["version"]
+        else f"{released['version']} is archived; the champion is {released['champion']}."
+    )
+    return [Table("This run", columns, rows, note=champion)]

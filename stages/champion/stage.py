@@ -1,0 +1,57 @@
+"""The wiring of stage `champion`: from the registry to an artifact that predict and monitor take."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from stages.champion.params import Params
+from stages.common.artifacts import write_json
+from stages.common.champion import CHAMPION
+from stages.common.logs import log
+from stages.common.registry import Registry, Version
+from stages.common.stage import Context, Headline, Input, Stage
+
+
+def _chosen(params: Params, inputs: Mapping[str, Path]) -> Version | None:
+    registry = Registry(inputs["registry"], params.champion.remote)
+    return registry.version(params.champion.version) if params.champion.version else registry.champion()
+
+
+def _identify(params: Params, inputs: Mapping[str, Path], _name: str) -> str:
+    """A version never changes, so its name and its model decide the artifact; how it became the champion does not."""
+    version = _chosen(params, inputs)
+    return f"{version.name} {version.model}" if version else "none"
+
+
+def _run(context: Context[Params]) -> Headline:
+    version = _chosen(context.params, context.inputs)
+    if not version:
+        log.warning("no version is released yet: run the training pipeline, or promote a version")
+        write_json(context.out / CHAMPION, {"version": None})
+        return {"version": "none"}
+    taken = context.state / "version"
+    registry = Registry(context.inputs["registry"], context.params.champion.remote)
+    registry.fetch(version.name, taken, ["model", "reference"])
+    shutil.move(taken / "model" / "model.onnx", context.out)
+    shutil.move(taken / "reference", context.out)
+    for name in ("lineage.json", "params.yaml"):
+        shutil.move(taken / name, context.out)
+    found = {
+        "version": version.name,
+        "model": version.model,
+        "mean_accuracy": version.mean_accuracy,
+        "lots": list(version.lots),
+    }
+    write_json(context.out / CHAMPION, found)
+    return {"version": version.name, "mean_accuracy": round(version.mean_accuracy, 4), "lots": len(version.lots)}
+
+
+STAGE = Stage(
+    name="champion",
+    description="Takes the released version of the model out of the registry, for all that a run does with it.",
+    params=Params,
+    inputs={"registry": Input("folder of the registry that stage archive keeps", artifact=False, created=True)},
+    outputs={"champion": (CHAMPION, "version, key of its model, mean accuracy, lots; version null before any release")},
+    run=_run,
+    identify=_identify,
+)

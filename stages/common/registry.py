@@ -1,0 +1,302 @@
+"""The registry: every version of the model as one commit and tag of a git repository with DVC, and which is released.
+
+    <registry>/git/     bare repository: `git clone` it, then `dvc pull`, `dvc metrics diff v3 v4` and the like
+    <registry>/remote/  DVC's storage, unless another remote is named
+
+Tags `v1`, `v2`, ... are the versions, in the order in which they came. Tags `champion-0001`, ... are the releases:
+the newest one points to the champion. Messages of both kinds of tags are JSON objects. Nothing is ever moved or
+overwritten: a version appears by one atomic push, after DVC has stored its files, and a release by one new tag. So
+whatever is killed in between leaves the registry as it was, and a rerun completes it.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from stages.common.artifacts import locked
+from stages.common.errors import DataError, UnavailableError, UsageError
+from stages.common.logs import log
+
+DVC_FOLDERS = ("model", "plots", "reference", "report")
+"""Folders of a version that DVC keeps; all else is text, which git keeps."""
+
+_GIT = (
+    "git", "-c", "safe.directory=*", "-c", "core.hooksPath=/dev/null", "-c", "init.defaultBranch=main",
+    "-c", "user.name=Face Attributes", "-c", "user.email=archive@face-attributes.invalid", "-c", "gc.auto=0",
+    "-c", "advice.detachedHead=false",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of the model.
+
+    Attributes:
+        name: for example "v3".
+        model: key of its train artifact; the same model is registered once.
+        archive: key of its archive artifact.
+        mean_accuracy: on its test split.
+        champion: the version that it was compared with, "" if there was none.
+        fit: whether the release gate let it pass.
+        reasons: what the gate said.
+        lots: those that it has learned from or was measured on.
+        created: UTC, ISO 8601.
+    """
+
+    name: str
+    model: str
+    archive: str
+    mean_accuracy: float
+    champion: str
+    fit: bool
+    reasons: Sequence[str]
+    lots: Sequence[str]
+    created: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """That a version became the champion.
+
+    Attributes:
+        version: its name.
+        action: promote, or rollback to what was the champion before.
+        reason: why, for people.
+        time: UTC, ISO 8601.
+    """
+
+    version: str
+    action: Literal["promote", "rollback"]
+    reason: str
+    time: str
+
+
+def now() -> str:
+    """UTC, ISO 8601, seconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+class Registry:
+    """Versions and releases in a folder, which may be empty or not there yet."""
+
+    def __init__(self, home: Path, remote: str = "") -> None:
+        """Open a registry.
+
+        Args:
+            home: its folder.
+            remote: URL of the DVC remote that new versions are pushed to; "" for a folder in the registry.
+        """
+        self.home = home
+        self.repository = home / "git"
+        self.remote = remote or str((home / "remote").absolute())
+
+    # ---- look ----
+
+    def versions(self) -> list[Version]:
+        """All versions, the oldest first."""
+        found = [Version(**message) for message in self._messages("v[0-9]*")]
+        return sorted(found, key=lambda version: int(version.name[1:]))
+
+    def version(self, name: str) -> Version:
+        """A version by its name.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        versions = self.versions()
+        for version in versions:
+            if version.name == name:
+                return version
+        names = f"there are v1 to {versions[-1].name}" if versions else "there is none yet"
+        raise UsageError(f"no version {name} in {self.home}: {names}")
+
+    def find(self, model: str) -> Version | None:
+        """The version of a model, by the key of its train artifact."""
+        return next((version for version in self.versions() if version.model == model), None)
+
+    def releases(self) -> list[Release]:
+        """Every release, the oldest first."""
+        return [Release(**message) for message in self._messages("champion-[0-9]*")]
+
+    def champion(self) -> Version | None:
+        """The version of the last release."""
+        releases = self.releases()
+        return self.version(releases[-1].version) if releases else None
+
+    def text(self, version: str, path: str) -> str:
+        """A text file of a version, for example "lineage.json"."""
+        return self._git("show", f"{version}:{path}")
+
+    # ---- change ----
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only one who changes the registry."""
+        with locked(self.home / ".lock"):
+            yield
+
+    def register(self, content: Path, version: Version) -> None:
+        """Add a version, while the registry is locked.
+
+        Args:
+            content: its files: `DVC_FOLDERS` go to DVC, all else to git.
+            version: what is known of it; its name must be the next one, see `next_name`.
+
+        Raises:
+            UnavailableError: git or DVC failed, for example since the remote cannot be reached.
+        """
+        for left in self.home.glob(".adding-*"):
+            log.info("removing what a killed run left behind: %s", left)
+            shutil.rmtree(left, ignore_errors=True)
+        self._create()
+        clone = self.home / f".adding-{uuid.uuid4().hex}"
+        try:
+            self._git("clone", "--quiet", "--no-hardlinks", str(self.repository), str(clone), inside=self.home)
+            for path in clone.iterdir():
+                if path.name != ".git":
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.copytree(content, clone, dirs_exist_ok=True)
+            self._configure_dvc(clone)
+            folders = [name for name in DVC_FOLDERS if (clone / name).is_dir()]
+            _dvc(clone, "add", *folders)
+            _dvc(clone, "push")
+            self._git("add", "--all", inside=clone)
+            title = f"{version.name}: mean accuracy {version.mean_accuracy:.4f}"
+            self._git("commit", "--quiet", "--message", title, inside=clone)
+            self._tag(version.name, "HEAD", asdict(version), inside=clone)
+            self._git("push", "--quiet", "--atomic", "origin", "HEAD:main", version.name, inside=clone)
+        finally:
+            shutil.rmtree(clone, ignore_errors=True)
+
+    def next_name(self) -> str:
+        """The name of the next version."""
+        return f"v{len(self.versions()) + 1}"
+
+    def promote(self, name: str, reason: str) -> Release:
+        """Make a version the champion, while the registry is locked; nothing happens if it is.
+
+        Raises:
+            UsageError: there is no such version.
+        """
+        version, releases = self.version(name), self.releases()
+        if releases and releases[-1].version == version.name:
+            return releases[-1]
+        return self._release(Release(version.name, "promote", reason, now()))
+
+    def rollback(self, reason: str) -> Release:
+        """Make the champion again what it was before the present one, while the registry is locked.
+
+        Done twice, it goes back two steps: a promotion adds to what can be gone back to, a rollback takes from it.
+
+        Raises:
+            UsageError: there was no champion before.
+        """
+        past: list[str] = []
+        for release in self.releases():
+            if release.action == "rollback":
+                past.pop()
+            else:
+                past.append(release.version)
+        if len(past) < 2:
+            raise UsageError(f"nothing to go back to in {self.home}: there was no champion before the present one")
+        return self._release(Release(past[-2], "rollback", reason or f"from {past[-1]}", now()))
+
+    def _release(self, release: Release) -> Release:
+        tag = f"champion-{len(self.releases()) + 1:04}"
+        self._tag(tag, f"{release.version}^{{}}", asdict(release))
+        return release
+
+    def _tag(self, name: str, commit: str, message: Mapping[str, Any], inside: Path | None = None) -> None:
+        # through stdin, for thousands of lots are longer than an argument may be
+        command = ("tag", "--annotate", name, commit, "--file=-")
+        _output([*_GIT, *command], inside or self.repository, json.dumps(message))
+
+    # ---- take ----
+
+    def fetch(self, version: str, out: Path, folders: Sequence[str] = DVC_FOLDERS) -> None:
+        """Write the files of a version to `out`, of those that DVC keeps only `folders`.
+
+        Raises:
+            UnavailableError: git or DVC failed, for example since the remote has lost a file.
+        """
+        shutil.rmtree(out, ignore_errors=True)
+        self._git("clone", "--quiet", "--no-hardlinks", "--branch", version, str(self.repository), str(out),
+                  inside=out.parent)  # fmt: skip
+        self._configure_dvc(out)
+        _dvc(out, "pull", *(f"{name}.dvc" for name in folders if (out / f"{name}.dvc").exists()))
+        for name in (".git", ".dvc"):
+            shutil.rmtree(out / name)
+        for path in (*out.glob("*.dvc"), out / ".gitignore", out / ".dvcignore"):
+            path.unlink(missing_ok=True)
+
+    # ---- git and DVC ----
+
+    def _create(self) -> None:
+        if self.repository.exists():
+            return
+        partial = self.home / ".partial-git"
+        shutil.rmtree(partial, ignore_errors=True)
+        self._git("init", "--quiet", "--bare", str(partial), inside=self.home)
+        partial.rename(self.repository)
+
+    def _configure_dvc(self, clone: Path) -> None:
+        """Point DVC to the remote; committed with a version, so that `dvc pull` works in every clone."""
+        (clone / ".dvc").mkdir(exist_ok=True)
+        settings = (
+            "[core]\n    remote = storage\n    analytics = false\n    autostage = false\n    check_update = false\n"
+        )
+        (clone / ".dvc" / "config").write_text(f"{settings}['remote \"storage\"']\n    url = {self.remote}\n")
+        (clone / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
+
+    def _messages(self, pattern: str) -> list[dict[str, Any]]:
+        if not self.repository.exists():
+            return []
+        tags = self._git("for-each-ref", f"refs/tags/{pattern}", "--sort=refname", "--format=%(contents:subject)")
+        try:
+            return [dict(json.loads(line)) for line in tags.splitlines()]
+        except ValueError as error:
+            raise DataError(
+                f"{self.repository} has a tag {pattern} that is not ours ({error}): remove it with `git tag --delete`"
+            ) from error
+
+    def _git(self, *arguments: str, inside: Path | None = None) -> str:
+        return _output([*_GIT, *arguments], inside or self.repository)
+
+
+def _dvc(folder: Path, *arguments: str) -> None:
+    _output([sys.executable, "-m", "dvc", *arguments, "--quiet"], folder)
+
+
+def _output(command: Sequence[str], folder: Path, stdin: str = "") -> str:
+    """Standard output of a command that is given `stdin`.
+
+    Raises:
+        UnavailableError: it failed; the message has the last line that it said.
+    """
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=_environment(), input=stdin, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError as error:
+        raise UnavailableError(f"{error.filename} is not there: install it") from error
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        what = " ".join(word for word in command if not word.startswith("-"))[:120]
+        raise UnavailableError(f"{what} failed: {said}")
+    return done.stdout
+
+
+def _environment() -> Mapping[str, str]:
+    """Nothing of git or DVC outside the registry is read or written: hooks of a caller, settings, a site cache."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "DVC_"))}
+    site = {"DVC_SITE_CACHE_DIR": "/tmp/dvc", "DVC_NO_ANALYTICS": "1"}  # noqa: S108 (of the container)
+    return kept | site | {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TERMINAL_PROMPT": "0"}
