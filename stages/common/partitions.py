@@ -1,8 +1,8 @@
 """What tells drift of a set of images as a table, and how the reference distributes over the cells of each column.
 
 Stage `evaluate` keeps the `partitions` of the images that a model has not learned from beside their features
-(`reference/partitions.json`), so they lie with the version that they belong to; stage `monitor` asks how new images fall
-into the same cells. They have the form of Great Expectations' partition objects.
+(`reference/partitions.json`), so they lie with the version that they belong to; stage `monitor` asks how new images
+fall into the same cells. They have the form of Great Expectations' partition objects.
 """
 
 import json
@@ -25,7 +25,7 @@ SMOOTHING = 0.5
 """Images added to every cell (Jeffreys' prior of counts), so that an empty one makes no infinite divergence."""
 
 Partition = Mapping[str, Any]
-"""`bins`, edges of inner cells, `weights` of these and `tail_weights` below and above; or `values`, `weights` of classes."""
+"""`bins` (edges), `weights` between them and `tail_weights` below and above; or `values` (classes) and `weights`."""
 
 
 def signals(features: Features) -> pd.DataFrame:
@@ -109,10 +109,11 @@ def partition_of(known: "pd.Series[Any]") -> dict[str, Any] | None:
 def count(known: "pd.Series[Any]", partition: Partition) -> npt.NDArray[np.int64]:
     """Values per cell: of classes in their order; of numbers below the first edge, between edges, above the last."""
     if "values" in partition:
-        counts = known.value_counts().reindex(partition["values"], fill_value=0)
-        return counts.to_numpy(np.int64)
-    cells = np.searchsorted(partition["bins"], known.to_numpy())
-    return np.bincount(cells, minlength=len(partition["bins"]) + 1).astype(np.int64)
+        counts = known.value_counts().reindex(partition["values"], fill_value=0).to_numpy()
+    else:
+        cells = np.searchsorted(partition["bins"], known.to_numpy())
+        counts = np.bincount(cells, minlength=len(partition["bins"]) + 1)
+    return np.asarray(counts, np.int64)
 
 
 def weights_of(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

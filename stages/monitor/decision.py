@@ -19,9 +19,9 @@ def decide(champion: Champion, lots: Mapping[str, int], performance: Performance
     """What decision.json says, apart from what earlier checks have led to, which only the log knows.
 
     Returns:
-        `champion`, its version; `lots`, the new ones, which it has not learned from, with their images; `performance` and
-        `drift`, each with its `verdict`, the `lots` concerned and the figures; `retrain`, whether the findings ask for it;
-        `cause` {"champion", "performance": lots, "drift": lots}, and its digest `cause_id`, or null and "".
+        `champion`, its version; `lots`, the new ones, which it has not learned from, with their images; `performance`
+        and `drift`, each with its `verdict`, the `lots` concerned and the figures; `retrain`, whether the findings ask
+        for it; `cause` {"champion", "performance": lots, "drift": lots}, and its digest `cause_id`, or null and "".
     """
     concerned = {
         "performance": sorted(performance.concerned) if performance.verdict == LOW else [],
@@ -60,8 +60,9 @@ def nothing_to_monitor(version: str | None) -> dict[str, Any]:
 
 
 def _cause(version: str | None, concerned: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Who is concerned, and how, but not which signals moved: as lots come in the correction for more tests lets one of
-    them drop out, and the same lot must not become another cause by that.
+    """Who is concerned, and how, but not which signals moved.
+
+    As lots come in, the correction for more tests lets one of these drop out; that must not make another cause.
     """
     if not any(concerned.values()):
         return {"retrain": False, "cause": None, "cause_id": ""}

@@ -1,7 +1,7 @@
 """Data drift: whether new lots look as the images did that the champion was measured on.
 
-Every new lot is tested on its own, for one drifted lot must not be diluted by many clean ones, and all of them together,
-for a small drift of all lots, or lots of few images, show only in the sum. Compared are:
+Every new lot is tested on its own, for one drifted lot must not be diluted by many clean ones, and all of them
+together, for a small drift of all lots, or lots of few images, show only in the sum. Compared are:
 
     statistics of pixels, confidences per attribute, directions of the embeddings   Kolmogorov-Smirnov test [1]
     predicted classes per attribute    Fisher's exact test of every class against the rest, which holds for small counts
@@ -14,8 +14,8 @@ any false alarm; Benjamini and Hochberg's correction bounds the share of false o
 as soon as anything is true. Holm's holds for dependent tests, as these are.
 
 [1] Hodges 1958, asymptotic; scipy.stats.ks_2samp. Ties and small samples make it say drift less often, not more.
-[2] Yurdakul & Naranjo 2020, Statistical properties of the population stability index: without drift PSI is about
-    (1/n + 1/m) times a chi-squared value with cells - 1 degrees of freedom: 0.14 in the mean for 100 images against 200.
+[2] Yurdakul & Naranjo 2020, Statistical properties of the population stability index: without drift PSI is
+    about (1/n + 1/m) times a chi-squared value with cells - 1 degrees of freedom: .14 in the mean for n 100, m 200.
 [3] Holm 1979, A simple sequentially rejective multiple test procedure.
 """
 

@@ -1,7 +1,7 @@
 """The monitoring log: `monitoring_log.json`, one JSON object a line, one line a check, the oldest first.
 
     time           end of the check, UTC, ISO 8601, seconds
-    run            the run that asked for the check, "" if none said so (FACE_ATTRIBUTES_RUN)
+    run            the run that asked for the check, "" if none said so
     key            of the artifact of stage monitor that holds the whole finding; the same findings have the same one
     champion       version that was looked at, null before any release
     lots           new lots, which it has not learned from -> images
@@ -9,7 +9,7 @@
                    interval), labels, lots (those that are low)
     drift          verdict (none, found, not enough data, nothing to monitor), lots (those that drifted), tests, signals
                    (the strongest: lot, signal, moved, then, now, psi, distance, p_corrected, drifted)
-    cause          what asks for a training: champion, and the lots concerned by performance and by drift; null if nothing
+    cause          what asks for a training: champion, and the lots concerned by performance and by drift; or null
     cause_id       digest of it (12 hex digits), "" if there is none
     repeated       whether earlier checks led to a training for all of that cause already
     retrain        whether this check leads to one: there is a cause, and it is not repeated
@@ -17,6 +17,7 @@
 `Check.model_json_schema()` is the same as a JSON schema. A line that a full disk cut short spoils no other.
 """
 
+import errno
 import json
 import os
 import time
@@ -34,8 +35,6 @@ from stages.common.stage import Headline
 from stages.monitor.decision import DECISION
 
 LOG = "monitoring_log.json"
-RUN = "FACE_ATTRIBUTES_RUN"
-"""Environment variable with the name of the run, which stays the same when a task is tried again."""
 
 
 class PerformanceFound(Section):
@@ -100,8 +99,8 @@ def append_check(file: Path, artifact: Path, key: str, run: str = "") -> Headlin
     """Write a check to the log, and decide whether it leads to a training given what earlier ones led to.
 
     The same check of the same run is written once: a task that is tried again after its container was killed gets the
-    answer of its first try, and a training that was decided is not lost. A later run on unchanged data is another check,
-    which is written, and repeats the cause.
+    answer of its first try, and a training that was decided is not lost. A later run on unchanged data is another
+    check, which is written, and repeats the cause.
 
     Args:
         file: the log; it and its folder are created.
@@ -110,7 +109,7 @@ def append_check(file: Path, artifact: Path, key: str, run: str = "") -> Headlin
         run: name of the run that asks; without one, every call is a check of its own.
 
     Returns:
-        `retrain` and `repeated` (1 or 0), and `cause_id`.
+        `retrain` and `repeated` ("yes" or "no"), and `cause_id` ("none" without a cause).
 
     Raises:
         DataError: the artifact holds no decision.
@@ -127,12 +126,19 @@ def append_check(file: Path, artifact: Path, key: str, run: str = "") -> Headlin
             cause = decision["cause"] and Cause.model_validate(decision["cause"])
             repeated = cause is not None and is_repeated(cause, earlier)
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            fields = {"time": now, "run": run, "key": key, "repeated": repeated, "retrain": bool(cause) and not repeated}
+            fields = {
+                "time": now,
+                "run": run,
+                "key": key,
+                "repeated": repeated,
+                "retrain": bool(cause) and not repeated,
+            }
             told = Check.model_validate(decision | fields)
             _append(file, told.model_dump(mode="json"))
     if told.repeated:
         log.info("the cause %s has led to a training before, so it leads to none now", told.cause_id)
-    return {"retrain": int(told.retrain), "repeated": int(told.repeated), "cause_id": told.cause_id}
+    words = {name: "yes" if given else "no" for name, given in (("retrain", told.retrain), ("repeated", told.repeated))}
+    return {**words, "cause_id": told.cause_id or "none"}
 
 
 def is_repeated(cause: Cause, earlier: Sequence[Check]) -> bool:
@@ -164,5 +170,7 @@ def _append(file: Path, entry: dict[str, Any]) -> None:
     """One write in append mode; it begins a new line if the last one was cut short."""
     torn = file.exists() and file.read_bytes()[-1:] not in (b"", b"\n")
     with file.open("ab", buffering=0) as stream:
-        stream.write(b"\n" * torn + json.dumps(entry, allow_nan=False).encode() + b"\n")
+        line = b"\n" * torn + json.dumps(entry, allow_nan=False).encode() + b"\n"
+        if stream.write(line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
         os.fsync(stream)

@@ -1,10 +1,10 @@
 """How good the champion is on new lots whose labels have come in.
 
-Whether the mean accuracy fell: for all new labels together the estimate itself is compared with `min_accuracy`, as at the
-release of a version, so both mean the same by "good enough". `min_labels` bounds the noise (a standard error of .02 to .05
-for 50 labels), a false alarm costs one training that the release gate judges, and a miss costs wrong predictions until
-somebody looks. A single lot among several is low only if its interval lies below: of 20 lots of 100 images, one falls
-under .85 by chance in a third of all checks of a model that is right in 88 %.
+Whether the mean accuracy fell: for all new labels together the estimate itself is compared with `min_accuracy`, as at
+the release of a version, so both mean the same by "good enough". `min_labels` bounds the noise (a standard error of .02
+to .05 for 50 labels), a false alarm costs one training that the release gate judges, and a miss costs wrong predictions
+until somebody looks. A single lot among several is low only if its interval lies below: of 20 lots of 100 images, one
+or more fall under .85 by chance in a third of all checks of a model that is right in 88 %.
 """
 
 from collections.abc import Mapping, Sequence
@@ -78,11 +78,11 @@ def read_labels(validated: Path) -> Labels:
     """
     path = validated / "annotations.csv"
     try:
-        table = pd.read_csv(path, dtype="str", keep_default_na=False).set_index("filename", verify_integrity=True)
+        table = pd.read_csv(path, dtype="str", keep_default_na=False)
         labels = table[list(NAMES)].replace("", str(UNKNOWN)).astype("int8")
+        return dict(zip(table["filename"].tolist(), labels.to_numpy(), strict=True))
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"cannot read the labels in {path} ({error}): run stage validate again") from error
-    return dict(zip(labels.index, labels.to_numpy(), strict=True))
 
 
 def measure(lots: Mapping[str, Features], labels: Labels, settings: MonitorSection) -> Performance:
