@@ -1,9 +1,14 @@
-"""From raw annotations to an archived face-attribute model, every day.
+"""From raw annotations to a released face-attribute model, every day.
 
 ![The pipeline: what each task makes of what](reports/pipeline.svg)
 
 Each stage runs in its own image, `face-attributes/<stage>`, and hands over the path of its artifact by XCom: the edges
 are the data. An artifact that is already in the store is not made again, so a day without news costs seconds.
+
+**Release**: the last task makes a version of the model and lets it meet the champion, the released version, on the same
+test images. It becomes the champion if its accuracy is high enough and it is not significantly worse in any attribute;
+else it is archived with the reason. `force` overrides that. Models are predicted with by `predict_new_lots` and watched
+by `model_monitoring_and_retraining`.
 
 **Run with parameters**: a field left empty means *as in params.yaml*.
 
@@ -17,42 +22,30 @@ again; a killed worker, an engine that restarts or a passing fault is. Retries, 
 section `airflow` of params.yaml. Messages by e-mail or webhook: see `dags/notifications.py`.
 """
 
-import os
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Asset, CronTriggerTimetable, Param, TaskGroup, XComArg, dag, task
-from airflow.sdk.exceptions import AirflowFailException
-from notifications import on_failure, on_new_version
-from stage_operator import ARTIFACTS_VOLUME, DATA_VOLUME, StageOperator, connect, missing_images
-from task_docs import DOCS
-from task_settings import load_settings
+from airflow.sdk import CronTriggerTimetable, Param, TaskGroup, XComArg, dag, task
+from notifications import on_new_version
+from shared_parts import (
+    ANNOTATIONS,
+    DATA_SET,
+    DEFAULTS,
+    GPU,
+    LOTS,
+    MODEL,
+    RAW,
+    RECOMPUTE,
+    REGISTRY,
+    SETTINGS,
+    check_environment,
+    number,
+    stage,
+)
+from stage_operator import StageOperator
 
-RAW = os.environ.get("FACE_ATTRIBUTES_RAW", "/data/raw")
-ANNOTATIONS = os.environ.get("FACE_ATTRIBUTES_ANNOTATIONS", "/data/annotations.csv")
-COUNT = {"type": ["null", "integer"], "minimum": 1, "maximum": 1000}
-LOTS = {"type": ["null", "array"], "items": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9-]*$"}}
-
-DATA_SET = Asset("face_attributes_data_set")
-MODEL = Asset("face_attributes_model")
-# One GPU task at a time (the pool has as many slots as there are GPUs), on workers that listen to this queue.
-GPU = {"gpu": True, "pool": "gpu", "queue": "gpu"}
-SETTINGS = load_settings()
-
-
-@task
-def check_environment(**context: Any) -> None:
-    """See that the engine answers, that every stage's image is built, and that the volumes are there."""
-    client = connect()
-    images = dict.fromkeys(task.image for task in context["dag"].tasks if isinstance(task, StageOperator))
-    problems = missing_images(client, images)
-    if not client.volumes(filters={"name": f"^{DATA_VOLUME}$"})["Volumes"]:
-        problems.append(
-            f"volume {DATA_VOLUME} with the raw data is missing: fill it, or set FACE_ATTRIBUTES_DATA_VOLUME"
-        )
-    if problems:
-        raise AirflowFailException("\n".join(problems))
-    client.create_volume(ARTIFACTS_VOLUME)
+RUNS = "/artifacts/run"
+FORCE = "Release the new version whatever the gate says; the registry keeps that it was forced."
 
 
 @task
@@ -75,11 +68,6 @@ def group_lots(lots: Any) -> list[list[str]]:
     return [sorted(group) for group in groups]
 
 
-def stage(task_id: str, **arguments: Any) -> dict[str, Any]:
-    """Arguments of a stage's task: its settings in params.yaml, and its documentation."""
-    return {"task_id": task_id, "doc_md": DOCS[task_id], **SETTINGS.of(task_id), **arguments}
-
-
 @dag(
     # Without a start date and with no look back, the first run is the next midnight and not the moment of installation.
     schedule=CronTriggerTimetable("@daily", timezone="UTC", run_immediately=timedelta(0)),
@@ -87,23 +75,17 @@ def stage(task_id: str, **arguments: Any) -> dict[str, Any]:
     max_active_runs=1,
     doc_md=__doc__,
     tags=["face-attributes", "training"],
-    default_args={
-        "owner": "face-attributes",
-        "retries": 3,
-        "retry_delay": timedelta(seconds=SETTINGS.retry_delay),
-        "retry_exponential_backoff": True,
-        "execution_timeout": timedelta(minutes=5),
-        "on_failure_callback": on_failure(),
-    },
+    default_args=DEFAULTS,
     params={
-        "max_evals": Param(None, "Trials of the hyperparameter search.", schema=COUNT),
-        "epochs": Param(None, "Epochs of the final training.", schema=COUNT),
-        "lots": Param(None, "Lots to use: `s5_00017.png` belongs to lot `s5`.", schema=LOTS),
-        "force": Param(False, "Compute again what the store already holds.", type="boolean"),
+        "max_evals": number("Trials of the hyperparameter search.", minimum=1, maximum=1000),
+        "epochs": number("Epochs of the final training.", minimum=1, maximum=1000),
+        "lots": LOTS,
+        "force": Param(False, FORCE, type="boolean"),
+        "recompute": RECOMPUTE,
     },
 )
 def ml_pipeline_face_attributes() -> None:
-    """Check, validate, prepare, search, train, evaluate, doubt labels, archive."""
+    """Check, validate, prepare, search, train, evaluate, doubt labels, archive and release."""
     annotated = {"raw": RAW, "annotations": ANNOTATIONS}
     lots = {"validate.lots": "lots"}
 
@@ -134,9 +116,12 @@ def ml_pipeline_face_attributes() -> None:
         label_doubt = StageOperator(**stage("label_doubt", inputs=trained, **GPU))
 
     with TaskGroup("release", prefix_group_id=False, tooltip="One version, with all that led to it"):
-        everything = validate.artifact | found | train.artifact | evaluate.artifact | label_doubt.artifact
+        stages = (validate, prepare_train, hyperopt, train, evaluate, label_doubt)
+        everything = {name: path for one in stages for name, path in one.artifact.items()}
+        kept = {"registry": REGISTRY, "runs": RUNS}
         told = {"inlets": [MODEL], "outlets": [MODEL], "on_success_callback": on_new_version(MODEL)}
-        StageOperator(**stage("archive", inputs=everything, **told))
+        release = stage("archive", inputs=everything | kept, settings={"archive.force": "force"}, tells=stages, **told)
+        StageOperator(**release)
 
 
 ml_pipeline_face_attributes()

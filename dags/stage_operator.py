@@ -124,6 +124,8 @@ class StageOperator(DockerOperator):
         cpus: processors, 0 for all that the engine has; the number of threads follows.
         gpu: hand over all GPUs, if the engine has the NVIDIA runtime.
         lots: only do the part of these lots ahead, into the stage's cache (`--lots`).
+        tells: tell the stage which run it is part of, and what these tasks did in it, in FACE_ATTRIBUTES_RUN; None
+            tells nothing.
         **kwargs: as for every operator, and image, mounts, environment, network_mode, shm_size and docker_url
             as for `DockerOperator`.
 
@@ -140,7 +142,7 @@ class StageOperator(DockerOperator):
 
     # Not `command` and not `environment`: nothing that a user typed may reach a template, and no item that ends in
     # .sh or .env is a template file.
-    template_fields: Sequence[str] = ("inputs",)
+    template_fields: Sequence[str] = ("inputs", "results")
     template_ext: Sequence[str] = ()
     ui_color = "#dbe9f6"
     operator_extra_links = (ReportLink(),)
@@ -174,6 +176,7 @@ class StageOperator(DockerOperator):
         cpus: float = 0,
         gpu: bool = False,
         lots: Sequence[str] | None = None,
+        tells: Sequence["StageOperator"] | None = None,
         **kwargs: Any,
     ) -> None:
         """Describe the task; the engine is not touched before `execute`."""
@@ -189,8 +192,10 @@ class StageOperator(DockerOperator):
         self.check = check
         self.gpu = gpu
         self.lots = lots
+        self.results: dict[str, Any] | None = None if tells is None else {one.stage: XComArg(one) for one in tells}
         self.report = ""
         self._labels: dict[str, str] = {}
+        self._run_told: dict[str, str] = {}
         self._try = 0
         self._created = False
         self._stopping = False
@@ -249,6 +254,10 @@ class StageOperator(DockerOperator):
             f"{NAME}.task": instance.task_id,
             f"{NAME}.map_index": str(map_index),
         }
+        if self.results is not None:
+            stages = {name: {key: one[key] for key in ("cached", "seconds")} for name, one in self.results.items()}
+            run = {"dag_id": instance.dag_id, "run_id": instance.run_id, "stages": stages}
+            self._run_told = {"FACE_ATTRIBUTES_RUN": json.dumps(run)}
 
     def _command(self, context: Context) -> list[str]:
         command = []
@@ -335,6 +344,7 @@ class StageOperator(DockerOperator):
                 user=USER,
                 environment={
                     "FACE_ATTRIBUTES_IMAGE": image,
+                    **self._run_told,
                     "HOME": "/tmp",  # noqa: S108 (the only writable place for what libraries cache)
                     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads),
                     **self.environment,

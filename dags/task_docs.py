@@ -48,8 +48,28 @@ Finds labels that networks which have not seen the image confidently contradict.
 """,
     "archive": """
 Collects one version: model, metrics, plots, reports of all stages, parameters, and the lineage back to the raw files.
+Lets it meet the champion on the test images, registers it, and makes it the champion if it is fit for that.
 
-**In**: all artifacts of the run. **Out**: the version; asset `face_attributes_model` when it is new. **Report**: the
-report of the run.
+**In**: all artifacts of the run, the registry. **Out**: the version; asset `face_attributes_model` when it is new.
+**Report**: the report of the run.
+""",
+    "champion": """
+Takes the released version of the model out of the registry, so that the whole run uses the same one.
+
+**In**: the registry. **Out**: model, what its test images looked like, lineage.
+""",
+    "predict": """
+Says what the champion sees in every image of every lot. A lot that this version has predicted already is not predicted
+again.
+
+**In**: raw images, the champion. **Out**: a CSV file per lot, images that cannot be decoded; asset
+`face_attributes_predictions` when they are new. **Report**: classes per lot, unsure answers, Data Docs.
+""",
+    "monitor": """
+Measures the champion on newly annotated lots, compares new lots with what it was measured on, and decides whether it
+should be trained again.
+
+**In**: the champion, its predictions, annotations. **Out**: the decision, a line of the monitoring log. **Report**:
+what moved, then and now.
 """,
 }

@@ -1,4 +1,4 @@
-"""The main job: run the pipeline once and end with a short table and the path of the report.
+"""The main job: run the pipeline once, or another DAG, and end with a short table and the path of the report.
 
 With a container engine it runs the DAG through Airflow (embedded SQLite database, no server); with `--engine none` the
 same stages with `dvc repro`. `make run` calls this after set-up; anybody may call it again by hand.
@@ -24,8 +24,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-DAG_ID = "ml_pipeline_face_attributes"
-STAGES = ("validate", "prepare_train", "hyperopt", "train", "evaluate", "label_doubt", "archive")
+DAGS = ("ml_pipeline_face_attributes", "predict_new_lots", "model_monitoring_and_retraining")
+STAGES = (
+    "validate", "prepare_train", "hyperopt", "train", "evaluate", "label_doubt", "archive", "champion", "predict",
+    "monitor",
+)  # fmt: skip
 ARTIFACTS_VOLUME = os.environ.get("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", "face-attributes-artifacts")
 HOME = Path(os.environ.get("AIRFLOW_HOME", ROOT / ".airflow"))
 SHOWN = re.compile(
@@ -129,7 +132,7 @@ def annotations_of(data: Path) -> str:
     return next((name for name in ("annotations.csv", "annotations") if (data / name).exists()), "raw")
 
 
-def airflow_results(environment: Mapping[str, str], moment: str) -> dict[str, dict[str, Any]]:
+def airflow_results(environment: Mapping[str, str], dag: str, moment: str) -> dict[str, dict[str, Any]]:
     """The results that the stages of the run of that moment pushed to XCom: stage -> result."""
     os.environ.update(environment)
     from airflow.models import DagRun
@@ -138,9 +141,7 @@ def airflow_results(environment: Mapping[str, str], moment: str) -> dict[str, di
     from sqlalchemy import select
 
     with create_session() as session:
-        run = select(DagRun.run_id).where(
-            DagRun.dag_id == DAG_ID, DagRun.logical_date == datetime.fromisoformat(moment)
-        )
+        run = select(DagRun.run_id).where(DagRun.dag_id == dag, DagRun.logical_date == datetime.fromisoformat(moment))
         rows = session.scalars(
             select(XComModel).where(XComModel.run_id.in_(run), XComModel.key == "return_value")
         ).all()
@@ -149,7 +150,7 @@ def airflow_results(environment: Mapping[str, str], moment: str) -> dict[str, di
 
 
 def export(artifact: str) -> Path:
-    """Copy a folder out of the artifacts volume to `reports/`, an artifact under 12 digits of its key; return it."""
+    """Copy an artifact, or what a failed stage has kept, out of the volume to `reports/<stage>/`; return the copy."""
     import docker
 
     client = docker.from_env()
@@ -162,8 +163,8 @@ def export(artifact: str) -> Path:
     finally:
         container.remove(v=True)
     name = Path(artifact).name
-    target = ROOT / "reports" / (name if name.startswith("failed-") else name[:12])
-    target.parent.mkdir(exist_ok=True)
+    target = ROOT / "reports" / Path(artifact).relative_to("/artifacts")
+    target.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(fileobj=packed) as tar, tempfile.TemporaryDirectory(dir=target.parent) as folder:
         tar.extractall(folder, filter="data")
         shutil.rmtree(target, ignore_errors=True)
@@ -171,7 +172,16 @@ def export(artifact: str) -> Path:
     return target
 
 
-def run_with_airflow(data: Path, conf: str) -> tuple[dict[str, dict[str, Any]], Path | None]:
+def export_report(results: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Copy the report of the last stage, and the artifact that it leads to; return the report."""
+    last = list(results.values())[-1]
+    folders = dict.fromkeys(
+        (last["path"], str(Path(last["report"]).parent))
+    )  # of archive, the page of the run is apart
+    return [export(folder) for folder in folders][-1] / "report.html"
+
+
+def run_with_airflow(dag: str, data: Path, conf: str) -> tuple[dict[str, dict[str, Any]], Path | None]:
     """Run the DAG once; return the stages' results, and the report if the run succeeded."""
     environment = airflow_environment(make_volumes(data), annotations_of(data))
     HOME.mkdir(exist_ok=True)
@@ -179,10 +189,10 @@ def run_with_airflow(data: Path, conf: str) -> tuple[dict[str, dict[str, Any]], 
     if follow([airflow, "db", "migrate"], environment, HOME / "migrate.log") != 0:
         sys.exit(f"Airflow's database could not be made: see {HOME / 'migrate.log'}, or remove {HOME} and try again")
     moment = datetime.now(UTC).isoformat()
-    status = follow([airflow, "dags", "test", DAG_ID, moment, "--conf", conf], environment, HOME / "run.log")
-    results = airflow_results(environment, moment)
+    status = follow([airflow, "dags", "test", dag, moment, "--conf", conf], environment, HOME / "run.log")
+    results = airflow_results(environment, dag, moment)
     if status == 0:
-        return results, export(results["archive"]["path"]) / "report.html"
+        return results, export_report(results)
     # What a stage keeps for people when the data are bad lies in the volume, where they cannot look.
     kept = re.findall(r"/artifacts/\w+/failed-\w+", (HOME / "run.log").read_text(encoding="utf-8"))
     if kept:
@@ -214,7 +224,8 @@ def run_with_dvc(data: Path | None) -> tuple[dict[str, dict[str, Any]], Path | N
             manifest = json.loads(path.read_text(encoding="utf-8"))
             cached = before.get(stage) == path.stat().st_mtime_ns
             results[stage] = {**manifest, "cached": cached, "seconds": 0.0 if cached else manifest["seconds"]}
-    return results, home / "archive" / "report.html" if status == 0 else None
+    pages = sorted(home.glob("run/*/report.html"), key=lambda page: page.stat().st_mtime)
+    return results, pages[-1] if status == 0 else None
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -234,6 +245,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", choices=("docker", "none"), default="docker", help="default: %(default)s")
     parser.add_argument("--data", type=Path, help="folder with raw/, annotations.csv or annotations/ (default: data)")
+    parser.add_argument("--dag", choices=DAGS, default=DAGS[0], help="with docker; default: %(default)s")
     parser.add_argument("--conf", default="{}", help="run parameters of the DAG, for example '{\"epochs\": 3}'")
     arguments = parser.parse_args()
     in_containers = arguments.engine == "docker"
@@ -243,7 +255,7 @@ def main() -> int:
         return 64
     started = time.monotonic()
     if in_containers and data:
-        results, report = run_with_airflow(data, arguments.conf)
+        results, report = run_with_airflow(arguments.dag, data, arguments.conf)
     else:
         results, report = run_with_dvc(data)
     say("")

@@ -16,13 +16,17 @@ import yaml
 from data.make_samples import annotation_table, draw_face, filenames, make_samples
 
 ROOT = Path(__file__).parents[1]
-STAGES = ["validate", "prepare_train", "hyperopt", "train", "evaluate", "label_doubt", "archive"]
+STAGES = (
+    "validate", "prepare_train", "hyperopt", "train", "evaluate", "label_doubt", "archive", "champion", "predict",
+    "monitor",
+)  # fmt: skip
 TINY: dict[str, dict[str, Any]] = {
     "data": {"train_split": 0.6, "val_split": 0.2, "test_split": 0.2},
     "prepare_train": {"workers": 1},
     "hyperopt": {"max_evals": 1, "epochs": 1},
     "train": {"epochs": 1, "width": 8, "use_hyperopt": False},
     "label_doubt": {"folds": 2, "epochs": 1},
+    "archive": {"force": True},
 }
 
 
@@ -78,7 +82,7 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, str
 def test_repro_runs_every_stage_once_and_a_second_one_nothing(reproduced: tuple[Workspace, str]) -> None:
     workspace, output = reproduced
     assert stages_run(output) == STAGES
-    assert stages_run(workspace.run("dvc", "repro")) == []
+    assert stages_run(workspace.run("dvc", "repro")) == ["champion"]  # which looks whether there is another one
 
 
 def test_metrics_and_plots_of_dvc_yaml_are_shown(reproduced: tuple[Workspace, str]) -> None:
@@ -95,7 +99,7 @@ def test_metrics_and_plots_of_dvc_yaml_are_shown(reproduced: tuple[Workspace, st
 def test_a_parameter_of_train_reruns_train_onward_as_an_experiment(reproduced: tuple[Workspace, str]) -> None:
     workspace, _ = reproduced
     output = workspace.run("dvc", "exp", "run", "--name", "longer", "--set-param", "train.epochs=2")
-    assert stages_run(output) == ["train", "evaluate", "label_doubt", "archive"]
+    assert stages_run(output) == ["train", "evaluate", "label_doubt", "archive", "champion", "predict", "monitor"]
     assert "longer" in workspace.run("dvc", "exp", "show", "--csv")
     changes = json.loads(workspace.run("dvc", "metrics", "diff", "--json"))
     assert changes["artifacts/train/metrics/train_metrics.json"]["epochs"] == {"old": 1, "new": 2, "diff": 1}

@@ -67,7 +67,8 @@ def first(run: Run, data: Path) -> str:
 def test_a_run_makes_everything_and_ends_with_a_report(first: str) -> None:
     assert cached_of(first) == dict.fromkeys(STAGES, "no")
     report = Path(re.findall(r"^report: (.*)$", first, re.MULTILINE)[0])
-    lineage = json.loads((report.parent / "lineage.json").read_text())
+    (archive,) = re.findall(r'href="(\.\./\.\./archive/[^"]*)lineage.json"', report.read_text())
+    lineage = json.loads((report.parent / archive / "lineage.json").read_text())
     assert lineage["prepare_train"]["headline"]["images"] == 96
     assert all(entry["image"].startswith("sha256:") for entry in lineage.values())
     assert "mean test accuracy" in report.read_text()

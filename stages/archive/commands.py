@@ -18,14 +18,15 @@ def run(argv: Sequence[str]) -> str:
     Raises:
         StageError: it cannot be done; its text is one line that says why.
     """
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument("--registry", type=Path, default=IN_STORE if IN_STORE.exists() else LOCAL, metavar="DIR",
+                       help="default: %(default)s")  # fmt: skip
     parser = argparse.ArgumentParser(prog="python -m stages.archive", description=__doc__)
-    parser.add_argument("--registry", type=Path, default=IN_STORE if IN_STORE.exists() else LOCAL, metavar="DIR",
-                        help="default: %(default)s")  # fmt: skip
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("versions", help="list all versions, and which is the champion")
-    lineage = commands.add_parser("lineage", help="print where a version came from, down to the raw files")
-    promote = commands.add_parser("promote", help="make a version the champion")
-    rollback = commands.add_parser("rollback", help="make the champion before the present one the champion again")
+    commands.add_parser("versions", parents=[where], help="list all versions, and which is the champion")
+    lineage = commands.add_parser("lineage", parents=[where], help="print where a version came from, to the raw files")
+    promote = commands.add_parser("promote", parents=[where], help="make a version the champion")
+    rollback = commands.add_parser("rollback", parents=[where], help="make the champion before this one champion again")
     for command in (lineage, promote):
         command.add_argument("version", help="for example v3")
     for command in (promote, rollback):

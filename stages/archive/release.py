@@ -61,8 +61,7 @@ def release(registry: Registry, artifact: Path, key: str, *, force: bool) -> Ver
                 lots=gate["lots"],
                 created=now(),
             )
-            content = registry.home / ".content"
-            shutil.rmtree(content, ignore_errors=True)
+            content = registry.home / f".adding-{version.name}"
             try:
                 write_content(artifact, content, version)
                 registry.register(content, version)

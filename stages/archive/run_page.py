@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stages.archive.release import GATE
 from stages.archive.report import build_report
 from stages.common.artifacts import MANIFEST, json_digest, list_files, publish, write_json
 from stages.common.registry import now
@@ -27,8 +28,8 @@ def write_run(
         title: headline.
         archive: the artifact of stage archive that the run ended in.
         key: its key.
-        run: {"run_id": its name, "stages": {stage: {"cached": bool, "seconds": float, "path": its artifact}}}; {} for
-            a stage that somebody runs by hand.
+        run: {"run_id": its name, "stages": {stage: {"cached": bool, "seconds": float}}}; {} for a stage that somebody
+            runs by hand.
         released: the version and the champion, by name.
 
     Returns:
@@ -46,7 +47,8 @@ def write_run(
             f"{title}: {released['version']}", archive, _this_run(run, archive, base, released), subtitle, base
         )
         write_report(partial / REPORT, report)
-        headline = {**released, "run": name}
+        gate = json.loads((archive / GATE).read_text(encoding="utf-8"))
+        headline = {**released, "mean_accuracy": round(gate["mean_accuracy"], 4), "run": name}
         files = list_files(partial)
         write_json(partial / MANIFEST, {"stage": STAGE, "key": digest, "headline": headline, "files": files})
         publish(partial, final)

@@ -142,6 +142,9 @@ class Registry:
     def locked(self) -> Iterator[None]:
         """Be the only one who changes the registry."""
         with locked(self.home / ".lock"):
+            for left in self.home.glob(".adding-*"):
+                log.info("removing what a killed run left behind: %s", left)
+                shutil.rmtree(left, ignore_errors=True)
             yield
 
     def register(self, content: Path, version: Version) -> None:
@@ -154,9 +157,6 @@ class Registry:
         Raises:
             UnavailableError: git or DVC failed, for example since the remote cannot be reached.
         """
-        for left in self.home.glob(".adding-*"):
-            log.info("removing what a killed run left behind: %s", left)
-            shutil.rmtree(left, ignore_errors=True)
         self._create()
         clone = self.home / f".adding-{uuid.uuid4().hex}"
         try:

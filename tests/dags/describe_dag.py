@@ -1,8 +1,9 @@
-"""Prints the pipeline's DAG as JSON. Runs in a process of its own, since Airflow configures what imports it.
+"""Prints a DAG as JSON. Runs in a process of its own, since Airflow configures what imports it.
 
-python -m tests.dags.describe_dag [PARAMS ...]: each PARAMS is a JSON object, as a user hands it over with a run.
+python -m tests.dags.describe_dag DAG [PARAMS ...]: each PARAMS is a JSON object, as a user hands it over with a run.
 """
 
+import importlib
 import json
 import os
 import sys
@@ -18,7 +19,6 @@ from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.base import TimeRestriction
-from ml_pipeline_face_attributes import ml_pipeline_face_attributes
 from stage_operator import StageOperator
 
 
@@ -41,12 +41,12 @@ def example(task: Any) -> Any:
     return task.unmap({**task.partial_kwargs, "lots": ["s1"]}) if isinstance(task, MappedOperator) else task
 
 
-dag = ml_pipeline_face_attributes()
+DAG_ID = sys.argv[1] if len(sys.argv) > 1 else "ml_pipeline_face_attributes"
+dag = getattr(importlib.import_module(DAG_ID), DAG_ID)()
 timetable = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag)).timetable
 next_run = timetable.next_dagrun_info(
     last_automated_data_interval=None, restriction=TimeRestriction(None, None, dag.catchup)
 )
-assert next_run
 assert not dag.start_date
 tasks = [task for task in map(example, dag.tasks) if isinstance(task, StageOperator)]
 print(
@@ -54,7 +54,7 @@ print(
         {
             "dag_id": dag.dag_id,
             "doc": dag.doc_md,
-            "next_run": next_run.run_after.isoformat(),
+            "next_run": next_run.run_after.isoformat() if next_run else None,  # None: when assets have news
             "catchup": dag.catchup,
             "max_active_runs": dag.max_active_runs,
             "groups": {task.task_id: task.task_group.group_id for task in dag.tasks if task.task_group},
@@ -79,7 +79,7 @@ print(
             "settings": {task.task_id: task.settings for task in tasks},
             "inputs": {task.task_id: {name: source(value) for name, value in task.inputs.items()} for task in tasks},
             "params": list(dag.params),
-            "refusals": [refusal(json.loads(conf)) for conf in sys.argv[1:]],
+            "refusals": [refusal(json.loads(conf)) for conf in sys.argv[2:]],
         }
     )
 )

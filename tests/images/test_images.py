@@ -27,7 +27,19 @@ INPUTS = {
     "train": ["prepare_train", "hyperopt"],
     "evaluate": ["prepare_train", "train"],
     "label_doubt": ["prepare_train", "train"],
-    "archive": ["validate", "prepare_train", "hyperopt", "train", "evaluate", "label_doubt"],
+    "archive": [
+        "validate",
+        "prepare_train",
+        "hyperopt",
+        "train",
+        "evaluate",
+        "label_doubt",
+        "registry",
+        "runs",
+    ],
+    "champion": ["registry"],
+    "predict": ["raw", "champion"],
+    "monitor": ["champion", "predict", "validate", "logs"],
 }
 SERVICES = ["airflow", "engine_proxy"]
 WITH_TORCH = ["hyperopt", "label_doubt", "train"]

@@ -10,6 +10,8 @@ import pytest
 from stages.archive.collect import linked_files
 from stages.archive.lineage import check_one_run, used_params
 from stages.archive.report import MEASURES, build_report
+from stages.archive.run_page import write_run
+from stages.common.artifacts import read_manifest
 from stages.common.attributes import ATTRIBUTES
 from stages.common.errors import DataError
 from stages.common.report import write_report
@@ -42,9 +44,24 @@ def test_an_artifact_of_another_run_is_named(manifests: dict[str, dict[str, Any]
         check_one_run(manifests)
 
 
+GATE = {
+    "model": "c" * 64, "champion": "none", "forced": False, "lots": ["s1"], "mean_accuracy": 0.5,
+    "interval": [0.4, 0.6], "fit": False, "reasons": ["mean accuracy 0.5000 is below <monitor>"], "comparison": None,
+}  # fmt: skip
+
+
+def write_version(folder: Path, manifests: dict[str, dict[str, Any]], **gate: Any) -> None:
+    """What the reports are made of, without metrics."""
+    folder.mkdir(exist_ok=True)
+    (folder / "lineage.json").write_text(json.dumps(manifests))
+    (folder / "params.yaml").write_text(json.dumps(used_params(manifests)))
+    (folder / "gate.json").write_text(json.dumps(GATE | gate))
+
+
 def test_the_report_shows_cells_as_text_and_unmeasured_figures_as_a_dash(
     manifests: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
+    write_version(tmp_path, manifests)
     for folder in ("metrics", "validate"):
         (tmp_path / folder).mkdir()
     row = dict.fromkeys(MEASURES) | {"labels": 3, "accuracy": 0.5}
@@ -58,7 +75,7 @@ def test_the_report_shows_cells_as_text_and_unmeasured_figures_as_a_dash(
     (tmp_path / "validate" / "rejected.csv").write_text(rejects)
 
     def render() -> str:
-        write_report(tmp_path / "report.html", build_report("<Faces>", "d" * 64, manifests, tmp_path))
+        write_report(tmp_path / "report.html", build_report("<Faces>", tmp_path))
         return (tmp_path / "report.html").read_text()
 
     assert "Left out or remarked" not in render()
@@ -76,6 +93,48 @@ def test_the_report_shows_cells_as_text_and_unmeasured_figures_as_a_dash(
     assert "61 rejected by validate" in page
     assert "50 of 61 shown" in page
     assert "\u2013" in page
+    assert "Not fit for release: mean accuracy 0.5000 is below &lt;monitor&gt;" in page
+
+
+def test_the_page_of_a_run_says_what_it_did_and_what_was_there_already(
+    manifests: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    archive, runs = tmp_path / "archive" / "key", tmp_path / "run"
+    archive.parent.mkdir()
+    comparison = {
+        "champion": "v1", "images": 3, "candidate_accuracy": 0.5, "champion_accuracy": 0.4, "difference": 0.1,
+        "interval": [-0.1, 0.3], "notes": ["v1 was trained with other splits"],
+        "attributes": {
+            one.name: {"labels": 3, "candidate": 0.5, "champion": 0.4, "better": 2, "worse": 1, "p": 0.25}
+            for one in ATTRIBUTES
+        },
+    }  # fmt: skip
+    write_version(archive, manifests, fit=True, reasons=["good"], comparison=comparison)
+    row = dict.fromkeys(MEASURES) | {"labels": 3, "accuracy": 0.5}
+    metrics = {"mean_accuracy": 0.5, "images": 3, "attributes": {attribute.name: row for attribute in ATTRIBUTES}}
+    for name in ("metrics", "train"):
+        (archive / name).mkdir()
+    (archive / "train" / "report.html").write_text("")
+    (archive / "metrics" / "eval_metrics.json").write_text(json.dumps(metrics))
+    run = {
+        "run_id": "manual__<1>",
+        "stages": {"validate": {"cached": True, "seconds": 0.2}, "train": {"cached": False, "seconds": 9}},
+    }
+    released = {"version": "v2", "champion": "v2"}
+    page = write_run(runs, "Faces", archive, "d" * 64, run, released)
+    again = write_run(runs, "Faces", archive, "d" * 64, run, released)
+    other = write_run(runs, "Faces", archive, "d" * 64, run | {"run_id": "next"}, released | {"champion": "v1"})
+    assert page == again != other
+    assert len(list(runs.iterdir())) == 2
+    read_manifest(page.parent)
+    text = page.read_text()
+    assert "manual__&lt;1&gt;" in text
+    assert "was there already" in text
+    assert "v2 is the champion" in text
+    assert "v2 is archived; the champion is v1" in other.read_text()
+    assert "v1 was trained with other splits" in text
+    (link,) = re.findall(r'href="([^"]*train/report.html)"', text)
+    assert (page.parent / link).resolve() == archive / "train" / "report.html"
 
 
 def test_an_archive_carries_what_the_reports_link_and_nothing_from_elsewhere(tmp_path: Path) -> None:

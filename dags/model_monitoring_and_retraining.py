@@ -1,0 +1,68 @@
+"""Watches the champion every week, and has it trained again when that is called for.
+
+It measures the champion on newly annotated lots, and compares what new lots look like with the images that the champion
+was measured on. If its mean accuracy has fallen below `min_accuracy`, or the data have drifted, it starts
+`ml_pipeline_face_attributes`, whose release gate then decides; never twice for the same cause. Where there is not
+enough data to tell, it says so.
+
+**Results**: the report of `monitor` shows what moved, by how much, with pictures of then and now; every check is a line
+of `logs/monitoring_log.json` among the artifacts.
+
+**Run with parameters**: a field left empty means *as in params.yaml*.
+"""
+
+from datetime import timedelta
+
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import CronTriggerTimetable, XComArg, dag, task
+from shared_parts import ANNOTATIONS, DEFAULTS, RAW, RECOMPUTE, REGISTRY, check_environment, number, stage
+from stage_operator import StageOperator
+
+LOGS = "/artifacts/logs"
+
+
+@task.short_circuit
+def retraining_is_due(headline: dict[str, str]) -> bool:
+    """Go on only if the check asks for a new training."""
+    return headline["retrain"] == "yes"
+
+
+@dag(
+    schedule=CronTriggerTimetable("@weekly", timezone="UTC", run_immediately=timedelta(0)),
+    catchup=False,
+    max_active_runs=1,
+    doc_md=__doc__,
+    tags=["face-attributes", "monitoring"],
+    default_args=DEFAULTS,
+    params={
+        "min_accuracy": number("Mean accuracy below which the champion is trained again.", minimum=0.0, maximum=1.0),
+        "min_labels": number("Labels of new images that a measurement needs.", minimum=1),
+        "min_images": number("Images of a new lot that telling drift needs.", minimum=10),
+        "alpha": number("Probability of saying drift where there is none.", minimum=0.0001, maximum=0.5),
+        "min_psi": number("Population stability index that counts as drift.", minimum=0.0, maximum=100.0),
+        "recompute": RECOMPUTE,
+    },
+)
+def model_monitoring_and_retraining() -> None:
+    """Take the champion, check labels, predict, compare, train again if need be."""
+    champion = StageOperator(**stage("champion", inputs={"registry": REGISTRY}))
+    check_environment() >> champion
+    validate = StageOperator(**stage("validate", inputs={"raw": RAW, "annotations": ANNOTATIONS}))
+    champion >> validate
+    predict = StageOperator(**stage("predict", inputs={"raw": RAW, **champion.artifact}))
+    seen = champion.artifact | predict.artifact | validate.artifact
+    names = ("min_accuracy", "min_labels", "min_images", "alpha", "min_psi")
+    settings = {f"monitor.{name}": name for name in names}
+    monitor = StageOperator(**stage("monitor", inputs={**seen, "logs": LOGS}, settings=settings, tells=()))
+    again = TriggerDagRunOperator(
+        task_id="train_again",
+        trigger_dag_id="ml_pipeline_face_attributes",
+        # One id per cause: Airflow itself refuses a second run for it.
+        trigger_run_id="retraining__{{ ti.xcom_pull(task_ids='monitor', key='headline')['cause_id'] }}",
+        skip_when_already_exists=True,
+        doc_md="Starts `ml_pipeline_face_attributes`. **In**: the decision of monitor. **Out**: a run of that DAG.",
+    )
+    retraining_is_due(XComArg(monitor, "headline")) >> again  # type: ignore[arg-type]
+
+
+model_monitoring_and_retraining()

@@ -1,0 +1,62 @@
+"""Watches the raw folder, and says so when lots have arrived or changed. Runs in Airflow's triggerer."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.triggers.base import BaseEventTrigger, TriggerEvent
+
+INTERVAL_S = 30.0
+"""Between two looks. A folder counts as complete when it looks the same twice, so a copy that pauses longer than this
+starts a run too early: the lot is predicted again when it has changed."""
+
+Lots = dict[str, tuple[int, int]]
+
+
+def look(folder: str) -> Lots:
+    """Lot -> number of its files, and when the newest of them was changed (ns since the epoch)."""
+    found: Lots = {}
+    with os.scandir(folder) as lots:
+        for lot in lots:
+            if lot.name.startswith(".") or not lot.is_dir(follow_symlinks=False):
+                continue
+            with os.scandir(lot.path) as files:
+                times = [file.stat(follow_symlinks=False).st_mtime_ns for file in files]
+            found[lot.name] = (len(times), max(times, default=0))
+    return found
+
+
+class NewLots(BaseEventTrigger):
+    """An event whenever the raw folder has changed and is quiet again, with the lots that are new or changed.
+
+    The first look after a start is an event, too: nobody knows what happened before it. A run that finds nothing new
+    costs seconds.
+    """
+
+    def __init__(self, folder: str, interval: float = INTERVAL_S) -> None:
+        """Watch `folder`, looking every `interval` seconds."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.folder = folder
+        self.interval = interval
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """How the triggerer makes it anew."""
+        return ("new_lots.NewLots", {"folder": self.folder, "interval": self.interval})
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look, and tell what has changed since the last event."""
+        told: Lots = {}
+        before: Lots | None = None
+        while True:
+            try:
+                now = await asyncio.to_thread(look, self.folder)
+            except OSError as error:  # not there yet, or a lot that goes while it is looked at
+                self.log.warning("cannot look at %s: %s", self.folder, error)
+                now = {}
+            if now and now == before and now != told:
+                changed = sorted(lot for lot in now if now[lot] != told.get(lot))
+                told = now
+                yield TriggerEvent({"lots": changed})  # type: ignore[no-untyped-call]
+            before = now
+            await asyncio.sleep(self.interval)

@@ -1,0 +1,44 @@
+"""Predictions for every lot, as soon as it is there, by the champion.
+
+It starts when lots arrive or change in the raw folder, which the triggerer watches, and when there is a new model. Only
+lots that this version of the model has not predicted yet cost time. Each file of predictions names the version; images
+that cannot be decoded are listed with the reason. Before any version is released there is nothing to do, and it says
+so.
+
+**Results**: `outputs/predictions_<lot>.csv` in the artifact of `predict`, with classes and confidences; its report; and
+the asset `face_attributes_predictions`.
+
+**Run with parameters**: `version` predicts with another version than the champion, for example `v3`.
+"""
+
+from airflow.sdk import Asset, AssetWatcher, Param, dag
+from new_lots import NewLots
+from shared_parts import DEFAULTS, LOTS, MODEL, PREDICTIONS, RAW, RECOMPUTE, REGISTRY, check_environment, stage
+from stage_operator import StageOperator
+
+RAW_DATA = Asset("face_attributes_raw_data", watchers=[AssetWatcher("new_lots", NewLots(RAW))])
+VERSION = {"type": ["null", "string"], "pattern": "^v[1-9][0-9]*$"}
+
+
+@dag(
+    schedule=(RAW_DATA | MODEL),
+    catchup=False,
+    max_active_runs=1,
+    doc_md=__doc__,
+    tags=["face-attributes", "prediction"],
+    default_args=DEFAULTS,
+    params={"lots": LOTS, "version": Param(None, "Version to predict with.", schema=VERSION), "recompute": RECOMPUTE},
+)
+def predict_new_lots() -> None:
+    """Take the champion, predict."""
+    champion = StageOperator(
+        **stage("champion", inputs={"registry": REGISTRY}, settings={"champion.version": "version"})
+    )
+    made = {"inlets": [PREDICTIONS], "outlets": [PREDICTIONS]}
+    predict = StageOperator(
+        **stage("predict", inputs={"raw": RAW, **champion.artifact}, settings={"predict.lots": "lots"}, **made)
+    )
+    check_environment() >> champion >> predict
+
+
+predict_new_lots()

@@ -1,0 +1,64 @@
+"""What the DAGs share: where things lie, assets, settings, how the task of a stage is described, and the first task."""
+
+import os
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import Asset, Param, task
+from airflow.sdk.exceptions import AirflowFailException
+from notifications import on_failure
+from stage_operator import ARTIFACTS_VOLUME, DATA_VOLUME, StageOperator, connect, missing_images
+from task_docs import DOCS
+from task_settings import load_settings
+
+RAW = os.environ.get("FACE_ATTRIBUTES_RAW", "/data/raw")
+ANNOTATIONS = os.environ.get("FACE_ATTRIBUTES_ANNOTATIONS", "/data/annotations.csv")
+REGISTRY = "/artifacts/registry"
+
+DATA_SET = Asset("face_attributes_data_set")
+MODEL = Asset("face_attributes_model")
+PREDICTIONS = Asset("face_attributes_predictions")
+# One GPU task at a time (the pool has as many slots as there are GPUs), on workers that listen to this queue.
+GPU = {"gpu": True, "pool": "gpu", "queue": "gpu"}
+SETTINGS = load_settings()
+DEFAULTS: dict[str, Any] = {
+    "owner": "face-attributes",
+    "retries": 3,
+    "retry_delay": timedelta(seconds=SETTINGS.retry_delay),
+    "retry_exponential_backoff": True,
+    "execution_timeout": timedelta(minutes=5),
+    "on_failure_callback": on_failure(),
+}
+
+LOTS = Param(
+    None,
+    "Lots to use: `s5_00017.png` belongs to lot `s5`.",
+    schema={"type": ["null", "array"], "items": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9-]*$"}},
+)
+RECOMPUTE = Param(False, "Compute again what the store already holds.", type="boolean")
+
+
+def number(text: str, **schema: Any) -> Param:
+    """A field of a run's form for a number; empty means as in params.yaml."""
+    kind = "integer" if all(isinstance(bound, int) for bound in schema.values()) else "number"
+    return Param(None, text, schema={"type": ["null", kind], **schema})
+
+
+@task
+def check_environment(**context: Any) -> None:
+    """See that the engine answers, that every stage's image is built, and that the volumes are there."""
+    client = connect()
+    images = dict.fromkeys(task.image for task in context["dag"].tasks if isinstance(task, StageOperator))
+    problems = missing_images(client, images)
+    if not client.volumes(filters={"name": f"^{DATA_VOLUME}$"})["Volumes"]:
+        problems.append(
+            f"volume {DATA_VOLUME} with the raw data is missing: fill it, or set FACE_ATTRIBUTES_DATA_VOLUME"
+        )
+    if problems:
+        raise AirflowFailException("\n".join(problems))
+    client.create_volume(ARTIFACTS_VOLUME)
+
+
+def stage(task_id: str, **arguments: Any) -> dict[str, Any]:
+    """Arguments of a stage's task: its settings in params.yaml, and its documentation."""
+    return {"task_id": task_id, "doc_md": DOCS[task_id], **SETTINGS.of(task_id), **arguments}

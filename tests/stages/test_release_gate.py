@@ -1,0 +1,111 @@
+"""The release gate: what it measures, and whom it lets pass."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from stages.archive.gate import (
+    compare,
+    holm,
+    interval,
+    judge,
+    mcnemar,
+    mean_accuracy,
+    paired_bootstrap,
+    right_answers,
+)
+from stages.common.attributes import ATTRIBUTES, NAMES
+
+BOUNDS = (0.9, 1.0)
+
+
+def answers(count: int, wrong: int, attribute: int = 0) -> npt.NDArray[np.float64]:
+    """All right but for the first `wrong` images of one attribute."""
+    right = np.ones((count, len(NAMES)))
+    right[:wrong, attribute] = 0
+    return right
+
+
+def test_an_unknown_label_is_no_answer_and_a_nan_is_a_wrong_one() -> None:
+    labels = np.array([[0] * 5, [-1] * 5, [1] * 5], np.int8)
+    probabilities = {
+        one.name: np.tile(np.eye(len(one.classes), dtype=np.float32)[0], (3, 1)) for one in ATTRIBUTES
+    }  # class 0
+    probabilities["glasses"][0] = np.nan
+    right = right_answers(probabilities, labels)
+    assert np.isnan(right[1]).all()
+    assert right[0].tolist() == [1, 1, 0, 1, 1]
+    assert right[2].tolist() == [0] * 5
+    assert mean_accuracy(right) == pytest.approx(0.4)
+
+
+def test_the_mean_is_of_the_attributes_that_have_labels() -> None:
+    right = answers(10, 4)
+    right[:, 1] = np.nan
+    assert mean_accuracy(right) == pytest.approx((0.6 + 3) / 4)
+    assert np.isnan(mean_accuracy(np.full((3, 5), np.nan)))
+
+
+def test_mcnemar_is_the_exact_binomial_probability() -> None:
+    assert mcnemar(0, 0) == 1
+    assert mcnemar(0, 5) == pytest.approx(1 / 32)
+    assert mcnemar(5, 5) > 0.5
+
+
+def test_holm_multiplies_by_the_hypotheses_that_are_left_and_never_falls() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_the_interval_of_equal_models_is_zero_and_that_of_a_better_one_lies_above() -> None:
+    assert paired_bootstrap(answers(200, 20), answers(200, 20)) == (0, 0)
+    low, high = paired_bootstrap(answers(200, 0), answers(200, 40))
+    assert 0 < low < 0.04 < high  # 40 of 1,000 answers
+
+
+def test_the_bootstrap_agrees_with_the_binomial_standard_error() -> None:
+    rng = np.random.default_rng(0)
+    right = (rng.random((400, 5)) < 0.9).astype(float)
+    low, high = interval(right)
+    assert (high - low) / (2 * 1.96) == pytest.approx(np.sqrt(0.9 * 0.1 / 2000), rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "champion", "fit", "words"),
+    [
+        (answers(200, 0), answers(200, 20), True, "not significantly worse than v1"),
+        (answers(200, 3), answers(200, 0), True, "not significantly worse than v1"),  # 3 of 3: p .125
+        (answers(200, 12), answers(200, 0), False, "worse than v1 in beard: 12 answers worse, 0 better"),
+        (answers(200, 12, 4), answers(200, 40, 0), False, "worse than v1 in hair length"),  # although better on average
+        (answers(200, 200), answers(200, 200), False, "mean accuracy 0.8000 is below monitor.min_accuracy (0.85)"),
+        (np.zeros((200, 5)), answers(200, 0), False, "mean accuracy 0.0000 is below"),
+    ],
+)
+def test_whom_the_gate_lets_pass(
+    candidate: npt.NDArray[np.float64], champion: npt.NDArray[np.float64], fit: bool, words: str
+) -> None:
+    judgement = judge(mean_accuracy(candidate), BOUNDS, compare("v1", candidate, champion), 0.85, 0.05)
+    assert judgement.fit is fit
+    assert words in "; ".join(judgement.reasons)
+
+
+def test_the_first_version_needs_the_least_accuracy_alone() -> None:
+    assert judge(0.86, BOUNDS, None, 0.85, 0.05).fit
+    assert not judge(0.84, BOUNDS, None, 0.85, 0.05).fit
+    assert not judge(float("nan"), BOUNDS, None, 0.85, 0.05).fit
+
+
+def test_what_cannot_be_compared_is_not_released() -> None:
+    judgement = judge(0.99, BOUNDS, None, 0.85, 0.05, "it cannot be compared with v1")
+    assert (judgement.fit, judgement.reasons) == (False, ["it cannot be compared with v1"])
+
+
+def test_equal_models_are_refused_no_more_often_than_said() -> None:
+    """Five attributes at once, models that are right in 95 of 100 cases independently: at most some 5 % refused."""
+    rng = np.random.default_rng(1)
+    refused = 0
+    for _ in range(200):
+        one, other = ((rng.random((300, 5)) < 0.95).astype(float) for _ in range(2))
+        chances = holm([mcnemar(int((one > other)[:, i].sum()), int((one < other)[:, i].sum())) for i in range(5)])
+        refused += min(chances) < 0.05
+    assert refused <= 20  # of 200; 10 are expected at most, 20 or more have a probability of .003
