@@ -29,11 +29,12 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from stages.common.answers import Answers
 from stages.common.attributes import ATTRIBUTES, NAMES
 from stages.common.dataset import Split, read_split
 from stages.common.network import Classifier, Network
 from stages.common.onnx_model import INPUT, load
-from stages.evaluate.measures import Answers, mean_of, measure
+from stages.evaluate.measures import mean_of, measure
 
 LEARNED_FROM = 512  # images of the train split from which int8 takes the ranges of its activations
 Images = npt.NDArray[np.uint8]
@@ -93,7 +94,8 @@ def in_pytorch(trained: Path, images: Images, *, calibrated: bool = True) -> dic
     network.load_state_dict(load_file(trained / "model.safetensors"))
     classifier = Classifier(network, json.loads(metadata["temperatures"]) if calibrated else None).eval()
     with torch.inference_mode():
-        batches = [[one.numpy() for one in classifier(part)] for part in torch.split(torch.from_numpy(images), 256)]
+        parts = torch.split(torch.from_numpy(images), 256)
+        batches = [[one.numpy() for one in classifier(part)[: len(NAMES)]] for part in parts]
     return dict(zip(NAMES, map(np.concatenate, zip(*batches, strict=True)), strict=True))
 
 

@@ -7,6 +7,7 @@ stage `monitor` compares both. All are computed from the network's input, so bot
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,11 @@ from stages.common.errors import DataError
 
 EXAMPLES = 24
 """Images that are kept whole, for a report that shows then and now."""
+
+
+def evenly_spread(count: int, most: int = EXAMPLES) -> list[int]:
+    """At most `most` different positions among `count`, evenly spread from the first to the last."""
+    return sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()))
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,8 @@ def load_features(path: Path) -> Features:
         DataError: it is no such file.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # numpy leaves a file open that it opens itself and finds to be none of its own
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
         return Features(
             filenames=found["filenames"].tolist(),
@@ -76,5 +83,20 @@ def load_features(path: Path) -> Features:
             examples=found["examples"],
             example_names=found["example_names"].tolist(),
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:  # EOFError of an empty file
         raise DataError(f"{path} holds no features ({error}): run the stage that makes it again") from error
+
+
+def join_features(parts: Sequence[Features]) -> Features:
+    """One after the other, of `parts` that the same model gave, at least one; examples are thinned out evenly."""
+    examples = np.concatenate([part.examples for part in parts])
+    names = [name for part in parts for name in part.example_names]
+    chosen = evenly_spread(len(names))
+    return Features(
+        filenames=[name for part in parts for name in part.filenames],
+        statistics={name: np.concatenate([part.statistics[name] for part in parts]) for name in parts[0].statistics},
+        embeddings=np.concatenate([part.embeddings for part in parts]),
+        probabilities={name: np.concatenate([part.probabilities[name] for part in parts]) for name in NAMES},
+        examples=examples[chosen],
+        example_names=[names[position] for position in chosen],
+    )

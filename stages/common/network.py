@@ -74,8 +74,16 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Logits of every attribute, each (N, classes), in the order of `ATTRIBUTES`."""
+        return self.logits(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the trunk makes of images: (N, 4w, S/8, S/8)."""
         # 127.5 and 64 bring bytes to about zero mean and unit deviation. NHWC seen as NCHW is channels-last in memory.
-        features = self.trunk((images.permute(0, 3, 1, 2).float() - 127.5) / 64)
+        features: Tensor = self.trunk((images.permute(0, 3, 1, 2).float() - 127.5) / 64)
+        return features
+
+    def logits(self, features: Tensor) -> tuple[Tensor, ...]:
+        """What the heads make of `features`: of every attribute (N, classes), in the order of `ATTRIBUTES`."""
         side = features.shape[-1]
         # the same where it divides, and its gradient takes a sixth of the time: 6 % of a step
         pooled = (
@@ -88,7 +96,10 @@ class Network(nn.Module):
 
 
 class Classifier(nn.Module):
-    """What is exported: uint8 images (N, S, S, 3) to probabilities, per attribute float32 (N, classes)."""
+    """What is exported: uint8 images (N, S, S, 3) to probabilities, per attribute float32 (N, classes), and embeddings.
+
+    An embedding is what the trunk makes of an image, averaged over the whole grid: float32 (N, 4w). It tells drift.
+    """
 
     def __init__(self, network: Network, temperatures: Mapping[str, float] | None = None) -> None:
         """Put probabilities on top of a network.
@@ -102,13 +113,15 @@ class Classifier(nn.Module):
         self.temperatures = [1.0 if temperatures is None else temperatures[one.name] for one in ATTRIBUTES]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Probabilities of every attribute, in the order of `ATTRIBUTES`."""
-        heads = zip(self.network(images), self.temperatures, strict=True)
-        return tuple((logits.float() / temperature).softmax(1) for logits, temperature in heads)
+        """Probabilities of every attribute, in the order of `ATTRIBUTES`, and last the embeddings."""
+        features = self.network.features(images)
+        heads = zip(self.network.logits(features), self.temperatures, strict=True)
+        probabilities = [(logits.float() / temperature).softmax(1) for logits, temperature in heads]
+        return (*probabilities, features.float().mean((2, 3)))
 
 
 def outputs_of(module: nn.Module, images: Split, device: torch.device) -> list[npt.NDArray[np.float32]]:
-    """What a module in evaluation mode, which is moved to `device`, gives for N images: per attribute (N, classes)."""
+    """What a module in evaluation mode, which is moved to `device`, gives for N images: per output (N, ...)."""
     module.to(device)
     batches = []
     with torch.inference_mode():

@@ -1,6 +1,7 @@
 """The exported model: checked when it is loaded, and run with ONNX Runtime.
 
-Input `images` uint8 (N, S, S, 3) RGB; one output per attribute, named by it, float32 (N, classes) of probabilities.
+Input `images` uint8 (N, S, S, 3) RGB. Outputs: one per attribute, named by it, float32 (N, classes) of probabilities;
+and `embedding` float32 (N, D), the network's features averaged over the image, D as the model says.
 The metadata key `face_attributes` holds JSON:
 {"attributes": {name: [classes]}, "image_size": S, "preprocessing": {...},
 "temperatures": {name: what the logits were divided by}, "abstention": {name: lowest confidence of an answer}}.
@@ -17,7 +18,7 @@ import numpy.typing as npt
 import onnxruntime
 from pydantic import ValidationError
 
-from stages.common.attributes import ATTRIBUTES
+from stages.common.attributes import ATTRIBUTES, NAMES
 from stages.common.calibration import Calibration
 from stages.common.cpus import available_cpus
 from stages.common.errors import DataError
@@ -26,6 +27,7 @@ from stages.common.params import Section
 
 METADATA = "face_attributes"
 INPUT = "images"
+EMBEDDING = "embedding"
 SectionT = TypeVar("SectionT", bound=Section)
 _RUNTIME_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (/\S+ [^)]*\) )?")
 """Error number and C++ function in front of what ONNX Runtime says."""
@@ -49,41 +51,50 @@ class OnnxModel:
 
     def predict(self, images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
         """Class probabilities of images, uint8 (N, S, S, 3) RGB: attribute -> float32 (N, classes)."""
-        names = [attribute.name for attribute in ATTRIBUTES]
-        return dict(zip(names, self.session.run(names, {INPUT: images}), strict=True))
+        return dict(zip(NAMES, self.session.run(list(NAMES), {INPUT: images}), strict=True))
+
+    def predict_and_embed(
+        self, images: npt.NDArray[np.uint8]
+    ) -> tuple[dict[str, npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+        """What `predict` gives, and the embeddings, float32 (N, D)."""
+        *probabilities, embeddings = self.session.run([*NAMES, EMBEDDING], {INPUT: images})
+        return dict(zip(NAMES, probabilities, strict=True)), embeddings
 
 
-def load(path: Path) -> OnnxModel:
+def load(path: Path, threads: int | None = None) -> OnnxModel:
     """Load a model and check that it is one of ours.
 
     The file goes to ONNX Runtime and nowhere else, so a pickle under this name is refused and never unpickled.
+
+    Args:
+        path: the file.
+        threads: how many compute; None means one per available core.
 
     Raises:
         DataError: not a readable ONNX model, an opset that the runtime lacks, or metadata, inputs or outputs that are
             not as expected; the message tells expected and found.
     """
-    session = _open_session(path)
+    session = _open_session(path, threads or available_cpus())
     metadata = _read_metadata(path, session.get_modelmeta().custom_metadata_map)
     _expect(path, "attributes", {one.name: list(one.classes) for one in ATTRIBUTES}, metadata.get("attributes"))
     preprocessing = _parse(path, "preprocessing", Preprocessing, metadata.get("preprocessing"))
-    found = {name: metadata[name] for name in Calibration.model_fields if name in metadata}
-    calibration = _parse(path, "calibration", Calibration, found)
+    settings = {name: metadata[name] for name in Calibration.model_fields if name in metadata}
+    calibration = _parse(path, "calibration", Calibration, settings)
     side = preprocessing.image_size
     _expect(path, "image_size", side, metadata.get("image_size"))
     inputs = [(one.name, one.type, one.shape[1:]) for one in session.get_inputs()]
     _expect(path, "input", [(INPUT, "tensor(uint8)", [side, side, 3])], inputs)
-    _expect(
-        path,
-        "outputs",
-        sorted((one.name, "tensor(float)", [len(one.classes)]) for one in ATTRIBUTES),
-        sorted((one.name, one.type, one.shape[1:]) for one in session.get_outputs()),
-    )
+    outputs = sorted((one.name, one.type, one.shape[1:]) for one in session.get_outputs())
+    widths: dict[str, list[Any]] = {one.name: [len(one.classes)] for one in ATTRIBUTES}
+    width = next((shape for name, _, shape in outputs if name == EMBEDDING), None)
+    widths[EMBEDDING] = width if width and isinstance(width[0], int) and len(width) == 1 else ["a fixed number"]
+    _expect(path, "outputs", sorted((name, "tensor(float)", shape) for name, shape in widths.items()), outputs)
     return OnnxModel(session, side, preprocessing, calibration)
 
 
-def _open_session(path: Path) -> Any:
+def _open_session(path: Path, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = available_cpus()  # the default counts the cores of the whole machine
+    options.intra_op_num_threads = threads  # the default counts the cores of the whole machine
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what matters comes as an exception
     try:

@@ -1,60 +1,16 @@
 """The measures of one attribute: accuracy, precision, recall, F1, confusion matrix, ROC AUC, calibration, coverage."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score, roc_curve
 
-from stages.common.attributes import UNKNOWN, Attribute
+from stages.common.answers import Answers
 from stages.common.calibration import Bin, expected_calibration_error, reliability
 
 Measures = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What the model said about one attribute.
-
-    Attributes:
-        labels: int (N,) class indices, -1 where unknown.
-        probabilities: float (N, classes).
-        threshold: the lowest confidence (0-1) with which an answer is given; below, the model abstains.
-    """
-
-    attribute: Attribute
-    labels: npt.NDArray[np.integer[Any]]
-    probabilities: npt.NDArray[np.floating[Any]]
-    threshold: float = 0.0
-
-    @property
-    def finite(self) -> npt.NDArray[np.bool_]:
-        """(N,): where the model gave numbers; a diverged one gives NaN."""
-        finite: npt.NDArray[np.bool_] = np.isfinite(self.probabilities).all(axis=1)
-        return finite
-
-    @property
-    def predicted(self) -> npt.NDArray[np.intp]:
-        """(N,): the most probable class, or the number of classes, which equals no label, where there is no answer."""
-        return np.where(self.finite, self.probabilities.argmax(axis=1), len(self.attribute.classes))
-
-    @property
-    def confidence(self) -> npt.NDArray[np.floating[Any]]:
-        """(N,): the probability of the predicted class, NaN where there is no answer."""
-        return np.where(self.finite, self.probabilities.max(axis=1), np.nan)
-
-    @property
-    def answered(self) -> npt.NDArray[np.bool_]:
-        """(N,): where the model is confident enough to answer; elsewhere it abstains."""
-        given: npt.NDArray[np.bool_] = self.confidence >= self.threshold  # never for NaN
-        return given
-
-    def known(self) -> "Answers":
-        """Only the images whose label is known."""
-        mask = self.labels != UNKNOWN
-        return Answers(self.attribute, self.labels[mask], self.probabilities[mask], self.threshold)
 
 
 def roc_curves(answers: Answers) -> dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]]:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from stages.common.answers import Answers
 from stages.common.attributes import ATTRIBUTES, UNKNOWN
 from stages.common.dataset import Split
 from stages.common.report import Cards, Links, Picture, Pictures, Plot, Report, Section, Share, Table
 from stages.common.thumbnails import thumbnail
 from stages.common.validation_report import data_docs_links, past_runs
-from stages.evaluate.measures import Answers
 
 if TYPE_CHECKING:
     from stages.common.validation import Checked

@@ -1,25 +1,16 @@
 """The wiring of stage `evaluate`: run the model over the test split, measure, draw."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from stages.common.artifacts import write_json
-from stages.common.attributes import ATTRIBUTES
-from stages.common.dataset import Split, read_split
+from stages.common.dataset import read_split
 from stages.common.errors import DataError
 from stages.common.history import recall, remember
-from stages.common.logs import Progress, log
+from stages.common.logs import log
 from stages.common.report import REPORT, write_report
 from stages.common.stage import Context, Headline, Input, Stage
 from stages.evaluate.params import Params
-
-if TYPE_CHECKING:
-    from stages.common.onnx_model import OnnxModel
-    from stages.evaluate.measures import Answers
-
-SUITE = "predictions"
 
 
 def check_same_data(train: Mapping[str, Any], prepare_train: Mapping[str, Any]) -> None:
@@ -40,44 +31,28 @@ def check_same_data(train: Mapping[str, Any], prepare_train: Mapping[str, Any]) 
         )
 
 
-def answer(model: "OnnxModel", split: Split, batch_size: int) -> list["Answers"]:
-    """Run the model over a split, batch by batch: one `Answers` per attribute, in the order of `ATTRIBUTES`."""
-    from stages.evaluate.measures import Answers
-
-    progress = Progress(len(split), "images")
-    batches = []
-    for start in range(0, len(split), batch_size):
-        images = split.take(slice(start, start + batch_size))
-        batches.append(model.predict(images))
-        progress.advance(len(images))
-    return [
-        Answers(
-            attribute,
-            split.labels[:, column],
-            np.concatenate([batch[attribute.name] for batch in batches]),
-            model.calibration.abstention[attribute.name],
-        )
-        for column, attribute in enumerate(ATTRIBUTES)
-    ]
-
-
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help
+    from stages.common.answers import answers_of
+    from stages.common.features import join_features
+    from stages.common.observation import observe
     from stages.common.onnx_model import load
+    from stages.common.predictions import SUITE, read_predictions, write_predictions
     from stages.common.validation import check  # Great Expectations takes seconds
     from stages.evaluate.measures import mean_of, measure
     from stages.evaluate.page import describe_model
     from stages.evaluate.plots import plot_confusion, plot_reliability, plot_roc
-    from stages.evaluate.predictions import read_predictions, write_predictions
 
     check_same_data(context.manifests["train"], context.manifests["prepare_train"])
     model = load(context.inputs["train"] / "model.onnx")
-    split = read_split(context.inputs["prepare_train"], "test")
+    val, split = (read_split(context.inputs["prepare_train"], name) for name in ("val", "test"))
     if model.image_size != split.image_size:
         raise DataError(
             f"the model expects images of {model.image_size} pixels, found {split.image_size}: train again on these"
         )
-    answers = answer(model, split, context.params.evaluate.batch_size)
+    section = context.params.evaluate
+    of_test, of_val = (observe(model, one.filenames, one.take, section.batch_size) for one in (split, val))
+    answers = answers_of(of_test.probabilities, model.calibration.abstention, split.labels)
     measures = {one.attribute.name: measure(one) for one in answers}
     mean, ece, coverage = (mean_of(name, list(measures.values())) for name in ("accuracy", "ece", "coverage"))
     if mean is None:
@@ -87,16 +62,12 @@ def _run(context: Context[Params]) -> Headline:
             log.warning("%s: %s", name, one["note"])
 
     write_predictions(context.out / "predictions.csv", split.filenames, answers)
-    section = context.params.evaluate
-    thresholds = {
-        "low_confidence": section.low_confidence,
-        "min_confident_fraction": 1 - section.max_low_confidence_fraction,
-        "min_answered_fraction": 1 - section.max_abstained_fraction,
-    }
-    checked = check(SUITE, read_predictions(context.out / "predictions.csv"), thresholds, context.out, context.failed)
+    table = read_predictions(context.out / "predictions.csv")
+    checked = check(SUITE, table, section.thresholds(), context.out, context.failed)
 
-    for folder in ("metrics", "plots"):
+    for folder in ("metrics", "plots", "reference"):
         (context.out / folder).mkdir()
+    join_features([of_val, of_test]).save(context.out / "reference" / "features.npz")
     means = {"mean_accuracy": mean, "mean_ece": ece, "mean_coverage": coverage}
     metrics = {**means, "images": len(split), "attributes": measures}
     write_json(context.out / "metrics" / "eval_metrics.json", metrics)
@@ -130,6 +101,7 @@ STAGE = Stage(
             "what Great Expectations found (suite.html: what it expects)",
         ),
         "predictions": ("predictions.csv", "label, predicted class, confidence, whether answered, per test image"),
+        "reference": ("reference/features.npz", "of the val and test images: statistics, embeddings, probabilities"),
     },
     run=_run,
 )

@@ -59,8 +59,9 @@ class _Mirrored(nn.Module):
         self.classifier = Classifier(network)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        both = zip(self.classifier(images), self.classifier(images.flip(2)), strict=True)  # 2: width of (n, S, S, 3)
-        return tuple((seen + mirrored) / 2 for seen, mirrored in both)
+        seen, mirrored = self.classifier(images), self.classifier(images.flip(2))  # 2: width of (n, S, S, 3)
+        both = list(zip(seen, mirrored, strict=True))[: len(ATTRIBUTES)]  # no embeddings
+        return tuple((one + other) / 2 for one, other in both)
 
 
 def predict(network: Network, images: Split, settings: FitSettings) -> Probabilities:

@@ -16,7 +16,7 @@ from stages.common.network import Classifier, Network
 
 
 def export_onnx(path: Path, network: Network, calibration: Calibration, preprocessing: Mapping[str, Any]) -> None:
-    """Write the network as one ONNX file that takes uint8 images and gives probabilities.
+    """Write the network as one ONNX file that takes uint8 images and gives probabilities and embeddings.
 
     Args:
         path: the file to write.
@@ -44,7 +44,7 @@ def export_onnx(path: Path, network: Network, calibration: Calibration, preproce
             dynamo=True,
             verbose=False,
             input_names=["images"],
-            output_names=[attribute.name for attribute in ATTRIBUTES],
+            output_names=[*(attribute.name for attribute in ATTRIBUTES), "embedding"],
             dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
         )
         assert program is not None  # noqa: S101 (for mypy: it is None for the old exporter only)

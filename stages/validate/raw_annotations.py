@@ -16,10 +16,10 @@ import pandas as pd
 
 from stages.common.artifacts import walk_files
 from stages.common.errors import DataError
+from stages.common.raw_images import SUFFIXES, as_text, list_ignored, lot_of
 from stages.validate.forms import cartoon_set, celeba, flat_csv
 from stages.validate.forms.part import COLUMNS, Part
 from stages.validate.forms.text import brief, csv_records, delimiter_of, read_head, read_text
-from stages.validate.images import SUFFIXES, as_text, list_ignored, lot_of
 from stages.validate.merge import merge
 
 __all__ = [

@@ -16,12 +16,12 @@ from stages.common.errors import DataError
 from stages.common.history import recall, remember
 from stages.common.image_settings import ImagesSection
 from stages.common.logs import log
+from stages.common.raw_images import image_files, list_ignored, list_images, lot_of, require_lots
 from stages.common.report import REPORT, write_report
 from stages.common.stage import Context, Headline, Input, Stage
 from stages.common.tables import write_csv
 from stages.common.thumbnails import thumbnail
 from stages.validate.image_table import image_table, images_to_inspect
-from stages.validate.images import image_files, list_ignored, list_images, lot_of, require_lots
 from stages.validate.inspection import inspect_images
 from stages.validate.page import build_report
 from stages.validate.params import Params
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from stages.common.suite import Finding
 
 NO_ANNOTATION = "no annotation"
+LOTS = "validate.lots"
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def _join(annotations: RawAnnotations, context: Context[Params]) -> _Rows:
     lots, raw = context.params.validate.lots, context.inputs.get("raw")
     images = list_images(raw) if raw else pd.DataFrame(columns=["image", "path", "lot"], dtype="str")
     if raw:
-        require_lots(lots, images["lot"])
+        require_lots(lots, images["lot"], LOTS)
         images = images[images["lot"].isin(lots)] if lots else images  # what others hold is not part of the key
     read, unread = join_images(annotations.rows, images), join_images(annotations.broken, images)
     table, broken = select_lots(read, lots), select_lots(unread, lots)
@@ -260,7 +261,7 @@ def raw_files(params: Params, inputs: Mapping[str, Path], name: str) -> Iterable
     if name == "annotations":
         return annotation_files(inputs[name], lots)
     files = image_files(inputs[name])
-    require_lots(lots, {lot_of(path) for path in files})
+    require_lots(lots, {lot_of(path) for path in files}, LOTS)
     return [path for path in files if not lots or lot_of(path) in lots]
 
 
@@ -276,7 +277,7 @@ def check(params: Params, inputs: Mapping[str, Path]) -> Headline:
         images = list_images(inputs["raw"])
         if images.empty:
             raise DataError(f"{inputs['raw']} holds no .png or .jpg images: name the folder that holds the lots")
-        require_lots(params.validate.lots, images["lot"])
+        require_lots(params.validate.lots, images["lot"], LOTS)
         found |= {"images": len(images), "lots": images["lot"].nunique()}
     return found
 

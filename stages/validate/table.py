@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 import pandas as pd
 
 from stages.common.attributes import ATTRIBUTES
-from stages.validate.images import lot_of
+from stages.common.raw_images import lot_of
 
 LABEL_COLUMNS = [attribute.column for attribute in ATTRIBUTES]
 

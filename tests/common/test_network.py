@@ -10,7 +10,8 @@ from stages.common.network import Classifier, Network, count_parameters
 @pytest.mark.parametrize("side", [16, 50, 64])
 def test_bytes_of_any_size_become_probabilities_per_attribute(side: int) -> None:
     images = torch.randint(0, 256, (3, side, side, 3), dtype=torch.uint8)
-    outputs = Classifier(Network(width=8).eval())(images)
+    *outputs, embeddings = Classifier(Network(width=8).eval())(images)
+    assert embeddings.shape == (3, 32)
     assert [tuple(one.shape) for one in outputs] == [(3, len(attribute.classes)) for attribute in ATTRIBUTES]
     for one in outputs:
         torch.testing.assert_close(one.sum(1), torch.ones(3))

@@ -9,74 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from stages.common import artifacts
+from stages.common.answers import Answers
 from stages.common.attributes import ATTRIBUTES, NAMES
 from stages.common.dataset import INDEX, INDEX_COLUMNS
 from stages.common.errors import DataError
-from stages.common.image_settings import Preprocessing
+from stages.common.features import load_features
 from stages.common.onnx_model import load
 from stages.common.stage import main
-from stages.evaluate.measures import Answers, measure
+from stages.evaluate.measures import measure
 from stages.evaluate.stage import STAGE
-
-SIDE = 8
-PREPROCESSING = Preprocessing(image_size=SIDE, near_white=245, max_megapixels=50).model_dump()
-METADATA: dict[str, Any] = {
-    "attributes": {attribute.name: list(attribute.classes) for attribute in ATTRIBUTES},
-    "image_size": SIDE,
-    "preprocessing": PREPROCESSING,
-    "temperatures": dict.fromkeys(NAMES, 1.5),
-    "abstention": dict.fromkeys(NAMES, 0.0) | {"beard": 0.8001},
-}
-
-
-def save_model(
-    path: Path,
-    metadata: dict[str, Any] | None = None,
-    kind: int = TensorProto.UINT8,
-    opset: int = 18,
-    drop: int = 0,
-    confidence: float = 0.8,
-) -> Path:
-    """A model that answers attribute k with class `images[:, 0, k, 0]`, at probability `confidence`.
-
-    Args:
-        path: the file to write.
-        metadata: of `face_attributes`; none is written for an empty one.
-        kind: element type of the input.
-        opset: version of the operators it asks for.
-        drop: how many of the attributes it lacks.
-        confidence: probability of the class that it answers; the others share 0.2.
-    """
-    nodes, outputs = [], []
-    constants = [helper.make_tensor("zero", TensorProto.INT64, [], [0])]
-    for number, attribute in enumerate(ATTRIBUTES[drop:]):
-        name, classes = attribute.name, len(attribute.classes)
-        constants += [
-            helper.make_tensor(f"{name}_column", TensorProto.INT64, [], [number]),
-            helper.make_tensor(f"{name}_depth", TensorProto.INT64, [], [classes]),
-            helper.make_tensor(f"{name}_values", TensorProto.FLOAT, [2], [0.2 / (classes - 1), confidence]),
-        ]
-        nodes += [
-            helper.make_node("Gather", ["images", "zero"], [f"{name}_a"], axis=1),
-            helper.make_node("Gather", [f"{name}_a", f"{name}_column"], [f"{name}_b"], axis=1),
-            helper.make_node("Gather", [f"{name}_b", "zero"], [f"{name}_c"], axis=1),
-            helper.make_node("Cast", [f"{name}_c"], [f"{name}_d"], to=TensorProto.INT64),
-            helper.make_node("OneHot", [f"{name}_d", f"{name}_depth", f"{name}_values"], [name], axis=1),
-        ]
-        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", classes]))
-    images = helper.make_tensor_value_info("images", kind, ["N", SIDE, SIDE, 3])
-    graph = helper.make_graph(nodes, "faces", [images], outputs, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
-    metadata = METADATA if metadata is None else metadata
-    if metadata:
-        helper.set_model_props(model, {"face_attributes": json.dumps(metadata)})
-    onnx.save(model, path)
-    return path
+from tests.common.onnx_models import METADATA, PREPROCESSING, SIDE, save_model
 
 
 def finish(folder: Path, stage: str, **fields: Any) -> None:
@@ -105,6 +51,7 @@ def evaluate(tmp_path: Path) -> Iterator[Callable[..., int]]:
             table = csv.writer(file)
             table.writerow(INDEX_COLUMNS)
             table.writerow(["=cmd()_train.png", "a", 0, "train", "", *labels[0]])
+            table.writerow(["val.png", "a", 0, "val", "", *labels[0]])
             table.writerows([f"=cmd()_{row}.png", "a", row, "test", "", *known] for row, known in enumerate(labels))
         finish(prepared, "prepare_train")
         save_model(train / "model.onnx", confidence=confidence)
@@ -160,6 +107,11 @@ def test_every_figure_of_an_evaluation(evaluate: Callable[..., int], tmp_path: P
     assert (rows[3]["hair_color"], rows[3]["hair_color_predicted"]) == ("", "gray")
     assert (rows[2]["beard"], rows[2]["beard_predicted"], rows[2]["beard_confidence"]) == ("yes", "yes", "0.8000")
     assert (rows[2]["beard_answered"], rows[2]["mustache_answered"]) == ("no", "yes")
+    reference = load_features(tmp_path / "out" / "reference" / "features.npz")
+    assert reference.filenames == ["val.png", *(f"=cmd()_{number}.png" for number in range(5))]
+    assert reference.example_names == reference.filenames
+    assert reference.probabilities["beard"].argmax(1).tolist() == [0, *(answer[0] for answer in answers)]
+    assert reference.embeddings[1:, :5].tolist() == [list(answer) for answer in answers]
     for plot in ("confusion_matrices.png", "roc_curves.png", "reliability.png"):
         assert (tmp_path / "out" / "plots" / plot).stat().st_size > 10_000
 
@@ -212,7 +164,8 @@ def test_a_good_model_loads_and_predicts(tmp_path: Path) -> None:
     model = load(save_model(tmp_path / "model.onnx"))
     images = np.zeros((3, SIDE, SIDE, 3), np.uint8)
     images[2, 0, 3, 0] = 4
-    predicted = model.predict(images)
+    predicted, embeddings = model.predict_and_embed(images)
+    assert embeddings.tolist() == images[:, 0, :, 0].tolist()
     assert list(predicted) == list(NAMES)
     assert predicted["hair_color"].shape == (3, 5)
     assert predicted["hair_color"].dtype == np.float32
@@ -265,6 +218,7 @@ def without(name: str) -> dict[str, Any]:
         ({"metadata": METADATA | {"temperatures": dict.fromkeys(NAMES, 0)}}, r"temperatures\.beard: .*greater than 0"),
         ({"kind": TensorProto.INT32}, r"input expected .*uint8.* found .*int32"),
         ({"drop": 1}, r"outputs expected .*beard.* found"),
+        ({"embed": False}, r"outputs expected .*'embedding', 'tensor\(float\)', \['a fixed number'\].* found "),
         ({"opset": 99}, r"Opset 99 .* support .* till opset \d+"),
     ],
 )

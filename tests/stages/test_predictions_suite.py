@@ -1,6 +1,6 @@
 """The suite of predictions: every expectation of it is failed by one corrupted row or table, and by that alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,12 @@ import pytest
 
 from stages.common.attributes import ATTRIBUTES, Attribute
 from stages.common.errors import DataError
+from stages.common.predictions import COLUMNS, read_predictions
 from stages.common.suite import FOLDER, findings, load_suite, run_suite
 from stages.common.validation import check
-from stages.evaluate.predictions import COLUMNS, read_predictions
 
 SUITE: Any = load_suite(FOLDER / "predictions.json")
-THRESHOLDS = {"low_confidence": 0.6, "min_confident_fraction": 0.75, "min_answered_fraction": 0.7}
+THRESHOLDS = {"low_confidence": 0.6, "min_confident_fraction": 0.75, "min_answered_fraction": 0.7, "versions": ["v3"]}
 
 
 def corrupted_rows(attribute: Attribute) -> dict[str, dict[str, object]]:
@@ -35,6 +35,8 @@ def corrupted_rows(attribute: Attribute) -> dict[str, dict[str, object]]:
 CORRUPTED_ROW: dict[str, dict[str, object]] = {
     "filename empty": {"filename": None},
     "an image is answered twice": {"filename": "s1_49.png"},
+    "model_version missing": {"model_version": None},
+    "model_version is another": {"model_version": "v2"},
 }
 for one in ATTRIBUTES:
     CORRUPTED_ROW |= corrupted_rows(one)
@@ -48,6 +50,7 @@ def good_table(rows: int = 10) -> pd.DataFrame:
         columns[f"{name}_predicted"] = columns[name]
         columns[f"{name}_confidence"] = [1.0, 0.6, *[0.9] * (rows - 2)]
         columns[f"{name}_answered"] = ["yes", "no", *["yes"] * (rows - 2)]
+    columns["model_version"] = ["v3"] * rows
     return pd.DataFrame(columns)
 
 
@@ -57,8 +60,8 @@ def corrupted(table: pd.DataFrame, *rows: Mapping[str, object]) -> pd.DataFrame:
     return pd.DataFrame([good | change for good, change in zip(table.to_dict("records"), changes, strict=True)])
 
 
-def found(table: pd.DataFrame) -> dict[str, list[Any] | None]:
-    result = run_suite(SUITE, "predictions", table, THRESHOLDS)
+def found(table: pd.DataFrame, versions: Sequence[str] = ("v3",)) -> dict[str, list[Any] | None]:
+    result = run_suite(SUITE, "predictions", table, THRESHOLDS | {"versions": list(versions)})
     return {finding.reason: finding.rows for finding in findings(result)}
 
 
@@ -68,6 +71,8 @@ def test_good_predictions_meet_every_expectation(tmp_path: Path) -> None:
     assert not found(table)
     table.drop(columns=[one.name for one in ATTRIBUTES]).to_csv(tmp_path / "p.csv", index=False)
     assert not found(read_predictions(tmp_path / "p.csv"))  # those of a model in use
+    table.drop(columns="model_version").to_csv(tmp_path / "p.csv", index=False)
+    assert not found(read_predictions(tmp_path / "p.csv"), [""])  # those of a model that is no version yet
 
 
 def test_each_corrupted_row_fails_its_expectation_alone() -> None:

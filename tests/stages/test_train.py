@@ -85,11 +85,14 @@ def test_the_model_is_one_file_and_onnx_runtime_answers_as_pytorch(trained: Path
     black_and_white = np.stack([np.full_like(random[0], value) for value in (0, 255)])
     learned = read_split(folder / "prepared", "val").take()
     for images in (random[:1], random, black_and_white, learned[:1], learned[:2], learned):
-        found = model.predict(images)
+        found, embeddings = model.predict_and_embed(images)
         with torch.inference_mode():
-            expected = classifier(torch.from_numpy(images))
+            *expected, embedded = classifier(torch.from_numpy(images))
+        assert embeddings.shape == (len(images), 4 * TINY.width)
+        np.testing.assert_allclose(embeddings, embedded.numpy(), rtol=0, atol=1e-4)
         for name, values in zip(NAMES, expected, strict=True):
             np.testing.assert_allclose(found[name], values.numpy(), rtol=0, atol=1e-4)
+            np.testing.assert_array_equal(found[name], model.predict(images)[name])
 
 
 def test_confidences_are_those_that_the_calibration_was_made_for(trained: Path, folder: Path) -> None:

@@ -20,12 +20,12 @@ from stages.common.attributes import ATTRIBUTES
 from stages.common.errors import TryAgainError
 from stages.common.image_settings import ImagesSection
 from stages.common.params import load_params
+from stages.common.raw_images import list_images
 from stages.common.stage import Context
 from stages.common.suite import FOLDER, findings, load_suite, run_suite
 from stages.common.version import ROOT
 from stages.validate.duplicates import Duplicates, find_duplicates
 from stages.validate.image_table import image_table, images_to_inspect
-from stages.validate.images import list_images
 from stages.validate.inspection import inspect_images
 from stages.validate.look import look_at
 from stages.validate.params import Params

@@ -12,9 +12,9 @@ import pandas as pd
 
 from stages.common.errors import DataError
 from stages.common.logs import Progress
+from stages.common.raw_images import as_text
 from stages.validate.forms.part import COLUMNS, Broken, Part, with_places
 from stages.validate.forms.text import brief, csv_records, read_text
-from stages.validate.images import as_text
 
 VARIANTS = {"facial_hair": 15, "glasses": 12, "hair_color": 10, "hair": 111}
 """Attributes that decide a label, with their number of variants."""

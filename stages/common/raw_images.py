@@ -42,30 +42,35 @@ def list_images(raw: Path) -> pd.DataFrame:
     return _listing(image_files(raw))
 
 
-def list_ignored(raw: Path, annotations: Path) -> pd.DataFrame:
+def list_ignored(raw: Path, annotations: Path | None = None) -> pd.DataFrame:
     """List what is not read in a raw folder: links, hidden files and folders, FIFOs and devices, other suffixes.
 
     Nothing of it is opened or looked into.
 
     Args:
         raw: the folder.
-        annotations: file, or folder of files; what lies there is told by `RawAnnotations.ignored` if it is not read.
+        annotations: file, or folder of files, which are no images but are read; None if there are none.
 
     Returns:
         The columns of `list_images`, and `reason`.
     """
-    top, beside = raw.resolve(), annotations.resolve()
+    top, beside = raw.resolve(), annotations and annotations.resolve()
     found: dict[Path, str] = {}
     for root, folders, files in os.walk(top):
         for name in (*folders, *files):
             path = Path(root, name)
-            annotation = path == beside or (path.suffix.lower() in {".csv", ".txt"} and path.is_relative_to(beside))
-            reason = _why_ignored(path, folder=name in folders, annotation=annotation)
+            reason = _why_ignored(
+                path, folder=name in folders, annotation=beside is not None and _lies_at(path, beside)
+            )
             if reason:
                 found[path.relative_to(top)] = reason
         folders[:] = [name for name in folders if not name.startswith(".")]
     paths = sorted(found)
     return _listing(paths).assign(reason=pd.Series([found[path] for path in paths], dtype="str"))
+
+
+def _lies_at(path: Path, annotations: Path) -> bool:
+    return path == annotations or (path.suffix.lower() in {".csv", ".txt"} and path.is_relative_to(annotations))
 
 
 def _why_ignored(path: Path, *, folder: bool, annotation: bool) -> str:
@@ -90,8 +95,8 @@ def _listing(paths: Iterable[Path]) -> pd.DataFrame:
     )
 
 
-def require_lots(wanted: Collection[str], present: Collection[str]) -> None:
-    """Refuse a selection that names a lot without images.
+def require_lots(wanted: Collection[str], present: Collection[str], setting: str) -> None:
+    """Refuse a selection that names a lot without images; `setting` is the parameter's name.
 
     Raises:
         UsageError: naming the absent lots and those that exist.
@@ -99,5 +104,5 @@ def require_lots(wanted: Collection[str], present: Collection[str]) -> None:
     absent = sorted(set(wanted) - set(present))
     if absent:
         raise UsageError(
-            f"validate.lots: no images of lot {', '.join(absent)}; lots that exist: {', '.join(sorted(set(present)))}"
+            f"{setting}: no images of lot {', '.join(absent)}; lots that exist: {', '.join(sorted(set(present)))}"
         )
