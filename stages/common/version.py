@@ -15,6 +15,7 @@ SUITES = {
     "prepare_train": ("prepared",),
     "evaluate": ("predictions",),
     "predict": ("predictions",),
+    "monitor": ("drift",),
 }
 """The suites of `expectations/` that a stage checks its data against."""
 

@@ -1,0 +1,252 @@
+"""How often does stage monitor say drift where there is none, and how often does it find drift that is there?
+
+python -m bench.drift --data FOLDER [--seed N] [--set monitor.KEY=VALUE ...]
+
+FOLDER holds raw/ and a flat annotations.csv. Of its images, 40 % go through the pipeline's own stages to a small model;
+the others are held back. For each check, 250 of the held-back ones are drawn as reference, and lots of others of them.
+Shifts are applied to decoded raw images, before they are preprocessed. Lots of a new drawing style are sample avatars
+of `data.make_samples`, alone or mixed with faces.
+"""
+
+import argparse
+import contextlib
+import csv
+import io
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageEnhance, ImageFilter
+
+from bench.machine import table
+from stages.common.decode import decode, read_image_file
+from stages.common.features import Features
+from stages.common.logs import start_logging
+from stages.common.observation import observe
+from stages.common.onnx_model import OnnxModel, load
+from stages.common.params import load_params
+from stages.common.preprocess import crop, fit
+from stages.common.stage import main as run_stage
+from stages.common.version import ROOT
+from stages.hyperopt.stage import STAGE as HYPEROPT
+from stages.monitor.drift import ALL, FOUND, Drift, find_drift
+from stages.monitor.params import Params
+from stages.prepare_train.stage import STAGE as PREPARE_TRAIN
+from stages.train.stage import STAGE as TRAIN
+from stages.validate.stage import STAGE as VALIDATE
+
+LEARNED = 0.4  # of the images; the model's own validation images are among them
+REFERENCE = 250
+SIZES = (100, 250)  # images of a lot
+CLEAN, SHIFTED = 200, 50  # checks
+EPOCHS = 30
+
+Shift = Callable[[Image.Image], Image.Image]
+
+
+def _jpeg(quality: int) -> Shift:
+    def shift(image: Image.Image) -> Image.Image:
+        content = io.BytesIO()
+        image.save(content, "JPEG", quality=quality)
+        return Image.open(content).convert("RGB")
+
+    return shift
+
+
+SHIFTS: Mapping[str, Mapping[str, Shift]] = {
+    "brightness": {
+        f"x {factor}": lambda image, factor=factor: ImageEnhance.Brightness(image).enhance(factor)  # type: ignore[misc]
+        for factor in (0.95, 0.9, 0.8, 0.6)
+    },
+    "blur": {
+        f"radius {radius} px": lambda image, radius=radius: image.filter(ImageFilter.GaussianBlur(radius))  # type: ignore[misc]
+        for radius in (0.5, 1, 2)
+    },
+    "JPEG": {f"quality {quality}": _jpeg(quality) for quality in (90, 50, 20)},
+}
+MISSING = {"glasses": ("glasses_binary", "1"), "hair red": ("hair_color_label", "2"), "hair long": ("hair_length", "2")}
+STYLE = (0.1, 0.25, 0.5, 1.0)  # share of avatars in a lot
+
+
+def train(data: Path, rows: Sequence[Mapping[str, str]], folder: Path) -> OnnxModel:
+    """A small model of some of the images, made by the stages themselves; if one fails, the program ends."""
+    with (folder / "annotations.csv").open("w", encoding="utf-8", newline="") as file:
+        annotations = csv.DictWriter(file, rows[0])
+        annotations.writeheader()
+        annotations.writerows(rows)
+    out = {name: str(folder / name) for name in ("validate", "prepare_train", "hyperopt", "train")}
+    prepared, searched = ["--prepare_train", out["prepare_train"]], ["--hyperopt", out["hyperopt"]]
+    raw = ["--raw", str(data / "raw")]
+    labels = ["--annotations", str(folder / "annotations.csv")]
+    search = ["--set", "hyperopt.max_evals=1", "--set", "hyperopt.epochs=1"]
+    epochs = ["--set", f"train.epochs={EPOCHS}", "--set", "train.use_hyperopt=false"]
+    calls = (
+        lambda: run_stage(VALIDATE, [*raw, *labels, "--out", out["validate"]]),
+        lambda: run_stage(PREPARE_TRAIN, [*raw, "--validate", out["validate"], "--out", out["prepare_train"]]),
+        lambda: run_stage(HYPEROPT, [*prepared, *search, "--out", out["hyperopt"]]),
+        lambda: run_stage(TRAIN, [*prepared, *searched, *epochs, "--out", out["train"]]),
+    )
+    with contextlib.redirect_stdout(sys.stderr):  # a bench prints its figures and nothing else
+        for call in calls:
+            if code := call():
+                sys.exit(code)
+    return load(folder / "train" / "model.onnx")
+
+
+def look(model: OnnxModel, paths: Sequence[Path], shift: Shift | None = None) -> Features:
+    """What the model sees in images, shifted before they are preprocessed."""
+    images = []
+    for path in paths:
+        picture = decode(read_image_file(path, model.preprocessing), model.preprocessing)
+        if shift:
+            changed = shift(Image.fromarray(picture).convert("RGB"))
+            picture = np.array(changed.convert("RGBA"))  # as `decode` gives it
+        images.append(fit(crop(picture, model.preprocessing), model.preprocessing))
+    return observe(model, [path.name for path in paths], np.stack(images).__getitem__, 256)
+
+
+def take(features: Features, chosen: npt.NDArray[np.integer]) -> Features:
+    """Some of the images."""
+    return Features(
+        [features.filenames[at] for at in chosen],
+        {name: values[chosen] for name, values in features.statistics.items()},
+        features.embeddings[chosen],
+        {name: values[chosen] for name, values in features.probabilities.items()},
+        features.examples,
+        features.example_names,
+    )
+
+
+def joined(one: Features, other: Features) -> Features:
+    """The images of both."""
+    return Features(
+        [*one.filenames, *other.filenames],
+        {name: np.concatenate([values, other.statistics[name]]) for name, values in one.statistics.items()},
+        np.concatenate([one.embeddings, other.embeddings]),
+        {name: np.concatenate([values, other.probabilities[name]]) for name, values in one.probabilities.items()},
+        one.examples,
+        one.example_names,
+    )
+
+
+def main() -> None:
+    """Train, draw, shift, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with raw/ and annotations.csv")
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    arguments = parser.parse_args()
+    start_logging()
+    settings = load_params(Params, ROOT / "params.yaml", arguments.set).monitor
+    random = np.random.default_rng(arguments.seed)
+    with (arguments.data / "annotations.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if all(row.values())]
+    found = {path.name: path for path in (arguments.data / "raw").rglob("*.*")}
+    order = random.permutation(len(rows))
+    learned, held = np.split(order, [round(LEARNED * len(rows))])
+    paths = [found[rows[at]["filename"]] for at in held]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = train(arguments.data, [rows[at] for at in learned], folder)
+        clean = look(model, paths)
+        shifted = {
+            (kind, strength): look(model, paths, shift)
+            for kind, strengths in SHIFTS.items()
+            for strength, shift in strengths.items()
+        }
+        command = [sys.executable, "-m", "data.make_samples", "--out", folder / "samples", "--count", "500", "--seed"]
+        # not the default seed: else the data may be the very avatars
+        subprocess.run([*map(str, command), str(arguments.seed + 1)], cwd=ROOT, check=True, stdout=sys.stderr)
+        avatars = look(model, sorted((folder / "samples" / "raw").rglob("*.png")))
+
+    def draw(size: int, lots: int = 1, among: npt.NDArray[np.bool_] | None = None) -> Iterator[npt.NDArray[np.intp]]:
+        """Positions of the reference, and of each lot, no image twice; `among`: which a lot may have."""
+        mixed = random.permutation(len(clean))
+        yield mixed[:REFERENCE]
+        rest = mixed[REFERENCE:] if among is None else mixed[REFERENCE:][among[mixed[REFERENCE:]]]
+        for number in range(lots):
+            yield rest[number * size : (number + 1) * size]
+
+    def compare(reference: npt.NDArray[np.intp], *lots: Features) -> Drift:
+        return find_drift(take(clean, reference), {f"s{number}": lot for number, lot in enumerate(lots, 1)}, settings)
+
+    print(
+        f"{len(learned)} images to learn from, {len(held)} held back, {REFERENCE} of them as reference; alpha "
+        f"{settings.alpha:g}, min_psi {settings.min_psi:g}\n"
+    )
+    started = time.monotonic()
+    lines = []
+    for lots, size in ((1, 100), (1, 250), (5, 50)):
+        verdicts, smallest = [], []
+        for _ in range(CLEAN):
+            reference, *chosen = draw(size, lots)
+            drift = compare(reference, *(take(clean, one) for one in chosen))
+            verdicts.append(drift.verdict == FOUND)
+            smallest.append(min(test.p_corrected for test in drift.tests if test.p_corrected is not None))
+        significant = [float(np.mean(np.array(smallest) <= level)) for level in (0.01, 0.05)]
+        lines.append(
+            (f"{lots} x {size}", CLEAN, f"{np.mean(verdicts):.1%}", *(f"{share:.1%}" for share in significant))
+        )
+    print(table(("clean lots", "checks", "false alarms", "p <= .01", "p <= .05"), lines), "\n")
+    seconds = (time.monotonic() - started) / len(lines) / CLEAN
+
+    lines = []
+    labels = {column: np.array([rows[at][column] for at in held]) for column in rows[0]}
+    cases: list[tuple[str, str, Callable[[int], Drift]]] = []
+    for (kind, strength), features in shifted.items():
+
+        def one_shift(size: int, features: Features = features) -> Drift:
+            reference, lot = draw(size)
+            return compare(reference, take(features, lot))
+
+        cases.append((kind, strength, one_shift))
+    for share in STYLE:
+
+        def one_style(size: int, share: float = share) -> Drift:
+            reference, lot = draw(size)
+            count = round(share * size)
+            new = take(avatars, random.permutation(len(avatars))[:count])
+            return compare(reference, joined(take(clean, lot[count:]), new))
+
+        cases.append(("drawing style", f"{share:.0%} avatars", one_style))
+    for title, (column, label) in MISSING.items():
+        among = labels[column] != label
+
+        def one_class(size: int, among: npt.NDArray[np.bool_] = among) -> Drift:
+            reference, lot = draw(size, among=among)
+            return compare(reference, take(clean, lot))
+
+        cases.append(("class missing", f"{title} ({1 - among.mean():.0%} then)", one_class))
+    for kind, strength, check in cases:
+        cells = []
+        named: dict[str, int] = {}
+        for size in SIZES:
+            results = [check(size) for _ in range(SHIFTED)]
+            cells.append(f"{np.mean([drift.verdict == FOUND for drift in results]):.0%}")
+            for drift in results:
+                if drift.verdict == FOUND:
+                    named[drift.tests[0].signal] = named.get(drift.tests[0].signal, 0) + 1
+        strongest = max(named, key=lambda signal: named[signal]) if named else ""
+        lines.append((kind, strength, *cells, strongest))
+    print(table(("shift", "strength", *(f"{size} images" for size in SIZES), "mostly by"), lines), "\n")
+
+    alone, diluted = [], []
+    features = shifted["brightness", "x 0.9"]
+    for _ in range(SHIFTED):
+        reference, *chosen = draw(50, 5)
+        drift = compare(reference, take(features, chosen[0]), *(take(clean, one) for one in chosen[1:]))
+        alone.append(list(drift.concerned) == ["s1"])
+        diluted.append(drift.lots[ALL] == FOUND)
+    print(
+        f"1 of 5 lots of 50 darker (x 0.9): that lot alone is named in {np.mean(alone):.0%}, drift of all lots "
+        f"together is found in {np.mean(diluted):.0%} of {SHIFTED} checks. {1000 * seconds:.0f} ms a check."
+    )
+
+
+if __name__ == "__main__":
+    main()

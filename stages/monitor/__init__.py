@@ -1,0 +1,18 @@
+"""Stage `monitor`: whether the released model is still right, and whether new images are like those it knows.
+
+Inputs: the artifacts of champion (the released version with its reference), of predict (what that version says about
+every lot), of validate (labels, as far as anybody has given them), and the folder that the monitoring log is in.
+New lots are those that the champion has neither learned from nor was measured on.
+Outputs:
+    decision.json                performance (ok, low, not enough data), drift (none, found, not enough data), whether
+                                 they ask for a training, and the cause (`stages.monitor.decision`)
+    metrics/performance.json     accuracy with its 95 % interval, per attribute and in the mean, per lot and of all
+    metrics/drift.json           every signal of every lot: then, now, PSI, distance, p, corrected p, whether it moved
+    plots/<signal>.png           the distributions of the signals that moved most
+    findings.csv                 what the suite expectations/drift.json found, all of it warnings
+    data_docs/drift/             index.html and suite.html: Great Expectations' own pages
+Besides, every check is a line of monitoring_log.json in the folder of the log (`stages.monitor.monitoring_log`);
+whether it leads to a training follows from the log: never twice for the same cause.
+
+Neither drift nor a low accuracy fails the stage. Without a champion or without new lots there is nothing to monitor.
+"""

@@ -1,0 +1,8 @@
+"""`python -m stages.monitor`."""
+
+import sys
+
+from stages.common.stage import main
+from stages.monitor.stage import STAGE
+
+sys.exit(main(STAGE))

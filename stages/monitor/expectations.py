@@ -1,0 +1,47 @@
+"""What the suite expectations/drift.json is run with: partitions and bounds out of the champion's reference.
+
+Great Expectations' tests are a second look at what `stages.monitor.drift` decides, in the Data Docs where people find
+whatever else is wrong with data. They have thresholds and no p, so these leave room for what chance does.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stages.common.partitions import expected_weights
+from stages.monitor.drift import chance
+
+SUITE = "drift"
+DEVIATIONS = 3
+"""Standard errors that a mean may be off besides; 25 columns then give a false warning once in 15 checks at most."""
+
+
+def thresholds(kept: Mapping[str, Any], table: pd.DataFrame, min_psi: float) -> dict[str, Any]:
+    """Values of the suite's parameters for every column that can be judged.
+
+    Args:
+        kept: `stages.common.partitions.partitions` of the reference.
+        table: `stages.common.partitions.signals` of new images; its column has one number or class at least.
+        min_psi: what PSI must reach to be drift; the Kullback-Leibler divergence is one of the two halves of it.
+    """
+    values: dict[str, Any] = {}
+    for name, one in kept["columns"].items():
+        count = int(table[name].count()) if name in table else 0
+        if not count:
+            continue
+        cells = len(expected_weights(one["partition"]))
+        values[f"{name}_partition"] = one["partition"]
+        # twice the mean of chance: a chi-squared value of 9 degrees of freedom stays below 18 in 96 %
+        values[f"{name}_max_kl"] = (min_psi + 2 * chance(cells, one["count"], count)) / 2
+        if "mean" in one:
+            allowed = (np.sqrt(min_psi) + DEVIATIONS * np.sqrt(1 / one["count"] + 1 / count)) * one["std"]
+            values[f"{name}_mean_min"] = one["mean"] - allowed
+            values[f"{name}_mean_max"] = one["mean"] + allowed
+    return values
+
+
+def unjudged(suite_columns: set[str], values: Mapping[str, Any]) -> set[str]:
+    """Columns that the suite names and that nothing can be said about: absent then or now, or constant then."""
+    return {name for name in suite_columns if f"{name}_partition" not in values}

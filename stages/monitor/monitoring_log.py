@@ -1,0 +1,176 @@
+"""The monitoring log: `monitoring_log.json`, one JSON object a line, one line a check, the oldest first.
+
+    time           end of the check, UTC, ISO 8601, seconds
+    run            the run that asked for the check, "" if none said so
+    key            of the artifact of stage monitor that holds the whole finding; the same findings have the same one
+    champion       version that was looked at, null before any release
+    lots           new lots, which it has not learned from -> images
+    performance    verdict (ok, low, not enough data, nothing to monitor), mean_accuracy (0-1), low and high (its 95 %
+                   interval), labels, lots (those that are low)
+    drift          verdict (none, found, not enough data, nothing to monitor), lots (those that drifted), tests, signals
+                   (the strongest: lot, signal, moved, then, now, psi, distance, p_corrected, drifted)
+    cause          what asks for a training: champion, and the lots concerned by performance and by drift; or null
+    cause_id       digest of it (12 hex digits), "" if there is none
+    repeated       whether earlier checks led to a training for all of that cause already
+    retrain        whether this check leads to one: there is a cause, and it is not repeated
+
+`Check.model_json_schema()` is the same as a JSON schema. A line that a full disk cut short spoils no other.
+"""
+
+import errno
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from stages.common.artifacts import locked
+from stages.common.errors import DataError
+from stages.common.logs import log
+from stages.common.params import Section
+from stages.common.stage import Headline
+from stages.monitor.decision import DECISION
+
+LOG = "monitoring_log.json"
+
+
+class PerformanceFound(Section):
+    """`performance` of a check."""
+
+    verdict: Literal["ok", "low", "not enough data", "nothing to monitor"]
+    mean_accuracy: float | None
+    low: float | None
+    high: float | None
+    labels: int
+    lots: list[str]
+
+
+class SignalFound(Section):
+    """One of `drift.signals` of a check."""
+
+    lot: str
+    signal: str
+    moved: str
+    then: float
+    now: float
+    psi: float
+    distance: float
+    p_corrected: float
+    drifted: bool
+
+
+class DriftFound(Section):
+    """`drift` of a check."""
+
+    verdict: Literal["none", "found", "not enough data", "nothing to monitor"]
+    lots: list[str]
+    tests: int
+    signals: list[SignalFound]
+
+
+class Cause(Section):
+    """`cause` of a check: which lots ask for a training of a successor to which version, and why."""
+
+    champion: str
+    performance: list[str]
+    drift: list[str]
+
+
+class Check(Section):
+    """One line of the log."""
+
+    time: str
+    run: str
+    key: str
+    champion: str | None
+    lots: dict[str, int]
+    performance: PerformanceFound
+    drift: DriftFound
+    cause: Cause | None
+    cause_id: str
+    repeated: bool
+    retrain: bool
+
+
+def append_check(file: Path, artifact: Path, key: str, run: str = "") -> Headline:
+    """Write a check to the log, and decide whether it leads to a training given what earlier ones led to.
+
+    The same check of the same run is written once: a task that is tried again after its container was killed gets the
+    answer of its first try, and a training that was decided is not lost. A later run on unchanged data is another
+    check, which is written, and repeats the cause.
+
+    Args:
+        file: the log; it and its folder are created.
+        artifact: of stage monitor.
+        key: of that artifact.
+        run: name of the run that asks; without one, every call is a check of its own.
+
+    Returns:
+        `retrain` and `repeated` ("yes" or "no"), and `cause_id` ("none" without a cause).
+
+    Raises:
+        DataError: the artifact holds no decision.
+    """
+    try:
+        decision = json.loads((artifact / DECISION).read_text(encoding="utf-8"))
+        decision.pop("retrain")
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{artifact} holds no readable {DECISION} ({error}): run stage monitor again") from error
+    with locked(file.with_name(f".lock-{file.name}")):
+        earlier = read_log(file)
+        told = next((one for one in reversed(earlier) if run and (one.run, one.key) == (run, key)), None)
+        if told is None:
+            cause = decision["cause"] and Cause.model_validate(decision["cause"])
+            repeated = cause is not None and is_repeated(cause, earlier)
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            fields = {
+                "time": now,
+                "run": run,
+                "key": key,
+                "repeated": repeated,
+                "retrain": bool(cause) and not repeated,
+            }
+            told = Check.model_validate(decision | fields)
+            _append(file, told.model_dump(mode="json"))
+    if told.repeated:
+        log.info("the cause %s has led to a training before, so it leads to none now", told.cause_id)
+    words = {name: "yes" if given else "no" for name, given in (("retrain", told.retrain), ("repeated", told.repeated))}
+    return {**words, "cause_id": told.cause_id or "none"}
+
+
+def is_repeated(cause: Cause, earlier: Sequence[Check]) -> bool:
+    """Whether trainings were started for all lots of a cause, for the same reason and against the same version.
+
+    Not by `cause_id`: a lot that was acted on and one that is clean now, or is drifted no more, would be a new cause.
+    """
+    acted = [one.cause for one in earlier if one.retrain and one.cause and one.cause.champion == cause.champion]
+    return all(
+        set(lots) <= {lot for one in acted for lot in getattr(one, kind)}
+        for kind, lots in (("performance", cause.performance), ("drift", cause.drift))
+    )
+
+
+def read_log(file: Path) -> list[Check]:
+    """The checks of a log, the oldest first; a line that cannot be read is left out, and said."""
+    found = []
+    for number, line in enumerate(file.read_bytes().splitlines() if file.exists() else [], 1):
+        if not line.strip():
+            continue
+        try:
+            found.append(Check.model_validate_json(line))
+        except ValidationError:
+            log.warning("%s, line %d is no check and is left out", file, number)
+    return found
+
+
+def _append(file: Path, entry: dict[str, Any]) -> None:
+    """One write in append mode; it begins a new line if the last one was cut short."""
+    torn = file.exists() and file.read_bytes()[-1:] not in (b"", b"\n")
+    with file.open("ab", buffering=0) as stream:
+        line = b"\n" * torn + json.dumps(entry, allow_nan=False).encode() + b"\n"
+        if stream.write(line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+        os.fsync(stream)

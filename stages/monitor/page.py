@@ -1,0 +1,266 @@
+"""The report of a check: first what came out, then what moved, with pictures of then and now."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from stages.common.attributes import ATTRIBUTES
+from stages.common.champion import Champion
+from stages.common.features import Features
+from stages.common.monitor_settings import MonitorSection
+from stages.common.report import (
+    Badge,
+    Cards,
+    Group,
+    Links,
+    Picture,
+    Pictures,
+    Plot,
+    Report,
+    Section,
+    Share,
+    Table,
+    shown,
+)
+from stages.common.thumbnails import thumbnail
+from stages.common.validation_report import data_docs_links, past_runs
+from stages.monitor import drift as drifting
+from stages.monitor import performance as performing
+from stages.monitor.drift import ALL, Drift, Signal
+from stages.monitor.performance import Accuracy, Performance
+from stages.monitor.plots import plot_signal
+from stages.monitor.words import explain, title_of
+
+if TYPE_CHECKING:
+    from stages.common.validation import Checked
+
+EXAMPLES = 8
+"""Pictures of then, and as many of now."""
+MOVED = 12
+"""Signals in the first table; the folded one has all."""
+PLOTS = 4
+LOTS = 30
+"""Lots in a table."""
+TONES = {"ok": "good", "none": "good", "low": "bad", "found": "remark"}
+FILES = ("decision.json", "metrics/drift.json", "metrics/performance.json")
+
+
+def verdict_line(decision: Mapping[str, Any], performance: Performance, drift: Drift) -> str:
+    """What came out, in one or two sentences."""
+    mean, version = performance.total.mean, decision["champion"]
+    if mean.value is None:
+        first = f"Accuracy of {version} on new lots: not enough data ({mean.labels} labels)"
+    else:
+        low = performance.verdict == performing.LOW
+        how = f"too low in {_names(performance.concerned)}" if low else "good enough"
+        first = f"{version} is right in {mean.value:.1%} of new labels ({mean.low:.1%} to {mean.high:.1%}): {how}"
+    if drift.verdict == drifting.FOUND:
+        moved = next(test for test in drift.tests if test.drifted)
+        second = f"New images of {_names(drift.concerned)} are not like those it was measured on: {explain(moved)}"
+        more = len({test.signal for test in drift.tests if test.drifted}) - 1
+        second += f", and {more} more signals moved" if more > 1 else ", and one more signal moved" if more else ""
+    elif drift.verdict == drifting.NONE:
+        second = "New images are like those it was measured on"
+    else:
+        second = "Drift: not enough data"
+    third = " This asks for a training." if decision["retrain"] else ""
+    return f"{first}. {second}.{third}"
+
+
+def _names(lots: Sequence[str]) -> str:
+    first, more = list(lots[:3]), len(lots) - 3
+    return f"lot{'s' if len(lots) > 1 else ''} {', '.join(first)}" + (f" and {more} more" if more > 0 else "")
+
+
+def nothing_report(version: str | None) -> Report:
+    """The report where there is nothing to look at."""
+    why = (
+        f"Nothing to monitor: {version} has learned from every lot that was predicted, or was measured on it."
+        if version
+        else "Nothing to monitor: no version is released yet."
+    )
+    return Report("Monitoring", "The released model on new lots.", why, sections=[Links("Files", {FILES[0]: FILES[0]})])
+
+
+def describe_check(
+    out: Path,
+    champion: Champion,
+    decision: Mapping[str, Any],
+    performance: Performance,
+    drift: Drift,
+    reference: Features,
+    lots: Mapping[str, Features],
+    checked: "Checked | None",
+    history: Sequence[Mapping[str, Any]],
+    settings: MonitorSection,
+) -> Report:
+    """Put together the report of the artifact in `out`, and draw its plots there.
+
+    Args:
+        out: the artifact; its plots go to `plots/`.
+        champion: what was looked at.
+        decision: `decision.json`.
+        performance: on new labels.
+        drift: of new images.
+        reference: what the champion was measured on.
+        lots: the new ones.
+        checked: what the suite found; None if there was nothing to check.
+        history: past checks, this one last: `mean_accuracy`, `drifted`, `images`, `lots`.
+        settings: the thresholds.
+    """
+    cards: dict[str, object] = {
+        "mean accuracy on new labels": performance.total.mean.value,
+        "mean accuracy at release": champion.mean_accuracy,
+        "drift": drift.verdict,
+        "asks for a training": bool(decision["retrain"]),
+        "new lots": len(lots),
+        "new images": sum(decision["lots"].values()),
+        "champion": champion.version,
+    }
+    sections: list[Section | None] = [
+        Cards(cards),
+        _moved(drift),
+        *_plots(out, drift),
+        _examples(drift, reference, lots),
+        _attributes(performance, settings),
+        _lots(performance, drift, decision["lots"]),
+        _all_signals(drift),
+        *(checked.sections() if checked else []),
+        past_runs(
+            history,
+            {"mean_accuracy": "mean accuracy", "drifted": "signals that moved", "images": "images", "lots": "new lots"},
+        ),
+        _reading(settings),
+        Links("Files", {name: name for name in (*FILES, *(["findings.csv"] if checked else []))}),
+        data_docs_links([checked.suite]) if checked else None,
+    ]
+    ill = performance.verdict == performing.LOW
+    unsure = drift.verdict != drifting.NONE or performance.verdict == performing.NOT_ENOUGH
+    return Report(
+        title="Monitoring",
+        subtitle=f"The released model {champion.version} on lots that it has not learned from.",
+        verdict=verdict_line(decision, performance, drift),
+        passed=not ill,
+        remarked=unsure or bool(checked and checked.found),
+        sections=[section for section in sections if section],
+    )
+
+
+def _moved(drift: Drift) -> Table:
+    moved = [test for test in drift.tests if test.drifted]
+    first, note = shown(moved or [test for test in drift.tests if test.p is not None], MOVED if moved else PLOTS)
+    rows = [(*_row(test)[:-1], explain(test)) for test in first]
+    columns = ("Lot", "Signal", "Then", "Now", "PSI", "Distance", "p corrected", "In words")
+    if moved:
+        return Table("What moved", columns, rows, note=note or "The strongest first.")
+    return Table("What moved most, though it is no drift", columns, rows)
+
+
+def _row(test: Signal) -> tuple[object, ...]:
+    figures = [Share(value) if test.moved and value is not None else value for value in (test.then, test.now)]
+    what = title_of(test.signal) + (f" ({test.moved})" if test.moved else "")
+    verdict = Badge(test.note or ("moved" if test.drifted else "no drift"), "remark" if test.drifted else "plain")
+    return test.lot, what, *figures, _figure(test.psi), _figure(test.distance), _p(test.p_corrected), verdict
+
+
+def _figure(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _p(value: float | None) -> object:
+    return None if value is None else "< 0.001" if value < 0.001 else round(value, 3)
+
+
+def _plots(out: Path, drift: Drift) -> list[Plot]:
+    """The signals that moved most, each once."""
+    chosen: dict[str, Signal] = {}
+    for test in drift.tests:
+        if test.drifted or (drift.verdict != drifting.FOUND and test.p is not None):
+            chosen.setdefault(test.signal, test)
+    plots = []
+    (out / "plots").mkdir()
+    for test in list(chosen.values())[:PLOTS]:
+        path = out / "plots" / f"{test.signal}.png"
+        plot_signal(path, drift.then[test.signal], drift.now[test.lot][test.signal])
+        plots.append(Plot(f"{title_of(test.signal)}, {test.lot}", path.read_bytes()))
+    return plots
+
+
+def _examples(drift: Drift, reference: Features, lots: Mapping[str, Features]) -> Group:
+    """Some images of the reference beside some of the lots concerned, or of all new ones."""
+    names = list(drift.concerned or lots)
+    each = max(1, EXAMPLES // len(names))
+    now = [picture for name in names[:EXAMPLES] for picture in _pictures(lots[name], each)]
+    return Group(
+        "Then and now",
+        [
+            Pictures("", _pictures(reference, EXAMPLES), "Then: what the model was measured on"),
+            Pictures("", now, f"Now: {_names(names)}"),
+        ],
+    )
+
+
+def _pictures(features: Features, most: int) -> list[Picture]:
+    chosen = range(0, len(features.examples), max(1, len(features.examples) // most))[:most]
+    return [Picture(thumbnail(Image.fromarray(features.examples[at])), [features.example_names[at]]) for at in chosen]
+
+
+def _attributes(performance: Performance, settings: MonitorSection) -> Table:
+    total = performance.total
+    named = {one.title: total.attributes[one.name] for one in ATTRIBUTES} | {"Mean": total.mean}
+    return Table(
+        "How often the model is right on new labels",
+        ("Attribute", "Labels", "Right", "Lowest", "Highest", "Verdict"),
+        [(title, one.labels, *_shares(one), _enough(one)) for title, one in named.items()],
+        note=f"The true accuracy lies between lowest and highest with 95%. With fewer than {settings.min_labels} "
+        "labels an attribute has not enough data and is left out of the mean, which should be "
+        f"{settings.min_accuracy:.0%} at least.",
+    )
+
+
+def _shares(one: Accuracy) -> tuple[Share | None, ...]:
+    return tuple(None if value is None else Share(value) for value in (one.value, one.low, one.high))
+
+
+def _enough(one: Accuracy) -> Badge:
+    return Badge(performing.NOT_ENOUGH) if one.value is None else Badge("measured", "good")
+
+
+def _lots(performance: Performance, drift: Drift, images: Mapping[str, int]) -> Table:
+    rows = []
+    for lot in [*images, *([ALL] if len(images) > 1 else [])]:
+        group = performance.total if lot == ALL else performance.lots.get(lot)
+        mean = group.mean if group else Accuracy(0)
+        verdict = performing.NOT_ENOUGH if mean.value is None else performing.OK
+        if lot in performance.concerned or (lot == ALL and performance.verdict == performing.LOW):
+            verdict = performing.LOW
+        told = [Badge(word, TONES.get(word, "plain")) for word in (verdict, drift.lots[lot])]
+        rows.append((lot, images.get(lot, sum(images.values())), mean.labels, *_shares(mean), *told))
+    first, note = shown(rows, LOTS)
+    columns = ("Lot", "Images", "Labels", "Right", "Lowest", "Highest", "Accuracy", "Drift")
+    return Table("New lots", columns, first, note=note)
+
+
+def _all_signals(drift: Drift) -> Table:
+    first, note = shown([_row(test) for test in drift.tests], 200)
+    columns = ("Lot", "Signal", "Then", "Now", "PSI", "Distance", "p corrected", "Verdict")
+    return Table(f"All {len(drift.tests)} signals", columns, first, note=note, folded=True)
+
+
+def _reading(settings: MonitorSection) -> Table:
+    rows = [
+        ("Then, now", "The mean of the signal, or the share of the class in brackets, of the images that the model was "
+         "measured on when it was released, and of the new ones."),
+        ("PSI", "Population stability index: how differently the images spread over ten ranges that held a tenth each "
+         "then. What chance alone makes of so few images is taken off. From 0.1 on people speak of a moderate change, "
+         f"from 0.25 on of a large one. Below {settings.min_psi:g} nothing is called drift."),
+        ("Distance", "The largest difference between the shares of images below any value (Kolmogorov-Smirnov), or "
+         "between the shares of a class. 0 is the same, 1 is nothing in common."),
+        ("p corrected", "How likely as large a difference is by chance, given how many signals are looked at (Holm). "
+         f"Above {settings.alpha:g} nothing is called drift."),
+        ("Not enough data", f"Fewer than {settings.min_images} different images, or values that never vary. This is "
+         "not the same as no drift."),
+    ]  # fmt: skip
+    return Table("How to read these figures", ("Word", "What it means"), rows, folded=True)

@@ -1,0 +1,149 @@
+"""How good the champion is on new lots whose labels have come in.
+
+Whether the mean accuracy fell: for all new labels together the estimate itself is compared with `min_accuracy`, as at
+the release of a version, so both mean the same by "good enough". `min_labels` bounds the noise (a standard error of .02
+to .05 for 50 labels), a false alarm costs one training that the release gate judges, and a miss costs wrong predictions
+until somebody looks. A single lot among several is low only if its interval lies below: of 20 lots of 100 images, one
+or more fall under .85 by chance in a third of all checks of a model that is right in 88 %.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from stages.common.attributes import ATTRIBUTES, NAMES, UNKNOWN
+from stages.common.errors import DataError
+from stages.common.features import Features
+from stages.common.monitor_settings import MonitorSection
+
+OK, LOW, NOT_ENOUGH = "ok", "low", "not enough data"
+Z = 1.96
+"""Of an interval that holds the true value with 95 %."""
+
+Labels = Mapping[str, npt.NDArray[np.int8]]
+"""File name -> class indices in the order of `NAMES`, -1 where unknown."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A share of right answers.
+
+    Attributes:
+        labels: how many there are.
+        value: 0-1; None where there are too few labels.
+        low: its 95 % interval; `high` likewise.
+    """
+
+    labels: int
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """One lot, or all new lots together: the accuracy per attribute and their mean; `images` with any label."""
+
+    images: int
+    attributes: Mapping[str, Accuracy]
+    mean: Accuracy
+
+
+@dataclass(frozen=True)
+class Performance:
+    """What a check found.
+
+    Attributes:
+        verdict: `OK`, `LOW` or `NOT_ENOUGH`.
+        total: all new lots together.
+        lots: those with labels.
+        concerned: the lots that are low on their own; if none is but all together, all with labels.
+    """
+
+    verdict: str
+    total: Group
+    lots: Mapping[str, Group]
+    concerned: Sequence[str]
+
+
+def read_labels(validated: Path) -> Labels:
+    """The labels that stage `validate` accepted.
+
+    Raises:
+        DataError: its annotations cannot be read.
+    """
+    path = validated / "annotations.csv"
+    try:
+        table = pd.read_csv(path, dtype="str", keep_default_na=False)
+        labels = table[list(NAMES)].replace("", str(UNKNOWN)).astype("int8")
+        return dict(zip(table["filename"].tolist(), labels.to_numpy(), strict=True))
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"cannot read the labels in {path} ({error}): run stage validate again") from error
+
+
+def measure(lots: Mapping[str, Features], labels: Labels, settings: MonitorSection) -> Performance:
+    """Compare what the champion predicted with the labels."""
+    right = {lot: right_answers(features, labels) for lot, features in lots.items()}
+    total = summarise(np.concatenate([np.empty((0, len(NAMES))), *right.values()]), settings.min_labels)
+    groups = {
+        lot: summarise(one, settings.min_labels) for lot, one in right.items() if np.isfinite(one).any()
+    }  # without labels there is nothing to say about a lot
+    if total.mean.value is None:
+        return Performance(NOT_ENOUGH, total, groups, [])
+    least = settings.min_accuracy
+    fell = total.mean.value < least
+    own = [lot for lot, one in groups.items() if one.mean.high is not None and one.mean.high < least]
+    concerned = own or (list(groups) if fell else [])
+    return Performance(LOW if concerned else OK, total, groups, concerned)
+
+
+def right_answers(features: Features, labels: Labels) -> npt.NDArray[np.float64]:
+    """(N, 5): 1 where the answer is right, 0 where not or where the model gave no number, NaN where nobody knows."""
+    unknown = np.full(len(NAMES), UNKNOWN, np.int8)
+    known = np.array([labels.get(name, unknown) for name in features.filenames], np.int8).reshape(-1, len(NAMES))
+    right = np.full(known.shape, np.nan)
+    for column, attribute in enumerate(ATTRIBUTES):
+        probabilities = features.probabilities[attribute.name]
+        finite = np.isfinite(probabilities).all(axis=1)
+        predicted = np.where(finite, probabilities.argmax(axis=1), len(attribute.classes))
+        labelled = known[:, column] != UNKNOWN
+        right[labelled, column] = (predicted == known[:, column])[labelled]
+    return right
+
+
+def summarise(right: npt.NDArray[np.float64], min_labels: int) -> Group:
+    """Accuracy per attribute that has enough labels, and the mean of these.
+
+    The interval of the mean is Wilson's for the effective number of labels: as many as would vary as much as the mean
+    does, whose variance follows from the images, which are independent, while the answers to one image are not.
+    (Dean & Pagano 2015, Evaluating confidence interval methods for binomial proportions in clustered surveys.)
+    """
+    known = np.isfinite(right)
+    images, counts = int(known.any(axis=1).sum()), known.sum(axis=0)
+    told = counts >= min_labels
+    attributes = {
+        name: Accuracy(int(counts[column]), value, *wilson(value, int(counts[column])))
+        if told[column] and (value := float(right[known[:, column], column].mean())) is not None
+        else Accuracy(int(counts[column]))
+        for column, name in enumerate(NAMES)
+    }
+    if not told.any():
+        return Group(images, attributes, Accuracy(int(counts.sum())))
+    accuracies = np.array([one.value for one in attributes.values() if one.value is not None])
+    mean = float(accuracies.mean())
+    apart = np.where(known[:, told], right[:, told] - accuracies, 0) / counts[told] / len(accuracies)
+    variance = float(np.square(apart.sum(axis=1)).sum())
+    least, most = float(counts[told].min()), float(counts[told].sum())
+    effective = min(most, max(least, mean * (1 - mean) / variance)) if variance else least
+    return Group(images, attributes, Accuracy(int(counts[told].sum()), mean, *wilson(mean, effective)))
+
+
+def wilson(share: float, number: float) -> tuple[float, float]:
+    """Interval of a share of `number` labels that holds the true one with 95 % (Wilson 1927)."""
+    middle = (share + Z**2 / (2 * number)) / (1 + Z**2 / number)
+    width = Z / (1 + Z**2 / number) * np.sqrt(share * (1 - share) / number + Z**2 / (4 * number**2))
+    return max(0.0, float(middle - width)), min(1.0, float(middle + width))

@@ -1,0 +1,46 @@
+"""The pictures of a drift report: how one signal was distributed then, and is now. PNGs of 900 x 390 pixels."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from stages.monitor.drift import classes_of
+
+THEN, NOW = "#8a94a0", "#d9622b"
+BARS = 24
+"""Bars of a histogram."""
+
+
+def plot_signal(path: Path, then: "pd.Series[Any]", now: "pd.Series[Any]") -> None:
+    """Draw the shares of images, gray of the reference and orange of new images.
+
+    Args:
+        path: the PNG.
+        then: the signal's column of the reference; one known value at least.
+        now: likewise of the new images.
+    """
+    figure = Figure(figsize=(6, 2.6), layout="constrained")
+    axes = figure.subplots()
+    labels = [f"then ({then.count():,} images)", f"now ({now.count():,} images)"]
+    if then.dtype.kind == "f":
+        both = np.concatenate([then[np.isfinite(then)], now[np.isfinite(now)]])
+        # the middle 99 %: one far value must not squeeze all others into a bar
+        low, high = np.quantile(both, [0.005, 0.995])
+        edges = np.linspace(low, high if high > low else low + 1, BARS + 1).tolist()
+        for values, color, label in zip((then, now), (THEN, NOW), labels, strict=True):
+            known = np.clip(values[np.isfinite(values)], edges[0], edges[-1])
+            axes.hist(known, edges, weights=np.full(len(known), 1 / len(known)), color=color, alpha=0.55, label=label)
+    else:
+        classes = classes_of(str(then.name))
+        for values, color, label, side in zip((then, now), (THEN, NOW), labels, (-0.2, 0.2), strict=True):
+            shares = [float((values.dropna() == name).mean()) for name in classes]
+            axes.bar(np.arange(len(classes)) + side, shares, 0.38, color=color, label=label)
+        axes.set_xticks(range(len(classes)), classes)
+    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    axes.set_ylabel("share of images")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)

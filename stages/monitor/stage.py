@@ -1,0 +1,162 @@
+"""The wiring of stage `monitor`: measure, compare, decide, and write it to the log."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.common.artifacts import write_json
+from stages.common.champion import read_champion
+from stages.common.errors import DataError
+from stages.common.history import recall, remember
+from stages.common.logs import log
+from stages.common.report import REPORT, write_report
+from stages.common.stage import Context, Delivered, Delivery, Headline, Input, Stage
+from stages.monitor.params import Params
+
+if TYPE_CHECKING:
+    from stages.common.features import Features
+    from stages.common.validation import Checked
+    from stages.monitor.drift import Drift
+
+RUN = "FACE_ATTRIBUTES_RUN"
+"""Environment variable with the run that a check is made for: JSON with its `run_id`, the same when tried again."""
+
+
+def check_same_champion(predict: Mapping[str, Any], champion: Mapping[str, Any]) -> None:
+    """Refuse predictions of another version.
+
+    Args:
+        predict: manifest of the predictions.
+        champion: manifest of the released version.
+
+    Raises:
+        DataError: they do not belong together.
+    """
+    used = predict["inputs"]["champion"]["key"]
+    if used != champion["key"]:
+        raise DataError(
+            f"--predict was made with another champion ({used[:12]}) than --champion ({champion['key'][:12]}): "
+            "run stage predict with this one"
+        )
+
+
+def lots_in(folder: Path) -> list[str]:
+    """The lots whose features lie in a folder of a predict artifact."""
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.npz"))
+
+
+def _run(context: Context[Params]) -> Headline:
+    # not needed for --help
+    from stages.common.features import load_features
+    from stages.monitor.decision import DECISION, decide, nothing_to_monitor
+    from stages.monitor.drift import find_drift
+    from stages.monitor.page import describe_check, nothing_report, verdict_line
+    from stages.monitor.performance import measure, read_labels
+
+    check_same_champion(context.manifests["predict"], context.manifests["champion"])
+    out, settings = context.out, context.params.monitor
+    champion = read_champion(context.inputs["champion"])
+    folder = context.inputs["predict"] / "features"
+    new = [lot for lot in lots_in(folder) if champion and lot not in champion.lots]
+    (out / "metrics").mkdir()
+    if not champion or not new:
+        version = champion.version if champion else None
+        decision = nothing_to_monitor(version)
+        write_json(out / DECISION, decision)
+        for name in ("performance", "drift"):
+            write_json(out / "metrics" / f"{name}.json", {"verdict": decision[name]["verdict"]})
+        report = nothing_report(version)
+        log.info(report.verdict)
+        write_report(out / REPORT, report)
+        return _headline(decision)
+
+    lots = {lot: load_features(folder / f"{lot}.npz") for lot in new}
+    reference = load_features(champion.reference / "features.npz")
+    performance = measure(lots, read_labels(context.inputs["validate"]), settings)
+    drift = find_drift(reference, lots, settings)
+    decision = decide(champion, {lot: len(features) for lot, features in lots.items()}, performance, drift)
+    write_json(out / DECISION, decision)
+    write_json(out / "metrics" / "performance.json", asdict(performance))
+    told = {"verdict": drift.verdict, "lots": drift.lots, "signals": [asdict(test) for test in drift.tests]}
+    write_json(out / "metrics" / "drift.json", told)
+    log.info(verdict_line(decision, performance, drift))
+    checked = _check_expectations(context, champion.reference, reference, drift)
+    found = {
+        "mean_accuracy": performance.total.mean.value,
+        "drifted": len({test.signal for test in drift.tests if test.drifted}),
+        "images": sum(decision["lots"].values()),
+        "lots": len(lots),
+    }
+    remember(context.cache, "monitor", {"success": not decision["retrain"], **found})
+    history = recall(context.cache, "monitor")
+    report = describe_check(
+        out, champion, decision, performance, drift, reference, lots, checked, history, settings
+    )  # fmt: skip
+    write_report(out / REPORT, report)
+    return _headline(decision)
+
+
+def _check_expectations(
+    context: Context[Params], folder: Path, reference: "Features", drift: "Drift"
+) -> "Checked | None":
+    """Run the suite on the lots that drifted, or on all new ones: one drifted lot is not diluted here either."""
+    import pandas as pd
+
+    from stages.common.partitions import read_partitions
+    from stages.common.suite import FOLDER
+    from stages.common.validation import check
+    from stages.monitor.drift import ALL
+    from stages.monitor.expectations import SUITE, thresholds, unjudged
+
+    tables = [drift.now[lot] for lot in drift.concerned or [lot for lot in drift.now if lot != ALL]]
+    table = pd.concat(tables, ignore_index=True)
+    values = thresholds(read_partitions(folder, reference), table, context.params.monitor.min_psi)
+    if not values:
+        return None
+    suite = json.loads((FOLDER / f"{SUITE}.json").read_text(encoding="utf-8"))
+    named = {one["kwargs"]["column"] for one in suite["expectations"]}
+    return check(SUITE, table, values, context.out, context.failed, unjudged(named, values))
+
+
+def _headline(decision: Mapping[str, Any]) -> Headline:
+    figures = {
+        "performance": decision["performance"]["verdict"],
+        "drift": decision["drift"]["verdict"],
+        "new_lots": len(decision["lots"]),
+        "images": sum(decision["lots"].values()),
+    }
+    mean = decision["performance"]["mean_accuracy"]
+    return figures if mean is None else {**figures, "mean_accuracy": round(mean, 4)}
+
+
+def _deliver(delivery: Delivery[Params]) -> Delivered:
+    from stages.monitor.monitoring_log import LOG, append_check
+
+    run = json.loads(os.environ.get(RUN, "{}")).get("run_id", "")
+    return Delivered(append_check(delivery.inputs["logs"] / LOG, delivery.artifact, delivery.key, run))
+
+
+STAGE = Stage(
+    name="monitor",
+    description=(
+        "Measures the released model on newly annotated lots, compares new images with those it was measured on, and "
+        "decides whether a new model is to be trained."
+    ),
+    params=Params,
+    inputs={
+        "champion": Input("artifact of stage champion"),
+        "predict": Input("artifact of stage predict, made with that champion"),
+        "validate": Input("artifact of stage validate, whose labels say what is right"),
+        "logs": Input("folder of monitoring_log.json, which gets a line for each check", artifact=False, created=True),
+    },
+    outputs={
+        "decision": ("decision.json", "performance, drift, whether they ask for a training, and the cause"),
+        "performance": ("metrics/performance.json", "accuracy (0-1) with 95 % interval, per attribute and lot"),
+        "drift": ("metrics/drift.json", "per lot and signal: mean then and now, PSI, distance, p, whether it moved"),
+    },
+    run=_run,
+    deliver=_deliver,
+)

@@ -1,0 +1,56 @@
+"""What moved, in words for people who are no statisticians."""
+
+from stages.common.attributes import ATTRIBUTES
+from stages.monitor.drift import EMBEDDING, Signal
+
+SLIGHT, LARGE = 0.1, 0.25
+"""PSI below which a change is called slight, and from which on it is called large (Siddiqi 2006)."""
+
+_STATISTICS = {
+    "brightness": ("darker", "brighter"),
+    "contrast": ("flatter in contrast", "richer in contrast"),
+    "saturation": ("paler", "more colourful"),
+    "warmth": ("bluer", "redder"),
+    "sharpness": ("more blurred", "sharper or noisier"),
+    "flatness": ("less of one colour over areas", "more of one colour over areas"),
+    "ripple": ("less rippled", "more rippled, as JPEG makes them"),
+    "white": ("less white", "more white"),
+}
+"""Statistic -> how images are called whose value is lower, and higher; one that is not here is called by its name."""
+
+
+def title_of(signal: str) -> str:
+    """What people call a signal."""
+    for attribute in ATTRIBUTES:
+        if signal == f"{attribute.name}_confidence":
+            return f"{attribute.title}: confidence"
+        if signal == f"{attribute.name}_predicted":
+            return f"{attribute.title}: predicted classes"
+    if signal.startswith(EMBEDDING):
+        return f"What the model sees, direction {signal.removeprefix(EMBEDDING)}"
+    return signal.replace("_", " ").capitalize()
+
+
+def size_of(psi: float) -> str:
+    """How large a change is."""
+    return "slightly" if psi < SLIGHT else "moderately" if psi < LARGE else "largely"
+
+
+def explain(signal: Signal) -> str:
+    """One sentence on a signal that was tested."""
+    if signal.then is None or signal.now is None or signal.psi is None:
+        return signal.note
+    how, higher = size_of(signal.psi), signal.now > signal.then
+    for attribute in ATTRIBUTES:
+        if signal.signal == f"{attribute.name}_confidence":
+            return f"the model is {how} {'more' if higher else 'less'} sure of {attribute.title.lower()}"
+        if signal.signal == f"{attribute.name}_predicted":
+            name = f"{attribute.title.lower()} '{signal.moved}'"
+            often = f"{how} {'more' if higher else 'less'} often"
+            return f"{name} is predicted {often}: {signal.then:.0%} then, {signal.now:.0%} now"
+    if signal.signal.startswith(EMBEDDING):
+        return f"the model sees {how} other features in the images"
+    words = _STATISTICS.get(signal.signal)
+    if words:
+        return f"the images are {how} {words[higher]}"
+    return f"{signal.signal.replace('_', ' ')} is {how} {'higher' if higher else 'lower'}"

@@ -1,0 +1,562 @@
+"""Stage monitor: drift, performance, decision, and the log, on features made by hand."""
+
+import csv
+import json
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pandas as pd
+import pytest
+
+from stages.common import artifacts
+from stages.common.attributes import ATTRIBUTES, NAMES
+from stages.common.champion import Champion
+from stages.common.features import Features
+from stages.common.monitor_settings import MonitorSection
+from stages.common.partitions import PARTITIONS, count, expected_weights, partition_of, partitions, signals
+from stages.common.stage import main
+from stages.common.suite import FOLDER, findings, load_suite, run_suite
+from stages.monitor import monitoring_log
+from stages.monitor.decision import decide
+from stages.monitor.drift import ALL, FOUND, NONE, NOT_ENOUGH, Drift, Signal, chance, find_drift, holm
+from stages.monitor.expectations import SUITE, thresholds
+from stages.monitor.monitoring_log import LOG, Check, append_check, read_log
+from stages.monitor.performance import LOW, OK, Performance, measure, summarise, wilson
+from stages.monitor.stage import RUN, STAGE
+from stages.monitor.words import explain
+
+SETTINGS = MonitorSection(min_accuracy=0.85, min_labels=50, min_images=50, alpha=0.01, min_psi=0.2)
+STATISTICS = ("brightness", "contrast", "saturation", "warmth", "sharpness", "flatness", "ripple", "white")
+
+
+def make(
+    images: int,
+    seed: int = 0,
+    lot: str = "r",
+    shift: Mapping[str, float] | None = None,
+    classes: Mapping[str, int] | None = None,
+    moved: float = 0.0,
+) -> Features:
+    """Features of images that differ by chance alone.
+
+    Args:
+        images: how many.
+        seed: of the chance.
+        lot: of their names.
+        shift: statistic -> what is added to its values, whose deviation is 1.
+        classes: attribute -> the class that all of them have.
+        moved: added to the embeddings, whose deviation is 1.
+    """
+    random = np.random.default_rng(seed)
+    answers = {one.name: random.integers(0, len(one.classes), images) for one in ATTRIBUTES}
+    answers |= {name: np.full(images, number) for name, number in (classes or {}).items()}
+    probabilities = {}
+    for one in ATTRIBUTES:
+        confidence = random.uniform(0.7, 1, images)
+        rest = (1 - confidence) / (len(one.classes) - 1)
+        values = np.repeat(rest[:, None], len(one.classes), axis=1)
+        values[np.arange(images), answers[one.name]] = confidence
+        probabilities[one.name] = values.astype(np.float32)
+    return Features(
+        filenames=[f"{lot}_{number}.png" for number in range(images)],
+        statistics={
+            name: (random.normal(size=images) + (shift or {}).get(name, 0)).astype(np.float32) for name in STATISTICS
+        },
+        embeddings=(random.normal(size=(images, 6)) + moved).astype(np.float32),
+        probabilities=probabilities,
+        examples=random.integers(0, 255, (min(images, 4), 16, 16, 3), np.uint8),
+        example_names=[f"{lot}_{number}.png" for number in range(min(images, 4))],
+    )
+
+
+REFERENCE = make(250)
+
+
+def check_drift(*lots: Features, settings: MonitorSection = SETTINGS) -> Drift:
+    return find_drift(REFERENCE, {f"s{number}": lot for number, lot in enumerate(lots, 3)}, settings)
+
+
+def of(drift: Drift, signal: str, lot: str = "s3") -> Signal:
+    return next(test for test in drift.tests if (test.signal, test.lot) == (signal, lot))
+
+
+def test_clean_lots_show_no_drift() -> None:
+    drift = check_drift(make(100, 1), make(100, 2))
+    assert drift.verdict == NONE
+    assert drift.lots == {"s3": NONE, "s4": NONE, ALL: NONE}
+    assert not drift.concerned
+
+
+def test_false_alarms_are_as_rare_as_alpha_says() -> None:
+    anyhow = SETTINGS.model_copy(update={"alpha": 0.05, "min_psi": 0.0})
+    alarms = sum(
+        find_drift(make(250, 1000 + seed), {"s3": make(60, 2000 + seed), "s4": make(60, 3000 + seed)}, anyhow).verdict
+        == FOUND
+        for seed in range(60)
+    )
+    assert alarms <= 6  # 3 expected at most
+
+
+@pytest.mark.parametrize(
+    ("changed", "signal"),
+    [
+        (make(100, 1, shift={"brightness": -1.0}), "brightness"),
+        (make(100, 1, moved=1.0), "embedding_"),
+        (make(100, 1, classes={"hair_color": 3}), "hair_color_predicted"),
+        (make(100, 1, classes={"glasses": 0}), "glasses_predicted"),
+    ],
+)
+def test_what_moved_is_found_and_named(changed: Features, signal: str) -> None:
+    drift = check_drift(changed)
+    moved = [test.signal for test in drift.tests if test.drifted]
+    assert drift.verdict == FOUND
+    assert moved
+    assert all(name.startswith(signal) for name in moved)
+
+
+def test_confidences_that_fall_are_found() -> None:
+    lot = make(100, 1)
+    unsure = lot.probabilities["beard"] * 0.4 + 0.3
+    assert of(check_drift(Features(**{**vars(lot), "probabilities": {**lot.probabilities, "beard": unsure}})),
+              "beard_confidence").drifted  # fmt: skip
+
+
+def test_one_drifted_lot_among_many_is_not_diluted() -> None:
+    clean = [make(100, seed) for seed in range(1, 10)]
+    drift = check_drift(*clean, make(60, 99, shift={"contrast": 1.2}))
+    assert drift.concerned == ["s12"]
+    assert not of(drift, "contrast", ALL).drifted
+
+
+def test_a_drift_that_only_all_lots_together_show_concerns_them_all() -> None:
+    lots = [make(20, seed, shift={"warmth": 0.8}) for seed in range(1, 9)]
+    drift = check_drift(*lots)
+    assert set(drift.lots.values()) == {NOT_ENOUGH, FOUND}
+    assert drift.concerned == [f"s{number}" for number in (10, 3, 4, 5, 6, 7, 8, 9)]
+
+
+def test_a_change_that_is_certain_but_small_is_no_drift() -> None:
+    test = of(find_drift(make(4000), {"s3": make(4000, 1, shift={"white": 0.2})}, SETTINGS), "white")
+    assert test.p_corrected is not None
+    assert test.p_corrected < 1e-6
+    assert not test.drifted
+
+
+@pytest.mark.parametrize("images", [0, 1, 49])
+def test_too_few_images_are_not_enough_data(images: int) -> None:
+    drift = check_drift(make(images, 1, shift={"brightness": 9}))
+    assert (drift.verdict, drift.lots["s3"]) == (NOT_ENOUGH, NOT_ENOUGH)
+    assert not any(test.p is not None or test.drifted for test in drift.tests)
+
+
+@pytest.mark.parametrize("images", [0, 1, 49])
+def test_a_small_reference_is_not_enough_data(images: int) -> None:
+    assert find_drift(make(images), {"s3": make(100, 1)}, SETTINGS).verdict == NOT_ENOUGH
+
+
+def test_a_picture_a_hundred_times_is_one_image() -> None:
+    lot = make(1, 1, shift={"brightness": 9})
+    hundred = Features(
+        [f"s3_{number}.png" for number in range(100)],
+        {name: np.repeat(values, 100) for name, values in lot.statistics.items()},
+        np.repeat(lot.embeddings, 100, axis=0),
+        {name: np.repeat(values, 100, axis=0) for name, values in lot.probabilities.items()},
+        lot.examples,
+        lot.example_names,
+    )
+    assert check_drift(hundred).verdict == NOT_ENOUGH
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 7.0])
+def test_a_statistic_that_is_constant_or_no_number_is_not_enough_data(value: float) -> None:
+    lot = make(100, 1)
+    drift = check_drift(
+        Features(**{**vars(lot), "statistics": {**lot.statistics, "white": np.full(100, value, np.float32)}})
+    )
+    assert of(drift, "white").p is None
+    assert of(drift, "white").note
+    assert drift.lots["s3"] == NONE  # the other signals were tested
+
+
+def test_a_model_without_numbers_is_not_enough_data() -> None:
+    lot = make(100, 1)
+    nothing = Features(
+        lot.filenames,
+        {name: np.full(100, np.nan, np.float32) for name in lot.statistics},
+        np.full_like(lot.embeddings, np.nan),
+        {name: np.full_like(values, np.nan) for name, values in lot.probabilities.items()},
+        lot.examples,
+        lot.example_names,
+    )
+    assert check_drift(nothing).verdict == NOT_ENOUGH
+
+
+def test_a_class_that_neither_side_lacks_nor_varies_says_nothing() -> None:
+    drift = find_drift(make(100, classes={"beard": 0}), {"s3": make(100, 1, classes={"beard": 0})}, SETTINGS)
+    assert of(drift, "beard_predicted").p is None
+    assert of(drift, "beard_predicted").note
+
+
+def test_a_statistic_that_only_one_side_has_does_not_matter() -> None:
+    lot = make(100, 1)
+    fewer = Features(**{**vars(REFERENCE), "statistics": {"brightness": REFERENCE.statistics["brightness"]}})
+    tested = {test.signal for test in find_drift(fewer, {"s3": lot}, SETTINGS).tests}
+    assert tested & set(STATISTICS) == {"brightness"}
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([]).tolist() == []
+    assert holm([0.9, 0.8]).tolist() == [1.0, 1.0]
+
+
+def test_cells_of_numbers_hold_a_tenth_each_and_of_ties_none_is_empty() -> None:
+    values = pd.Series(np.arange(100.0))
+    partition = partition_of(values)
+    assert partition
+    assert count(values, partition).tolist() == [10] * 10
+    assert expected_weights(partition).sum() == pytest.approx(1)
+    for tied in ([0.0] * 95 + [1, 2, 3, 4, 5], [1.0] * 95 + [0, 0.1, 0.2, 0.3, 0.4], [0.0, 1.0]):
+        one = partition_of(pd.Series(tied))
+        assert one
+        assert np.diff(one["bins"]).min() > 0
+        assert count(pd.Series(tied), one)[-1] > 0
+    assert partition_of(pd.Series([1.0, 1.0])) is None
+    assert partition_of(pd.Series([], dtype="float64")) is None
+
+
+def test_partitions_are_json_and_leave_out_what_tells_nothing() -> None:
+    lot = make(100)
+    statistics = {**lot.statistics, "white": np.full(100, np.nan, np.float32)}
+    found = partitions(Features(**{**vars(lot), "statistics": statistics}))
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert set(found["columns"]) == set(signals(lot)) - {"white"}
+
+
+def test_chance_is_what_psi_is_without_drift() -> None:
+    means = []
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        then, now = random.multinomial(2000, [0.1] * 10) / 2000, random.multinomial(1000, [0.1] * 10) / 1000
+        means.append(((then - now) * np.log(then / now)).sum())
+    assert np.mean(means) == pytest.approx(chance(10, 2000, 1000), rel=0.15)
+
+
+def labels_of(features: Features, right: float, known: int | None = None) -> dict[str, Any]:
+    """Labels with which the answers to the first `right` of the images are right, and of `known` images only."""
+    answers = np.stack([features.probabilities[name].argmax(axis=1) for name in NAMES], axis=1)
+    wrong = np.arange(len(features)) >= right * len(features)
+    answers[wrong] = (answers[wrong] + 1) % [len(one.classes) for one in ATTRIBUTES]
+    return dict(list(zip(features.filenames, answers.astype(np.int8), strict=True))[:known])
+
+
+def check_accuracy(*lots: tuple[Features, Mapping[str, Any]]) -> Performance:
+    labels = {name: label for _, known in lots for name, label in known.items()}
+    return measure({f"s{number}": lot for number, (lot, _) in enumerate(lots, 3)}, labels, SETTINGS)
+
+
+@pytest.mark.parametrize(("right", "verdict"), [(1.0, OK), (0.86, OK), (0.84, LOW)])
+def test_the_mean_itself_decides_of_all_labels(right: float, verdict: str) -> None:
+    lot = make(100, 1, "s3")
+    found = check_accuracy((lot, labels_of(lot, right)))
+    assert found.verdict == verdict
+    assert found.total.mean.value == pytest.approx(right)
+    assert found.concerned == (["s3"] if verdict == LOW else [])
+
+
+@pytest.mark.parametrize("known", [0, 1, 49])
+def test_too_few_labels_are_not_enough_data(known: int) -> None:
+    lot = make(100, 1, "s3")
+    found = check_accuracy((lot, labels_of(lot, 0.0, known)))
+    assert (found.verdict, found.total.mean.value, found.concerned) == (NOT_ENOUGH, None, [])
+
+
+def test_an_attribute_with_few_labels_is_left_out_of_the_mean() -> None:
+    lot = make(100, 1, "s3")
+    labels = labels_of(lot, 1.0)
+    for name in list(labels)[:60]:
+        labels[name][NAMES.index("glasses")] = -1
+    total = check_accuracy((lot, labels)).total
+    assert total.attributes["glasses"].labels == 40
+    assert total.attributes["glasses"].value is None
+    assert total.mean.labels == 400
+
+
+def test_a_low_lot_among_good_ones_is_named_if_it_is_certain() -> None:
+    lots = [make(100, seed, f"s{seed}") for seed in range(3, 13)]
+    good = [(lot, labels_of(lot, 1.0)) for lot in lots]
+    assert check_accuracy(*good[:-1], (lots[-1], labels_of(lots[-1], 0.5))).concerned == ["s12"]
+    assert check_accuracy(*good[:-1], (lots[-1], labels_of(lots[-1], 0.83))).verdict == OK
+
+
+def test_an_answer_that_is_no_number_is_wrong() -> None:
+    lot = make(100, 1, "s3")
+    broken = {**lot.probabilities, "beard": np.full((100, 2), np.nan, np.float32)}
+    found = check_accuracy((Features(**{**vars(lot), "probabilities": broken}), labels_of(lot, 1.0)))
+    assert found.total.attributes["beard"].value == 0
+    assert found.total.mean.value == pytest.approx(0.8)
+
+
+def test_intervals() -> None:
+    assert wilson(0.9, 100) == pytest.approx((0.8256, 0.9448), abs=1e-4)  # Wilson's, of 90 in 100
+    same = np.repeat((np.arange(100) < 90)[:, None], 5, axis=1).astype(float)  # five answers that go together
+    apart = np.stack([np.roll(same[:, 0], 20 * column) for column in range(5)], axis=1)
+    together, single = summarise(same, 50).mean, summarise(apart, 50).mean
+    assert (together.low, together.high) == pytest.approx(wilson(0.9, 100))
+    assert together.low is not None
+    assert single.low is not None
+    assert single.low > together.low
+    sure = summarise(np.ones((100, 5)), 50).mean
+    assert (sure.low, sure.high) == pytest.approx(wilson(1, 100))
+
+
+CHAMPION = Champion("v3", "k" * 64, 0.97, frozenset({"s1", "s2"}), Path("m"), Path("r"))
+
+
+@pytest.mark.parametrize("right", [1.0, 0.5])
+@pytest.mark.parametrize("shift", [0.0, 2.0])
+def test_the_decision(right: float, shift: float) -> None:
+    lots = {"s3": make(100, 1, "s3"), "s4": make(100, 2, "s4", shift={"brightness": shift})}
+    labels = labels_of(lots["s3"], 1.0) | labels_of(lots["s4"], right)
+    decision = decide(
+        CHAMPION, {"s3": 100, "s4": 100}, measure(lots, labels, SETTINGS), find_drift(REFERENCE, lots, SETTINGS)
+    )
+    low, drifted = (["s4"] if right < 1 else []), (["s4"] if shift else [])
+    assert decision["performance"]["verdict"] == (LOW if low else OK)
+    assert decision["drift"]["verdict"] == (FOUND if drifted else NONE)
+    assert decision["retrain"] == bool(low or drifted)
+    expected = {"champion": "v3", "performance": low, "drift": drifted}
+    assert decision["cause"] == (expected if decision["retrain"] else None)
+    assert bool(decision["cause_id"]) == decision["retrain"]
+
+
+def decided(folder: Path, drift: list[str] | None = None, low: list[str] | None = None, champion: str = "v3") -> Path:
+    """An artifact with a decision."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cause = {"champion": champion, "performance": low or [], "drift": drift or []}
+    retrain = bool(drift or low)
+    decision = {
+        "champion": champion,
+        "lots": {"s3": 100},
+        "performance": {"verdict": "low" if low else "ok", "mean_accuracy": 0.9, "low": 0.8, "high": 0.95,
+                        "labels": 100, "lots": low or []},
+        "drift": {"verdict": "found" if drift else "none", "lots": drift or [], "tests": 26, "signals": [
+            {"lot": "s3", "signal": "white", "moved": "", "then": 1.0, "now": 2.0, "psi": 0.3, "distance": 0.4,
+             "p_corrected": 0.001, "drifted": True}]},
+        "retrain": retrain,
+        "cause": cause if retrain else None,
+        "cause_id": artifacts.json_digest(cause)[:12] if retrain else "",
+    }  # fmt: skip
+    (folder / "decision.json").write_text(json.dumps(decision))
+    return folder
+
+
+def retrains(log: Path, folder: Path, *causes: tuple[list[str], list[str]], champion: str = "v3") -> list[str]:
+    """What each check of (drift, low) leads to, one after the other."""
+    return [
+        str(append_check(log, decided(folder, drift, low, champion), f"{number}")["retrain"])
+        for number, (drift, low) in enumerate(causes)
+    ]
+
+
+def test_the_same_cause_leads_to_one_training(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / LOG
+    log.parent.mkdir()
+    found = retrains(log, tmp_path / "a", (["s4"], []), (["s4"], []), ([], []), (["s4"], []))
+    assert found == ["yes", "no", "no", "no"]
+    assert [one.repeated for one in read_log(log)] == [False, True, False, True]
+
+
+def test_another_lot_another_kind_and_another_champion_are_other_causes(tmp_path: Path) -> None:
+    log, folder = tmp_path / LOG, tmp_path / "a"
+    found = retrains(log, folder, (["s4"], []), (["s4", "s5"], []), (["s5"], []), ([], ["s4"]))
+    assert found == ["yes", "yes", "no", "yes"]
+    assert retrains(log, folder, (["s4", "s5"], ["s4"])) == ["no"]
+    assert retrains(log, folder, (["s4"], []), champion="v4") == ["yes"]
+
+
+def test_a_check_that_is_tried_again_gets_its_first_answer(tmp_path: Path) -> None:
+    log, artifact = tmp_path / LOG, decided(tmp_path / "a", ["s4"])
+    assert append_check(log, artifact, "k", "monday")["retrain"] == "yes"
+    assert append_check(log, artifact, "k", "monday")["retrain"] == "yes"
+    assert append_check(log, artifact, "k", "next monday")["retrain"] == "no"
+    assert [one.run for one in read_log(log)] == ["monday", "next monday"]
+
+
+def test_a_torn_line_spoils_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = tmp_path / LOG
+    assert retrains(log, tmp_path / "a", (["s4"], [])) == ["yes"]
+    whole = log.read_bytes()
+    log.write_bytes(whole + whole[: len(whole) // 2])
+    assert retrains(log, tmp_path / "a", (["s4"], [])) == ["no"]
+    assert len(read_log(log)) == 2
+    assert "line 2 is no check" in caplog.text
+    assert log.read_bytes().startswith(whole)
+
+
+def _append_many(log: Path, artifact: Path, who: str) -> None:
+    for number in range(20):
+        append_check(log, artifact, f"{who}{number}")
+
+
+def test_two_writers_lose_nothing_and_one_training_comes_of_one_cause(tmp_path: Path) -> None:
+    log, artifact = tmp_path / LOG, decided(tmp_path / "a", ["s4"])
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_append_many, args=(log, artifact, who)) for who in "ab"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    checks = read_log(log)
+    assert {one.key for one in checks} == {f"{who}{number}" for who in "ab" for number in range(20)}
+    assert sum(one.retrain for one in checks) == 1
+
+
+def finish(folder: Path, stage: str, **inputs: dict[str, str]) -> Path:
+    files = artifacts.list_files(folder)
+    manifest = {"stage": stage, "key": artifacts.json_digest([stage, files]), "inputs": inputs, "files": files}
+    artifacts.write_json(folder / artifacts.MANIFEST, manifest)
+    return folder
+
+
+def key_of(artifact: Path) -> str:
+    return str(artifacts.read_manifest(artifact)["key"])
+
+
+@pytest.fixture
+def monitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """Artifacts of champion, predict and validate as they are asked for, and the stage that is run on them."""
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(
+        lots: Mapping[str, Features],
+        labels: Mapping[str, Any],
+        version: str | None = "v3",
+        other: str = "",
+        **set_: Any,
+    ) -> int:
+        champion, predict, validate = (tmp_path / name for name in ("champion", "predict", "validate"))
+        for folder in (champion / "reference", predict / "features", validate):
+            folder.mkdir(parents=True, exist_ok=True)
+        told = {"version": version, "model": "k" * 64, "mean_accuracy": 0.97, "lots": ["s1", "s2"]}
+        (champion / "champion.json").write_text(json.dumps(told if version else {"version": None}))
+        REFERENCE.save(champion / "reference" / "features.npz")
+        (champion / "reference" / PARTITIONS).write_text(json.dumps(partitions(REFERENCE)))
+        finish(champion, "champion")
+        make(60, 77, "s1").save(predict / "features" / "s1.npz")
+        for lot, features in lots.items():
+            features.save(predict / "features" / f"{lot}.npz")
+        finish(predict, "predict", champion={"key": other or key_of(champion)})
+        with (validate / "annotations.csv").open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(("filename", "lot", "path", *NAMES))
+            for name, known in labels.items():
+                table.writerow((name, "s3", f"s3/{name}", *("" if label < 0 else label for label in known)))
+        finish(validate, "validate")
+        arguments = ["--champion", champion, "--predict", predict, "--validate", validate, "--logs", tmp_path / "logs",
+                     "--store", tmp_path / "store", "--result", tmp_path / "result.json"]  # fmt: skip
+        return main(STAGE, list(map(str, arguments)))
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_a_check_from_end_to_end(monitor: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lot = make(100, 1, "s4", shift={"brightness": -2.0})
+    labels = labels_of(lot, 0.9)
+    monkeypatch.setenv(RUN, json.dumps({"run_id": "one"}))
+    assert monitor({"s3": make(80, 2, "s3"), "s4": lot}, labels) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    headline = result["headline"]
+    assert {name: headline[name] for name in ("performance", "drift", "new_lots", "images", "retrain", "repeated")} == {
+        "performance": "ok", "drift": "found", "new_lots": 2, "images": 180, "retrain": "yes", "repeated": "no",
+    }  # fmt: skip
+    out = Path(result["path"])
+    assert json.loads((out / "decision.json").read_text())["cause"]["drift"] == ["s4"]
+    report = (out / "report.html").read_text()
+    assert "the images are largely darker" in report
+    assert "Then: what the model was measured on" in report
+    assert (out / "data_docs" / "drift" / "index.html").is_file()
+    assert "brightness: mean far from the reference" in (out / "findings.csv").read_text()
+
+    assert monitor({}, labels) == 0  # tried again
+    again = json.loads((tmp_path / "result.json").read_text())
+    assert (again["cached"], again["headline"]) == (True, headline)
+    monkeypatch.setenv(RUN, json.dumps({"run_id": "two"}))
+    assert monitor({}, labels) == 0
+    later = json.loads((tmp_path / "result.json").read_text())
+    assert (later["cached"], later["headline"]["retrain"]) == (True, "no")
+
+    lines = (tmp_path / "logs" / LOG).read_text().splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        jsonschema.validate(json.loads(line), Check.model_json_schema())
+    assert all(f"\n    {name} " in str(monitoring_log.__doc__) for name in Check.model_fields)
+
+
+@pytest.mark.parametrize(("version", "lots"), [(None, {"s3": make(100, 1, "s3")}), ("v3", {})])
+def test_without_champion_or_new_lots_there_is_nothing_to_monitor(
+    monitor: Callable[..., int], tmp_path: Path, version: str | None, lots: Mapping[str, Features]
+) -> None:
+    assert monitor(lots, {}, version) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["headline"]["drift"] == result["headline"]["performance"] == "nothing to monitor"
+    assert result["headline"]["retrain"] == "no"
+    assert all(Path(output).exists() for output in result["outputs"].values())
+    assert "Nothing to monitor" in Path(result["report"]).read_text()
+    assert read_log(tmp_path / "logs" / LOG)[0].champion == version
+
+
+def test_lots_of_an_image_say_not_enough_data(monitor: Callable[..., int], tmp_path: Path) -> None:
+    assert monitor({"s3": make(1, 1, "s3"), "s4": make(0, 1, "s4")}, {}) == 0
+    headline = json.loads((tmp_path / "result.json").read_text())["headline"]
+    assert (headline["drift"], headline["performance"], headline["retrain"]) == (NOT_ENOUGH, NOT_ENOUGH, "no")
+
+
+def test_predictions_of_another_champion_are_refused(
+    monitor: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert monitor({"s3": make(100, 1, "s3")}, {}, other="f" * 64) == 65
+    assert not (tmp_path / "logs" / LOG).exists()
+
+
+EXPECTED: Any = load_suite(FOLDER / f"{SUITE}.json")
+
+
+def suite_findings(table: pd.DataFrame) -> list[str]:
+    values = thresholds(partitions(REFERENCE), table, SETTINGS.min_psi)
+    return [finding.reason for finding in findings(run_suite(EXPECTED, SUITE, table, values))]
+
+
+def test_clean_images_meet_every_expectation() -> None:
+    assert suite_findings(signals(make(150, 5))) == []
+
+
+@pytest.mark.parametrize("expectation", EXPECTED.expectations, ids=lambda one: one.meta["reason"])
+def test_each_expectation_is_failed_by_drift_of_its_column_alone(expectation: Any) -> None:
+    table = signals(make(150, 5))
+    column = expectation.column
+    if column.endswith("_predicted"):
+        table[column] = table[column].iloc[0]
+    elif expectation.expectation_type == "expect_column_mean_to_be_between":
+        table[column] += 1.5 * table[column].std()
+    else:  # as many images at both ends, so that the mean stays
+        middle = table[column].mean()
+        table[column] = middle + (table[column] - middle) * 5
+    assert expectation.meta["reason"] in suite_findings(table)
+    assert all(reason.startswith(f"{column}:") for reason in suite_findings(table))
+    assert expectation.severity == "warning"
+
+
+def test_every_signal_is_told_in_words() -> None:
+    drift = check_drift(make(100, 1, shift={"brightness": 2, "warmth": 1}, classes={"glasses": 1}, moved=1))
+    told = {test.signal: explain(test) for test in drift.tests}
+    assert told["brightness"] == "the images are largely brighter"
+    assert told["glasses_predicted"].startswith("glasses 'yes' is predicted largely more often")
+    assert told["embedding_1"].startswith("the model sees")
+    assert all(told.values())
