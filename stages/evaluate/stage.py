@@ -40,6 +40,7 @@ def _run(context: Context[Params]) -> Headline:
     from stages.common.features import join_features
     from stages.common.observation import observe
     from stages.common.onnx_model import load
+    from stages.common.partitions import PARTITIONS, partitions
     from stages.common.predictions import SUITE, read_predictions, write_predictions
     from stages.common.validation import check  # Great Expectations takes seconds
     from stages.evaluate.measures import mean_of, measure
@@ -70,7 +71,9 @@ def _run(context: Context[Params]) -> Headline:
 
     for folder in ("metrics", "plots", "reference"):
         (context.out / folder).mkdir()
-    join_features([of_val, of_test]).save(context.out / "reference" / "features.npz")
+    reference = join_features([of_val, of_test])
+    reference.save(context.out / "reference" / "features.npz")
+    write_json(context.out / "reference" / PARTITIONS, partitions(reference))
     means = {"mean_accuracy": mean, "mean_ece": ece, "mean_coverage": coverage}
     metrics = {**means, "images": len(split), "attributes": measures}
     write_json(context.out / "metrics" / "eval_metrics.json", metrics)
@@ -108,6 +111,7 @@ STAGE = Stage(
         "predictions": ("predictions.csv", "label, predicted class, confidence, whether answered, per test image"),
         "hardest": (HARDEST, "thumbnails of wrong and of unsure answers, with labels, for reports"),
         "reference": ("reference/features.npz", "of the val and test images: statistics, embeddings, probabilities"),
+        "partitions": ("reference/partitions.json", "how these distribute, for Great Expectations"),
     },
     run=_run,
 )
