@@ -31,15 +31,16 @@ from shared_parts import (
     ANNOTATIONS,
     DATA_SET,
     DEFAULTS,
+    EPOCHS,
     GPU,
     LOTS,
+    MAX_EVALS,
     MODEL,
     RAW,
     RECOMPUTE,
     REGISTRY,
     SETTINGS,
     check_environment,
-    number,
     stage,
 )
 from stage_operator import StageOperator
@@ -77,8 +78,8 @@ def group_lots(lots: Any) -> list[list[str]]:
     tags=["face-attributes", "training"],
     default_args=DEFAULTS,
     params={
-        "max_evals": number("Trials of the hyperparameter search.", minimum=1, maximum=1000),
-        "epochs": number("Epochs of the final training.", minimum=1, maximum=1000),
+        "max_evals": MAX_EVALS,
+        "epochs": EPOCHS,
         "lots": LOTS,
         "force": Param(False, FORCE, type="boolean"),
         "recompute": RECOMPUTE,

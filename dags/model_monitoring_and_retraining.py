@@ -8,14 +8,26 @@ enough data to tell, it says so.
 **Results**: the report of `monitor` shows what moved, by how much, with pictures of then and now; every check is a line
 of `logs/monitoring_log.json` among the artifacts.
 
-**Run with parameters**: a field left empty means *as in params.yaml*.
+**Run with parameters**: a field left empty means *as in params.yaml*; `epochs` and `max_evals` are for the training
+that it may start.
 """
 
 from datetime import timedelta
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import CronTriggerTimetable, XComArg, dag, task
-from shared_parts import ANNOTATIONS, DEFAULTS, RAW, RECOMPUTE, REGISTRY, check_environment, number, stage
+from shared_parts import (
+    ANNOTATIONS,
+    DEFAULTS,
+    EPOCHS,
+    MAX_EVALS,
+    RAW,
+    RECOMPUTE,
+    REGISTRY,
+    check_environment,
+    number,
+    stage,
+)
 from stage_operator import StageOperator
 
 LOGS = "/artifacts/logs"
@@ -40,6 +52,8 @@ def retraining_is_due(headline: dict[str, str]) -> bool:
         "min_images": number("Images of a new lot that telling drift needs.", minimum=10),
         "alpha": number("Probability of saying drift where there is none.", minimum=0.0001, maximum=0.5),
         "min_psi": number("Population stability index that counts as drift.", minimum=0.0, maximum=100.0),
+        "epochs": EPOCHS,
+        "max_evals": MAX_EVALS,
         "recompute": RECOMPUTE,
     },
 )
@@ -60,6 +74,7 @@ def model_monitoring_and_retraining() -> None:
         # One id per cause: Airflow itself refuses a second run for it.
         trigger_run_id="retraining__{{ ti.xcom_pull(task_ids='monitor', key='headline')['cause_id'] }}",
         skip_when_already_exists=True,
+        conf="{{ {'epochs': params.epochs, 'max_evals': params.max_evals} | tojson }}",  # type: ignore[arg-type]
         doc_md="Starts `ml_pipeline_face_attributes`. **In**: the decision of monitor. **Out**: a run of that DAG.",
     )
     retraining_is_due(XComArg(monitor, "headline")) >> again  # type: ignore[arg-type]

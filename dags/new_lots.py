@@ -7,10 +7,6 @@ from typing import Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
-INTERVAL_S = 30.0
-"""Between two looks. A folder counts as complete when it looks the same twice, so a copy that pauses longer than this
-starts a run too early: the lot is predicted again when it has changed."""
-
 Lots = dict[str, tuple[int, int]]
 
 
@@ -30,11 +26,14 @@ def look(folder: str) -> Lots:
 class NewLots(BaseEventTrigger):
     """An event whenever the raw folder has changed and is quiet again, with the lots that are new or changed.
 
+    It is quiet when it looks the same twice. A copy that pauses for longer than the interval starts a run too early;
+    the lot is predicted again when it has changed.
+
     The first look after a start is an event, too: nobody knows what happened before it. A run that finds nothing new
     costs seconds.
     """
 
-    def __init__(self, folder: str, interval: float = INTERVAL_S) -> None:
+    def __init__(self, folder: str, interval: float) -> None:
         """Watch `folder`, looking every `interval` seconds."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.folder = folder

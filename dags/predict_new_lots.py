@@ -13,10 +13,23 @@ the asset `face_attributes_predictions`.
 
 from airflow.sdk import Asset, AssetWatcher, Param, dag
 from new_lots import NewLots
-from shared_parts import DEFAULTS, LOTS, MODEL, PREDICTIONS, RAW, RECOMPUTE, REGISTRY, check_environment, stage
+from shared_parts import (
+    DEFAULTS,
+    LOTS,
+    MODEL,
+    PREDICTIONS,
+    RAW,
+    RECOMPUTE,
+    REGISTRY,
+    SETTINGS,
+    check_environment,
+    stage,
+)
 from stage_operator import StageOperator
 
-RAW_DATA = Asset("face_attributes_raw_data", watchers=[AssetWatcher("new_lots", NewLots(RAW))])
+RAW_DATA = Asset(
+    "face_attributes_raw_data", watchers=[AssetWatcher("new_lots", NewLots(RAW, SETTINGS.new_lots_interval))]
+)
 VERSION = {"type": ["null", "string"], "pattern": "^v[1-9][0-9]*$"}
 
 

@@ -44,6 +44,10 @@ def number(text: str, **schema: Any) -> Param:
     return Param(None, text, schema={"type": ["null", kind], **schema})
 
 
+EPOCHS = number("Epochs of the final training.", minimum=1, maximum=1000)
+MAX_EVALS = number("Trials of the hyperparameter search.", minimum=1, maximum=1000)
+
+
 @task
 def check_environment(**context: Any) -> None:
     """See that the engine answers, that every stage's image is built, and that the volumes are there."""

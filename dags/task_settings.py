@@ -32,9 +32,10 @@ class Task(_Section):
 
 
 class Settings(_Section):
-    """The section; `retry_delay` is in seconds."""
+    """The section; `retry_delay` and `new_lots_interval` are in seconds."""
 
     retry_delay: int = Field(ge=0)
+    new_lots_interval: int = Field(ge=1)
     lot_groups: int = Field(ge=0, le=1000)
     lot_groups_at_once: int = Field(ge=1)
     tasks: dict[str, Task]

@@ -181,6 +181,22 @@ def test_the_lineage_leads_from_the_version_to_the_raw_files(results: dict[str, 
             )
 
 
+def test_the_parameters_of_a_version_give_its_metrics_again_to_the_last_digit(
+    results: dict[str, dict[str, Any]], data: Path, tmp_path: Path
+) -> None:
+    version = Path(results["archive"]["path"])
+    paths = {"raw": str(data / "raw"), "annotations": str(data / "annotations.csv")}
+    for name in ("validate", "prepare_train", "hyperopt", "train", "evaluate"):
+        inputs = [item for needed in load(name).inputs for item in (f"--{needed}", paths[needed])]
+        process = call(name, *inputs, "--params", str(version / "params.yaml"), "--store", str(tmp_path))
+        assert process.returncode == 0, f"{name}: {process.stderr}"
+        result = json.loads(process.stdout.splitlines()[-1])
+        assert not result["cached"]
+        paths[name] = result["path"]
+    for metrics in (Path(paths["evaluate"]) / "metrics").iterdir():
+        assert metrics.read_text() == (version / "metrics" / metrics.name).read_text()
+
+
 def test_every_report_asks_the_network_for_nothing_and_its_links_lead_somewhere(
     results: dict[str, dict[str, Any]],
 ) -> None:

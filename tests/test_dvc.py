@@ -81,7 +81,7 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, str
 
 def test_repro_runs_every_stage_once_and_a_second_one_nothing(reproduced: tuple[Workspace, str]) -> None:
     workspace, output = reproduced
-    assert stages_run(output) == STAGES
+    assert stages_run(output) == list(STAGES)
     assert stages_run(workspace.run("dvc", "repro")) == ["champion"]  # which looks whether there is another one
 
 

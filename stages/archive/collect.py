@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from stages.common.report import REPORT
 
 REJECTED = "rejected.csv"
+HARDEST = "hardest.json"
 
 _LINK = re.compile(r'\bhref="([^"#?:]+)')
 
@@ -54,5 +55,6 @@ def collect(inputs: Mapping[str, Path], out: Path) -> None:
             (out / name / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(artifact / path, out / name / path)
     shutil.copytree(inputs["evaluate"] / "reference", out / "reference")
+    shutil.copy(inputs["evaluate"] / HARDEST, out / HARDEST)
     for name in ("model.onnx", "model.safetensors"):
         shutil.copy(inputs["train"] / name, out / "model" / name)

@@ -4,6 +4,7 @@ from pydantic import Field
 
 from stages.common.monitor_settings import MonitorSection
 from stages.common.params import Section
+from stages.common.registry import RegistrySection
 
 
 class ArchiveSection(Section):
@@ -14,13 +15,11 @@ class ArchiveSection(Section):
         alpha: a candidate that is worse than the champion in an attribute with a lower probability by chance, adjusted
             for five attributes, is not released.
         force: release it whatever the gate says.
-        remote: URL of the DVC remote for new versions; "" for a folder in the registry.
     """
 
     title: str = Field(min_length=1, max_length=80)
     alpha: float = Field(gt=0, lt=1)
     force: bool
-    remote: str
 
 
 class Params(Section):
@@ -28,3 +27,4 @@ class Params(Section):
 
     archive: ArchiveSection
     monitor: MonitorSection
+    registry: RegistrySection

@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from stages.archive.collect import REJECTED
+from stages.archive.collect import HARDEST, REJECTED
 from stages.archive.release import GATE
 from stages.common.attributes import ATTRIBUTES
-from stages.common.report import REPORT, Cards, Group, Link, Plot, Report, Section, Table, shown
+from stages.common.report import REPORT, Cards, Group, Link, Picture, Pictures, Plot, Report, Section, Table, shown
 
 REJECTS_SHOWN = 50
 """Rows of a rejects table; the full list is in `<stage>/rejected.csv` beside the report."""
@@ -65,6 +65,7 @@ def build_report(title: str, archive: Path, run: Sequence[Section] = (), subtitl
         Group(
             "Test metrics", [_measures(evaluation), *_plots(archive, "confusion_matrices", "roc_curves", "reliability")]
         ),
+        *_hardest(archive),
         Group("Training", _plots(archive, "training_curves", "accuracy_curves", "trials")),
         Group("Data", [*_plots(archive, "data_distribution"), *data, *_left_out(metrics, base)]),
         _lineage(chain, base),
@@ -72,7 +73,7 @@ def build_report(title: str, archive: Path, run: Sequence[Section] = (), subtitl
     ]
     model = f"Model {gate['model'][:12]}, made {chain['train']['created']}"
     verdict = f"{'Fit for release' if gate['fit'] else 'Not fit for release'}: {'; '.join(gate['reasons'])}"
-    return Report(title, f"{subtitle}{model}", verdict, gate["fit"], sections, remarked=bool(rejects))
+    return Report(title, f"{subtitle}{model}", verdict, gate["fit"], sections, remarked=any(rejects.values()))
 
 
 def _gate(gate: Mapping[str, Any]) -> Section:
@@ -146,6 +147,15 @@ def _measures(evaluation: Mapping[str, Any]) -> Table:
 def _plots(archive: Path, *names: str) -> list[Section]:
     files = [(name, archive / "plots" / f"{name}.png") for name in names]
     return [Plot(PLOTS[name], file.read_bytes()) for name, file in files if file.exists()]
+
+
+def _hardest(archive: Path) -> list[Section]:
+    """What stage evaluate found hardest."""
+    groups = json.loads((archive / HARDEST).read_text(encoding="utf-8"))
+    pictures = [
+        Pictures(one["title"], [Picture(**picture) for picture in one["pictures"]], one["note"]) for one in groups
+    ]
+    return [Group("Hardest test images", pictures)] if pictures else []
 
 
 def _left_out(metrics: Mapping[str, Any], base: str) -> list[Section]:

@@ -60,13 +60,17 @@ def write_run(
 def _this_run(run: Mapping[str, Any], archive: Path, base: str, released: Mapping[str, str]) -> list[Section]:
     chain = json.loads((archive / "lineage.json").read_text(encoding="utf-8"))
     told = run.get("stages", {})
-    rows = []
+    rows: list[list[object]] = []
     for stage, entry in chain.items():
         one = told.get(stage, {})
         state = "" if not one else Badge("was there already") if one["cached"] else Badge("computed", "good")
         name = Link(stage, f"{base}{stage}/{REPORT}") if (archive / stage / REPORT).exists() else stage
-        rows.append((name, state, one.get("seconds"), entry["seconds"], entry["peak_memory_mb"], entry["headline"]))
-    columns = ("Stage", "In this run", "Seconds", "Seconds when computed", "Memory, MB", "Headline")
+        rows.append([name, state, one.get("seconds"), entry["seconds"], entry["peak_memory_mb"], entry["headline"]])
+    columns = ["Stage", "In this run", "Seconds", "Seconds when computed", "Memory, MB", "Headline"]
+    if not told:  # by hand: nobody knows
+        columns[1:3] = []
+        for row in rows:
+            row[1:3] = []
     champion = (
         f"{released['version']} is the champion."
         if released["champion"] == released["version"]

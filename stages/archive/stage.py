@@ -26,7 +26,7 @@ RUN = "FACE_ATTRIBUTES_RUN"
 
 
 def _registry(params: Params, inputs: Mapping[str, Path]) -> Registry:
-    return Registry(inputs["registry"], params.archive.remote)
+    return Registry(inputs["registry"], params.registry.remote)
 
 
 def _identify(params: Params, inputs: Mapping[str, Path], _name: str) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from stages.common.params import Section
+from stages.common.registry import RegistrySection
 
 
 def _version(name: str) -> str:
@@ -19,14 +20,13 @@ class ChampionSection(Section):
 
     Attributes:
         version: take this version; "" for the champion.
-        remote: URL of the DVC remote that the version was pushed to; "" for the folder in the registry.
     """
 
     version: Annotated[str, AfterValidator(_version)]
-    remote: str
 
 
 class Params(Section):
     """The sections that this stage reads."""
 
     champion: ChampionSection
+    registry: RegistrySection

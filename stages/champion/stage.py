@@ -13,7 +13,7 @@ from stages.common.stage import Context, Headline, Input, Stage
 
 
 def _chosen(params: Params, inputs: Mapping[str, Path]) -> Version | None:
-    registry = Registry(inputs["registry"], params.champion.remote)
+    registry = Registry(inputs["registry"], params.registry.remote)
     return registry.version(params.champion.version) if params.champion.version else registry.champion()
 
 
@@ -30,7 +30,7 @@ def _run(context: Context[Params]) -> Headline:
         write_json(context.out / CHAMPION, {"version": None})
         return {"version": "none"}
     taken = context.state / "version"
-    registry = Registry(context.inputs["registry"], context.params.champion.remote)
+    registry = Registry(context.inputs["registry"], context.params.registry.remote)
     registry.fetch(version.name, taken, ["model", "reference"])
     shutil.move(taken / "model" / "model.onnx", context.out)
     shutil.move(taken / "reference", context.out)

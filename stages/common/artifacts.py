@@ -206,6 +206,15 @@ def publish(partial: Path, final: Path) -> None:
     _sync(final.parent)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give an artifact its own name for a cached file: a hard link costs no space; elsewhere it is copied."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on `path`; the kernel frees it when the holder dies, however it dies.

@@ -25,6 +25,18 @@ from typing import Any, Literal
 from stages.common.artifacts import locked
 from stages.common.errors import DataError, UnavailableError, UsageError
 from stages.common.logs import log
+from stages.common.params import Section
+
+
+class RegistrySection(Section):
+    """Section `registry`.
+
+    Attributes:
+        remote: URL of the DVC remote that versions are pushed to; "" for a folder in the registry.
+    """
+
+    remote: str
+
 
 DVC_FOLDERS = ("model", "plots", "reference", "report")
 """Folders of a version that DVC keeps; all else is text, which git keeps."""

@@ -14,6 +14,7 @@ SUITES = {
     "validate": ("raw_annotations", "images"),
     "prepare_train": ("prepared",),
     "evaluate": ("predictions",),
+    "predict": ("predictions",),
     "monitor": ("drift",),
 }
 """The suites of `expectations/` that a stage checks its data against."""

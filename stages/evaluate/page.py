@@ -35,6 +35,21 @@ def _cases(answers: Sequence[Answers], *, wrong: bool) -> list[Case]:
     return sorted(cases, key=lambda case: -case[0] if wrong else case[0])
 
 
+def hardest_images(split: Split, answers: Sequence[Answers]) -> list[Pictures]:
+    """The test images that the model finds hardest: wrong answers, and those that it is not sure of.
+
+    Args:
+        split: the test split.
+        answers: one per attribute.
+    """
+    wrong, unsure = _cases(answers, wrong=True), _cases(answers, wrong=False)
+    kinds = [
+        ("Wrong answers", f"the surest of {len(wrong):,}", wrong),
+        ("Unsure answers", "the least sure ones that are right or have no label", unsure),
+    ]
+    return [_pictures(title, note, cases, split) for title, note, cases in kinds if cases]
+
+
 def _pictures(title: str, note: str, cases: Sequence[Case], split: Split) -> Pictures:
     first = cases[:PICTURES]
     images = split.take(np.array([index for _, index, _ in first], np.int64))
@@ -75,8 +90,7 @@ def describe_model(
     out: Path,
     checked: "Checked",
     metrics: Mapping[str, Any],
-    split: Split,
-    answers: Sequence[Answers],
+    hardest: Sequence[Pictures],
     history: Sequence[Mapping[str, Any]],
 ) -> Report:
     """Put together the report of the artifact in `out`.
@@ -85,14 +99,12 @@ def describe_model(
         out: the artifact; its plots are there.
         checked: what the suite found.
         metrics: `metrics/eval_metrics.json`.
-        split: the test split.
-        answers: one per attribute.
+        hardest: `hardest_images`.
         history: past runs, this one last: means, the accuracy per attribute, `images`, `findings`.
     """
     measures, mean = metrics["attributes"], metrics["mean_accuracy"]
     titles = {attribute.name: attribute.title for attribute in ATTRIBUTES}
     cards = {"mean accuracy": mean, **{titles[name]: one["accuracy"] for name, one in measures.items()}}
-    wrong, unsure = _cases(answers, wrong=True), _cases(answers, wrong=False)
     sections: list[Section] = [
         Cards({**cards, "test images": metrics["images"]}),
         Table(
@@ -106,12 +118,7 @@ def describe_model(
         Plot("Confusion matrices", (out / "plots" / "confusion_matrices.png").read_bytes()),
         Plot("ROC curves", (out / "plots" / "roc_curves.png").read_bytes()),
         Plot("Reliability: right answers at each confidence", (out / "plots" / "reliability.png").read_bytes()),
-        *([_pictures("Wrong answers", f"the surest of {len(wrong):,}", wrong, split)] if wrong else []),
-        *(
-            [_pictures("Unsure answers", "the least sure ones that are right or have no label", unsure, split)]
-            if unsure
-            else []
-        ),
+        *hardest,
         past_runs(
             history,
             {

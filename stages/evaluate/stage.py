@@ -1,6 +1,7 @@
 """The wiring of stage `evaluate`: run the model over the test split, measure, draw."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from stages.common.artifacts import write_json
@@ -11,6 +12,8 @@ from stages.common.logs import log
 from stages.common.report import REPORT, write_report
 from stages.common.stage import Context, Headline, Input, Stage
 from stages.evaluate.params import Params
+
+HARDEST = "hardest.json"
 
 
 def check_same_data(train: Mapping[str, Any], prepare_train: Mapping[str, Any]) -> None:
@@ -37,10 +40,11 @@ def _run(context: Context[Params]) -> Headline:
     from stages.common.features import join_features
     from stages.common.observation import observe
     from stages.common.onnx_model import load
+    from stages.common.partitions import PARTITIONS, partitions
     from stages.common.predictions import SUITE, read_predictions, write_predictions
     from stages.common.validation import check  # Great Expectations takes seconds
     from stages.evaluate.measures import mean_of, measure
-    from stages.evaluate.page import describe_model
+    from stages.evaluate.page import describe_model, hardest_images
     from stages.evaluate.plots import plot_confusion, plot_reliability, plot_roc
 
     check_same_data(context.manifests["train"], context.manifests["prepare_train"])
@@ -67,7 +71,9 @@ def _run(context: Context[Params]) -> Headline:
 
     for folder in ("metrics", "plots", "reference"):
         (context.out / folder).mkdir()
-    join_features([of_val, of_test]).save(context.out / "reference" / "features.npz")
+    reference = join_features([of_val, of_test])
+    reference.save(context.out / "reference" / "features.npz")
+    write_json(context.out / "reference" / PARTITIONS, partitions(reference))
     means = {"mean_accuracy": mean, "mean_ece": ece, "mean_coverage": coverage}
     metrics = {**means, "images": len(split), "attributes": measures}
     write_json(context.out / "metrics" / "eval_metrics.json", metrics)
@@ -77,7 +83,9 @@ def _run(context: Context[Params]) -> Headline:
     accuracies = {name: round(one["accuracy"], 4) for name, one in measures.items() if one["accuracy"] is not None}
     found = {**means, "images": len(split), **accuracies, "findings": len(checked.found)}
     remember(context.cache, SUITE, {"success": True, **found})
-    report = describe_model(context.out, checked, metrics, split, answers, recall(context.cache, SUITE))
+    hardest = hardest_images(split, answers)
+    write_json(context.out / HARDEST, [asdict(pictures) for pictures in hardest])
+    report = describe_model(context.out, checked, metrics, hardest, recall(context.cache, SUITE))
     write_report(context.out / REPORT, report)
     return {"mean_accuracy": round(mean, 4), "images": len(split), **accuracies}
 
@@ -101,7 +109,9 @@ STAGE = Stage(
             "what Great Expectations found (suite.html: what it expects)",
         ),
         "predictions": ("predictions.csv", "label, predicted class, confidence, whether answered, per test image"),
+        "hardest": (HARDEST, "thumbnails of wrong and of unsure answers, with labels, for reports"),
         "reference": ("reference/features.npz", "of the val and test images: statistics, embeddings, probabilities"),
+        "partitions": ("reference/partitions.json", "how these distribute, for Great Expectations"),
     },
     run=_run,
 )

@@ -8,7 +8,6 @@ A cached piece is `<cache>/<key>/` with
 
 import csv
 import hashlib
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -184,12 +183,3 @@ def _write_piece(
         file.seek(0)
         header()
         file.truncate(first + accepted * size)
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give an artifact its own name for a cached file: a hard link costs no space; elsewhere it is copied."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

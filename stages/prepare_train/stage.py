@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from stages.common.artifacts import write_json
+from stages.common.artifacts import link_or_copy, write_json
 from stages.common.attributes import UNKNOWN
 from stages.common.dataset import INDEX, INDEX_COLUMNS, SPLITS
 from stages.common.errors import DataError, UsageError
@@ -21,7 +21,7 @@ from stages.common.version import stage_version
 from stages.prepare_train.annotations import Annotation, read_annotations
 from stages.prepare_train.page import describe_data, describe_rejects
 from stages.prepare_train.params import Params
-from stages.prepare_train.shards import Piece, link_or_copy, make_piece, piece_key, read_piece
+from stages.prepare_train.shards import Piece, make_piece, piece_key, read_piece
 from stages.prepare_train.split import assign_split
 from stages.prepare_train.statistics import Row, count_classes, count_splits, find_duplicates, mean_and_std
 

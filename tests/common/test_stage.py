@@ -66,7 +66,7 @@ def test_the_store_computes_once_and_again_when_data_or_parameters_change(start:
     assert other["key"] != first["key"]
     (tmp_path / "raw" / "a.txt").write_text("changed")
     assert finish(start(*store))[1]["key"] not in {first["key"], other["key"]}
-    assert finish(start(*store, "--force"))[1]["cached"] is False
+    assert finish(start(*store, "--recompute"))[1]["cached"] is False
 
 
 @pytest.mark.parametrize(
@@ -166,6 +166,51 @@ def test_two_runs_that_meet_on_one_key_end_with_one_artifact(start: Start, tmp_p
     results = [finish(process)[1] for process in [start(*arguments), start(*arguments)]]
     assert sorted(bool(result["cached"]) for result in results) == [False, True]
     assert results[0]["path"] == results[1]["path"]
+
+
+def test_what_a_stage_delivers_is_delivered_also_when_the_artifact_is_there_already(
+    start: Start, tmp_path: Path
+) -> None:
+    board = tmp_path / "board"  # which is made
+    arguments = ("--store", str(tmp_path / "s"), "--board", str(board))
+    results = [finish(start(*arguments))[1] for _ in range(2)]
+    assert [result["cached"] for result in results] == [False, True]
+    assert all(result["headline"] == {"copies": 1, "visits": 1, "delivered": "yes"} for result in results)
+    assert all(result["report"] == str(board / "report.html") for result in results)
+    (board / str(results[0]["key"])).unlink()
+    finish(start(*arguments))
+    assert (board / str(results[0]["key"])).exists()
+
+
+def test_a_run_completes_the_delivery_of_a_killed_one(start: Start, tmp_path: Path) -> None:
+    board = tmp_path / "board"
+    arguments = ("--store", str(tmp_path / "s"), "--board", str(board), "--set", "toy.fault=undelivered")
+    assert finish(start(*arguments))[0] == -9
+    assert [path.name for path in board.iterdir()] == ["tried"]
+    code, result, _ = finish(start(*arguments))
+    assert (code, result["cached"]) == (0, True)
+    assert (board / str(result["key"])).exists()
+
+
+def test_a_delivery_that_fails_fails_the_stage_and_leaves_the_artifact(start: Start, tmp_path: Path) -> None:
+    arguments = ("--store", str(tmp_path / "s"), "--board", str(tmp_path / "b"), "--set", "toy.fault=refused")
+    for _ in range(2):
+        code, _, err = finish(start(*arguments))
+        assert code == 65
+        assert "the board takes nothing" in err
+    (made,) = (tmp_path / "s" / "toy").glob("[0-9a-f]*")
+    read_manifest(made)
+
+
+def test_of_a_folder_that_outlives_runs_only_what_the_stage_names_decides_the_key(start: Start, tmp_path: Path) -> None:
+    board = tmp_path / "board"
+    arguments = ("--store", str(tmp_path / "s"), "--board", str(board))
+    keys = []
+    for name in ("other", "mark"):
+        keys.append(finish(start(*arguments))[1]["key"])
+        (board / name).write_text("x")
+    keys.append(finish(start(*arguments))[1]["key"])
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_leftovers_of_killed_runs_go_but_a_live_run_is_left_alone(start: Start, tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import Field
 
+from stages.common.errors import DataError
 from stages.common.params import Section
-from stages.common.stage import Context, Headline, Input, Stage, main
+from stages.common.stage import Context, Delivered, Delivery, Headline, Input, Stage, main
 
 
 class ToySection(Section):
@@ -43,13 +45,35 @@ def _run(context: Context[Params]) -> Headline:
     return {"copies": toy.copies, "visits": len(visits.read_text())}
 
 
+def _mark(_params: Params, inputs: Mapping[str, Path], _name: str) -> str:
+    mark = inputs["board"] / "mark"
+    return mark.read_text() if mark.exists() else ""
+
+
+def _deliver(delivery: Delivery[Params]) -> Delivered:
+    if not (board := delivery.inputs.get("board")):
+        return Delivered()
+    if delivery.params.toy.fault == "undelivered" and not (board / "tried").exists():
+        (board / "tried").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if delivery.params.toy.fault == "refused":
+        raise DataError("the board takes nothing")
+    (board / delivery.key).write_text((delivery.artifact / "0.txt").read_text())
+    return Delivered({"delivered": "yes"}, board / "report.html")
+
+
 STAGE = Stage(
     name="toy",
     description="Copies a.txt.",
     params=Params,
-    inputs={"raw": Input("a folder with a.txt", artifact=False)},
+    inputs={
+        "raw": Input("a folder with a.txt", artifact=False),
+        "board": Input("a folder that outlives runs", artifact=False, required=False, created=True),
+    },
     outputs={"copies": ("0.txt", "the copy")},
     run=_run,
+    identify=_mark,
+    deliver=_deliver,
 )
 
 if __name__ == "__main__":

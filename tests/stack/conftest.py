@@ -47,16 +47,16 @@ def stack(docker: "DockerClient", tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def impatient(folder: Path) -> Path:
-    """An addition to docker-compose.yml: params.yaml with a short `airflow.retry_delay`."""
+    """An addition to docker-compose.yml: params.yaml with short pauses."""
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    shorter, count = re.subn(r"retry_delay: \d+", f"retry_delay: {RETRY_DELAY_S}", text)
-    assert count == 1
+    shorter, count = re.subn(r"(retry_delay|new_lots_interval): \d+", rf"\1: {RETRY_DELAY_S}", text)
+    assert count == 2
     params = folder / "params.yaml"
     params.write_text(shorter, encoding="utf-8")
     params.chmod(0o644)
     file = folder / "impatient.yml"
     service = {"volumes": [f"{params}:/app/params.yaml:ro"]}
-    names = ("airflow-apiserver", "airflow-scheduler", "airflow-dag-processor")
+    names = ("airflow-apiserver", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
     file.write_text(json.dumps({"services": dict.fromkeys(names, service)}))  # JSON is YAML
     return file
 

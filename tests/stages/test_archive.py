@@ -56,6 +56,9 @@ def write_version(folder: Path, manifests: dict[str, dict[str, Any]], **gate: An
     (folder / "lineage.json").write_text(json.dumps(manifests))
     (folder / "params.yaml").write_text(json.dumps(used_params(manifests)))
     (folder / "gate.json").write_text(json.dumps(GATE | gate))
+    picture = {"uri": "data:image/jpeg;base64,xx", "lines": ["s1_1.png", "Beard: yes (97%)"], "missing": ""}
+    hardest = {"title": "Wrong answers", "pictures": [picture], "note": "the surest of 9"}
+    (folder / "hardest.json").write_text(json.dumps([hardest]))
 
 
 def test_the_report_shows_cells_as_text_and_unmeasured_figures_as_a_dash(
@@ -130,6 +133,7 @@ def test_the_page_of_a_run_says_what_it_did_and_what_was_there_already(
     text = page.read_text()
     assert "manual__&lt;1&gt;" in text
     assert "was there already" in text
+    assert "Beard: yes (97%)" in text
     assert "v2 is the champion" in text
     assert "v2 is archived; the champion is v1" in other.read_text()
     assert "v1 was trained with other splits" in text

@@ -1,0 +1,8 @@
+"""`python -m stages.predict`."""
+
+import sys
+
+from stages.common.stage import main
+from stages.predict.stage import STAGE
+
+sys.exit(main(STAGE))

@@ -1,0 +1,60 @@
+"""What was answered, counted; and the images with the least sure answers."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from stages.common.answers import Answers
+
+ABSTAINED = "abstained"
+
+Counts = dict[str, dict[str, int]]
+"""Attribute -> class name, and `ABSTAINED` -> images: of a class those that are answered so."""
+
+
+def count_answers(answers: Iterable[Answers]) -> Counts:
+    """Count the answers that are given per class, and those that are not."""
+    counts = {}
+    for one in answers:
+        given = one.predicted[one.answered]
+        classes = {name: int((given == number).sum()) for number, name in enumerate(one.attribute.classes)}
+        counts[one.attribute.name] = {**classes, ABSTAINED: int((~one.answered).sum())}
+    return counts
+
+
+def add_counts(counts: Iterable[Counts]) -> Counts:
+    """The sums of several counts, at least one."""
+    first, *others = counts
+    total = {name: dict(classes) for name, classes in first.items()}
+    for one in others:
+        for name, classes in one.items():
+            for title, count in classes.items():
+                total[name][title] += count
+    return total
+
+
+class Unsure(NamedTuple):
+    """The least sure answer about an image: its confidence, where the image is from, and what was said."""
+
+    confidence: float
+    lot: str
+    filename: str
+    attribute: str
+    answer: str
+    answered: bool
+
+
+def least_sure(lot: str, filenames: Sequence[str], answers: Sequence[Answers], most: int) -> list[Unsure]:
+    """The images with the least sure answers, at most `most`, the least sure first; each stands there once."""
+    confidences = np.stack([np.where(one.finite, one.confidence, np.inf) for one in answers])
+    column = confidences.argmin(axis=0)
+    lowest = confidences.min(axis=0)
+    found = []
+    for index in np.argsort(lowest, kind="stable")[:most]:
+        one = answers[column[index]]
+        if one.finite[index]:
+            said = one.attribute.classes[one.predicted[index]]
+            confidence, answered = float(lowest[index]), bool(one.answered[index])
+            found.append(Unsure(confidence, lot, filenames[index], one.attribute.title, said, answered))
+    return found

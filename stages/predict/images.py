@@ -1,0 +1,67 @@
+"""The images of the raw folder that are predicted, by lot, and what is left out with the reason. Nothing is opened."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.common.raw_images import SUFFIXES, as_text, image_files, list_ignored, lot_of
+
+LOT_BYTES = 255 - len("predictions_.csv")
+"""Length of a lot's name at most, for files are named after it."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies in a raw folder.
+
+    Attributes:
+        lots: lot -> file name -> its path, relative to the folder; both sorted.
+        undecodable: (file name, lot, reason) of what has an image's name and is none that can be answered.
+        ignored: (file name, lot, path, reason) of what has another name, and is not read.
+    """
+
+    lots: dict[str, dict[str, Path]]
+    undecodable: list[tuple[str, str, str]]
+    ignored: list[tuple[str, str, str, str]]
+
+    @property
+    def names(self) -> set[str]:
+        """The lots that have an image, be it an undecodable one."""
+        return {*self.lots, *(lot for _, lot, _ in self.undecodable)}
+
+    def select(self, wanted: Collection[str]) -> "Found":
+        """What is of some lots; all of it if `wanted` is empty."""
+        if not wanted:
+            return self
+        lots = {lot: images for lot, images in self.lots.items() if lot in wanted}
+        undecodable = [row for row in self.undecodable if row[1] in wanted]
+        return Found(lots, undecodable, [row for row in self.ignored if row[1] in wanted])
+
+
+def find_images(raw: Path) -> Found:
+    """List the images of a raw folder by the rules of stage validate.
+
+    A row of predictions is found by its file name alone, so of several files with the same name the first is taken.
+    """
+    found = Found({}, [], [])
+    lots: dict[str, dict[str, Path]] = {}
+    seen: dict[str, Path] = {}
+    for path in image_files(raw):
+        shown = as_text(path)
+        lot = lot_of(shown)
+        if len(lot.encode()) > LOT_BYTES:
+            reason = f"the lot's name, which names files, is longer than {LOT_BYTES} bytes"
+            found.undecodable.append((shown.name, lot, reason))
+        elif shown.name in seen:
+            found.undecodable.append((shown.name, lot, f"{shown} has the same name as {seen[shown.name]}"))
+        else:
+            seen[shown.name] = shown
+            lots.setdefault(lot, {})[shown.name] = path
+    found.lots.update((lot, dict(sorted(lots[lot].items()))) for lot in sorted(lots))
+    rows = list_ignored(raw)[["image", "lot", "path", "reason"]].itertuples(index=False, name=None)
+    for name, lot, place, reason in (map(str, row) for row in rows):
+        if Path(name).suffix.lower() in SUFFIXES and reason != "hidden":
+            found.undecodable.append((name, lot, reason))
+        else:
+            found.ignored.append((name, lot, place, reason))
+    return found

@@ -1,0 +1,135 @@
+"""The report of predictions: how many images, what they show, which answers are least sure, and what was left out."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from stages.common.attributes import ATTRIBUTES
+from stages.common.report import Bars, Cards, Group, Links, Picture, Pictures, Report, Section, Share, Table, shown
+from stages.common.validation_report import data_docs_links, past_runs
+from stages.predict.counts import ABSTAINED, Unsure
+
+if TYPE_CHECKING:
+    from stages.common.validation import Checked
+
+PICTURES = 24
+"""Thumbnails of the least sure answers."""
+ROWS_SHOWN = 50
+"""Rows of a table; files beside the report hold all."""
+TITLE = "Predictions"
+
+Rows = Sequence[Sequence[str]]
+
+
+def nothing_released() -> Report:
+    """The report before any release."""
+    verdict = "No version is released yet, so nothing is predicted."
+    return Report(TITLE, "What the released model says about the images of the raw folder.", verdict, remarked=True)
+
+
+def _lots(metrics: Mapping[str, Any]) -> Table:
+    """Images per lot, and how many of them are not answered, by attribute."""
+    rows = []
+    for lot, found in metrics["lots"].items():
+        images = found["images"]
+        abstained = [Share(found["classes"][one.name][ABSTAINED] / images) if images else None for one in ATTRIBUTES]
+        rows.append((lot, images, found["undecodable"], *abstained, "taken from the cache" if found["reused"] else ""))
+    first, note = shown(rows, ROWS_SHOWN)
+    told = "Under each attribute the share of images without an answer, for the model is not sure enough."
+    columns = ("Lot", "Images", "Undecodable", *(one.title for one in ATTRIBUTES), "Predicted before")
+    return Table("Lots", columns, first, note=" ".join(filter(None, (told, note))))
+
+
+def _classes(metrics: Mapping[str, Any]) -> Group:
+    bars = [Bars(one.title, metrics["classes"][one.name], muted={ABSTAINED}) for one in ATTRIBUTES]
+    return Group("Answers", bars, note="Images per class; a class counts those answers that are given.")
+
+
+def _unsure(cases: Sequence[Unsure], picture: Callable[[str, str], str]) -> Pictures:
+    pictures = [
+        Picture(
+            picture(one.lot, one.filename),
+            [
+                one.filename,
+                f"{one.attribute}: {one.answer} ({one.confidence:.0%}{'' if one.answered else ', abstains'})",
+            ],
+        )
+        for one in cases
+    ]
+    note = "Of each image the answer with the lowest confidence; the least sure first."
+    return Pictures("Least sure images", pictures, note=note)
+
+
+def left_out(undecodable: Rows, ignored: Rows) -> list[Section]:
+    """What has no prediction: images by reason and by name, and other files.
+
+    Args:
+        undecodable: (filename, lot, reason) of each.
+        ignored: (filename, lot, path, reason) of each.
+    """
+    sections: list[Section] = []
+    if undecodable:
+        kinds = Counter(reason.partition(":")[0] for _, _, reason in undecodable).most_common()
+        counted, counted_note = shown(kinds, ROWS_SHOWN)
+        listed, listed_note = shown(undecodable, ROWS_SHOWN)
+        tables = [
+            Table("", ("Reason", "Images"), counted, note=counted_note),
+            Table("Images", ("File name", "Lot", "Reason"), listed, note=listed_note, folded=True),
+        ]
+        sections.append(Group("Undecodable images", tables, link=("undecodable.csv", "undecodable.csv")))
+    if ignored:
+        rows, note = shown([(path, reason) for _, _, path, reason in ignored], ROWS_SHOWN)
+        link = ("ignored.csv", "ignored.csv")
+        sections.append(Table("Files not read", ("Path", "Reason"), rows, note=note, link=link, folded=True))
+    return sections
+
+
+def describe_predictions(
+    metrics: Mapping[str, Any],
+    checked: "Checked",
+    cases: Sequence[Unsure],
+    picture: Callable[[str, str], str],
+    undecodable: Rows,
+    ignored: Rows,
+    history: Sequence[Mapping[str, Any]],
+) -> Report:
+    """Put the report together.
+
+    Args:
+        metrics: `metrics/predictions.json`.
+        checked: what the suite found.
+        cases: the least sure answers.
+        picture: lot and file name -> thumbnail.
+        undecodable: (filename, lot, reason) of each.
+        ignored: (filename, lot, path, reason) of each.
+        history: past runs, this one last: `images`, `undecodable`, `findings`.
+    """
+    cards = {"version": metrics["model_version"], "images": metrics["images"], "lots": len(metrics["lots"])}
+    cards |= {"lots taken from the cache": metrics["lots_reused"], "undecodable": metrics["undecodable"]}
+    if metrics["images_per_s"]:
+        cards["images a second"] = round(metrics["images_per_s"])
+    files = [f"outputs/predictions_{lot}.csv" for lot in metrics["lots"]]
+    first, note = shown(files, ROWS_SHOWN)
+    names = [*first, "undecodable.csv", "ignored.csv", "findings.csv", "metrics/predictions.json"]
+    sections: list[Section] = [
+        Cards(cards),
+        *left_out(undecodable, []),
+        _lots(metrics),
+        _classes(metrics),
+        _unsure(cases, picture),
+        *checked.sections(),
+        *left_out([], ignored),
+        past_runs(history, {name: name for name in ("images", "undecodable")} | {"findings": "expectations not met"}),
+        Links(f"Files{f' (predictions: {note})' if note else ''}", {name: name for name in names}),
+        data_docs_links([checked.suite]),
+    ]
+    verdict = f"{metrics['images']:,} images predicted by {metrics['model_version']}"
+    if undecodable:
+        verdict += f", {len(undecodable):,} undecodable"
+    return Report(
+        TITLE,
+        "What the released model says about the images of the raw folder.",
+        f"{verdict}; {checked.verdict}",
+        sections=sections,
+        remarked=bool(checked.found or undecodable),
+    )

@@ -1,0 +1,19 @@
+"""Parameters of stage `predict`."""
+
+from pydantic import Field
+
+from stages.common.params import Section
+from stages.common.prediction_settings import PredictionSettings
+
+
+class PredictSection(PredictionSettings):
+    """Section `predict`. How images are prepared is no parameter: the model says how its own were."""
+
+    lots: list[str]
+    workers: int = Field(ge=0, le=256)
+
+
+class Params(Section):
+    """The sections that this stage reads."""
+
+    predict: PredictSection

@@ -1,0 +1,196 @@
+"""What a model says about one lot: made once, kept in the stage's cache under a key of all that decides it.
+
+A cached piece is `<cache>/<key>/` with
+    features.npz     `stages.common.features.Features` of the lot's pictures; absent if there is none
+    undecodable.csv  filename, reason
+    manifest.json    digests of both
+"""
+
+import csv
+import hashlib
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from stages.common import artifacts
+from stages.common.decode import ImageError, decode, read_image_file
+from stages.common.errors import DataError
+from stages.common.features import Features, evenly_spread, join_features
+from stages.common.image_settings import Preprocessing
+from stages.common.logs import Progress, log
+from stages.common.observation import Images, observe_batch
+from stages.common.onnx_model import OnnxModel, load
+from stages.common.pool import WorkerPool
+from stages.common.preprocess import crop, fit
+from stages.common.sources import Source
+from stages.common.tables import write_csv
+
+FEATURES = "features.npz"
+UNDECODABLE = "undecodable.csv"
+
+
+class Job(NamedTuple):
+    """Some images, the model that answers them, and the names of those to keep whole."""
+
+    model: Path
+    model_key: str
+    sources: Sequence[Source]
+    examples: frozenset[str]
+
+
+class Answered(NamedTuple):
+    """What becomes of a job: features of its pictures, None without any, and filename -> reason of the other images."""
+
+    features: Features | None
+    undecodable: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The cached piece of one lot.
+
+    Attributes:
+        features: file with those of its pictures; None if there is none.
+        undecodable: filename -> reason.
+    """
+
+    features: Path | None
+    undecodable: dict[str, str]
+
+
+def piece_key(version: str, model_key: str, sources: Sequence[Source]) -> str:
+    """The key (64 hex digits) of a lot's piece.
+
+    Args:
+        version: of the stage.
+        model_key: of the model, not the name of its version: the same model under another name says the same.
+        sources: the lot's images.
+    """
+    images = [[source.filename, source.digest] for source in sources]
+    return artifacts.json_digest({"version": version, "model": model_key, "images": images})
+
+
+@lru_cache(maxsize=1)
+def load_once(model: Path, model_key: str) -> OnnxModel:  # noqa: ARG001 - the same path may lead to another model later
+    """The model, loaded once a process, and computing in one thread: every core has its process."""
+    return load(model, threads=1)
+
+
+def answer_images(job: Job) -> Answered:
+    """Answer some images; this is what a worker process runs.
+
+    Raises:
+        TryAgainError: a file changed while it was being read.
+    """
+    model = load_once(job.model, job.model_key)
+    side = model.image_size
+    images = np.empty((len(job.sources), side, side, 3), np.uint8)
+    names: list[str] = []
+    undecodable: dict[str, str] = {}
+    for source in job.sources:
+        reason = _prepare(source, model.preprocessing, images[len(names)])
+        if reason:
+            undecodable[source.filename] = reason
+        else:
+            names.append(source.filename)
+    features = observe_batch(model, names, images[: len(names)], job.examples) if names else None
+    return Answered(features, undecodable)
+
+
+def _prepare(source: Source, settings: Preprocessing, image: Images) -> str:
+    """Make the network's input of a file in `image`, (S, S, 3), or say why not.
+
+    In a function of its own, so that its picture is gone before the next is decoded: of two, the C library returns
+    memory to the system after each file, and getting it back takes time.
+    """
+    content = reason = ""
+    try:
+        data = read_image_file(source.path, settings)
+        content = hashlib.sha256(data).hexdigest()
+        image[:] = fit(crop(decode(data, settings), settings), settings)
+    except ImageError as error:
+        reason = str(error)
+    source.require_unchanged(content)
+    return reason
+
+
+def read_piece(folder: Path) -> Piece | None:
+    """Read a cached piece; None if there is none, or if it is damaged, which is said."""
+    if not folder.exists():
+        return None
+    try:
+        artifacts.read_manifest(folder)
+    except DataError as error:
+        log.warning("a cached lot cannot be used and is predicted again: %s", error)
+        return None
+    with (folder / UNDECODABLE).open(encoding="utf-8", newline="") as file:
+        _, *rows = csv.reader(file)
+    features = folder / FEATURES
+    return Piece(features if features.exists() else None, dict(rows))
+
+
+def make_pieces(
+    lots: Mapping[Path, Sequence[Source]], model: Path, model_key: str, batch_size: int, pool: WorkerPool
+) -> Iterator[Piece]:
+    """Answer the images of some lots: the pieces in the order of `lots`.
+
+    One stream of jobs through all lots, for at the end of each lot of 250 images the processes would wait for each
+    other: 6 % of the time.
+
+    Args:
+        lots: folder of a piece -> the images of its lot.
+        model: the file.
+        model_key: its key.
+        batch_size: images a job.
+        pool: who does the jobs.
+
+    Raises:
+        TryAgainError: a file changed while it was being read.
+    """
+    progress = Progress(sum(map(len, lots.values())), "images")
+    jobs = {folder: _jobs(sources, model, model_key, batch_size) for folder, sources in lots.items()}
+    answers = pool.map(answer_images, (job for of_lot in jobs.values() for job in of_lot))
+    for folder, of_lot in jobs.items():
+        batches = []
+        for job in of_lot:
+            batches.append(next(answers))
+            progress.advance(len(job.sources))
+        yield _keep(folder, batches)
+
+
+def _jobs(sources: Sequence[Source], model: Path, model_key: str, batch_size: int) -> list[Job]:
+    examples = frozenset(sources[position].filename for position in evenly_spread(len(sources)))
+    starts = range(0, len(sources), batch_size)
+    return [Job(model, model_key, sources[start : start + batch_size], examples) for start in starts]
+
+
+def _keep(folder: Path, batches: Iterable[Answered]) -> Piece:
+    """Write a piece, which appears whole or not at all; of two runs that have made the same, the first has written it.
+
+    Returns:
+        The piece as it lies in `folder`.
+    """
+    with artifacts.locked(folder.with_name(f".lock-{folder.name}")):
+        if piece := read_piece(folder):
+            return piece
+        partial = folder.with_name(f".partial-{folder.name}")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            if features := [batch.features for batch in batches if batch.features]:
+                join_features(features).save(partial / FEATURES)
+            rows = [row for batch in batches for row in batch.undecodable.items()]
+            write_csv(partial / UNDECODABLE, ("filename", "reason"), rows)
+            manifest = {"stage": "predict", "key": folder.name, "files": artifacts.list_files(partial)}
+            artifacts.write_json(partial / artifacts.MANIFEST, manifest)
+            artifacts.publish(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    piece = read_piece(folder)
+    assert piece is not None  # noqa: S101 (for mypy: it was just written)
+    return piece

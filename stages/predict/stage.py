@@ -1,0 +1,280 @@
+"""The wiring of stage `predict`: lots and the released model in, predictions and features out."""
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.common.artifacts import link_or_copy, write_json
+from stages.common.champion import Champion, read_champion
+from stages.common.errors import DataError
+from stages.common.history import recall, remember
+from stages.common.logs import log
+from stages.common.pool import WorkerPool, useful_workers
+from stages.common.raw_images import require_lots
+from stages.common.report import REPORT, Report, write_report
+from stages.common.sources import Source, find_source
+from stages.common.stage import Context, Headline, Input, LotsContext, Stage
+from stages.common.tables import write_csv
+from stages.common.version import stage_version
+from stages.predict.images import Found, find_images
+from stages.predict.page import TITLE, describe_predictions, left_out, nothing_released
+from stages.predict.params import Params
+
+if TYPE_CHECKING:
+    from stages.common.onnx_model import OnnxModel
+    from stages.predict.counts import Unsure
+    from stages.predict.pieces import Piece
+
+INFERENCE_BYTES = 3600
+"""Inference takes as long as the decoding of so many bytes, 0.54 ms; `useful_workers` counts in bytes."""
+METRICS = "metrics/predictions.json"
+SETTING = "predict.lots"
+NO_IMAGES = "{} holds no .png or .jpg images: name the folder that holds the lots"
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """The pieces of all lots, which of them were in the cache, and images a second of the others (None if none)."""
+
+    pieces: "dict[str, Piece]"
+    reused: frozenset[str]
+    images_per_s: float | None
+
+
+def _find(context: LotsContext[Params], wanted: Sequence[str], setting: str) -> Found:
+    """The images of the wanted lots.
+
+    Raises:
+        DataError: there are none.
+        UsageError: one of the lots does not exist.
+    """
+    found = find_images(context.inputs["raw"])
+    if not found.names:
+        raise DataError(NO_IMAGES.format(context.inputs["raw"]))
+    require_lots(wanted, found.names, setting)
+    return found.select(wanted)
+
+
+def _answer_lots(context: LotsContext[Params], champion: Champion, found: Found) -> _Answered:
+    """The piece of every lot, from the cache or made now."""
+    from stages.predict.pieces import load_once, make_pieces, piece_key, read_piece
+
+    section, version = context.params.predict, stage_version("predict")
+    load_once(champion.model, champion.model_key)  # a model that does not fit is refused here, in one line
+    sources: dict[str, list[Source]] = {
+        lot: [find_source(name, context.inputs["raw"] / path, context.digest) for name, path in images.items()]
+        for lot, images in found.lots.items()
+    }
+    folders = {lot: context.cache / piece_key(version, champion.model_key, files) for lot, files in sources.items()}
+    pieces = {lot: read_piece(folder) for lot, folder in folders.items()}
+    missing = [lot for lot, piece in pieces.items() if piece is None]
+    todo = [source for lot in missing for source in sources[lot]]
+    workers = useful_workers(section.workers, sum(source.size + INFERENCE_BYTES for source in todo))
+    start = time.monotonic()
+    with WorkerPool(workers, "predict.workers") as pool:
+        lots = {folders[lot]: sources[lot] for lot in missing}
+        made = make_pieces(lots, champion.model, champion.model_key, section.batch_size, pool)
+        pieces |= dict(zip(missing, made, strict=True))
+    rate = None
+    if todo:
+        seconds = time.monotonic() - start
+        rate = len(todo) / seconds
+        log.info("%d images predicted by %s in %.1f s, %.0f/s", len(todo), champion.version, seconds, rate)
+    whole = {lot: piece for lot, piece in pieces.items() if piece}
+    for lot in whole:
+        log.info("lot %s: %s, %d images", lot, "computed" if lot in missing else "reused", len(sources[lot]))
+    return _Answered(whole, frozenset(whole) - set(missing), rate)
+
+
+def _write_left_out(folder: Path, undecodable: Iterable[Sequence[str]], ignored: Iterable[Sequence[str]]) -> None:
+    write_csv(folder / "undecodable.csv", ("filename", "lot", "reason"), undecodable, for_people=True)
+    write_csv(folder / "ignored.csv", ("filename", "lot", "path", "reason"), ignored, for_people=True)
+
+
+def _without_release(context: Context[Params]) -> Headline:
+    """Nothing can be predicted yet, which is no fault: a pipeline must be able to run before its first release."""
+    log.warning("no version is released yet: nothing is predicted; run the pipeline until a model passes the gate")
+    for folder in ("outputs", "features", "metrics", "data_docs"):
+        (context.out / folder).mkdir()
+    _write_left_out(context.out, [], [])
+    write_csv(context.out / "findings.csv", (), [])
+    write_json(context.out / METRICS, {"model_version": None, "images": 0, "undecodable": 0, "lots": {}})
+    write_report(context.out / REPORT, nothing_released())
+    return {"version": "none", "images": 0, "lots": 0, "lots_reused": 0, "undecodable": 0}
+
+
+def _write_lots(
+    out: Path, answered: _Answered, model: "OnnxModel", champion: Champion
+) -> tuple[dict[str, dict[str, Any]], "list[Unsure]"]:
+    """Write predictions and features, one lot after the other, for memory does not grow with their number.
+
+    Returns:
+        Of every lot what metrics tell about it; and the least sure answers of all.
+    """
+    import numpy as np
+
+    from stages.common.answers import answers_of
+    from stages.common.attributes import ATTRIBUTES
+    from stages.common.features import load_features
+    from stages.common.predictions import write_predictions
+    from stages.predict.counts import count_answers, least_sure
+    from stages.predict.page import PICTURES
+
+    lots: dict[str, dict[str, Any]] = {}
+    cases: list[Unsure] = []
+    none = {one.name: np.empty((0, len(one.classes)), np.float32) for one in ATTRIBUTES}
+    for lot, piece in answered.pieces.items():
+        features = load_features(piece.features) if piece.features else None
+        names, probabilities = (features.filenames, features.probabilities) if features else ([], none)
+        answers = answers_of(probabilities, model.calibration.abstention)
+        write_predictions(out / "outputs" / f"predictions_{lot}.csv", names, answers, champion.version)
+        if piece.features:
+            link_or_copy(piece.features, out / "features" / f"{lot}.npz")
+            cases = sorted([*cases, *least_sure(lot, names, answers, PICTURES)])[:PICTURES]
+        counts = {"images": len(names), "undecodable": len(piece.undecodable), "reused": lot in answered.reused}
+        lots[lot] = {**counts, "classes": count_answers(answers)}
+    return lots, cases
+
+
+def _run(context: Context[Params]) -> Headline:
+    champion = read_champion(context.inputs["champion"])
+    if champion is None:
+        return _without_release(context)
+    # not needed for --help
+    import pandas as pd
+
+    from stages.common.decode import ImageError, as_image, decode, read_image_file
+    from stages.common.predictions import SUITE, read_predictions
+    from stages.common.thumbnails import thumbnail
+    from stages.common.validation import check  # Great Expectations takes seconds
+    from stages.predict.counts import add_counts
+    from stages.predict.pieces import load_once
+
+    params, out, raw = context.params.predict, context.out, context.inputs["raw"]
+    found = _find(context, params.lots, SETTING)
+    answered = _answer_lots(context, champion, found)
+    model = load_once(champion.model, champion.model_key)
+    of_pieces = [(name, lot, why) for lot, one in answered.pieces.items() for name, why in one.undecodable.items()]
+    undecodable = sorted([*of_pieces, *found.undecodable], key=lambda row: (row[1], row[0], row[2]))
+    if not any(piece.features for piece in answered.pieces.values()):
+        _refuse(context, undecodable, found.ignored)
+
+    for folder in ("outputs", "features", "metrics"):
+        (out / folder).mkdir()
+    _write_left_out(out, undecodable, found.ignored)
+    lots, cases = _write_lots(out, answered, model, champion)
+    tables = [
+        read_predictions(out / "outputs" / f"predictions_{lot}.csv") for lot, one in lots.items() if one["images"]
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    checked = check(SUITE, table, params.thresholds(champion.version), out, context.failed)
+
+    images = sum(one["images"] for one in lots.values())
+    metrics = {
+        "model_version": champion.version,
+        "model": champion.model_key,
+        "images": images,
+        "undecodable": len(undecodable),
+        "ignored": len(found.ignored),
+        "lots_reused": len(answered.reused),
+        "images_per_s": answered.images_per_s,
+        "classes": add_counts(one["classes"] for one in lots.values()),
+        "lots": lots,
+    }
+    write_json(out / METRICS, metrics)
+
+    def picture(lot: str, filename: str) -> str:
+        try:
+            data = read_image_file(raw / found.lots[lot][filename], model.preprocessing)
+            return thumbnail(as_image(decode(data, model.preprocessing)))
+        except ImageError:  # changed since, which ends the stage anyway
+            return ""
+
+    counts = {"images": images, "undecodable": len(undecodable), "findings": len(checked.found)}
+    remember(context.cache, str(raw), {"success": True, **counts})
+    history = recall(context.cache, str(raw))
+    report = describe_predictions(metrics, checked, cases, picture, undecodable, found.ignored, history)
+    write_report(out / REPORT, report)
+    told = {"lots": len(lots), "lots_reused": len(answered.reused), "undecodable": len(undecodable)}
+    return {"version": champion.version, "images": images, **told}
+
+
+def _refuse(context: Context[Params], undecodable: Sequence[Sequence[str]], ignored: Sequence[Sequence[str]]) -> None:
+    """End the stage where no image can be used."""
+    context.failed.mkdir()
+    _write_left_out(context.failed, undecodable, ignored)
+    name, _, reason = undecodable[0]
+    message = (
+        f"none of the {len(undecodable)} images can be used; the first is {name}: {reason}; mend or remove those in "
+        f"{context.failed}/undecodable.csv"
+    )
+    sections = left_out(undecodable, ignored)
+    write_report(context.failed / REPORT, Report(TITLE, "", message, passed=False, sections=sections))
+    raise DataError(message)
+
+
+def _run_lots(context: LotsContext[Params], lots: Sequence[str]) -> Headline:
+    champion = read_champion(context.inputs["champion"])
+    if champion is None:
+        log.warning("no version is released yet: nothing is predicted")
+        return {"version": "none", "images": 0, "lots": 0, "lots_reused": 0}
+    found = _find(context, lots, "--lots")
+    answered = _answer_lots(context, champion, found)
+    images = sum(map(len, found.lots.values()))
+    told = {"lots": len(answered.pieces), "lots_reused": len(answered.reused)}
+    return {"version": champion.version, "images": images, **told}
+
+
+def _raw_files(params: Params, inputs: Mapping[str, Path], _name: str) -> Iterable[Path]:
+    """Images of the selected lots; other files decide nothing."""
+    found = find_images(inputs["raw"]).select(params.predict.lots)
+    return [path for images in found.lots.values() for path in images.values()]
+
+
+def _check(params: Params, inputs: Mapping[str, Path]) -> Headline:
+    """Count images and lots.
+
+    Raises:
+        DataError: there are no images.
+        UsageError: a selected lot does not exist.
+    """
+    found = find_images(inputs["raw"])
+    if not found.lots:
+        raise DataError(NO_IMAGES.format(inputs["raw"]))
+    require_lots(params.predict.lots, found.names, SETTING)
+    found = found.select(params.predict.lots)
+    return {"images": sum(map(len, found.lots.values())), "lots": len(found.lots)}
+
+
+def _lots_of(artifact: Path) -> dict[str, int]:
+    """Predicted images of each lot."""
+    lots = json.loads((artifact / METRICS).read_text(encoding="utf-8"))["lots"]
+    return {lot: found["images"] for lot, found in lots.items()}
+
+
+STAGE = Stage(
+    name="predict",
+    description="Says with the released model what every image of the raw folder shows, lot by lot.",
+    params=Params,
+    inputs={
+        "raw": Input("folder of raw images (PNG or JPEG), in lots", artifact=False),
+        "champion": Input("artifact of stage champion"),
+    },
+    outputs={
+        "predictions": ("outputs", "one predictions_<lot>.csv a lot: class, confidence, answered, model_version"),
+        "features": ("features", "one <lot>.npz a lot: statistics, embeddings and probabilities of its images"),
+        "undecodable": ("undecodable.csv", "images that cannot be used: filename, lot, reason"),
+        "ignored": ("ignored.csv", "what else lies in the raw folder: filename, lot, path, reason"),
+        "metrics": (METRICS, "counts per lot and class, images without an answer, images a second, version"),
+        "findings": ("findings.csv", "what the suite found: severity, reason, filename, column, value"),
+        "data_docs": ("data_docs", "predictions/index.html: what Great Expectations found"),
+    },
+    run=_run,
+    raw_files=_raw_files,
+    check=_check,
+    lots=_lots_of,
+    run_lots=_run_lots,
+)

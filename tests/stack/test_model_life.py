@@ -1,0 +1,177 @@
+"""The model's life after training, for real: release, prediction of a new lot, quiet, drift, retraining, rollback."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image, ImageEnhance, ImageFilter
+
+from tests.stack.conftest import impatient
+from tests.stack.stack import DAG_ID, ROOT, RUN_S, Stack, wait_until
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+pytestmark = pytest.mark.docker
+
+PREDICT, MONITOR = "predict_new_lots", "model_monitoring_and_retraining"
+QUICK: dict[str, Any] = {
+    "epochs": 60,
+    "max_evals": 1,
+}  # 12 s of training on 240 images, which reaches .9 on the sample avatars
+LOT = 150  # images
+
+
+class Life:
+    """A stack whose raw folder grows lot by lot."""
+
+    def __init__(self, stack: Stack, samples: Path, data: Path) -> None:
+        self.stack = stack
+        self.samples = samples
+        self.data = data
+
+    def arrive(self, *lots: str, drifted: bool = False) -> None:
+        """Let annotated lots arrive: the images of each at once, then their annotations."""
+        for lot in lots:
+            partial = self.data / f".{lot}"
+            shutil.copytree(self.samples / "raw" / lot, partial)
+            if drifted:  # another camera: dark and out of focus
+                for file in partial.iterdir():
+                    picture = Image.open(file).convert("RGBA")
+                    flat = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+                    blurred = flat.filter(ImageFilter.GaussianBlur(4))
+                    ImageEnhance.Brightness(blurred).enhance(0.6).save(file)
+            for path in (partial, *partial.iterdir()):
+                path.chmod(0o755)
+            partial.rename(self.data / "raw" / lot)
+        there = {path.name for path in (self.data / "raw").iterdir()}
+        header, *rows = (self.samples / "annotations.csv").read_text().splitlines()
+        wanted = [row for row in rows if row.split("_")[0] in there]
+        partial = self.data / ".annotations.csv"
+        partial.write_text("\n".join([header, *wanted, ""]))
+        partial.replace(self.data / "annotations.csv")
+
+    def result(self, dag: str, run_id: str, task: str) -> dict[str, Any]:
+        """The headline that a task handed over."""
+        path = f"/dags/{dag}/dagRuns/{run_id}/taskInstances/{task}/xcomEntries/headline?deserialize=true"
+        return dict(self.stack.api(path)["value"])
+
+    def predicted(self, version: str, lots: int) -> dict[str, Any]:
+        """Wait for a run that nobody has triggered by hand and that has predicted all lots with a version."""
+
+        def found() -> "dict[str, Any] | None":
+            for run in self.stack.api(f"/dags/{PREDICT}/dagRuns?order_by=-run_after&limit=5")["dag_runs"]:
+                if run["state"] == "success" and run["run_type"] == "asset_triggered":
+                    headline = self.result(PREDICT, run["dag_run_id"], "predict")
+                    if (headline["version"], headline.get("lots")) == (version, lots):
+                        return headline
+            return None
+
+        return dict(wait_until(found, RUN_S, f"predictions of {lots} lots by {version}", pause=2))
+
+    def monitor(self) -> "tuple[dict[str, Any], dict[str, str]]":
+        """Run a check; what it found, and the states of its tasks."""
+        run_id = self.stack.trigger(MONITOR, **QUICK)
+        assert self.stack.wait_for_run(run_id, dag_id=MONITOR) == "success"
+        states = {task["task_id"]: task["state"] for task in self.stack.tasks(run_id, MONITOR)}
+        return self.result(MONITOR, run_id, "monitor"), states
+
+    def in_store(self, *command: str) -> str:
+        """Output of a command in a container that sees the artifacts."""
+        return self._container("--entrypoint", command[0], "face-attributes/archive", *command[1:])
+
+    def archive(self, *arguments: str) -> str:
+        """Output of `python -m stages.archive`, as people call it."""
+        return self._container("face-attributes/archive", *arguments)
+
+    def _container(self, *arguments: str) -> str:
+        volume = f"{self.stack.artifacts}:/artifacts"
+        command = ["docker", "run", "--rm", "--network", "none", "--volume", volume, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def checks(self) -> "list[dict[str, Any]]":
+        """The lines of the monitoring log."""
+        return [
+            json.loads(line)
+            for line in self.in_store("cat", "/artifacts/logs/monitoring_log.json").splitlines()
+            if line
+        ]
+
+
+@pytest.fixture(scope="module")
+def life(docker: "DockerClient", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
+    """A stack with two annotated lots, and nothing trained yet."""
+    subprocess.run([ROOT / "scripts/images"], check=True)
+    folder = tmp_path_factory.mktemp("life")
+    samples, data = folder / "samples", folder / "data"
+    command = [sys.executable, "-m", "data.make_samples", "--out", str(samples), "--count", str(4 * LOT)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    (data / "raw").mkdir(parents=True)
+    for path in (folder.parent, folder, data, data / "raw"):
+        path.chmod(0o755)
+    found = Life(None, samples, data)  # type: ignore[arg-type]
+    found.arrive("s1", "s2")
+    with Stack(folder, data, files=[impatient(folder)]) as stack:
+        found.stack = stack
+        yield found
+
+
+def test_the_life_of_a_model(life: Life) -> None:
+    stack = life.stack
+
+    # Before any release there is nothing to predict with, and the run that the lots have started says so.
+    def told() -> bool:
+        runs = stack.api(f"/dags/{PREDICT}/dagRuns")["dag_runs"]
+        return any(run["state"] == "success" for run in runs)
+
+    wait_until(told, RUN_S, "run for the first lots")
+    first = stack.api(f"/dags/{PREDICT}/dagRuns")["dag_runs"][0]["dag_run_id"]
+    assert life.result(PREDICT, first, "predict")["version"] == "none"
+
+    # Trained on s1 and s2, and released: all lots are predicted without anybody asking for it.
+    run_id = stack.trigger(**QUICK)
+    assert stack.wait_for_run(run_id) == "success"
+    released = life.result(DAG_ID, run_id, "archive")
+    assert (released["version"], released["champion"]) == ("v1", "v1")
+    life.predicted("v1", lots=2)
+
+    # A clean lot arrives, is predicted alone, and monitoring stays quiet.
+    life.arrive("s3")
+    assert life.predicted("v1", lots=3)["lots_reused"] == 2
+    found, states = life.monitor()
+    assert (found["new_lots"], found["drift"], found["retrain"]) == (1, "none", "no")
+    assert states["train_again"] == "skipped"
+
+    # A drifted lot arrives: monitoring finds it and starts a training, the gate decides, the champion changes.
+    life.arrive("s4", drifted=True)
+    life.predicted("v1", lots=4)
+    found, states = life.monitor()
+    assert (found["drift"], found["retrain"]) == ("found", "yes")
+    assert states["train_again"] == "success"
+    again = f"retraining__{found['cause_id']}"
+    assert stack.wait_for_run(again) == "success"
+    assert stack.api(f"/dags/{DAG_ID}/dagRuns/{again}")["conf"] == QUICK
+    released = life.result(DAG_ID, again, "archive")
+    assert (released["version"], released["champion"]) == ("v2", "v2")
+    assert life.predicted("v2", lots=4)["lots_reused"] == 0
+
+    # Rollback restores the old champion, whose predictions are all there; the same cause starts nothing twice.
+    assert "v1 is the champion now" in life.archive("rollback", "--reason", "a test")
+    assert life.archive("versions").splitlines()[0].split()[:2] == ["v1", "champion"]
+    found, states = life.monitor()
+    assert (found["drift"], found["retrain"], found["repeated"]) == ("found", "no", "yes")
+    assert states["train_again"] == "skipped"
+    assert [check["retrain"] for check in life.checks()] == [False, True, False]
+    runs = stack.api(f"/dags/{DAG_ID}/dagRuns")["dag_runs"]
+    assert sorted(run["dag_run_id"] for run in runs if run["state"] == "success") == sorted([run_id, again])
+
+    # Every file of predictions names its version; the lineage leads to the raw files.
+    rows = life.in_store("sh", "-c", "cat /artifacts/predict/*/outputs/predictions_s4.csv").splitlines()
+    assert {row.split(",")[-1] for row in rows} == {"model_version", "v1", "v2"}
+    lineage = life.archive("lineage", "v2")
+    assert f"{4 * LOT} files in /data/raw" in lineage
