@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ from stages.common.observation import observe
 from stages.common.onnx_model import OnnxModel, load
 from stages.common.params import load_params
 from stages.common.preprocess import crop, fit
+from stages.common.stage import Stage
 from stages.common.stage import main as run_stage
 from stages.common.version import ROOT
 from stages.hyperopt.stage import STAGE as HYPEROPT
@@ -85,15 +87,15 @@ def train(data: Path, rows: Sequence[Mapping[str, str]], folder: Path) -> OnnxMo
     labels = ["--annotations", str(folder / "annotations.csv")]
     search = ["--set", "hyperopt.max_evals=1", "--set", "hyperopt.epochs=1"]
     epochs = ["--set", f"train.epochs={EPOCHS}", "--set", "train.use_hyperopt=false"]
-    calls = (
-        lambda: run_stage(VALIDATE, [*raw, *labels, "--out", out["validate"]]),
-        lambda: run_stage(PREPARE_TRAIN, [*raw, "--validate", out["validate"], "--out", out["prepare_train"]]),
-        lambda: run_stage(HYPEROPT, [*prepared, *search, "--out", out["hyperopt"]]),
-        lambda: run_stage(TRAIN, [*prepared, *searched, *epochs, "--out", out["train"]]),
+    calls: Sequence[tuple[Stage[Any], list[str]]] = (
+        (VALIDATE, [*raw, *labels]),
+        (PREPARE_TRAIN, [*raw, "--validate", out["validate"]]),
+        (HYPEROPT, [*prepared, *search]),
+        (TRAIN, [*prepared, *searched, *epochs]),
     )
     with contextlib.redirect_stdout(sys.stderr):  # a bench prints its figures and nothing else
-        for call in calls:
-            if code := call():
+        for stage, arguments in calls:
+            if code := run_stage(stage, [*arguments, "--out", out[stage.name]]):
                 sys.exit(code)
     return load(folder / "train" / "model.onnx")
 

@@ -127,6 +127,7 @@ def find_drift(reference: Features, lots: Mapping[str, Features], settings: Moni
         compare(lot, str(name), then[name], values[name], settings.min_images)
         for lot, values in now.items()
         for name in then
+        if name in values  # what only one side was asked for is no signal
     ]
     tests = judge(tests, settings)
     verdicts = {lot: _verdict([test for test in tests if test.lot == lot]) for lot in now}

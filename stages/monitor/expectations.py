@@ -15,7 +15,7 @@ from stages.monitor.drift import chance
 
 SUITE = "drift"
 DEVIATIONS = 3
-"""Standard errors that a mean may be off besides; 25 columns then give a false warning once in 15 checks at most."""
+"""Standard errors that a mean may be off besides: beyond it are .3 % of the means of clean images."""
 
 
 def thresholds(kept: Mapping[str, Any], table: pd.DataFrame, min_psi: float) -> dict[str, Any]:
@@ -34,11 +34,11 @@ def thresholds(kept: Mapping[str, Any], table: pd.DataFrame, min_psi: float) -> 
         cells = len(expected_weights(one["partition"]))
         values[f"{name}_partition"] = one["partition"]
         # twice the mean of chance: a chi-squared value of 9 degrees of freedom stays below 18 in 96 %
-        values[f"{name}_max_kl"] = (min_psi + 2 * chance(cells, one["count"], count)) / 2
+        values[f"{name}_max_kl"] = round((min_psi + 2 * chance(cells, one["count"], count)) / 2, 4)
         if "mean" in one:
-            allowed = (np.sqrt(min_psi) + DEVIATIONS * np.sqrt(1 / one["count"] + 1 / count)) * one["std"]
-            values[f"{name}_mean_min"] = one["mean"] - allowed
-            values[f"{name}_mean_max"] = one["mean"] + allowed
+            allowed = float(np.sqrt(min_psi) + DEVIATIONS * np.sqrt(1 / one["count"] + 1 / count)) * one["std"]
+            values[f"{name}_mean_min"] = round(one["mean"] - allowed, 4)
+            values[f"{name}_mean_max"] = round(one["mean"] + allowed, 4)
     return values
 
 

@@ -1,6 +1,7 @@
 """The report of a check: first what came out, then what moved, with pictures of then and now."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,10 @@ from stages.common.report import (
     shown,
 )
 from stages.common.thumbnails import thumbnail
-from stages.common.validation_report import data_docs_links, past_runs
+from stages.common.validation_report import checks, data_docs_links, past_runs
 from stages.monitor import drift as drifting
 from stages.monitor import performance as performing
-from stages.monitor.drift import ALL, Drift, Signal
+from stages.monitor.drift import ALL, EMBEDDING, Drift, Signal
 from stages.monitor.performance import Accuracy, Performance
 from stages.monitor.plots import plot_signal
 from stages.monitor.words import explain, title_of
@@ -57,8 +58,9 @@ def verdict_line(decision: Mapping[str, Any], performance: Performance, drift: D
         how = f"too low in {_names(performance.concerned)}" if low else "good enough"
         first = f"{version} is right in {mean.value:.1%} of new labels ({mean.low:.1%} to {mean.high:.1%}): {how}"
     if drift.verdict == drifting.FOUND:
-        moved = next(test for test in drift.tests if test.drifted)
+        moved = _telling(drift)[0]
         second = f"New images of {_names(drift.concerned)} are not like those it was measured on: {explain(moved)}"
+        second += f" in {moved.lot}" if len(drift.lots) > 1 else ""
         more = len({test.signal for test in drift.tests if test.drifted}) - 1
         second += f", and {more} more signals moved" if more > 1 else ", and one more signal moved" if more else ""
     elif drift.verdict == drifting.NONE:
@@ -67,6 +69,12 @@ def verdict_line(decision: Mapping[str, Any], performance: Performance, drift: D
         second = "Drift: not enough data"
     third = " This asks for a training." if decision["retrain"] else ""
     return f"{first}. {second}.{third}"
+
+
+def _telling(drift: Drift) -> list[Signal]:
+    """What drifted, or if nothing did, what was tested; directions of embeddings, which nobody can picture, last."""
+    found = [test for test in drift.tests if test.drifted] or [test for test in drift.tests if test.p is not None]
+    return sorted(found, key=lambda test: test.signal.startswith(EMBEDDING))
 
 
 def _names(lots: Sequence[str]) -> str:
@@ -93,6 +101,7 @@ def describe_check(
     reference: Features,
     lots: Mapping[str, Features],
     checked: "Checked | None",
+    looked_at: Sequence[str],
     history: Sequence[Mapping[str, Any]],
     settings: MonitorSection,
 ) -> Report:
@@ -107,6 +116,7 @@ def describe_check(
         reference: what the champion was measured on.
         lots: the new ones.
         checked: what the suite found; None if there was nothing to check.
+        looked_at: the lots that the suite was run on.
         history: past checks, this one last: `mean_accuracy`, `drifted`, `images`, `lots`.
         settings: the thresholds.
     """
@@ -127,7 +137,7 @@ def describe_check(
         _attributes(performance, settings),
         _lots(performance, drift, decision["lots"]),
         _all_signals(drift),
-        *(checked.sections() if checked else []),
+        _expectations(checked, looked_at) if checked else None,
         past_runs(
             history,
             {"mean_accuracy": "mean accuracy", "drifted": "signals that moved", "images": "images", "lots": "new lots"},
@@ -151,15 +161,15 @@ def describe_check(
 def _moved(drift: Drift) -> Table:
     moved = [test for test in drift.tests if test.drifted]
     first, note = shown(moved or [test for test in drift.tests if test.p is not None], MOVED if moved else PLOTS)
-    rows = [(*_row(test)[:-1], explain(test)) for test in first]
-    columns = ("Lot", "Signal", "Then", "Now", "PSI", "Distance", "p corrected", "In words")
+    rows = [(test.lot, explain(test), *_row(test)[1:-1]) for test in first]
+    columns = ("Lot", "In words", "Signal", "Then", "Now", "PSI", "Distance", "p corrected")
     if moved:
         return Table("What moved", columns, rows, note=note or "The strongest first.")
     return Table("What moved most, though it is no drift", columns, rows)
 
 
 def _row(test: Signal) -> tuple[object, ...]:
-    figures = [Share(value) if test.moved and value is not None else value for value in (test.then, test.now)]
+    figures = [Share(value) if test.moved and value is not None else _figure(value) for value in (test.then, test.now)]
     what = title_of(test.signal) + (f" ({test.moved})" if test.moved else "")
     verdict = Badge(test.note or ("moved" if test.drifted else "no drift"), "remark" if test.drifted else "plain")
     return test.lot, what, *figures, _figure(test.psi), _figure(test.distance), _p(test.p_corrected), verdict
@@ -176,9 +186,8 @@ def _p(value: float | None) -> object:
 def _plots(out: Path, drift: Drift) -> list[Plot]:
     """The signals that moved most, each once."""
     chosen: dict[str, Signal] = {}
-    for test in drift.tests:
-        if test.drifted or (drift.verdict != drifting.FOUND and test.p is not None):
-            chosen.setdefault(test.signal, test)
+    for test in _telling(drift):
+        chosen.setdefault(test.signal, test)
     plots = []
     (out / "plots").mkdir()
     for test in list(chosen.values())[:PLOTS]:
@@ -247,6 +256,11 @@ def _all_signals(drift: Drift) -> Table:
     first, note = shown([_row(test) for test in drift.tests], 200)
     columns = ("Lot", "Signal", "Then", "Now", "PSI", "Distance", "p corrected", "Verdict")
     return Table(f"All {len(drift.tests)} signals", columns, first, note=note, folded=True)
+
+
+def _expectations(checked: "Checked", lots: Sequence[str]) -> Group:
+    group = checks(checked.suite, checked.result)
+    return replace(group, note=f"{group.note} by {_names(lots)}")
 
 
 def _reading(settings: MonitorSection) -> Table:

@@ -83,7 +83,7 @@ def _run(context: Context[Params]) -> Headline:
     told = {"verdict": drift.verdict, "lots": drift.lots, "signals": [asdict(test) for test in drift.tests]}
     write_json(out / "metrics" / "drift.json", told)
     log.info(verdict_line(decision, performance, drift))
-    checked = _check_expectations(context, champion.reference, reference, drift)
+    checked, looked_at = _check_expectations(context, champion.reference, reference, drift)
     found = {
         "mean_accuracy": performance.total.mean.value,
         "drifted": len({test.signal for test in drift.tests if test.drifted}),
@@ -93,7 +93,7 @@ def _run(context: Context[Params]) -> Headline:
     remember(context.cache, "monitor", {"success": not decision["retrain"], **found})
     history = recall(context.cache, "monitor")
     report = describe_check(
-        out, champion, decision, performance, drift, reference, lots, checked, history, settings
+        out, champion, decision, performance, drift, reference, lots, checked, looked_at, history, settings
     )  # fmt: skip
     write_report(out / REPORT, report)
     return _headline(decision)
@@ -101,8 +101,12 @@ def _run(context: Context[Params]) -> Headline:
 
 def _check_expectations(
     context: Context[Params], folder: Path, reference: "Features", drift: "Drift"
-) -> "Checked | None":
-    """Run the suite on the lots that drifted, or on all new ones: one drifted lot is not diluted here either."""
+) -> "tuple[Checked | None, list[str]]":
+    """Run the suite on the lot that drifted most, or on all new ones: one drifted lot is not diluted here either.
+
+    Returns:
+        What it found, None if there was nothing to check; and the lots that it was run on.
+    """
     import pandas as pd
 
     from stages.common.partitions import read_partitions
@@ -111,14 +115,15 @@ def _check_expectations(
     from stages.monitor.drift import ALL
     from stages.monitor.expectations import SUITE, thresholds, unjudged
 
-    tables = [drift.now[lot] for lot in drift.concerned or [lot for lot in drift.now if lot != ALL]]
-    table = pd.concat(tables, ignore_index=True)
+    own = [test.lot for test in drift.tests if test.drifted and test.lot != ALL]
+    lots = own[:1] or [lot for lot in drift.now if lot != ALL]
+    table = pd.concat([drift.now[lot] for lot in lots], ignore_index=True)
     values = thresholds(read_partitions(folder, reference), table, context.params.monitor.min_psi)
     if not values:
-        return None
+        return None, lots
     suite = json.loads((FOLDER / f"{SUITE}.json").read_text(encoding="utf-8"))
     named = {one["kwargs"]["column"] for one in suite["expectations"]}
-    return check(SUITE, table, values, context.out, context.failed, unjudged(named, values))
+    return check(SUITE, table, values, context.out, context.failed, unjudged(named, values)), lots
 
 
 def _headline(decision: Mapping[str, Any]) -> Headline:

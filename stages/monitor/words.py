@@ -4,7 +4,7 @@ from stages.common.attributes import ATTRIBUTES
 from stages.monitor.drift import EMBEDDING, Signal
 
 SLIGHT, LARGE = 0.1, 0.25
-"""PSI below which a change is called slight, and from which on it is called large (Siddiqi 2006)."""
+"""PSI below which a change is slight, and from which on it is large (Siddiqi 2006)."""
 
 _STATISTICS = {
     "brightness": ("darker", "brighter"),
@@ -33,7 +33,7 @@ def title_of(signal: str) -> str:
 
 def size_of(psi: float) -> str:
     """How large a change is."""
-    return "slightly" if psi < SLIGHT else "moderately" if psi < LARGE else "largely"
+    return "slightly" if psi < SLIGHT else "clearly" if psi < LARGE else "much"
 
 
 def explain(signal: Signal) -> str:
@@ -49,7 +49,7 @@ def explain(signal: Signal) -> str:
             often = f"{how} {'more' if higher else 'less'} often"
             return f"{name} is predicted {often}: {signal.then:.0%} then, {signal.now:.0%} now"
     if signal.signal.startswith(EMBEDDING):
-        return f"the model sees {how} other features in the images"
+        return f"the model sees features that are {'very' if how == 'much' else how} different"
     words = _STATISTICS.get(signal.signal)
     if words:
         return f"the images are {how} {words[higher]}"
