@@ -30,11 +30,11 @@ class SlowRun:
         """The container (12 digits of its id) of every write so far, of the whole artifact or of a lot."""
         return self._in_store(f"cat {CACHE}/trace-{self._piece(lot)} 2>/dev/null || true").split()
 
-    def wait_for_writer(self, beside: str = "") -> str:
+    def wait_for_writer(self, lot: str = "", beside: str = "") -> str:
         """The container that writes, as soon as it does; `beside` is one that does not count."""
 
         def writer() -> str:
-            last = next(iter(self.writers()[-1:]), beside)
+            last = next(iter(self.writers(lot)[-1:]), beside)
             return "" if last == beside else last
 
         return str(wait_until(writer, WORK_S, f"work in {self.run_id}"))

@@ -122,18 +122,18 @@ class Stack:
         command = ["docker", "volume", "ls", "--quiet", "--filter", "name=face-attributes-data-"]
         return set(subprocess.check_output(command, text=True).split())
 
-    def compose(self, *arguments: str) -> str:
+    def compose(self, *arguments: str, **environment: str) -> str:
         """Standard output of `docker compose` for this stack; it fails where the command does."""
-        done = self.run(*arguments)
+        done = self.run(*arguments, **environment)
         assert done.returncode == 0, f"{' '.join(arguments)}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def run(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         """`docker compose` for this stack, however it ends; a later --env-file replaces that of the stack."""
         files = ["--file", str(ROOT / "docker-compose.yml"), *self._files]
         command = ["docker", "compose", "-p", self.project, "--env-file", str(self.file), *files, *self._profiles]
         # Compose prefers the environment to the file.
-        environment = {name: value for name, value in os.environ.items() if name not in self._settings_names}
+        environment = {key: value for key, value in os.environ.items() if key not in self._settings_names} | environment
         return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, env=environment)
 
     @cached_property

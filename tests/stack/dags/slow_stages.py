@@ -24,4 +24,4 @@ with DAG("slow_stage", **DAG_ARGUMENTS):
 
 with DAG("slow_lots", **DAG_ARGUMENTS):
     lots = StageOperator.partial(task_id="lots", map_index_template="{{ task.label }}", **STAGE).expand(lots=LOTS)
-    StageOperator.partial(task_id="on_gpu", queue="gpu", **STAGE).expand(lots=LOTS) << lots
+    StageOperator.partial(task_id="on_gpu", queue="gpu", **STAGE).expand(lots=LOTS[:2]) << lots
