@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.stack.slow_run import build_slow_stage, with_slow_stage
 from tests.stack.stack import DAG_ID, ROOT, RUN_S, Stack, wait_until
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
-HERE = Path(__file__).parent
 RETRY_DELAY_S = 2  # in place of 60 s, so that nobody waits for tests that kill
 IMPATIENT = {  # seconds, likewise
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",  # a busy machine keeps living tasks from it for some
@@ -42,37 +42,26 @@ class Run:
 def stack(docker: "DockerClient", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The stack, on 96 sample images, with the DAGs of the slow stage."""
     subprocess.run([ROOT / "scripts/images"], check=True)
-    build_slow_stage(docker)
+    build_slow_stage()
     folder = tmp_path_factory.mktemp("stack")
     data = folder / "data"
     subprocess.run([sys.executable, "-m", "data.make_samples", "--out", data, "--count", "96"], cwd=ROOT, check=True)
     for parent in (data, folder, folder.parent):  # pytest's folders are private, and stages run as another user
         parent.chmod(0o755)
-    with Stack(folder, data, files=[for_tests(folder)]) as stack:
+    with Stack(folder, data, files=[impatient(folder), with_slow_stage(folder)]) as stack:
         yield stack
 
 
-def build_slow_stage(docker: "DockerClient") -> None:
-    """Build the image of the slow stage on that of a real one."""
-    docker.images.build(path=str(HERE / "slow_stage"), tag="face-attributes/slow_stage:latest", rm=True)
-
-
-def for_tests(folder: Path) -> Path:
-    """An addition to docker-compose.yml: the DAGs of the slow stage, and an Airflow that is less patient."""
+def impatient(folder: Path) -> Path:
+    """An addition to docker-compose.yml: params.yaml and settings of Airflow with less patience."""
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     shorter, count = re.subn(r"retry_delay: \d+", f"retry_delay: {RETRY_DELAY_S}", text)
     assert count == 1
     params = folder / "params.yaml"
     params.write_text(shorter, encoding="utf-8")
     params.chmod(0o644)
-    dags = folder / "slow_stages.py"  # a copy, which Airflow's user can read wherever the repository is
-    dags.write_text((HERE / "dags/slow_stages.py").read_text(encoding="utf-8"), encoding="utf-8")
-    dags.chmod(0o644)
-    file = folder / "for_tests.yml"
-    service = {
-        "volumes": [f"{params}:/app/params.yaml:ro", f"{dags}:/app/dags/slow_stages.py:ro"],
-        "environment": IMPATIENT,
-    }
+    file = folder / "impatient.yml"
+    service = {"volumes": [f"{params}:/app/params.yaml:ro"], "environment": IMPATIENT}
     names = ("airflow-apiserver", "airflow-scheduler", "airflow-dag-processor", "airflow-worker")
     file.write_text(json.dumps({"services": dict.fromkeys(names, service)}))  # JSON is YAML
     return file

@@ -1,14 +1,36 @@
 """A run of the slow stage, which works until the test releases it, and tells who has worked."""
 
+import json
 import subprocess
 import uuid
+from pathlib import Path
 from typing import Any
 
 from tests.stack.stack import Stack, wait_until
 
+HERE = Path(__file__).parent
+IMAGE = "face-attributes/slow_stage"
 CACHE = "/artifacts/slow_stage/.cache"
 WORK_S = 120  # for a container to be at work, also after a restart of the whole stack
 LONGEST_S = 600  # of work that nobody releases
+
+
+def build_slow_stage() -> None:
+    """Build its image on that of a real stage, which must be there."""
+    command = ["docker", "build", "--quiet", f"--tag={IMAGE}", HERE / "slow_stage"]
+    subprocess.run(command, check=True, stdout=subprocess.PIPE)
+
+
+def with_slow_stage(folder: Path) -> Path:
+    """An addition to docker-compose.yml, written to `folder`: the DAGs of the slow stage."""
+    dags = folder / "slow_stages.py"  # a copy, which Airflow's user can read wherever the repository is
+    dags.write_text((HERE / "dags/slow_stages.py").read_text(encoding="utf-8"), encoding="utf-8")
+    dags.chmod(0o644)
+    service = {"volumes": [f"{dags}:/app/dags/slow_stages.py:ro"]}
+    file = folder / "with_slow_stage.yml"
+    names = ("airflow-scheduler", "airflow-dag-processor", "airflow-worker")
+    file.write_text(json.dumps({"services": dict.fromkeys(names, service)}))  # JSON is YAML
+    return file
 
 
 class SlowRun:
@@ -61,7 +83,7 @@ class SlowRun:
 
     def _in_store(self, script: str) -> str:
         volume = f"--volume={self._stack.artifacts}:/artifacts"
-        command = ["docker", "run", "--rm", "--network=none", volume, "--entrypoint=sh", "face-attributes/slow_stage"]
+        command = ["docker", "run", "--rm", "--network=none", volume, "--entrypoint=sh", IMAGE]
         return subprocess.run([*command, "-c", script], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 

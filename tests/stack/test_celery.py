@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.stack.conftest import build_slow_stage, for_tests
+from tests.stack.conftest import impatient
 from tests.stack.other_engine import OtherEngine
-from tests.stack.slow_run import WORK_S, SlowRun, one_after_the_other
+from tests.stack.slow_run import WORK_S, SlowRun, build_slow_stage, one_after_the_other, with_slow_stage
 from tests.stack.stack import ROOT, Stack, free_port, wait_until
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def cluster(docker: "DockerClient", tmp_path_factory: pytest.TempPathFactory) ->
         lack = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
         lack("a second engine needs root and dockerd")
     subprocess.run([ROOT / "scripts/images", "airflow", "engine_proxy", "archive"], check=True)
-    build_slow_stage(docker)
+    build_slow_stage()
     folder = tmp_path_factory.mktemp("cluster")
     for parent in (folder, folder.parent):  # pytest's folders are private
         parent.chmod(0o755)
@@ -64,7 +64,7 @@ def cluster(docker: "DockerClient", tmp_path_factory: pytest.TempPathFactory) ->
         share(folder / "artifacts", artifacts, ["docker", "--host", engine.host])
         share(folder / "artifacts", artifacts, ["docker"])
         api, redis = (f"{engine.address}:{free_port()}" for _ in range(2))
-        files = [for_tests(folder), several_machines(folder, api, redis)]
+        files = [impatient(folder), with_slow_stage(folder), several_machines(folder, api, redis)]
         with Stack(
             folder, folder / "data", ["celery"], files,
             FACE_ATTRIBUTES_ARTIFACTS_VOLUME=artifacts, WORKER_CONCURRENCY=str(AT_ONCE),
