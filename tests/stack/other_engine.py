@@ -5,16 +5,20 @@ import os
 import secrets
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 from tests.stack.stack import ROOT
+
+MEMORY = Path("/dev/shm")  # where the images go if there is room: to remove them from a disk took 100 s
+ROOM = 2 * 10**9  # bytes; images of 700 MB and what containers write
 
 
 class OtherEngine:
     """An engine with a socket, data and a network of its own. Needs root and dockerd.
 
     Usage:
-        with OtherEngine(folder) as engine:
+        with OtherEngine() as engine:
             engine.load("face-attributes/airflow")
             engine.docker("ps")
 
@@ -24,10 +28,11 @@ class OtherEngine:
         address: of this machine as its containers see it, where the first engine can publish ports for them.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Describe it; `folder` gets all that it writes, and goes with it."""
-        self._folder = folder
-        self.socket = folder / "docker.sock"
+    def __init__(self) -> None:
+        """Describe it; all that it writes goes into a folder that goes with it."""
+        in_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
+        self._folder = Path(tempfile.mkdtemp(prefix="engine-", dir=MEMORY if in_memory else None))
+        self.socket = self._folder / "docker.sock"
         self.host = f"unix://{self.socket}"
         network = secrets.randbelow(256)  # of 198.18.0.0/15, which is set aside for tests of networks
         self.address = f"198.18.{network}.1"
@@ -36,7 +41,6 @@ class OtherEngine:
 
     def __enter__(self) -> "OtherEngine":
         """Start it."""
-        self._folder.mkdir(parents=True)
         subprocess.run(["ip", "link", "add", self._bridge, "type", "bridge"], check=True)
         try:
             subprocess.run(["ip", "address", "add", f"{self.address}/24", "dev", self._bridge], check=True)

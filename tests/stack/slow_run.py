@@ -11,13 +11,13 @@ from tests.stack.stack import Stack, wait_until
 HERE = Path(__file__).parent
 IMAGE = "face-attributes/slow_stage"
 CACHE = "/artifacts/slow_stage/.cache"
-WORK_S = 120  # for a container to be at work, also after a restart of the whole stack
+WORK_S = 180  # for a container to be at work, also when another try has to be given up first
 LONGEST_S = 600  # of work that nobody releases
 
 
 def build_slow_stage() -> None:
     """Build its image on that of a real stage, which must be there."""
-    command = ["docker", "build", "--quiet", f"--tag={IMAGE}", HERE / "slow_stage"]
+    command = ["docker", "build", "--quiet", f"--tag={IMAGE}", str(HERE / "slow_stage")]
     subprocess.run(command, check=True, stdout=subprocess.PIPE)
 
 
@@ -51,6 +51,15 @@ class SlowRun:
     def writers(self, lot: str = "") -> list[str]:
         """The container (12 digits of its id) of every write so far, of the whole artifact or of a lot."""
         return self._in_store(f"cat {CACHE}/trace-{self._piece(lot)} 2>/dev/null || true").split()
+
+    def writers_of_lots(self) -> dict[str, list[str]]:
+        """Lot -> the same, of the lots that anybody has written so far."""
+        begin = f"{CACHE}/trace-{self.word}-"
+        found: dict[str, list[str]] = {}
+        for line in self._in_store(f"grep -H . {begin}* 2>/dev/null || true").splitlines():
+            path, _, writer = line.partition(":")
+            found.setdefault(path.removeprefix(begin), []).append(writer)
+        return found
 
     def wait_for_writer(self, lot: str = "", beside: str = "") -> str:
         """The container that writes, as soon as it does; `beside` is one that does not count."""

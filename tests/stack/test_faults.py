@@ -77,9 +77,9 @@ def test_a_restart_of_the_whole_stack_loses_no_run(stack: Stack) -> None:
     run = SlowRun(stack)
     first = run.wait_for_writer()
     stack.compose("restart")
+    stack.wait_until_it_answers()
     second = run.wait_for_writer(beside=first)
     run.release()
-    stack.wait_until_it_answers()
     assert run.wait() == "success"
     assert one_after_the_other(run.writers()) == [first, second]
 
