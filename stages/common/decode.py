@@ -58,7 +58,7 @@ class ImageError(ValueError):
     """An image that cannot be used; the message is the reason, for `rejected.csv`."""
 
 
-def read_image_file(path: Path, settings: ImagesSection) -> bytes:
+def read_image_file(path: Path | str, settings: ImagesSection) -> bytes:
     """Read a file that should be an image; whatever is no regular file is never opened (a FIFO would hang).
 
     Raises:
