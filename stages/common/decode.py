@@ -192,7 +192,7 @@ def _by_table(indices: npt.NDArray[np.uint8], colors: npt.NDArray[np.uint8]) -> 
 def _white_behind(pixels: npt.NDArray[np.uint8]) -> Picture:
     """Composite RGBA pixels (H, W, 4) on white, in place: opacity says how much of a colour's dark is taken off white.
 
-    So colours are inverted, multiplied by opacity and inverted back, rounded as by Pillow; an eighth of its time.
+    So colours are inverted, multiplied by opacity and inverted back, rounded as by Pillow.
     """
     whole = pixels.view(np.uint32).ravel()  # alpha is the highest byte
     if whole.min() < OPAQUE:

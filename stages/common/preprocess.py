@@ -81,7 +81,7 @@ def fit(content: Picture, settings: Preprocessing) -> npt.NDArray[np.uint8]:
     size = (max(1, round(side * width / longest)), max(1, round(side * height / longest)))
     pixels = np.empty((size[1], size[0], 4), np.uint8)
     kernel = AREA if longest >= side else BILINEAR
-    # not cykooz_resizer's own Resizer, whose choice among modes takes a sixth of the time
+    # not cykooz_resizer's own Resizer, whose choice among modes takes 2 us of 29
     RustResizer().resize_pil(PilImageWrapper(wrapped(content)), PilImageWrapper(wrapped(pixels)), kernel)
     square = np.full((side, side, 3), 255, np.uint8)
     left, top = (side - size[0]) // 2, (side - size[1]) // 2
