@@ -1,11 +1,14 @@
 # The one vocabulary; CI calls only this.
-.PHONY: help run up down ps logs test test-faults check bench data venv lock engine stop images
+.PHONY: help run report up down ps logs test test-faults check bench data venv lock engine stop images
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 run: ## set everything up and run the pipeline once; DATA=<folder> for other data, ENGINE=none without containers
 	@scripts/run
+
+report: venv ## copy the report of the newest run to reports/ and name it; ENGINE=none for those of `dvc repro`
+	@.venv/bin/python scripts/run_pipeline.py --report $(if $(filter none,$(ENGINE)),--engine none)
 
 up: ## start Airflow on PostgreSQL and print its address; DATA=<folder> for other data, PROFILE=celery for workers
 	@scripts/up

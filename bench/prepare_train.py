@@ -1,10 +1,11 @@
 """How fast `prepare_train` makes shards, beside how fast as many processes decode the files, and in how much memory.
 
-    python -m bench.prepare_train [--data FOLDER] [--images N] [--repeat N] [--workers N] [--sizes N ...]
+    python -m bench.prepare_train [--data FOLDER] [--images N] [--repeat N] [--workers N] [--sizes N ...] [--cpu]
 
 First, the whole stage runs once per size, with lots of 1,000 images: files are links to FOLDER's images under other
-names, so pictures repeat. Then one lot's shard takes turns with all decoders of `bench.decoders` on the same files.
-Compare the ratios: rates are those of the machine at that moment.
+names, so pictures repeat. Then making shards takes turns with all decoders of `bench.decoders` on the same files.
+Compare the ratios: rates are those of the machine at that moment. With --cpu, seconds are CPU seconds of all processes,
+which other programs change less; waiting does not show in them.
 """
 
 import argparse
@@ -12,11 +13,23 @@ import csv
 import json
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from functools import partial
 from itertools import count
 from pathlib import Path
 
-from bench.decoders import OURS, SETTINGS, Files, copies, decoders_for, in_pool, print_rates, rates_in_turns
+from bench.decoders import (
+    OURS,
+    SETTINGS,
+    Files,
+    copies,
+    cpu_seconds,
+    decoders_for,
+    in_pool,
+    print_rates,
+    rates_in_turns,
+)
 from bench.machine import run_measured, table
 from stages.common import artifacts
 from stages.common.attributes import ATTRIBUTES, NAMES
@@ -26,24 +39,28 @@ from stages.common.logs import Progress
 from stages.common.pool import WorkerPool
 from stages.common.sources import find_source
 from stages.common.version import ROOT
-from stages.prepare_train.shards import make_piece
+from stages.prepare_train.shards import make_pieces
 
 LOT = 1000
-SHARD = "prepare_train's shard"
+SHARD = "prepare_train's shards"
 
 
-def compare(files: Files, side: int, workers: int, repeat: int, folder: Path) -> None:
-    """Print the rates of all decoders and of making a shard of the files."""
+def compare(
+    files: Files, side: int, workers: int, repeat: int, folder: Path, clock: Callable[[], float] = time.perf_counter
+) -> None:
+    """Print the rates, by `clock`, of all decoders and of making shards of the files."""
     sources = [find_source(path.name, path, artifacts.file_digest) for path in files]
     settings = Preprocessing(**SETTINGS.model_dump(), image_size=side)
     turns = count()
     with WorkerPool(workers, "--workers") as pool:
         ways = {name: partial(in_pool, pool, way, files) for name, way in decoders_for(files).items()}
 
-        def shard() -> None:
-            make_piece(folder / str(next(turns)), sources, settings, pool, Progress(len(files), "images"))
+        def shards() -> None:
+            turn = next(turns)
+            lots = {folder / f"{turn}-{row}": sources[row : row + LOT] for row in range(0, len(sources), LOT)}
+            make_pieces(lots, settings, pool, Progress(len(files), "images"))
 
-        print_rates(rates_in_turns({**ways, SHARD: shard}, len(files), repeat), [OURS, SHARD])
+        print_rates(rates_in_turns({**ways, SHARD: shards}, len(files), repeat, clock), [OURS, SHARD])
 
 
 def whole_stage(data: Path, images: int, workers: int, folder: Path) -> list[str]:
@@ -82,6 +99,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5, help="turns (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=available_cpus(), help="processes (default: %(default)s)")
     parser.add_argument("--sizes", type=int, nargs="*", default=[1000, 10_000, 100_000], help="images of whole runs")
+    parser.add_argument("--cpu", action="store_true", help="compare by CPU seconds, on a busy machine")
     arguments = parser.parse_args()
     rows = []  # first, for a process starts with the peak of the one that started it, which will have grown
     for images in arguments.sizes:
@@ -100,7 +118,8 @@ def main() -> None:
     print(f"{arguments.images} images of {arguments.data}, {arguments.workers} processes, {arguments.repeat} turns")
     with tempfile.TemporaryDirectory() as folder:
         files = copies(arguments.data, arguments.images, Path(folder) / "raw")
-        compare(files, arguments.side, arguments.workers, arguments.repeat, Path(folder))
+        clock = cpu_seconds if arguments.cpu else time.perf_counter
+        compare(files, arguments.side, arguments.workers, arguments.repeat, Path(folder), clock)
 
 
 if __name__ == "__main__":

@@ -181,6 +181,26 @@ def export_report(results: Mapping[str, Mapping[str, Any]]) -> Path:
     return [export(folder) for folder in folders][-1] / "report.html"
 
 
+def newest_report(in_containers: bool) -> Path | None:
+    """The page of the newest run of the pipeline; out of the volume it is copied, with the version that it leads to."""
+    if not in_containers:
+        pages = sorted((ROOT / "artifacts").glob("run/*/report.html"), key=lambda page: page.stat().st_mtime)
+        return pages[-1] if pages else None
+    import docker
+
+    script = "cd /artifacts/run 2>/dev/null && cat $(ls -td */ | head -n 1)manifest.json"
+    try:
+        output = docker.from_env().containers.run(
+            "face-attributes/archive", ["-c", script], entrypoint="sh", remove=True, network_mode="none",
+            volumes={ARTIFACTS_VOLUME: {"bind": "/artifacts", "mode": "ro"}},
+        )  # fmt: skip
+    except docker.errors.ContainerError:
+        return None
+    manifest = json.loads(output)
+    export(f"/artifacts/archive/{manifest['inputs']['archive']['key']}")
+    return export(f"/artifacts/run/{manifest['key']}") / "report.html"
+
+
 def run_with_airflow(dag: str, data: Path, conf: str) -> tuple[dict[str, dict[str, Any]], Path | None]:
     """Run the DAG once; return the stages' results, and the report if the run succeeded."""
     environment = airflow_environment(make_volumes(data), annotations_of(data))
@@ -224,8 +244,7 @@ def run_with_dvc(data: Path | None) -> tuple[dict[str, dict[str, Any]], Path | N
             manifest = json.loads(path.read_text(encoding="utf-8"))
             cached = before.get(stage) == path.stat().st_mtime_ns
             results[stage] = {**manifest, "cached": cached, "seconds": 0.0 if cached else manifest["seconds"]}
-    pages = sorted(home.glob("run/*/report.html"), key=lambda page: page.stat().st_mtime)
-    return results, pages[-1] if status == 0 else None
+    return results, newest_report(in_containers=False) if status == 0 else None
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -247,8 +266,13 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="folder with raw/, annotations.csv or annotations/ (default: data)")
     parser.add_argument("--dag", choices=DAGS, default=DAGS[0], help="with docker; default: %(default)s")
     parser.add_argument("--conf", default="{}", help="run parameters of the DAG, for example '{\"epochs\": 3}'")
+    parser.add_argument("--report", action="store_true", help="run nothing, give the report of the newest run")
     arguments = parser.parse_args()
     in_containers = arguments.engine == "docker"
+    if arguments.report:
+        page = newest_report(in_containers)
+        say(f"report: {page}" if page else "no run has ended with a version yet: make run")
+        return 0 if page else 69
     data = arguments.data.resolve() if arguments.data else ROOT / "data" if in_containers else None
     if data and (problem := unusable(data, in_containers)):
         say(problem)

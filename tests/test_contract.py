@@ -108,7 +108,7 @@ def test_an_unknown_parameter_is_refused_before_any_work(name: str, tmp_path: Pa
     assert not (tmp_path / "o").exists()
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", [name for name in STAGES if name != "champion"])  # which takes none
 def test_an_input_that_is_no_finished_artifact_is_refused(name: str, tmp_path: Path) -> None:
     inputs = [item for needed in load(name).inputs for item in (f"--{needed}", str(tmp_path))]
     process = call(name, *inputs, "--out", str(tmp_path / "o"))

@@ -50,7 +50,9 @@ def write_run(
         gate = json.loads((archive / GATE).read_text(encoding="utf-8"))
         headline = {**released, "mean_accuracy": round(gate["mean_accuracy"], 4), "run": name}
         files = list_files(partial)
-        write_json(partial / MANIFEST, {"stage": STAGE, "key": digest, "headline": headline, "files": files})
+        inputs = {"archive": {"key": key}}
+        manifest = {"stage": STAGE, "key": digest, "inputs": inputs, "headline": headline, "files": files}
+        write_json(partial / MANIFEST, manifest)
         publish(partial, final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

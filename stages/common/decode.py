@@ -58,7 +58,7 @@ class ImageError(ValueError):
     """An image that cannot be used; the message is the reason, for `rejected.csv`."""
 
 
-def read_image_file(path: Path, settings: ImagesSection) -> bytes:
+def read_image_file(path: Path | str, settings: ImagesSection) -> bytes:
     """Read a file that should be an image; whatever is no regular file is never opened (a FIFO would hang).
 
     Raises:
@@ -113,13 +113,13 @@ def decode_file(content: bytes, settings: ImagesSection) -> Decoded:
 
 def as_image(picture: Picture) -> Image.Image:
     """A picture as Pillow's, RGB."""
-    return wrapped(picture, "RGBX").convert("RGB")
+    return wrapped(picture).convert("RGB")
 
 
-def wrapped(picture: Picture, mode: str) -> Image.Image:
-    """Pillow's view of contiguous memory (H, W, 4), without a copy; `mode` has four channels."""
+def wrapped(picture: Picture) -> Image.Image:
+    """Pillow's view of contiguous memory (H, W, 4), without a copy: RGBA."""
     height, width, _ = picture.shape
-    return Image.frombuffer(mode, (width, height), picture, "raw", mode, 0, 1)
+    return Image.frombuffer("RGBA", (width, height), picture, "raw", "RGBA", 0, 1)
 
 
 def _checked_chunks(png: bytes) -> dict[bytes, int]:
@@ -190,20 +190,22 @@ def _by_table(indices: npt.NDArray[np.uint8], colors: npt.NDArray[np.uint8]) -> 
 
 
 def _white_behind(pixels: npt.NDArray[np.uint8]) -> Picture:
-    """Composite RGBA pixels (H, W, 4) on white, in place: colour times opacity, plus the white that shows through."""
+    """Composite RGBA pixels (H, W, 4) on white, in place: opacity says how much of a colour's dark is taken off white.
+
+    So colours are inverted, multiplied by opacity and inverted back, rounded as by Pillow.
+    """
     whole = pixels.view(np.uint32).ravel()  # alpha is the highest byte
     if whole.min() < OPAQUE:
-        # by SIMD, rounded as by Pillow; cykooz_resizer's own AlphaMulDiv would copy an image that is a view
-        RustAlphaMulDiv().multiply_alpha_pil_inplace(PilImageWrapper(wrapped(pixels, "RGBA")))
-        clear = whole >> 24
-        np.subtract(255, clear, out=clear)
-        clear *= np.uint32(0x01010101)
-        whole += clear
+        whole ^= COLOR
+        # by SIMD; cykooz_resizer's own AlphaMulDiv would copy an image that is a view
+        RustAlphaMulDiv().multiply_alpha_pil_inplace(PilImageWrapper(wrapped(pixels)))
+        whole ^= COLOR
+        whole |= OPAQUE
     return pixels
 
 
-OPAQUE = 255 << 24
-"""RGBA pixels as little-endian numbers: from this one on opaque."""
+COLOR, OPAQUE = np.uint32(0xFFFFFF), np.uint32(0xFF000000)
+"""The bytes of an RGBA pixel as a little-endian number: those of its colour, and that of its opacity."""
 
 
 def _plain_jpeg(jpeg: bytes, settings: ImagesSection) -> Decoded | None:

@@ -1,5 +1,6 @@
 """A pool of worker processes that never outlives the stage and never hangs it."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -20,6 +21,23 @@ Result = TypeVar("Result")
 
 IN_FLIGHT = 2
 """Jobs per worker handed out ahead: keeps workers busy and bounds the memory of results that wait."""
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of mallopt(3)."""
+KEPT_BYTES = 32 << 20
+"""Freed memory that a worker keeps: eight pictures of 1000x1000. Larger blocks still go back to the system at once."""
+
+
+def _start_worker() -> None:
+    """Prepare a worker process for its jobs."""
+    # The C library returns the memory of every picture to the system, and getting it back, page by page, takes a tenth
+    # of the time of a 500x500 PNG (280 page faults). Only glibc can be told to keep it.
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+    _follow_parent()
 
 
 def _follow_parent() -> None:
@@ -62,7 +80,7 @@ class WorkerPool:
         self.setting = setting
         # not fork: a forked child inherits locks of the parent's threads in whatever state they are
         self._executor: Any = (
-            ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _follow_parent) if workers > 1 else None
+            ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker) if workers > 1 else None
         )
 
     def __enter__(self) -> "WorkerPool":

@@ -107,9 +107,9 @@ class Registry:
             home: its folder.
             remote: URL of the DVC remote that new versions are pushed to; "" for a folder in the registry.
         """
-        self.home = home
-        self.repository = home / "git"
-        self.remote = remote or str((home / "remote").absolute())
+        self.home = home.absolute()  # git and DVC work in folders of their own
+        self.repository = self.home / "git"
+        self.remote = remote or str(self.home / "remote")
 
     # ---- look ----
 
@@ -240,6 +240,7 @@ class Registry:
         Raises:
             UnavailableError: git or DVC failed, for example since the remote has lost a file.
         """
+        out = out.absolute()
         shutil.rmtree(out, ignore_errors=True)
         self._git("clone", "--quiet", "--no-hardlinks", "--branch", version, str(self.repository), str(out),
                   inside=out.parent)  # fmt: skip

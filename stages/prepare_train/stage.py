@@ -21,7 +21,7 @@ from stages.common.version import stage_version
 from stages.prepare_train.annotations import Annotation, read_annotations
 from stages.prepare_train.page import describe_data, describe_rejects
 from stages.prepare_train.params import Params
-from stages.prepare_train.shards import Piece, make_piece, piece_key, read_piece
+from stages.prepare_train.shards import Piece, make_pieces, piece_key, read_piece
 from stages.prepare_train.split import assign_split
 from stages.prepare_train.statistics import Row, count_classes, count_splits, find_duplicates, mean_and_std
 
@@ -44,14 +44,13 @@ def _prepare_lots(context: LotsContext[Params], annotations: list[Annotation]) -
     workers = useful_workers(context.params.prepare_train.workers, sum(source.size for source in todo))
     start = time.monotonic()
     with WorkerPool(workers, "prepare_train.workers") as pool:
-        made = {lot: make_piece(folders[lot], sources[lot], settings, pool, progress) for lot in missing}
+        made = make_pieces({folders[lot]: sources[lot] for lot in missing}, settings, pool, progress)
     if missing:
         seconds = time.monotonic() - start
         log.info("%d images prepared in %.1f s, %.0f/s", progress.total, seconds, progress.total / seconds)
-    result = {lot: made.get(lot) or piece for lot, piece in pieces.items()}
-    whole = {lot: piece for lot, piece in result.items() if piece}
+    whole = {lot: piece or made[folders[lot]] for lot, piece in pieces.items()}
     for lot, piece in whole.items():
-        how = "computed" if lot in made else "reused"
+        how = "computed" if lot in missing else "reused"
         log.info("lot %s: %s, %d images, %d rejected", lot, how, len(piece.accepted), len(piece.rejected))
     return whole, len(pieces) - len(missing)
 

@@ -64,6 +64,18 @@ def test_an_empty_registry_has_nothing(tmp_path: Path) -> None:
         empty.rollback("")
 
 
+def test_a_registry_is_found_by_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    relative = Registry(Path("registry"))
+    with relative.locked():
+        relative.register(content(tmp_path / "content", 1), version("v1"))
+        relative.promote("v1", "")
+    Path("state").mkdir()
+    relative.fetch("v1", Path("state/taken"))
+    assert (tmp_path / "state" / "taken" / "model" / "model.onnx").exists()
+    assert relative.champion() == relative.version("v1")
+
+
 def test_versions_come_back_as_they_were_registered(registry: Registry) -> None:
     found = registry.versions()
     assert [one.name for one in found] == ["v1", "v2", "v3"]

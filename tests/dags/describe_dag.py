@@ -55,6 +55,7 @@ print(
             "dag_id": dag.dag_id,
             "doc": dag.doc_md,
             "next_run": next_run.run_after.isoformat() if next_run else None,  # None: when assets have news
+            "starts_on": [asset.name for _, asset in timetable.asset_condition.iter_assets()],
             "catchup": dag.catchup,
             "max_active_runs": dag.max_active_runs,
             "groups": {task.task_id: task.task_group.group_id for task in dag.tasks if task.task_group},

@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.stack.slow_run import build_slow_stage, with_slow_stage
 from tests.stack.stack import DAG_ID, ROOT, RUN_S, Stack, wait_until
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
 RETRY_DELAY_S = 2  # in place of 60 s, so that nobody waits for tests that kill
+IMPATIENT = {  # seconds, likewise
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",  # a busy machine keeps living tasks from it for some
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+}
 
 
 @dataclass(frozen=True)
@@ -35,19 +40,20 @@ class Run:
 
 @pytest.fixture(scope="session")
 def stack(docker: "DockerClient", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack, on 96 sample images."""
+    """The stack, on 96 sample images, with the DAGs of the slow stage."""
     subprocess.run([ROOT / "scripts/images"], check=True)
+    build_slow_stage()
     folder = tmp_path_factory.mktemp("stack")
     data = folder / "data"
     subprocess.run([sys.executable, "-m", "data.make_samples", "--out", data, "--count", "96"], cwd=ROOT, check=True)
     for parent in (data, folder, folder.parent):  # pytest's folders are private, and stages run as another user
         parent.chmod(0o755)
-    with Stack(folder, data, files=[impatient(folder)]) as stack:
+    with Stack(folder, data, files=[impatient(folder), with_slow_stage(folder)]) as stack:
         yield stack
 
 
 def impatient(folder: Path) -> Path:
-    """An addition to docker-compose.yml: params.yaml with short pauses."""
+    """An addition to docker-compose.yml: params.yaml with short pauses, and settings of Airflow with less patience."""
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     shorter, count = re.subn(r"(retry_delay|new_lots_interval): \d+", rf"\1: {RETRY_DELAY_S}", text)
     assert count == 2
@@ -55,9 +61,9 @@ def impatient(folder: Path) -> Path:
     params.write_text(shorter, encoding="utf-8")
     params.chmod(0o644)
     file = folder / "impatient.yml"
-    service = {"volumes": [f"{params}:/app/params.yaml:ro"]}
-    names = ("airflow-apiserver", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
-    file.write_text(json.dumps({"services": dict.fromkeys(names, service)}))  # JSON is YAML
+    service = {"volumes": [f"{params}:/app/params.yaml:ro"], "environment": IMPATIENT}
+    names = ("apiserver", "scheduler", "dag-processor", "triggerer", "worker")
+    file.write_text(json.dumps({"services": {f"airflow-{name}": service for name in names}}))  # JSON is YAML
     return file
 
 

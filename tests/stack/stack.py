@@ -53,6 +53,7 @@ class Stack:
         settings: what stands in its `.env`.
         artifacts: name of its artifacts volume.
         folder: of its `.env`.
+        file: its `.env`.
     """
 
     def __init__(
@@ -60,22 +61,22 @@ class Stack:
     ) -> None:
         """Describe a stack with `data`; `folder` gets its `.env`; `files` override docker-compose.yml."""
         self.project = f"face-attributes-test-{uuid.uuid4().hex[:8]}"
-        self.artifacts = f"{self.project}-artifacts"
+        self.artifacts = settings.get("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", f"{self.project}-artifacts")
         self.folder = folder
-        self._file = folder / f"{self.project}.env"
+        self.file = folder / f"{self.project}.env"
         self._profiles = [argument for name in profiles for argument in ("--profile", name)]
         self._files = [argument for file in files for argument in ("--file", str(file))]
         self._volumes_before = self._data_volumes()
         port = str(free_port())
         self.url = f"http://127.0.0.1:{port}"
         own = {"AIRFLOW_PORT": port, "AIRFLOW_URL": self.url, "FACE_ATTRIBUTES_ARTIFACTS_VOLUME": self.artifacts}
-        self._file.write_text("".join(f"{name}={value}\n" for name, value in (own | settings).items()))
+        self.file.write_text("".join(f"{name}={value}\n" for name, value in (own | settings).items()))
         subprocess.run([ROOT / "scripts/compose"], check=True)
         subprocess.run(
-            [sys.executable, ROOT / "scripts/stack_settings.py", "--env-file", self._file, "--data", data],
+            [sys.executable, ROOT / "scripts/stack_settings.py", "--env-file", self.file, "--data", data],
             check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        self.settings = dict(line.split("=", 1) for line in self._file.read_text().splitlines() if "=" in line)
+        self.settings = dict(line.split("=", 1) for line in self.file.read_text().splitlines() if "=" in line)
 
     def __enter__(self) -> "Stack":
         """Start it, wait until it is healthy, with no run."""
@@ -87,6 +88,17 @@ class Stack:
             self.__exit__()
             raise
         return self
+
+    def wait_until_it_answers(self) -> None:
+        """Wait until the API server answers, and the database behind it, after they were restarted."""
+
+        def answers() -> bool:
+            try:
+                return bool(self.ask("/api/v2/monitor/health")["metadatabase"]["status"] == "healthy")
+            except OSError:
+                return False
+
+        wait_until(answers, START_S, "an answer of the API server")
 
     def _end_the_run_of_the_day(self) -> None:
         """Airflow starts one by itself if midnight is not long ago; one runs at a time, and it takes long."""
@@ -110,18 +122,18 @@ class Stack:
         command = ["docker", "volume", "ls", "--quiet", "--filter", "name=face-attributes-data-"]
         return set(subprocess.check_output(command, text=True).split())
 
-    def compose(self, *arguments: str) -> str:
+    def compose(self, *arguments: str, **environment: str) -> str:
         """Standard output of `docker compose` for this stack; it fails where the command does."""
-        done = self.run(*arguments)
+        done = self.run(*arguments, **environment)
         assert done.returncode == 0, f"{' '.join(arguments)}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def run(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         """`docker compose` for this stack, however it ends; a later --env-file replaces that of the stack."""
         files = ["--file", str(ROOT / "docker-compose.yml"), *self._files]
-        command = ["docker", "compose", "-p", self.project, "--env-file", str(self._file), *files, *self._profiles]
+        command = ["docker", "compose", "-p", self.project, "--env-file", str(self.file), *files, *self._profiles]
         # Compose prefers the environment to the file.
-        environment = {name: value for name, value in os.environ.items() if name not in self._settings_names}
+        environment = {key: value for key, value in os.environ.items() if key not in self._settings_names} | environment
         return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, env=environment)
 
     @cached_property

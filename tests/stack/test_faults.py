@@ -1,4 +1,4 @@
-"""What the stack survives: tasks failed by hand amid their work, and parameters that make no sense."""
+"""What the stack survives: services that are killed or restarted amid a task, runs that meet, and people."""
 
 import json
 from typing import Any
@@ -7,6 +7,7 @@ from urllib.error import HTTPError
 import pytest
 
 from tests.stack.conftest import Run
+from tests.stack.slow_run import SlowRun, one_after_the_other
 from tests.stack.stack import DAG_ID, RUN_S, Stack, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.faults]
@@ -36,6 +37,78 @@ def test_a_task_that_is_marked_failed_leaves_no_container(stack: Stack, first: R
     wait_until(lambda: not stack.stage_containers(run_id), 5, "end of the container", pause=0.1)
     assert stack.wait_for_run(run_id) == "failed"
     assert task_of(stack, run_id, "evaluate")["state"] == "upstream_failed"
+
+
+def test_a_database_that_restarts_amid_a_task_costs_no_work(stack: Stack) -> None:
+    run = SlowRun(stack)
+    writer = run.wait_for_writer()
+    stack.compose("restart", "postgres")
+    stack.wait_until_it_answers()
+    run.release()
+    assert run.wait() == "success"
+    assert one_after_the_other(run.writers())[0] == writer
+
+
+def test_a_killed_scheduler_comes_back_and_its_task_has_one_writer(stack: Stack) -> None:
+    run = SlowRun(stack)
+    first = run.wait_for_writer()
+    # Every process there, the tasks' supervisors too. The engine starts the container again, as after any crash; after
+    # `docker kill` it would not.
+    stack.run("exec", "-T", "airflow-scheduler", "sh", "-c", "kill -9 -1")
+    assert [one["State"]["Running"] for one in stack.inspect(first)] == [True]
+    second = run.wait_for_writer(beside=first)
+    assert not stack.inspect(first)
+    run.release()
+    assert run.wait() == "success"
+    assert one_after_the_other(run.writers()) == [first, second]
+
+
+def test_an_engine_proxy_that_restarts_costs_a_try(stack: Stack) -> None:
+    run = SlowRun(stack)
+    first = run.wait_for_writer()
+    stack.compose("restart", "--timeout", "1", "engine-proxy")
+    second = run.wait_for_writer(beside=first)
+    run.release()
+    assert run.wait() == "success"
+    assert one_after_the_other(run.writers()) == [first, second]
+
+
+def test_a_restart_of_the_whole_stack_loses_no_run(stack: Stack) -> None:
+    run = SlowRun(stack)
+    first = run.wait_for_writer()
+    stack.compose("restart")
+    stack.wait_until_it_answers()
+    second = run.wait_for_writer(beside=first)
+    run.release()
+    assert run.wait() == "success"
+    assert one_after_the_other(run.writers()) == [first, second]
+
+
+def test_two_identical_runs_at_once_make_one_artifact(stack: Stack) -> None:
+    one = SlowRun(stack)
+    writer = one.wait_for_writer()
+    other = SlowRun(stack, one.word)
+    wait_until(lambda: stack.stage_containers(other.run_id), RUN_S, "the container of the other run", pause=0.2)
+    one.release()
+    assert [one.wait(), other.wait()] == ["success", "success"]
+    assert one_after_the_other(one.writers()) == [writer]
+    results = [one.result(), other.result()]
+    assert [result["cached"] for result in results] == [False, True]
+    assert results[0]["path"] == results[1]["path"]
+
+
+def test_two_different_runs_at_once_make_two_artifacts(stack: Stack) -> None:
+    runs = [SlowRun(stack), SlowRun(stack)]
+    writers = [run.wait_for_writer() for run in runs]
+    assert all(one["State"]["Running"] for one in stack.inspect(*writers))
+    for run in runs:
+        run.release()
+    assert [run.wait() for run in runs] == ["success", "success"]
+    assert [one_after_the_other(run.writers()) for run in runs] == [[writer] for writer in writers]
+    results = [run.result() for run in runs]
+    assert [result["headline"] for result in results] == [{"word": run.word} for run in runs]
+    assert [result["cached"] for result in results] == [False, False]
+    assert results[0]["path"] != results[1]["path"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,81 @@
+"""The DAGs that predict and that watch, as Airflow reads them."""
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+PREDICT, MONITOR = "predict_new_lots", "model_monitoring_and_retraining"
+ACCEPTED: dict[str, list[dict[str, Any]]] = {
+    PREDICT: [{}, {"lots": ["s1"], "version": "v12", "recompute": True}, {"version": None}],
+    MONITOR: [
+        {},
+        {"min_accuracy": 0.9, "min_labels": 10, "min_images": 30, "alpha": 0.05, "min_psi": 0.1, "epochs": 5},
+    ],
+}
+REFUSED: dict[str, list[dict[str, Any]]] = {
+    PREDICT: [{"version": "3"}, {"version": "v0"}, {"version": "v1; rm"}, {"version": "{{ 7*7 }}"},
+              {"lots": ["../s1"]}],
+    MONITOR: [{"min_accuracy": 1.5}, {"min_labels": 0}, {"min_images": 1}, {"alpha": 0}, {"min_psi": -1},
+              {"epochs": "ten"}, {"alpha": "{{ 7*7 }}"}],
+}  # fmt: skip
+
+
+def describe(dag: str) -> Any:
+    confs = map(json.dumps, ACCEPTED[dag] + REFUSED[dag])
+    command = [sys.executable, "-m", "tests.dags.describe_dag", dag, *confs]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def dags() -> dict[str, Any]:
+    return {dag: describe(dag) for dag in (PREDICT, MONITOR)}
+
+
+def test_new_lots_and_new_models_start_predictions(dags: dict[str, Any]) -> None:
+    dag = dags[PREDICT]
+    assert dag["next_run"] is None
+    assert sorted(dag["starts_on"]) == ["face_attributes_model", "face_attributes_raw_data"]
+    assert dag["upstream"] == {
+        "check_environment": [],
+        "champion": ["check_environment"],
+        "predict": ["champion"],
+    }
+    assert dag["makes"] == {"predict": ["face_attributes_predictions"]}
+
+
+def test_the_champion_is_watched_every_week_and_trained_again_only_if_that_is_due(dags: dict[str, Any]) -> None:
+    dag = dags[MONITOR]
+    following = datetime.fromisoformat(dag["next_run"])
+    assert timedelta(0) <= following - datetime.now(UTC) + timedelta(minutes=1) <= timedelta(days=7, minutes=1)
+    assert (following.weekday(), following.hour) == (6, 0)  # Sunday, midnight
+    assert dag["upstream"] == {
+        "check_environment": [],
+        "champion": ["check_environment"],
+        "validate": ["champion"],
+        "predict": ["champion"],
+        "monitor": ["champion", "predict", "validate"],
+        "retraining_is_due": ["monitor"],
+        "train_again": ["retraining_is_due"],
+    }
+
+
+@pytest.mark.parametrize("name", [PREDICT, MONITOR])
+def test_one_run_at_a_time_and_documented(dags: dict[str, Any], name: str) -> None:
+    dag = dags[name]
+    assert dag["max_active_runs"] == 1
+    assert not dag["catchup"]
+    assert "Run with parameters" in dag["doc"]
+    assert dag["owners"] == ["face-attributes"]
+    assert all("**In**" in dag["docs"][task] and "**Out**" in dag["docs"][task] for task in dag["images"])
+    assert {name for used in dag["settings"].values() for name in used.values()} <= set(dag["params"])
+
+
+@pytest.mark.parametrize("name", [PREDICT, MONITOR])
+def test_the_form_refuses_what_no_stage_can_use(dags: dict[str, Any], name: str) -> None:
+    accepted, refusals = len(ACCEPTED[name]), dags[name]["refusals"]
+    assert refusals[:accepted] == [None] * accepted
+    assert [conf for conf, refusal in zip(REFUSED[name], refusals[accepted:], strict=True) if refusal is None] == []

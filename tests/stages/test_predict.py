@@ -1,0 +1,369 @@
+"""Stage predict on a hand-made model: what is answered again, and what becomes of files that are no images."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages.common import artifacts
+from stages.common.attributes import ATTRIBUTES, NAMES
+from stages.common.features import load_features
+from stages.common.stage import main
+from stages.predict.counts import add_counts, count_answers, least_sure
+from stages.predict.images import LOT_BYTES, find_images
+from stages.predict.stage import STAGE
+from tests.common.onnx_models import METADATA, SIDE, save_model
+
+ROOT = Path(__file__).parents[2]
+Answer = tuple[int, int, int, int, int]
+
+
+def draw(path: Path, answer: Answer) -> None:
+    """A picture that the model reads this answer off; another one for every name, so that no two files are equal."""
+    pixels = np.full((SIDE, SIDE, 3), 77, np.uint8)
+    pixels[0, : len(NAMES), 0] = answer
+    pixels[1, :, 2] = list(artifacts.json_digest(path.name)[:SIDE].encode())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+class Data:
+    """A raw folder in the making, and the artifact of stage champion."""
+
+    def __init__(self, folder: Path) -> None:
+        self.raw, self.champion, self.store = folder / "raw", folder / "champion", folder / "store"
+        self.told = folder / "result.json"
+
+    def add(self, lot: str, count: int, answer: Answer = (1, 0, 1, 3, 2)) -> None:
+        for number in range(count):
+            draw(self.raw / lot / f"{lot}_{number}.png", answer)
+
+    def release(self, version: str | None = "v3", model: str = "a", **changes: Any) -> None:
+        """Write what stage champion would."""
+        shutil.rmtree(self.champion, ignore_errors=True)
+        self.champion.mkdir()
+        told: dict[str, Any] = {"version": version}
+        if version:
+            save_model(self.champion / "model.onnx", **changes)
+            told |= {"model": model * 64, "mean_accuracy": 0.9, "lots": ["a"]}
+        artifacts.write_json(self.champion / "champion.json", told)
+        files = artifacts.list_files(self.champion)
+        manifest = {"stage": "champion", "key": artifacts.json_digest(files), "inputs": {}, "files": files}
+        artifacts.write_json(self.champion / artifacts.MANIFEST, manifest)
+
+    def run(self, *overrides: str, lots: str = "") -> int:
+        arguments = ["--raw", str(self.raw), "--champion", str(self.champion), "--store", str(self.store)]
+        arguments += ["--result", str(self.told), *(("--lots", lots) if lots else ())]
+        items = ("predict.workers=1", "predict.batch_size=4", *overrides)
+        return main(STAGE, [*arguments, *(word for item in items for word in ("--set", item))])
+
+    def result(self, *overrides: str, lots: str = "") -> tuple[Path, Mapping[str, Any]]:
+        """Run and return artifact and headline."""
+        assert self.run(*overrides, lots=lots) == 0
+        result = json.loads(self.told.read_text())
+        return Path(result.get("path", ".")), result["headline"]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Iterator[Data]:
+    """Two lots, of 10 and 5 images, and a version v3."""
+    handler = signal.getsignal(signal.SIGTERM)
+    data = Data(tmp_path)
+    data.add("a", 10)
+    data.add("b", 5, (0, 1, 0, 0, 1))
+    data.release()
+    yield data
+    signal.signal(signal.SIGTERM, handler)
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def predictions(artifact: Path, lot: str) -> dict[str, dict[str, str]]:
+    return {row["filename"]: row for row in rows(artifact / "outputs" / f"predictions_{lot}.csv")}
+
+
+def test_every_image_is_answered_and_every_row_names_the_version(data: Data) -> None:
+    artifact, headline = data.result()
+    assert headline == {"version": "v3", "images": 15, "lots": 2, "lots_reused": 0, "undecodable": 0}
+    assert json.loads(data.told.read_text())["lots"] == {"a": 10, "b": 5}
+    found = predictions(artifact, "a") | predictions(artifact, "b")
+    assert len(found) == 15
+    for filename, row in found.items():
+        answer = (1, 0, 1, 3, 2) if filename.startswith("a") else (0, 1, 0, 0, 1)
+        assert row["model_version"] == "v3"
+        assert not set(NAMES) & row.keys()
+        for attribute, expected in zip(ATTRIBUTES, answer, strict=True):
+            assert row[f"{attribute.name}_predicted"] == attribute.classes[expected]
+            assert row[f"{attribute.name}_confidence"] == "0.8000"
+            assert row[f"{attribute.name}_answered"] == ("no" if attribute.name == "beard" else "yes")
+
+    metrics = json.loads((artifact / "metrics" / "predictions.json").read_text())
+    assert metrics["images_per_s"] > 0
+    assert metrics["lots"]["b"]["classes"]["hair_length"] == {"bald": 0, "short": 5, "long": 0, "abstained": 0}
+    assert metrics["classes"]["beard"] == {"no": 0, "yes": 0, "abstained": 15}
+    features = load_features(artifact / "features" / "b.npz")
+    assert list(features.filenames) == list(features.example_names) == [f"b_{number}.png" for number in range(5)]
+    assert features.embeddings[:, :5].tolist() == [[0, 1, 0, 0, 1]] * 5
+    assert features.probabilities["glasses"].argmax(1).tolist() == [0] * 5
+    assert (artifact / "data_docs" / "predictions" / "index.html").is_file()
+    page = (artifact / "report.html").read_text()
+    assert page.count("data:image/jpeg") == 15
+    assert "15 images predicted by v3" in page
+
+
+def test_a_lot_is_answered_once_by_a_model_whatever_becomes_of_others(data: Data) -> None:
+    data.result()
+    data.add("c", 3)
+    assert data.result()[1]["lots_reused"] == 2
+    draw(data.raw / "a" / "a_3.png", (0, 0, 0, 0, 0))
+    artifact, headline = data.result()
+    assert headline["lots_reused"] == 2
+    assert predictions(artifact, "a")["a_3.png"]["hair_length_predicted"] == "bald"
+    (data.raw / "c" / "c_0.png").unlink()
+    assert data.result()[1]["lots_reused"] == 2
+
+    data.release("v4", "b", confidence=0.9)
+    artifact, headline = data.result()
+    assert (headline["version"], headline["lots_reused"]) == ("v4", 0)
+    assert predictions(artifact, "b")["b_0.png"]["beard_confidence"] == "0.9000"
+    data.release("v3", "a")  # a rollback
+    data.add("d", 2)
+    artifact, headline = data.result()
+    assert (headline["version"], headline["lots_reused"]) == ("v3", 3)
+    assert {row["model_version"] for row in rows(artifact / "outputs" / "predictions_b.csv")} == {"v3"}
+    data.release("v5", "a")  # the same model, archived again
+    artifact, headline = data.result()
+    assert headline["lots_reused"] == 4
+    assert {row["model_version"] for row in rows(artifact / "outputs" / "predictions_b.csv")} == {"v5"}
+    assert data.result("predict.low_confidence=0.5")[1]["lots_reused"] == 4
+
+
+def test_what_is_done_ahead_of_some_lots_is_found_and_needs_no_other_lot(data: Data, tmp_path: Path) -> None:
+    data.raw.joinpath("b").rename(tmp_path / "elsewhere")
+    assert data.result(lots='["a"]')[1] == {"version": "v3", "images": 10, "lots": 1, "lots_reused": 0}
+    assert [path.name for path in data.store.glob("predict/*")] == [".cache"]
+    (tmp_path / "elsewhere").rename(data.raw / "b")
+    assert data.result()[1]["lots_reused"] == 1
+    assert data.run(lots='["z"]') == 64
+
+
+def test_selected_lots_alone_are_predicted(data: Data, caplog: pytest.LogCaptureFixture) -> None:
+    artifact, headline = data.result("predict.lots=[b]")
+    assert (headline["images"], headline["lots"]) == (5, 1)
+    assert [path.name for path in (artifact / "outputs").iterdir()] == ["predictions_b.csv"]
+    assert data.run("predict.lots=[b, x]") == 64
+    assert "predict.lots: no images of lot x; lots that exist: a, b" in caplog.text
+
+
+def test_files_that_are_no_usable_images_are_listed_with_the_reason(data: Data) -> None:
+    a = data.raw / "a"
+    (a / "a_1.png").write_bytes((a / "a_1.png").read_bytes()[:-30])
+    (a / "a_2.png").write_bytes(b"")
+    (a / "a_3.png").write_bytes(b"GIF89a")
+    (a / "a_4.png").unlink()
+    os.mkfifo(a / "a_4.png")
+    (a / "a_5.png").unlink()
+    (a / "a_5.png").symlink_to(a / "a_6.png")
+    (a / ".a_7.png").write_bytes(b"")
+    (a / "notes.txt").write_text("hello")
+    long = "a_" + "x" * 249 + ".png"
+    draw(a / long, (1, 1, 1, 1, 1))
+    Image.new("RGB", (SIDE, SIDE)).save(a / "a_jpeg.JPG")
+    too_long = "l" * (LOT_BYTES + 1)
+    draw(a / f"{too_long}_1.png", (0, 0, 0, 0, 0))
+    draw(data.raw / "b" / "a_8.png", (0, 0, 0, 0, 0))
+    (data.raw / "c").mkdir()
+    (data.raw / "c" / "c_1.png").write_bytes(b"x")
+    artifact, headline = data.result()
+
+    reasons = {(row["filename"], row["lot"]): row["reason"] for row in rows(artifact / "undecodable.csv")}
+    assert "damaged" in reasons.pop(("a_1.png", "a"))
+    assert reasons == {
+        ("a_2.png", "a"): "empty file",
+        ("a_3.png", "a"): "not a PNG or JPEG image",
+        ("a_4.png", "a"): "not a regular file",
+        ("a_5.png", "a"): "link",
+        (f"{too_long}_1.png", too_long): f"the lot's name, which names files, is longer than {LOT_BYTES} bytes",
+        ("a_8.png", "a"): "b/a_8.png has the same name as a/a_8.png",
+        ("c_1.png", "c"): "not a PNG or JPEG image",
+    }
+    ignored = {row["path"]: row["reason"] for row in rows(artifact / "ignored.csv")}
+    assert ignored == {"a/.a_7.png": "hidden", "a/notes.txt": "not a .png or .jpg name"}
+    assert (headline["images"], headline["lots"], headline["undecodable"]) == (12, 3, 8)
+    assert predictions(artifact, "a").keys() == {*(f"a_{n}.png" for n in (0, 6, 7, 8, 9)), long, "a_jpeg.JPG"}
+    assert len(load_features(artifact / "features" / "a.npz")) == 7
+    assert predictions(artifact, "c") == {}
+    assert not (artifact / "features" / "c.npz").exists()
+    metrics = json.loads((artifact / "metrics" / "predictions.json").read_text())
+    assert (metrics["undecodable"], metrics["ignored"]) == (8, 2)
+    assert metrics["lots"]["a"]["images"] == 7
+    page = (artifact / "report.html").read_text()
+    assert "8 undecodable" in page
+    assert "the same name as a/a_8.png" in page
+    draw(a / "a_2.png", (0, 0, 0, 0, 0))  # mended: its lot alone is answered again
+    assert data.result()[1]["lots_reused"] == 2
+
+
+def test_a_raw_folder_without_a_usable_image_fails(data: Data, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.rmtree(data.raw)
+    (data.raw / "a").mkdir(parents=True)
+    assert data.run() == 65
+    assert "holds no .png or .jpg images" in caplog.text
+    (data.raw / "a" / "a_1.png").write_bytes(b"")
+    assert data.run() == 65
+    assert "none of the 1 images can be used; the first is a_1.png: empty file" in caplog.text
+    kept = next((data.store / "predict").glob("failed-*"))
+    assert len(rows(kept / "undecodable.csv")) == 1
+    assert "empty file" in (kept / "report.html").read_text()
+
+
+def test_before_any_release_nothing_is_done_and_nothing_fails(data: Data, caplog: pytest.LogCaptureFixture) -> None:
+    data.release(None)
+    artifact, headline = data.result()
+    assert headline == {"version": "none", "images": 0, "lots": 0, "lots_reused": 0, "undecodable": 0}
+    assert "no version is released yet" in caplog.text
+    result = json.loads(data.told.read_text())
+    assert result["lots"] == {}
+    assert all(Path(path).exists() for path in result["outputs"].values())
+    assert list((artifact / "outputs").iterdir()) == []
+    assert "No version is released yet" in (artifact / "report.html").read_text()
+    assert data.result(lots='["a"]')[1]["version"] == "none"
+
+
+def test_a_model_with_other_classes_is_refused(data: Data, caplog: pytest.LogCaptureFixture) -> None:
+    data.release(metadata=METADATA | {"attributes": {"beard": ["no", "yes"]}})
+    assert data.run() == 65
+    assert "attributes expected" in caplog.text
+    assert not list((data.store / "predict").glob("*/manifest.json"))
+
+
+def test_answers_that_are_no_probabilities_are_not_published(data: Data, caplog: pytest.LogCaptureFixture) -> None:
+    data.release(confidence=1.5)
+    assert data.run() == 65
+    assert "beard_confidence above 1 (15 of 15 images, the first a_0.png" in caplog.text
+    kept = next((data.store / "predict").glob("failed-*"))
+    assert "beard_confidence above 1" in (kept / "report.html").read_text()
+    assert not list((data.store / "predict").glob("*/manifest.json"))
+
+
+def test_a_corrupted_row_is_found(
+    data: Data, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stages.common import predictions as common
+
+    write = common.write_predictions
+
+    def corrupt(path: Path, *rest: Any) -> None:
+        write(path, *rest)
+        path.write_text(path.read_text().replace(",v3\n", ",v2\n", 1))
+
+    monkeypatch.setattr(common, "write_predictions", corrupt)
+    assert data.run() == 65
+    assert "model_version is another (2 of 15 images, the first a_0.png, b_0.png)" in caplog.text
+
+
+def test_a_diverged_model_answers_nothing_which_is_told(data: Data, caplog: pytest.LogCaptureFixture) -> None:
+    data.release(confidence=float("nan"))
+    artifact, _ = data.result()
+    assert "beard_predicted missing: no answer (15 of 15 images" in caplog.text
+    assert predictions(artifact, "b")["b_1.png"]["beard_predicted"] == ""
+    metrics = json.loads((artifact / "metrics" / "predictions.json").read_text())
+    assert metrics["classes"]["glasses"] == {"no": 0, "yes": 0, "abstained": 15}
+
+
+def test_the_same_is_predicted_in_other_processes_and_batches(data: Data, tmp_path: Path) -> None:
+    one, _ = data.result()
+    data.store = tmp_path / "other"
+    other, _ = data.result("predict.batch_size=64")
+    files = ["undecodable.csv", "ignored.csv", "findings.csv"]
+    files += [
+        path.relative_to(one).as_posix() for folder in ("outputs", "features") for path in (one / folder).iterdir()
+    ]
+    assert len(files) == 7
+    for file in files:
+        assert (one / file).read_bytes() == (other / file).read_bytes(), file
+
+
+def test_a_damaged_cached_lot_is_predicted_again(data: Data) -> None:
+    data.result()
+    kept = next((data.store / "predict" / ".cache").glob("*/features.npz"))
+    content = bytearray(kept.read_bytes())
+    content[-1] ^= 1
+    kept.write_bytes(content)
+    assert data.result("predict.low_confidence=0.5")[1]["lots_reused"] == 1
+
+
+def test_a_killed_run_leaves_nothing_that_looks_finished_and_the_next_one_completes_it(data: Data) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (1000, 1000, 3), dtype=np.uint8)
+    noise[: 1000 // SIDE] = 0  # of which the model reads its answers
+    Image.fromarray(noise).save(data.raw / "noise.png", compress_level=1)
+    for number in range(150):  # some seconds of work
+        (data.raw / "n").mkdir(exist_ok=True)
+        os.link(data.raw / "noise.png", data.raw / "n" / f"n_{number}.png")
+    (data.raw / "noise.png").unlink()
+    command = [sys.executable, "-m", "stages.predict", "--raw", str(data.raw), "--champion", str(data.champion)]
+    command += ["--store", str(data.store), "--set", "predict.workers=2"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    cache = data.store / "predict" / ".cache"
+    while process.poll() is None and len(list(cache.glob("[!.]*/manifest.json"))) < 2:  # lots a and b are done
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert not [path for path in (data.store / "predict").glob("*/manifest.json") if path.parent != cache]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    headline = json.loads(done.stdout.splitlines()[-1])["headline"]
+    assert headline == {"version": "v3", "images": 165, "lots": 3, "lots_reused": 2, "undecodable": 0}
+
+
+def test_help_loads_no_runtime() -> None:
+    code = (
+        "import sys; from stages.predict import stage; "
+        "assert not {'onnxruntime', 'great_expectations', 'kornia_rs'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_lots_and_names_follow_the_rules_of_validate(tmp_path: Path) -> None:
+    for name in ("s2/s2_1.png", "s1/s1_2.jpg", "s1/s1_10.png", "deep/er/7.png", "8.jpeg", ".hidden/s1_3.png"):
+        draw(tmp_path / name, (0, 0, 0, 0, 0))
+    found = find_images(tmp_path)
+    assert {lot: list(images) for lot, images in found.lots.items()} == {
+        "all": ["8.jpeg"], "er": ["7.png"], "s1": ["s1_10.png", "s1_2.jpg"], "s2": ["s2_1.png"],
+    }  # fmt: skip
+    assert found.lots["s1"]["s1_2.jpg"] == Path("s1/s1_2.jpg")
+    assert [row[2:] for row in found.ignored] == [(".hidden", "hidden")]
+    assert found.select(["s2"]).names == {"s2"}
+    assert found.select([]) is found
+
+
+def test_counts_add_up_and_the_least_sure_come_first() -> None:
+    from stages.common.answers import answers_of
+
+    random = np.random.default_rng(0)
+    probabilities = {one.name: random.dirichlet(np.ones(len(one.classes)), 9) for one in ATTRIBUTES}
+    probabilities["beard"][4] = np.nan
+    answers = answers_of(probabilities, dict.fromkeys(NAMES, 0.7))
+    counts = count_answers(answers)
+    assert all(sum(classes.values()) == 9 for classes in counts.values())
+    assert counts["beard"]["abstained"] == 9 - (probabilities["beard"].max(axis=1) >= 0.7).sum()
+    assert add_counts([counts, counts])["beard"]["no"] == 2 * counts["beard"]["no"]
+    cases = least_sure("a", [f"{number}.png" for number in range(9)], answers, 5)
+    lowest = np.nanmin([one.max(axis=1) for one in probabilities.values()], axis=0)
+    assert [case.filename for case in cases] == [f"{index}.png" for index in np.argsort(lowest)[:5]]
+    assert [case.confidence for case in cases] == sorted(lowest)[:5]
