@@ -8,7 +8,7 @@ Outputs:
                                  they ask for a training, and the cause (`stages.monitor.decision`)
     metrics/performance.json     accuracy with its 95 % interval, per attribute and in the mean, per lot and of all
     metrics/drift.json           every signal of every lot: then, now, PSI, distance, p, corrected p, whether it moved
-    plots/<signal>.png           the distributions of the signals that moved most
+    plots/<n>_<signal>.png       the distributions of the signals that moved most
     findings.csv                 what the suite expectations/drift.json found, all of it warnings
     data_docs/drift/             index.html and suite.html: Great Expectations' own pages
 Besides, every check is a line of monitoring_log.json in the folder of the log (`stages.monitor.monitoring_log`);

@@ -184,14 +184,15 @@ def _p(value: float | None) -> object:
 
 
 def _plots(out: Path, drift: Drift) -> list[Plot]:
-    """The signals that moved most, each once."""
-    chosen: dict[str, Signal] = {}
-    for test in _telling(drift):
-        chosen.setdefault(test.signal, test)
+    """The signals that moved most, as many of each lot that drifted."""
+    telling = _telling(drift)
+    lots = list(dict.fromkeys(test.lot for test in telling if test.lot != ALL)) or [ALL]
+    each = max(1, PLOTS // len(lots))
+    chosen = [test for lot in lots[:PLOTS] for test in [one for one in telling if one.lot == lot][:each]]
     plots = []
     (out / "plots").mkdir()
-    for test in list(chosen.values())[:PLOTS]:
-        path = out / "plots" / f"{test.signal}.png"
+    for number, test in enumerate(chosen, 1):
+        path = out / "plots" / f"{number}_{test.signal}.png"
         plot_signal(path, drift.then[test.signal], drift.now[test.lot][test.signal])
         plots.append(Plot(f"{title_of(test.signal)}, {test.lot}", path.read_bytes()))
     return plots
