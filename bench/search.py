@@ -185,7 +185,7 @@ def compare(dealt: Path, section: HyperoptSection, limits: Limits, workers: int,
         state.mkdir(exist_ok=True)
         result = search(changed, partial(run_trial, dealt, changed), state, workers, limits.budget)
         finished = sum(trial.state == "finished" for trial in result.trials)
-        spent = sum(sum(trial.val_losses) for trial in result.trials)
+        spent = sum(trial.epochs for trial in result.trials)
         told[way] = f"{finished} of {len(result.trials)}", sum(trial.seconds for trial in result.trials) / spent
         chosen[way] = Hyperparameters(**result.best.hyperparameters)
         log.info("%s chose trial %d: %s", way, result.best.number, chosen[way].model_dump_json())
