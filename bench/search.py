@@ -14,8 +14,8 @@ and the defaults are then trained for --final-epochs, with several training seed
 on the held-back images. Loss is that of what stage train would deliver: after temperatures fitted to the images that
 the search chose by.
 
-The protocol of the figures in bench/README.md was fixed before seeds 1 to 5 were looked at; space, objective and length
-of the trials were developed with other deals of the faces (seeds above 100).
+The protocols of the figures in bench/README.md were fixed before the seeds that it tells of were looked at; space,
+objective, rungs and length of the trials were developed with other deals of the faces (seeds above 100).
 """
 
 import argparse
