@@ -14,8 +14,8 @@ and the defaults are then trained for --final-epochs, with several training seed
 on the held-back images. Loss is that of what stage train would deliver: after temperatures fitted to the images that
 the search chose by.
 
-The protocol of the figures in bench/README.md was fixed before seeds 1 to 5 were looked at; space, objective and length
-of the trials were developed with other deals of the faces (seeds above 100).
+The protocols of the figures in bench/README.md were fixed before the seeds that it tells of were looked at; space,
+objective, rungs and length of the trials were developed with other deals of the faces (seeds above 100).
 """
 
 import argparse
@@ -185,7 +185,7 @@ def compare(dealt: Path, section: HyperoptSection, limits: Limits, workers: int,
         state.mkdir(exist_ok=True)
         result = search(changed, partial(run_trial, dealt, changed), state, workers, limits.budget)
         finished = sum(trial.state == "finished" for trial in result.trials)
-        spent = sum(sum(trial.val_losses) for trial in result.trials)
+        spent = sum(trial.epochs for trial in result.trials)
         told[way] = f"{finished} of {len(result.trials)}", sum(trial.seconds for trial in result.trials) / spent
         chosen[way] = Hyperparameters(**result.best.hyperparameters)
         log.info("%s chose trial %d: %s", way, result.best.number, chosen[way].model_dump_json())

@@ -4,9 +4,11 @@ hyperopt's own loop runs one trial after the other, or many through Spark or Mon
 repeats the start-up points, for it does not keep the random state. Here hyperopt is only asked what to try, and our own
 pool of processes runs it.
 
-Early stopping is successive halving. Every trial is trained for few epochs, and only the best share of them is trained
-again for more, from the beginning: amid a one-cycle schedule, while the learning rate is high, the loss tells nothing
-of how the training will end (of 7 trainings on the faces, the best one was the worst after a third of its epochs).
+Early stopping is successive halving. Every trial stops before its end, and only the best share of them goes on from its
+checkpoint. A rung is of use late in the one-cycle schedule alone: while the learning rate is high, the loss hardly
+tells how the training will end. Of 24 random settings on 200 faces, 10 epochs, the order by loss after epoch 4, 6, 7
+and 8 agrees with that at the end by .15, .48, .85 and .96 (Spearman); among the better half after epoch 8 by .84. To
+train for 4 epochs in a schedule of that length, and those worth it again from the beginning, agrees by .79 and .30.
 
 Run n is chosen by what runs 1 to n - `lag` gave and by nothing else. So `lag` of them can be under way at a time, no
 worker waits for a whole round to end, and a seed gives the same trials on one core or many, at any speed, and after a
@@ -84,13 +86,13 @@ def next_plan(known: Sequence[Run], pending: Sequence[Plan], section: HyperoptSe
         promoted = {plan.trial for plan in plans if plan.epochs == more}
         for _, trial, run in on_rung[: math.ceil(section.keep * len(on_rung))]:
             if trial not in promoted:
-                return Plan(number, trial, more, run.plan.hyperparameters)
+                return Plan(number, trial, fewer, more, run.plan.hyperparameters)
     trials = {plan.trial for plan in plans}
     if len(trials) == section.max_evals:
         return None
     told = {run.plan.trial for run in known}
     untold = [plan.hyperparameters for plan in pending if plan.trial not in told]
-    return Plan(number, len(trials) + 1, rungs[0], suggest(summarise(known, section), untold, number, section))
+    return Plan(number, len(trials) + 1, 0, rungs[0], suggest(summarise(known, section), untold, number, section))
 
 
 def _space(section: HyperoptSection) -> dict[str, Any]:
@@ -199,8 +201,8 @@ def search(
             known = [runs[one] for one in range(1, count + 1)]
             pending = [runs[one].plan if one in runs else under_way[one] for one in range(count + 1, number)]
             if found := next_plan(known, pending, section):
-                spent = sum(plan.epochs for plan in (*(run.plan for run in known), *pending))
-                return found if spent + found.epochs <= epochs else None
+                plans = [*(run.plan for run in known), *pending, found]
+                return found if sum(plan.epochs - plan.after for plan in plans) <= epochs else None
         return None
 
     running: dict[Future[Score | str | None], tuple[Job, float]] = {}
@@ -212,7 +214,7 @@ def search(
             has_room = len(running) < pool.workers and time.monotonic() < deadline
             if has_room and (found := plan(number)):
                 slot = min(set(range(pool.workers)) - {job.slot for job, _ in running.values()})
-                job = Job(found, deadline, slot)
+                job = Job(found, deadline, slot, state)
                 began = time.monotonic()
                 running[pool.submit(evaluate, job)] = job, began
                 continue
@@ -225,6 +227,9 @@ def search(
                     run = Run(job.plan, score, failure, round(time.monotonic() - began, 3))
                     runs[run.plan.run] = run
                     _save(state / STATE, runs, time.monotonic() - started)
+                    job.checkpoint(job.plan.after).unlink(missing_ok=True)
+                    if failure or job.plan.epochs == section.epochs:
+                        job.checkpoint(job.plan.epochs).unlink(missing_ok=True)
                     _tell(run, section)
                     told = time.monotonic()
             if time.monotonic() - told > TOLD_EVERY_S:

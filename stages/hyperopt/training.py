@@ -2,6 +2,7 @@
 
 import functools
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def count_workers(section: HyperoptSection) -> int:
 
 
 def run_trial(prepared: Path, section: HyperoptSection, job: Job) -> Score | str | None:
-    """Train on the train split and measure on the validation split.
+    """Train on the train split, from where the trial's last run has come to, and measure on the validation split.
 
     Args:
         prepared: the artifact of prepare_train; a worker maps its images itself.
@@ -48,14 +49,21 @@ def run_trial(prepared: Path, section: HyperoptSection, job: Job) -> Score | str
     train, val = (_read_split(prepared, split) for split in ("train", "val"))
     settings = FitSettings(
         hyperparameters=job.plan.hyperparameters,
-        epochs=job.plan.epochs,
+        epochs=section.epochs,
         seed=section.seed,
         device=section.device,
         threads=1,
     )
     try:
         use_gpu(section.device, job.slot)
-        result = fit(train, val, settings, on_epoch=lambda _epoch: job.is_over())
+        checkpoint = job.checkpoint(job.plan.epochs)
+        checkpoint.unlink(missing_ok=True)  # of a run that was killed
+        if job.plan.after:
+            shutil.copyfile(job.checkpoint(job.plan.after), checkpoint)
+        result = fit(
+            train, val, settings,
+            on_epoch=lambda epoch: epoch.epoch == job.plan.epochs or job.is_over(), checkpoint=checkpoint,
+        )  # fmt: skip
     except (DivergedError, UnavailableError) as error:  # the latter: out of GPU memory
         return str(error)
     last = result.history[-1]

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from stages.common.attributes import NAMES
@@ -32,17 +33,19 @@ class Score:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run: one training of a trial.
+    """A run: a part of a trial's training.
 
     Attributes:
         run: 1 for the first.
         trial: 1 for the first.
-        epochs: length of the training.
+        after: epochs that the trial's last run has come to; 0 if it is the first.
+        epochs: that it comes to.
         hyperparameters: of the trial.
     """
 
     run: int
     trial: int
+    after: int
     epochs: int
     hyperparameters: Hyperparameters
 
@@ -55,11 +58,17 @@ class Job:
         plan: the training.
         deadline: when the search's time is over, by `time.monotonic`, which all processes of a machine share.
         slot: 0 to workers - 1; no two runs under way have the same.
+        folder: for checkpoints; it outlives a kill.
     """
 
     plan: Plan
     deadline: float
     slot: int
+    folder: Path
+
+    def checkpoint(self, epochs: int) -> Path:
+        """Of the trial after so many epochs; it may be gone."""
+        return self.folder / f"trial-{self.plan.trial}-{epochs}.safetensors"
 
     def is_over(self) -> bool:
         """Whether the search's time is over."""
@@ -92,9 +101,9 @@ class Trial:
         hyperparameters: as in best_params.json.
         state: finished (trained for all epochs), stopped (not worth it) or failed.
         reason: why it stopped or failed, else empty.
-        val_losses: epochs of a run -> what the search minimises, in nats.
-        epochs: of the longest run.
-        val_loss: of the longest run; None if it failed.
+        val_losses: epochs that a run came to -> what the search minimises, in nats.
+        epochs: that the last run came to.
+        val_loss: after the last run; None if it failed.
         val_mean_accuracy: likewise, 0-1.
         seconds: all runs took.
     """
@@ -117,7 +126,7 @@ def best_trial(trials: Sequence[Trial]) -> Trial | None:
 
 
 def rungs_of(section: HyperoptSection) -> list[int]:
-    """Epochs of a trial's first, second, ... run."""
+    """Epochs that a trial's first, second, ... run comes to."""
     return sorted({*(max(1, round(rung * section.epochs)) for rung in section.rungs), section.epochs})
 
 

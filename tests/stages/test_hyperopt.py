@@ -37,7 +37,7 @@ def _keep_signal_handler() -> Iterator[None]:
 
 
 def section(**changes: Any) -> HyperoptSection:
-    """The section of params.yaml with other values; a third of the trials are trained a second time."""
+    """The section of params.yaml with other values; a third of the trials go on after the rung."""
     halving = {"epochs": 6, "rungs": [0.34], "keep": 0.34, "lag": 4, "startup_trials": 4}
     return load_params(Params, ROOT / "params.yaml").hyperopt.model_copy(update=halving | changes)
 
@@ -188,7 +188,7 @@ def test_all_trainings_together_keep_to_a_number_of_epochs_on_any_number_of_work
         (tmp_path / str(workers)).mkdir()
         found.append(search(section(max_evals=99), score_at_any_time, tmp_path / str(workers), workers, epochs=50))
     assert timeless(found[0].trials) == timeless(found[1].trials)
-    assert 44 < sum(sum(trial.val_losses) for trial in found[0].trials) <= 50
+    assert 44 < sum(trial.epochs for trial in found[0].trials) <= 50
     assert found[0].is_complete
 
 
@@ -266,6 +266,14 @@ def test_the_stage_searches_on_real_trainings(searched: Path) -> None:
     assert "too few trials" in results["importance"]["note"]
     for plot in ("trials", "importance"):
         assert (searched / "plots" / f"{plot}.png").stat().st_size > 5_000
+
+
+def test_a_trial_that_goes_on_ends_as_one_trained_at_once(prepared: Path, searched: Path, tmp_path: Path) -> None:
+    assert main(STAGE, arguments(prepared, tmp_path / "out", "max_evals=1", "rungs=[]", "workers=1")) == 0
+    halved, whole = (results_in(out)["trials"][0] for out in (searched, tmp_path / "out"))
+    assert list(halved["val_losses"]) == ["1", "2"]
+    assert list(whole["val_losses"]) == ["2"]
+    assert halved["val_loss"] == whole["val_loss"]
 
 
 def interrupt(arguments: list[str], number: signal.Signals) -> int:
