@@ -24,7 +24,7 @@ from bench.machine import table
 from tests.stack.slow_run import SlowRun, build_slow_stage, with_slow_stage
 from tests.stack.stack import ROOT, Stack
 
-RAN = re.compile(r"Container ran [\d.]+ s, (\S+) to (\S+)")
+RAN = re.compile(r"Container ran [\d.]+ s, ([\dT:.+-]+) to ([\dT:.+-]+)")
 
 
 class Times(NamedTuple):

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 
 from stages.common.attributes import ATTRIBUTES, NAMES, UNKNOWN
+from stages.common.holm import adjust
 
 Right = npt.NDArray[np.float64]
 """(N, 5) in the order of `NAMES`: 1 where an answer is right, 0 where it is wrong, NaN where the label is unknown."""
@@ -94,16 +95,6 @@ def mcnemar(better: int, worse: int) -> float:
     return float(binomtest(worse, better + worse, 0.5, alternative="greater").pvalue) if better + worse else 1.0
 
 
-def holm(probabilities: Sequence[float]) -> list[float]:
-    """Adjusted probabilities, which keep the chance of any false finding (Holm 1979)."""
-    order = np.argsort(probabilities)
-    adjusted, highest = [0.0] * len(probabilities), 0.0
-    for rank, index in enumerate(order):
-        highest = max(highest, min(1.0, probabilities[index] * (len(probabilities) - rank)))
-        adjusted[index] = highest
-    return adjusted
-
-
 @dataclass(frozen=True)
 class Comparison:
     """The candidate against the champion on N images.
@@ -141,7 +132,7 @@ def compare(champion: str, candidate: Right, of_champion: Right, notes: Sequence
             "better": int((ours > theirs).sum()),
             "worse": int((ours < theirs).sum()),
         }
-    chances = holm([mcnemar(one["better"], one["worse"]) for one in figures.values()])
+    chances = adjust([mcnemar(one["better"], one["worse"]) for one in figures.values()]).tolist()
     for one, chance in zip(figures.values(), chances, strict=True):
         one["p"] = chance
     means = mean_accuracy(candidate), mean_accuracy(of_champion)

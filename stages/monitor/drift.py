@@ -31,6 +31,7 @@ from scipy import stats
 
 from stages.common.attributes import ATTRIBUTES
 from stages.common.features import Features
+from stages.common.holm import adjust
 from stages.common.monitor_settings import MonitorSection
 from stages.common.partitions import count, expected_weights, partition_of, signals, weights_of
 
@@ -221,7 +222,7 @@ def chance(cells: int, then: int, now: int) -> float:
 def judge(tests: Sequence[Signal], settings: MonitorSection) -> list[Signal]:
     """Correct the p of all tests together, and say which have drifted."""
     known = [test for test in tests if test.p is not None]
-    corrected = iter(holm([test.p for test in known if test.p is not None]).tolist())
+    corrected = iter(adjust([test.p for test in known if test.p is not None]).tolist())
     return [
         test
         if test.p is None or test.psi is None
@@ -232,12 +233,3 @@ def judge(tests: Sequence[Signal], settings: MonitorSection) -> list[Signal]:
         )
         for test in tests
     ]
-
-
-def holm(p: Sequence[float]) -> npt.NDArray[np.float64]:
-    """Adjusted p of a family of tests, in their order (Holm 1979)."""
-    values = np.asarray(p, np.float64)
-    order = np.argsort(values, kind="stable")
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(values[order] * (len(values) - np.arange(len(values)))))
-    return adjusted

@@ -23,7 +23,7 @@ from stages.common.stage import main
 from stages.common.suite import FOLDER, findings, load_suite, run_suite
 from stages.monitor import monitoring_log
 from stages.monitor.decision import decide
-from stages.monitor.drift import ALL, FOUND, NONE, NOT_ENOUGH, Drift, Signal, chance, find_drift, holm
+from stages.monitor.drift import ALL, FOUND, NONE, NOT_ENOUGH, Drift, Signal, chance, find_drift
 from stages.monitor.expectations import SUITE, thresholds
 from stages.monitor.monitoring_log import LOG, Check, append_check, read_log
 from stages.monitor.performance import LOW, OK, Performance, measure, summarise, wilson
@@ -207,12 +207,6 @@ def test_a_statistic_that_only_one_side_has_does_not_matter() -> None:
     fewer = Features(**{**vars(REFERENCE), "statistics": {"brightness": REFERENCE.statistics["brightness"]}})
     tested = {test.signal for test in find_drift(fewer, {"s3": lot}, SETTINGS).tests}
     assert tested & set(STATISTICS) == {"brightness"}
-
-
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([]).tolist() == []
-    assert holm([0.9, 0.8]).tolist() == [1.0, 1.0]
 
 
 def test_cells_of_numbers_hold_a_tenth_each_and_of_ties_none_is_empty() -> None:

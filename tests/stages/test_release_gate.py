@@ -6,7 +6,6 @@ import pytest
 
 from stages.archive.gate import (
     compare,
-    holm,
     interval,
     judge,
     mcnemar,
@@ -15,6 +14,7 @@ from stages.archive.gate import (
     right_answers,
 )
 from stages.common.attributes import ATTRIBUTES, NAMES
+from stages.common.holm import adjust
 
 BOUNDS = (0.9, 1.0)
 
@@ -50,11 +50,6 @@ def test_mcnemar_is_the_exact_binomial_probability() -> None:
     assert mcnemar(0, 0) == 1
     assert mcnemar(0, 5) == pytest.approx(1 / 32)
     assert mcnemar(5, 5) > 0.5
-
-
-def test_holm_multiplies_by_the_hypotheses_that_are_left_and_never_falls() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
 
 
 def test_the_interval_of_equal_models_is_zero_and_that_of_a_better_one_lies_above() -> None:
@@ -106,6 +101,6 @@ def test_equal_models_are_refused_no_more_often_than_said() -> None:
     refused = 0
     for _ in range(200):
         one, other = ((rng.random((300, 5)) < 0.95).astype(float) for _ in range(2))
-        chances = holm([mcnemar(int((one > other)[:, i].sum()), int((one < other)[:, i].sum())) for i in range(5)])
+        chances = adjust([mcnemar(int((one > other)[:, i].sum()), int((one < other)[:, i].sum())) for i in range(5)])
         refused += min(chances) < 0.05
     assert refused <= 20  # of 200; 10 are expected at most, 20 or more have a probability of .003
