@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 
 from stages.common.attributes import ATTRIBUTES, NAMES, UNKNOWN
-from stages.common.holm import adjust
+from stages.common.statistics import holm
 
 Right = npt.NDArray[np.float64]
 """(N, 5) in the order of `NAMES`: 1 where an answer is right, 0 where it is wrong, NaN where the label is unknown."""
@@ -132,7 +132,7 @@ def compare(champion: str, candidate: Right, of_champion: Right, notes: Sequence
             "better": int((ours > theirs).sum()),
             "worse": int((ours < theirs).sum()),
         }
-    chances = adjust([mcnemar(one["better"], one["worse"]) for one in figures.values()]).tolist()
+    chances = holm([mcnemar(one["better"], one["worse"]) for one in figures.values()]).tolist()
     for one, chance in zip(figures.values(), chances, strict=True):
         one["p"] = chance
     means = mean_accuracy(candidate), mean_accuracy(of_champion)

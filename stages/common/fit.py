@@ -227,7 +227,7 @@ def _fit(
     weights /= weights.sum()
     history = _load_checkpoint(checkpoint, network, optimizers) if checkpoint and checkpoint.exists() else []
     if 0 < len(history) < settings.epochs:  # what worker processes have finished comes back in the same way
-        log.info("going on after epoch %d, from the checkpoint of an interrupted run", len(history))
+        log.info("going on after epoch %d, from its checkpoint", len(history))
     learner: nn.Module = DistributedDataParallel(network) if processes > 1 else network
 
     train_data, val_data = Loader(train, device), Loader(val, device)

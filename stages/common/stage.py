@@ -204,7 +204,7 @@ def parser(stage: Stage[Any]) -> argparse.ArgumentParser:
         "--store", type=Path, metavar="DIR", help="artifact store: write to DIR/<stage>/<key>, or reuse it"
     )
     result.add_argument("--result", type=Path, metavar="FILE", help="also write the result JSON here")
-    result.add_argument("--recompute", action="store_true", help="compute again what the store already holds")
+    result.add_argument("--recompute", action="store_true", help="compute again what is there already")
     alone = result.add_mutually_exclusive_group()
     alone.add_argument("--check", action="store_true", help="check parameters and inputs, do no work")
     if stage.run_lots:
@@ -312,7 +312,7 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
 
     tag = final.name
     with artifacts.locked(home / f".lock-{tag}"):
-        if arguments.store and not arguments.recompute and (manifest := _stored(final)):
+        if not arguments.recompute and (manifest := _stored(final)) and manifest["key"] == key:
             log.info("%s: the artifact is there already (%s)", stage.name, key[:12])
             delivered = stage.deliver(Delivery(params, inputs, final, key))
             return _hand_over(_result(stage, final, manifest, delivered, started, cached=True), arguments.result)

@@ -11,6 +11,7 @@ from matplotlib.transforms import Bbox
 
 from stages.common.answers import Answers
 from stages.common.attributes import ATTRIBUTES
+from stages.common.statistics import wilson
 from stages.evaluate.measures import Measures, reliability_of, roc_curves
 
 COLORS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951")
@@ -113,7 +114,7 @@ def plot_reliability(path: Path, answers: Sequence[Answers], measures: Mapping[s
         total = sum(part.count for part in found)
         for part in found:
             axes.plot(
-                [part.confidence] * 2, _wilson(part.accuracy, part.count), color=COLORS[0], linewidth=1, alpha=0.6
+                [part.confidence] * 2, wilson(part.accuracy, part.count), color=COLORS[0], linewidth=1, alpha=0.6
             )
             axes.scatter(
                 part.confidence, part.accuracy, 12 + 200 * part.count / total, COLORS[0], linewidths=0, alpha=0.75,
@@ -133,11 +134,3 @@ def plot_reliability(path: Path, answers: Sequence[Answers], measures: Mapping[s
                                "answered_accuracy": "right"},
     )  # fmt: skip
     figure.savefig(path, dpi=150)
-
-
-def _wilson(share: float, count: int) -> tuple[float, float]:
-    """Interval of a share of `count` that holds the true one with 95 % (Wilson 1927)."""
-    z = 1.96
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    width = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return float(middle - width), float(middle + width)

@@ -31,9 +31,9 @@ from scipy import stats
 
 from stages.common.attributes import ATTRIBUTES
 from stages.common.features import Features
-from stages.common.holm import adjust
 from stages.common.monitor_settings import MonitorSection
 from stages.common.partitions import count, expected_weights, partition_of, signals, weights_of
+from stages.common.statistics import holm
 
 FOUND, NONE, NOT_ENOUGH = "found", "none", "not enough data"
 ALL = "all new lots"
@@ -222,7 +222,7 @@ def chance(cells: int, then: int, now: int) -> float:
 def judge(tests: Sequence[Signal], settings: MonitorSection) -> list[Signal]:
     """Correct the p of all tests together, and say which have drifted."""
     known = [test for test in tests if test.p is not None]
-    corrected = iter(adjust([test.p for test in known if test.p is not None]).tolist())
+    corrected = iter(holm([test.p for test in known if test.p is not None]).tolist())
     return [
         test
         if test.p is None or test.psi is None

@@ -19,10 +19,9 @@ from stages.common.attributes import ATTRIBUTES, NAMES, UNKNOWN
 from stages.common.errors import DataError
 from stages.common.features import Features
 from stages.common.monitor_settings import MonitorSection
+from stages.common.statistics import wilson
 
 OK, LOW, NOT_ENOUGH = "ok", "low", "not enough data"
-Z = 1.96
-"""Of an interval that holds the true value with 95 %."""
 
 Labels = Mapping[str, npt.NDArray[np.int8]]
 """File name -> class indices in the order of `NAMES`, -1 where unknown."""
@@ -140,10 +139,3 @@ def summarise(right: npt.NDArray[np.float64], min_labels: int) -> Group:
     least, most = float(counts[told].min()), float(counts[told].sum())
     effective = min(most, max(least, mean * (1 - mean) / variance)) if variance else least
     return Group(images, attributes, Accuracy(int(counts[told].sum()), mean, *wilson(mean, effective)))
-
-
-def wilson(share: float, number: float) -> tuple[float, float]:
-    """Interval of a share of `number` labels that holds the true one with 95 % (Wilson 1927)."""
-    middle = (share + Z**2 / (2 * number)) / (1 + Z**2 / number)
-    width = Z / (1 + Z**2 / number) * np.sqrt(share * (1 - share) / number + Z**2 / (4 * number**2))
-    return max(0.0, float(middle - width)), min(1.0, float(middle + width))

@@ -20,13 +20,14 @@ from stages.common.features import Features
 from stages.common.monitor_settings import MonitorSection
 from stages.common.partitions import PARTITIONS, count, expected_weights, partition_of, partitions, signals
 from stages.common.stage import main
+from stages.common.statistics import wilson
 from stages.common.suite import FOLDER, findings, load_suite, run_suite
 from stages.monitor import monitoring_log
 from stages.monitor.decision import decide
 from stages.monitor.drift import ALL, FOUND, NONE, NOT_ENOUGH, Drift, Signal, chance, find_drift
 from stages.monitor.expectations import SUITE, thresholds
 from stages.monitor.monitoring_log import LOG, Check, append_check, read_log
-from stages.monitor.performance import LOW, OK, Performance, measure, summarise, wilson
+from stages.monitor.performance import LOW, OK, Performance, measure, summarise
 from stages.monitor.stage import RUN, STAGE
 from stages.monitor.words import explain
 
@@ -297,7 +298,6 @@ def test_an_answer_that_is_no_number_is_wrong() -> None:
 
 
 def test_intervals() -> None:
-    assert wilson(0.9, 100) == pytest.approx((0.8256, 0.9448), abs=1e-4)  # Wilson's, of 90 in 100
     same = np.repeat((np.arange(100) < 90)[:, None], 5, axis=1).astype(float)  # five answers that go together
     apart = np.stack([np.roll(same[:, 0], 20 * column) for column in range(5)], axis=1)
     together, single = summarise(same, 50).mean, summarise(apart, 50).mean

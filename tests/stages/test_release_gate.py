@@ -14,7 +14,7 @@ from stages.archive.gate import (
     right_answers,
 )
 from stages.common.attributes import ATTRIBUTES, NAMES
-from stages.common.holm import adjust
+from stages.common.statistics import holm
 
 BOUNDS = (0.9, 1.0)
 
@@ -101,6 +101,6 @@ def test_equal_models_are_refused_no_more_often_than_said() -> None:
     refused = 0
     for _ in range(200):
         one, other = ((rng.random((300, 5)) < 0.95).astype(float) for _ in range(2))
-        chances = adjust([mcnemar(int((one > other)[:, i].sum()), int((one < other)[:, i].sum())) for i in range(5)])
+        chances = holm([mcnemar(int((one > other)[:, i].sum()), int((one < other)[:, i].sum())) for i in range(5)])
         refused += min(chances) < 0.05
     assert refused <= 20  # of 200; 10 are expected at most, 20 or more have a probability of .003
