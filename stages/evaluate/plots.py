@@ -113,9 +113,7 @@ def plot_reliability(path: Path, answers: Sequence[Answers], measures: Mapping[s
         found = reliability_of(one)
         total = sum(part.count for part in found)
         for part in found:
-            axes.plot(
-                [part.confidence] * 2, wilson(part.accuracy, part.count), color=COLORS[0], linewidth=1, alpha=0.6
-            )
+            axes.plot([part.confidence] * 2, wilson(part.accuracy, part.count), color=COLORS[0], linewidth=1, alpha=0.6)
             axes.scatter(
                 part.confidence, part.accuracy, 12 + 200 * part.count / total, COLORS[0], linewidths=0, alpha=0.75,
                 clip_on=False, zorder=3,
