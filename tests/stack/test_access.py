@@ -160,7 +160,7 @@ def test_who_may_only_look_cannot_trigger(stack: Stack, first: Run) -> None:
     token = add_user(stack, "Viewer")
     runs = f"/api/v2/dags/{DAG_ID}/dagRuns"
     assert status_of(stack, runs, token) == 200
-    assert status_of(stack, f"/reports/run/{DAG_ID}/{first.run_id}", token) == 200
+    assert status_of(stack, f"/reports/dag-run/{DAG_ID}/{first.run_id}", token) == 200
     assert status_of(stack, runs, token, {"logical_date": None}) == 403
     assert status_of(stack, "/auth/fab/v1/users", token) == 403
     assert status_of(stack, "/api/v2/config", token) == 403
@@ -170,7 +170,7 @@ def test_who_has_no_role_sees_nothing(stack: Stack, first: Run) -> None:
     token = add_user(stack, "Public")
     for path in (
         "/reports/",
-        f"/reports/run/{DAG_ID}/{first.run_id}",
+        f"/reports/dag-run/{DAG_ID}/{first.run_id}",
         f"/api/v2/dags/{DAG_ID}/dagRuns",
         "/api/v2/pools",
     ):

@@ -201,7 +201,7 @@ def index(stage: str = "", number: Annotated[int, Query(alias="page", ge=1, le=1
 
 
 @app.api_route(
-    "/run/{dag_id}/{run_id:path}",
+    "/dag-run/{dag_id}/{run_id:path}",  # no name of a stage has a hyphen
     methods=READ,
     dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.XCOM))],
 )
@@ -281,7 +281,7 @@ class ReportsPlugin(AirflowPlugin):
         {
             "name": "Reports",
             "destination": "dag_run",
-            "href": "reports/run/{DAG_ID}/{RUN_ID}",
+            "href": "reports/dag-run/{DAG_ID}/{RUN_ID}",
             "url_route": "run-reports",
             "icon": ICON,
         },
