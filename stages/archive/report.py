@@ -72,8 +72,15 @@ def build_report(title: str, archive: Path, run: Sequence[Section] = (), subtitl
         _params(archive),
     ]
     model = f"Model {gate['model'][:12]}, made {chain['train']['created']}"
-    verdict = f"{'Fit for release' if gate['fit'] else 'Not fit for release'}: {'; '.join(gate['reasons'])}"
-    return Report(title, f"{subtitle}{model}", verdict, gate["fit"], sections, remarked=any(rejects.values()))
+    return Report(
+        title=title,
+        subtitle=f"{subtitle}{model}",
+        verdict="; ".join(gate["reasons"]),
+        passed=gate["fit"],
+        sections=sections,
+        remarked=any(rejects.values()),
+        word="Fit for release" if gate["fit"] else "Not fit for release",
+    )
 
 
 def _gate(gate: Mapping[str, Any]) -> Section:

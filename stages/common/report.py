@@ -158,6 +158,7 @@ class Report:
         verdict: one line on what was found, and `passed` whether it is good; no verdict if empty.
         sections: the page's parts in order.
         remarked: whether the verdict, though passed, leaves something to look at.
+        word: the verdict in a word or two; "Passed", "Passed with remarks" or "Failed" if empty.
     """
 
     title: str
@@ -166,6 +167,7 @@ class Report:
     passed: bool = True
     sections: Sequence[Section] = field(default=())
     remarked: bool = False
+    word: str = ""
 
 
 def shown(what: Sequence[ItemT], most: int, of: int | None = None) -> tuple[Sequence[ItemT], str]:

@@ -155,6 +155,7 @@ def describe_check(
         passed=not ill,
         remarked=unsure or bool(checked and checked.found),
         sections=[section for section in sections if section],
+        word="Asks for a training" if decision["retrain"] else "",
     )
 
 
@@ -176,7 +177,7 @@ def _row(test: Signal) -> tuple[object, ...]:
 
 
 def _figure(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
+    return None if value is None else round(value, 3) + 0.0  # never -0
 
 
 def _p(value: float | None) -> object:

@@ -96,7 +96,7 @@ def test_the_report_shows_cells_as_text_and_unmeasured_figures_as_a_dash(
     assert "61 rejected by validate" in page
     assert "50 of 61 shown" in page
     assert "\u2013" in page
-    assert "Not fit for release: mean accuracy 0.5000 is below &lt;monitor&gt;" in page
+    assert "<b>Not fit for release</b>mean accuracy 0.5000 is below &lt;monitor&gt;" in page
 
 
 def test_the_page_of_a_run_says_what_it_did_and_what_was_there_already(
