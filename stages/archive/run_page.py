@@ -68,7 +68,7 @@ def _this_run(run: Mapping[str, Any], archive: Path, base: str, released: Mappin
         state = "" if not one else Badge("was there already") if one["cached"] else Badge("computed", "good")
         name = Link(stage, f"{base}{stage}/{REPORT}") if (archive / stage / REPORT).exists() else stage
         rows.append([name, state, one.get("seconds"), entry["seconds"], entry["peak_memory_mb"], entry["headline"]])
-    columns = ["Stage", "In this run", "Seconds", "Seconds when computed", "Memory, MB", "Headline"]
+    columns = ["Stage", "In this run", "Seconds", "Computed in, s", "Memory, MB", "Headline"]
     if not told:  # by hand: nobody knows
         columns[1:3] = []
         for row in rows:
