@@ -2,8 +2,8 @@
 
 It measures the champion on newly annotated lots, and compares what new lots look like with the images that the champion
 was measured on. If its mean accuracy has fallen below `min_accuracy`, or the data have drifted, it starts
-`ml_pipeline_face_attributes`, whose release gate then decides; never twice for the same cause. Where there is not
-enough data to tell, it says so.
+`ml_pipeline_face_attributes`, whose release gate then decides; never twice for the same cause, so if `train_again`
+itself fails, clear it. Where there is not enough data to tell, it says so.
 
 **Results**: the report of `monitor` shows what moved, by how much, with pictures of then and now; every check is a line
 of `logs/monitoring_log.json` among the artifacts.

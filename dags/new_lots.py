@@ -8,19 +8,28 @@ from typing import Any
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 Lots = dict[str, tuple[int, int]]
+BESIDE = "."
+"""In place of a lot's name, for files that lie in the raw folder itself: the stages tell lots by the names of files."""
 
 
 def look(folder: str) -> Lots:
-    """Lot -> number of its files, and when the newest of them was changed (ns since the epoch)."""
+    """Lot -> number of its files, and the sum of their sizes and times, which any change to one of them changes."""
     found: Lots = {}
-    with os.scandir(folder) as lots:
-        for lot in lots:
-            if lot.name.startswith(".") or not lot.is_dir(follow_symlinks=False):
+    beside = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
                 continue
-            with os.scandir(lot.path) as files:
-                times = [file.stat(follow_symlinks=False).st_mtime_ns for file in files]
-            found[lot.name] = (len(times), max(times, default=0))
-    return found
+            if entry.is_dir(follow_symlinks=False):
+                with os.scandir(entry.path) as files:
+                    found[entry.name] = _summary([file.stat(follow_symlinks=False) for file in files])
+            elif entry.is_file(follow_symlinks=False):
+                beside.append(entry.stat(follow_symlinks=False))
+    return found | ({BESIDE: _summary(beside)} if beside else {})
+
+
+def _summary(files: list[os.stat_result]) -> tuple[int, int]:
+    return len(files), sum(file.st_mtime_ns + file.st_size for file in files)
 
 
 class NewLots(BaseEventTrigger):

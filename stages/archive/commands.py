@@ -42,7 +42,10 @@ def run(argv: Sequence[str]) -> str:
             release = registry.promote(arguments.version, arguments.reason or "by hand")
         else:
             release = registry.rollback(arguments.reason)
-    return f"{release.version} is the champion now ({release.action}: {release.reason})"
+    return (
+        f"{release.version} is the champion now ({release.action}: {release.reason})\n"
+        "the next run of predict_new_lots predicts with it: airflow dags trigger predict_new_lots"
+    )
 
 
 def list_versions(registry: Registry) -> str:

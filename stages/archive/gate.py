@@ -188,6 +188,12 @@ def judge(
                 f"worse than {champion} in {titles[name]}: {one['worse']} answers worse, {one['better']} better "
                 f"(p {one['p']:.2g})"
             )
+    if comparison and comparison.interval[1] < 0:  # a little worse in every attribute, significantly in none
+        low, high = comparison.interval
+        against.append(
+            f"mean accuracy worse than that of {champion}: difference {comparison.difference:+.4f}, 95 % from "
+            f"{low:+.4f} to {high:+.4f}"
+        )
     if against:
         return Judgement(mean, bounds, False, against, comparison)
     if not comparison:

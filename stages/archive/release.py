@@ -46,6 +46,7 @@ def release(registry: Registry, artifact: Path, key: str, *, force: bool) -> Ver
     with registry.locked():
         champion = registry.champion()
         version = registry.find(gate["model"])
+        known = version is not None
         if not version:
             present = champion.name if champion else NONE
             if present != gate["champion"]:
@@ -75,9 +76,29 @@ def release(registry: Registry, artifact: Path, key: str, *, force: bool) -> Ver
             reason = "; ".join(version.reasons)
             registry.promote(version.name, reason if due else f"forced; the gate said: {reason}")
             log.info("%s is the champion now", version.name)
+        elif champion != version and known:
+            log.warning(
+                "%s is not released, for a model is judged once, and it was %s: `archive promote %s` or force does",
+                version.name, "fit and was released then" if version.fit else "not fit then", version.name,
+            )  # fmt: skip
         elif champion != version:
             log.warning("%s is not released: %s", version.name, "; ".join(version.reasons))
     return version
+
+
+def standing(registry: Registry, version: Version) -> str:
+    """What the registry says about a version and the champion, in a line or two for the page of a run."""
+    releases = registry.releases()
+    if not releases:
+        return f"{version.name} is archived; no version is released. It was judged: {'; '.join(version.reasons)}."
+    last = releases[-1]
+    if last.version == version.name:
+        return f"{version.name} is the champion ({last.action}: {last.reason})."
+    judged = f"{'fit' if version.fit else 'not fit'}: {'; '.join(version.reasons)}"
+    return (
+        f"{version.name} is archived. It was judged {judged}. "
+        f"The champion is {last.version} ({last.action}: {last.reason})."
+    )
 
 
 def write_content(artifact: Path, content: Path, version: Version) -> None:

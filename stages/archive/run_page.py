@@ -19,8 +19,9 @@ STAGE = "run"
 
 
 def write_run(
-    runs: Path, title: str, archive: Path, key: str, run: Mapping[str, Any], released: Mapping[str, str]
-) -> Path:
+    runs: Path, title: str, archive: Path, key: str, run: Mapping[str, Any], released: Mapping[str, str],
+    standing: str,
+) -> Path:  # fmt: skip
     """Write the page of a run into a folder of its own, as an artifact; again for the same run, it replaces it.
 
     Args:
@@ -31,6 +32,7 @@ def write_run(
         run: {"run_id": its name, "stages": {stage: {"cached": bool, "seconds": float}}}; {} for a stage that somebody
             runs by hand.
         released: the version and the champion, by name.
+        standing: what the registry says about both.
 
     Returns:
         The page.
@@ -44,7 +46,7 @@ def write_run(
         name = run.get("run_id", "")
         subtitle = f"Run {name}, {now()}. " if name else ""
         report = build_report(
-            f"{title}: {released['version']}", archive, _this_run(run, archive, base, released), subtitle, base
+            f"{title}: {released['version']}", archive, _this_run(run, archive, base, standing), subtitle, base
         )
         write_report(partial / REPORT, report)
         gate = json.loads((archive / GATE).read_text(encoding="utf-8"))
@@ -59,7 +61,7 @@ def write_run(
     return final / REPORT
 
 
-def _this_run(run: Mapping[str, Any], archive: Path, base: str, released: Mapping[str, str]) -> list[Section]:
+def _this_run(run: Mapping[str, Any], archive: Path, base: str, standing: str) -> list[Section]:
     chain = json.loads((archive / "lineage.json").read_text(encoding="utf-8"))
     told = run.get("stages", {})
     rows: list[list[object]] = []
@@ -73,9 +75,4 @@ def _this_run(run: Mapping[str, Any], archive: Path, base: str, released: Mappin
         columns[1:3] = []
         for row in rows:
             row[1:3] = []
-    champion = (
-        f"{released['version']} is the champion."
-        if released["champion"] == released["version"]
-        else f"{released['version']} is archived; the champion is {released['champion']}."
-    )
-    return [Table("This run", columns, rows, note=champion)]
+    return [Table("This run", columns, rows, note=standing)]

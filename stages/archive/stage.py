@@ -12,7 +12,7 @@ import yaml
 from stages.archive.collect import collect
 from stages.archive.lineage import check_one_run, lineage, used_params
 from stages.archive.params import Params
-from stages.archive.release import GATE, NONE, opponent, release
+from stages.archive.release import GATE, NONE, opponent, release, standing
 from stages.common.artifacts import write_json
 from stages.common.registry import Registry
 from stages.common.report import REPORT, write_report
@@ -100,8 +100,9 @@ def _deliver(delivery: Delivery[Params]) -> Delivered:
     released = {"version": version.name, "champion": champion.name if champion else NONE}
     told = os.environ.get(RUN, "{}")
     report = write_run(
-        delivery.inputs["runs"], section.title, delivery.artifact, delivery.key, json.loads(told), released
-    )
+        delivery.inputs["runs"], section.title, delivery.artifact, delivery.key, json.loads(told), released,
+        standing(registry, version),
+    )  # fmt: skip
     return Delivered(released, report)
 
 

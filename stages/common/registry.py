@@ -154,9 +154,10 @@ class Registry:
     def locked(self) -> Iterator[None]:
         """Be the only one who changes the registry."""
         with locked(self.home / ".lock"):
-            for left in self.home.glob(".adding-*"):
+            # git's own locks, too: nobody else writes here
+            for left in (*self.home.glob(".adding-*"), *self.repository.rglob("*.lock")):
                 log.info("removing what a killed run left behind: %s", left)
-                shutil.rmtree(left, ignore_errors=True)
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
             yield
 
     def register(self, content: Path, version: Version) -> None:
@@ -293,7 +294,7 @@ def _output(command: Sequence[str], folder: Path, stdin: str = "") -> str:
     """Standard output of a command that is given `stdin`.
 
     Raises:
-        UnavailableError: it failed; the message has the last line that it said.
+        UnavailableError: it failed; the message has the line that says why.
     """
     try:
         done = subprocess.run(
@@ -302,8 +303,10 @@ def _output(command: Sequence[str], folder: Path, stdin: str = "") -> str:
     except FileNotFoundError as error:
         raise UnavailableError(f"{error.filename} is not there: install it") from error
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        what = " ".join(word for word in command if not word.startswith("-"))[:120]
+        lines = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
+        said = next((line for line in lines if line.startswith(("fatal:", "error:", "ERROR:"))), lines[-1])
+        told = ["git", *command[len(_GIT) :]] if tuple(command[: len(_GIT)]) == _GIT else command
+        what = " ".join(word for word in told if not word.startswith("-"))[:120]
         raise UnavailableError(f"{what} failed: {said}")
     return done.stdout
 

@@ -312,6 +312,8 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
 
     tag = final.name
     with artifacts.locked(home / f".lock-{tag}"):
+        failed = home / f"failed-{tag[:12] if arguments.store else tag}"
+        shutil.rmtree(failed, ignore_errors=True)
         if not arguments.recompute and (manifest := _stored(final)) and manifest["key"] == key:
             log.info("%s: the artifact is there already (%s)", stage.name, key[:12])
             delivered = stage.deliver(Delivery(params, inputs, final, key))
@@ -319,9 +321,7 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
         partial = home / f".partial-{tag}"
         state = home / f".state-{tag}" / key[:16]
         cache = home / ".cache" if arguments.store else home / f".cache-{tag}"
-        failed = home / f"failed-{tag[:12] if arguments.store else tag}"
-        for folder in (partial, failed):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
         for folder in (partial, state, cache):
             folder.mkdir(parents=True, exist_ok=True)
         for folder in (home, cache):

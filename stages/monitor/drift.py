@@ -37,6 +37,7 @@ from stages.common.statistics import holm
 
 FOUND, NONE, NOT_ENOUGH = "found", "none", "not enough data"
 ALL = "all new lots"
+"""In place of a lot, where it takes all of them to see it. A further lot does not make it another finding."""
 DIRECTIONS = 8
 """Principal components of the reference's embeddings that are looked at."""
 EMBEDDING = "embedding_"
@@ -80,7 +81,7 @@ class Drift:
     Attributes:
         verdict: `FOUND`, `NONE` or `NOT_ENOUGH`.
         lots: of each new lot (and `ALL`, if there are several) the verdict.
-        concerned: the lots that drifted on their own; if none did but all together, all of them.
+        concerned: the lots that drifted on their own; if none did but all together, `ALL`.
         tests: all of them, the strongest first.
         now: of each entry of `lots` the table that was tested; `then`: that of the reference.
     """
@@ -133,7 +134,7 @@ def find_drift(reference: Features, lots: Mapping[str, Features], settings: Moni
     tests = judge(tests, settings)
     verdicts = {lot: _verdict([test for test in tests if test.lot == lot]) for lot in now}
     own = [lot for lot in lots if verdicts[lot] == FOUND]
-    concerned = own or (sorted(lots) if verdicts.get(ALL) == FOUND else [])
+    concerned = own or ([ALL] if verdicts.get(ALL) == FOUND else [])
     verdict = FOUND if concerned else NONE if NONE in verdicts.values() else NOT_ENOUGH
     return Drift(verdict, verdicts, concerned, sorted(tests, key=_strength), then, now)
 

@@ -6,9 +6,9 @@
     champion       version that was looked at, null before any release
     lots           new lots, which it has not learned from -> images
     performance    verdict (ok, low, not enough data, nothing to monitor), mean_accuracy (0-1), low and high (its 95 %
-                   interval), labels, lots (those that are low)
-    drift          verdict (none, found, not enough data, nothing to monitor), lots (those that drifted), tests, signals
-                   (the strongest: lot, signal, moved, then, now, psi, distance, p_corrected, drifted)
+                   interval), labels, lots (those that are low; "all new lots" if no single one is)
+    drift          verdict (none, found, not enough data, nothing to monitor), lots (that drifted; likewise), tests,
+                   signals (the strongest: lot, signal, moved, then, now, psi, distance, p_corrected, drifted)
     cause          what asks for a training: champion, and the lots concerned by performance and by drift; or null
     cause_id       digest of it (12 hex digits), "" if there is none
     repeated       whether earlier checks led to a training for all of that cause already

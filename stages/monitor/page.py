@@ -78,6 +78,8 @@ def _telling(drift: Drift) -> list[Signal]:
 
 
 def _names(lots: Sequence[str]) -> str:
+    if ALL in lots:
+        return ALL
     first, more = list(lots[:3]), len(lots) - 3
     return f"lot{'s' if len(lots) > 1 else ''} {', '.join(first)}" + (f" and {more} more" if more > 0 else "")
 
@@ -201,7 +203,7 @@ def _plots(out: Path, drift: Drift) -> list[Plot]:
 
 def _examples(drift: Drift, reference: Features, lots: Mapping[str, Features]) -> Group:
     """Some images of the reference beside some of the lots concerned, or of all new ones."""
-    names = list(drift.concerned or lots)
+    names = list(lots) if ALL in drift.concerned else list(drift.concerned or lots)
     each = max(1, EXAMPLES // len(names))
     now = [picture for name in names[:EXAMPLES] for picture in _pictures(lots[name], each)]
     return Group(
@@ -245,7 +247,8 @@ def _lots(performance: Performance, drift: Drift, images: Mapping[str, int]) -> 
         group = performance.total if lot == ALL else performance.lots.get(lot)
         mean = group.mean if group else Accuracy(0)
         verdict = performing.NOT_ENOUGH if mean.value is None else performing.OK
-        if lot in performance.concerned or (lot == ALL and performance.verdict == performing.LOW):
+        together = lot == ALL or len(images) == 1
+        if lot in performance.concerned or (together and performance.verdict == performing.LOW):
             verdict = performing.LOW
         told = [Badge(word, TONES.get(word, "plain")) for word in (verdict, drift.lots[lot])]
         rows.append((lot, images.get(lot, sum(images.values())), mean.labels, *_shares(mean), *told))

@@ -20,6 +20,7 @@ from stages.common.errors import DataError
 from stages.common.features import Features
 from stages.common.monitor_settings import MonitorSection
 from stages.common.statistics import wilson
+from stages.monitor.drift import ALL
 
 OK, LOW, NOT_ENOUGH = "ok", "low", "not enough data"
 
@@ -60,7 +61,7 @@ class Performance:
         verdict: `OK`, `LOW` or `NOT_ENOUGH`.
         total: all new lots together.
         lots: those with labels.
-        concerned: the lots that are low on their own; if none is but all together, all with labels.
+        concerned: the lots that are low on their own; if none is but all together, `ALL`.
     """
 
     verdict: str
@@ -96,7 +97,7 @@ def measure(lots: Mapping[str, Features], labels: Labels, settings: MonitorSecti
     least = settings.min_accuracy
     fell = total.mean.value < least
     own = [lot for lot, one in groups.items() if one.mean.high is not None and one.mean.high < least]
-    concerned = own or (list(groups) if fell else [])
+    concerned = own or ([ALL] if fell else [])
     return Performance(LOW if concerned else OK, total, groups, concerned)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,6 +132,17 @@ def test_rollback_goes_back_step_by_step_and_promotion_goes_on_from_there(tmp_pa
     with copy.locked():
         copy.promote("v3", "twice is once")
     assert len(copy.releases()) == 8
+
+
+def test_locks_that_a_killed_git_leaves_behind_stop_nobody(tmp_path: Path, registry: Registry) -> None:
+    copied = Registry(Path(shutil.copytree(registry.home, tmp_path / "registry")))
+    for name in ("refs/tags/champion-0004.lock", "refs/heads/main.lock", "packed-refs.lock"):
+        (copied.repository / name).touch()
+    with copied.locked():
+        copied.promote("v1", "again")
+        copied.register(content(tmp_path / "content", 4), version("v4"))
+    assert copied.champion() == copied.version("v1")
+    assert copied.next_name() == "v5"
 
 
 def test_rollback_ends_at_the_first_champion(tmp_path: Path, registry: Registry) -> None:

@@ -58,15 +58,24 @@ async def no_folder(raw: Path, following: Following) -> list[Any]:
 
 
 async def hidden(raw: Path, following: Following) -> list[Any]:
-    """A lot that is still being copied under a hidden name, and a file beside the lots."""
+    """A lot that is still being copied under a hidden name."""
     add(raw, "s1_1.png")
     found = [await following()]
     (raw / ".s2").mkdir()
-    (raw / "notes.txt").write_text("")
     return [*found, await following()]
 
 
-STORIES = {"arrivals": arrivals, "no_folder": no_folder, "hidden": hidden}
+async def flat(raw: Path, following: Following) -> list[Any]:
+    """Images in the raw folder itself, one of which is then replaced by an older one."""
+    raw.mkdir()
+    (raw / "cs1.png").write_bytes(b"x")
+    (raw / "cs2.png").write_bytes(b"x")
+    found = [await following()]
+    os.utime(raw / "cs1.png", (0, 0))
+    return [*found, await following()]
+
+
+STORIES = {"arrivals": arrivals, "no_folder": no_folder, "hidden": hidden, "flat": flat}
 
 
 def tell(story: str, raw: Path, home: Path) -> str:
@@ -84,6 +93,7 @@ def tell(story: str, raw: Path, home: Path) -> str:
         ("arrivals", '[["s1", "s2"], ["s3"], ["s1"]]'),
         ("no_folder", '[["s1"]]'),
         ("hidden", '[["s1"], null]'),
+        ("flat", '[["."], ["."]]'),
     ],
 )
 def test_events(story: str, events: str, tmp_path: Path) -> None:

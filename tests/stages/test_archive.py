@@ -3,17 +3,20 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from stages.archive.collect import linked_files
 from stages.archive.lineage import check_one_run, used_params
+from stages.archive.release import standing
 from stages.archive.report import MEASURES, build_report
 from stages.archive.run_page import write_run
 from stages.common.artifacts import read_manifest
 from stages.common.attributes import ATTRIBUTES
 from stages.common.errors import DataError
+from stages.common.registry import Release, Version
 from stages.common.report import write_report
 
 
@@ -124,9 +127,9 @@ def test_the_page_of_a_run_says_what_it_did_and_what_was_there_already(
         "stages": {"validate": {"cached": True, "seconds": 0.2}, "train": {"cached": False, "seconds": 9}},
     }
     released = {"version": "v2", "champion": "v2"}
-    page = write_run(runs, "Faces", archive, "d" * 64, run, released)
-    again = write_run(runs, "Faces", archive, "d" * 64, run, released)
-    other = write_run(runs, "Faces", archive, "d" * 64, run | {"run_id": "next"}, released | {"champion": "v1"})
+    page = write_run(runs, "Faces", archive, "d" * 64, run, released, "v2 is the champion (promote: <b>).")
+    again = write_run(runs, "Faces", archive, "d" * 64, run, released, "v2 is the champion (promote: <b>).")
+    other = write_run(runs, "Faces", archive, "d" * 64, run | {"run_id": "next"}, released, "v2 is archived.")
     assert page == again != other
     assert len(list(runs.iterdir())) == 2
     read_manifest(page.parent)
@@ -134,8 +137,8 @@ def test_the_page_of_a_run_says_what_it_did_and_what_was_there_already(
     assert "manual__&lt;1&gt;" in text
     assert "was there already" in text
     assert "Beard: yes (97%)" in text
-    assert "v2 is the champion" in text
-    assert "v2 is archived; the champion is v1" in other.read_text()
+    assert "v2 is the champion (promote: &lt;b&gt;)." in text
+    assert "v2 is archived." in other.read_text()
     assert "v1 was trained with other splits" in text
     (link,) = re.findall(r'href="([^"]*train/report.html)"', text)
     assert (page.parent / link).resolve() == archive / "train" / "report.html"
@@ -162,3 +165,17 @@ def test_an_archive_carries_what_the_reports_link_and_nothing_from_elsewhere(tmp
     assert sorted(map(str, linked_files(tmp_path / "artifact"))) == [
         "a b.csv", "data_docs/images/index.html", "data_docs/images/suite.html", "report.html",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("releases", "words"),
+    [
+        ([], "v2 is archived; no version is released. It was judged: too weak."),
+        ([("v2", "promote", "forced; the gate said: too weak")], "v2 is the champion (promote: forced; the gate said"),
+        ([("v2", "promote", "x"), ("v1", "rollback", "why")], "The champion is v1 (rollback: why)."),
+    ],
+)
+def test_the_page_of_a_run_says_how_the_champion_became_it(releases: list[tuple[Any, Any, str]], words: str) -> None:
+    version = Version("v2", "m", "a", 0.5, "", False, ["too weak"], ["s1"], "now")
+    registry = SimpleNamespace(releases=lambda: [Release(*one, "now") for one in releases])
+    assert words in standing(registry, version)  # type: ignore[arg-type]

@@ -138,7 +138,7 @@ def test_a_drift_that_only_all_lots_together_show_concerns_them_all() -> None:
     lots = [make(20, seed, shift={"warmth": 0.8}) for seed in range(1, 9)]
     drift = check_drift(*lots)
     assert set(drift.lots.values()) == {NOT_ENOUGH, FOUND}
-    assert drift.concerned == [f"s{number}" for number in (10, 3, 4, 5, 6, 7, 8, 9)]
+    assert drift.concerned == [ALL]
 
 
 def test_a_change_that_is_certain_but_small_is_no_drift() -> None:
@@ -261,7 +261,7 @@ def test_the_mean_itself_decides_of_all_labels(right: float, verdict: str) -> No
     found = check_accuracy((lot, labels_of(lot, right)))
     assert found.verdict == verdict
     assert found.total.mean.value == pytest.approx(right)
-    assert found.concerned == (["s3"] if verdict == LOW else [])
+    assert found.concerned == ([ALL] if verdict == LOW else [])
 
 
 @pytest.mark.parametrize("known", [0, 1, 49])
@@ -287,6 +287,14 @@ def test_a_low_lot_among_good_ones_is_named_if_it_is_certain() -> None:
     good = [(lot, labels_of(lot, 1.0)) for lot in lots]
     assert check_accuracy(*good[:-1], (lots[-1], labels_of(lots[-1], 0.5))).concerned == ["s12"]
     assert check_accuracy(*good[:-1], (lots[-1], labels_of(lots[-1], 0.83))).verdict == OK
+
+
+def test_a_good_lot_that_joins_a_weak_one_makes_no_other_finding() -> None:
+    weak, good = make(100, 3, "s3"), make(20, 4, "s4")
+    alone = check_accuracy((weak, labels_of(weak, 0.83)))
+    joined = check_accuracy((weak, labels_of(weak, 0.83)), (good, labels_of(good, 0.9)))
+    assert alone.verdict == joined.verdict == LOW
+    assert alone.concerned == joined.concerned
 
 
 def test_an_answer_that_is_no_number_is_wrong() -> None:

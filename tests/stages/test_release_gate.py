@@ -65,6 +65,14 @@ def test_the_bootstrap_agrees_with_the_binomial_standard_error() -> None:
     assert (high - low) / (2 * 1.96) == pytest.approx(np.sqrt(0.9 * 0.1 / 2000), rel=0.15)
 
 
+def everywhere(count: int, wrong: int) -> npt.NDArray[np.float64]:
+    """(N, 5) answers of which `wrong` are wrong in every attribute, each time in other images."""
+    right = np.ones((count, 5))
+    for column in range(5):
+        right[wrong * column : wrong * (column + 1), column] = 0
+    return right
+
+
 @pytest.mark.parametrize(
     ("candidate", "champion", "fit", "words"),
     [
@@ -74,6 +82,12 @@ def test_the_bootstrap_agrees_with_the_binomial_standard_error() -> None:
         (answers(200, 12, 4), answers(200, 40, 0), False, "worse than v1 in hair length"),  # although better on average
         (answers(200, 200), answers(200, 200), False, "mean accuracy 0.8000 is below monitor.min_accuracy (0.85)"),
         (np.zeros((200, 5)), answers(200, 0), False, "mean accuracy 0.0000 is below"),
+        (
+            everywhere(200, 6),
+            everywhere(200, 1)[::-1],
+            False,
+            "mean accuracy worse than that of v1: difference -0.0250",
+        ),
     ],
 )
 def test_whom_the_gate_lets_pass(
