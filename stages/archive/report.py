@@ -89,7 +89,7 @@ def _gate(gate: Mapping[str, Any]) -> Section:
     mean = f"Mean accuracy {gate['mean_accuracy']:.4f}, 95 % from {low:.4f} to {high:.4f}"
     comparison = gate["comparison"]
     if not comparison:
-        return Group("Release gate", [], note=f"{mean}. {'; '.join(gate['reasons'])}.")
+        return Group("Release gate", [], note=f"{mean}. It was compared with no champion; the verdict above says why.")
     titles = {attribute.name: attribute.title for attribute in ATTRIBUTES}
     rows = [
         (titles[name], one["labels"], one["candidate"], one["champion"], one["better"], one["worse"], one["p"])
