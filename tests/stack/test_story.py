@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -79,8 +79,14 @@ def test_from_the_form_to_the_report(stack: Stack, first: Run, page: "Page", tmp
     page.locator("[name=element_epochs]").fill("2")
     page.locator("[name=element_max_evals]").fill("1")
     page.screenshot(path=tmp_path / "trigger.png")
+    before = newest(stack)["dag_run_id"]
     page.get_by_test_id("trigger-dag-submit").click()
-    runs = wait_until(lambda: newest(stack, first.run_id), 30, "the run of the form")
+
+    def started() -> "dict[str, Any] | None":
+        run = newest(stack)
+        return None if run["dag_run_id"] == before else run
+
+    runs = wait_until(started, 30, "the run of the form")
     run_id = runs["dag_run_id"]
     assert runs["conf"] == {"epochs": 2, "max_evals": 1, "lots": None, "force": False, "recompute": False}
 
@@ -107,10 +113,9 @@ def test_from_the_form_to_the_report(stack: Stack, first: Run, page: "Page", tmp
     page.screenshot(path=tmp_path / "data_docs.png")
 
 
-def newest(stack: Stack, other: str) -> "dict[str, object] | None":
-    """The last run but `other`."""
-    runs = stack.api(f"/dags/{DAG_ID}/dagRuns?order_by=-run_after&limit=1")["dag_runs"]
-    return None if runs[0]["dag_run_id"] == other else dict(runs[0])
+def newest(stack: Stack) -> "dict[str, Any]":
+    """The last run."""
+    return dict(stack.api(f"/dags/{DAG_ID}/dagRuns?order_by=-run_after&limit=1")["dag_runs"][0])
 
 
 def test_the_log_of_a_task_is_readable(stack: Stack, first: Run, page: "Page", tmp_path: Path) -> None:
