@@ -9,7 +9,9 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 Lots = dict[str, tuple[int, int]]
 BESIDE = "."
-"""In place of a lot's name, for files that lie in the raw folder itself: the stages tell lots by the names of files."""
+"""In place of a lot's name, for images in the raw folder itself: the stages tell lots by the names of files."""
+IMAGES = (".png", ".jpg", ".jpeg")
+"""What the stages read, `SUFFIXES` of stages/common/raw_images.py, which is not in the image of Airflow."""
 
 
 def look(folder: str) -> Lots:
@@ -23,7 +25,7 @@ def look(folder: str) -> Lots:
             if entry.is_dir(follow_symlinks=False):
                 with os.scandir(entry.path) as files:
                     found[entry.name] = _summary([file.stat(follow_symlinks=False) for file in files])
-            elif entry.is_file(follow_symlinks=False):
+            elif entry.is_file(follow_symlinks=False) and entry.name.lower().endswith(IMAGES):
                 beside.append(entry.stat(follow_symlinks=False))
     return found | ({BESIDE: _summary(beside)} if beside else {})
 

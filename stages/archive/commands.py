@@ -55,10 +55,9 @@ def list_versions(registry: Registry) -> str:
     for version in registry.versions():
         mark = "champion" if version == champion else ""
         lots = f"{len(version.lots)} lot{'' if len(version.lots) == 1 else 's'}"
-        judged = "fit" if version.fit else "not fit"
         lines.append(
             f"{version.name:<5} {mark:<8} {version.created}  mean accuracy {version.mean_accuracy:.4f}  {lots}  "
-            f"{judged}: {'; '.join(version.reasons)}"
+            f"{version.judged}"
         )
     lines += ["releases:"] if lines else [f"no version in {registry.home} yet"]
     lines += [f"  {one.time}  {one.action:<8} {one.version:<5} {one.reason}" for one in registry.releases()]

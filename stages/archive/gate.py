@@ -188,20 +188,13 @@ def judge(
                 f"worse than {champion} in {titles[name]}: {one['worse']} answers worse, {one['better']} better "
                 f"(p {one['p']:.2g})"
             )
-    if comparison and comparison.interval[1] < 0:  # a little worse in every attribute, significantly in none
+    reason = f"mean accuracy {mean:.4f}, and there is no champion to compare with"
+    if comparison:
         low, high = comparison.interval
-        against.append(
-            f"mean accuracy worse than that of {champion}: difference {comparison.difference:+.4f}, 95 % from "
-            f"{low:+.4f} to {high:+.4f}"
-        )
+        difference = f"difference {comparison.difference:+.4f}, 95 % from {low:+.4f} to {high:+.4f}"
+        reason = f"mean accuracy {mean:.4f}; not significantly worse than {champion} in any attribute ({difference})"
+        if high < 0:  # a little worse in every attribute, significantly in none
+            against.append(f"mean accuracy worse than that of {champion}: {difference}")
     if against:
         return Judgement(mean, bounds, False, against, comparison)
-    if not comparison:
-        reason = f"mean accuracy {mean:.4f}, and there is no champion to compare with"
-    else:
-        low, high = comparison.interval
-        reason = (
-            f"mean accuracy {mean:.4f}; not significantly worse than {champion} in any attribute "
-            f"(difference {comparison.difference:+.4f}, 95 % from {low:+.4f} to {high:+.4f})"
-        )
     return Judgement(mean, bounds, True, [reason], comparison)

@@ -76,29 +76,19 @@ def release(registry: Registry, artifact: Path, key: str, *, force: bool) -> Ver
             reason = "; ".join(version.reasons)
             registry.promote(version.name, reason if due else f"forced; the gate said: {reason}")
             log.info("%s is the champion now", version.name)
-        elif champion != version and known:
-            log.warning(
-                "%s is not released, for a model is judged once, and it was %s: `archive promote %s` or force does",
-                version.name, "fit and was released then" if version.fit else "not fit then", version.name,
-            )  # fmt: skip
         elif champion != version:
-            log.warning("%s is not released: %s", version.name, "; ".join(version.reasons))
+            before = "it was judged before, and `archive promote` or force is what releases it now; " if known else ""
+            log.warning("%s is not released: %s%s", version.name, before, version.judged)
     return version
 
 
 def standing(registry: Registry, version: Version) -> str:
     """What the registry says about a version and the champion, in a line or two for the page of a run."""
-    releases = registry.releases()
-    if not releases:
-        return f"{version.name} is archived; no version is released. It was judged: {'; '.join(version.reasons)}."
-    last = releases[-1]
-    if last.version == version.name:
+    last = next(reversed(registry.releases()), None)
+    if last and last.version == version.name:
         return f"{version.name} is the champion ({last.action}: {last.reason})."
-    judged = f"{'fit' if version.fit else 'not fit'}: {'; '.join(version.reasons)}"
-    return (
-        f"{version.name} is archived. It was judged {judged}. "
-        f"The champion is {last.version} ({last.action}: {last.reason})."
-    )
+    champion = f"The champion is {last.version} ({last.action}: {last.reason})." if last else "No version is released."
+    return f"{version.name} is archived. It was judged {version.judged}. {champion}"
 
 
 def write_content(artifact: Path, content: Path, version: Version) -> None:

@@ -74,6 +74,11 @@ class Version:
     lots: Sequence[str]
     created: str
 
+    @property
+    def judged(self) -> str:
+        """What the release gate said, in a line."""
+        return f"{'fit' if self.fit else 'not fit'}: {'; '.join(self.reasons)}"
+
 
 @dataclass(frozen=True)
 class Release:

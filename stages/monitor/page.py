@@ -203,7 +203,7 @@ def _plots(out: Path, drift: Drift) -> list[Plot]:
 
 def _examples(drift: Drift, reference: Features, lots: Mapping[str, Features]) -> Group:
     """Some images of the reference beside some of the lots concerned, or of all new ones."""
-    names = list(lots) if ALL in drift.concerned else list(drift.concerned or lots)
+    names = [lot for lot in drift.concerned if lot != ALL] or list(lots)
     each = max(1, EXAMPLES // len(names))
     now = [picture for name in names[:EXAMPLES] for picture in _pictures(lots[name], each)]
     return Group(

@@ -13,8 +13,11 @@ import pytest
 CODE = """
 import asyncio, json, sys
 from pathlib import Path
-from new_lots import NewLots
+from new_lots import IMAGES, NewLots
+from stages.common.raw_images import SUFFIXES
 from tests.dags.test_new_lots import STORIES
+
+assert set(IMAGES) == SUFFIXES
 
 async def main():
     stream = NewLots(sys.argv[1], 0.05).run()
@@ -58,10 +61,11 @@ async def no_folder(raw: Path, following: Following) -> list[Any]:
 
 
 async def hidden(raw: Path, following: Following) -> list[Any]:
-    """A lot that is still being copied under a hidden name."""
+    """A lot that is still being copied under a hidden name, and a file beside the lots."""
     add(raw, "s1_1.png")
     found = [await following()]
     (raw / ".s2").mkdir()
+    (raw / "notes.txt").write_text("")
     return [*found, await following()]
 
 
