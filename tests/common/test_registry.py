@@ -173,10 +173,13 @@ def test_killed_at_any_moment_it_has_the_whole_version_or_none_and_a_rerun_compl
     files = content(tmp_path / "content", 7)
     command = [sys.executable, "-c", REGISTER, str(tmp_path / "registry"), str(files)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    start = time.monotonic()
+    subprocess.run([*command[:3], str(tmp_path / "unharmed"), str(files)], env=environment, check=True)
+    whole = time.monotonic() - start  # 1 to 4 s by machine
     kills = 0
-    for delay in (0.3, 0.8, 1.4, 2.0, 2.6, 3.4, 4.2):  # s; a run takes some 3
+    for part in (0.1, 0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
         process = subprocess.Popen(command, env=environment, start_new_session=True)
-        time.sleep(delay)
+        time.sleep(part * whole)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             kills += 1

@@ -139,11 +139,13 @@ def test_raw_files_that_change_during_the_run_are_not_published_under_the_key_of
 
 def test_killed_at_random_moments_leaves_the_old_artifact_or_the_new_one_whole(start: Start, tmp_path: Path) -> None:
     moments = random.Random(7)  # noqa: S311 (not for cryptography)
+    begin = time.monotonic()
     assert finish(start("--out", str(tmp_path / "o")))[0] == 0
+    whole = time.monotonic() - begin  # .4 to 1 s by machine
     seen = set()
     for copies in range(2, 27):
         process = start("--out", str(tmp_path / "o"), "--set", f"toy.copies={copies}")
-        time.sleep(moments.uniform(0.1, 0.7))
+        time.sleep(moments.uniform(0.2, 1.3) * whole)
         process.kill()
         process.communicate()
         manifest = read_manifest(tmp_path / "o")  # raises if any file is missing, cut or changed
