@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000, help="images to compare with (default: %(default)s)")
     parser.add_argument("--repeat", type=int, default=5, help="turns (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=available_cpus(), help="processes (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=32, help="images a job (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=128, help="images a job (default: %(default)s)")
     parser.add_argument("--sizes", type=int, nargs="*", default=[1000, 10_000, 100_000], help="images of whole runs")
     arguments = parser.parse_args()
     model = arguments.model / "model.onnx"

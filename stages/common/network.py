@@ -37,7 +37,7 @@ class Convolution(nn.Module):
 
 
 class Network(nn.Module):
-    """Plain multi-head network; 0.27 million parameters at width 32.
+    """Plain multi-head network; 84,000 parameters at width 16.
 
         images   (N, S, S, 3) RGB in 0..255, uint8 or float, S >= 16
         trunk    five 3x3 convolutions, each with batch normalisation and ReLU
@@ -55,7 +55,7 @@ class Network(nn.Module):
     (Ioffe and Szegedy 2015) folds into the convolutions at inference.
     """
 
-    def __init__(self, width: int = 32, dropout: float = 0.1) -> None:
+    def __init__(self, width: int = 16, dropout: float = 0.1) -> None:
         """Make a network with fresh weights.
 
         Args:

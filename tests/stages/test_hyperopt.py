@@ -38,7 +38,7 @@ def _keep_signal_handler() -> Iterator[None]:
 
 def section(**changes: Any) -> HyperoptSection:
     """The section of params.yaml with other values; a third of the trials go on after the rung."""
-    halving = {"epochs": 6, "rungs": [0.34], "keep": 0.34, "lag": 4, "startup_trials": 4}
+    halving = {"epochs": 6, "rungs": [0.34], "keep": 0.34, "lag": 4, "startup_trials": 4, "width": [16, 24, 32]}
     return load_params(Params, ROOT / "params.yaml").hyperopt.model_copy(update=halving | changes)
 
 
