@@ -331,7 +331,7 @@ def test_time_ends_a_training_after_an_epoch(prepared: Path, tmp_path: Path, cap
         ("hyperopt.rungs=[1.5]", "hyperopt.rungs"),
         ("hyperopt.weight_decay=[0, 0.1]", "weight_decay: a logarithmic scale needs bounds above 0"),
         ("hyperopt.dropout=[0.2, 0.5]", "first.dropout: 0.1 is outside of the search space 0.2 to 0.5"),
-        ("hyperopt.width=[16, 24]", "first.width: 32 is not among [16, 24]"),
+        ("hyperopt.width=[24, 32]", "first.width: 16 is not among [24, 32]"),
         ("hyperopt.batch_size=[16]", "first.batch_size: 64 is not among [16]"),
         ("hyperopt.width=[1, 48]", "width"),
     ],
