@@ -292,7 +292,7 @@ class Registry:
 
 
 def _dvc(folder: Path, *arguments: str) -> None:
-    _output([sys.executable, "-m", "dvc", *arguments, "--quiet"], folder)
+    _output([sys.executable, "-m", "dvc", *arguments], folder)  # not --quiet, which leaves out the error itself
 
 
 def _output(command: Sequence[str], folder: Path, stdin: str = "") -> str:
@@ -309,8 +309,12 @@ def _output(command: Sequence[str], folder: Path, stdin: str = "") -> str:
         raise UnavailableError(f"{error.filename} is not there: install it") from error
     if done.returncode:
         lines = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
-        said = next((line for line in lines if line.startswith(("fatal:", "error:", "ERROR:"))), lines[-1])
-        told = ["git", *command[len(_GIT) :]] if tuple(command[: len(_GIT)]) == _GIT else command
+        kinds = ("fatal:", "error:", "ERROR:")
+        at = next((number for number, line in enumerate(lines) if line.startswith(kinds)), len(lines) - 1)
+        # DVC ends a line with a colon and lists on the next ones what it means
+        meant = lines[at + 1 : at + 2] if lines[at].endswith(":") else []
+        said = " ".join([lines[at].removeprefix("ERROR: "), *map(str.strip, meant)])
+        told = ["git", *command[len(_GIT) :]] if tuple(command[: len(_GIT)]) == _GIT else command[2:]
         what = " ".join(word for word in told if not word.startswith("-"))[:120]
         raise UnavailableError(f"{what} failed: {said}")
     return done.stdout

@@ -115,6 +115,17 @@ def test_what_the_remote_has_lost_is_one_line(registry: Registry, tmp_path: Path
     assert len(str(refused.value).splitlines()) == 1
 
 
+def test_a_remote_that_cannot_be_reached_is_one_line_that_says_why(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry", remote="s3://bucket/models")
+    files = content(tmp_path / "content", 1)
+    with pytest.raises(UnavailableError) as refused, registry.locked():
+        registry.register(files, version("v1"))
+    assert str(refused.value).startswith("dvc push failed: ")
+    assert "requires 'dvc-s3' to be installed" in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+    assert not registry.versions()
+
+
 def test_rollback_goes_back_step_by_step_and_promotion_goes_on_from_there(tmp_path: Path, registry: Registry) -> None:
     home = tmp_path / "registry"
     subprocess.run(["cp", "-r", registry.home, home], check=True)
