@@ -85,11 +85,15 @@ def read_image_file(path: Path | str, settings: ImagesSection) -> bytes:
 
 
 class Decoded(NamedTuple):
-    """A decoded file: its picture, format (PNG, JPEG or MPO) and colour mode, by Pillow's name."""
+    """A decoded file: its picture, format (PNG, JPEG or MPO) and colour mode, by Pillow's name.
+
+    `reduced` says how many of the file's pixels a side became one.
+    """
 
     picture: Picture
     format: str
     mode: str
+    reduced: int = 1
 
 
 def decode(content: bytes, settings: ImagesSection) -> Picture:
@@ -97,8 +101,14 @@ def decode(content: bytes, settings: ImagesSection) -> Picture:
     return decode_file(content, settings).picture
 
 
-def decode_file(content: bytes, settings: ImagesSection) -> Decoded:
+def decode_file(content: bytes, settings: ImagesSection, enough: int | None = None) -> Decoded:
     """Decode a PNG or JPEG file to an upright RGB picture on white.
+
+    Args:
+        content: of the file.
+        settings: what is refused.
+        enough: pixels a side that do. A JPEG that has at least twice as many is decoded to a half, a quarter or an
+            eighth of its sides, by which its blocks of 8 x 8 are stored: at 500 x 500, in .7 of the time.
 
     Raises:
         ImageError: not PNG or JPEG, damaged or cut short, animated, or too large (found before decoding).
@@ -107,7 +117,7 @@ def decode_file(content: bytes, settings: ImagesSection) -> Decoded:
     if content.startswith(PNG):
         plain = _plain_png(content, _checked_chunks(content), settings)
     elif content.startswith(JPEG):
-        plain = _plain_jpeg(content, settings)
+        plain = _plain_jpeg(content, settings, enough)
     return plain or _by_pillow(content, settings)
 
 
@@ -208,7 +218,7 @@ COLOR, OPAQUE = np.uint32(0xFFFFFF), np.uint32(0xFF000000)
 """The bytes of an RGBA pixel as a little-endian number: those of its colour, and that of its opacity."""
 
 
-def _plain_jpeg(jpeg: bytes, settings: ImagesSection) -> Decoded | None:
+def _plain_jpeg(jpeg: bytes, settings: ImagesSection, enough: int | None) -> Decoded | None:
     """Decode an upright JPEG in colour; None for others, and for damaged ones."""
     try:
         with warnings.catch_warnings(action="ignore"):
@@ -218,7 +228,11 @@ def _plain_jpeg(jpeg: bytes, settings: ImagesSection) -> Decoded | None:
             return None
         if metadata and header.getexif().get(ORIENTATION, 1) != 1:
             return None
-        return Decoded(simplejpeg.decode_jpeg(jpeg, "RGBA"), "JPEG", "RGB")
+        side = min(header.size)
+        reduced = next((by for by in (8, 4, 2) if enough and side >= by * enough), 1)
+        # given this, it takes 1/2, 1/4 or 1/8; the eighths between have no SIMD and take longer than the next larger
+        least = {"min_height": -(-header.height // reduced), "min_width": -(-header.width // reduced)}
+        return Decoded(simplejpeg.decode_jpeg(jpeg, "RGBA", **least), "JPEG", "RGB", reduced)
     except Exception:  # whatever it is, Pillow says it better
         return None
 

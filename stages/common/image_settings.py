@@ -25,9 +25,10 @@ class Preprocessing(ImagesSection):
     Attributes:
         version: of the steps themselves; a model that was trained with other steps is refused. 2: the digest of a
             picture is another, so images fall into other splits. 3: another library averages areas; it rounds and
-            assigns pixels on a border otherwise, and does not average large pictures in blocks first.
+            assigns pixels on a border otherwise, and does not average large pictures in blocks first. 4: large JPEGs
+            are decoded to fewer pixels.
         image_size: side of the result in pixels.
     """
 
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     image_size: int = Field(ge=8, le=1024)

@@ -1,10 +1,13 @@
 """From an image file to the network's input: the one function that training and prediction share.
 
-`preprocess` = `decode` (file to RGB picture on white), `crop` (to its content) and `fit` (square, resize). Its settings
-are stored beside the prepared data and in the model's metadata, so a model gets its pictures made as in training.
+`preprocess` = `content_of` (file to RGB picture on white, cropped to its content) and `fit` (square, resize). Its
+settings are stored beside the prepared data and in the model's metadata, so a model gets its pictures made as in
+training.
 
 What is decided here, and why (`stages.common.decode` says what becomes of formats, alpha and orientation):
     blank      a picture without any pixel darker than near-white holds no face and is refused.
+    size       a JPEG that is large for the network's input is decoded to fewer pixels (`DETAIL`); if the content turns
+               out to be a small part of it, decoded again, whole.
     aspect     kept: the crop is padded to a square with white. Stretching would make long hair and a round face look
                alike, and hair length is a matter of proportions.
     filter     area averaging when shrinking (every input pixel counts once, but one whose middle is the border of two
@@ -12,6 +15,7 @@ What is decided here, and why (`stages.common.decode` says what becomes of forma
                cykooz-resizer, the Rust crate fast_image_resize: half of Pillow's time for 160x170 pixels.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +24,16 @@ import xxhash
 from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions
 from cykooz_resizer.rust_lib import PilImageWrapper, RustResizer
 
-from stages.common.decode import ImageError, Picture, decode, read_image_file, wrapped
+from stages.common.decode import ImageError, Picture, decode_file, read_image_file, wrapped
 from stages.common.image_settings import ImagesSection, Preprocessing
 
 # all four channels alike: colours that are multiplied by opacity, and divided again, take twice the time
 AREA = ResizeOptions(ResizeAlg.convolution(FilterType.box), use_alpha=False).rust_options
 BILINEAR = ResizeOptions(ResizeAlg.convolution(FilterType.bilinear), use_alpha=False).rust_options
+
+
+DETAIL = 3
+"""Pixels a side of a reduced JPEG, and 2/3 of that of its content, for one of the result; at the least."""
 
 
 def pixels_digest(picture: Picture) -> str:
@@ -35,6 +43,23 @@ def pixels_digest(picture: Picture) -> str:
     """
     height, width, _ = picture.shape
     return xxhash.xxh3_128_hexdigest(picture.data, seed=width << 32 | height)
+
+
+def content_of(file: bytes, settings: Preprocessing) -> Picture:
+    """Decode a file and cut its picture to the content.
+
+    Raises:
+        ImageError: the image cannot be used; the message says why.
+    """
+    enough = DETAIL * settings.image_size
+    decoded = decode_file(file, settings, enough)
+    if decoded.reduced > 1:
+        with suppress(ImageError):  # blank: what is dark may be too small to be seen at this size
+            content = crop(decoded.picture, settings)
+            if max(content.shape) >= enough * 2 // 3:
+                return content
+        decoded = decode_file(file, settings)
+    return crop(decoded.picture, settings)
 
 
 def crop(picture: Picture, settings: ImagesSection) -> Picture:
@@ -100,5 +125,5 @@ def preprocess(source: Path | bytes, settings: Preprocessing) -> npt.NDArray[np.
     Raises:
         ImageError: the image cannot be used; the message says why.
     """
-    content = read_image_file(source, settings) if isinstance(source, Path) else source
-    return fit(crop(decode(content, settings), settings), settings)
+    file = read_image_file(source, settings) if isinstance(source, Path) else source
+    return fit(content_of(file, settings), settings)

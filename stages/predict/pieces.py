@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.common import artifacts
-from stages.common.decode import ImageError, decode, read_image_file
+from stages.common.decode import ImageError, read_image_file
 from stages.common.errors import DataError
 from stages.common.features import Features, evenly_spread, join_features
 from stages.common.image_settings import Preprocessing
@@ -26,7 +26,7 @@ from stages.common.logs import Progress, log
 from stages.common.observation import Images, observe_batch
 from stages.common.onnx_model import OnnxModel, load
 from stages.common.pool import WorkerPool
-from stages.common.preprocess import crop, fit
+from stages.common.preprocess import content_of, fit
 from stages.common.sources import Source
 from stages.common.tables import write_csv
 
@@ -112,7 +112,7 @@ def _prepare(source: Source, settings: Preprocessing, image: Images) -> str:
     try:
         data = read_image_file(source.path, settings)
         content = hashlib.sha256(data).hexdigest()
-        image[:] = fit(crop(decode(data, settings), settings), settings)
+        image[:] = fit(content_of(data, settings), settings)
     except ImageError as error:
         reason = str(error)
     source.require_unchanged(content)

@@ -21,12 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.common import artifacts
-from stages.common.decode import ImageError, decode, read_image_file
+from stages.common.decode import ImageError, read_image_file
 from stages.common.errors import DataError
 from stages.common.image_settings import Preprocessing
 from stages.common.logs import Progress, log
 from stages.common.pool import WorkerPool
-from stages.common.preprocess import crop, fit, pixels_digest
+from stages.common.preprocess import content_of, fit, pixels_digest
 from stages.common.sources import Source
 
 IMAGES = "images.npy"
@@ -93,7 +93,7 @@ def _prepare(path: str, settings: Preprocessing) -> tuple[Row, npt.NDArray[np.ui
     try:
         data = read_image_file(path, settings)
         content = hashlib.sha256(data).hexdigest()
-        picture = crop(decode(data, settings), settings)
+        picture = content_of(data, settings)
         return (content, pixels_digest(picture), ""), fit(picture, settings)
     except ImageError as error:
         return (content, "", str(error)), None

@@ -59,7 +59,7 @@ def _look_at(path: Path, settings: ImagesSection) -> tuple[Look, bytes]:
     try:
         data = read_image_file(path, settings)
         content = hashlib.sha256(data).hexdigest()
-        picture, kind, mode = decode_file(data, settings)
+        picture, kind, mode, _ = decode_file(data, settings)
         digest = pixels_digest(crop(picture, settings))
         height, width, _ = picture.shape
         return Look(content, "", kind, mode, width, height, digest), cells_of(picture)

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from stages.common.decode import ImageError, decode
 from stages.common.image_settings import Preprocessing
-from stages.common.preprocess import crop, pixels_digest, preprocess
+from stages.common.preprocess import content_of, crop, pixels_digest, preprocess
 
 SETTINGS = Preprocessing(image_size=32, near_white=245, max_megapixels=1)
 
@@ -208,3 +208,35 @@ def test_a_white_margin_changes_nothing() -> None:
     picture = decode(encode(face()), SETTINGS)
     wider = np.pad(picture, ((5, 5), (20, 10), (0, 0)), constant_values=255)
     assert pixels_digest(crop(wider, SETTINGS)) == pixels_digest(crop(picture, SETTINGS))
+
+
+def large(box: tuple[int, int, int, int]) -> bytes:
+    """A JPEG of 800 x 800 pixels, white but for the face, which fills the box."""
+    picture = Image.new("RGB", (800, 800), "white")
+    picture.paste(face().crop((20, 10, 40, 70)).resize((box[2] - box[0], box[3] - box[1])), box)
+    return encode(picture, "JPEG", quality=95)
+
+
+def test_a_large_jpeg_is_decoded_to_fewer_pixels_and_shows_the_same() -> None:
+    file = large((101, 53, 457, 750))
+    content = content_of(file, SETTINGS)
+    assert content.shape[:2] == pytest.approx((697 / 8, 356 / 8), abs=2)  # 100 x 100 pixels do for a result of 32
+    whole = encode(Image.open(io.BytesIO(file)))
+    difference = preprocess(file, SETTINGS).astype(int) - preprocess(whole, SETTINGS)
+    assert np.abs(difference).mean() < 8  # of 255; an edge may lie a third of a pixel of the result beside
+
+
+@pytest.mark.parametrize("box", [(300, 300, 400, 450), (301, 301, 304, 304)], ids=["small", "a dot"])
+def test_a_small_content_of_a_large_jpeg_is_seen_whole(box: tuple[int, int, int, int]) -> None:
+    file = large(box)
+    whole = encode(Image.open(io.BytesIO(file)))
+    assert (preprocess(file, SETTINGS) == preprocess(whole, SETTINGS)).all()
+
+
+def test_a_blank_large_jpeg_is_refused() -> None:
+    assert reason(encode(Image.new("RGB", (800, 800), "white"), "JPEG")).startswith("blank:")
+
+
+def test_a_cut_large_jpeg_is_refused() -> None:
+    file = large((101, 53, 457, 750))
+    assert reason(file[: len(file) // 2]).startswith("damaged:")

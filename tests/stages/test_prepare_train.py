@@ -122,7 +122,7 @@ def test_statistics_count_classes_unknown_labels_and_pixels(data: Data) -> None:
     assert sum(stats["labels"]["mustache"][split]["unknown"] for split in ("train", "val", "test")) == 30
     assert sum(stats["labels"]["hair_color"][split]["gray"] for split in ("train", "val", "test")) == 30
     assert stats["lots"]["a"]["train"] + stats["lots"]["b"]["train"] == headline["train"]
-    assert stats["preprocessing"] == {"version": 3, "image_size": 16, "near_white": 245, "max_megapixels": 50}
+    assert stats["preprocessing"] == {"version": 4, "image_size": 16, "near_white": 245, "max_megapixels": 50}
     images = read_split(artifact, "train").take().astype(float)
     assert stats["train_pixels"]["mean"] == pytest.approx(images.mean(axis=(0, 1, 2)), abs=1e-3)
     assert stats["train_pixels"]["std"] == pytest.approx(images.std(axis=(0, 1, 2)), abs=1e-3)
