@@ -1,11 +1,13 @@
 """How fast `prepare_train` makes shards, beside how fast as many processes decode the files, and in how much memory.
 
     python -m bench.prepare_train [--data FOLDER] [--images N] [--repeat N] [--workers N] [--sizes N ...] [--cpu]
+        [--enlarged png|jpeg]
 
 First, the whole stage runs once per size, with lots of 1,000 images: files are links to FOLDER's images under other
 names, so pictures repeat. Then making shards takes turns with all decoders of `bench.decoders` on the same files.
 Compare the ratios: rates are those of the machine at that moment. With --cpu, seconds are CPU seconds of all processes,
-which other programs change less; waiting does not show in them.
+which other programs change less; waiting does not show in them. With --enlarged, the comparison is of FOLDER's images
+enlarged to 500x500 on white, as RGB PNG or as JPEG of quality 90.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 from bench.decoders import (
@@ -34,6 +36,7 @@ from bench.machine import run_measured, table
 from stages.common import artifacts
 from stages.common.attributes import ATTRIBUTES, NAMES
 from stages.common.cpus import available_cpus
+from stages.common.decode import as_image, decode, read_image_file
 from stages.common.image_settings import Preprocessing
 from stages.common.logs import Progress
 from stages.common.pool import WorkerPool
@@ -61,6 +64,16 @@ def compare(
             make_pieces(lots, settings, pool, Progress(len(files), "images"))
 
         print_rates(rates_in_turns({**ways, SHARD: shards}, len(files), repeat, clock), [OURS, SHARD])
+
+
+def enlarged(data: Path, suffix: str, folder: Path) -> Path:
+    """Write the images of `data` as 500x500 to `folder`, some 400 of them, which is enough to take in turns."""
+    folder.mkdir()
+    settings = Preprocessing(**SETTINGS.model_dump(), image_size=500)
+    for path in islice(artifacts.walk_files(data), 400):
+        picture = as_image(decode(read_image_file(data / path, settings), settings))
+        picture.resize((500, 500)).save(folder / f"{path.stem}.{suffix}", quality=90)
+    return folder
 
 
 def whole_stage(data: Path, images: int, workers: int, folder: Path) -> list[str]:
@@ -100,6 +113,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=available_cpus(), help="processes (default: %(default)s)")
     parser.add_argument("--sizes", type=int, nargs="*", default=[1000, 10_000, 100_000], help="images of whole runs")
     parser.add_argument("--cpu", action="store_true", help="compare by CPU seconds, on a busy machine")
+    parser.add_argument("--enlarged", choices=["png", "jpeg"], help="compare on images of 500x500")
     arguments = parser.parse_args()
     rows = []  # first, for a process starts with the peak of the one that started it, which will have grown
     for images in arguments.sizes:
@@ -114,10 +128,17 @@ def main() -> None:
         "all processes, MB",
         "shared memory counted once, MB",
     ]
-    print(table(header, rows))
-    print(f"{arguments.images} images of {arguments.data}, {arguments.workers} processes, {arguments.repeat} turns")
+    if rows:
+        print(table(header, rows))
+    size = f" as 500x500 {arguments.enlarged}" if arguments.enlarged else ""
+    print(
+        f"{arguments.images} images of {arguments.data}{size}, {arguments.workers} processes, {arguments.repeat} turns"
+    )
     with tempfile.TemporaryDirectory() as folder:
-        files = copies(arguments.data, arguments.images, Path(folder) / "raw")
+        data = arguments.data
+        if arguments.enlarged:
+            data = enlarged(data, arguments.enlarged, Path(folder) / "enlarged")
+        files = copies(data, arguments.images, Path(folder) / "raw")
         clock = cpu_seconds if arguments.cpu else time.perf_counter
         compare(files, arguments.side, arguments.workers, arguments.repeat, Path(folder), clock)
 
