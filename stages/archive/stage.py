@@ -14,12 +14,14 @@ from stages.archive.lineage import check_one_run, lineage, used_params
 from stages.archive.params import Params
 from stages.archive.release import GATE, NONE, opponent, release, standing
 from stages.common.artifacts import write_json
+from stages.common.errors import DataError
 from stages.common.registry import Registry
 from stages.common.report import REPORT, write_report
 from stages.common.stage import Context, Delivered, Delivery, Headline, Input, Stage
 
 if TYPE_CHECKING:
     from stages.archive.gate import Judgement
+    from stages.common.onnx_model import OnnxModel
 
 RUN = "FACE_ATTRIBUTES_RUN"
 """Environment variable with the run that an archive is made for, JSON as `stages.archive.run_page.write_run` has it."""
@@ -33,6 +35,30 @@ def _identify(params: Params, inputs: Mapping[str, Path], _name: str) -> str:
     """Of the registry, the version that the candidate is judged against decides the artifact."""
     manifest = json.loads((inputs["train"] / "manifest.json").read_text(encoding="utf-8"))
     return opponent(_registry(params, inputs), manifest["key"])
+
+
+class IncomparableError(ValueError):
+    """A champion that cannot be shown the candidate's images; the message, which describes it, is the reason."""
+
+
+def load_opponent(path: Path, candidate: "OnnxModel") -> "OnnxModel":
+    """Load the champion's model to meet a candidate.
+
+    Raises:
+        IncomparableError: it is of earlier code, or its images are prepared in another way. That must not end the run,
+            or no training could ever succeed such a champion.
+    """
+    from stages.common.onnx_model import load
+
+    try:
+        champion = load(path)
+    except DataError as error:
+        raise IncomparableError(f"which this code cannot use ({str(error).replace(str(path), 'its model')})") from error
+    if champion.preprocessing != candidate.preprocessing:
+        raise IncomparableError(
+            f"whose images are prepared in another way ({champion.preprocessing} against {candidate.preprocessing})"
+        )
+    return champion
 
 
 def _judge(context: Context[Params], against: str) -> "Judgement":
@@ -52,12 +78,10 @@ def _judge(context: Context[Params], against: str) -> "Judgement":
         return judge(mean, bounds, None, least, section.alpha)
     registry = _registry(context.params, context.inputs)
     registry.fetch(against, context.state / "champion", ["model"])
-    champion = load(context.state / "champion" / "model" / "model.onnx")
-    if champion.preprocessing != candidate.preprocessing:
-        unfair = (
-            f"it cannot be compared with {against}, whose images are prepared in another way "
-            f"({champion.preprocessing} against {candidate.preprocessing}): archive.force releases it all the same"
-        )
+    try:
+        champion = load_opponent(context.state / "champion" / "model" / "model.onnx", candidate)
+    except IncomparableError as error:
+        unfair = f"it cannot be compared with {against}, {error}: archive.force releases it all the same"
         return judge(mean, bounds, None, least, section.alpha, unfair)
     before = yaml.safe_load(registry.text(against, "params.yaml"))["data"]
     notes = []

@@ -1,5 +1,8 @@
 """The release gate: what it measures, and whom it lets pass."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -13,8 +16,11 @@ from stages.archive.gate import (
     paired_bootstrap,
     right_answers,
 )
+from stages.archive.stage import IncomparableError, load_opponent
 from stages.common.attributes import ATTRIBUTES, NAMES
+from stages.common.onnx_model import load
 from stages.common.statistics import holm
+from tests.common.onnx_models import METADATA, PREPROCESSING, save_model
 
 BOUNDS = (0.9, 1.0)
 
@@ -118,3 +124,19 @@ def test_equal_models_are_refused_no_more_often_than_said() -> None:
         chances = holm([mcnemar(int((one > other)[:, i].sum()), int((one < other)[:, i].sum())) for i in range(5)])
         refused += min(chances) < 0.05
     assert refused <= 20  # of 200; 10 are expected at most, 20 or more have a probability of .003
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"version": 3}, r"which this code cannot use \(its model has another preprocessing .*version.*train again\)$"),
+        ({"near_white": 200}, r"whose images are prepared in another way \(.*near_white=200.*\)$"),
+    ],
+    ids=["of earlier code", "with other parameters"],
+)
+def test_a_champion_that_cannot_be_compared_ends_no_run(changed: dict[str, Any], why: str, tmp_path: Path) -> None:
+    candidate = load(save_model(tmp_path / "candidate.onnx", METADATA))
+    champion = save_model(tmp_path / "champion.onnx", METADATA | {"preprocessing": PREPROCESSING | changed})
+    with pytest.raises(IncomparableError, match=why):
+        load_opponent(champion, candidate)
+    assert load_opponent(tmp_path / "candidate.onnx", candidate).preprocessing == candidate.preprocessing
