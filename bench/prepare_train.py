@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 
 from bench.decoders import (
@@ -67,11 +67,10 @@ def compare(
 
 
 def enlarged(data: Path, suffix: str, folder: Path) -> Path:
-    """Write the images of `data` as 500x500 to `folder`, some 400 of them, which is enough to take in turns."""
+    """Write 400 images of `data` as 500x500 to `folder`, which is enough to take in turns."""
     folder.mkdir()
-    settings = Preprocessing(**SETTINGS.model_dump(), image_size=500)
-    for path in islice(artifacts.walk_files(data), 400):
-        picture = as_image(decode(read_image_file(data / path, settings), settings))
+    for path in copies(data, 400, folder.with_name("sources"), link=True):
+        picture = as_image(decode(read_image_file(path, SETTINGS), SETTINGS))
         picture.resize((500, 500)).save(folder / f"{path.stem}.{suffix}", quality=90)
     return folder
 

@@ -7,10 +7,11 @@ What is decided here, and why:
     alpha      composited on white, the background that the crop looks for.
     EXIF       the orientation is applied: the picture is upright, as in every viewer. ICC profiles are ignored.
 
-Three decoders, the same pixels. Pillow can do every file and decides what is refused. Files without anything unusual go
-to kornia-rs (PNG: 8 bits, not interlaced, no text that could hold an orientation) or simplejpeg (JPEG: upright, in
-colour), which take half of its time; what they cannot do or find damaged goes to Pillow after all. Of a PNG's sums,
-kornia-rs leaves out zlib's own; every chunk's CRC, which covers the same bytes, is checked here.
+Three decoders, the same pixels, unless fewer are asked for, which simplejpeg alone does. Pillow can do every file and
+decides what is refused. Files without anything unusual go to kornia-rs (PNG: 8 bits, not interlaced, no text that could
+hold an orientation) or simplejpeg (JPEG: upright, in colour), which take half of its time; what they cannot do or find
+damaged goes to Pillow after all. Of a PNG's sums, kornia-rs leaves out zlib's own; every chunk's CRC, which covers the
+same bytes, is checked here.
 """
 
 import io

@@ -6,8 +6,8 @@ training.
 
 What is decided here, and why (`stages.common.decode` says what becomes of formats, alpha and orientation):
     blank      a picture without any pixel darker than near-white holds no face and is refused.
-    size       a JPEG that is large for the network's input is decoded to fewer pixels (`DETAIL`); if the content turns
-               out to be a small part of it, decoded again, whole.
+    size       a JPEG that is large for the network's input is decoded to fewer pixels (`PICTURE_DETAIL`); if the
+               content turns out to be a small part of it, decoded again, whole.
     aspect     kept: the crop is padded to a square with white. Stretching would make long hair and a round face look
                alike, and hair length is a matter of proportions.
     filter     area averaging when shrinking (every input pixel counts once, but one whose middle is the border of two
@@ -31,9 +31,8 @@ from stages.common.image_settings import ImagesSection, Preprocessing
 AREA = ResizeOptions(ResizeAlg.convolution(FilterType.box), use_alpha=False).rust_options
 BILINEAR = ResizeOptions(ResizeAlg.convolution(FilterType.bilinear), use_alpha=False).rust_options
 
-
-DETAIL = 3
-"""Pixels a side of a reduced JPEG, and 2/3 of that of its content, for one of the result; at the least."""
+PICTURE_DETAIL, CONTENT_DETAIL = 3, 2
+"""Pixels a side that a reduced JPEG, and its content, must have for one of the result."""
 
 
 def pixels_digest(picture: Picture) -> str:
@@ -51,12 +50,11 @@ def content_of(file: bytes, settings: Preprocessing) -> Picture:
     Raises:
         ImageError: the image cannot be used; the message says why.
     """
-    enough = DETAIL * settings.image_size
-    decoded = decode_file(file, settings, enough)
+    decoded = decode_file(file, settings, PICTURE_DETAIL * settings.image_size)
     if decoded.reduced > 1:
         with suppress(ImageError):  # blank: what is dark may be too small to be seen at this size
             content = crop(decoded.picture, settings)
-            if max(content.shape) >= enough * 2 // 3:
+            if max(content.shape) >= CONTENT_DETAIL * settings.image_size:
                 return content
         decoded = decode_file(file, settings)
     return crop(decoded.picture, settings)

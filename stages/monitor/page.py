@@ -126,6 +126,7 @@ def describe_check(
         "mean accuracy on new labels": performance.total.mean.value,
         "mean accuracy at release": champion.mean_accuracy,
         "drift": drift.verdict,
+        "asks for a training": bool(decision["retrain"]),
         "new lots": len(lots),
         "new images": sum(decision["lots"].values()),
         "champion": champion.version,
