@@ -6,6 +6,7 @@ A line of `.env` that is there is kept, also if it was written by hand. `--data`
 import argparse
 import os
 import secrets
+import string
 import subprocess
 import sys
 from base64 import urlsafe_b64encode
@@ -26,7 +27,8 @@ def read_settings(file: Path) -> dict[str, str]:
 def random_secrets() -> dict[str, str]:
     """A new value for every secret."""
     return {
-        "AIRFLOW_ADMIN_PASSWORD": secrets.token_hex(10),
+        # Letters only, 75 bits: of 20 hexadecimal digits, 6 in 1,000 were mostly decimal, which check-password refuses.
+        "AIRFLOW_ADMIN_PASSWORD": "".join(secrets.choice(string.ascii_lowercase) for _ in range(16)),
         "AIRFLOW_SECRET_KEY": secrets.token_hex(32),
         "AIRFLOW_JWT_SECRET": secrets.token_hex(32),  # 64 characters, for HMAC with SHA-512
         "AIRFLOW_FERNET_KEY": urlsafe_b64encode(secrets.token_bytes(32)).decode(),

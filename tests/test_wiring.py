@@ -87,6 +87,15 @@ def test_the_picture_of_the_pipeline_shows_every_task(dags: list[Any]) -> None:
     assert sorted(shown) == sorted(set(dag["docs"]) - {"group_lots"})  # which only shares them out
 
 
+def test_no_password_that_make_up_draws_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    draw = runpy.run_path(str(ROOT / "scripts/stack_settings.py"))["random_secrets"]
+    weakness = runpy.run_path(str(ROOT / "images/airflow/bin/check-password"))["weakness"]
+    drawn = {draw()["AIRFLOW_ADMIN_PASSWORD"] for _ in range(5000)}
+    assert len(drawn) == 5000
+    assert {weakness("airflow", password) for password in drawn} == {""}
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_edges_agree(dags: list[Any], stage: str) -> None:
     expected = artifact_inputs(stage)

@@ -103,6 +103,8 @@ def test_the_descriptions_of_the_apis_are_switched_off(stack: Stack, path: str) 
         ("Password!2026", "is well known"),
         ("face-attributes", "is well known"),
         ("aaaaaaaaaaaaaaa", "is well known"),
+        ("1234567890123", "is well known"),
+        ("abc123456789", "is well known"),
     ],
 )
 def test_a_password_that_anybody_would_try_is_refused(password: str, reason: str) -> None:
