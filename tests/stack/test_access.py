@@ -5,15 +5,17 @@ import json
 import re
 import subprocess
 import uuid
+from contextlib import closing
+from email.message import Message
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
 import pytest
 
 from tests.stack.conftest import Run
-from tests.stack.stack import DAG_ID, ROOT, Stack
+from tests.stack.stack import DAG_ID, ROOT, START_S, Stack, free_port, wait_until
 
 pytestmark = pytest.mark.docker
 
@@ -122,6 +124,44 @@ def test_the_stack_does_not_start_with_a_known_password(stack: Stack) -> None:
     done = stack.run("--env-file", str(file), "run", "-T", "--rm", "--no-deps", "airflow-init")
     assert done.returncode == 64
     assert "\nAIRFLOW_ADMIN_PASSWORD has 7 characters: set one of 12" in f"\n{done.stdout}{done.stderr}"
+
+
+def test_behind_a_proxy_with_tls_who_logs_in_stays_on_https(stack: Stack) -> None:
+    file = stack.folder / "https.env"
+    file.write_text("AIRFLOW_URL=https://airflow.example.com\n")  # all else as in the stack's own
+    address = f"127.0.0.1:{free_port()}"
+    options = ["-T", "--detach", "--no-deps", "--publish", f"{address}:8080"]
+    container = stack.compose("--env-file", str(file), "run", *options, "airflow-apiserver").strip()
+
+    def passed_on(method: str, body: bytes = b"", **headers: str) -> tuple[int, Message, bytes]:
+        """What a proxy gets that says what the README tells nginx to say."""
+        headers |= {"Host": "airflow.example.com", "X-Forwarded-Proto": "https"}
+        with closing(http.client.HTTPConnection(address, timeout=60)) as connection:
+            connection.request(method, "/auth/login/?next=%2F", body, headers)
+            response = connection.getresponse()
+            return response.status, response.headers, response.read()
+
+    def form() -> tuple[int, Message, bytes] | None:
+        try:
+            return passed_on("GET")
+        except OSError:  # it is starting
+            return None
+
+    try:
+        _, headers, page = wait_until(form, START_S, "the form of the login")
+        token = re.findall(r'name="csrf_token"[^>]* value="([^"]+)"', page.decode())[0]
+        fields = {"username": "airflow", "password": stack.password, "csrf_token": token}
+        status, headers, _ = passed_on(
+            "POST", urlencode(fields).encode(), Cookie=headers["Set-Cookie"].partition(";")[0],
+            Referer="https://airflow.example.com/auth/login/", **{"Content-Type": "application/x-www-form-urlencoded"},
+        )  # fmt: skip
+        assert status == 302
+        assert urljoin("https://airflow.example.com/auth/login/", headers["Location"]) == "https://airflow.example.com/"
+        cookies = {cookie.partition("=")[0]: cookie for cookie in headers.get_all("Set-Cookie") or []}
+        assert cookies.keys() == {"_token", "session"}
+        assert all("; Secure" in cookie for cookie in cookies.values())
+    finally:
+        subprocess.run(["docker", "rm", "--force", container], check=True, capture_output=True)
 
 
 def test_compose_without_settings_says_what_to_do(tmp_path: Path) -> None:
