@@ -18,14 +18,14 @@ it handed over. A new data set and a new model are events of the assets `face_at
 `schedule=[Asset("face_attributes_model")]`.
 
 **When a task fails**: the end of its log names the cause and the remedy. Bad data and wrong parameters are not tried
-again; a killed worker, an engine that restarts or a passing fault is. Retries, time and memory of a task are set in
-section `airflow` of params.yaml. Messages by e-mail or webhook: see `dags/notifications.py`.
+again; a killed worker, an engine that restarts or a passing fault is. Retries, time and memory of a task, and the
+hour of the daily run, are set in section `airflow` of params.yaml. Messages by e-mail or webhook: see
+`dags/notifications.py`.
 """
 
-from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import CronTriggerTimetable, Param, TaskGroup, XComArg, dag, task
+from airflow.sdk import Param, TaskGroup, XComArg, dag, task
 from notifications import on_new_version
 from shared_parts import (
     ANNOTATIONS,
@@ -40,6 +40,7 @@ from shared_parts import (
     RECOMPUTE,
     REGISTRY,
     SETTINGS,
+    at,
     check_environment,
     stage,
 )
@@ -70,8 +71,7 @@ def group_lots(lots: Any) -> list[list[str]]:
 
 
 @dag(
-    # Without a start date and with no look back, the first run is the next midnight and not the moment of installation.
-    schedule=CronTriggerTimetable("@daily", timezone="UTC", run_immediately=timedelta(0)),
+    schedule=at(SETTINGS.schedules.ml_pipeline_face_attributes),
     catchup=False,
     max_active_runs=1,
     doc_md=__doc__,

@@ -12,10 +12,8 @@ of `logs/monitoring_log.json` among the artifacts.
 that it may start.
 """
 
-from datetime import timedelta
-
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import CronTriggerTimetable, XComArg, dag, task
+from airflow.sdk import XComArg, dag, task
 from shared_parts import (
     ANNOTATIONS,
     DEFAULTS,
@@ -24,6 +22,8 @@ from shared_parts import (
     RAW,
     RECOMPUTE,
     REGISTRY,
+    SETTINGS,
+    at,
     check_environment,
     number,
     stage,
@@ -40,7 +40,7 @@ def retraining_is_due(headline: dict[str, str]) -> bool:
 
 
 @dag(
-    schedule=CronTriggerTimetable("@weekly", timezone="UTC", run_immediately=timedelta(0)),
+    schedule=at(SETTINGS.schedules.model_monitoring_and_retraining),
     catchup=False,
     max_active_runs=1,
     doc_md=__doc__,

@@ -4,7 +4,7 @@ import os
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Asset, Param, task
+from airflow.sdk import Asset, CronTriggerTimetable, Param, task
 from airflow.sdk.exceptions import AirflowFailException
 from notifications import on_failure
 from stage_operator import ARTIFACTS_VOLUME, DATA_VOLUME, StageOperator, connect, missing_images
@@ -36,6 +36,11 @@ LOTS = Param(
     schema={"type": ["null", "array"], "items": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9-]*$"}},
 )
 RECOMPUTE = Param(False, "Compute again what the store already holds.", type="boolean")
+
+
+def at(cron: str | None) -> CronTriggerTimetable | None:
+    """Schedule of a DAG: with no start date and no look back, it does not run at the moment of installation."""
+    return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta(0)) if cron else None
 
 
 def number(text: str, **schema: Any) -> Param:

@@ -2,10 +2,11 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from croniter import croniter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"  # of the repository, or /app/params.yaml in the image
 
@@ -31,10 +32,27 @@ class Task(_Section):
         }
 
 
+def _is_cron(text: str) -> str:
+    if not croniter.is_valid(text):
+        raise ValueError("not a cron expression such as '0 3 * * *' or '@daily'")
+    return text
+
+
+Cron = Annotated[str, AfterValidator(_is_cron)]
+
+
+class Schedules(_Section):
+    """When a DAG starts by itself, in UTC; None for never."""
+
+    ml_pipeline_face_attributes: Cron | None
+    model_monitoring_and_retraining: Cron | None
+
+
 class Settings(_Section):
     """The section; `retry_delay` and `new_lots_interval` are in seconds."""
 
     retry_delay: int = Field(ge=0)
+    schedules: Schedules
     new_lots_interval: int = Field(ge=1)
     lot_groups: int = Field(ge=0, le=1000)
     lot_groups_at_once: int = Field(ge=1)

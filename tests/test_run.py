@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.docker
 
 ROOT = Path(__file__).parents[1]
 STAGES = ["validate", "prepare_train", "hyperopt", "train", "evaluate", "label_doubt", "archive"]
-VOLUME = "face-attributes-artifacts-test"
+VOLUME = f"face-attributes-test-{uuid.uuid4().hex[:8]}-artifacts"
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

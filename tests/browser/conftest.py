@@ -99,7 +99,7 @@ def start(container: Any) -> Airflow:
     passwords = json.loads(stored)
     token = log_in(url, "airflow", passwords["airflow"])
     deadline = time.monotonic() + RUN_S
-    while not ask(f"{url}/api/v2/dags", token)["dags"]:
+    while not ask(f"{url}/api/v2/dags?dag_id_pattern={DAG_ID}", token)["dags"]:
         assert time.monotonic() < deadline, container.logs(tail=50).decode()
         time.sleep(0.25)
     run = ask(f"{url}/api/v2/dags/{DAG_ID}/dagRuns", token, {"logical_date": None})

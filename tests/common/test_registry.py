@@ -1,6 +1,7 @@
 """The registry for real: git and DVC in a folder; versions, releases, rollback, kills, and what a clone can do."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -184,9 +185,11 @@ def test_killed_at_any_moment_it_has_the_whole_version_or_none_and_a_rerun_compl
     files = content(tmp_path / "content", 7)
     command = [sys.executable, "-c", REGISTER, str(tmp_path / "registry"), str(files)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    start = time.monotonic()
-    subprocess.run([*command[:3], str(tmp_path / "unharmed"), str(files)], env=environment, check=True)
-    whole = time.monotonic() - start  # 1 to 4 s by machine
+    whole = math.inf  # seconds, 1 to 4 by machine; the shorter of two, for a kill that comes too late is none
+    for name in ("unharmed", "unharmed again"):
+        start = time.monotonic()
+        subprocess.run([*command[:3], str(tmp_path / name), str(files)], env=environment, check=True)
+        whole = min(whole, time.monotonic() - start)
     kills = 0
     for part in (0.1, 0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
         process = subprocess.Popen(command, env=environment, start_new_session=True)

@@ -147,6 +147,8 @@ def break_params(folder: Path, old: str, new: str) -> Path:
         ("mem_limit: 4g", "mem_limit: 4 GB", "airflow.tasks.check_raw_data.mem_limit: String should match pattern"),
         ("retry_delay: ", "retry_pause: ", "airflow.retry_delay: Field required; airflow.retry_pause: Extra inputs"),
         ("airflow:", "airflows:", "airflow: Input should be"),
+        ('ml_pipeline_face_attributes: "@daily"', "", "airflow.schedules.ml_pipeline_face_attributes: Field required"),
+        ('"@weekly"', "every week", "retraining: Value error, not a cron expression such as"),
         ("tasks:", "tasks: {", "cannot read parameters from"),
     ],
 )
@@ -158,14 +160,31 @@ def test_a_wrong_setting_is_one_line_that_names_it(tmp_path: Path, old: str, new
     assert "\n" not in str(refusal.value)
 
 
-def test_a_task_without_settings_is_an_import_error_that_names_it(tmp_path: Path) -> None:
-    path = break_params(tmp_path, "    archive: {retries", "    archives: {retries")
-    shutil.copytree(ROOT / "dags", tmp_path / "dags")
-    code = "from airflow.dag_processing.dagbag import DagBag; print(*DagBag('dags').import_errors.values())"
-    environment = os.environ | {"AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": "dags"}
+def read_dags(folder: Path, old: str, new: str) -> tuple[list[str], dict[str, str]]:
+    """Last lines of Airflow's errors, and DAG -> kind of its timetable, with something replaced in params.yaml."""
+    break_params(folder, old, new)
+    shutil.copytree(ROOT / "dags", folder / "dags")
+    code = (
+        "import json; from airflow.dag_processing.dagbag import DagBag; bag = DagBag('dags'); print(json.dumps(["
+        "[error.strip().splitlines()[-1] for error in bag.import_errors.values()],"
+        "{name: type(dag.timetable).__name__ for name, dag in bag.dags.items()}]))"
+    )
+    environment = os.environ | {"AIRFLOW_HOME": str(folder), "PYTHONPATH": "dags"}
     command = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
-    assert done.stdout.strip().splitlines()[-1] == f"ValueError: {path}: airflow.tasks.archive is missing"
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
+    errors, timetables = json.loads(done.stdout.splitlines()[-1])
+    return errors, timetables
+
+
+def test_a_task_without_settings_is_an_import_error_that_names_it(tmp_path: Path) -> None:
+    errors, _ = read_dags(tmp_path, "    archive: {retries", "    archives: {retries")
+    assert errors == [f"ValueError: {tmp_path / 'params.yaml'}: airflow.tasks.archive is missing"]
+
+
+def test_a_dag_without_a_schedule_starts_when_somebody_triggers_it(tmp_path: Path) -> None:
+    errors, timetables = read_dags(tmp_path, '"@daily"', "null")
+    assert errors == []
+    assert timetables[DAG_ID] == "NullTimetable"
 
 
 def test_each_parameter_of_a_run_reaches_a_stage(dag: Any) -> None:

@@ -21,7 +21,7 @@ assert set(IMAGES) == SUFFIXES
 
 async def main():
     stream = NewLots(sys.argv[1], 0.05).run()
-    async def following(seconds=0.5):
+    async def following(seconds=5):
         try:
             return (await asyncio.wait_for(anext(stream), seconds)).payload["lots"]
         except TimeoutError:
@@ -66,7 +66,7 @@ async def hidden(raw: Path, following: Following) -> list[Any]:
     found = [await following()]
     (raw / ".s2").mkdir()
     (raw / "notes.txt").write_text("")
-    return [*found, await following()]
+    return [*found, await following(0.5)]
 
 
 async def flat(raw: Path, following: Following) -> list[Any]:

@@ -129,7 +129,7 @@ def test_a_stage_is_confined(airflow: Worker, engine: Any) -> None:
 
 
 def test_a_container_has_its_limits_and_what_the_run_asks_for(airflow: Worker, engine: Any) -> None:
-    run_id = airflow.start_run("plain", "beat 1", recompute=True)
+    run_id = airflow.start_run("plain", "beat 3", recompute=True)
     running = airflow.run_try(run_id)
     wait_for(lambda: is_working(engine, run_id))
     (container,) = containers(engine, run_id)
@@ -150,7 +150,7 @@ def test_a_container_has_its_limits_and_what_the_run_asks_for(airflow: Worker, e
 
 
 def test_a_retry_ends_what_a_killed_worker_left_before_it_writes(airflow: Worker, engine: Any) -> None:
-    run_id = airflow.start_run("plain", "beat 3")
+    run_id = airflow.start_run("plain", "beat 5")
     first_try = airflow.run_try(run_id)
     wait_for(lambda: is_working(engine, run_id))
     (process,) = psutil.Process(airflow.pid).children()

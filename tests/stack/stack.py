@@ -10,7 +10,6 @@ import time
 import urllib.parse
 import uuid
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -79,10 +78,10 @@ class Stack:
         self.settings = dict(line.split("=", 1) for line in self.file.read_text().splitlines() if "=" in line)
 
     def __enter__(self) -> "Stack":
-        """Start it, wait until it is healthy, with no run."""
+        """Start it, and wait until it is healthy and knows the pipeline."""
         try:
             self.compose("up", "--detach", "--wait", "--wait-timeout", str(START_S))
-            self._end_the_run_of_the_day()
+            wait_until(lambda: self.api(f"/dags?dag_id_pattern={DAG_ID}")["dags"], 60, "the DAG")
         except AssertionError:
             print(self.compose("ps", "--all"), self.compose("logs", "--tail", "40"))
             self.__exit__()
@@ -99,17 +98,6 @@ class Stack:
                 return False
 
         wait_until(answers, START_S, "an answer of the API server")
-
-    def _end_the_run_of_the_day(self) -> None:
-        """Airflow starts one by itself if midnight is not long ago; one runs at a time, and it takes long."""
-
-        def decided() -> bool:
-            found = self.api(f"/dags?dag_id_pattern={DAG_ID}")["dags"]
-            return bool(found) and datetime.fromisoformat(found[0]["next_dagrun_run_after"]) > datetime.now(UTC)
-
-        wait_until(decided, 60, "decision about the run of the day")
-        for run in self.api(f"/dags/{DAG_ID}/dagRuns")["dag_runs"]:
-            self.end_run(run["dag_run_id"])
 
     def __exit__(self, *_: object) -> None:
         """Stop it, and remove all that was its own."""
