@@ -52,7 +52,7 @@ def test_the_commands_of_the_terminal(stack: Stack) -> None:
     run_id = re.findall(r"run_id=(manual__\S+)", stack.airflow("dags", "trigger", DAG_ID))[0]
     try:
         assert re.search(r"\| (queued|running) ", stack.airflow("dags", "list-runs", DAG_ID))  # it wraps long names
-        runs = json.loads(stack.airflow("dags", "list-runs", DAG_ID, "--output", "json"))
+        runs = json.loads(stack.airflow("dags", "list-runs", DAG_ID, "--output", "json").splitlines()[-1])
         assert run_id in {run["run_id"] for run in runs}
     finally:
         stack.end_run(run_id)
