@@ -35,14 +35,17 @@ OPEN = {  # answers without login, whole
 FILES = r"/static/.*|/auth/(static/.*|appbuilder/static/.*)"  # of the login page and of Airflow's pages
 
 
-def request(stack: Stack, method: str, path: str, body: bytes = b"") -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of an answer to somebody who has not logged in."""
-    connection = http.client.HTTPConnection(urlsplit(stack.url).netloc, timeout=60)
-    connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
-    response = connection.getresponse()
-    answer = response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
-    connection.close()
-    return answer
+def answer(address: str, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, Message, bytes]:
+    """Status, headers and body of what an API server answers."""
+    with closing(http.client.HTTPConnection(address, timeout=60)) as connection:
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        return response.status, response.headers, response.read()
+
+
+def request(stack: Stack, method: str, path: str, body: bytes = b"") -> tuple[int, Message, bytes]:
+    """The answer to somebody who has not logged in."""
+    return answer(urlsplit(stack.url).netloc, method, path, body, {"Content-Type": "application/json"} if body else {})
 
 
 @pytest.fixture(scope="module")
@@ -136,10 +139,7 @@ def test_behind_a_proxy_with_tls_who_logs_in_stays_on_https(stack: Stack) -> Non
     def passed_on(method: str, body: bytes = b"", **headers: str) -> tuple[int, Message, bytes]:
         """What a proxy gets that says what the README tells nginx to say."""
         headers |= {"Host": "airflow.example.com", "X-Forwarded-Proto": "https"}
-        with closing(http.client.HTTPConnection(address, timeout=60)) as connection:
-            connection.request(method, "/auth/login/?next=%2F", body, headers)
-            response = connection.getresponse()
-            return response.status, response.headers, response.read()
+        return answer(address, method, "/auth/login/?next=%2F", body, headers)
 
     def form() -> tuple[int, Message, bytes] | None:
         try:

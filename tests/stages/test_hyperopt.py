@@ -26,6 +26,7 @@ from stages.hyperopt.stage import STAGE
 from stages.hyperopt.trials import Job, Score, Trial
 from stages.train.params import Params as TrainParams
 from tests.common.prepared import make_prepared
+from tests.processes import is_running
 
 
 @pytest.fixture(autouse=True)
@@ -288,7 +289,7 @@ def interrupt(arguments: list[str], number: signal.Signals) -> int:
     assert len(children) >= 2
     process.send_signal(number)
     process.communicate(timeout=60)
-    while any(_is_alive(int(child)) for child in children):
+    while any(is_running(int(child)) for child in children):
         assert time.monotonic() < until
         time.sleep(0.05)
     assert not out.exists()
@@ -306,13 +307,6 @@ def test_a_killed_stage_with_two_workers_resumes_to_what_one_worker_finds(
     assert interrupt(again, signal.SIGKILL) == -signal.SIGKILL
     assert main(STAGE, again) == 0
     assert timeless(results_in(tmp_path / "out")["trials"]) == timeless(results_in(searched)["trials"])
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def test_time_ends_a_training_after_an_epoch(prepared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

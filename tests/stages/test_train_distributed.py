@@ -17,6 +17,7 @@ from stages.common.errors import ExitCode
 from stages.common.fit import FitSettings, fit
 from stages.train.distributed import DistributedError, fit_in_processes
 from tests.common.prepared import TINY, make_prepared
+from tests.processes import is_running
 
 SETTINGS = FitSettings(TINY, epochs=8, seed=1, device="cpu")
 
@@ -81,13 +82,6 @@ def test_no_process_outlives_the_stage_even_when_it_is_killed(tmp_path: Path) ->
         stage.send_signal(signal.SIGKILL)
     assert len(started) == 2
     deadline = time.monotonic() + 10
-    while any(_is_running(pid) for pid in started) and time.monotonic() < deadline:
+    while any(is_running(pid) for pid in started) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not [pid for pid in started if _is_running(pid)]
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    assert not [pid for pid in started if is_running(pid)]
