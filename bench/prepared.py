@@ -91,8 +91,8 @@ def fit_as_stage_train(prepared: Path, section: TrainSection) -> "tuple[FitResul
         seed=section.seed,
         device=section.device,
     )
-    processes = count_processes(section, section.batch_size)
     train, val = read_split(prepared, "train"), read_split(prepared, "val")
+    processes = count_processes(section, len(train), section.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder, "checkpoint.safetensors")
         if processes > 1:

@@ -104,8 +104,11 @@ class FitResult:
     device: str
 
 
-def masked_losses(outputs: tuple[Tensor, ...], labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of every attribute, averaged over its known labels.
+def summed_losses(outputs: tuple[Tensor, ...], labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of every attribute, summed over its known labels.
+
+    Whoever wants the mean divides by their number. Processes that share a batch divide by that of the whole batch: of
+    64 images half of whose labels are unknown, eight means over eight images each have a mean that is off by half.
 
     Args:
         outputs: logits per attribute, (N, classes).
@@ -121,7 +124,7 @@ def masked_losses(outputs: tuple[Tensor, ...], labels: Tensor, smoothing: float 
         )
         for logits, column in zip(outputs, labels.unbind(1), strict=True)
     ]
-    return torch.stack(losses) / (labels != UNKNOWN).sum(0).clamp(min=1)
+    return torch.stack(losses)
 
 
 def one_cycle(progress: float) -> float:
@@ -158,7 +161,7 @@ def _evaluate(network: Network, data: Loader, cast: torch.autocast) -> tuple[flo
             outputs = network(images)
             known = labels != UNKNOWN
             right = torch.stack([logits.argmax(1) for logits in outputs], 1) == labels
-            totals += torch.stack([masked_losses(outputs, labels) * known.sum(0), (right & known).sum(0), known.sum(0)])
+            totals += torch.stack([summed_losses(outputs, labels), (right & known).sum(0), known.sum(0)])
     losses, right, known = totals.double().cpu().numpy()
     counted = known > 0
     accuracy = {name: float(right[i] / known[i]) if counted[i] else None for i, name in enumerate(NAMES)}
@@ -231,6 +234,7 @@ def _fit(
     learner: nn.Module = DistributedDataParallel(network) if processes > 1 else network
 
     train_data, val_data = Loader(train, device), Loader(val, device)
+    is_known = torch.from_numpy(train.labels != UNKNOWN)
     steps = math.ceil(len(train) / chosen.batch_size)
     progress = Progress((settings.epochs - len(history)) * len(train), "images")
     stopped = False
@@ -244,7 +248,11 @@ def _fit(
         network.train()
         total = torch.zeros((), device=device)
         # Equal batches rather than a small last one, whose batch statistics would be noise.
-        batches = [batch.tensor_split(processes)[rank] for batch in order.tensor_split(steps)]
+        wholes = order.tensor_split(steps)
+        counts = torch.stack([is_known[whole].sum(0) for whole in wholes]).clamp(min=1)
+        # DistributedDataParallel takes the mean of the processes' gradients, where their sum is that of the batch.
+        shares = (weights / counts.to(device)) * processes
+        batches = [whole.tensor_split(processes)[rank] for whole in wholes]
         for step, (images, labels) in enumerate(train_data.batches(batches)):
             share = one_cycle(((number - 1) * steps + step) / (steps * settings.epochs))
             for optimizer, peak in zip(optimizers, peaks, strict=True):
@@ -252,13 +260,15 @@ def _fit(
                 optimizer.zero_grad(set_to_none=True)
             with cast:
                 outputs = learner(augment(images))
-            loss = (masked_losses(outputs, labels, LABEL_SMOOTHING) * weights).sum()
+            loss = (summed_losses(outputs, labels, LABEL_SMOOTHING) * shares[step]).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             for optimizer in optimizers:
                 optimizer.step()  # type: ignore[no-untyped-call]
             total += loss.detach()
             progress.advance(len(images) * processes)
-        train_loss = total.item() / steps
+        if processes > 1:
+            dist.all_reduce(total)
+        train_loss = total.item() / steps / processes
         trained = time.monotonic() - started
         val_loss, accuracy, mean_accuracy = _evaluate(network, val_data, cast)
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):

@@ -5,6 +5,7 @@ Nothing but the checkpoint comes back: after its last epoch, `fit` in the stage'
 
 import json
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -39,31 +40,41 @@ class DistributedError(StageError):
 
 
 MIN_SHARE = 16
-"""Images of a step for each process on a CPU: batch normalisation wants as many."""
+"""Images of a step for each process at least: batch normalisation takes its statistics from them alone."""
 
 
-def count_processes(section: TrainSection, batch_size: int) -> int:
+def count_processes(section: TrainSection, images: int, batch_size: int) -> int:
     """How many processes are to train: as section `train` says, else one per visible GPU or, on a CPU, per core.
 
-    On a CPU processes wait for each other once a step, threads of one process at every layer, spinning. On two cores
-    that had other work too, two threads got through 20 to 40 images a second, two processes through 250 to 340.
+    None gets fewer than `MIN_SHARE` images of a step; what that changes is logged. On a CPU processes wait for each
+    other once a step, threads of one process at every layer, spinning. On two cores that had other work too, two
+    threads got through 20 to 40 images a second, two processes through 250 to 340.
 
     Args:
         section: asks for device and processes.
-        batch_size: images of a step, over all processes.
+        images: that are learned from.
+        batch_size: images of a step at most, over all processes.
 
     Raises:
         UnavailableError: there are fewer GPUs, or none though `cuda` is asked for.
     """
-    wanted = section.processes
-    if choose_device(section.device).type == "cpu":
-        return wanted or max(1, min(available_cpus(), batch_size // MIN_SHARE))
-    if wanted > torch.cuda.device_count():
+    on_gpu = choose_device(section.device).type == "cuda"
+    there = torch.cuda.device_count() if on_gpu else available_cpus()
+    if on_gpu and section.processes > there:
         raise UnavailableError(
-            f"train.processes asks for {wanted} GPUs, found {torch.cuda.device_count()}: offer more to the container, "
-            "or set it to 0"
+            f"train.processes asks for {section.processes} GPUs, found {there}: offer more to the container, or set it "
+            "to 0"
         )
-    return wanted or torch.cuda.device_count()
+    wanted = section.processes or there
+    step = images // math.ceil(images / batch_size)  # the smallest
+    useful = max(1, step // MIN_SHARE)
+    if useful < wanted:
+        log.info(
+            "%d of %d processes train: a step has %d images, and batch normalisation wants %d in each (raise "
+            "batch_size for more)",
+            useful, wanted, step, MIN_SHARE,
+        )  # fmt: skip
+    return min(wanted, useful)
 
 
 def fit_in_processes(processes: int, train: Split, val: Split, settings: FitSettings, checkpoint: Path) -> None:

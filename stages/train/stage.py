@@ -109,7 +109,7 @@ def _run(context: Context[Params]) -> Headline:
         device=section.device,
     )
     checkpoint = context.state / "checkpoint.safetensors"
-    processes = count_processes(section, chosen.batch_size)
+    processes = count_processes(section, len(train), chosen.batch_size)
     if processes > 1:
         log.info("%d processes share every batch", processes)
         fit_in_processes(processes, train, val, settings, checkpoint)

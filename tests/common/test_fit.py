@@ -12,7 +12,7 @@ from stages.common.cpus import available_cpus
 from stages.common.dataset import Split, read_split
 from stages.common.device import choose_device
 from stages.common.errors import DataError, UnavailableError
-from stages.common.fit import DivergedError, Epoch, FitSettings, fit, masked_losses, one_cycle
+from stages.common.fit import DivergedError, Epoch, FitSettings, fit, one_cycle, summed_losses
 from stages.common.hyperparameters import Hyperparameters
 from stages.common.network import Network
 from tests.common.prepared import TINY, make_prepared
@@ -34,7 +34,7 @@ def test_it_learns_every_attribute(splits: tuple[Split, Split]) -> None:
 def test_unknown_labels_add_nothing_to_loss_and_gradient() -> None:
     def loss_and_gradient(labels: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         logits = torch.arange(2.0 * len(labels)).sin().view(len(labels), 2).requires_grad_()
-        losses = masked_losses((logits,) * 5, torch.tensor(labels))
+        losses = summed_losses((logits,) * 5, torch.tensor(labels))
         (gradient,) = torch.autograd.grad(losses.sum(), logits)
         return losses.detach(), gradient[:2]
 

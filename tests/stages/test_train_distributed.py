@@ -7,15 +7,19 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from stages.common.attributes import UNKNOWN
+from stages.common.attributes import ATTRIBUTES, NAMES, UNKNOWN
 from stages.common.dataset import Split, read_split
 from stages.common.errors import ExitCode
 from stages.common.fit import FitSettings, fit
-from stages.train.distributed import DistributedError, fit_in_processes
+from stages.common.params import load_params
+from stages.common.version import ROOT
+from stages.train.distributed import DistributedError, count_processes, fit_in_processes
+from stages.train.params import Params
 from tests.common.prepared import TINY, make_prepared
 from tests.processes import is_running
 
@@ -40,6 +44,70 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     assert one.history[-1].val_mean_accuracy > 0.95
     assert both.history[0].train_loss != one.history[0].train_loss, "each process augments its own share"
     assert both.history[0].train_loss == pytest.approx(one.history[0].train_loss, rel=0.2)
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_the_gradient_is_that_of_one_process_also_where_labels_are_unknown(
+    processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One step over 22 images, parts of 11 or of 5 and 6; what optimizers remember of it is a part of the gradient.
+
+    All images are the same and nothing is random, so each part has the batch statistics of the whole, and labels alone
+    tell the parts apart: half of them are unknown, and of one attribute all but two.
+    """
+    monkeypatch.setattr("stages.common.fit.augment", lambda images: images)
+    monkeypatch.setattr("stages.common.fit.has_fast_bfloat16", lambda _device: False)
+    train, val = make_splits(tmp_path, train=22)
+    random = np.random.default_rng(1)
+    labels = np.stack([random.integers(0, len(one.classes), 22) for one in ATTRIBUTES], 1).astype(np.int8)
+    labels[random.random(labels.shape) < 0.5] = UNKNOWN
+    labels[:, 1] = [0, 1, *[UNKNOWN] * 20]
+    same = dataclasses.replace(train.select(np.zeros(22, np.int64)), labels=labels)
+    whole = TINY.model_copy(update={"batch_size": 22, "loss_weights": dict(zip(NAMES, (1, 2, 3, 0.5, 1), strict=True))})
+    settings = dataclasses.replace(SETTINGS, epochs=1, hyperparameters=whole)
+
+    one = fit(same, val, settings, checkpoint=tmp_path / "one.safetensors")
+    fit_in_processes(processes, same, val, settings, tmp_path / "several.safetensors")
+    gradient, shared = (
+        {
+            name: tensor
+            for name, tensor in load_file(tmp_path / f"{which}.safetensors").items()
+            if name.endswith(("/exp_avg", "/momentum_buffer"))
+        }
+        for which in ("one", "several")
+    )
+    assert gradient.keys() == shared.keys()
+    assert len(gradient) == 5 + 2 * 5 + 2 * 5, "five convolutions, normalisations and heads"
+    for name, expected in gradient.items():
+        torch.testing.assert_close(shared[name], expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()) + 1e-9)
+    several = fit(same, val, settings, checkpoint=tmp_path / "several.safetensors")
+    assert several.history[0].train_loss == pytest.approx(one.history[0].train_loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cores", "asked", "images", "batch_size", "expected"),
+    [
+        (8, 2, 0, 1000, 64, 3),  # 16 steps of 62 or 63 images
+        (8, 2, 8, 1000, 64, 3),
+        (8, 2, 0, 1024, 64, 4),
+        (2, 2, 0, 1024, 64, 2),
+        (8, 2, 0, 96, 4096, 6),
+        (0, 64, 0, 1024, 64, 4),
+        (0, 64, 2, 1024, 64, 2),
+        (8, 64, 8, 1024, 8, 1),
+    ],
+)
+def test_each_process_gets_enough_images_for_batch_normalisation(
+    gpus: int, cores: int, asked: int, images: int, batch_size: int, expected: int, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr("stages.train.distributed.available_cpus", lambda: cores)
+    section = load_params(Params, ROOT / "params.yaml", [f"train.processes={asked}"]).train
+    with caplog.at_level("INFO"):
+        assert count_processes(section, images, batch_size) == expected
+    assert ("batch normalisation wants 16" in caplog.text) == (expected < (asked or gpus or cores))
 
 
 def test_same_seed_same_weights(tmp_path: Path) -> None:
