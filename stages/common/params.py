@@ -77,9 +77,32 @@ def load_params(model: type[ParamsT], path: Path, overrides: Sequence[str] = ())
     try:
         return model.model_validate({name: tree[name] for name in model.model_fields if name in tree})
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-            + (f" (got {problem['input']!r})" if problem["type"] not in {"missing", "model_type"} else "")
-            for problem in error.errors()
+        told = dict.fromkeys(_told(problem, model, tree) for problem in error.errors())  # once for a whole list
+        raise UsageError(f"{path}: {'; '.join(told)}") from error
+
+
+def _told(problem: Any, model: type[BaseModel], tree: Any) -> str:
+    """One problem that pydantic found, in words that say what to write instead."""
+    kind, place, given = problem["type"], problem["loc"], problem["input"]
+    name = ".".join(str(part) for part in place)
+    if kind == "string_type" and isinstance(place[-1], int):
+        for part in place[:-1]:
+            tree = tree[part]
+        quoted = ", ".join(f'"{item}"' for item in tree)
+        return (
+            f"{name.rpartition('.')[0]}: expected texts (got {tree!r}): put each in quotes as it is spelt: [{quoted}]"
         )
-        raise UsageError(f"{path}: {problems}") from error
+    if kind == "string_type":
+        return f'{name}: expected a text (got {given!r}): put it in quotes as it is spelt: "{given}"'
+    if kind == "list_type":
+        return f"{name}: expected a list (got {given!r}): put it in brackets: [{'' if given is None else given}]"
+    if kind in {"int_type", "float_type"} and isinstance(given, str):
+        what = "a whole number" if kind == "int_type" else "a number with a point and without %, such as 0.05,"
+        return f"{name}: expected {what} without quotes (got {given!r})"
+    if kind == "extra_forbidden":
+        known: Any = model
+        for part in place[:-1]:
+            known = known.model_fields[part].annotation if hasattr(known, "model_fields") else None
+        there = f"; there are {', '.join(known.model_fields)}" if hasattr(known, "model_fields") else ""
+        return f"{name}: no such parameter (got {given!r}){there}"
+    return f"{name}: {problem['msg']}" + (f" (got {given!r})" if kind not in {"missing", "model_type"} else "")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from stages.common.answers import Answers
 from stages.common.attributes import NAMES
-from stages.common.tables import write_csv
+from stages.common.tables import as_written, write_csv
 
 SUITE = "predictions"
 VERSION = "model_version"
@@ -54,6 +54,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     table = pd.read_csv(
         path, dtype={**dict.fromkeys(COLUMNS, "str"), **confidences}, keep_default_na=False, na_values=[""]
     )
+    table["filename"] = table["filename"].map(as_written, na_action="ignore")
     absent = {name: pd.Series(pd.NA, table.index, "str") for name in NAMES if name not in table}
     if VERSION not in table:
         absent[VERSION] = pd.Series("", table.index, "str")

@@ -1,11 +1,18 @@
 """CSV files that stages write."""
 
 import csv
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_BEFORE_FORMULA = r"""(?=[\s"']*[-=+@\uff1d\uff0b\uff0d\uff20]|'*[\t\r\n])"""
+"""What a spreadsheet may run: a sign of half or full width, which blanks and quotes before it do not keep off."""
+_FORMULA = re.compile(rf"(^|[;|\t\r\n]){_BEFORE_FORMULA}")
+"""Where that may stand: a spreadsheet that separates fields by semicolons, tabs or bars begins anew behind each, and
+behind a line end, for a quote that opens within such a field does not count."""
+_NEUTRAL = re.compile(rf"(^|[;|\t\r\n])'{_BEFORE_FORMULA}")
+_PLAIN = re.compile(r"[A-Za-z0-9][\w./ -]*")
 
 
 def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[Any]], *, for_people: bool = False) -> None:
@@ -15,7 +22,7 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[Any]],
         path: the file.
         columns: the header.
         rows: the cells of each row, streamed.
-        for_people: put `'` before text that a spreadsheet would run as a formula.
+        for_people: put `'` before text that a spreadsheet would run as a formula; `as_written` takes it away again.
     """
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
@@ -24,4 +31,11 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[Any]],
 
 
 def _neutral(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell
+    if not isinstance(cell, str) or _PLAIN.fullmatch(cell):  # nearly all: a fifth of the time
+        return cell
+    return _FORMULA.sub(r"\1'", cell)
+
+
+def as_written(cell: str) -> str:
+    """The text that was given to `write_csv` for a cell that it wrote for people."""
+    return _NEUTRAL.sub(r"\1", cell)

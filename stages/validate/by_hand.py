@@ -13,6 +13,7 @@ from pathlib import Path
 from stages.common.errors import UsageError
 from stages.common.report import REPORT
 from stages.common.stage import Parser, main
+from stages.common.tables import as_written
 from stages.common.version import ROOT
 from stages.validate.forms.text import brief
 from stages.validate.stage import STAGE
@@ -96,7 +97,7 @@ def _examples(file: Path, reasons: Iterable[str]) -> dict[str, str]:
         for row in csv.DictReader(lines):
             for reason in wanted:
                 if row["reason"].startswith(reason):
-                    found[reason] = f", first {row['source']} row {row['row']}: {brief(row['filename'])}"
+                    found[reason] = f", first {row['source']} row {row['row']}: {brief(as_written(row['filename']))}"
                     wanted.remove(reason)
                     break
             if not wanted:

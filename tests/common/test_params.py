@@ -48,3 +48,20 @@ def test_a_bad_file_is_one_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError) as caught:
         load_params(Params, path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "remedy"),
+    [
+        ("names=[0, 1]", 'knob.names: expected texts (got [0, 1]): put each in quotes as it is spelt: ["0", "1"]'),
+        ("names=[a, 2026-11-20]", 'put each in quotes as it is spelt: ["a", "2026-11-20"]'),
+        ("names=a", "knob.names: expected a list (got 'a'): put it in brackets: [a]"),
+        ("rate='0.5'", "knob.rate: expected a number with a point and without %, such as 0.05, without quotes"),
+        ("rate=5%", "knob.rate: expected a number with a point and without %"),
+        ("rtae=1", "knob.rtae: no such parameter (got 1); there are rate, names"),
+    ],
+)
+def test_what_to_write_instead_is_said(file: Path, override: str, remedy: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_params(Params, file, [f"knob.{override}"])
+    assert remedy in str(caught.value)
