@@ -29,6 +29,7 @@ from stages.common.errors import (
     TryAgainError,
     UsageError,
 )
+from stages.common.hearing import end_if_deaf
 from stages.common.logs import log, start_logging
 from stages.common.params import ParamsT, load_params
 from stages.common.report import REPORT, plain_report, write_report
@@ -251,6 +252,7 @@ def main(stage: Stage[ParamsT], argv: Sequence[str] | None = None) -> int:
     """Run a stage from its command line and return its exit code; never raises."""
     start_logging()
     signal.signal(signal.SIGTERM, _raise_stopped)
+    end_if_deaf(_raise_stopped)
     try:
         return _run(stage, parser(stage).parse_args(argv))
     except Stopped:

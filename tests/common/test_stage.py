@@ -124,6 +124,18 @@ def test_sigterm_ends_within_three_seconds_and_keeps_the_old_artifact(start: Sta
     assert not (tmp_path / ".partial-o").exists()
 
 
+def test_sigterm_ends_within_three_seconds_what_is_deaf_to_it(start: Start, tmp_path: Path) -> None:
+    process = start("--out", str(tmp_path / "o"), "--set", "toy.fault=deaf")
+    while not (tmp_path / ".partial-o" / "deaf").exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    stopped = time.monotonic()
+    code, _, err = finish(process)
+    assert time.monotonic() - stopped < 3
+    assert (code, err.count("stopped by SIGTERM")) == (143, 1)
+    assert finish(start("--out", str(tmp_path / "o")))[0] == 0
+
+
 def test_raw_files_that_change_during_the_run_are_not_published_under_the_key_of_the_old_ones(
     start: Start, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """A toy stage for tests of the contract: `python tests/common/toy.py --raw DIR --out DIR ...`."""
 
+import hashlib
 import os
 import signal
 import sys
@@ -38,6 +39,9 @@ def _run(context: Context[Params]) -> Headline:
         os.kill(os.getpid(), signal.SIGKILL)
     if toy.fault == "defect":
         raise ZeroDivisionError
+    if toy.fault == "deaf":
+        (context.out / "deaf").touch()
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # minutes in one call
     text = (context.inputs["raw"] / "a.txt").read_text()
     for number in range(toy.copies):
         (context.out / f"{number}.txt").write_text(text * 100)
