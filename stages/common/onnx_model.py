@@ -9,6 +9,7 @@ The metadata key `face_attributes` holds JSON:
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,11 +24,14 @@ from stages.common.calibration import Calibration
 from stages.common.cpus import available_cpus
 from stages.common.errors import DataError
 from stages.common.image_settings import Preprocessing
+from stages.common.onnx_operators import require_known_operators
 from stages.common.params import Section
 
 METADATA = "face_attributes"
 INPUT = "images"
 EMBEDDING = "embedding"
+ANY = "any number"
+"""In a shape, how many images there are."""
 SectionT = TypeVar("SectionT", bound=Section)
 _RUNTIME_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (/\S+ [^)]*\) )?")
 """Error number and C++ function in front of what ONNX Runtime says."""
@@ -42,23 +46,43 @@ class OnnxModel:
         image_size: side S of the square images in pixels.
         preprocessing: how its images were prepared in training.
         calibration: its temperatures, which its probabilities contain, and from which confidence on it answers.
+        path: where it was loaded from, for messages.
     """
 
     session: Any
     image_size: int
     preprocessing: Preprocessing
     calibration: Calibration
+    path: Path
 
     def predict(self, images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
         """Class probabilities of images, uint8 (N, S, S, 3) RGB: attribute -> float32 (N, classes)."""
-        return dict(zip(NAMES, self.session.run(list(NAMES), {INPUT: images}), strict=True))
+        return dict(zip(NAMES, self._run(NAMES, images), strict=True))
 
     def predict_and_embed(
         self, images: npt.NDArray[np.uint8]
     ) -> tuple[dict[str, npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
         """What `predict` gives, and the embeddings, float32 (N, D)."""
-        *probabilities, embeddings = self.session.run([*NAMES, EMBEDDING], {INPUT: images})
+        *probabilities, embeddings = self._run((*NAMES, EMBEDDING), images)
         return dict(zip(NAMES, probabilities, strict=True)), embeddings
+
+    def _run(self, outputs: Sequence[str], images: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
+        """Some of the outputs, a row an image.
+
+        Raises:
+            DataError: the model cannot do it.
+        """
+        try:
+            found: list[npt.NDArray[np.float32]] = self.session.run(list(outputs), {INPUT: images})
+        except Exception as error:  # ONNX Runtime's errors share no base class but this
+            raise DataError(
+                f"{self.path} cannot be run on {len(images)} images of {self.image_size} pixels ({_reason(error)}): "
+                "train a model with this code"
+            ) from error
+        for name, values in zip(outputs, found, strict=True):
+            if len(values) != len(images):
+                _expect(self.path, f"rows of output {name}", len(images), len(values))
+        return found
 
 
 def load(path: Path, threads: int | None = None) -> OnnxModel:
@@ -82,14 +106,20 @@ def load(path: Path, threads: int | None = None) -> OnnxModel:
     calibration = _parse(path, "calibration", Calibration, settings)
     side = preprocessing.image_size
     _expect(path, "image_size", side, metadata.get("image_size"))
-    inputs = [(one.name, one.type, one.shape[1:]) for one in session.get_inputs()]
-    _expect(path, "input", [(INPUT, "tensor(uint8)", [side, side, 3])], inputs)
-    outputs = sorted((one.name, one.type, one.shape[1:]) for one in session.get_outputs())
-    widths: dict[str, list[Any]] = {one.name: [len(one.classes)] for one in ATTRIBUTES}
-    width = next((shape for name, _, shape in outputs if name == EMBEDDING), None)
-    widths[EMBEDDING] = width if width and isinstance(width[0], int) and len(width) == 1 else ["a fixed number"]
-    _expect(path, "outputs", sorted((name, "tensor(float)", shape) for name, shape in widths.items()), outputs)
-    return OnnxModel(session, side, preprocessing, calibration)
+    inputs = [(one.name, one.type, _shape(one)) for one in session.get_inputs()]
+    _expect(path, "input", [(INPUT, "tensor(uint8)", [ANY, side, side, 3])], inputs)
+    outputs = sorted((one.name, one.type, _shape(one)) for one in session.get_outputs())
+    widths: dict[str, Any] = {one.name: len(one.classes) for one in ATTRIBUTES}
+    width = next((shape[-1] for name, _, shape in outputs if name == EMBEDDING), None)
+    widths[EMBEDDING] = width if isinstance(width, int) else "a fixed number"
+    _expect(path, "outputs", sorted((name, "tensor(float)", [ANY, one]) for name, one in widths.items()), outputs)
+    return OnnxModel(session, side, preprocessing, calibration, path)
+
+
+def _shape(value: Any) -> list[Any]:
+    """The shape of an input or output; its first number is that of the images, which no model may fix."""
+    first, *rest = value.shape or [None]
+    return [first if isinstance(first, int) else ANY, *rest]
 
 
 def _open_session(path: Path, threads: int) -> Any:
@@ -98,13 +128,22 @@ def _open_session(path: Path, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what matters comes as an exception
     try:
-        # bytes and no path: a model that wants to read further files finds none
-        return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        content = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read the model {path} ({error.strerror}): run stage train") from error
+    require_known_operators(content, str(path))
+    try:
+        # bytes and no path: a model that wants to read further files finds none
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no base class but this
-        reason = _RUNTIME_PREFIX.sub("", " ".join(str(error).split()))[:500]
-        raise DataError(f"{path} is no ONNX model that ONNX Runtime can load ({reason}): run stage train") from error
+        raise DataError(
+            f"{path} is no ONNX model that ONNX Runtime can load ({_reason(error)}): run stage train"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What ONNX Runtime says, in one line."""
+    return _RUNTIME_PREFIX.sub("", " ".join(str(error).split()))[:500]
 
 
 def _read_metadata(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
