@@ -60,7 +60,9 @@ def compare(
         ways[PREPARED] = partial(in_pool, pool, partial(prepare, settings), files)
 
         def answer() -> None:
-            list(make_pieces({folder / str(next(turns)): sources}, model, "", batch_size, pool))
+            list(
+                make_pieces({folder / str(next(turns)): sources}, model, "", settings.max_megapixels, batch_size, pool)
+            )
 
         print_rates(rates_in_turns({**ways, ANSWERED: answer}, len(files), repeat, clock), [PREPARED, ANSWERED])
 

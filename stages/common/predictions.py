@@ -12,7 +12,7 @@ from stages.common.tables import as_written, write_csv
 SUITE = "predictions"
 VERSION = "model_version"
 PARTS = ("", "_predicted", "_confidence", "_answered")
-COLUMNS = ("filename", *(f"{name}{part}" for name in NAMES for part in PARTS), VERSION)
+COLUMNS = ("filename", "lot", *(f"{name}{part}" for name in NAMES for part in PARTS), VERSION)
 """Columns that the suite checks."""
 
 
@@ -44,18 +44,19 @@ def write_predictions(path: Path, filenames: Sequence[str], answers: Sequence[An
     write_csv(path, columns, zip(*columns.values(), strict=True), for_people=True)
 
 
-def read_predictions(path: Path) -> pd.DataFrame:
+def read_predictions(path: Path, lot: str = "") -> pd.DataFrame:
     """Read a predictions.csv as the suite checks it: text, confidences as numbers, missing where a cell is empty.
 
     Columns of labels that are not there are added, all missing; so is that of the version, with the empty text, which
-    is what a model is called that is no version yet.
+    is what a model is called that is no version yet; and that of the lot that the file is of.
     """
     confidences = {f"{name}_confidence": "float64" for name in NAMES}
     table = pd.read_csv(
         path, dtype={**dict.fromkeys(COLUMNS, "str"), **confidences}, keep_default_na=False, na_values=[""]
     )
     table["filename"] = table["filename"].map(as_written, na_action="ignore")
-    absent = {name: pd.Series(pd.NA, table.index, "str") for name in NAMES if name not in table}
+    absent = {"lot": pd.Series(lot, table.index, "str")}
+    absent |= {name: pd.Series(pd.NA, table.index, "str") for name in NAMES if name not in table}
     if VERSION not in table:
         absent[VERSION] = pd.Series("", table.index, "str")
     return table.assign(**absent)

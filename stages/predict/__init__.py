@@ -3,7 +3,8 @@
 Inputs: the raw image folder, and the artifact of stage champion. Before any release there is nothing to do, and nothing
 fails: headline version "none", no predictions.
 Outputs:
-    outputs/predictions_<lot>.csv  per image and attribute: predicted class, the confidence in it (0-1), and
+    outputs/predictions_<lot>.csv  per image, by its file name (by its path where the lot has several of that name), and
+                                 per attribute: predicted class, the confidence in it (0-1), and
                                  `<attribute>_answered`: no where the confidence is too low for an answer; and
                                  `model_version` in every row
     features/<lot>.npz           `stages.common.features` of the lot, for stage monitor; none of a lot without a picture

@@ -1,5 +1,6 @@
 """The images of the raw folder that are predicted, by lot, and what is left out with the reason. Nothing is opened."""
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ class Found:
     """What lies in a raw folder.
 
     Attributes:
-        lots: lot -> file name -> its path, relative to the folder; both sorted.
+        lots: lot -> what an image is called -> its path, relative to the folder; both sorted.
         undecodable: (file name, lot, reason) of what has an image's name and is none that can be answered.
         ignored: (file name, lot, path, reason) of what has another name, and is not read.
     """
@@ -41,23 +42,29 @@ class Found:
 def find_images(raw: Path) -> Found:
     """List the images of a raw folder by the rules of stage validate.
 
-    A row of predictions is found by its file name alone, so of several files with the same name the first is taken.
+    An image is known by its lot and its file name. Where a lot has several files of a name, in several folders, each is
+    called by its path.
     """
     found = Found({}, [], [])
-    lots: dict[str, dict[str, Path]] = {}
-    seen: dict[str, Path] = {}
+    lots: dict[str, list[tuple[Path, Path]]] = {}
     for path in image_files(raw):
         shown = as_text(path)
         lot = lot_of(shown)
         if len(lot.encode()) > LOT_BYTES:
             reason = f"the lot's name, which names files, is longer than {LOT_BYTES} bytes"
             found.undecodable.append((shown.name, lot, reason))
-        elif shown.name in seen:
-            found.undecodable.append((shown.name, lot, f"{shown} has the same name as {seen[shown.name]}"))
         else:
-            seen[shown.name] = shown
-            lots.setdefault(lot, {})[shown.name] = path
-    found.lots.update((lot, dict(sorted(lots[lot].items()))) for lot in sorted(lots))
+            lots.setdefault(lot, []).append((shown, path))
+    for lot, paths in sorted(lots.items()):
+        often = Counter(shown.name for shown, _ in paths)
+        named: dict[str, Path] = {}
+        for shown, path in paths:
+            name = shown.name if often[shown.name] == 1 else shown.as_posix()
+            if name in named:
+                found.undecodable.append((name, lot, "another file's name is shown alike, though its bytes differ"))
+            else:
+                named[name] = path
+        found.lots[lot] = dict(sorted(named.items()))
     rows = list_ignored(raw)[["image", "lot", "path", "reason"]].itertuples(index=False, name=None)
     for name, lot, place, reason in (map(str, row) for row in rows):
         if Path(name).suffix.lower() in SUFFIXES and reason != "hidden":

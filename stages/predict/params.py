@@ -2,12 +2,16 @@
 
 from pydantic import Field
 
+from stages.common.image_settings import ImagesSection
 from stages.common.params import Section
 from stages.common.prediction_settings import PredictionSettings
 
 
 class PredictSection(PredictionSettings):
-    """Section `predict`. How images are prepared is no parameter: the model says how its own were."""
+    """Section `predict`. How images are prepared is no parameter, for the model says how its own were.
+
+    Of section `images`, the largest picture is a limit that no model lifts.
+    """
 
     lots: list[str]
     workers: int = Field(ge=0, le=256)
@@ -16,4 +20,5 @@ class PredictSection(PredictionSettings):
 class Params(Section):
     """The sections that this stage reads."""
 
+    images: ImagesSection
     predict: PredictSection

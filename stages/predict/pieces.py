@@ -35,10 +35,11 @@ UNDECODABLE = "undecodable.csv"
 
 
 class Job(NamedTuple):
-    """Some images, the model that answers them, and the names of those to keep whole."""
+    """Some images, the model that answers them, the largest picture, and the names of those to keep whole."""
 
     model: Path
     model_key: str
+    max_megapixels: float
     sources: Sequence[Source]
     examples: frozenset[str]
 
@@ -57,28 +58,37 @@ class Piece:
     Attributes:
         features: file with those of its pictures; None if there is none.
         undecodable: filename -> reason.
+        images: how many pictures there are.
     """
 
     features: Path | None
     undecodable: dict[str, str]
+    images: int
 
 
-def piece_key(version: str, model_key: str, sources: Sequence[Source]) -> str:
+def piece_key(version: str, model_key: str, max_megapixels: float, sources: Sequence[Source]) -> str:
     """The key (64 hex digits) of a lot's piece.
 
     Args:
         version: of the stage.
         model_key: of the model, not the name of its version: the same model under another name says the same.
+        max_megapixels: of the largest picture.
         sources: the lot's images.
     """
     images = [[source.filename, source.digest] for source in sources]
-    return artifacts.json_digest({"version": version, "model": model_key, "images": images})
+    decides = {"version": version, "model": model_key, "max_megapixels": max_megapixels, "images": images}
+    return artifacts.json_digest(decides)
 
 
 @lru_cache(maxsize=1)
 def load_once(model: Path, model_key: str) -> OnnxModel:  # noqa: ARG001 - the same path may lead to another model later
     """The model, loaded once a process, and computing in one thread: every core has its process."""
     return load(model, threads=1)
+
+
+def limited(settings: Preprocessing, max_megapixels: float) -> Preprocessing:
+    """How images were prepared in training, with a limit of our own: what a model says must not lift it."""
+    return settings.model_copy(update={"max_megapixels": min(settings.max_megapixels, max_megapixels)})
 
 
 def answer_images(job: Job) -> Answered:
@@ -88,12 +98,13 @@ def answer_images(job: Job) -> Answered:
         TryAgainError: a file changed while it was being read.
     """
     model = load_once(job.model, job.model_key)
+    settings = limited(model.preprocessing, job.max_megapixels)
     side = model.image_size
     images = np.empty((len(job.sources), side, side, 3), np.uint8)
     names: list[str] = []
     undecodable: dict[str, str] = {}
     for source in job.sources:
-        reason = _prepare(source, model.preprocessing, images[len(names)])
+        reason = _prepare(source, settings, images[len(names)])
         if reason:
             undecodable[source.filename] = reason
         else:
@@ -119,8 +130,8 @@ def _prepare(source: Source, settings: Preprocessing, image: Images) -> str:
     return reason
 
 
-def read_piece(folder: Path) -> Piece | None:
-    """Read a cached piece; None if there is none, or if it is damaged, which is said."""
+def read_piece(folder: Path, files: int) -> Piece | None:
+    """Read the cached piece of a lot of so many files; None if there is none, or if it is damaged, which is said."""
     if not folder.exists():
         return None
     try:
@@ -131,11 +142,16 @@ def read_piece(folder: Path) -> Piece | None:
     with (folder / UNDECODABLE).open(encoding="utf-8", newline="") as file:
         _, *rows = csv.reader(file)
     features = folder / FEATURES
-    return Piece(features if features.exists() else None, dict(rows))
+    return Piece(features if features.exists() else None, dict(rows), files - len(rows))
 
 
 def make_pieces(
-    lots: Mapping[Path, Sequence[Source]], model: Path, model_key: str, batch_size: int, pool: WorkerPool
+    lots: Mapping[Path, Sequence[Source]],
+    model: Path,
+    model_key: str,
+    max_megapixels: float,
+    batch_size: int,
+    pool: WorkerPool,
 ) -> Iterator[Piece]:
     """Answer the images of some lots: the pieces in the order of `lots`.
 
@@ -146,6 +162,7 @@ def make_pieces(
         lots: folder of a piece -> the images of its lot.
         model: the file.
         model_key: its key.
+        max_megapixels: larger pictures are not decoded, whatever the model says.
         batch_size: images a job.
         pool: who does the jobs.
 
@@ -153,30 +170,30 @@ def make_pieces(
         TryAgainError: a file changed while it was being read.
     """
     progress = Progress(sum(map(len, lots.values())), "images")
-    jobs = {folder: _jobs(sources, model, model_key, batch_size) for folder, sources in lots.items()}
+    jobs = {folder: _jobs(sources, model, model_key, max_megapixels, batch_size) for folder, sources in lots.items()}
     answers = pool.map(answer_images, (job for of_lot in jobs.values() for job in of_lot))
     for folder, of_lot in jobs.items():
         batches = []
         for job in of_lot:
             batches.append(next(answers))
             progress.advance(len(job.sources))
-        yield _keep(folder, batches)
+        yield _keep(folder, batches, len(lots[folder]))
 
 
-def _jobs(sources: Sequence[Source], model: Path, model_key: str, batch_size: int) -> list[Job]:
+def _jobs(sources: Sequence[Source], model: Path, model_key: str, max_megapixels: float, batch_size: int) -> list[Job]:
     examples = frozenset(sources[position].filename for position in evenly_spread(len(sources)))
     starts = range(0, len(sources), batch_size)
-    return [Job(model, model_key, sources[start : start + batch_size], examples) for start in starts]
+    return [Job(model, model_key, max_megapixels, sources[start : start + batch_size], examples) for start in starts]
 
 
-def _keep(folder: Path, batches: Iterable[Answered]) -> Piece:
+def _keep(folder: Path, batches: Iterable[Answered], files: int) -> Piece:
     """Write a piece, which appears whole or not at all; of two runs that have made the same, the first has written it.
 
     Returns:
         The piece as it lies in `folder`.
     """
     with artifacts.locked(folder.with_name(f".lock-{folder.name}")):
-        if piece := read_piece(folder):
+        if piece := read_piece(folder, files):
             return piece
         partial = folder.with_name(f".partial-{folder.name}")
         shutil.rmtree(partial, ignore_errors=True)
@@ -191,6 +208,6 @@ def _keep(folder: Path, batches: Iterable[Answered]) -> Piece:
             artifacts.publish(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    piece = read_piece(folder)
+    piece = read_piece(folder, files)
     assert piece is not None  # noqa: S101 (for mypy: it was just written)
     return piece

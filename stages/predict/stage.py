@@ -68,25 +68,35 @@ def _answer_lots(context: LotsContext[Params], champion: Champion, found: Found)
         lot: [find_source(name, context.inputs["raw"] / path, context.digest) for name, path in images.items()]
         for lot, images in found.lots.items()
     }
-    folders = {lot: context.cache / piece_key(version, champion.model_key, files) for lot, files in sources.items()}
-    pieces = {lot: read_piece(folder) for lot, folder in folders.items()}
+    largest = context.params.images.max_megapixels
+    folders = {
+        lot: context.cache / piece_key(version, champion.model_key, largest, files) for lot, files in sources.items()
+    }
+    pieces = {lot: read_piece(folder, len(sources[lot])) for lot, folder in folders.items()}
     missing = [lot for lot, piece in pieces.items() if piece is None]
     todo = [source for lot in missing for source in sources[lot]]
     workers = useful_workers(section.workers, sum(source.size + INFERENCE_BYTES for source in todo))
     start = time.monotonic()
     with WorkerPool(workers, "predict.workers") as pool:
         lots = {folders[lot]: sources[lot] for lot in missing}
-        made = make_pieces(lots, champion.model, champion.model_key, section.batch_size, pool)
+        made = make_pieces(lots, champion.model, champion.model_key, largest, section.batch_size, pool)
         pieces |= dict(zip(missing, made, strict=True))
+    whole = {lot: piece for lot, piece in pieces.items() if piece}
     rate = None
     if todo:
         seconds = time.monotonic() - start
         rate = len(todo) / seconds
-        log.info("%d images predicted by %s in %.1f s, %.0f/s", len(todo), champion.version, seconds, rate)
-    whole = {lot: piece for lot, piece in pieces.items() if piece}
-    for lot in whole:
-        log.info("lot %s: %s, %d images", lot, "computed" if lot in missing else "reused", len(sources[lot]))
+        images = sum(whole[lot].images for lot in missing)
+        log.info("%s predicted by %s in %.1f s", _counted(images, len(todo) - images), champion.version, seconds)
+    for lot, piece in whole.items():
+        how = "computed" if lot in missing else "reused"
+        log.info("lot %s: %s, %s", lot, how, _counted(piece.images, len(piece.undecodable)))
     return _Answered(whole, frozenset(whole) - set(missing), rate)
+
+
+def _counted(images: int, undecodable: int) -> str:
+    """How many images are predicted, and how many cannot be."""
+    return f"{images} images" + (f" (and {undecodable} undecodable)" if undecodable else "")
 
 
 def _write_left_out(folder: Path, undecodable: Iterable[Sequence[str]], ignored: Iterable[Sequence[str]]) -> None:
@@ -151,12 +161,13 @@ def _run(context: Context[Params]) -> Headline:
     from stages.common.thumbnails import thumbnail
     from stages.common.validation import check  # Great Expectations takes seconds
     from stages.predict.counts import add_counts
-    from stages.predict.pieces import load_once
+    from stages.predict.pieces import limited, load_once
 
     params, out, raw = context.params.predict, context.out, context.inputs["raw"]
     found = _find(context, params.lots, SETTING)
     answered = _answer_lots(context, champion, found)
     model = load_once(champion.model, champion.model_key)
+    settings = limited(model.preprocessing, context.params.images.max_megapixels)
     of_pieces = [(name, lot, why) for lot, one in answered.pieces.items() for name, why in one.undecodable.items()]
     undecodable = sorted([*of_pieces, *found.undecodable], key=lambda row: (row[1], row[0], row[2]))
     if not any(piece.features for piece in answered.pieces.values()):
@@ -167,7 +178,7 @@ def _run(context: Context[Params]) -> Headline:
     _write_left_out(out, undecodable, found.ignored)
     lots, cases = _write_lots(out, answered, model, champion)
     tables = [
-        read_predictions(out / "outputs" / f"predictions_{lot}.csv") for lot, one in lots.items() if one["images"]
+        read_predictions(out / "outputs" / f"predictions_{lot}.csv", lot) for lot, one in lots.items() if one["images"]
     ]
     table = pd.concat(tables, ignore_index=True)
     checked = check(SUITE, table, params.thresholds(champion.version), out, context.failed)
@@ -188,8 +199,8 @@ def _run(context: Context[Params]) -> Headline:
 
     def picture(lot: str, filename: str) -> str:
         try:
-            data = read_image_file(raw / found.lots[lot][filename], model.preprocessing)
-            return thumbnail(as_image(decode(data, model.preprocessing)))
+            data = read_image_file(raw / found.lots[lot][filename], settings)
+            return thumbnail(as_image(decode(data, settings)))
         except ImageError:  # changed since, which ends the stage anyway
             return ""
 
@@ -223,7 +234,7 @@ def _run_lots(context: LotsContext[Params], lots: Sequence[str]) -> Headline:
         return {"version": "none", "images": 0, "lots": 0, "lots_reused": 0}
     found = _find(context, lots, "--lots")
     answered = _answer_lots(context, champion, found)
-    images = sum(map(len, found.lots.values()))
+    images = sum(piece.images for piece in answered.pieces.values())
     told = {"lots": len(answered.pieces), "lots_reused": len(answered.reused)}
     return {"version": champion.version, "images": images, **told}
 

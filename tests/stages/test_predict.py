@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from stages.common.stage import main
 from stages.predict.counts import add_counts, count_answers, least_sure
 from stages.predict.images import LOT_BYTES, find_images
 from stages.predict.stage import STAGE
-from tests.common.onnx_models import METADATA, SIDE, save_model
+from tests.common.onnx_models import METADATA, PREPROCESSING, SIDE, save_model, slow_down, squander
 
 ROOT = Path(__file__).parents[2]
 Answer = tuple[int, int, int, int, int]
@@ -49,13 +49,19 @@ class Data:
         for number in range(count):
             draw(self.raw / lot / f"{lot}_{number}.png", answer)
 
-    def release(self, version: str | None = "v3", model: str = "a", **changes: Any) -> None:
-        """Write what stage champion would."""
+    def release(
+        self,
+        version: str | None = "v3",
+        model: str = "a",
+        spoil: Callable[[Path], object] = lambda path: path,
+        **changes: Any,
+    ) -> None:
+        """Write what stage champion would, and let `spoil` change the model."""
         shutil.rmtree(self.champion, ignore_errors=True)
         self.champion.mkdir()
         told: dict[str, Any] = {"version": version}
         if version:
-            save_model(self.champion / "model.onnx", **changes)
+            spoil(save_model(self.champion / "model.onnx", **changes))
             told |= {"model": model * 64, "mean_accuracy": 0.9, "lots": ["a"]}
         artifacts.write_json(self.champion / "champion.json", told)
         files = artifacts.list_files(self.champion)
@@ -198,24 +204,86 @@ def test_files_that_are_no_usable_images_are_listed_with_the_reason(data: Data) 
         ("a_4.png", "a"): "not a regular file",
         ("a_5.png", "a"): "link",
         (f"{too_long}_1.png", too_long): f"the lot's name, which names files, is longer than {LOT_BYTES} bytes",
-        ("a_8.png", "a"): "b/a_8.png has the same name as a/a_8.png",
         ("c_1.png", "c"): "not a PNG or JPEG image",
     }
     ignored = {row["path"]: row["reason"] for row in rows(artifact / "ignored.csv")}
     assert ignored == {"a/.a_7.png": "hidden", "a/notes.txt": "not a .png or .jpg name"}
-    assert (headline["images"], headline["lots"], headline["undecodable"]) == (12, 3, 8)
-    assert predictions(artifact, "a").keys() == {*(f"a_{n}.png" for n in (0, 6, 7, 8, 9)), long, "a_jpeg.JPG"}
-    assert len(load_features(artifact / "features" / "a.npz")) == 7
+    assert (headline["images"], headline["lots"], headline["undecodable"]) == (13, 3, 7)
+    names = {*(f"a_{n}.png" for n in (0, 6, 7, 9)), "a/a_8.png", "b/a_8.png", long, "a_jpeg.JPG"}
+    assert predictions(artifact, "a").keys() == names
+    assert len(load_features(artifact / "features" / "a.npz")) == 8
     assert predictions(artifact, "c") == {}
     assert not (artifact / "features" / "c.npz").exists()
     metrics = json.loads((artifact / "metrics" / "predictions.json").read_text())
-    assert (metrics["undecodable"], metrics["ignored"]) == (8, 2)
-    assert metrics["lots"]["a"]["images"] == 7
-    page = (artifact / "report.html").read_text()
-    assert "8 undecodable" in page
-    assert "the same name as a/a_8.png" in page
+    assert (metrics["undecodable"], metrics["ignored"]) == (7, 2)
+    assert metrics["lots"]["a"]["images"] == 8
+    assert "7 undecodable" in (artifact / "report.html").read_text()
     draw(a / "a_2.png", (0, 0, 0, 0, 0))  # mended: its lot alone is answered again
     assert data.result()[1]["lots_reused"] == 2
+
+
+def test_the_same_name_in_two_folders_is_two_images(data: Data) -> None:
+    for place, answer in (("anna", (0, 0, 0, 0, 0)), ("ben", (1, 1, 1, 4, 2))):
+        draw(data.raw / place / "0000.png", answer)
+        draw(data.raw / place / "2026" / "0000.png", answer)
+    artifact, headline = data.result()
+    assert (headline["images"], headline["undecodable"]) == (19, 0)
+    for lot, length in (("anna", "bald"), ("ben", "long")):
+        assert predictions(artifact, lot)["0000.png"]["hair_length_predicted"] == length
+    within = predictions(artifact, "2026")  # one lot, for it goes by the innermost folder
+    assert {name: row["hair_length_predicted"] for name, row in within.items()} == {
+        "anna/2026/0000.png": "bald",
+        "ben/2026/0000.png": "long",
+    }
+
+
+def test_what_is_told_to_be_predicted_is_what_was_predicted(data: Data, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.rmtree(data.raw / "a")
+    (data.raw / "b" / "b_5.png").write_bytes((data.raw / "b" / "b_4.png").read_bytes()[:-30])
+    caplog.set_level("INFO")
+    assert data.result(lots='["b"]')[1]["images"] == 5
+    assert "5 images (and 1 undecodable) predicted by v3" in caplog.text
+    assert "lot b: computed, 5 images (and 1 undecodable)" in caplog.text
+    assert data.result()[1]["images"] == 5
+    assert "lot b: reused, 5 images (and 1 undecodable)" in caplog.text
+    assert "6 images" not in caplog.text
+
+
+def test_no_model_lifts_the_limit_of_the_largest_picture(data: Data) -> None:
+    data.release(metadata=METADATA | {"preprocessing": PREPROCESSING | {"max_megapixels": 1e9}})
+    Image.new("1", (8000, 8000)).save(data.raw / "b" / "b_large.png")
+    artifact, headline = data.result()
+    assert (headline["images"], headline["undecodable"]) == (15, 1)
+    assert rows(artifact / "undecodable.csv")[0]["reason"] == "8000 x 8000 pixels are more than 50 megapixels"
+    data.release(metadata=METADATA | {"preprocessing": PREPROCESSING | {"max_megapixels": 1e9}})
+    assert data.result("images.max_megapixels=100")[1]["images"] == 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"spoil": squander}, "model.onnx cannot be run on 4 images"), ({"batch": 1}, "model.onnx does not fit: input")],
+)
+def test_a_model_that_cannot_answer_is_bad_data(
+    data: Data, caplog: pytest.LogCaptureFixture, changes: dict[str, Any], words: str
+) -> None:
+    data.release(**changes)
+    assert data.run() == 65
+    assert words in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_a_model_that_computes_for_minutes_is_stopped_in_three_seconds(data: Data) -> None:
+    data.release(spoil=slow_down)
+    command = [sys.executable, "-m", "stages.predict", "--raw", data.raw, "--champion", data.champion]
+    command += ["--store", data.store, "--set", "predict.workers=1"]
+    process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    status = Path("/proc", str(process.pid), "statm")
+    while process.poll() is None and int(status.read_text().split()[1]) * os.sysconf("SC_PAGESIZE") < 600e6:
+        time.sleep(0.01)  # a matrix of 16 MB for each of 30 answers tells that it computes
+    process.send_signal(signal.SIGTERM)
+    stopped = time.monotonic()
+    assert process.wait(60) == 143
+    assert time.monotonic() - stopped < 3
 
 
 def test_a_raw_folder_without_a_usable_image_fails(data: Data, caplog: pytest.LogCaptureFixture) -> None:

@@ -50,6 +50,7 @@ def good_table(rows: int = 10) -> pd.DataFrame:
         columns[f"{name}_predicted"] = columns[name]
         columns[f"{name}_confidence"] = [1.0, 0.6, *[0.9] * (rows - 2)]
         columns[f"{name}_answered"] = ["yes", "no", *["yes"] * (rows - 2)]
+    columns["lot"] = ["s1"] * rows
     columns["model_version"] = ["v3"] * rows
     return pd.DataFrame(columns)
 
@@ -67,8 +68,9 @@ def found(table: pd.DataFrame, versions: Sequence[str] = ("v3",)) -> dict[str, l
 
 def test_good_predictions_meet_every_expectation(tmp_path: Path) -> None:
     equal = {f"{one.name}_confidence": int(1e4 / len(one.classes)) / 1e4 for one in ATTRIBUTES}  # as the file has it
-    table = corrupted(good_table(), {"beard": None}, equal)
+    table = corrupted(good_table(), {"beard": None}, equal, {"lot": "s2", "filename": "s1_3.png"})
     assert not found(table)
+    table = corrupted(good_table(), {"beard": None}, equal).drop(columns="lot")
     table.drop(columns=[one.name for one in ATTRIBUTES]).to_csv(tmp_path / "p.csv", index=False)
     assert not found(read_predictions(tmp_path / "p.csv"))  # those of a model in use
     table.drop(columns="model_version").to_csv(tmp_path / "p.csv", index=False)
