@@ -3,7 +3,7 @@
     python -m bench.cross_validate --data FOLDER [--folds 5] [--seed N] [--only N] [--set train.KEY=VALUE ...]
 
 FOLDER holds raw/ and annotations.csv. All its images are validated and prepared as the pipeline does it and dealt out
-to folds; the same picture under several names is in one fold. Each fold is held back once, while a network learns from
+to folds; nearly the same pictures are in one fold. Each fold is held back once, while a network learns from
 all others as stage train does. What is held back chooses nothing: the last epoch's weights are the result. It is only
 measured, after every epoch, which the seconds include; images/s are those of training alone.
 """
@@ -73,7 +73,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepared = prepare(arguments.data / "raw", arguments.data / "annotations.csv", folder)
-        fold = assign_folds([row["pixels"] for row in read_index(prepared)], arguments.folds, arguments.seed)
+        fold = assign_folds([row["group"] for row in read_index(prepared)], arguments.folds, arguments.seed)
         for number in range(min(arguments.folds, arguments.only or arguments.folds)):
             held, labels = hold_back(prepared, fold, number, folder / f"fold{number}")
             started = time.monotonic()

@@ -88,7 +88,7 @@ def main() -> None:
         (folder / "state").mkdir()
         workers = trainings_at_once(section.device, section.workers, section.folds)
         started = time.monotonic()
-        fold = assign_folds([row["pixels"] for row in rows], section.folds, section.seed)
+        fold = assign_folds([row["group"] for row in rows], section.folds, section.seed)
         predicted = predict_out_of_fold(images, fold, settings, folder / "state", workers)
         seconds = time.monotonic() - started
 

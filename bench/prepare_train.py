@@ -84,11 +84,12 @@ def whole_stage(data: Path, images: int, workers: int, folder: Path) -> list[str
     validated.mkdir()
     with (validated / "annotations.csv").open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["filename", "lot", "path", *NAMES])
+        rows.writerow(["filename", "lot", "path", "digest", "group", *NAMES])
         for path in sorted(artifacts.walk_files(raw)):
             number = int(path.stem) % different  # the same picture has the same labels
             labels = [number % len(attribute.classes) for attribute in ATTRIBUTES]
-            rows.writerow([f"{path.parent}_{path.name}", path.parent, path, *labels])
+            name, digest = f"{path.parent}_{path.name}", artifacts.file_digest(raw / path)
+            rows.writerow([name, path.parent, path, digest, number, *labels])
     manifest = {"stage": "validate", "key": "0" * 64, "files": artifacts.list_files(validated)}
     artifacts.write_json(validated / artifacts.MANIFEST, manifest)
     command = [sys.executable, "-m", "stages.prepare_train", "--raw", raw, "--validate", validated, "--out", out]

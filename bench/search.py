@@ -121,7 +121,7 @@ def deal(prepared: Path, seed: int, shares: Sequence[float], folder: Path) -> Pa
         `folder`, with the same shards and another index.
     """
     rows = read_index(prepared)
-    pictures = sorted({row["pixels"] for row in rows})
+    pictures = sorted({row["group"] for row in rows})
     order = np.random.default_rng(seed).permutation(len(pictures)).tolist()
     place = {picture: position / len(pictures) for picture, position in zip(pictures, order, strict=True)}
     if folder.exists():
@@ -132,7 +132,7 @@ def deal(prepared: Path, seed: int, shares: Sequence[float], folder: Path) -> Pa
         index = csv.DictWriter(file, INDEX_COLUMNS, extrasaction="ignore")
         index.writeheader()
         for row in rows:
-            share = place[row["pixels"]]
+            share = place[row["group"]]
             split = "train" if share < shares[0] else "val" if share < sum(shares) else "test"
             index.writerow(row | {"split": split})
     return folder

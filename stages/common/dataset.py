@@ -3,7 +3,8 @@
 `prepare_train` writes it:
     shards/<lot>.npy   uint8 array (images, image_size, image_size, 3), RGB
     index.csv          one row an image: filename, lot, row (in the lot's shard), split (train, val or test), pixels
-                       (digest of the cropped picture), then a column per attribute: class index, empty if unknown
+                       (digest by which the image is known), group (the same for images that are the same or nearly the
+                       same picture), then a column per attribute: class index, empty if unknown
 """
 
 import csv
@@ -22,7 +23,7 @@ from stages.common.errors import DataError
 
 SPLITS = ("train", "val", "test")
 INDEX = "index.csv"
-INDEX_COLUMNS = ("filename", "lot", "row", "split", "pixels", *NAMES)
+INDEX_COLUMNS = ("filename", "lot", "row", "split", "pixels", "group", *NAMES)
 
 
 @dataclass(frozen=True)

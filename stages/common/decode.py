@@ -7,11 +7,15 @@ What is decided here, and why:
     alpha      composited on white, the background that the crop looks for.
     EXIF       the orientation is applied: the picture is upright, as in every viewer. ICC profiles are ignored.
 
-Three decoders, the same pixels, unless fewer are asked for, which simplejpeg alone does. Pillow can do every file and
-decides what is refused. Files without anything unusual go to kornia-rs (PNG: 8 bits, not interlaced, no text that could
-hold an orientation) or simplejpeg (JPEG: upright, in colour), which take half of its time; what they cannot do or find
-damaged goes to Pillow after all. Of a PNG's sums, kornia-rs leaves out zlib's own; every chunk's CRC, which covers the
-same bytes, is checked here.
+    identity   an image is known by `Decoded.pixels`, whatever its file is called and what else is in it.
+    damage     refused, also where a decoder could guess: what libjpeg only warns of may be a picture half of garbage.
+    cost       bounded by the number of pixels: a JPEG may pass over them `MAX_SCANS` times.
+
+Three decoders, the same pixels, unless fewer are asked for, which simplejpeg alone does. Pillow can do every file. PNGs
+without anything unusual (8 bits, not interlaced, no text that could hold an orientation) go to kornia-rs, which takes
+half of its time; what that cannot do or finds damaged goes to Pillow after all. Of a PNG's sums, kornia-rs leaves out
+zlib's own; every chunk's CRC, which covers the same bytes, is checked here. JPEGs go to simplejpeg, which alone says
+what it warns of; Pillow takes what that has not been built for (arithmetic coding, for one), and turns CMYK into RGB.
 """
 
 import io
@@ -26,12 +30,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
+import xxhash
 from cykooz_resizer.rust_lib import PilImageWrapper, RustAlphaMulDiv
 from kornia_rs import io as kornia
 from kornia_rs.imgproc import rgba_from_rgb
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from stages.common.image_settings import ImagesSection
+from stages.common.jpeg import MAX_PARTS, Parts, parts_of
 
 Image.MAX_IMAGE_PIXELS = (
     None  # `max_megapixels` is the limit; Pillow's own would warn at 89 and raise at 179 megapixels
@@ -53,6 +59,27 @@ MODES = {GREY: "L", RGB: "RGB", PALETTE: "P", RGBA: "RGBA"}
 
 ORIENTATION = 0x0112
 """EXIF tag; 1 is upright."""
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""Orientation -> what makes the picture upright."""
+
+MAY_SAY_MORE = frozenset({1, 2})
+"""Application segments that hold EXIF and XMP, which may turn a JPEG, and MPF, which makes it an MPO."""
+CHANNELS = {1: "L", 3: "RGB", 4: "CMYK"}
+
+MAX_SCANS = 100
+"""Passes over a JPEG's pixels. Encoders make 10 to 30; each takes .002 s a megapixel, even if it changes nothing."""
+
+DAMAGED = ("Corrupt JPEG data", "Premature end of JPEG file", "Inconsistent progression sequence")
+"""How libjpeg's warnings begin that say that pixels are lost; the others are about odd headers."""
 
 
 class ImageError(ValueError):
@@ -86,15 +113,32 @@ def read_image_file(path: Path | str, settings: ImagesSection) -> bytes:
 
 
 class Decoded(NamedTuple):
-    """A decoded file: its picture, format (PNG, JPEG or MPO) and colour mode, by Pillow's name.
+    """A decoded file.
 
-    `reduced` says how many of the file's pixels a side became one.
+    Attributes:
+        picture: what it shows.
+        pixels: digest (32 hex digits of XXH3) by which the image is known: which split and fold it is in, and whether
+            it was seen before. Of a PNG, of its pixels on white; of a JPEG, of its data without metadata, so that it is
+            the same however much of them is decoded. It depends on the file alone and on no parameter.
+        format: PNG, JPEG or MPO.
+        mode: colour mode, by Pillow's name.
+        reduced: how many of the file's pixels a side became one.
     """
 
     picture: Picture
+    pixels: str
     format: str
     mode: str
     reduced: int = 1
+
+
+def pixels_digest(picture: Picture) -> str:
+    """Digest (32 hex digits of XXH3) of pixels.
+
+    Not SHA-256, which takes as long for 160x170 pixels as half of their decoding.
+    """
+    height, width, _ = picture.shape
+    return xxhash.xxh3_128_hexdigest(picture.data, seed=width << 32 | height)
 
 
 def decode(content: bytes, settings: ImagesSection) -> Picture:
@@ -114,12 +158,12 @@ def decode_file(content: bytes, settings: ImagesSection, enough: int | None = No
     Raises:
         ImageError: not PNG or JPEG, damaged or cut short, animated, or too large (found before decoding).
     """
-    plain = None
     if content.startswith(PNG):
-        plain = _plain_png(content, _checked_chunks(content), settings)
-    elif content.startswith(JPEG):
-        plain = _plain_jpeg(content, settings, enough)
-    return plain or _by_pillow(content, settings)
+        chunks = _checked_chunks(content)
+        return _plain_png(content, chunks, settings) or _by_pillow(content, settings)
+    if content.startswith(JPEG):
+        return _jpeg(content, parts_of(content), settings, enough)
+    raise ImageError("not a PNG or JPEG image")
 
 
 def as_image(picture: Picture) -> Image.Image:
@@ -139,7 +183,7 @@ def _checked_chunks(png: bytes) -> dict[bytes, int]:
     Returns:
         Chunk type -> where the first one of it starts; "again" if there are several of another type than IDAT.
     """
-    view, start, first = memoryview(png), len(PNG), dict[bytes, int]()
+    view, start, first, parts = memoryview(png), len(PNG), dict[bytes, int](), 0
     while start < len(png):
         if len(png) < start + 12:
             break
@@ -147,6 +191,9 @@ def _checked_chunks(png: bytes) -> dict[bytes, int]:
         end = start + 8 + length
         if len(png) < end + 4:
             break
+        parts += 1
+        if parts > MAX_PARTS:
+            raise ImageError(f"more than {MAX_PARTS} chunks: save the picture again with another program")
         if struct.unpack_from(">I", png, end)[0] != zlib.crc32(view[start + 4 : end]):
             raise ImageError(f"damaged: wrong checksum of chunk {kind.decode('ascii', 'backslashreplace')}")
         first.setdefault(kind if kind not in first or kind == b"IDAT" else b"again", start)
@@ -165,7 +212,8 @@ def _plain_png(png: bytes, chunks: dict[bytes, int], settings: ImagesSection) ->
     if not chunks.keys() <= PLAIN or list(chunks)[:1] + list(chunks)[-2:] != [b"IHDR", b"IDAT", b"IEND"]:
         return None
     width, height, depth, color, _, _, interlaced = struct.unpack_from(">IIBBBBB", png, len(PNG) + 8)
-    if depth != 8 or interlaced or color not in MODES or _too_large((width, height), settings):
+    _check_size((width, height), settings)
+    if depth != 8 or interlaced or color not in MODES:
         return None
     try:
         if color == RGBA:
@@ -187,7 +235,7 @@ def _plain_png(png: bytes, chunks: dict[bytes, int], settings: ImagesSection) ->
             picture = _by_table(indices, table)
     except Exception:  # whatever it is, Pillow says it better
         return None
-    return Decoded(picture, "PNG", MODES[color])
+    return Decoded(picture, pixels_digest(picture), "PNG", MODES[color])
 
 
 _GREYS = np.stack([np.arange(256), np.arange(256), np.arange(256), np.full(256, 255)], axis=1).astype(np.uint8)
@@ -219,54 +267,65 @@ COLOR, OPAQUE = np.uint32(0xFFFFFF), np.uint32(0xFF000000)
 """The bytes of an RGBA pixel as a little-endian number: those of its colour, and that of its opacity."""
 
 
-def _plain_jpeg(jpeg: bytes, settings: ImagesSection, enough: int | None) -> Decoded | None:
-    """Decode an upright JPEG in colour; None for others, and for damaged ones."""
+def _jpeg(jpeg: bytes, parts: Parts, settings: ImagesSection, enough: int | None) -> Decoded:
+    """Decode a JPEG, strictly: what simplejpeg warns of is damaged, though Pillow would show something."""
+    if parts.too_many or parts.scans > MAX_SCANS:
+        what = f"{MAX_PARTS} segments" if parts.too_many else f"{MAX_SCANS} passes over its pixels"
+        raise ImageError(f"more than {what}: save the picture again with another program")
+    _check_size(parts.size, settings)
+    kind, orientation = "JPEG", 1
+    if parts.metadata & MAY_SAY_MORE:
+        try:
+            with warnings.catch_warnings(action="ignore"):  # Pillow warns of odd metadata, which do not matter here
+                header = Image.open(io.BytesIO(jpeg), formats=("JPEG",))
+                kind, orientation = str(header.format), header.getexif().get(ORIENTATION, 1)
+        except Exception:  # whatever it is, Pillow says it better
+            return _by_pillow(jpeg, settings, parts.digest)
+    mode, side = CHANNELS.get(parts.channels, ""), min(parts.size)
+    reduced = next((by for by in (8, 4, 2) if enough and side >= by * enough and mode != "CMYK"), 1)
+    # given this, it takes 1/2, 1/4 or 1/8; the eighths between have no SIMD and take longer than the next larger
+    least = {"min_height": -(-parts.size[1] // reduced), "min_width": -(-parts.size[0] // reduced)}
+    try:
+        picture = simplejpeg.decode_jpeg(jpeg, "CMYK" if mode == "CMYK" else "RGBA", **least)
+    except ValueError as error:
+        if str(error).startswith(DAMAGED):
+            raise ImageError(f"damaged: {str(error).removeprefix('Corrupt JPEG data: ')}") from error
+        return _by_pillow(jpeg, settings, parts.digest)
+    if mode not in {"L", "RGB"}:
+        return _by_pillow(jpeg, settings, parts.digest)
+    if orientation in TURNS:
+        picture = np.array(wrapped(picture).transpose(TURNS[orientation]))
+    return Decoded(picture, parts.digest, kind, mode, reduced)
+
+
+def _by_pillow(content: bytes, settings: ImagesSection, pixels: str = "") -> Decoded:
+    """Decode whatever Pillow can; `pixels` is the digest of the picture where that is known already."""
     try:
         with warnings.catch_warnings(action="ignore"):
-            header = Image.open(io.BytesIO(jpeg), formats=("JPEG",))
-        metadata = header.info.keys() & {"exif", "xmp"}
-        if header.format != "JPEG" or header.mode != "RGB" or _too_large(header.size, settings):
-            return None
-        if metadata and header.getexif().get(ORIENTATION, 1) != 1:
-            return None
-        side = min(header.size)
-        reduced = next((by for by in (8, 4, 2) if enough and side >= by * enough), 1)
-        # given this, it takes 1/2, 1/4 or 1/8; the eighths between have no SIMD and take longer than the next larger
-        least = {"min_height": -(-header.height // reduced), "min_width": -(-header.width // reduced)}
-        return Decoded(simplejpeg.decode_jpeg(jpeg, "RGBA", **least), "JPEG", "RGB", reduced)
-    except Exception:  # whatever it is, Pillow says it better
-        return None
-
-
-def _by_pillow(content: bytes, settings: ImagesSection) -> Decoded:
-    try:
-        with warnings.catch_warnings(action="ignore"):  # Pillow warns of odd metadata, which do not matter here
-            picture = Image.open(io.BytesIO(content), formats=FORMATS)
-            _check_header(picture, settings)
-            kind, mode = str(picture.format), picture.mode  # decoding changes the mode of some
-            picture.load()
-            ImageOps.exif_transpose(picture, in_place=True)
-            return Decoded(np.array(_on_white(picture)), kind, mode)
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            _check_header(image, settings)
+            kind, mode = str(image.format), image.mode  # decoding changes the mode of some
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            picture = np.array(_on_white(image))
+            return Decoded(picture, pixels or pixels_digest(picture), kind, mode)
     except (ImageError, MemoryError):
         raise
-    except UnidentifiedImageError as error:
-        raise ImageError("not a PNG or JPEG image") from error
     except Exception as error:  # damaged bytes make decoders raise nearly anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ImageError(f"damaged: {reason}") from error
 
 
-def _check_header(picture: Image.Image, settings: ImagesSection) -> None:
-    if _too_large(picture.size, settings):
-        raise ImageError(
-            f"{picture.width} x {picture.height} pixels are more than {settings.max_megapixels:g} megapixels"
-        )
-    if picture.format == "PNG" and getattr(picture, "is_animated", False):
+def _check_header(image: Image.Image, settings: ImagesSection) -> None:
+    _check_size(image.size, settings)
+    if image.format == "PNG" and getattr(image, "is_animated", False):
         raise ImageError("an animation")
 
 
-def _too_large(size: tuple[int, int], settings: ImagesSection) -> bool:
-    return size[0] * size[1] > settings.max_megapixels * 1e6
+def _check_size(size: tuple[int, int], settings: ImagesSection) -> None:
+    width, height = size
+    if width * height > settings.max_megapixels * 1e6:
+        raise ImageError(f"{width} x {height} pixels are more than {settings.max_megapixels:g} megapixels")
 
 
 def _on_white(picture: Image.Image) -> Image.Image:

@@ -26,9 +26,10 @@ class Preprocessing(ImagesSection):
         version: of the steps themselves; a model that was trained with other steps is refused. 2: the digest of a
             picture is another, so images fall into other splits. 3: another library averages areas; it rounds and
             assigns pixels on a border otherwise, and does not average large pictures in blocks first. 4: large JPEGs
-            are decoded to fewer pixels.
+            are decoded to fewer pixels. 5: images are known by another digest, so they fall into other splits; turned
+            JPEGs are decoded to fewer pixels too.
         image_size: side of the result in pixels.
     """
 
-    version: Literal[4] = 4
+    version: Literal[5] = 5
     image_size: int = Field(ge=8, le=1024)

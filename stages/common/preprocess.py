@@ -17,10 +17,10 @@ What is decided here, and why (`stages.common.decode` says what becomes of forma
 
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions
 from cykooz_resizer.rust_lib import PilImageWrapper, RustResizer
 
@@ -35,16 +35,14 @@ PICTURE_DETAIL, CONTENT_DETAIL = 3, 2
 """Pixels a side that a reduced JPEG, and its content, must have for one of the result."""
 
 
-def pixels_digest(picture: Picture) -> str:
-    """Digest (32 hex digits of XXH3) of what a picture shows: equal for equal pixels under any name and encoding.
+class Content(NamedTuple):
+    """A picture cut to its content, and the digest by which the image is known (`Decoded.pixels`), cut or not."""
 
-    Not SHA-256, which takes as long for 160x170 pixels as half of their decoding.
-    """
-    height, width, _ = picture.shape
-    return xxhash.xxh3_128_hexdigest(picture.data, seed=width << 32 | height)
+    picture: Picture
+    pixels: str
 
 
-def content_of(file: bytes, settings: Preprocessing) -> Picture:
+def content_of(file: bytes, settings: Preprocessing) -> Content:
     """Decode a file and cut its picture to the content.
 
     Raises:
@@ -55,9 +53,9 @@ def content_of(file: bytes, settings: Preprocessing) -> Picture:
         with suppress(ImageError):  # blank: what is dark may be too small to be seen at this size
             content = crop(decoded.picture, settings)
             if max(content.shape) >= CONTENT_DETAIL * settings.image_size:
-                return content
+                return Content(content, decoded.pixels)
         decoded = decode_file(file, settings)
-    return crop(decoded.picture, settings)
+    return Content(crop(decoded.picture, settings), decoded.pixels)
 
 
 def crop(picture: Picture, settings: ImagesSection) -> Picture:
@@ -124,4 +122,4 @@ def preprocess(source: Path | bytes, settings: Preprocessing) -> npt.NDArray[np.
         ImageError: the image cannot be used; the message says why.
     """
     file = read_image_file(source, settings) if isinstance(source, Path) else source
-    return fit(content_of(file, settings), settings)
+    return fit(content_of(file, settings).picture, settings)

@@ -2,6 +2,7 @@
 
 import hashlib
 import multiprocessing
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -25,13 +26,13 @@ Probabilities = dict[str, npt.NDArray[np.float32]]
 """Attribute -> (N, classes)."""
 
 
-def assign_folds(pixels: Sequence[str], folds: int, seed: int) -> npt.NDArray[np.int32]:
+def assign_folds(groups: Sequence[str], folds: int, seed: int) -> npt.NDArray[np.int32]:
     """Deal images out to folds of about equal size, by a hash of what they show.
 
-    The same picture under several names is in one fold: a network that has seen one of its labels knows the others.
+    Nearly the same pictures are in one fold: a network that has seen the label of one knows the others.
 
     Args:
-        pixels: N digests of the cropped pictures.
+        groups: N groups of nearly the same pictures, as in the index of the prepared data.
         folds: how many.
         seed: of the hash.
 
@@ -39,16 +40,19 @@ def assign_folds(pixels: Sequence[str], folds: int, seed: int) -> npt.NDArray[np
         int32 (N,), 0 to folds - 1.
 
     Raises:
-        DataError: there are fewer pictures than folds.
+        DataError: there are fewer groups than folds.
     """
-    pictures = sorted(set(pixels), key=lambda picture: hashlib.sha256(f"{seed}:{picture}".encode()).digest())
-    if len(pictures) < folds:
+    images = Counter(groups)
+    if len(images) < folds:
         raise DataError(
-            f"{len(pictures)} pictures with known labels are too few for {folds} folds: annotate more images, or lower "
-            "label_doubt.folds"
+            f"{len(images)} different pictures with known labels are too few for {folds} folds: annotate more images, "
+            "or lower label_doubt.folds"
         )
-    fold = {picture: position % folds for position, picture in enumerate(pictures)}
-    return np.array([fold[picture] for picture in pixels], np.int32)
+    dealt, sizes = dict[str, int](), [0] * folds
+    for group in sorted(images, key=lambda one: (-images[one], hashlib.sha256(f"{seed}:{one}".encode()).digest())):
+        dealt[group] = sizes.index(min(sizes))
+        sizes[dealt[group]] += images[group]
+    return np.array([dealt[group] for group in groups], np.int32)
 
 
 class _Mirrored(nn.Module):

@@ -82,7 +82,7 @@ def _run(context: Context[Params]) -> Headline:
     if not rows:
         raise DataError(f"{prepared} has no known label: annotate images")
     images = map_images(prepared, rows)
-    fold = assign_folds([row["pixels"] for row in rows], section.folds, section.seed)
+    fold = assign_folds([row["group"] for row in rows], section.folds, section.seed)
     settings = FitSettings(
         hyperparameters=chosen,
         epochs=section.epochs,

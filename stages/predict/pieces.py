@@ -123,7 +123,7 @@ def _prepare(source: Source, settings: Preprocessing, image: Images) -> str:
     try:
         data = read_image_file(source.path, settings)
         content = hashlib.sha256(data).hexdigest()
-        image[:] = fit(content_of(data, settings), settings)
+        image[:] = fit(content_of(data, settings).picture, settings)
     except ImageError as error:
         reason = str(error)
     source.require_unchanged(content)

@@ -3,9 +3,13 @@
 Inputs: the raw image folder, and the artifact of stage validate, whose annotations.csv says which images to take.
 Outputs (S = data.image_size):
     shards/<lot>.npy             uint8 (images of the lot, S, S, 3), RGB, rows in the order of index.csv
-    index.csv                    filename, lot, row in the shard, split, digest of the cropped picture, and per
-                                 attribute the class index, empty where unknown; sorted by lot, then file name
-    rejected.csv                 filename, reason: images that cannot be used; they are counted everywhere
+    index.csv                    filename, lot, row in the shard, split, pixels (digest of the picture), group (the same
+                                 for nearly the same pictures), and per attribute the class index, empty where unknown;
+                                 sorted by lot, then file name
+    rejected.csv                 filename, reason: images that cannot be used, or are others than stage validate saw;
+                                 they are counted everywhere
+    left_out.csv                 filename, reason: images of validation and test that are nearly the same picture as one
+                                 of the training split, and of validation that are nearly one of the test split
     metrics/data_stats.json      counts per split, lot and class, duplicates, mean and standard deviation of the train
                                  split's pixels (0-255), and the preprocessing settings
     plots/data_distribution.png  class shares per attribute and split

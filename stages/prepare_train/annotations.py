@@ -18,12 +18,16 @@ class Annotation:
         filename: the image's name, unique.
         lot: the lot it belongs to.
         path: its file, relative to the raw folder.
+        digest: SHA-256 of the file that was validated.
+        group: the same for images that are nearly the same picture; otherwise a digest of its own.
         labels: class indices in the order of `NAMES`, -1 where unknown.
     """
 
     filename: str
     lot: str
     path: str
+    digest: str
+    group: str
     labels: tuple[int, ...]
 
 
@@ -37,7 +41,7 @@ def read_annotations(validated: Path) -> list[Annotation]:
     try:
         with file.open(encoding="utf-8", newline="") as lines:
             rows = csv.DictReader(lines)
-            missing = {"filename", "lot", "path", *NAMES} - set(rows.fieldnames or ())
+            missing = {"filename", "lot", "path", "digest", "group", *NAMES} - set(rows.fieldnames or ())
             if missing:
                 raise DataError(f"{file} lacks the columns {sorted(missing)}: run stage validate again")
             found = [_annotation(row, f"{file}, row {number}") for number, row in enumerate(rows, 2)]
@@ -65,4 +69,4 @@ def _annotation(row: dict[str, str], where: str) -> Annotation:
         if text and text not in map(str, range(len(attribute.classes))):
             raise DataError(f"{where}: {attribute.name} is {text!r}, not a class index: run stage validate again")
         labels.append(int(text) if text else UNKNOWN)
-    return Annotation(row["filename"], row["lot"], row["path"], tuple(labels))
+    return Annotation(row["filename"], row["lot"], row["path"], row["digest"], row["group"], tuple(labels))

@@ -41,6 +41,15 @@ def describe_rejects(rejected: Mapping[str, str]) -> Group:
     )
 
 
+def describe_left_out(left_out: Mapping[str, str]) -> Table:
+    """Images that are nearly one of another split (filename -> reason)."""
+    listed, note = shown(sorted(left_out.items()), ROWS_SHOWN)
+    told = "A model is judged on faces that it has not learned from, nor any picture nearly the same"
+    return Table(
+        "Left out of validation and test", ("File name", "Reason"), listed, note="; ".join(filter(None, (told, note)))
+    )
+
+
 def _describe_pixels(out: Path, table: "pd.DataFrame", train: Mapping[str, Sequence[float]]) -> Group:
     quartiles = [("lowest", 0), ("5%", 0.05), ("median", 0.5), ("95%", 0.95), ("highest", 1)]
     spread = [
@@ -83,6 +92,7 @@ def describe_data(
     table: "pd.DataFrame",
     statistics: Mapping[str, Any],
     rejected: Mapping[str, str],
+    left_out: Mapping[str, str],
     history: Sequence[Mapping[str, Any]],
 ) -> Report:
     """Put together the report of the artifact in `out`.
@@ -93,26 +103,38 @@ def describe_data(
         table: `stages.prepare_train.table.index_table`.
         statistics: `metrics/data_stats.json`.
         rejected: filename -> reason.
-        history: past runs, this one last: `images`, one per split, `rejected`, `contradicting`, `findings`.
+        left_out: likewise, of images that are nearly one of another split.
+        history: past runs, this one last: `images`, one per split, `left_out`, `rejected`, `contradicting`, `findings`.
     """
     splits, lots = statistics["splits"], statistics["lots"]
-    cards = {"images": statistics["images"], **splits, "rejected": len(rejected), "lots": len(lots)}
+    cards = {
+        "images": statistics["images"],
+        **splits,
+        "left out": len(left_out),
+        "rejected": len(rejected),
+        "lots": len(lots),
+    }
     by_lot, note = shown([(lot, *counts.values()) for lot, counts in lots.items()], ROWS_SHOWN)
     sections: list[Section] = [
         Cards(cards),
         *checked.sections(),
         Plot("Classes and lots", (out / "plots" / "data_distribution.png").read_bytes()),
         *([describe_rejects(rejected)] if rejected else []),
+        *([describe_left_out(left_out)] if left_out else []),
         *([_describe_duplicates(statistics["duplicates"])] if statistics["duplicates"]["pictures"] else []),
         _describe_pixels(out, table, statistics["train_pixels"]),
-        Table("Lots", ("Lot", *SPLITS, "rejected"), by_lot, note=note, folded=True),
+        Table("Lots", ("Lot", *SPLITS, "left out", "rejected"), by_lot, note=note, folded=True),
         past_runs(
             history,
             {name: name for name in ("images", *SPLITS, "rejected")}
-            | {"contradicting": "contradicting duplicates", "findings": "expectations not met"},
+            | {"left_out": "left out", "contradicting": "contradicting duplicates", "findings": "expectations not met"},
         ),
         Links(
-            "Files", {name: name for name in ("index.csv", "rejected.csv", "findings.csv", "metrics/data_stats.json")}
+            "Files",
+            {
+                name: name
+                for name in ("index.csv", "rejected.csv", "left_out.csv", "findings.csv", "metrics/data_stats.json")
+            },
         ),
         data_docs_links([checked.suite]),
     ]

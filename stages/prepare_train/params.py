@@ -12,9 +12,9 @@ class DataSection(Section):
     """Section `data`: the size of images, and which share of them falls into which split."""
 
     image_size: int = Field(ge=16, le=1024)  # the network halves it three times
-    train_split: float = Field(ge=0, le=1)
-    val_split: float = Field(ge=0, le=1)
-    test_split: float = Field(ge=0, le=1)
+    train_split: float = Field(gt=0, lt=1)
+    val_split: float = Field(gt=0, lt=1)
+    test_split: float = Field(gt=0, lt=1)
     seed: int
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 A cached piece is `<cache>/<key>/` with
     images.npy     uint8 (accepted images, S, S, 3), RGB
-    images.csv     filename, pixels (digest of the cropped picture; empty if rejected), reason (empty if accepted)
+    images.csv     filename, pixels (digest of the picture; empty if rejected), reason (empty if accepted)
     manifest.json  digests of both
 """
 
@@ -26,7 +26,7 @@ from stages.common.errors import DataError
 from stages.common.image_settings import Preprocessing
 from stages.common.logs import Progress, log
 from stages.common.pool import WorkerPool
-from stages.common.preprocess import content_of, fit, pixels_digest
+from stages.common.preprocess import content_of, fit
 from stages.common.sources import Source
 
 IMAGES = "images.npy"
@@ -56,7 +56,7 @@ class Piece:
 
     Attributes:
         shard: file with uint8 (accepted images, S, S, 3).
-        accepted: filename -> digest of the cropped picture, in the order of the shard's rows.
+        accepted: filename -> digest of the picture, in the order of the shard's rows.
         rejected: filename -> reason.
     """
 
@@ -93,8 +93,8 @@ def _prepare(path: str, settings: Preprocessing) -> tuple[Row, npt.NDArray[np.ui
     try:
         data = read_image_file(path, settings)
         content = hashlib.sha256(data).hexdigest()
-        picture = content_of(data, settings)
-        return (content, pixels_digest(picture), ""), fit(picture, settings)
+        picture, pixels = content_of(data, settings)
+        return (content, pixels, ""), fit(picture, settings)
     except ImageError as error:
         return (content, "", str(error)), None
 

@@ -1,7 +1,9 @@
 """The wiring of stage `prepare_train`: lots in, shards and split out."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from stages.common.history import recall, remember
 from stages.common.logs import Progress, log
 from stages.common.pool import WorkerPool, useful_workers
 from stages.common.report import REPORT, Cards, Report, Section, write_report
-from stages.common.sources import find_source, is_regular
+from stages.common.sources import Source, find_source, is_regular
 from stages.common.stage import Context, Headline, Input, LotsContext, Stage
 from stages.common.tables import write_csv
 from stages.common.version import stage_version
@@ -22,20 +24,47 @@ from stages.prepare_train.annotations import Annotation, read_annotations
 from stages.prepare_train.page import describe_data, describe_rejects
 from stages.prepare_train.params import Params
 from stages.prepare_train.shards import Piece, make_pieces, piece_key, read_piece
-from stages.prepare_train.split import assign_split
+from stages.prepare_train.split import assign_split, leave_out
 from stages.prepare_train.statistics import Row, count_classes, count_splits, find_duplicates, mean_and_std
 
 SUITE = "prepared"
 
 
-def _prepare_lots(context: LotsContext[Params], annotations: list[Annotation]) -> tuple[dict[str, Piece], int]:
-    """The piece of every lot, from the cache or made now, and how many came from the cache."""
+CHANGED = "changed since it was validated: run stage validate again"
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What became of the images.
+
+    Attributes:
+        pieces: lot -> its piece, of all lots with an image that is as it was validated.
+        rejected: lot -> file name -> reason, of all lots.
+        reused: how many pieces came from the cache.
+    """
+
+    pieces: dict[str, Piece]
+    rejected: dict[str, dict[str, str]]
+    reused: int
+
+    @property
+    def rejects(self) -> dict[str, str]:
+        """File name -> reason, of all lots."""
+        return {name: reason for of_lot in self.rejected.values() for name, reason in of_lot.items()}
+
+
+def _prepare_lots(context: LotsContext[Params], annotations: list[Annotation]) -> _Prepared:
+    """The piece of every lot, from the cache or made now. Nobody has validated a file that is another since."""
     settings = context.params.preprocessing
     version = stage_version("prepare_train")
-    sources = {
-        lot: [find_source(one.filename, context.inputs["raw"] / one.path, context.digest) for one in images]
-        for lot, images in groupby(annotations, key=lambda one: one.lot)
-    }
+    sources: dict[str, list[Source]] = {}
+    rejected: dict[str, dict[str, str]] = {one.lot: {} for one in annotations}
+    for one in annotations:
+        source = find_source(one.filename, context.inputs["raw"] / one.path, context.digest)
+        if source.digest in {one.digest, ""}:  # empty: gone or no regular file, which decoding tells
+            sources.setdefault(one.lot, []).append(source)
+        else:
+            rejected[one.lot][one.filename] = CHANGED
     folders = {lot: context.cache / piece_key(version, settings, files) for lot, files in sources.items()}
     pieces = {lot: read_piece(folder) for lot, folder in folders.items()}
     missing = [lot for lot, piece in pieces.items() if piece is None]
@@ -50,16 +79,17 @@ def _prepare_lots(context: LotsContext[Params], annotations: list[Annotation]) -
         log.info("%d images prepared in %.1f s, %.0f/s", progress.total, seconds, progress.total / seconds)
     whole = {lot: piece or made[folders[lot]] for lot, piece in pieces.items()}
     for lot, piece in whole.items():
+        rejected[lot] |= piece.rejected
         how = "computed" if lot in missing else "reused"
-        log.info("lot %s: %s, %d images, %d rejected", lot, how, len(piece.accepted), len(piece.rejected))
-    return whole, len(pieces) - len(missing)
+        log.info("lot %s: %s, %d images, %d rejected", lot, how, len(piece.accepted), len(rejected[lot]))
+    return _Prepared(whole, rejected, len(pieces) - len(missing))
 
 
 def _check_rejects(context: Context[Params], rejected: Mapping[str, str], images: int) -> None:
     limit = context.params.prepare_train.max_rejected_fraction
     if len(rejected) > limit * images:
         context.failed.mkdir()
-        _write_rejected(context.failed, rejected)
+        _write_listed(context.failed / "rejected.csv", rejected)
         name, reason = next(iter(rejected.items()))
         message = (
             f"{len(rejected)} of {images} images cannot be used, more than prepare_train.max_rejected_fraction "
@@ -70,13 +100,13 @@ def _check_rejects(context: Context[Params], rejected: Mapping[str, str], images
         raise DataError(message)
 
 
-def _write_rejected(folder: Path, rejected: Mapping[str, str]) -> None:
-    write_csv(folder / "rejected.csv", ("filename", "reason"), sorted(rejected.items()), for_people=True)
+def _write_listed(path: Path, reasons: Mapping[str, str]) -> None:
+    write_csv(path, ("filename", "reason"), sorted(reasons.items()), for_people=True)
 
 
 def _index_row(row: Row) -> list[Any]:
     labels = ["" if label == UNKNOWN else label for label in row.labels]
-    return [row.filename, row.lot, row.row, row.split, row.pixels, *labels]
+    return [row.filename, row.lot, row.row, row.split, row.pixels, row.group, *labels]
 
 
 def _run(context: Context[Params]) -> Headline:
@@ -87,30 +117,34 @@ def _run(context: Context[Params]) -> Headline:
 
     params, out = context.params, context.out
     annotations = read_annotations(context.inputs["validate"])
-    pieces, reused = _prepare_lots(context, annotations)
-
-    rejected = {name: reason for piece in pieces.values() for name, reason in piece.rejected.items()}
+    prepared = _prepare_lots(context, annotations)
+    pieces, rejected = prepared.pieces, prepared.rejects
     _check_rejects(context, rejected, len(annotations))
-    _write_rejected(out, rejected)
+    _write_listed(out / "rejected.csv", rejected)
 
-    labels = {one.filename: one.labels for one in annotations}
-    rows = [
-        Row(filename, lot, number, assign_split(pixels, params.data), pixels, labels[filename])
+    annotated = {one.filename: one for one in annotations}
+    everything = [
+        Row(name, lot, number, assign_split(pixels, params.data), pixels, annotated[name].group, annotated[name].labels)
         for lot, piece in pieces.items()
-        for number, (filename, pixels) in enumerate(piece.accepted.items())
+        for number, (name, pixels) in enumerate(piece.accepted.items())
     ]
+    left_out = leave_out(everything)
+    _write_listed(out / "left_out.csv", left_out)
+    rows = [row for row in everything if row.filename not in left_out]
     splits = count_splits(rows)
     for lot, piece in pieces.items():
         if piece.accepted:
             link_or_copy(piece.shard, out / "shards" / f"{lot}.npy")
     write_csv(out / INDEX, INDEX_COLUMNS, map(_index_row, rows))
     sums = read_sums(out / "shards", [lot for lot, piece in pieces.items() if piece.accepted])
+    sums = sums[[row.filename not in left_out for row in everything]]
     table = index_table(out, sums, params.data.image_size**2)
     thresholds = suite_thresholds(rows, params.data, params.prepare_train)
     checked = check(SUITE, table, thresholds, out, context.failed)
 
     classes = count_classes(rows)
-    lots = dict.fromkeys(pieces, dict.fromkeys(SPLITS, 0))
+    lots = dict.fromkeys(prepared.rejected, dict.fromkeys(SPLITS, 0))
+    left_out_of = Counter(row.lot for row in everything if row.filename in left_out)
     lots |= {lot: count_splits(members) for lot, members in groupby(rows, key=lambda row: row.lot)}
     duplicates = find_duplicates(rows)
     if duplicates["pictures"]:
@@ -119,13 +153,23 @@ def _run(context: Context[Params]) -> Headline:
             "contradict each other (data_stats.json lists them)",
             duplicates,
         )
+    if left_out:
+        log.warning(
+            "%d images of validation and test are nearly the same as one of another split and are left out; see "
+            "left_out.csv",
+            len(left_out),
+        )
     in_train = table["split"].eq("train").to_numpy()
     mean, std = mean_and_std(sums[in_train].sum(axis=0), splits["train"] * params.data.image_size**2)
     statistics = {
         "images": len(rows),
         "rejected": len(rejected),
+        "left_out": len(left_out),
         "splits": splits,
-        "lots": {lot: {**lots[lot], "rejected": len(piece.rejected)} for lot, piece in pieces.items()},
+        "lots": {
+            lot: {**lots[lot], "left_out": left_out_of[lot], "rejected": len(of_lot)}
+            for lot, of_lot in prepared.rejected.items()
+        },
         "labels": classes,
         "duplicates": duplicates,
         "train_pixels": {"mean": mean.round(4).tolist(), "std": std.round(4).tolist()},
@@ -136,24 +180,33 @@ def _run(context: Context[Params]) -> Headline:
     write_json(out / "metrics" / "data_stats.json", statistics)
     plot_distribution(out / "plots" / "data_distribution.png", classes, lots)
     contradicting = duplicates["contradicting_labels"]
-    found = {"images": len(rows), **splits, "rejected": len(rejected), "contradicting": contradicting}
+    found = {"images": len(rows), **splits, "left_out": len(left_out)}
+    found |= {"rejected": len(rejected), "contradicting": contradicting}
     source = str(context.inputs["raw"])
     remember(context.cache, source, {"success": True, **found, "findings": len(checked.found)})
     history = recall(context.cache, source)
-    write_report(out / REPORT, describe_data(out, checked, table, statistics, rejected, history))
-    return {"images": len(rows), "rejected": len(rejected), "lots": len(pieces), "lots_reused": reused, **splits}
+    write_report(out / REPORT, describe_data(out, checked, table, statistics, rejected, left_out, history))
+    return {
+        "images": len(rows),
+        "rejected": len(rejected),
+        "left_out": len(left_out),
+        "lots": len(prepared.rejected),
+        "lots_reused": prepared.reused,
+        **splits,
+    }
 
 
 def _run_lots(context: LotsContext[Params], lots: Sequence[str]) -> Headline:
     annotations = [one for one in read_annotations(context.inputs["validate"]) if one.lot in set(lots)]
     if unknown := sorted(set(lots) - {one.lot for one in annotations}):
         raise UsageError(f"--lots: stage validate accepted no image of {', '.join(unknown)}: name lots that it has")
-    pieces, reused = _prepare_lots(context, annotations)
-    counts = {
-        name: sum(len(getattr(piece, of)) for piece in pieces.values())
-        for name, of in (("images", "accepted"), ("rejected", "rejected"))
+    prepared = _prepare_lots(context, annotations)
+    return {
+        "images": sum(len(piece.accepted) for piece in prepared.pieces.values()),
+        "rejected": len(prepared.rejects),
+        "lots": len(prepared.rejected),
+        "lots_reused": prepared.reused,
     }
-    return {**counts, "lots": len(pieces), "lots_reused": reused}
 
 
 def _raw_files(_params: Params, inputs: Mapping[str, Path], _name: str) -> Iterable[Path]:
@@ -172,8 +225,9 @@ STAGE = Stage(
     },
     outputs={
         "shards": ("shards", "one <lot>.npy a lot: uint8 (images, S, S, 3), RGB, S = data.image_size"),
-        "index": (INDEX, "per image: lot, row, split, digest of its picture, class indices"),
+        "index": (INDEX, "per image: lot, row, split, digest and group of its picture, class indices"),
         "rejected": ("rejected.csv", "images that cannot be used, with the reason"),
+        "left_out": ("left_out.csv", "images of val and test that are nearly one of another split, with the reason"),
         "stats": ("metrics/data_stats.json", "counts, duplicates, pixel statistics, preprocessing settings"),
         "findings": ("findings.csv", "what the suite found: severity, reason, filename, column, value"),
         "data_docs": ("data_docs/prepared/index.html", "what Great Expectations found (suite.html: what it expects)"),

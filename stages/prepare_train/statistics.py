@@ -17,13 +17,14 @@ LISTED = 20
 
 @dataclass(frozen=True)
 class Row:
-    """One row of index.csv: where an image lies, its split, the digest of its picture, and its labels (-1: unknown)."""
+    """A row of index.csv: where an image lies, its split, digest and group of its picture, its labels (-1: unknown)."""
 
     filename: str
     lot: str
     row: int
     split: str
     pixels: str
+    group: str
     labels: tuple[int, ...]
 
 

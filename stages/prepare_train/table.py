@@ -33,13 +33,14 @@ def index_table(out: Path, sums: npt.NDArray[np.int64], pixels: int) -> pd.DataF
         pixels: per image.
 
     Returns:
-        Cells as text, missing if empty; and `splits_of_picture`, in how many splits the same picture stands; `mean` and
-        `std` (0-255) of the image's pixels, the latter around the mean colour: an image of one colour has 0.
+        Cells as text, missing if empty; and `splits_of_picture`, in how many splits the same picture, or nearly the
+        same, stands; `mean` and `std` (0-255) of the image's pixels, the latter around the mean colour: an image of one
+        colour has 0.
     """
     table = pd.read_csv(out / INDEX, dtype="str", keep_default_na=False, na_values=[""])
     mean, std = mean_and_std(sums, pixels)
     return table.assign(
-        splits_of_picture=table.groupby("pixels")["split"].transform("nunique"),
+        splits_of_picture=table.groupby("group")["split"].transform("nunique"),
         mean=mean.mean(axis=1).round(2),
         std=np.sqrt(np.square(std).mean(axis=1)).round(2),
     )
@@ -58,7 +59,6 @@ def suite_thresholds(rows: Sequence[Row], data: DataSection, section: PrepareTra
     for split in SPLITS:
         share = getattr(data, f"{split}_split")
         allowed = section.split_deviations * np.sqrt(share * (1 - share) * np.square(images).sum())
-        values[f"{split}_at_least"] = int(share > 0)
         values[f"{split}_min"] = max(0, int(np.floor(share * len(rows) - allowed)))
         values[f"{split}_max"] = int(np.ceil(share * len(rows) + allowed))
     return values

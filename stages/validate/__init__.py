@@ -14,8 +14,10 @@ Inputs:
 
 Outputs (a row is a line of an annotation file; text cells never start a spreadsheet formula):
     report.html              what was found, with pictures; it opens without network access
-    annotations.csv          filename, lot, path (relative to raw), then a column per attribute: class index, empty if
-                             unknown; sorted by filename, one row an accepted image
+    annotations.csv          filename, lot, path (relative to raw); digest (SHA-256 of the file), pixels (digest of its
+                             picture, by which an image is known) and group (the same for images that are the same or
+                             nearly the same picture: the least `pixels` among them), empty without raw; then a column
+                             per attribute: class index, empty if unknown. Sorted by filename, one row an accepted image
     rejected.csv             source, row (line number), filename, reason: rows left out
     warnings.csv             source, row, filename, reason: rows kept with a remark, repeats of a row, and labels that a
                              newer file replaced

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from stages.validate.perceptual import first_near
+from stages.validate.perceptual import find_near, unite
 
 
 @dataclass(frozen=True)
@@ -18,29 +19,33 @@ class Duplicates:
             images that are no duplicate themselves); `contradicts`, which label another image with the same pixels has.
         exact: groups of paths with the same pixels, each sorted: the others are duplicates of the first.
         near: groups of paths that `near_duplicate_of` links, likewise, without exact duplicates.
+        group: path -> the first path that is known as the same image, has the same pixels once cropped or looks nearly
+            the same, be it through any number of others; of decoded images alone.
     """
 
     columns: pd.DataFrame
     exact: list[list[str]]
     near: list[list[str]]
+    group: "pd.Series[str]"
 
 
 def find_duplicates(facts: pd.DataFrame, labels: pd.DataFrame, bits: int) -> Duplicates:
     """Compare all images with all others.
 
     Args:
-        facts: one row an image, path as index; columns `pixels` and `hash` (64 hex digits), missing if not decoded.
+        facts: one row an image, path as index; columns `pixels`, `cropped` and `hash` of `Look`, missing if not
+            decoded.
         labels: the same index, a column of labels per attribute, missing if unknown.
         bits: images whose hashes differ in at most so many of 256 bits look nearly the same.
     """
     known = facts[facts["pixels"].notna()].sort_index()
-    first = pd.Series(known.index, known.index, dtype="str").groupby(known["pixels"]).transform("first")
+    first = pd.Series(known.index, known.index, dtype="str").groupby(known["cropped"]).transform("first")
     duplicate_of = first[first != first.index]
     exact = _groups(duplicate_of)
 
     unique = known[~known.index.isin(duplicate_of.index)]
     hashes = np.frombuffer(bytes.fromhex("".join(unique["hash"])), np.uint8).reshape(-1, 32)
-    near = first_near(hashes, bits)
+    near, together = find_near(hashes, bits)
     near_duplicate_of = pd.Series(unique.index[near], unique.index, dtype="str")[near >= 0]
 
     columns = {
@@ -49,7 +54,19 @@ def find_duplicates(facts: pd.DataFrame, labels: pd.DataFrame, bits: int) -> Dup
         "contradicts": _contradictions(exact, labels),
     }
     table = pd.DataFrame({name: column.reindex(facts.index) for name, column in columns.items()}).astype("str")
-    return Duplicates(table, exact, _groups(near_duplicate_of))
+    group = np.arange(len(known))
+    at = np.flatnonzero(known.index.isin(unique.index))
+    unite(group, at, at[together])
+    for name in ("pixels", "cropped"):
+        unite(group, _first_equal(known[name]), np.arange(len(known)))
+    of_path = pd.Series(known.index[group], known.index, dtype="str")
+    return Duplicates(table, exact, _groups(near_duplicate_of), of_path)
+
+
+def _first_equal(values: "pd.Series[str]") -> npt.NDArray[np.int64]:
+    """For every value the position of the first equal one."""
+    _, first, same = np.unique(values.to_numpy(dtype="str"), return_index=True, return_inverse=True)
+    return np.asarray(first[same], np.int64)
 
 
 def _groups(leads_to: "pd.Series[str]") -> list[list[str]]:

@@ -38,7 +38,7 @@ def image_table(table: pd.DataFrame, facts: pd.DataFrame, near_duplicate_bits: i
     named = table[table["files"] == 1].drop_duplicates("path").set_index("path")
     labels = named[[name for name in LABEL_COLUMNS if name in table]].reindex(facts.index)
     duplicates = find_duplicates(facts, labels, near_duplicate_bits)
-    found = facts.drop(columns=["pixels", "hash"]).join(duplicates.columns)
+    found = facts.drop(columns=["digest", "pixels", "cropped", "hash"]).join(duplicates.columns)
     found["duplicate_of"] = found["duplicate_of"].mask(found["contradicts"].notna())
     sides = found[["width", "height"]]
     found["shorter_side"] = sides.min(axis=1)

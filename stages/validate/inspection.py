@@ -24,7 +24,7 @@ from stages.validate.params import Params
 CHUNK = 32
 """Images a job: the results of 32 are 10 kB to send back."""
 
-COLUMNS = [name for name in Look._fields if name != "content"]
+COLUMNS = list(Look._fields)
 
 
 def inspect_images(paths: Mapping[str, str], context: Context[Params]) -> pd.DataFrame:
@@ -35,7 +35,7 @@ def inspect_images(paths: Mapping[str, str], context: Context[Params]) -> pd.Dat
         context: of the stage.
 
     Returns:
-        One row an image, its path the index, sorted; the columns of `Look` but `content`: text, missing where empty,
+        One row an image, its path the index, sorted; the columns of `Look`: text, missing where empty,
         and Int64 for width and height.
 
     Raises:
@@ -95,7 +95,7 @@ def _make(
         jobs = ((paths[start : start + CHUNK], settings) for start in range(0, len(paths), CHUNK))
         for chunk in pool.map(look_at, jobs):
             for look in chunk:
-                sources[len(looks)].require_unchanged(look.content)
+                sources[len(looks)].require_unchanged(look.digest)
                 looks.append(look)
             progress.advance(len(chunk))
         artifacts.write_json(file, {"digest": artifacts.json_digest(looks), "looks": looks})

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from stages.common.decode import ImageError, decode_file, read_image_file
+from stages.common.decode import ImageError, decode_file, pixels_digest, read_image_file
 from stages.common.image_settings import ImagesSection
-from stages.common.preprocess import crop, pixels_digest
+from stages.common.preprocess import crop
 from stages.validate.perceptual import cells_of, hashes_of
 
 
@@ -18,23 +18,25 @@ class Look(NamedTuple):
     """What one image file is like.
 
     Attributes:
-        content: SHA-256 of the file as it was read (64 hex digits); empty if it was refused unread.
+        digest: SHA-256 of the file as it was read (64 hex digits); empty if it was refused unread.
         problem: why `prepare_train` could not use it; empty if it can. Then all that follows is empty and 0.
         format: PNG, JPEG or MPO, by content.
         mode: the file's colour mode, by Pillow's name.
         width: pixels, of the upright picture.
         height: likewise.
-        pixels: digest (32 hex digits) of the picture cropped to its content, equal for equal pixels.
+        pixels: digest (32 hex digits) by which the image is known, see `stages.common.decode.Decoded`.
+        cropped: digest (32 hex digits) of the picture cropped to its content, equal for equal pixels.
         hash: perceptual hash of the whole picture (64 hex digits).
     """
 
-    content: str
+    digest: str
     problem: str
     format: str = ""
     mode: str = ""
     width: int = 0
     height: int = 0
     pixels: str = ""
+    cropped: str = ""
     hash: str = ""
 
 
@@ -55,13 +57,13 @@ def _look_at(path: Path, settings: ImagesSection) -> tuple[Look, bytes]:
     Returns:
         The look without its hash, and the `cells_of` of which `hashes_of` makes that; none if there is a problem.
     """
-    content = ""
+    digest = ""
     try:
         data = read_image_file(path, settings)
-        content = hashlib.sha256(data).hexdigest()
-        picture, kind, mode, _ = decode_file(data, settings)
-        digest = pixels_digest(crop(picture, settings))
+        digest = hashlib.sha256(data).hexdigest()
+        picture, pixels, kind, mode, _ = decode_file(data, settings)
+        cropped = pixels_digest(crop(picture, settings))
         height, width, _ = picture.shape
-        return Look(content, "", kind, mode, width, height, digest), cells_of(picture)
+        return Look(digest, "", kind, mode, width, height, pixels, cropped), cells_of(picture)
     except ImageError as error:
-        return Look(content, str(error)), b""
+        return Look(digest, str(error)), b""

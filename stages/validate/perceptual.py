@@ -70,8 +70,8 @@ def hashes_of(cells: bytes) -> npt.NDArray[np.uint8]:
     return np.packbits(darker.reshape(-1, ROWS * (COLUMNS - 1)), axis=1)
 
 
-def first_near(hashes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.int64]:
-    """For every hash the first one before it that differs in at most `bits` bits.
+def find_near(hashes: npt.NDArray[np.uint8], bits: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Find the hashes that differ in at most `bits` bits.
 
     Exact, without comparing all pairs: two hashes that differ in at most d bits agree in at least one of d + 1 bands of
     bits (the pigeonhole principle), so only hashes that agree in a band are compared. Bits are dealt to the bands in
@@ -83,23 +83,44 @@ def first_near(hashes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.int64
         bits: how many may differ, of 256.
 
     Returns:
-        int64 (N,), index of the other hash; -1 where there is none.
+        Two arrays int64 (N,): for every hash the index of the first one before it that is near, -1 where there is none;
+        and its group, the index of the first one that it is near to through any number of others, itself included.
     """
     # Equal ones first: of 20,000 flat pictures, whose hashes are all zero, comparing each with each takes 80 s.
     _, first, same = np.unique(hashes.view("V32").ravel(), return_index=True, return_inverse=True)
     order = np.argsort(first)
     first = first[order]
-    found = _first_near_of_different(hashes[first], bits)
-    of_hash = np.empty_like(first)
+    found, together = _find_near_of_different(hashes[first], bits)
+    of_hash, group_of_hash = np.empty_like(first), np.empty_like(first)
     of_hash[order] = np.where(found >= 0, first[found], first)
+    group_of_hash[order] = first[together]
     near = of_hash[same]
-    return np.where(near < np.arange(len(hashes)), near, -1)
+    return np.where(near < np.arange(len(hashes)), near, -1), group_of_hash[same]
 
 
-def _first_near_of_different(hashes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.int64]:
-    """`first_near` of hashes without repeats."""
+def unite(group: npt.NDArray[np.int64], one: npt.NDArray[np.int64], other: npt.NDArray[np.int64]) -> None:
+    """Make one group of those of each pair.
+
+    Args:
+        group: (N,), the first member of everyone's group; changed in place.
+        one: (pairs,), indices.
+        other: likewise.
+    """
+    while True:
+        low, high = np.minimum(group[one], group[other]), np.maximum(group[one], group[other])
+        if not (low < high).any():
+            return
+        np.minimum.at(group, high, low)
+        while (group[group] != group).any():
+            group[:] = group[group]
+
+
+def _find_near_of_different(
+    hashes: npt.NDArray[np.uint8], bits: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """`find_near` of hashes without repeats."""
     count = len(hashes)
-    first = np.full(count, count)
+    first, group = np.full(count, count), np.arange(count)
     words = np.ascontiguousarray(hashes).view(np.uint64)
     single = np.unpackbits(hashes, axis=1)
     by_variation = np.argsort(single.var(axis=0), kind="stable")[::-1] if count else np.arange(0)
@@ -113,5 +134,8 @@ def _first_near_of_different(hashes: npt.NDArray[np.uint8], bits: int) -> npt.ND
             at = at[at + step < count]
             at = at[key[at] == key[at + step]]
             near = at[np.bitwise_count(sorted_words[at] ^ sorted_words[at + step]).sum(axis=1) <= bits]
-            np.minimum.at(first, order[near + step], order[near])  # the order is stable: the first comes first
-    return np.where(first < count, first, -1)
+            if len(near):
+                earlier, later = order[near], order[near + step]  # the order is stable: the first comes first
+                np.minimum.at(first, later, earlier)
+                unite(group, earlier, later)
+    return np.where(first < count, first, -1), group

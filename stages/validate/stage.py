@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from stages.common.artifacts import write_json
-from stages.common.attributes import ATTRIBUTES
+from stages.common.attributes import ATTRIBUTES, NAMES
 from stages.common.decode import ImageError, as_image, decode, read_image_file
 from stages.common.errors import DataError
 from stages.common.history import recall, remember
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 NO_ANNOTATION = "no annotation"
 LOTS = "validate.lots"
+KNOWN = ["digest", "pixels", "group"]
+"""Columns of annotations.csv by which images are known, however they are called."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class _Checked:
         suites: suite -> the suite.
         findings: what is not as expected, in the order of the suites.
         duplicates: groups of paths with the same picture, and `near_duplicates` with nearly the same.
+        known: by what images are known, path the index: columns `digest`, `pixels` and `group` as in annotations.csv,
+            the last by the first path of a group.
     """
 
     table: pd.DataFrame
@@ -81,6 +85,7 @@ class _Checked:
     findings: "list[Finding]" = field(default_factory=list)
     duplicates: list[list[str]] = field(default_factory=list)
     near_duplicates: list[list[str]] = field(default_factory=list)
+    known: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=KNOWN, dtype="str"))
 
     @property
     def stopping(self) -> "Finding | None":
@@ -156,6 +161,7 @@ def _check(context: Context[Params], rows: _Rows, name: str) -> _Checked:
         run("images", looked)
         checked.table = checked.table.join(looked.drop(columns=["path", "files"]))
         checked.duplicates, checked.near_duplicates = duplicates.exact, duplicates.near
+        checked.known = facts[["digest", "pixels"]].assign(group=duplicates.group)
     return checked
 
 
@@ -170,6 +176,16 @@ def _show(raw: Path, settings: ImagesSection, path: str) -> str:
         return thumbnail(as_image(decode(read_image_file(raw / path, settings), settings)))
     except ImageError:
         return ""
+
+
+def _identified(accepted: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    """Canonical annotations with the columns `KNOWN`; a group is called by the least `pixels` in it.
+
+    So its name does not depend on file names, and no image that was rejected is in it.
+    """
+    table = accepted.join(known, on="path")
+    table["group"] = table.groupby("group")["pixels"].transform("min")
+    return table[["filename", "lot", "path", *KNOWN, *NAMES]]
 
 
 def _write(path: Path, table: pd.DataFrame, *, for_people: bool = True) -> None:
@@ -188,7 +204,7 @@ def _write_reports(
     _write(folder / "warnings.csv", verdict.remarks[LISTED])
     _write(folder / "unannotated.csv", rows.unannotated[["filename", "lot", "path", "reason"]])
     if metrics["success"]:
-        _write(folder / "annotations.csv", verdict.accepted, for_people=False)
+        _write(folder / "annotations.csv", _identified(verdict.accepted, checked.known), for_people=False)
     for suite, result in checked.results.items():
         write_data_docs(folder / "data_docs" / suite, checked.suites[suite], result, summary, others=checked.results)
     figures = ("success", "rows", "accepted", "rejected", "warnings", "images")
@@ -299,7 +315,10 @@ STAGE = Stage(
         "annotations": Input("annotation file of any form, or a folder of such files", artifact=False),
     },
     outputs={
-        "annotations": ("annotations.csv", "accepted images: filename, lot, path, class index per attribute or empty"),
+        "annotations": (
+            "annotations.csv",
+            "accepted: filename, lot, path, digests, class index or empty per attribute",
+        ),
         "rejected": ("rejected.csv", "rows left out: source, row, filename, reason"),
         "warnings": ("warnings.csv", "rows kept with a remark, and repeats: source, row, filename, reason"),
         "unannotated": ("unannotated.csv", "images that no row names, and files not read: filename, lot, path, reason"),

@@ -47,7 +47,9 @@ def make_prepared(folder: Path, train: int = 96, val: int = 40) -> Path:
         for row in range(count):
             known = ["" if label < 0 else label for label in labels[row]]
             split = "train" if row < train else "val"
-            table.writerow([f"{'ab'[row % 2]}_{row}.png", "ab"[row % 2], row // 2, split, f"{row:032x}", *known])
+            table.writerow(
+                [f"{'ab'[row % 2]}_{row}.png", "ab"[row % 2], row // 2, split, f"{row:032x}", f"{row:032x}", *known]
+            )
     preprocessing = Preprocessing(image_size=SIDE, near_white=245, max_megapixels=50).model_dump()
     artifacts.write_json(folder / "metrics" / "data_stats.json", {"preprocessing": preprocessing})
     return finish(folder, "prepare_train")

@@ -26,7 +26,9 @@ def prepared(tmp_path: Path) -> Path:
         for number in range(6):
             split = "val" if number == 1 else "train"
             beard = "" if number % 2 else number % 4 // 2
-            table.writerow([f"{number}.png", "a" if number < 3 else "b/c", number % 3, split, "", beard, 0, 1, "", 2])
+            table.writerow(
+                [f"{number}.png", "a" if number < 3 else "b/c", number % 3, split, "", "", beard, 0, 1, "", 2]
+            )
     return tmp_path
 
 

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageDraw
 
-from stages.common.decode import ImageError, decode
+from stages.common.decode import ImageError, decode, decode_file, pixels_digest
 from stages.common.image_settings import Preprocessing
-from stages.common.preprocess import content_of, crop, pixels_digest, preprocess
+from stages.common.preprocess import content_of, crop, preprocess
 
 SETTINGS = Preprocessing(image_size=32, near_white=245, max_megapixels=1)
 
@@ -192,6 +192,19 @@ def test_the_pixel_digest_sees_the_picture_and_not_the_file() -> None:
     assert digest != pixels_digest(decode(encode(face().rotate(180)), SETTINGS))
 
 
+def test_a_jpeg_is_known_by_its_data_however_much_of_them_is_decoded() -> None:
+    file = large((101, 53, 457, 750))
+    known = decode_file(file, SETTINGS).pixels
+    exif = Image.Exif()
+    exif[0x010E] = "a face"
+    end = file.index(b"\xff\xe0") + 2 + 16
+    commented = file[:end] + b"\xff\xfe\x00\x06note" + b"\xff\xe1\x00\x08" + exif.tobytes()[:6] + file[end:]
+    assert decode_file(commented + b"what a camera adds", SETTINGS).pixels == known
+    assert content_of(file, SETTINGS).pixels == known
+    assert content_of(file, SETTINGS.model_copy(update={"image_size": 200, "near_white": 230})).pixels == known
+    assert decode_file(large((101, 53, 457, 751)), SETTINGS).pixels != known
+
+
 def test_sixteen_bits_a_channel_are_scaled() -> None:
     """Pillow cannot write this form, so the file is put together here."""
 
@@ -219,7 +232,7 @@ def large(box: tuple[int, int, int, int]) -> bytes:
 
 def test_a_large_jpeg_is_decoded_to_fewer_pixels_and_shows_the_same() -> None:
     file = large((101, 53, 457, 750))
-    content = content_of(file, SETTINGS)
+    content = content_of(file, SETTINGS).picture
     assert content.shape[:2] == pytest.approx((697 / 8, 356 / 8), abs=2)  # 100 x 100 pixels do for a result of 32
     whole = encode(Image.open(io.BytesIO(file)))
     difference = preprocess(file, SETTINGS).astype(int) - preprocess(whole, SETTINGS)

@@ -125,7 +125,13 @@ def test_a_picture_under_two_names_is_in_one_fold_and_folds_are_about_equal() ->
     assert sorted(np.bincount(fold)) == [24, 24, 26, 26]
     assert (assign_folds(pixels[::-1], 4, seed=1) == fold[::-1]).all()
     assert (assign_folds(pixels, 4, seed=2) != fold).any()
-    with pytest.raises(DataError, match=r"2 pictures with known labels are too few for 3 folds: .* label_doubt.folds"):
+    uneven = ["a"] * 30 + [f"{number}" for number in range(70)]
+    fold = assign_folds(uneven, 4, seed=1)
+    assert len(set(fold[:30])) == 1
+    assert sorted(np.bincount(fold)) == [23, 23, 24, 30]
+    with pytest.raises(
+        DataError, match=r"2 different pictures with known labels are too few for 3 folds: .* label_doubt.folds"
+    ):
         assign_folds(pixels[:4], 3, seed=1)
 
 

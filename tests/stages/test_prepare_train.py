@@ -42,6 +42,8 @@ class Data:
     def __init__(self, folder: Path) -> None:
         self.raw, self.validated, self.store = folder / "raw", folder / "validate", folder / "store"
         self.labels: dict[str, Labels] = {}
+        self.groups: dict[str, str] = {}
+        self.digests: dict[str, str] = {}
         self.raw.mkdir()
         self.validated.mkdir()
 
@@ -57,9 +59,12 @@ class Data:
         table = self.validated / "annotations.csv"
         with table.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["filename", "lot", "path", *NAMES])
+            writer.writerow(["filename", "lot", "path", "digest", "group", *NAMES])
             for name, labels in sorted(self.labels.items()):
-                writer.writerow([name, name.partition("_")[0], self.path(name).relative_to(self.raw), *labels])
+                path = self.path(name)
+                digest = self.digests.get(name) or (artifacts.file_digest(path) if path.is_file() else "0" * 64)
+                group = self.groups.get(name, name)
+                writer.writerow([name, name.partition("_")[0], path.relative_to(self.raw), digest, group, *labels])
         artifacts.write_json(
             self.validated / artifacts.MANIFEST,
             {"stage": "validate", "key": artifacts.file_digest(table), "files": artifacts.list_files(self.validated)},
@@ -122,14 +127,14 @@ def test_statistics_count_classes_unknown_labels_and_pixels(data: Data) -> None:
     assert sum(stats["labels"]["mustache"][split]["unknown"] for split in ("train", "val", "test")) == 30
     assert sum(stats["labels"]["hair_color"][split]["gray"] for split in ("train", "val", "test")) == 30
     assert stats["lots"]["a"]["train"] + stats["lots"]["b"]["train"] == headline["train"]
-    assert stats["preprocessing"] == {"version": 4, "image_size": 16, "near_white": 245, "max_megapixels": 50}
+    assert stats["preprocessing"] == {"version": 5, "image_size": 16, "near_white": 245, "max_megapixels": 50}
     images = read_split(artifact, "train").take().astype(float)
     assert stats["train_pixels"]["mean"] == pytest.approx(images.mean(axis=(0, 1, 2)), abs=1e-3)
     assert stats["train_pixels"]["std"] == pytest.approx(images.std(axis=(0, 1, 2)), abs=1e-3)
 
 
 def test_the_plot_copes_with_many_lots_and_empty_classes(tmp_path: Path) -> None:
-    row = Row("a_1.png", "a", 0, "train", "", (0, 0, 0, -1, 2))
+    row = Row("a_1.png", "a", 0, "train", "", "", (0, 0, 0, -1, 2))
     lots = {f"a lot with a long name {number}": {"train": 12_345, "val": 0, "test": 9} for number in range(30)}
     plot_distribution(tmp_path / "p.png", count_classes([row]), lots)
     with Image.open(tmp_path / "p.png") as picture:
@@ -237,6 +242,53 @@ def test_unusable_images_are_listed_with_their_reason(data: Data) -> None:
     assert all(image[4, 4, 0] == int(name[2:7]) for name, image in zip(train.filenames, train.take(), strict=True))
 
 
+def test_a_file_that_is_another_since_it_was_validated_is_rejected(data: Data) -> None:
+    old = artifacts.file_digest(data.path("a_00003.png"))
+    draw(data.path("a_00003.png"), 777)
+    data.digests["a_00003.png"] = old
+    artifact, headline = data.result()
+    assert (headline["images"], headline["rejected"]) == (59, 1)
+    assert rejected(artifact) == {"a_00003.png": "changed since it was validated: run stage validate again"}
+    assert "changed since it was validated" in (artifact / "report.html").read_text()
+    assert json.loads((artifact / "metrics" / "data_stats.json").read_text())["lots"]["a"]["rejected"] == 1
+
+
+def test_a_lot_of_which_every_file_is_another_is_told(data: Data, caplog: pytest.LogCaptureFixture) -> None:
+    data.digests = {name: "0" * 64 for name in data.labels if name.startswith("a")}
+    assert data.run() == 65
+    assert "30 of 60 images cannot be used" in caplog.text
+    assert "the first is a_00000.png: changed since it was validated" in caplog.text
+    artifact, headline = data.result("prepare_train.max_rejected_fraction=0.5")
+    assert (headline["images"], headline["lots"]) == (30, 2)
+    assert not (artifact / "shards" / "a.npy").exists()
+
+
+def test_validation_and_test_hold_nothing_that_is_nearly_a_training_image(data: Data) -> None:
+    before = splits(data.result()[0])
+    names = {part: [name for name, split in before.items() if split == part] for part in ("train", "val", "test")}
+    data.groups = {names["train"][0]: "x", names["val"][0]: "x", names["test"][0]: "x", names["train"][1]: "x"}
+    data.groups |= {names["val"][1]: "y", names["test"][1]: "y"}
+    artifact, headline = data.result()
+    gone = {names["val"][0], names["test"][0], names["val"][1]}
+    assert splits(artifact) == {name: split for name, split in before.items() if name not in gone}
+    assert (headline["left_out"], headline["images"], headline["rejected"]) == (3, 57, 0)
+    with (artifact / "left_out.csv").open(newline="") as file:
+        reasons = {row["filename"]: row["reason"] for row in csv.DictReader(file)}
+    assert reasons == {
+        names["val"][0]: f"val image, nearly the same picture as {names['train'][0]} of train",
+        names["test"][0]: f"test image, nearly the same picture as {names['train'][0]} of train",
+        names["val"][1]: f"val image, nearly the same picture as {names['test'][1]} of test",
+    }
+    assert reasons[names["val"][1]] in (artifact / "report.html").read_text()
+    for part in names:  # rows of the shard that are left out shift nothing
+        split = read_split(artifact, part)
+        assert [image[4, 4, 0] for image in split.take()] == [int(name[2:7]) for name in split.filenames]
+    stats = json.loads((artifact / "metrics" / "data_stats.json").read_text())
+    images = read_split(artifact, "train").take().astype(float)
+    assert stats["train_pixels"]["mean"] == pytest.approx(images.mean(axis=(0, 1, 2)), abs=1e-3)
+    assert sum(lot["left_out"] for lot in stats["lots"].values()) == 3
+
+
 def test_rows_move_up_where_images_are_left_out(data: Data) -> None:
     """More images than a worker does at once, so that the gap lies in the midst of the shard."""
     data.add("c", range(60, 200))
@@ -287,6 +339,9 @@ def test_what_is_unusual_is_told_but_does_not_end_the_stage(data: Data, caplog: 
 @pytest.mark.parametrize(
     ("override", "code", "words"),
     [
+        ("data.test_split=0", 64, "data.test_split"),
+        ("data.val_split=0", 64, "data.val_split"),
+        ("data.train_split=0", 64, "data.train_split"),
         ("data.train_split=0.7", 64, "train_split + val_split + test_split must be 1, not 0.9"),
         ("data.image_size=0", 64, "data.image_size"),
         ("prepare_train.workers=-1", 64, "prepare_train.workers"),
@@ -300,7 +355,7 @@ def test_bad_parameters_are_refused(
 
 
 def test_an_empty_split_is_refused_before_anything_is_trained(data: Data, caplog: pytest.LogCaptureFixture) -> None:
-    overrides = ("data.train_split=0.999", "data.val_split=0.001", "data.test_split=0")
+    overrides = ("data.train_split=0.5", "data.val_split=0.000001", "data.test_split=0.499999")
     assert data.run(*overrides) == 65
     assert "the val split is empty (found 0, expected at least 1): give more images, or change data.seed" in caplog.text
     kept = next((data.store / "prepare_train").glob("failed-*"))

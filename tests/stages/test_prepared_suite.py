@@ -13,7 +13,6 @@ from stages.prepare_train.table import suite_thresholds
 SUITE: Any = load_suite(FOLDER / "prepared.json")
 THRESHOLDS: dict[str, float] = {
     "min_std": 10, "mean_min": 60, "mean_max": 230, "std_min": 30, "std_max": 110,
-    "train_at_least": 1, "val_at_least": 1, "test_at_least": 1,
     "train_min": 12, "train_max": 20, "val_min": 1, "val_max": 6, "test_min": 1, "test_max": 6,
 }  # fmt: skip
 
@@ -23,8 +22,9 @@ CORRUPTED_ROW: dict[str, dict[str, object]] = {
     "two images lie in one row of a shard": {"row": "39"},
     "split not in train,val,test": {"split": "Train"},
     "split empty": {"split": None},
-    "digest of the picture empty": {"pixels": None, "splits_of_picture": None},
-    "picture in more than one split": {"splits_of_picture": 2},
+    "digest of the picture empty": {"pixels": None},
+    "group of the picture empty": {"group": None, "splits_of_picture": None},
+    "picture, or nearly the same, in more than one split": {"splits_of_picture": 2},
     "beard not in 0,1": {"beard": "2"},
     "mustache not in 0,1": {"mustache": "yes"},
     "glasses not in 0,1": {"glasses": "-1"},
@@ -52,6 +52,7 @@ def good_table(splits: str = "t" * 16 + "vvvv" + "eeee") -> pd.DataFrame:
             "row": [str(number) for number in range(count)],
             "split": [names[letter] for letter in splits],
             "pixels": [f"{number:032x}" for number in range(count)],
+            "group": [f"{number:032x}" for number in range(count)],
             **{one.name: [str(number % len(one.classes)) for number in range(count)] for one in ATTRIBUTES},
             "splits_of_picture": pd.Series(1, range(count), "Int64"),
             "mean": 180.0,
@@ -80,7 +81,8 @@ def test_each_corrupted_row_fails_its_expectation_alone() -> None:
     expected: dict[str, list[Any] | None] = {reason: [row] for row, reason in enumerate(CORRUPTED_ROW)}
     for reason in ("filename stands twice in the index", "two images lie in one row of a shard"):
         expected[reason] = [*(expected[reason] or ()), 39]  # the row that it repeats
-    sizes = {"train_max": 40, "val_min": 0, "val_at_least": 0, "test_min": 0, "test_at_least": 0}
+    expected |= {"the val split is empty": None, "the test split is empty": None}  # rows enough for all reasons
+    sizes = {"train_max": 40, "val_min": 0, "test_min": 0}
     assert found(table, **sizes) == expected
 
 
@@ -93,7 +95,6 @@ def test_sizes_of_the_splits() -> None:
     few = {"train_min": 0.0, "val_min": 0.0, "test_min": 0.0}  # of few images, none is within the binomial spread
     assert found(good_table("t" * 20 + "eeee"), **few) == {"the val split is empty": None}
     assert found(good_table("t" * 20 + "vvvv"), **few) == {"the test split is empty": None}
-    assert not found(good_table("t" * 20 + "vvvv"), **few, test_at_least=0)
     # and not alone: without a train split, every class is missing in it
     assert next(iter(found(good_table("v" * 4 + "e" * 4), **few))) == "the train split is empty"
     assert found(good_table("t" * 21 + "vvee")) == {"size of the train split far from its share": None}
@@ -115,13 +116,16 @@ def test_classes_agree_with_the_attributes() -> None:
 
 
 def test_sizes_allowed_follow_the_binomial_spread_of_pictures() -> None:
-    data = DataSection(image_size=16, train_split=0.8, val_split=0.2, test_split=0, seed=1)
+    data = DataSection(image_size=16, train_split=0.8, val_split=0.1, test_split=0.1, seed=1)
     section = PrepareTrainSection(
         max_rejected_fraction=0, workers=1, split_deviations=3, min_std=1, mean_range=[0, 255], std_range=[0, 255]
     )
-    alone = [Row(f"{n}.png", "a", n, "train", f"{n}", ()) for n in range(400)]
+    alone = [Row(f"{n}.png", "a", n, "train", f"{n}", f"{n}", ()) for n in range(400)]
     allowed = suite_thresholds(alone, data, section)
     assert (allowed["train_min"], allowed["train_max"]) == (296, 344)  # 320 +- 3 * sqrt(400 * 0.8 * 0.2) = 24
-    assert (allowed["test_at_least"], allowed["test_min"], allowed["test_max"]) == (0, 0, 0)
-    pairs = [Row(f"{n}.png", "a", n, "train", f"{n // 4}", ()) for n in range(400)]
+    assert (allowed["test_min"], allowed["test_max"]) == (
+        21,
+        58,
+    )  # 40 +- 3 * sqrt(400 * 0.1 * 0.9) = 18, and a rounding
+    pairs = [Row(f"{n}.png", "a", n, "train", f"{n // 4}", f"{n // 4}", ()) for n in range(400)]
     assert suite_thresholds(pairs, data, section)["train_min"] == 272  # four images a picture: twice the spread

@@ -29,7 +29,7 @@ from stages.validate.image_table import image_table, images_to_inspect
 from stages.validate.inspection import inspect_images
 from stages.validate.look import look_at
 from stages.validate.params import Params
-from stages.validate.perceptual import first_near
+from stages.validate.perceptual import find_near
 from stages.validate.table import join_images
 
 SUITE = FOLDER / "images.json"
@@ -210,9 +210,11 @@ def test_encoding_and_margin_make_no_other_picture(raw: Raw) -> None:
     raw.add("a/a_3.png", wide)
     raw.add("a/a_4.png", encode(draw(0).transpose(Image.Transpose.ROTATE_90), exif=exif))
     facts = raw.facts()
-    assert facts["pixels"].nunique() == 1
+    assert (facts["cropped"].nunique(), facts["pixels"].nunique()) == (1, 2)  # the margin is part of the picture
     assert (set(facts["width"]), set(facts["height"])) == ({90, 200}, {80, 150})
-    assert raw.check()[1].exact == [["a/a_1.png", "a/a_2.png", "a/a_3.png", "a/a_4.png"]]
+    found = raw.check()[1]
+    assert found.exact == [["a/a_1.png", "a/a_2.png", "a/a_3.png", "a/a_4.png"]]
+    assert set(found.group) == {"a/a_1.png"}
 
 
 def test_the_digest_tells_apart_what_the_hash_does_not(raw: Raw) -> None:
@@ -331,13 +333,13 @@ def test_near_hashes_are_found_as_by_comparing_all(bits: int, constant: int) -> 
     for row in single:
         row[random.choice(np.arange(constant, 256), random.integers(0, 2 * bits + 3) % 56, replace=False)] ^= 1
     hashes = np.packbits(random.permutation(single), axis=1)
-    assert first_near(hashes, bits).tolist() == brute_force(hashes, bits)
-    assert (first_near(hashes, bits) >= 0).any()
+    assert find_near(hashes, bits)[0].tolist() == brute_force(hashes, bits)
+    assert (find_near(hashes, bits)[0] >= 0).any()
 
 
 def test_no_hashes_and_one() -> None:
-    assert first_near(np.zeros((0, 32), np.uint8), 4).tolist() == []
-    assert first_near(np.zeros((1, 32), np.uint8), 4).tolist() == [-1]
+    assert [one.tolist() for one in find_near(np.zeros((0, 32), np.uint8), 4)] == [[], []]
+    assert [one.tolist() for one in find_near(np.zeros((1, 32), np.uint8), 4)] == [[-1], [0]]
 
 
 def test_groups_follow_the_links() -> None:
@@ -345,7 +347,18 @@ def test_groups_follow_the_links() -> None:
     one[1, :4] = one[2, :8] = 1  # b is near a, c near b but not near a
     one[3:, 100:200] = 1
     hashes = [row.tobytes().hex() for row in np.packbits(one, axis=1)]
-    facts = pd.DataFrame({"pixels": list("vwxyy"), "hash": hashes}, pd.Index(list("abcde"), dtype="str"))
+    facts = pd.DataFrame(
+        {"pixels": list("vwxyz"), "cropped": list("vwxyy"), "hash": hashes}, pd.Index(list("abcde"), dtype="str")
+    )
     found = find_duplicates(facts, pd.DataFrame(index=facts.index), 4)
     assert (found.exact, found.near) == ([["d", "e"]], [["a", "b", "c"]])
     assert found.columns["near_duplicate_of"].dropna().to_dict() == {"b": "a", "c": "b"}
+    assert found.group.tolist() == ["a", "a", "a", "d", "d"]
+
+
+def test_one_picture_brings_two_that_are_not_alike_into_one_group() -> None:
+    """It links to the first of them alone; the second must not be taken for one by itself."""
+    bits = np.zeros((3, 256), np.uint8)
+    bits[1, :8] = bits[2, :4] = 1
+    first, group = find_near(np.packbits(bits, axis=1), 4)
+    assert (first.tolist(), group.tolist()) == ([-1, -1, 0], [0, 0, 0])
