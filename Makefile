@@ -1,4 +1,5 @@
 # The one vocabulary; CI calls only this.
+export PYTHONUTF8 = 1# names of files are UTF-8, whatever the locale says
 .PHONY: help run report up down ps logs test test-faults check bench data venv lock engine stop images
 
 help: ## list the targets
@@ -7,8 +8,8 @@ help: ## list the targets
 run: ## set everything up and run the pipeline once; DATA=<folder> for other data, ENGINE=none without containers
 	@scripts/run
 
-report: venv ## copy the report of the newest run to reports/ and name it; ENGINE=none for those of `dvc repro`
-	@.venv/bin/python scripts/run_pipeline.py --report $(if $(filter none,$(ENGINE)),--engine none)
+report: venv ## copy the report of the newest run to reports/ and name it; DATA=<folder>; ENGINE=none for `dvc repro`
+	@.venv/bin/python scripts/run_pipeline.py --report $(if $(filter none,$(ENGINE)),--engine none) $(if $(DATA),--data "$(DATA)")
 
 up: ## start Airflow on PostgreSQL and print its address; DATA=<folder> for other data, PROFILE=celery for workers
 	@scripts/up

@@ -19,9 +19,10 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 DAGS = ("ml_pipeline_face_attributes", "predict_new_lots", "model_monitoring_and_retraining")
@@ -29,8 +30,11 @@ STAGES = (
     "validate", "prepare_train", "hyperopt", "train", "evaluate", "label_doubt", "archive", "champion", "predict",
     "monitor",
 )  # fmt: skip
-ARTIFACTS_VOLUME = os.environ.get("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", "face-attributes-artifacts")
+ARTIFACTS_VOLUME = "face-attributes-artifacts"
+ARTIFACT = re.compile(r"/artifacts/[a-z_]+/([0-9a-f]{64}|failed-[0-9a-f]+)")
+ANNOTATIONS = ("annotations.csv", "annotations")  # the names that need no guess
 HOME = Path(os.environ.get("AIRFLOW_HOME", ROOT / ".airflow"))
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a log line could do to a terminal
 SHOWN = re.compile(
     r"(?P<stage>\d\d:\d\d:\d\d (INFO|WARNING|ERROR) .*?)(\s+\[[\w.-]+\]( \w+=\S+)*)?$"  # a stage's own log line
     r"|(?P<task>Running (face-attributes/\w+(?!.* --check)|stage '\w+'))"
@@ -39,12 +43,48 @@ SHOWN = re.compile(
 """Lines of the run's log that are worth seeing live, cut to what matters; the whole log is in the file named first."""
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+        results: stage -> result, of the stages that this run has found or made.
+        failed: names of the stages or tasks that failed.
+        report: the page of the run; None if it failed.
+    """
+
+    results: Mapping[str, Mapping[str, Any]]
+    failed: list[str]
+    report: Path | None
+
+
 def say(text: str) -> None:
     """Print one line at once."""
     print(text, flush=True)
 
 
-def airflow_environment(data_volume: str, annotations: str) -> dict[str, str]:
+def stop(code: int, text: str) -> NoReturn:
+    """End with a line that says why."""
+    say(text)
+    sys.exit(code)
+
+
+def digest_of(data: Path) -> str:
+    """12 digits for the path of a data folder, for the names of what belongs to it."""
+    return hashlib.sha256(str(data).encode()).hexdigest()[:12]
+
+
+def artifacts_volume(data: Path) -> str:
+    """The volume with the artifacts of a data folder.
+
+    Each folder has its own, and so its own registry, champion, reports and monitoring log: a model of other faces is no
+    candidate against its champion.
+    """
+    own = ARTIFACTS_VOLUME if data == ROOT / "data" else f"{ARTIFACTS_VOLUME}-{digest_of(data)}"
+    return os.environ.get("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", own)
+
+
+def airflow_environment(data_volume: str, annotations: str, artifacts: str) -> dict[str, str]:
     """The environment that makes Airflow run our DAGs from the repository with its embedded database."""
     return {
         **os.environ,
@@ -55,11 +95,11 @@ def airflow_environment(data_volume: str, annotations: str) -> dict[str, str]:
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "FACE_ATTRIBUTES_DATA_VOLUME": data_volume,
         "FACE_ATTRIBUTES_ANNOTATIONS": f"/data/{annotations}",
-        "FACE_ATTRIBUTES_ARTIFACTS_VOLUME": ARTIFACTS_VOLUME,
+        "FACE_ATTRIBUTES_ARTIFACTS_VOLUME": artifacts,
     }
 
 
-def make_volumes(data: Path, artifacts: str = ARTIFACTS_VOLUME) -> str:
+def make_volumes(data: Path, artifacts: str) -> str:
     """Make the volume `artifacts` and a read-only one that shows `data`; return the latter's name.
 
     A named volume of the local driver bound to a folder keeps host paths out of the DAG and its operator.
@@ -67,7 +107,7 @@ def make_volumes(data: Path, artifacts: str = ARTIFACTS_VOLUME) -> str:
     import docker
 
     client = docker.from_env()
-    name = f"face-attributes-data-{hashlib.sha256(str(data).encode()).hexdigest()[:12]}"
+    name = f"face-attributes-data-{digest_of(data)}"
     existing = {volume.name for volume in client.volumes.list()}
     if name not in existing:
         client.volumes.create(name, driver="local", driver_opts={"type": "none", "o": "bind,ro", "device": str(data)})
@@ -87,16 +127,61 @@ def unreadable(data: Path) -> Path | None:
     return None
 
 
+def leads_out(path: Path, data: Path) -> bool:
+    """Whether a path is a link that ends nowhere in a container, which sees nothing but what lies in `data`."""
+    while path.is_symlink():
+        target = path.readlink()
+        path = Path(os.path.normpath(path.parent / target))
+        if target.is_absolute() or not path.is_relative_to(data):
+            return True
+    return False
+
+
+def tables_in(folder: Path) -> list[str]:
+    """The names of the files in a folder that may be annotations."""
+    return sorted(
+        path.name for path in folder.iterdir()
+        if path.suffix.lower() in {".csv", ".txt", ".tsv"} and path.is_file() and not path.name.startswith(".")
+    )  # fmt: skip
+
+
+def annotations_of(data: Path) -> str:
+    """The annotations in a data folder: a file, or a folder of files, or the only table there, or what lies in raw/."""
+    if named := [name for name in ANNOTATIONS if (data / name).exists()]:
+        return named[0]
+    tables = tables_in(data)
+    return tables[0] if len(tables) == 1 and not _beside_images(data / "raw") else "raw"
+
+
+def _beside_images(raw: Path) -> bool:
+    """Whether annotations lie among the images, as Cartoon Set's do."""
+    return any(tables_in(Path(folder)) for folder, _, _ in os.walk(raw))
+
+
 def unusable(data: Path, in_containers: bool) -> str:
     """Why the pipeline cannot run on a data folder, in a line that says what to do; "" if it can."""
     if not (data / "raw").is_dir():
         return f"{data / 'raw'} is missing: DATA must name a folder with raw/ (lots of images) and annotations.csv"
-    if all((data / name).exists() for name in ("annotations.csv", "annotations")):
+    if all((data / name).exists() for name in ANNOTATIONS):
         return (
             f"{data} has annotations.csv and annotations/, and only one of them is read: put the file into the folder"
         )
-    if in_containers and (private := unreadable(data)):
-        return f"{private} cannot be read by the containers' user: chmod -R o+rX {data}"
+    if annotations_of(data) == "raw" and not _beside_images(data / "raw"):
+        shown = tables_in(data) or sorted(
+            path.name for path in data.iterdir() if path.name[0] != "." and path.name != "raw"
+        )
+        found = f", but {', '.join(shown[:5])}" if shown else ""
+        return (
+            f"{data} has no annotations.csv and no folder annotations/{found}: save the annotations as annotations.csv"
+        )
+    if in_containers:
+        for path in (data / "raw", data / annotations_of(data)):
+            if leads_out(path, data):
+                return (
+                    f"{path} is a link to {path.readlink()}, where containers see nothing: move it here, or ENGINE=none"
+                )
+        if private := unreadable(data):
+            return f"{private} cannot be read by the containers' user: chmod -R o+rX {data}"
     return ""
 
 
@@ -111,6 +196,7 @@ def follow(command: list[str], environment: Mapping[str, str], log: Path) -> int
             cwd=ROOT,
             env=environment,
             text=True,
+            encoding="utf-8",
             errors="replace",
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -118,24 +204,21 @@ def follow(command: list[str], environment: Mapping[str, str], log: Path) -> int
         for line in process.stdout or []:
             file.write(line)
             if found := SHOWN.search(line):
-                say("  " + next(text for text in found.groupdict().values() if text)[:200])
+                say("  " + CONTROL.sub("", next(text for text in found.groupdict().values() if text)[:200]))
                 told = told or bool(found["cause"]) or " ERROR " in line
             last.append(line)
         status = process.wait()
     if status and not told:
-        say("".join(f"  {line}" for line in last).rstrip())
+        say("".join(f"  {CONTROL.sub('', line)}" for line in last).rstrip())
     return status
 
 
-def annotations_of(data: Path) -> str:
-    """The annotations in a data folder: a file, or a folder of files, or else what lies beside the images."""
-    return next((name for name in ("annotations.csv", "annotations") if (data / name).exists()), "raw")
-
-
-def airflow_results(environment: Mapping[str, str], dag: str, moment: str) -> dict[str, dict[str, Any]]:
-    """The results that the stages of the run of that moment pushed to XCom: stage -> result."""
+def airflow_results(
+    environment: Mapping[str, str], dag: str, moment: str
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """What the run of that moment did: the results that its stages pushed to XCom, and the tasks that failed."""
     os.environ.update(environment)
-    from airflow.models import DagRun
+    from airflow.models import DagRun, TaskInstance
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
     from sqlalchemy import select
@@ -146,89 +229,134 @@ def airflow_results(environment: Mapping[str, str], dag: str, moment: str) -> di
             select(XComModel).where(XComModel.run_id.in_(run), XComModel.key == "return_value")
         ).all()
         values = {row.task_id.rpartition(".")[2]: XComModel.deserialize_value(row) for row in rows}
-    return {stage: values[stage] for stage in STAGES if stage in values}
+        failed = session.scalars(
+            select(TaskInstance.task_id).where(TaskInstance.run_id.in_(run), TaskInstance.state == "failed")
+        ).all()
+    return (
+        {stage: values[stage] for stage in STAGES if stage in values},
+        sorted({task.rpartition(".")[2] for task in failed}),
+    )
 
 
-def export(artifact: str) -> Path:
-    """Copy an artifact, or what a failed stage has kept, out of the volume to `reports/<stage>/`; return the copy."""
+def export(artifact: str, volume: str) -> Path:
+    """Copy an artifact, or what a failed stage has kept, out of a volume to `reports/<stage>/`; return the copy.
+
+    Raises:
+        SystemExit: the path, which containers write, is none of an artifact: nothing outside may be replaced.
+    """
     import docker
 
+    if not ARTIFACT.fullmatch(artifact):
+        stop(
+            70, f"a stage names {str(artifact)[:200]!r} as an artifact, which it cannot be: look at that stage's image"
+        )
     client = docker.from_env()
     container = client.containers.create(
-        "face-attributes/archive", volumes={ARTIFACTS_VOLUME: {"bind": "/artifacts", "mode": "ro"}}
+        "face-attributes/archive", volumes={volume: {"bind": "/artifacts", "mode": "ro"}}
     )
     try:
         stream, _ = container.get_archive(artifact)
         packed = io.BytesIO(b"".join(stream))
+    except docker.errors.NotFound:
+        stop(69, f"{artifact} is not in volume {volume} any more: make run")
     finally:
         container.remove(v=True)
     name = Path(artifact).name
     target = ROOT / "reports" / Path(artifact).relative_to("/artifacts")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(fileobj=packed) as tar, tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        tar.extractall(folder, filter="data")
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        try:
+            with tarfile.open(fileobj=packed) as tar:
+                tar.extractall(folder, filter="data")
+        except tarfile.FilterError as error:
+            stop(70, f"{artifact} is not copied, its files do not stay in their folder: {error}")
         shutil.rmtree(target, ignore_errors=True)
         Path(folder, name).rename(target)
     return target
 
 
-def export_report(results: Mapping[str, Mapping[str, Any]]) -> Path:
+def export_report(results: Mapping[str, Mapping[str, Any]], volume: str) -> Path:
     """Copy the report of the last stage, and the artifact that it leads to; return the report."""
     last = list(results.values())[-1]
     folders = dict.fromkeys(
         (last["path"], str(Path(last["report"]).parent))
     )  # of archive, the page of the run is apart
-    return [export(folder) for folder in folders][-1] / "report.html"
+    return [export(folder, volume) for folder in folders][-1] / "report.html"
 
 
-def newest_report(in_containers: bool) -> Path | None:
-    """The page of the newest run of the pipeline; out of the volume it is copied, with the version that it leads to."""
-    if not in_containers:
-        pages = sorted((ROOT / "artifacts").glob("run/*/report.html"), key=lambda page: page.stat().st_mtime)
-        return pages[-1] if pages else None
+def newest_report(volume: str) -> Path | None:
+    """The page of the newest run of the pipeline, copied out of a volume with the version that it leads to."""
     import docker
 
     script = "cd /artifacts/run 2>/dev/null && cat $(ls -td */ | head -n 1)manifest.json"
+    container = docker.from_env().containers.create(
+        "face-attributes/archive", ["-c", script], entrypoint="sh", network_mode="none",
+        volumes={volume: {"bind": "/artifacts", "mode": "ro"}},
+    )  # fmt: skip
     try:
-        output = docker.from_env().containers.run(
-            "face-attributes/archive", ["-c", script], entrypoint="sh", remove=True, network_mode="none",
-            volumes={ARTIFACTS_VOLUME: {"bind": "/artifacts", "mode": "ro"}},
-        )  # fmt: skip
-    except docker.errors.ContainerError:
-        return None
-    manifest = json.loads(output)
-    export(f"/artifacts/archive/{manifest['inputs']['archive']['key']}")
-    return export(f"/artifacts/run/{manifest['key']}") / "report.html"
+        container.start()
+        if container.wait()["StatusCode"]:
+            return None
+        output = container.logs(stderr=False)  # not while it runs: one in six times all of a short answer was missing
+    finally:
+        container.remove(v=True)
+    try:
+        manifest = json.loads(output)
+        folders = f"/artifacts/archive/{manifest['inputs']['archive']['key']}", f"/artifacts/run/{manifest['key']}"
+    except (KeyError, TypeError, ValueError):
+        stop(70, f"the newest folder of /artifacts/run in volume {volume} has no manifest of a run: make run")
+    return [export(folder, volume) for folder in folders][-1] / "report.html"
 
 
-def run_with_airflow(dag: str, data: Path, conf: str) -> tuple[dict[str, dict[str, Any]], Path | None]:
-    """Run the DAG once; return the stages' results, and the report if the run succeeded."""
-    environment = airflow_environment(make_volumes(data), annotations_of(data))
+def newest_page(kept: Path) -> Path | None:
+    """The page of the newest run without containers; `kept` is the folder that section `input` of params.yaml names."""
+    pages = sorted(kept.glob("run/*/report.html"), key=lambda page: page.stat().st_mtime)
+    return pages[-1] if pages else None
+
+
+def run_with_airflow(dag: str, data: Path, conf: str) -> Outcome:
+    """Run the DAG once."""
+    volume = artifacts_volume(data)
+    environment = airflow_environment(make_volumes(data, volume), annotations_of(data), volume)
     HOME.mkdir(exist_ok=True)
     airflow = str(Path(sys.executable).with_name("airflow"))
     if follow([airflow, "db", "migrate"], environment, HOME / "migrate.log") != 0:
-        sys.exit(f"Airflow's database could not be made: see {HOME / 'migrate.log'}, or remove {HOME} and try again")
+        stop(69, f"Airflow's database could not be made: see {HOME / 'migrate.log'}, or remove {HOME} and try again")
     moment = datetime.now(UTC).isoformat()
     status = follow([airflow, "dags", "test", dag, moment, "--conf", conf], environment, HOME / "run.log")
-    results = airflow_results(environment, dag, moment)
+    results, failed = airflow_results(environment, dag, moment)
     if status == 0:
-        return results, export_report(results)
+        return Outcome(results, [], export_report(results, volume))
     # What a stage keeps for people when the data are bad lies in the volume, where they cannot look.
     kept = re.findall(r"/artifacts/\w+/failed-\w+", (HOME / "run.log").read_text(encoding="utf-8"))
     if kept:
-        say(f"  what is wrong with the data: {export(kept[-1])}")
-    return results, None
+        say(f"  what is wrong with the data: {export(kept[-1], volume)}")
+    return Outcome(results, failed, None)
 
 
-def run_with_dvc(data: Path | None) -> tuple[dict[str, dict[str, Any]], Path | None]:
-    """Run the stages on this machine with `dvc repro`; return their results, and the report if all succeeded."""
-    from dvc.utils.serialize import modify_yaml  # keeps the comments
+def kept_of(data: Path) -> str:
+    """Folder with registry, monitoring log and pages of runs of a data folder, without containers."""
+    return "artifacts" if data == ROOT / "data" else f"artifacts/data-{digest_of(data)}"
 
+
+def input_section(data: Path | None = None) -> dict[str, str]:
+    """Section `input` of params.yaml, which says what `dvc repro` takes; it names `data` from now on, if given."""
+    from dvc.utils.serialize import load_yaml, modify_yaml  # keeps the comments
+
+    file = str(ROOT / "params.yaml")
+    if data:
+        own = {"raw": str(data / "raw"), "annotations": str(data / annotations_of(data)), "kept": kept_of(data)}
+        with modify_yaml(file) as params:
+            params["input"] |= own
+    return dict(load_yaml(file)["input"])
+
+
+def run_with_dvc(data: Path | None) -> Outcome:
+    """Run the stages on this machine with `dvc repro`."""
     home = ROOT / "artifacts"
     home.mkdir(exist_ok=True)
+    kept = ROOT / input_section(data)["kept"]
     if data:
-        with modify_yaml(str(ROOT / "params.yaml")) as params:
-            params["input"] |= {"raw": str(data / "raw"), "annotations": str(data / annotations_of(data))}
         say(f"params.yaml: section input names {data} now, so that DVC tracks which data were used")
     before = {path.parent.name: path.stat().st_mtime_ns for path in home.glob("*/manifest.json")}
     binaries = Path(sys.executable).parent
@@ -237,26 +365,30 @@ def run_with_dvc(data: Path | None) -> tuple[dict[str, dict[str, Any]], Path | N
         os.environ | {"PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"},
         home / "run.log",
     )
+    told = (home / "run.log").read_text(encoding="utf-8")
+    # What an earlier run has left in the folder of a stage that this one did not come to is none of its results.
+    failed = re.findall(r"failed to reproduce '(\w+)'", told) if status else []
+    reached = set(re.findall(r"(?:Running stage|Stage) '(\w+)'", told)) - set(failed)
     results = {}
     for stage in STAGES:
         path = home / stage / "manifest.json"
-        if path.exists():
+        if stage in reached and path.exists():
             manifest = json.loads(path.read_text(encoding="utf-8"))
             cached = before.get(stage) == path.stat().st_mtime_ns
             results[stage] = {**manifest, "cached": cached, "seconds": 0.0 if cached else manifest["seconds"]}
-    return results, newest_report(in_containers=False) if status == 0 else None
+    return Outcome(results, failed, newest_page(kept) if status == 0 else None)
 
 
-def table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """The closing table: stage, seconds, cached or not, headline figures."""
+def table(outcome: Outcome) -> str:
+    """The closing table: stage, seconds, cached or not, headline figures; then what failed."""
     lines = [f"{'stage':<14} {'seconds':>8}  {'cached':<6}  headline"]
-    for stage, result in results.items():
+    for stage, result in outcome.results.items():
         figures = ", ".join(
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in list(result["headline"].items())[:4]
         )
         lines.append(f"{stage:<14} {result['seconds']:>8.1f}  {'yes' if result['cached'] else 'no':<6}  {figures}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"{task:<14} {'':>8}  {'':<6}  FAILED" for task in outcome.failed)])
 
 
 def main() -> int:
@@ -269,29 +401,36 @@ def main() -> int:
     parser.add_argument("--report", action="store_true", help="run nothing, give the report of the newest run")
     arguments = parser.parse_args()
     in_containers = arguments.engine == "docker"
+    data = arguments.data.resolve() if arguments.data else ROOT / "data" if in_containers else None
     if arguments.report:
-        page = newest_report(in_containers)
+        if in_containers:
+            page = newest_report(artifacts_volume(data or ROOT / "data"))
+        else:
+            page = newest_page(ROOT / kept_of(data) if data else ROOT / input_section()["kept"])
         say(f"report: {page}" if page else "no run has ended with a version yet: make run")
         return 0 if page else 69
-    data = arguments.data.resolve() if arguments.data else ROOT / "data" if in_containers else None
     if data and (problem := unusable(data, in_containers)):
         say(problem)
         return 64
+    if data and (annotations := annotations_of(data)) not in ANNOTATIONS:
+        say(f"annotations: {data / annotations}")
     started = time.monotonic()
-    if in_containers and data:
-        results, report = run_with_airflow(arguments.dag, data, arguments.conf)
-    else:
-        results, report = run_with_dvc(data)
+    outcome = run_with_airflow(arguments.dag, data, arguments.conf) if in_containers and data else run_with_dvc(data)
     say("")
-    say(table(results))
+    say(table(outcome))
     say("")
     say(f"pipeline: {time.monotonic() - started:.0f} s")
-    if report is None:
+    if data and data != ROOT / "data":
+        where = f"volume {artifacts_volume(data)}" if in_containers else f"folder {kept_of(data)}"
+        say(f"models of these data, their champion and reports: {where}")
+    if outcome.report is None:
         say("The run failed: the cause stands above. Remedy it and run again; finished stages are not repeated.")
         return 1
-    say(f"report: {report}")
+    say(f"report: {outcome.report}")
     return 0
 
 
 if __name__ == "__main__":
+    if sys.getfilesystemencoding() != "utf-8":  # names of files are UTF-8, whatever the locale says
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
     sys.exit(main())

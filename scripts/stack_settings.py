@@ -12,7 +12,7 @@ import sys
 from base64 import urlsafe_b64encode
 from pathlib import Path
 
-from run_pipeline import ARTIFACTS_VOLUME, ROOT, annotations_of, make_volumes, say, unusable
+from run_pipeline import ANNOTATIONS, ROOT, annotations_of, artifacts_volume, make_volumes, say, unusable
 
 HEADER = "# Secrets and settings of docker-compose.yml, made by `make up`. Keep it to yourself; git ignores it.\n"
 
@@ -69,11 +69,18 @@ def main() -> int:
         say("the database of an earlier .env is still there: put that .env back, or begin anew without its runs and "
             "users: docker volume rm face-attributes_postgres")  # fmt: skip
         return 64
-    artifacts = settings.setdefault("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", ARTIFACTS_VOLUME)
+    annotations = annotations_of(data)
+    if annotations not in ANNOTATIONS:
+        say(f"annotations: {data / annotations}")
+    # The volume follows the data, unless somebody has written another one by hand.
+    kept = known.get("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", "")
+    by_hand = kept and kept != artifacts_volume(Path(known.get("DATA", ROOT / "data")))
+    artifacts = kept if by_hand else artifacts_volume(data)
     settings |= {
         "DATA": str(data),
+        "FACE_ATTRIBUTES_ARTIFACTS_VOLUME": artifacts,
         "FACE_ATTRIBUTES_DATA_VOLUME": make_volumes(data, artifacts),
-        "FACE_ATTRIBUTES_ANNOTATIONS": f"/data/{annotations_of(data)}",
+        "FACE_ATTRIBUTES_ANNOTATIONS": f"/data/{annotations}",
     }
     host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     settings.setdefault("ENGINE_SOCKET", host.removeprefix("unix://"))

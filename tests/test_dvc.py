@@ -68,7 +68,7 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, str
     raw_data = folder.parent / "my data"
     make_samples(raw_data, count=60, lots=2)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["input"] = {"raw": str(raw_data / "raw"), "annotations": str(raw_data / "annotations.csv")}
+    params["input"] |= {"raw": str(raw_data / "raw"), "annotations": str(raw_data / "annotations.csv")}
     for section, values in TINY.items():
         params[section] |= values
     (folder / "params.yaml").write_text(yaml.safe_dump(params))

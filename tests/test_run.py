@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[1]
 STAGES = ["validate", "prepare_train", "hyperopt", "train", "evaluate", "label_doubt", "archive"]
 VOLUME = f"face-attributes-test-{uuid.uuid4().hex[:8]}-artifacts"
 
+HOSTILE = {"key": "0" * 64, "inputs": {"archive": {"key": "../../../app"}}}
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -116,3 +118,33 @@ def test_annotations_in_two_places_are_refused(run: Run, data: Path) -> None:
     folder.rmdir()
     assert process.returncode == 64
     assert process.stdout.endswith("and only one of them is read: put the file into the folder\n")
+
+
+def test_what_a_stage_has_written_replaces_nothing_outside_of_the_reports(
+    docker: "DockerClient", tmp_path: Path
+) -> None:
+    volume = docker.volumes.create()
+    script = tmp_path / "clone/scripts/run_pipeline.py"
+    outside = tmp_path / "app/mine.txt"
+    for path in (script, outside):
+        path.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "scripts/run_pipeline.py", script)
+    outside.write_text("mine")
+    write = (
+        "import pathlib, sys; file = pathlib.Path('/artifacts/run/a/manifest.json'); file.parent.mkdir(parents=True); "
+    )
+    try:
+        docker.containers.run(
+            "face-attributes/archive", ["-c", f"{write}file.write_text(sys.argv[1])", json.dumps(HOSTILE)],
+            entrypoint="python", remove=True, volumes={volume.name: {"bind": "/artifacts", "mode": "rw"}},
+        )  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, script, "--report"],
+            env=os.environ | {"FACE_ATTRIBUTES_ARTIFACTS_VOLUME": volume.name},
+            text=True, capture_output=True, check=False,
+        )  # fmt: skip
+    finally:
+        volume.remove()
+    assert outside.read_text() == "mine"
+    assert done.returncode == 70, done.stdout + done.stderr
+    assert done.stdout.startswith("a stage names '/artifacts/archive/../../../app' as an artifact, ")

@@ -1,0 +1,184 @@
+"""`make run` and what it says: data folders as people have them, runs that fail, and what a container may name."""
+
+import hashlib
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+import yaml
+
+from data.make_samples import make_samples
+from tests.test_dvc import TINY
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts" / "run_pipeline.py"
+
+Done: TypeAlias = "subprocess.CompletedProcess[str]"
+
+
+def run(script: Path, *arguments: object, **environment: str) -> Done:
+    return subprocess.run(
+        [sys.executable, script, *map(str, arguments)],
+        env=os.environ | environment, text=True, capture_output=True, check=False,
+    )  # fmt: skip
+
+
+def refused(data: Path) -> str:
+    """The one line that a data folder is refused with before anything runs."""
+    done = run(SCRIPT, "--data", data)
+    assert done.returncode == 64, done.stdout + done.stderr
+    assert done.stdout.count("\n") == 1
+    return done.stdout
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    make_samples(folder, count=8, lots=2)
+    tmp_path.chmod(0o755)
+    return folder
+
+
+def test_a_raw_folder_that_is_a_link_out_of_the_data_folder_is_refused(data: Path, tmp_path: Path) -> None:
+    (data / "raw").rename(tmp_path / "images")
+    for target in (tmp_path / "images", Path("../images")):
+        (data / "raw").symlink_to(target)
+        assert refused(data) == (
+            f"{data}/raw is a link to {target}, where containers see nothing: move it here, or ENGINE=none\n"
+        )
+        (data / "raw").unlink()
+    (data / "raw").symlink_to("images")
+    (tmp_path / "images").rename(data / "images")
+    (data / "annotations.csv").rename(tmp_path / "labels.csv")
+    (data / "annotations.csv").symlink_to(tmp_path / "labels.csv")  # raw/, which stays inside, is none
+    assert refused(data).startswith(f"{data}/annotations.csv is a link to {tmp_path}/labels.csv, ")
+
+
+def test_what_lies_there_in_place_of_annotations_is_named(data: Path) -> None:
+    (data / "annotations.csv").rename(data / "a.csv")
+    shutil.copy(data / "a.csv", data / "b.csv")
+    advice = ": save the annotations as annotations.csv\n"
+    start = f"{data} has no annotations.csv and no folder annotations/, but "
+    assert refused(data) == f"{start}a.csv, b.csv{advice}"
+    (data / "a.csv").unlink()
+    (data / "b.csv").rename(data / "labels.xlsx")
+    assert refused(data) == f"{start}labels.xlsx{advice}"
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of the repository without git, as a download has them, with settings for tiny data."""
+    folder = tmp_path_factory.mktemp("download") / "tree"
+    ignored = shutil.ignore_patterns("__pycache__", "tmp", "cache", "config.local")
+    for name in ("stages", "expectations", "images", "scripts", ".dvc"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "requirements.txt"):
+        shutil.copy(ROOT / name, folder)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, values in TINY.items():
+        params[section] |= values
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    # An environment that scripts/venv finds up to date.
+    (folder / ".venv").mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (folder / ".venv" / name).symlink_to(ROOT / ".venv" / name)
+    (folder / ".cache").touch()  # no folder, so that nothing can be installed into it
+    locks = b"".join((folder / name).read_bytes() for name in ("scripts/uv.txt", "requirements.txt"))
+    stamp = hashlib.sha256(f"{folder}\n".encode() + locks).hexdigest()
+    (folder / ".venv/.digest").write_text(f"{stamp}  -\n")
+    return folder
+
+
+def run_in(tree: Path, data: Path) -> Done:
+    """`make run ENGINE=none DATA=<data>` in a tree that no repository of git is around."""
+    outside = {"GIT_CEILING_DIRECTORIES": str(tree.parents[1]), "DVC_SITE_CACHE_DIR": str(tree.parent / "site")}
+    return subprocess.run(
+        [tree / "scripts/run"],
+        env=os.environ | outside | {"ENGINE": "none", "DATA": str(data), "DVC_NO_ANALYTICS": "1"},
+        text=True, capture_output=True, check=False,
+    )  # fmt: skip
+
+
+def rows(output: str) -> dict[str, str]:
+    """Stage -> its row of the closing table."""
+    _, _, table = output.partition("  headline\n")
+    return dict(re.findall(r"^(\w+) +(.*)$", table.partition("\n\n")[0], re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def finished(tree: Path) -> tuple[Path, Done]:
+    """A data folder whose only table has a name of its own, and its run."""
+    folder = tree.parent / "faces"
+    make_samples(folder, count=60, lots=2)
+    (folder / "annotations.csv").rename(folder / "labels.csv")
+    return folder, run_in(tree, folder)
+
+
+def test_a_tree_without_git_and_the_only_table_of_a_data_folder_do(tree: Path, finished: tuple[Path, Done]) -> None:
+    data, done = finished
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"annotations: {data}/labels.csv\n" in done.stdout
+    assert list(rows(done.stdout)) == list(yaml.safe_load((tree / "dvc.yaml").read_text())["stages"])
+    assert Path(re.findall(r"^report: (.*)$", done.stdout, re.MULTILINE)[0]).is_file()
+
+
+def test_a_data_folder_has_a_registry_of_its_own(tree: Path, finished: tuple[Path, Done]) -> None:
+    own = tree / re.findall(r"^models of these data, .*: folder (\S+)$", finished[1].stdout, re.MULTILINE)[0]
+    assert {path.name for path in own.iterdir()} >= {"registry", "run", "logs"}
+    assert not (tree / "artifacts/registry").exists()
+
+
+def test_the_table_of_a_failed_run_shows_nothing_of_an_earlier_one(tree: Path, finished: tuple[Path, Done]) -> None:
+    other = tree.parent / "other"
+    make_samples(other, count=60, lots=2)
+    shutil.rmtree(other / "raw/s1")
+    done = run_in(tree, other)
+    assert done.returncode != 0
+    assert {stage: row.split() for stage, row in rows(done.stdout).items()} == {"validate": ["FAILED"]}
+
+
+@pytest.mark.parametrize(
+    "path", ["/artifacts/../../../etc", "/artifacts/archive/..", "/etc", f"/artifacts/a/{'0' * 63}"]
+)
+def test_a_path_of_no_artifact_is_not_copied(path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = tmp_path / "clone/scripts/run_pipeline.py"
+    script.parent.mkdir(parents=True)
+    shutil.copy(SCRIPT, script)
+    outside = tmp_path / "etc/passwd"
+    outside.parent.mkdir()
+    outside.touch()
+    export_report: Any = runpy.run_path(str(script))["export_report"]
+    result = {"path": path, "report": f"{path}/report.html"}
+    with pytest.raises(SystemExit) as ended:
+        export_report({"archive": result}, "face-attributes-test-none")
+    assert ended.value.code == 70
+    assert "as an artifact, which it cannot be" in capsys.readouterr().out
+    assert outside.exists()
+
+
+def test_a_stage_runs_with_names_in_utf_8_whatever_the_locale_says(data: Path, tmp_path: Path) -> None:
+    image = next((data / "raw/s1").iterdir())
+    image.rename(image.with_name("s1_😀.png"))
+    table = data / "annotations.csv"
+    table.write_text(table.read_text().replace(image.name, "s1_😀.png"))
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.validate", table, "--raw", data / "raw", "--out", tmp_path / "report"],
+        cwd=ROOT, text=True, capture_output=True, check=False,
+        env=os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    )  # fmt: skip
+    assert "8 of 8 rows can be used" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_clone_has_the_line_ends_of_unix_whatever_git_is_told(tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", "-c", "core.autocrlf=true", ROOT, clone], check=True)
+    listed = subprocess.check_output(["git", "ls-files", "--eol"], cwd=clone, text=True).splitlines()
+    ends = {line.split()[1] for line in listed}
+    assert len(listed) > 200
+    assert ends <= {"w/lf", "w/-text", "w/none"}
