@@ -18,9 +18,10 @@ it handed over. A new data set and a new model are events of the assets `face_at
 `schedule=[Asset("face_attributes_model")]`.
 
 **When a task fails**: the end of its log names the cause and the remedy. Bad data and wrong parameters are not tried
-again; a killed worker, an engine that restarts or a passing fault is. Retries, time and memory of a task, and the
-hour of the daily run, are set in section `airflow` of params.yaml. Messages by e-mail or webhook: see
-`dags/notifications.py`.
+again; a killed worker, an engine that restarts or a passing fault is. A run keeps to the images that it began with:
+after `make images`, trigger a new one. Of a very long log the beginning, the errors and the end are kept. Retries, time
+and memory of a task, and the hour of the daily run, are set in section `airflow` of params.yaml. Messages by e-mail or
+webhook: see `dags/notifications.py`.
 """
 
 from typing import Any
@@ -45,6 +46,7 @@ from shared_parts import (
     stage,
 )
 from stage_operator import StageOperator
+from stage_operator.result import lots_of_images
 
 RUNS = "/artifacts/run"
 FORCE = "Release the new version whatever the gate says; the registry keeps that it was forced."
@@ -59,7 +61,8 @@ def group_lots(lots: Any) -> list[list[str]]:
     Args:
         lots: lot -> images; None if there are too many to tell, and `prepare_train` does them all.
     """
-    groups: list[list[str]] = [[] for _ in range(min(SETTINGS.lot_groups, len(lots or ())))]
+    lots = lots_of_images("validate", lots)
+    groups: list[list[str]] = [[] for _ in range(min(SETTINGS.lot_groups, len(lots)))]
     if not groups:
         return []
     images = [0] * len(groups)

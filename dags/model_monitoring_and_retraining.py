@@ -12,8 +12,11 @@ of `logs/monitoring_log.json` among the artifacts.
 that it may start.
 """
 
+from typing import Any
+
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import XComArg, dag, task
+from airflow.sdk.exceptions import AirflowFailException
 from shared_parts import (
     ANNOTATIONS,
     DEFAULTS,
@@ -34,9 +37,12 @@ LOGS = "/artifacts/logs"
 
 
 @task.short_circuit
-def retraining_is_due(headline: dict[str, str]) -> bool:
-    """Go on only if the check asks for a new training."""
-    return headline["retrain"] == "yes"
+def retraining_is_due(headline: Any) -> bool:
+    """Go on only if the check asks for a new training, and says for which cause."""
+    told = headline if isinstance(headline, dict) else {}
+    if not (told.get("retrain") in {"yes", "no"} and isinstance(told.get("cause_id"), str)):
+        raise AirflowFailException("the headline that monitor gave says neither yes nor no: clear that task")
+    return bool(told["retrain"] == "yes")
 
 
 @dag(
@@ -77,7 +83,7 @@ def model_monitoring_and_retraining() -> None:
         conf="{{ {'epochs': params.epochs, 'max_evals': params.max_evals} | tojson }}",  # type: ignore[arg-type]
         doc_md="Starts `ml_pipeline_face_attributes`. **In**: the decision of monitor. **Out**: a run of that DAG.",
     )
-    retraining_is_due(XComArg(monitor, "headline")) >> again  # type: ignore[arg-type]
+    retraining_is_due(XComArg(monitor, "headline")) >> again
 
 
 model_monitoring_and_retraining()

@@ -15,6 +15,7 @@ from airflow.sdk import Asset, AssetWatcher, Param, dag
 from new_lots import NewLots
 from shared_parts import (
     DEFAULTS,
+    END,
     LOTS,
     MODEL,
     PREDICTIONS,
@@ -30,7 +31,7 @@ from stage_operator import StageOperator
 RAW_DATA = Asset(
     "face_attributes_raw_data", watchers=[AssetWatcher("new_lots", NewLots(RAW, SETTINGS.new_lots_interval))]
 )
-VERSION = {"type": ["null", "string"], "pattern": "^v[1-9][0-9]*$"}
+VERSION = {"type": ["null", "string"], "pattern": f"^v[1-9][0-9]*{END}"}
 
 
 @dag(

@@ -7,7 +7,7 @@ from typing import Any
 from airflow.sdk import Asset, CronTriggerTimetable, Param, task
 from airflow.sdk.exceptions import AirflowFailException
 from notifications import on_failure
-from stage_operator import ARTIFACTS_VOLUME, DATA_VOLUME, StageOperator, connect, missing_images
+from stage_operator import ARTIFACTS_VOLUME, DATA_VOLUME, StageOperator, connect, image_ids, missing_image
 from task_docs import DOCS
 from task_settings import load_settings
 
@@ -30,10 +30,12 @@ DEFAULTS: dict[str, Any] = {
     "on_failure_callback": on_failure(),
 }
 
+END = r"$(?!\n)"
+"""End of a pattern, here and in a browser: to Python's `$` alone a line may end."""
 LOTS = Param(
     None,
     "Lots to use: `s5_00017.png` belongs to lot `s5`.",
-    schema={"type": ["null", "array"], "items": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9-]*$"}},
+    schema={"type": ["null", "array"], "items": {"type": "string", "pattern": f"^[A-Za-z0-9][A-Za-z0-9-]*{END}"}},
 )
 RECOMPUTE = Param(False, "Compute again what the store already holds.", type="boolean")
 
@@ -53,12 +55,19 @@ EPOCHS = number("Epochs of the final training.", minimum=1, maximum=1000)
 MAX_EVALS = number("Trials of the hyperparameter search.", minimum=1, maximum=1000)
 
 
-@task
-def check_environment(**context: Any) -> None:
-    """See that the engine answers, that every stage's image is built, and that the volumes are there."""
+@task(multiple_outputs=False)
+def check_environment(**context: Any) -> dict[str, str]:
+    """See that the engine answers, every stage's image is built, the volumes are there, and the parameters are known.
+
+    Returns:
+        Image -> its id, with which all tasks of the run are then done.
+    """
+    dag = context["dag"]
+    if unknown := sorted(set(context["dag_run"].conf or {}) - set(dag.params)):
+        raise AirflowFailException(f"unknown parameter {', '.join(unknown)}: there are {', '.join(sorted(dag.params))}")
     client = connect()
-    images = dict.fromkeys(task.image for task in context["dag"].tasks if isinstance(task, StageOperator))
-    problems = missing_images(client, images)
+    images = image_ids(client, dict.fromkeys(task.image for task in dag.tasks if isinstance(task, StageOperator)))
+    problems = [missing_image(image) for image, found in images.items() if not found]
     if not client.volumes(filters={"name": f"^{DATA_VOLUME}$"})["Volumes"]:
         problems.append(
             f"volume {DATA_VOLUME} with the raw data is missing: fill it, or set FACE_ATTRIBUTES_DATA_VOLUME"
@@ -66,6 +75,7 @@ def check_environment(**context: Any) -> None:
     if problems:
         raise AirflowFailException("\n".join(problems))
     client.create_volume(ARTIFACTS_VOLUME)
+    return images
 
 
 def stage(task_id: str, **arguments: Any) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from stages.common.errors import (
     UsageError,
 )
 from stages.common.hearing import end_if_deaf
+from stages.common.held import end_with_stdin
 from stages.common.logs import log, start_logging
 from stages.common.params import ParamsT, load_params
 from stages.common.report import REPORT, plain_report, write_report
@@ -253,6 +254,7 @@ def main(stage: Stage[ParamsT], argv: Sequence[str] | None = None) -> int:
     start_logging()
     signal.signal(signal.SIGTERM, _raise_stopped)
     end_if_deaf(_raise_stopped)
+    end_with_stdin()
     try:
         return _run(stage, parser(stage).parse_args(argv))
     except Stopped:

@@ -35,6 +35,7 @@ REFUSED: list[dict[str, Any]] = [
     {"lots": ["{{ 7*7 }}"]},
     {"lots": ["../s1"]},
     {"lots": ["--force"]},
+    {"lots": ["s1\n"]},
     {"force": "yes"},
     {"recompute": "yes"},
 ]
@@ -130,6 +131,14 @@ def test_lots_are_shared_out_by_their_images() -> None:
     assert json.loads(found.stdout.splitlines()[-1]) == [[["s1"], ["s2"]], [["a"], ["b", "c", "d"]], [], []]
 
 
+def test_lots_in_another_form_are_one_line_and_not_tried_again() -> None:
+    for lots in ("s1", {"s1": "many"}, ["s1"]):
+        done = in_airflow(f"dag.get_task('group_lots').python_callable({lots!r})")
+        assert done.stderr.splitlines()[-1] == (
+            f"airflow.sdk.exceptions.AirflowFailException: the lots that validate gave are {lots!r}, not lot -> images"
+        )
+
+
 def break_params(folder: Path, old: str, new: str) -> Path:
     """A params.yaml with something replaced in section `airflow`."""
     before, airflow, section = (ROOT / "params.yaml").read_text().partition("\nairflow:")
@@ -199,10 +208,24 @@ def test_the_form_refuses_what_no_stage_can_use(dag: Any) -> None:
     assert accepted == []
 
 
+CHECK = (
+    "from types import SimpleNamespace;"
+    "dag.get_task('check_environment').python_callable(dag=dag, dag_run=SimpleNamespace(conf={conf}))"
+)
+
+
+def test_a_parameter_that_does_not_exist_is_refused_and_not_tried_again() -> None:
+    done = in_airflow(CHECK.format(conf={"epoch": 3, "lots": ["s1"]}))
+    assert done.stderr.splitlines()[-1] == (
+        "airflow.sdk.exceptions.AirflowFailException: unknown parameter epoch: there are epochs, force, lots, "
+        "max_evals, recompute"
+    )
+
+
 @pytest.mark.docker
 def test_what_the_environment_lacks_is_said_in_a_line_each_and_not_tried_again(docker: Any) -> None:
     absent = {"FACE_ATTRIBUTES_TAG": "never-built", "FACE_ATTRIBUTES_DATA_VOLUME": "face-attributes-never-filled"}
-    done = in_airflow("dag.get_task('check_environment').python_callable(dag=dag)", **absent)
+    done = in_airflow(CHECK.format(conf={}), **absent)
     *images, volume = done.stderr.partition("AirflowFailException: ")[2].splitlines()
     assert images == [
         f"image face-attributes/{stage}:never-built is missing: build it with `make images`"

@@ -18,7 +18,7 @@ ACCEPTED: dict[str, list[dict[str, Any]]] = {
 }
 REFUSED: dict[str, list[dict[str, Any]]] = {
     PREDICT: [{"version": "3"}, {"version": "v0"}, {"version": "v1; rm"}, {"version": "{{ 7*7 }}"},
-              {"lots": ["../s1"]}],
+              {"lots": ["../s1"]}, {"lots": ["s1\n"]}, {"version": "v1\n"}],
     MONITOR: [{"min_accuracy": 1.5}, {"min_labels": 0}, {"min_images": 1}, {"alpha": 0}, {"min_psi": -1},
               {"epochs": "ten"}, {"alpha": "{{ 7*7 }}"}],
 }  # fmt: skip

@@ -16,7 +16,8 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from tests.dags.worker import IMAGE, Worker
+from tests.dags.worker import ARTIFACT, IMAGE, Worker
+from tests.processes import is_running
 
 pytestmark = pytest.mark.docker
 LINK = "_link_ReportLink"  # the XCom that Airflow keeps a task's link in
@@ -79,13 +80,13 @@ def test_the_result_arrives_key_by_key(airflow: Worker) -> None:
     outcome = airflow.run("plain")
     assert outcome.state == "success"
     assert any(re.match(r"Container ran \d+\.\d s, 20", line) for line in outcome.log)
-    assert outcome.xcoms["path"] == "/artifacts/fake/key"
+    assert outcome.xcoms["path"] == ARTIFACT
     assert outcome.xcoms["return_value"] == {
         "stage": "fake",
-        "path": "/artifacts/fake/key",
-        "key": "key",
-        "outputs": {"model": "/artifacts/fake/key/model"},
-        "report": "/artifacts/fake/key/report.html",
+        "path": ARTIFACT,
+        "key": ARTIFACT.removeprefix("/artifacts/fake/"),
+        "outputs": {"model": f"{ARTIFACT}/model"},
+        "report": f"{ARTIFACT}/report.html",
         "cached": False,
         "seconds": 0.1,
         "headline": {},
@@ -162,16 +163,26 @@ def test_a_retry_ends_what_a_killed_worker_left_before_it_writes(airflow: Worker
     assert_one_writer_after_the_other(engine, run_id)
 
 
-def test_a_killed_supervisor_leaves_one_writer_too(airflow: Worker, engine: Any) -> None:
+def test_a_container_ends_with_its_task_also_if_no_try_follows(airflow: Worker, engine: Any) -> None:
+    run_id = airflow.start_run("plain", "work-while-held")
+    only_try = airflow.run_try(run_id)
+    wait_for(lambda: is_working(engine, run_id))
+    (process,) = psutil.Process(airflow.pid).children()
+    process.kill()
+    wait_for(lambda: [container.status for container in containers(engine, run_id)] == ["exited"], seconds=5)
+    only_try.result()
+    wait_for(lambda: airflow.run("plain").state == "success" and not containers(engine, run_id), seconds=120)
+
+
+def test_a_task_ends_with_its_supervisor_and_takes_its_container_along(airflow: Worker, engine: Any) -> None:
     other = Worker(airflow.home)
-    run_id = other.start_run("plain", "beat 4")
+    run_id = other.start_run("plain", "beat 60")
     lost = other.run_try(run_id)
     wait_for(lambda: is_working(engine, run_id))
-    os.kill(other.pid, signal.SIGKILL)  # its task runs on, with nobody to tell
-    assert [container.status for container in containers(engine, run_id)] == ["running"]
-
-    assert airflow.run_try(run_id).result().state == "success"
-    assert_one_writer_after_the_other(engine, run_id)
+    (task,) = psutil.Process(other.pid).children()
+    os.kill(other.pid, signal.SIGKILL)
+    wait_for(lambda: not containers(engine, run_id), seconds=10)
+    wait_for(lambda: not is_running(task.pid))
     assert isinstance(lost.exception(), BrokenExecutor)
     other.close()
 
@@ -248,7 +259,7 @@ def test_what_may_pass_is_tried_again(airflow: Worker, behaviour: str, meaning: 
 def test_noise_neither_hides_the_result_nor_floods_the_log(airflow: Worker) -> None:
     outcome = airflow.run("plain", "noise")
     assert outcome.state == "success"
-    assert outcome.xcoms["path"] == "/artifacts/fake/key"
+    assert outcome.xcoms["path"] == ARTIFACT
     assert max(map(len, outcome.log)) < 5000
     assert any(line.endswith("more bytes)") for line in outcome.log)
     assert "100 %" in outcome.log
@@ -265,6 +276,14 @@ def test_noise_neither_hides_the_result_nor_floods_the_log(airflow: Worker) -> N
         ("binary-result", "no JSON object"),
         ("linked-result", "no JSON object"),
         ("folder-result", "no JSON object"),
+        ('hand-over {"path":"/artifacts/../../../etc"}', "the path that fake gave is '/artifacts/../../../etc', not"),
+        (f'hand-over {{"path":"{ARTIFACT}/.."}}', "not /artifacts/fake/<64 hex digits>"),
+        (f'hand-over {{"path":"{ARTIFACT.replace("fake", "other")}"}}', "not /artifacts/fake/<64 hex digits>"),
+        ('hand-over {"key":"../../x"}', "the key is not that of"),
+        (f'hand-over {{"report":"{ARTIFACT}/../../report.html"}}', "not /artifacts/<stage>/<64 hex digits>"),
+        ('hand-over {"outputs":{"model":"/artifacts/fake/../model"}}', "not /artifacts/<stage>/<64 hex digits>"),
+        (f'hand-over {{"outputs":{{"model":"{ARTIFACT.replace("fake", "other")}"}}}}', "is not in"),
+        ('hand-over {"lots":"s1"}', "the lots that fake gave are 's1', not lot -> images"),
     ],
 )
 def test_a_result_that_breaks_the_contract_is_refused(airflow: Worker, behaviour: str, problem: str) -> None:
@@ -277,21 +296,98 @@ def test_a_result_that_breaks_the_contract_is_refused(airflow: Worker, behaviour
 def test_the_report_is_one_click_away_also_when_the_stage_failed_on_the_data(airflow: Worker) -> None:
     made = airflow.run("plain")
     assert made.state == "success"
-    assert made.xcoms["report"] == "/artifacts/fake/key/report.html"
-    assert made.xcoms[LINK] == "/plugin/reports/reports/fake/key/report.html"
+    assert made.xcoms["report"] == f"{ARTIFACT}/report.html"
+    assert made.xcoms[LINK] == f"/plugin/reports/reports/{ARTIFACT.removeprefix('/artifacts/')}/report.html"
 
-    kept = airflow.run("plain", "fail-with-report /artifacts/fake/failed-1/report.html")
+    kept = airflow.run("plain", "fail-with-report /artifacts/fake/failed-0123456789ab/report.html")
     assert kept.state == "failed"
     assert "exit code 65: fake: the cause: the remedy" in kept.error
     assert kept.xcoms == {
-        "report": "/artifacts/fake/failed-1/report.html",
-        LINK: "/plugin/reports/reports/fake/failed-1/report.html",
+        "report": "/artifacts/fake/failed-0123456789ab/report.html",
+        LINK: "/plugin/reports/reports/fake/failed-0123456789ab/report.html",
     }
 
-    for behaviour in ("exit 65", "fail-with-binary-result"):
+    elsewhere = "fail-with-report /artifacts/../../../etc/report.html"
+    for behaviour in ("exit 65", "fail-with-binary-result", elsewhere):
         bare = airflow.run("plain", behaviour)
         assert "exit code 65: fake: the cause: the remedy" in bare.error
         assert bare.xcoms == {LINK: ""}
+
+
+FIRST = f"/artifacts/first/{'0' * 64}"
+
+
+@pytest.mark.parametrize(
+    ("xcoms", "problem"),
+    [
+        ({"path": "/artifacts/../../etc"}, "the path that first gave is '/artifacts/../../etc', not /artifacts/first/"),
+        ({"path": FIRST + "/../x"}, "not /artifacts/first/<64 hex digits>"),
+        ({"path": FIRST + "\n"}, "not /artifacts/first/<64 hex digits>"),
+        ({"path": ARTIFACT}, "not /artifacts/first/<64 hex digits>"),
+        ({"path": "x" * 300_000}, "the path that first gave is 300 kB long, not a path"),
+        ({"path": None}, "the path that first gave is None, not /artifacts/first/"),
+        ({"path": {}}, "the path that first gave is {}, not /artifacts/first/"),
+        ({"return_value": {}}, "the result that first gave is {}, without cached and seconds: clear that task"),
+        ({"return_value": "text"}, "the result that first gave is 'text', without"),
+        ({"return_value": None}, "the result that first gave is None, without"),
+    ],
+)
+def test_what_another_task_hands_over_is_believed_in_one_form_only(
+    airflow: Worker, xcoms: dict[str, Any], problem: str
+) -> None:
+    run_id = airflow.start_run("chained")
+    good = {"path": FIRST, "return_value": {"cached": False, "seconds": 1.5}}
+    for key, value in (good | xcoms).items():
+        airflow.set_xcom(run_id, "first", value, key)
+    outcome = airflow.run_try(run_id).result()
+    assert outcome.state == "failed"
+    assert outcome.error.startswith("AirflowFailException: the ")
+    assert problem in outcome.error
+    assert "\n" not in outcome.error
+    assert len(outcome.error) < 300
+
+
+def test_a_run_keeps_to_the_images_it_began_with(airflow: Worker, engine: Any) -> None:
+    def outcome(images: Any) -> Any:
+        run_id = airflow.start_run("chained")
+        airflow.set_xcom(run_id, "first", FIRST, "path")
+        airflow.set_xcom(run_id, "first", {"cached": False, "seconds": 1.5})
+        airflow.set_xcom(run_id, "check_environment", images)
+        return airflow.run_try(run_id).result()
+
+    image = engine.images.get(IMAGE).id
+    assert outcome({IMAGE: image, "another": "x"}).state == "success"
+    assert outcome(None).state == "success"  # of a run that has none
+    changed = outcome({IMAGE: "sha256:another"})
+    assert changed.state == "failed"
+    assert changed.error == (
+        "AirflowFailException: image face-attributes/test-stage is not the one this run began with: it was "
+        f"'sha256:another', now it is {image}: trigger a new run, or clear check_environment alone, then this task, "
+        "to go on with the new one"
+    )
+    assert outcome("text").error == "AirflowFailException: the images that check_environment gave are 'text': clear it"
+
+
+def test_a_flood_of_lines_leaves_a_log_of_some_megabytes_with_what_matters(airflow: Worker) -> None:
+    run_id = airflow.start_run("plain", "flood 100")
+    outcome = airflow.run_try(run_id).result()
+    assert outcome.state == "success"
+    (log,) = airflow.home.glob(f"{run_id}.*.log")
+    assert log.stat().st_size < 6 * 10**6
+    assert any(line.startswith("000000000 xxx") for line in outcome.log)
+    assert "12:00:01 ERROR fake: amid the flood" in outcome.log
+    assert "12:00:02 INFO the last line" in outcome.log
+    (told,) = (line for line in outcome.log if line.endswith("here; the last lines:"))
+    found = re.fullmatch(r"\.\.\. ([\d,]+) lines, ([\d.]+) MB, were left out here; the last lines:", told)
+    assert found
+    kept = sum("x" * 89 in line for line in outcome.log)
+    assert int(found[1].replace(",", "")) + kept == 1_000_000
+
+
+def test_a_stage_out_of_processes_is_told_the_limit(airflow: Worker) -> None:
+    outcome = airflow.run("plain", "fork-bomb")
+    assert outcome.state == "failed"
+    assert "can't start new thread (a stage may have 512 processes and threads)" in outcome.error.splitlines()[0]
 
 
 def test_a_missing_image_says_how_to_build_it(airflow: Worker) -> None:

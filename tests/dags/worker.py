@@ -1,5 +1,6 @@
 """Runs single tasks as an Airflow worker does: forked, supervised, with a real database, in a process of its own."""
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -15,6 +16,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 IMAGE = "face-attributes/test-stage:latest"
+ARTIFACT = f"/artifacts/fake/{hashlib.sha256(b'key').hexdigest()}"
+"""Path of what the fake stage makes, unless it is asked for another name than `key`."""
 VOLUMES = ("face-attributes-test-data", "face-attributes-test-artifacts")
 
 
@@ -58,6 +61,10 @@ class Worker:
     def run(self, dag_id: str, behaviour: str = "succeed") -> Outcome:
         """Start a run and run its first try to the end."""
         return self.run_try(self.start_run(dag_id, behaviour)).result()
+
+    def set_xcom(self, run_id: str, task_id: str, value: Any, key: str = "return_value") -> None:
+        """Set an XCom of a task, as people can with the API."""
+        self._pool.submit(_set_xcom, run_id, task_id, key, value).result()
 
     def cancel(self, run_id: str) -> None:
         """Mark the run's task as failed in the database, which is what the user interface does."""
@@ -143,6 +150,20 @@ def _start_run(dag_id: str, behaviour: str, recompute: bool) -> str:
     return run_id
 
 
+def _set_xcom(run_id: str, task_id: str, key: str, value: Any) -> None:
+    from airflow.models import TaskInstance
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        task = select(TaskInstance).where(TaskInstance.run_id == run_id, TaskInstance.task_id == task_id)
+        dag_id = session.scalars(task).one().dag_id
+        XComModel.set(
+            key=key, value=value, serialize=False, dag_id=dag_id, task_id=task_id, run_id=run_id, session=session
+        )
+
+
 def _run_try(run_id: str, environment: dict[str, str], map_index: int) -> Outcome:
     from airflow.executors.workloads import BundleInfo
     from airflow.models import TaskInstance
@@ -154,7 +175,9 @@ def _run_try(run_id: str, environment: dict[str, str], map_index: int) -> Outcom
     from sqlalchemy import select
 
     os.environ.update(environment)
-    query = select(TaskInstance).where(TaskInstance.run_id == run_id, TaskInstance.map_index == map_index)
+    query = select(TaskInstance).where(
+        TaskInstance.run_id == run_id, TaskInstance.task_id == "stage", TaskInstance.map_index == map_index
+    )
     with create_session() as session:
         instance = session.scalars(query).one()
         instance.try_number += 1
@@ -175,7 +198,9 @@ def _run_try(run_id: str, environment: dict[str, str], map_index: int) -> Outcom
     with create_session() as session:
         instance = session.scalars(query).one()
         xcoms = session.scalars(
-            select(XComModel).where(XComModel.run_id == run_id, XComModel.map_index == map_index)
+            select(XComModel).where(
+                XComModel.run_id == run_id, XComModel.task_id == "stage", XComModel.map_index == map_index
+            )
         ).all()
         return Outcome(
             state=str(instance.state),

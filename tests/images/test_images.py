@@ -241,7 +241,7 @@ def test_an_image_is_built_again_when_and_only_when_what_it_holds_changed(
     ]
     assert rebuilt("stages/common/stage.py") == list(INPUTS)
     assert rebuilt("params.yaml") == [*INPUTS, "airflow"]
-    assert rebuilt("dags/stage_operator.py") == rebuilt("images/airflow/plugins/reports.py") == ["airflow"]
+    assert rebuilt("dags/stage_operator/operator.py") == rebuilt("images/airflow/plugins/reports.py") == ["airflow"]
     assert rebuilt("images/engine_proxy/policy.py") == ["engine_proxy"]
     assert rebuilt("stages/train/__pycache__/new.pyc") == []
     assert script.inputs_digest("train", "sha256:other") != script.inputs_digest("train", "sha256:base")

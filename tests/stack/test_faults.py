@@ -55,7 +55,7 @@ def test_a_killed_scheduler_comes_back_and_its_task_has_one_writer(stack: Stack)
     # Every process there, the tasks' supervisors too. The engine starts the container again, as after any crash; after
     # `docker kill` it would not.
     stack.run("exec", "-T", "airflow-scheduler", "sh", "-c", "kill -9 -1")
-    assert [one["State"]["Running"] for one in stack.inspect(first)] == [True]
+    wait_until(lambda: not any(one["State"]["Running"] for one in stack.inspect(first)), 10, "end of its container")
     second = run.wait_for_writer(beside=first)
     assert not stack.inspect(first)
     run.release()

@@ -1,11 +1,13 @@
 """A stage on the contract's command line that behaves as `--set fake.behaviour=...` says."""
 
+import hashlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,17 +18,20 @@ BEHAVIOUR = json.loads(SETTINGS.get("fake.behaviour", '"succeed"'))
 EAT_MEMORY = "hoard = [bytearray(10**7) for _ in range(10**4)]"
 
 
-def hand_over(key: str = "key", **headline: object) -> None:
+def hand_over(name: str = "key", changes: dict[str, object] | None = None, **headline: object) -> None:
+    key = hashlib.sha256(name.encode()).hexdigest()
+    path = f"/artifacts/fake/{key}"
     result = {
         "stage": "fake",
-        "path": "/artifacts/fake/key",
+        "path": path,
         "key": key,
-        "outputs": {"model": "/artifacts/fake/key/model"},
-        "report": "/artifacts/fake/key/report.html",
+        "outputs": {"model": f"{path}/model"},
+        "report": f"{path}/report.html",
         "cached": False,
         "seconds": 0.1,
         "headline": headline,
     }
+    result |= changes or {}
     RESULT.write_text(json.dumps(result))
     print(json.dumps(result))
 
@@ -86,11 +91,23 @@ def make_noise() -> None:
     print("UserWarning: leaked semaphore", file=sys.stderr)
 
 
+def flood(megabytes: int) -> None:
+    lines = "".join(f"{number:09d} {'x' * 89}\n" for number in range(10_000))  # 1 MB
+    for number in range(megabytes):
+        sys.stdout.write(lines)
+        if number == megabytes // 2:
+            print("12:00:01 ERROR fake: amid the flood")
+    print("12:00:02 INFO the last line")
+    hand_over()
+
+
 match BEHAVIOUR.split():
     case ["succeed"]:
         hand_over()
-    case ["version", key]:
-        hand_over(key, accuracy=0.5)
+    case ["version", name]:
+        hand_over(name, accuracy=0.5)
+    case ["hand-over", changes]:
+        hand_over(changes=json.loads(changes))
     case ["lots"]:
         lots = json.loads(sys.argv[sys.argv.index("--lots") + 1])
         RESULT.write_text(json.dumps({"stage": "fake", "lots": lots, "seconds": 0.1, "headline": {"lots": len(lots)}}))
@@ -100,6 +117,11 @@ match BEHAVIOUR.split():
     case ["beat", seconds]:
         beat(float(seconds))
         hand_over()
+    case ["work-while-held"]:
+        beat(0.1)
+        while os.read(0, 4096):
+            pass
+        sys.exit(143)
     case ["ignore-sigterm"]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         beat(60)
@@ -125,6 +147,11 @@ match BEHAVIOUR.split():
         is_confined()
     case ["noise"]:
         make_noise()
+    case ["flood", megabytes]:
+        flood(int(megabytes))
+    case ["fork-bomb"]:
+        while True:
+            threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
     case ["no-result"]:
         pass
     case ["large-result"]:

@@ -50,3 +50,8 @@ with DAG("spread", **DAG_ARGUMENTS):
 
 with DAG("consumer", **DAG_ARGUMENTS | {"schedule": [Asset("version")]}, is_paused_upon_creation=False):
     EmptyOperator(task_id="use_it")
+
+with DAG("chained", **DAG_ARGUMENTS):
+    EmptyOperator(task_id="check_environment")
+    first = StageOperator(**STAGE | {"task_id": "first", "stage": "first"})
+    StageOperator(**STAGE | {"inputs": first.artifact, "tells": [first]})

@@ -1,46 +1,51 @@
-"""The one operator that runs a stage: its container image on the stage contract, fenced, confined and accounted for.
-
-`DockerOperator` knows how to reach the engine; how a container is made, followed, ended and read is written anew here,
-because the stock way (provider 4.6.1) leaves a killed worker's container running beside its retry, masks the cause of a
-timeout, misses a child's out-of-memory kill, and takes the last line of a mixed log for the result.
-"""
+"""The operator: one run of a stage, from the container that it fences to the result that it returns."""
 
 import contextlib
 import hashlib
 import json
 import os
-import re
-import tarfile
+import signal
+import stat
+import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from io import BytesIO
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 
+import store_paths
 from airflow.configuration import conf
-from airflow.providers.docker.hooks.docker import DockerHook
 from airflow.providers.docker.operators.docker import DockerOperator
 from airflow.sdk import BaseOperator, BaseOperatorLink, Context, XComArg
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from docker import APIClient
 from docker.errors import APIError, DockerException, NotFound
-from docker.types import DeviceRequest, LogConfig, Mount
+from docker.types import DeviceRequest, LogConfig
+from docker.utils import parse_bytes
+from docker.utils.socket import demux_adaptor, frames_iter
 
-NAME = "face-attributes"  # before the names of images and containers and in their labels
-ARTIFACTS_VOLUME = os.environ.get("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", "face-attributes-artifacts")
-DATA_VOLUME = os.environ.get("FACE_ATTRIBUTES_DATA_VOLUME", "face-attributes-data")
-TAG = os.environ.get("FACE_ATTRIBUTES_TAG", "latest")
-ENGINE = os.environ.get("DOCKER_HOST", "unix://var/run/docker.sock")
+from stage_operator import result as handed_over
+from stage_operator.engine import (
+    NAME,
+    TRY,
+    connect,
+    containers,
+    image_ids,
+    image_name,
+    leftovers,
+    missing_image,
+    one_line,
+    remove,
+    volumes,
+)
+from stage_operator.log import LogLines, tail_of
+from stage_operator.result import RESULT, Keys
 
 USER = "10001:10001"
-RESULT = "/result/result.json"
-RESULT_BYTES = 1024**2  # 10,000 lots with names of 90 characters
-LINE_BYTES = 4096  # of one log line; a 20 MB line would stall the task log and the page that shows it
-TAIL_LINES = 20  # of the log, in the exception
-STOP_GRACE_S = 2  # Airflow kills the worker process 5 s after SIGTERM; this leaves 3 s to remove the container
+PROCESSES = 512  # and threads, in a container
 FENCE_S = 30  # to wait for another try's container to disappear; the engine takes under 3 s unless it hangs
+CHECK = "check_environment"
+"""Task whose XCom says which images the run began with, image -> id; a DAG without it takes images as they come."""
 
 PERMANENT = {
     64: "wrong usage or parameters",
@@ -49,41 +54,8 @@ PERMANENT = {
     70: "a defect in the stage",
 }
 TRANSIENT = {75: "a passing fault", 137: "killed from outside (SIGKILL)", 143: "stopped from outside (SIGTERM)"}
-
-
-def image_name(stage: str) -> str:
-    """Name and tag of a stage's image."""
-    return f"{NAME}/{stage}:{TAG}"
-
-
-def volumes(data: str = DATA_VOLUME, artifacts: str = ARTIFACTS_VOLUME) -> list[Mount]:
-    """What a stage sees: named volumes and never a path of the host."""
-    return [
-        Mount("/data", data, read_only=True),
-        Mount("/artifacts", artifacts),
-        Mount("/result", None),  # anonymous: takes its owner from the image, goes with the container
-    ]
-
-
-def connect(url: str | list[str] = ENGINE, timeout: int = 60) -> APIClient:
-    """A client of the container engine; `timeout` in seconds holds for one answer.
-
-    Raises:
-        AirflowException: no engine answers; the task is tried again.
-    """
-    try:
-        return DockerHook(docker_conn_id=None, base_url=url, timeout=timeout).api_client
-    except (AirflowException, DockerException, OSError):
-        raise AirflowException(f"no container engine answers at {url}: start it, or set DOCKER_HOST") from None
-
-
-def missing_images(client: APIClient, images: Iterable[str]) -> list[str]:
-    """One line for each image that is not there."""
-    return [_missing(image) for image in images if not client.images(image)]
-
-
-def _missing(image: str) -> str:
-    return f"image {image.removesuffix(':latest')} is missing: build it with `make images`"
+NO_PROCESS = ("can't start new thread", "Resource temporarily unavailable", "Cannot fork", "pthread_create failed")
+"""What programs say when the engine allows no further process or thread."""
 
 
 class ReportLink(BaseOperatorLink):
@@ -97,7 +69,7 @@ class ReportLink(BaseOperatorLink):
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:  # noqa: ARG002 (the form that Airflow wants)
         """Address of the report, empty if the task made none."""
         report = getattr(operator, "report", "")
-        if not report.startswith("/artifacts/"):
+        if not store_paths.parse(report):
             return ""
         prefix = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")  # of Airflow behind a proxy
         # The page /plugin/reports shows in its frame the address that follows.
@@ -147,24 +119,6 @@ class StageOperator(DockerOperator):
     ui_color = "#dbe9f6"
     operator_extra_links = (ReportLink(),)
 
-    CHECKED_KEYS: ClassVar[dict[str, type | tuple[type, ...]]] = {"stage": str, "checked": bool, "headline": dict}
-    LOTS_KEYS: ClassVar[dict[str, type | tuple[type, ...]]] = {
-        "stage": str,
-        "lots": list,
-        "seconds": (int, float),
-        "headline": dict,
-    }
-    RESULT_KEYS: ClassVar[dict[str, type | tuple[type, ...]]] = {
-        "stage": str,
-        "path": str,
-        "key": str,
-        "outputs": dict,
-        "report": str,
-        "cached": bool,
-        "seconds": (int, float),
-        "headline": dict,
-    }
-
     def __init__(
         self,
         *,
@@ -188,6 +142,7 @@ class StageOperator(DockerOperator):
         kwargs.setdefault("multiple_outputs", True)
         super().__init__(mem_limit=mem_limit, cpus=cpus, mount_tmp_dir=False, auto_remove="never", **kwargs)
         self.inputs = dict(inputs)
+        self._from_tasks = [name for name, path in self.inputs.items() if isinstance(path, XComArg)]
         self.settings = dict(settings or {})
         self.check = check
         self.gpu = gpu
@@ -217,22 +172,23 @@ class StageOperator(DockerOperator):
         """End other tries, run the container to its end, and return the stage's result."""
         self._identify(context)
         command = self._command(context)
-        log = _LogLines()
+        log = LogLines()
         try:
-            client = connect(self.docker_url)
-            self._fence(client)
-            container = self._create(client, command)
-            self._follow(client, container, log)
-            state = self._end(client, container, log)
-            try:
-                self._judge(state, log)
-            except AirflowFailException:
-                self._keep_report(client, container, context)
-                raise
-            result = self._read_result(client, container)
+            with _held_by_supervisor():
+                client = connect(self.docker_url)
+                self._fence(client)
+                container = self._create(client, command, self._image(client, context))
+                self._follow(client, container, log)
+                state = self._end(client, container, log)
+                try:
+                    self._judge(state, log)
+                except AirflowFailException:
+                    self._keep_report(client, container, context)
+                    raise
+                result = self._read_result(client, container)
         except (DockerException, OSError) as error:  # a lost connection is an OSError
             raise AirflowException(
-                f"{self.stage}: the container engine at {self.docker_url} failed or was lost: {_one_line(error)}"
+                f"{self.stage}: the container engine at {self.docker_url} failed or was lost: {one_line(error)}"
             ) from error
         finally:
             self._clean_up()
@@ -255,43 +211,54 @@ class StageOperator(DockerOperator):
             f"{NAME}.map_index": str(map_index),
         }
         if self.results is not None:
-            stages = {name: {key: one[key] for key in ("cached", "seconds")} for name, one in self.results.items()}
-            run = {"dag_id": instance.dag_id, "run_id": instance.run_id, "stages": stages}
-            self._run_told = {"FACE_ATTRIBUTES_RUN": json.dumps(run)}
+            run = {"dag_id": instance.dag_id, "run_id": instance.run_id, "stages": handed_over.told(self.results)}
+            self._run_told = {"FACE_ATTRIBUTES_RUN": handed_over.argument("what this run did", json.dumps(run))}
 
     def _command(self, context: Context) -> list[str]:
         command = []
         for name, path in self.inputs.items():
-            command += [f"--{name}", str(path)]
+            command += [f"--{name}", handed_over.artifact_path(name, path) if name in self._from_tasks else str(path)]
         params = context["params"]
         for parameter, name in self.settings.items():
             if params[name] is not None:
-                command += ["--set", f"{parameter}={json.dumps(params[name])}"]
+                value = handed_over.argument(f"the parameter {name}", f"{parameter}={json.dumps(params[name])}")
+                command += ["--set", value]
         command += ["--store", "/artifacts", "--result", RESULT]
         if self.check:
             command += ["--check"]
         elif self.lots is not None:
-            command += ["--lots", json.dumps(self.lots)]
+            command += ["--lots", handed_over.argument("the list of lots", json.dumps(handed_over.lots(self.lots)))]
         elif params.get("recompute"):
             command += ["--recompute"]
         return command
 
+    def _image(self, client: APIClient, context: Context) -> str:
+        """Id of the image, which must be the one that the run began with."""
+        found = image_ids(client, [self.image])[self.image]
+        if not found:
+            raise AirflowFailException(missing_image(self.image))
+        began_with = context["ti"].xcom_pull(task_ids=CHECK) or {}
+        if not isinstance(began_with, dict):
+            raise AirflowFailException(f"the images that {CHECK} gave are {handed_over.shown(began_with)}: clear it")
+        if (first := began_with.get(self.image, found)) != found:
+            name = self.image.removesuffix(":latest")
+            raise AirflowFailException(
+                f"image {name} is not the one this run began with: it was {handed_over.shown(first)}, now it is "
+                f"{found}: trigger a new run, or clear {CHECK} alone, then this task, to go on with the new one"
+            )
+        return found
+
     # ---- fence: one container per task instance, whatever became of earlier workers ----
     #
-    # It reaches as far as the engine. When the next try comes to a worker with another one, the container that a dead
-    # worker left on the first runs on. Both then meet at the lock of their key in the store: the second waits, and
-    # takes what the first has made, or makes it if the first is gone.
-
-    def _others(self, client: APIClient, labels: Mapping[str, str]) -> list[dict[str, Any]]:
-        wanted = [f"{name}={value}" for name, value in labels.items()]
-        found: list[dict[str, Any]] = client.containers(all=True, filters={"label": wanted})
-        return found
+    # It reaches as far as the engine. A stage ends by itself when its task is gone, which closes its standard input.
+    # Should it not hear of that, on another engine than the next try's, both meet at the lock of their key in the
+    # store: the second waits, and takes what the first has made, or makes it if the first is gone.
 
     def _fence(self, client: APIClient) -> None:
         deadline = time.monotonic() + FENCE_S
-        while others := self._others(client, self._labels):
+        while others := containers(client, self._labels):
             for other in others:
-                other_try = other["Labels"].get(f"{NAME}.try", "0")
+                other_try = other["Labels"].get(TRY, "0")
                 # An ended one is a leftover, also of a deleted run whose id was given again.
                 if int(other_try) > self._try and other["State"] == "running":
                     raise AirflowFailException(
@@ -299,12 +266,15 @@ class StageOperator(DockerOperator):
                         f"wait for it, or end it with `docker rm -f {other['Id'][:12]}`"
                     )
                 self.log.warning("Ending the container that try %s left behind: %s", other_try, other["Id"][:12])
-                _remove(client, other["Id"])
+                remove(client, other["Id"])
             if time.monotonic() > deadline:
                 raise AirflowException(
                     f"{self.stage}: a container of an earlier try cannot be removed: {others[0]['Id']}"
                 )
             time.sleep(0.1)
+        for leftover in leftovers(client, client.info()["SystemTime"]):
+            self.log.warning("Removing what a task left behind that nobody tries again: %s", leftover[:12])
+            remove(client, leftover)
 
     def _clean_up(self) -> None:
         """Remove this try's container. Never raises, so that it never masks why the task ends."""
@@ -313,22 +283,18 @@ class StageOperator(DockerOperator):
         try:
             # A connection of its own: on SIGTERM the one of `execute` is in the middle of a call.
             client = connect(self.docker_url, timeout=10)
-            for container in self._others(client, {**self._labels, f"{NAME}.try": str(self._try)}):
-                _remove(client, container["Id"])
+            for container in containers(client, {**self._labels, TRY: str(self._try)}):
+                remove(client, container["Id"])
         except Exception as error:
-            self.log.warning("Could not remove the container, the next try will: %s", _one_line(error))
+            self.log.warning("Could not remove the container, the next try will: %s", one_line(error))
 
     # ---- create and start ----
 
-    def _create(self, client: APIClient, command: list[str]) -> str:
-        try:
-            image = client.inspect_image(self.image)["Id"]  # type: ignore[no-untyped-call]
-        except NotFound:  # nothing is ever pulled
-            raise AirflowFailException(_missing(self.image)) from None
+    def _create(self, client: APIClient, command: list[str], image: str) -> str:
         engine = client.info()
         cpus = min(self.cpus, engine["NCPU"])  # the engine refuses more than it has
         threads = str(max(1, int(cpus or engine["NCPU"])))
-        memory = str(self.mem_limit)
+        memory = min(parse_bytes(str(self.mem_limit)), engine["MemTotal"])  # a limit above it would be none
         devices = None
         if self.gpu and "nvidia" in engine.get("Runtimes", {}):
             devices = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
@@ -340,10 +306,12 @@ class StageOperator(DockerOperator):
                 command=command,
                 # One name per task instance: the engine itself refuses a second writer.
                 name=f"{NAME}-{self.stage}-{_digest(self._labels)}",
-                labels={**self._labels, f"{NAME}.try": str(self._try)},
+                labels={**self._labels, TRY: str(self._try)},
                 user=USER,
+                stdin_open=True,  # for the one who attaches first, until he goes: then a stage ends by itself
                 environment={
                     "FACE_ATTRIBUTES_IMAGE": image,
+                    "FACE_ATTRIBUTES_ENDS_WITH_STDIN": "1",
                     **self._run_told,
                     "HOME": "/tmp",  # noqa: S108 (the only writable place for what libraries cache)
                     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads),
@@ -360,7 +328,7 @@ class StageOperator(DockerOperator):
                     mem_limit=memory,
                     memswap_limit=memory,  # the same: no swap
                     nano_cpus=int(cpus * 1e9) or None,
-                    pids_limit=512,
+                    pids_limit=PROCESSES,
                     shm_size=self.shm_size,
                     device_requests=devices,
                     log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "3"}),
@@ -378,20 +346,22 @@ class StageOperator(DockerOperator):
 
     # ---- follow ----
 
-    def _follow(self, client: APIClient, container: str, log: "_LogLines") -> None:
+    def _follow(self, client: APIClient, container: str, log: LogLines) -> None:
         if self._stopping:
             raise AirflowException(f"{self.stage}: stopped before it started")
         try:
-            stream = client.attach(container, stdout=True, stderr=True, stream=True, demux=True)
+            stream = client.attach_socket(container, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
             client.start(container)
         except NotFound:
             raise self._gone() from None
         except APIError as error:
             raise self._refused(error) from error
-        for line in log.lines(stream):
+        pieces = (demux_adaptor(*frame) for frame in frames_iter(stream, tty=False))  # type: ignore[no-untyped-call]
+        for line in log.lines(pieces):
             self.log.info("%s", line)
+        stream.close()
 
-    def _end(self, client: APIClient, container: str, log: "_LogLines") -> dict[str, Any]:
+    def _end(self, client: APIClient, container: str, log: LogLines) -> dict[str, Any]:
         try:
             client.wait(container)
             state: dict[str, Any] = client.inspect_container(container)["State"]
@@ -402,66 +372,42 @@ class StageOperator(DockerOperator):
         self.log.info("Container ran %.1f s, %s to %s", seconds, started.isoformat(), finished.isoformat())
         return state
 
-    def _gone(self, log: "_LogLines | None" = None) -> AirflowException:
+    def _gone(self, log: LogLines | None = None) -> AirflowException:
         if self._stopping:
             return AirflowException(f"{self.stage}: stopped by SIGTERM to the task")
-        return AirflowException(f"{self.stage}: its container was removed from outside while it ran{_tail(log)}")
+        return AirflowException(f"{self.stage}: its container was removed from outside while it ran{tail_of(log)}")
 
-    def _judge(self, state: Mapping[str, Any], log: "_LogLines") -> None:
+    def _judge(self, state: Mapping[str, Any], log: LogLines) -> None:
         code = state["ExitCode"]
         if self._stopping:
             raise AirflowException(f"{self.stage}: stopped by SIGTERM to the task")
         if state["OOMKilled"]:  # also set when only a child was killed and the stage ended with 0
             raise AirflowFailException(
                 f"{self.stage}: out of memory, limit {self.mem_limit}: "
-                f"give the task more (mem_limit) or the stage less to do{_tail(log)}"
+                f"give the task more (mem_limit) or the stage less to do{tail_of(log)}"
             )
         if code == 0:
             return
+        cause = log.cause()
+        if any(words in line for line in (cause, *log.tail) for words in NO_PROCESS):
+            cause += f" (a stage may have {PROCESSES} processes and threads)"
         if code in TRANSIENT:
-            raise AirflowException(f"{self.stage}: {TRANSIENT[code]}, exit code {code}: {log.cause()}{_tail(log)}")
+            raise AirflowException(f"{self.stage}: {TRANSIENT[code]}, exit code {code}: {cause}{tail_of(log)}")
         meaning = PERMANENT.get(code, "an exit code that no stage has, a defect")
-        raise AirflowFailException(f"{self.stage}: {meaning}, exit code {code}: {log.cause()}{_tail(log)}")
+        raise AirflowFailException(f"{self.stage}: {meaning}, exit code {code}: {cause}{tail_of(log)}")
 
     # ---- result ----
 
     def _read_result(self, client: APIClient, container: str) -> dict[str, Any]:
-        expected = self.CHECKED_KEYS if self.check else self.RESULT_KEYS if self.lots is None else self.LOTS_KEYS
+        keys = Keys.CHECKED if self.check else Keys.ARTIFACT if self.lots is None else Keys.LOTS
         try:
-            result = self._load_result(client, container)
+            result = handed_over.load(client, container, self.stage)
         except NotFound:
             if self._stopping:
                 raise self._gone() from None
             raise AirflowFailException(f"{self.stage}: ended with 0 but wrote no result to {RESULT}") from None
-        wrong = [name for name, kind in expected.items() if not isinstance(result.get(name), kind)]
-        if wrong or result["stage"] != self.stage:
-            raise AirflowFailException(
-                f"{self.stage}: malformed result in {RESULT}: wrong or missing: {', '.join(wrong or ['stage'])}"
-            )
-        result = {name: result[name] for name in (*expected, "lots") if name in result}
+        result = handed_over.checked(result, keys, self.stage)
         self.report = result.get("report", "")
-        return result
-
-    def _load_result(self, client: APIClient, container: str) -> dict[str, Any]:
-        archive, stat = client.get_archive(container, RESULT)
-        # 10 KiB is the block that tar pads one small file's header, content and end to.
-        packed = _take(archive, RESULT_BYTES + 10240) if stat["size"] <= RESULT_BYTES else b""
-        del archive  # closes the connection: while a rest is unread, the engine does not remove the container
-        if stat["size"] > RESULT_BYTES:
-            raise AirflowFailException(
-                f"{self.stage}: its result is too large: {stat['size']} bytes, at most {RESULT_BYTES}"
-            )
-        problem = None
-        result: Any = None
-        try:
-            with tarfile.open(fileobj=BytesIO(packed)) as tar:
-                member = tar.next()
-                file = tar.extractfile(member) if member and member.isfile() else None
-                result = json.loads(file.read()) if file else None
-        except (tarfile.TarError, ValueError, RecursionError) as error:
-            problem = _one_line(error)
-        if not isinstance(result, dict):
-            raise AirflowFailException(f"{self.stage}: {RESULT} holds no JSON object ({problem or 'something else'})")
         return result
 
     def _announce(self, result: Mapping[str, Any], context: Context) -> None:
@@ -481,111 +427,38 @@ class StageOperator(DockerOperator):
     def _keep_report(self, client: APIClient, container: str, context: Context) -> None:
         """Push the report of a stage that failed on the data. Never raises, so that it never masks the cause."""
         try:
-            report = self._load_result(client, container).get("report")
-            if isinstance(report, str):
+            report = handed_over.load(client, container, self.stage).get("report")
+            if report is not None:
+                self.report = handed_over.store_path(self.stage, report)
                 context["ti"].xcom_push("report", report)
-                self.report = report
                 self.log.info("What is wrong is described in %s", report)
         except NotFound:
             pass  # it kept none
         except Exception as error:
-            self.log.warning("Could not read where the stage kept its report: %s", _one_line(error))
-
-
-def _remove(client: APIClient, container: str) -> None:
-    """Stop a container with a short grace and remove it with its anonymous volume; gone already is fine."""
-    with contextlib.suppress(NotFound):
-        client.stop(container, timeout=STOP_GRACE_S)
-    with contextlib.suppress(NotFound):
-        try:
-            client.remove_container(container, v=True, force=True)
-        except APIError as error:
-            if error.status_code != 409:  # its removal is under way
-                raise
+            self.log.warning("Could not read where the stage kept its report: %s", one_line(error))
 
 
 def _digest(labels: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(labels, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+@contextlib.contextmanager
+def _held_by_supervisor() -> Iterator[None]:
+    """End this process like a SIGTERM when the supervisor has gone, which nobody tells it.
 
-
-def _take(chunks: Iterable[bytes], limit: int) -> bytes:
-    taken = bytearray()
-    for chunk in chunks:
-        taken += chunk
-        if len(taken) > limit:
-            break
-    return bytes(taken)
-
-
-def _tail(log: "_LogLines | None") -> str:
-    lines = ["", f"last {len(log.tail)} lines:", *log.tail] if log and log.tail else []
-    return "".join(f"\n    {line}" for line in lines)
-
-
-class _Line:
-    """A line of a stage's output while it arrives, in bounded memory.
-
-    A line over `LINE_BYTES` is cut and says so; of a line that a progress bar rewrote with carriage returns the last
-    state is kept; bytes that are no UTF-8 and control characters (of terminals) are replaced.
+    Airflow gives a task a socket to its supervisor as standard input; a task that somebody runs on a terminal has none.
     """
-
-    _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-    def __init__(self) -> None:
-        self._bytes = bytearray()
-        self._lost = 0
-        self._returned = False
-
-    def add(self, piece: bytes) -> None:
-        """Take what came next, which holds no end of line; a carriage return comes alone."""
-        if piece == b"\r":
-            self._returned = True
-        elif piece:
-            if self._returned:  # only now: the return of CR LF rewrites nothing
-                self._bytes.clear()
-                self._lost, self._returned = 0, False
-            room = max(0, LINE_BYTES - len(self._bytes))
-            self._bytes += piece[:room]
-            self._lost += len(piece[room:])
-
-    def text(self) -> str:
-        """The line so far."""
-        line = self._CONTROL.sub("\ufffd", self._bytes.decode("utf-8", "replace")).rstrip()
-        return f"{line} ... (line cut, {self._lost} more bytes)" if self._lost else line
+    over = threading.Event()
+    if stat.S_ISSOCK(os.fstat(0).st_mode):
+        threading.Thread(target=_follow_supervisor, args=(os.getppid(), over), daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
-class _LogLines:
-    """Turns a container's output into readable lines, and keeps the last of them and the last error among them."""
-
-    def __init__(self) -> None:
-        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._error = ""
-
-    def cause(self) -> str:
-        """The one line that says why: the last error that the stage logged, or else the last line."""
-        return self._error or (self.tail[-1] if self.tail else "it logged nothing")
-
-    def lines(self, stream: Iterable[tuple[bytes | None, bytes | None]]) -> Iterator[str]:
-        """Lines as they end; `stream` has pieces of stdout and stderr, which never mix within a line."""
-        current = [_Line(), _Line()]
-        for parts in stream:
-            for number, part in enumerate(parts):
-                for piece in re.split(rb"([\r\n])", part or b""):
-                    if piece == b"\n":
-                        yield self._keep(current[number].text())
-                        current[number] = _Line()
-                    else:
-                        current[number].add(piece)
-        for line in current:
-            if text := line.text():
-                yield self._keep(text)
-
-    def _keep(self, line: str) -> str:
-        self.tail.append(line)
-        if re.match(r"[\d:]{8} (ERROR|CRITICAL) ", line):
-            self._error = line.split(" ", 2)[2]
-        return line
+def _follow_supervisor(supervisor: int, over: threading.Event) -> None:
+    while not over.wait(1):
+        if os.getppid() != supervisor:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return

@@ -1,0 +1,32 @@
+"""The one operator that runs a stage: its container image on the stage contract, fenced, confined and accounted for.
+
+`DockerOperator` knows how to reach the engine; how a container is made, followed, ended and read is written anew here,
+because the stock way (provider 4.6.1) leaves a killed worker's container running beside its retry, masks the cause of a
+timeout, misses a child's out-of-memory kill, and takes the last line of a mixed log for the result.
+
+`engine` reaches the container engine, `log` reads what a container prints, `result` what it hands over and what comes
+from other tasks; `operator` puts them together.
+"""
+
+from stage_operator.engine import (
+    ARTIFACTS_VOLUME,
+    DATA_VOLUME,
+    connect,
+    image_ids,
+    image_name,
+    missing_image,
+    volumes,
+)
+from stage_operator.operator import ReportLink, StageOperator
+
+__all__ = [
+    "ARTIFACTS_VOLUME",
+    "DATA_VOLUME",
+    "ReportLink",
+    "StageOperator",
+    "connect",
+    "image_ids",
+    "image_name",
+    "missing_image",
+    "volumes",
+]

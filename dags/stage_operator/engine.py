@@ -1,0 +1,105 @@
+"""The container engine: how it is reached, what is ours there, and how a container is removed."""
+
+import contextlib
+import os
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow.providers.docker.hooks.docker import DockerHook
+from airflow.sdk.exceptions import AirflowException
+from docker import APIClient
+from docker.errors import APIError, DockerException, NotFound
+from docker.types import Mount
+
+NAME = "face-attributes"  # before the names of images and containers and in their labels
+TRY = f"{NAME}.try"
+"""Label of every container of a stage: the try of the task that made it."""
+ARTIFACTS_VOLUME = os.environ.get("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", "face-attributes-artifacts")
+DATA_VOLUME = os.environ.get("FACE_ATTRIBUTES_DATA_VOLUME", "face-attributes-data")
+TAG = os.environ.get("FACE_ATTRIBUTES_TAG", "latest")
+ENGINE = os.environ.get("DOCKER_HOST", "unix://var/run/docker.sock")
+
+STOP_GRACE_S = 2  # Airflow kills the worker process 5 s after SIGTERM; this leaves 3 s to remove the container
+LEFTOVER = timedelta(seconds=60)  # a task reads what its container left within a second of its end
+
+
+def image_name(stage: str) -> str:
+    """Name and tag of a stage's image."""
+    return f"{NAME}/{stage}:{TAG}"
+
+
+def volumes(data: str = DATA_VOLUME, artifacts: str = ARTIFACTS_VOLUME) -> list[Mount]:
+    """What a stage sees: named volumes and never a path of the host."""
+    return [
+        Mount("/data", data, read_only=True),
+        Mount("/artifacts", artifacts),
+        Mount("/result", None),  # anonymous: takes its owner from the image, goes with the container
+    ]
+
+
+def connect(url: str | list[str] = ENGINE, timeout: int = 60) -> APIClient:
+    """A client of the container engine; `timeout` in seconds holds for one answer.
+
+    Raises:
+        AirflowException: no engine answers; the task is tried again.
+    """
+    try:
+        return DockerHook(docker_conn_id=None, base_url=url, timeout=timeout).api_client
+    except (AirflowException, DockerException, OSError):
+        raise AirflowException(f"no container engine answers at {url}: start it, or set DOCKER_HOST") from None
+
+
+def image_ids(client: APIClient, images: Iterable[str]) -> dict[str, str]:
+    """Image -> its id, "" for one that is not there."""
+    ids = {}
+    for image in images:
+        try:
+            ids[image] = str(client.inspect_image(image)["Id"])  # type: ignore[no-untyped-call]
+        except NotFound:  # nothing is ever pulled
+            ids[image] = ""
+    return ids
+
+
+def missing_image(image: str) -> str:
+    """The line that says that an image is not there."""
+    return f"image {image.removesuffix(':latest')} is missing: build it with `make images`"
+
+
+def containers(client: APIClient, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The containers with these labels, running or not."""
+    wanted = [f"{name}={value}" for name, value in labels.items()]
+    found: list[dict[str, Any]] = client.containers(all=True, filters={"label": wanted})
+    return found
+
+
+def leftovers(client: APIClient, now: str) -> list[str]:
+    """Ids of the stages' containers that ended, or were made and never started, longer than `LEFTOVER` ago.
+
+    Nobody reads them any more: their task was killed, and no later try has removed them. `now` is the engine's time.
+    """
+    found = []
+    for container in client.containers(all=True, filters={"label": TRY, "status": ["created", "exited", "dead"]}):
+        with contextlib.suppress(NotFound):
+            told = client.inspect_container(container["Id"])
+            ended = told["State"]["FinishedAt"] if told["State"]["Status"] != "created" else told["Created"]
+            if datetime.fromisoformat(now) - datetime.fromisoformat(ended) > LEFTOVER:
+                found.append(str(container["Id"]))
+    return found
+
+
+def remove(client: APIClient, container: str) -> None:
+    """Stop a container with a short grace and remove it with its anonymous volume; gone already is fine."""
+    with contextlib.suppress(NotFound):
+        client.stop(container, timeout=STOP_GRACE_S)
+    with contextlib.suppress(NotFound):
+        try:
+            client.remove_container(container, v=True, force=True)
+        except APIError as error:
+            if error.status_code != 409:  # its removal is under way
+                raise
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, without line ends."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,178 @@
+"""What a stage hands over, and what comes from other tasks as XComs: checked before anybody believes it.
+
+Whatever is wrong here is wrong at the next try, too, so every check raises AirflowFailException with one line.
+"""
+
+import json
+import tarfile
+from collections.abc import Iterable, Mapping
+from io import BytesIO
+from typing import Any, ClassVar
+
+import store_paths
+from airflow.sdk.exceptions import AirflowFailException
+from docker import APIClient
+
+from stage_operator.engine import one_line
+
+RESULT = "/result/result.json"
+RESULT_BYTES = 1024**2  # 10,000 lots with names of 90 characters
+ARGUMENT_BYTES = 128 * 1024 - 1  # that Linux takes as one argument or variable
+SHOWN = 80  # characters of a wrong value
+
+Kinds = Mapping[str, type | tuple[type, ...]]
+
+
+class Keys:
+    """Key of a result -> its kind: of a check, of lots done ahead, of an artifact."""
+
+    CHECKED: ClassVar[Kinds] = {"stage": str, "checked": bool, "headline": dict}
+    LOTS: ClassVar[Kinds] = {"stage": str, "lots": list, "seconds": (int, float), "headline": dict}
+    ARTIFACT: ClassVar[Kinds] = {
+        "stage": str,
+        "path": str,
+        "key": str,
+        "outputs": dict,
+        "report": str,
+        "cached": bool,
+        "seconds": (int, float),
+        "headline": dict,
+    }
+
+
+def load(client: APIClient, container: str, stage: str) -> dict[str, Any]:
+    """The JSON object that a container has left.
+
+    Raises:
+        NotFound: it left none, or is gone.
+        AirflowFailException: it is none, or too large.
+    """
+    archive, stat = client.get_archive(container, RESULT)
+    # 10 KiB is the block that tar pads one small file's header, content and end to.
+    packed = _take(archive, RESULT_BYTES + 10240) if stat["size"] <= RESULT_BYTES else b""
+    del archive  # closes the connection: while a rest is unread, the engine does not remove the container
+    if stat["size"] > RESULT_BYTES:
+        raise AirflowFailException(f"{stage}: its result is too large: {stat['size']} bytes, at most {RESULT_BYTES}")
+    problem = None
+    result: Any = None
+    try:
+        with tarfile.open(fileobj=BytesIO(packed)) as tar:
+            member = tar.next()
+            file = tar.extractfile(member) if member and member.isfile() else None
+            result = json.loads(file.read()) if file else None
+    except (tarfile.TarError, ValueError, RecursionError) as error:
+        problem = one_line(error)
+    if not isinstance(result, dict):
+        raise AirflowFailException(f"{stage}: {RESULT} holds no JSON object ({problem or 'something else'})")
+    return result
+
+
+def _take(chunks: Iterable[bytes], limit: int) -> bytes:
+    taken = bytearray()
+    for chunk in chunks:
+        taken += chunk
+        if len(taken) > limit:
+            break
+    return bytes(taken)
+
+
+def checked(result: Mapping[str, Any], keys: Kinds, stage: str) -> dict[str, Any]:
+    """What of a result is believed: `keys`, and of an artifact also its lots.
+
+    Raises:
+        AirflowFailException: a key is missing or of the wrong kind, or a path is none of the store.
+    """
+    wrong = [name for name, kind in keys.items() if not isinstance(result.get(name), kind)]
+    if wrong or result["stage"] != stage:
+        raise AirflowFailException(
+            f"{stage}: malformed result in {RESULT}: wrong or missing: {', '.join(wrong or ['stage'])}"
+        )
+    if "path" in keys:
+        path = artifact_path(stage, result["path"])
+        if not path.endswith(f"/{result['key']}"):
+            raise AirflowFailException(f"{stage}: malformed result in {RESULT}: the key is not that of {path}")
+        for value in result["outputs"].values():
+            if not (store_path(stage, value) + "/").startswith(path + "/"):
+                raise AirflowFailException(f"{stage}: malformed result in {RESULT}: {value} is not in {path}")
+        store_path(stage, result["report"])
+        lots_of_images(stage, result.get("lots"))
+    return {name: result[name] for name in (*keys, "lots") if name in result}
+
+
+def store_path(giver: str, path: Any) -> str:
+    """A path that `giver` gave, which must be one of the store.
+
+    Raises:
+        AirflowFailException: it is not.
+    """
+    if not store_paths.parse(path):
+        raise AirflowFailException(f"the path that {giver} gave is {store_paths.describe(path)}")
+    return str(path)
+
+
+def artifact_path(stage: str, path: Any) -> str:
+    """The path of an artifact that `stage` gave, which must be one of its own.
+
+    Raises:
+        AirflowFailException: it is not.
+    """
+    found = store_paths.parse(path)
+    if not found or found.stage != stage or found.rest or found.failed:
+        raise AirflowFailException(f"the path that {stage} gave is {store_paths.describe(path, stage)}")
+    return str(path)
+
+
+def lots(names: Any) -> list[str]:
+    """The lots of a mapped task.
+
+    Raises:
+        AirflowFailException: it is no list of names.
+    """
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise AirflowFailException(f"the lots that this task was given are {shown(names)}, not a list of names")
+    return names
+
+
+def lots_of_images(giver: str, lots: Any) -> dict[str, int]:
+    """Lot -> images, as `giver` gave it; {} if it gave none.
+
+    Raises:
+        AirflowFailException: it is something else.
+    """
+    if lots is None:
+        return {}
+    if not (isinstance(lots, dict) and all(type(count) is int for count in lots.values())):
+        raise AirflowFailException(f"the lots that {giver} gave are {shown(lots)}, not lot -> images")
+    return dict(lots)
+
+
+def told(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Of results of stages that came as XComs: stage -> whether it was cached, and its seconds.
+
+    Raises:
+        AirflowFailException: one is no result.
+    """
+    kinds: Kinds = {name: Keys.ARTIFACT[name] for name in ("cached", "seconds")}
+    for stage, result in results.items():
+        if not (isinstance(result, dict) and all(isinstance(result.get(name), kind) for name, kind in kinds.items())):
+            raise AirflowFailException(
+                f"the result that {stage} gave is {shown(result)}, without {' and '.join(kinds)}: clear that task"
+            )
+    return {stage: {name: result[name] for name in kinds} for stage, result in results.items()}
+
+
+def argument(what: str, value: str) -> str:
+    """A value that is to be one argument or variable of a process.
+
+    Raises:
+        AirflowFailException: it is too long for one.
+    """
+    if (size := len(value.encode("utf-8", "replace"))) > ARGUMENT_BYTES:
+        raise AirflowFailException(f"{what} is {size / 1000:,.0f} kB long, and Linux takes {ARGUMENT_BYTES:,} bytes")
+    return value
+
+
+def shown(value: Any) -> str:
+    """A value in a message, cut."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
