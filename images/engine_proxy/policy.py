@@ -1,4 +1,4 @@
-"""What Airflow may ask the container engine for: exactly what `dags/stage_operator.py` asks, and nothing else.
+"""What Airflow may ask the container engine for: exactly what `dags/stage_operator/` asks, and nothing else.
 
 Nothing is passed on as it came. Path and query must match a pattern in full; a body is parsed, compared with a model in
 which everything unknown is forbidden, and written anew from the model. So it does not matter that the engine takes keys
@@ -19,6 +19,11 @@ NAME = "face-attributes"
 ARTIFACTS_VOLUME = os.environ.get("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", "face-attributes-artifacts")
 DATA_VOLUME = os.environ.get("FACE_ATTRIBUTES_DATA_VOLUME", "face-attributes-data")
 TAG = os.environ.get("FACE_ATTRIBUTES_TAG", "latest")
+MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+"""Bytes that one container may have: those of the machine, of which the engine says the same to the operator."""
+CPUS = os.cpu_count() or 1
+PROCESSES = 512
+"""And threads, that one container may have at most."""
 
 LABELS = frozenset(f"{NAME}.{key}" for key in ("dag", "run", "task", "map_index", "try"))
 """A container that carries them all is a stage's: only the operator sets them, and they cannot be changed later."""
@@ -99,18 +104,20 @@ class LogDriver(Strict):
     Config: LogLimits
 
 
-class DeviceRequest(Strict):
-    """GPUs; another driver or capability could name any device."""
+_OnlyGpu = Annotated[list[Literal["gpu"]], Field(min_length=1, max_length=1)]
 
-    Count: int | None = None
-    DeviceIDs: list[Annotated[str, _matches("[A-Za-z0-9-]+", "only ids of GPUs")]] | None = None
-    Capabilities: Annotated[list[Annotated[list[Literal["gpu"]], Field(max_length=1)]], Field(max_length=1)]
+
+class DeviceRequest(Strict):
+    """All GPUs; another driver or capability could name any device."""
+
+    Count: Literal[-1]
+    Capabilities: Annotated[list[_OnlyGpu], Field(max_length=1)]
 
 
 class Temporary(Strict):
     """The one writable place; it counts as the container's memory."""
 
-    tmp: Annotated[str, Field(alias="/tmp"), _matches("size=[0-9]+[kmg],mode=1777", "only size and mode")]  # noqa: S108
+    tmp: Annotated[Literal["size=1g,mode=1777"], Field(alias="/tmp")]  # noqa: S108
 
 
 class Confinement(Strict):
@@ -124,11 +131,11 @@ class Confinement(Strict):
     Init: Literal[True]
     LogConfig: LogDriver
     Tmpfs: Temporary
-    Memory: Annotated[int, Field(gt=0)]
+    Memory: Annotated[int, Field(gt=0, le=MEMORY)]
     MemorySwap: Annotated[int, Field(gt=0)]
-    PidsLimit: Annotated[int, Field(gt=0)]
-    NanoCpus: Annotated[int, Field(gt=0)] | None = None
-    ShmSize: Annotated[int, Field(gt=0)] | None = None
+    PidsLimit: Annotated[int, Field(gt=0, le=PROCESSES)]
+    NanoCpus: Annotated[int, Field(gt=0, le=CPUS * 10**9)] | None = None
+    ShmSize: Annotated[int, Field(gt=0, le=MEMORY)] | None = None
     DeviceRequests: Annotated[list[DeviceRequest], Field(max_length=1)] | None = None
 
     @model_validator(mode="after")
@@ -144,17 +151,51 @@ def _all_labels(labels: dict[str, str]) -> dict[str, str]:
     return labels
 
 
+_VARIABLES = {
+    "FACE_ATTRIBUTES_IMAGE": "sha256:[0-9a-f]{64}",
+    "FACE_ATTRIBUTES_ENDS_WITH_STDIN": "1",
+    "FACE_ATTRIBUTES_RUN": r"\{[^\0]*\}",
+    "HOME": "/tmp",  # noqa: S108
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "[1-9][0-9]{0,3}"),
+}
+"""What a stage is told by its environment, and how it may look; another could load code into it."""
+
+
+def _known_variables(variables: list[str]) -> list[str]:
+    given = dict(variable.partition("=")[::2] for variable in variables)
+    if unknown := [name[:SHOWN] for name in given if name not in _VARIABLES]:
+        raise ValueError(f"{unknown[0]!r} is no variable of a stage")
+    if len(given) < len(variables):
+        raise ValueError("a variable twice")
+    for name, value in given.items():
+        if not re.fullmatch(_VARIABLES[name], value, re.ASCII):
+            raise ValueError(f"{name} must match {_VARIABLES[name]}")
+    return variables
+
+
 class Container(Strict):
-    """The body of `POST /containers/create`."""
+    """The body of `POST /containers/create`.
+
+    Standard input is held open and never written to: its end tells the stage that its task is gone.
+    """
 
     Image: ImageName
     User: Literal["10001:10001"]
     Cmd: list[str]
-    Env: list[str]
+    Env: Annotated[list[str], AfterValidator(_known_variables)]
     Labels: Annotated[dict[str, str], AfterValidator(_all_labels)]
     HostConfig: Confinement
+    AttachStdin: bool = False
     AttachStdout: bool = False
     AttachStderr: bool = False
+    OpenStdin: bool = False
+    StdinOnce: bool = False
+
+    @model_validator(mode="after")
+    def _ends_with_its_task(self) -> Self:
+        if self.OpenStdin != self.StdinOnce:
+            raise ValueError("OpenStdin and StdinOnce go together")
+        return self
 
 
 class Volume(Strict):
@@ -167,7 +208,9 @@ class Volume(Strict):
 # A label of an image is one of its containers too (face-attributes.inputs is Airflow's own), so only a stage's count.
 _Label = Annotated[
     str,
-    _matches(rf"(?s:(?:{'|'.join(map(re.escape, sorted(LABELS)))})=.*)", "only labels that a stage's container has"),
+    _matches(
+        rf"(?s:(?:{'|'.join(map(re.escape, sorted(LABELS)))})(?:=.*)?)", "only labels that a stage's container has"
+    ),
 ]
 _VolumeName = Annotated[
     str,
@@ -179,6 +222,7 @@ class ContainerFilters(Strict):
     """Only containers of stages are listed."""
 
     label: Annotated[list[_Label], Field(min_length=1)]
+    status: list[Literal["created", "exited", "dead"]] | None = None
 
 
 class ImageFilters(Strict):
@@ -277,7 +321,7 @@ ROUTES = (
     Route(("POST",), f"{_CONTAINER}/stop", {"t": _NUMBER}),
     Route(("POST",), f"{_CONTAINER}/kill", {"signal": "[A-Z0-9]{1,12}"}),
     Route(("POST",), f"{_CONTAINER}/wait", {"condition": "not-running|next-exit|removed"}),
-    Route(("POST",), f"{_CONTAINER}/attach", dict.fromkeys(("logs", "stdout", "stderr", "stream"), _FLAG)),
+    Route(("POST",), f"{_CONTAINER}/attach", dict.fromkeys(("logs", "stdin", "stdout", "stderr", "stream"), _FLAG)),
     Route(("DELETE",), _CONTAINER, {"v": _FLAG, "force": _FLAG, "link": "0|[Ff]alse"}),
 )
 # Engine 20.10, the oldest that Debian 12 has, speaks 1.41. Before 1.24 a start could change the container's rights.

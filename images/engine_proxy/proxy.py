@@ -7,11 +7,11 @@ as long as they last.
 
 import asyncio
 import contextlib
-import functools
 import json
 import logging
 import os
 import signal
+import socket
 import sys
 from http import HTTPStatus
 
@@ -22,9 +22,11 @@ from .policy import RefusedError, Request, allowed, id_of_ours
 
 ENGINE = "/var/run/docker.sock"
 HEAD_BYTES = 64 * 1024
-BODY_BYTES = 1024 * 1024
-REQUEST_S = 30  # for a client to send its request
+BODY_BYTES = 512 * 1024  # an argument has 128 KiB at most, and half as much again as JSON
+CONNECTIONS = 128  # at a time, each with some 700 KB at most; a stage that runs has one or two, the others wait
+REQUEST_S = 10  # for a client to send its request
 INSPECT_S = 60  # for the engine to describe a container; what a stage asks for may take hours
+CLOSE_S = 10  # for a client to take the end of its answer
 DRAIN_S = 1  # for a refused client to stop sending, or the end of its connection overtakes the answer
 CHUNK = 64 * 1024
 
@@ -143,6 +145,20 @@ async def first_of(*works: asyncio.Task[None]) -> None:
         await asyncio.gather(*works, return_exceptions=True)
 
 
+async def accept(listening: socket.socket, end: asyncio.Future[None]) -> None:
+    """Take connections for ever, `CONNECTIONS` at a time: whoever comes later waits before the door, without memory."""
+    free = asyncio.Semaphore(CONNECTIONS)
+    served = set()
+    while True:
+        await free.acquire()
+        connection, _ = await asyncio.get_running_loop().sock_accept(listening)
+        reader, writer = await asyncio.open_unix_connection(sock=connection, limit=CHUNK)
+        task = asyncio.create_task(serve(end, reader, writer))
+        served.add(task)
+        task.add_done_callback(served.discard)
+        task.add_done_callback(lambda _: free.release())
+
+
 async def serve(end: asyncio.Future[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """One connection of a client, which may go at any time.
 
@@ -159,7 +175,17 @@ async def serve(end: asyncio.Future[None], reader: asyncio.StreamReader, writer:
     except Exception:
         log.exception("a defect")
     finally:
-        writer.close()
+        await close(writer)
+
+
+async def close(writer: asyncio.StreamWriter) -> None:
+    """End a connection: what the client does not take in time is forgotten."""
+    writer.close()
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await writer.wait_closed()
+    except OSError:  # a timeout, too
+        writer.transport.abort()
 
 
 async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -226,11 +252,15 @@ async def run() -> None:
     if SOCKET.is_socket():
         SOCKET.unlink()  # left behind by a proxy that was killed
     os.umask(0o117)  # the socket is made for owner and group only
-    server = await asyncio.start_unix_server(functools.partial(serve, end), SOCKET, limit=CHUNK)
-    log.info("listening on %s", SOCKET)
-    with contextlib.suppress(asyncio.CancelledError):
-        await end
-    server.close()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.setblocking(False)
+        listening.bind(str(SOCKET))
+        listening.listen(CONNECTIONS)
+        log.info("listening on %s", SOCKET)
+        accepting = asyncio.create_task(accept(listening, end))
+        with contextlib.suppress(asyncio.CancelledError):
+            await end
+        accepting.cancel()
 
 
 def main() -> int:

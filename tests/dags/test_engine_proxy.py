@@ -1,5 +1,6 @@
 """The proxy in front of the engine's socket, in its container, on the real engine, asked by Airflow and intruders."""
 
+import contextlib
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from docker.errors import APIError, NotFound
 
 from images.engine_proxy.policy import LABELS
 from tests.dags.test_stage_operator import EngineLine, containers, is_working, wait_for
-from tests.dags.worker import IMAGE, VOLUMES, Worker
+from tests.dags.worker import ARTIFACT, IMAGE, VOLUMES, Worker
 
 pytestmark = pytest.mark.docker
 ROOT = Path(__file__).parents[2]
@@ -125,7 +126,7 @@ def test_the_operator_runs_a_stage_through_it(airflow: Worker, engine: Any, path
 
     done = outcome("noise")
     assert done.state == "success"
-    assert done.xcoms["path"] == "/artifacts/fake/key"
+    assert done.xcoms["path"] == ARTIFACT
     failed = outcome("exit 65")
     assert failed.state == "failed"
     assert "exit code 65: fake: the cause: the remedy" in failed.error
@@ -210,7 +211,6 @@ def test_not_even_a_stage_can_be_entered_or_changed(client: Any, run: Any) -> No
         lambda: client.api.rename(stage.id, "x"),
         lambda: client.api.update_container(stage.id, mem_limit="1g"),
         lambda: client.api.commit(stage.id),
-        lambda: client.api.attach_socket(stage.id, {"stdin": 1, "stream": 1}),
     ):
         with pytest.raises(APIError, match=r"engine proxy: .* is not allowed: "):
             call()  # type: ignore[no-untyped-call]
@@ -288,11 +288,11 @@ def attach(container: str, query: str = "stdout=1&stream=1") -> bytes:
 
 
 def test_what_follows_a_request_never_reaches_the_engine(path: str, run: Any) -> None:
-    stage = run("while read line; do echo heard $line; done; echo deaf; sleep 60", stdin_open=True)
+    stage = run("while read line; do echo heard $line; done; sleep 60", stdin_open=True)
     smuggled = b"aloud\nGET /v1.41/info HTTP/1.1\r\nHost: x\r\n\r\n"
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
-        connection.sendall(attach(stage.id) + smuggled)
+        connection.sendall(attach(stage.id, "stdin=1&stdout=1&stream=1") + smuggled)
         assert b" 101 " in connection.recv(65536)
         connection.sendall(smuggled)
         stage.kill()
@@ -416,6 +416,38 @@ def test_an_engine_that_has_gone_is_said_and_ends_the_proxy_so_that_it_finds_the
         volume.remove()
     assert code == 69
     assert lines[-1].startswith("ERROR no engine answers at /var/run/docker.sock: Connection refused: start it")
+
+
+def test_bodies_that_never_end_leave_it_memory_and_others_a_turn(engine: Any) -> None:
+    volume = engine.volumes.create()
+    volumes = mounted(ENGINE, "/var/run/docker.sock") | mounted(volume.name, "/run/engine")
+    limits = {"mem_limit": "256m", "memswap_limit": "256m"}  # as in Compose
+    container = engine.containers.run(NAME, **AS_IN_COMPOSE | limits, volumes=volumes)
+    open_ones: list[socket.socket] = []
+    try:
+        wait_for(lambda: container.exec_run(["python", "-m", "engine_proxy.check"]).exit_code == 0)
+        path = f"{volume.attrs['Mountpoint']}/docker.sock"
+        for _ in range(200):
+            connection = socket.socket(socket.AF_UNIX)
+            connection.settimeout(0.2)
+            open_ones.append(connection)
+            with contextlib.suppress(TimeoutError, BlockingIOError):  # it is not its turn
+                connection.connect(path)
+                connection.sendall(b"POST /volumes/create HTTP/1.1\r\nHost: x\r\nContent-Length: 500000\r\n\r\n{")
+                connection.sendall(b" " * 499_000)
+        (used,) = (container.stats(stream=False)["memory_stats"]["usage"],)
+        assert used < 200 * 10**6
+        assert b"200 OK" in ask(path, b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
+        container.reload()
+        assert container.status == "running"
+    finally:
+        for connection in open_ones:
+            connection.close()
+        container.stop(timeout=5)
+        code, lines = ended(container)
+        volume.remove()
+    assert code == 0
+    assert not [line for line in lines if line.startswith("ERROR")]
 
 
 def test_it_ends_at_once_amid_a_stream(engine: Any, run: Any) -> None:
