@@ -4,14 +4,11 @@ import contextlib
 import os
 import signal
 import threading
-import time
 
-from stages.common.errors import ExitCode
 from stages.common.logs import log
 
 ENDS_WITH_STDIN = "FACE_ATTRIBUTES_ENDS_WITH_STDIN"
 """Variable that `dags/stage_operator/` sets: the container's input stays open until the task that made it is gone."""
-GRACE_S = 3  # for the clean-up after SIGTERM
 
 
 def end_with_stdin() -> None:
@@ -33,5 +30,3 @@ def _wait_for_end(held: int) -> None:
             pass
     log.warning("the task that ran this stage is gone: stopping")
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE_S)
-    os._exit(ExitCode.STOPPED)
