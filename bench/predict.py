@@ -73,8 +73,7 @@ def release(model: Path, folder: Path) -> Path:
     shutil.copy(model, folder / "model.onnx")
     version = {"version": "v1", "model": "0" * 64, "mean_accuracy": 1.0, "lots": []}
     artifacts.write_json(folder / CHAMPION, version)
-    manifest = {"stage": "champion", "key": "0" * 64, "files": artifacts.list_files(folder)}
-    artifacts.write_json(folder / artifacts.MANIFEST, manifest)
+    artifacts.write_manifest(folder, stage="champion", key="0" * 64)
     return folder
 
 

@@ -90,8 +90,7 @@ def whole_stage(data: Path, images: int, workers: int, folder: Path) -> list[str
             labels = [number % len(attribute.classes) for attribute in ATTRIBUTES]
             name, digest = f"{path.parent}_{path.name}", artifacts.file_digest(raw / path)
             rows.writerow([name, path.parent, path, digest, number, *labels])
-    manifest = {"stage": "validate", "key": "0" * 64, "files": artifacts.list_files(validated)}
-    artifacts.write_json(validated / artifacts.MANIFEST, manifest)
+    artifacts.write_manifest(validated, stage="validate", key="0" * 64)
     command = [sys.executable, "-m", "stages.prepare_train", "--raw", raw, "--validate", validated, "--out", out]
     _, memory = run_measured([*map(str, command), "--set", f"prepare_train.workers={workers}"])
     made = json.loads((out / artifacts.MANIFEST).read_text(encoding="utf-8"))

@@ -14,7 +14,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from stages.common.artifacts import read_manifest
+from stages.common.artifacts import artifact_key, read_manifest
+from stages.common.params import load_params
 from stages.common.report import text_of
 from stages.common.stage import Stage
 
@@ -108,6 +109,40 @@ def test_an_unknown_parameter_is_refused_before_any_work(name: str, tmp_path: Pa
     assert not (tmp_path / "o").exists()
 
 
+NOT_IN_KEY = {
+    "validate": {"validate.workers"},
+    "prepare_train": {"prepare_train.workers"},
+    "hyperopt": {"hyperopt.workers"},
+    "evaluate": {"evaluate.batch_size"},
+    "label_doubt": {"label_doubt.workers"},
+    "archive": {"archive.title", "registry.remote"},
+    "champion": {"registry.remote"},
+    "predict": {"predict.batch_size", "predict.workers"},
+}  # written out, for with a wrong one a stage would take a stale result for its own
+
+
+@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_every_parameter_is_part_of_the_key_but_those_that_change_no_result(name: str) -> None:
+    params = load_params(load(name).params, ROOT / "params.yaml")
+    keys, same = artifact_key(name, "", params.decisive(), {}), set()
+    for section in type(params).model_fields:
+        old = getattr(params, section)
+        for key in type(old).model_fields:
+            value = getattr(old, key)
+            other = not value if isinstance(value, bool) else value + 1 if isinstance(value, int | float) else "another"
+            new = params.model_copy(update={section: old.model_copy(update={key: other})})
+            if artifact_key(name, "", new.decisive(), {}) == keys:
+                same.add(f"{section}.{key}")
+    assert same == NOT_IN_KEY.get(name, set())
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_content_that_later_stages_read_is_declared(name: str) -> None:
+    stage = load(name)
+    assert (stage.content != ()) == any(name in load(other).inputs for other in STAGES)
+
+
 @pytest.mark.parametrize("name", [name for name in STAGES if name != "champion"])  # which takes none
 def test_an_input_that_is_no_finished_artifact_is_refused(name: str, tmp_path: Path) -> None:
     inputs = [item for needed in load(name).inputs for item in (f"--{needed}", str(tmp_path))]
@@ -134,6 +169,29 @@ def test_a_second_run_computes_nothing(results: dict[str, dict[str, Any]], data:
     again = run_all(data, store)
     assert cached(again) == list(STAGES)
     assert {name: result["path"] for name, result in again.items()} == {name: r["path"] for name, r in results.items()}
+
+
+def test_speed_and_titles_compute_nothing(results: dict[str, dict[str, Any]], data: Path, store: Path) -> None:
+    other = ("validate.workers=1", "hyperopt.workers=1", "predict.batch_size=7", "archive.title=Faces")
+    assert cached(run_all(data, store, *other)) == list(STAGES)
+    manifest = read_manifest(Path(results["predict"]["path"]))
+    assert manifest["params"]["predict"]["batch_size"] == 128  # of the run that computed it
+
+
+def test_an_image_that_nobody_annotated_trains_and_releases_nothing(
+    results: dict[str, dict[str, Any]], data: Path, store: Path, tmp_path: Path
+) -> None:
+    more = tmp_path / "data"
+    shutil.copytree(data, more)
+    (more / "raw" / "s9").mkdir()
+    shutil.copy(next((more / "raw" / "s1").iterdir()), more / "raw" / "s9" / "s9_00000.png")
+    after = run_all(more, store)
+    assert cached(after) == [name for name in STAGES if name not in {"validate", "predict", "monitor"}]
+    assert after["validate"]["content"] == results["validate"]["content"]
+    assert after["validate"]["key"] != results["validate"]["key"]
+    assert after["archive"]["headline"] == results["archive"]["headline"]
+    lots = results["predict"]["headline"]["lots"]
+    assert after["predict"]["headline"] | {"lots": lots + 1, "lots_reused": lots} == after["predict"]["headline"]
 
 
 def test_a_changed_parameter_of_train_recomputes_train_onward(

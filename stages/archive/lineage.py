@@ -11,7 +11,7 @@ KEPT = ("key", "version", "inputs", "image", "git_commit", "created", "seconds",
 
 
 def check_one_run(manifests: Manifests) -> None:
-    """Make sure that every artifact was made from the others given, not from those of another run.
+    """Make sure that every artifact was made from the others given, or from such with the same content.
 
     Args:
         manifests: stage name -> manifest.
@@ -22,9 +22,10 @@ def check_one_run(manifests: Manifests) -> None:
     for stage, manifest in manifests.items():
         for name, source in manifest["inputs"].items():
             given = manifests.get(name)
-            if given and source.get("key") != given["key"]:
+            if given and source.get("content") != given["content"]:
+                used, found = source["content"][:12], given["content"][:12]
                 raise DataError(
-                    f"{stage} was made from {name} {source['key'][:12]}, but --{name} is {given['key'][:12]}: "
+                    f"{stage} was made from {name} {used}, but --{name} holds {found}: "
                     f"give the artifacts of one run, or run {stage} again"
                 )
 

@@ -1,9 +1,11 @@
 """Parameters of stage `archive`."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from stages.common.monitor_settings import MonitorSection
-from stages.common.params import Section
+from stages.common.params import NOT_IN_KEY, Section
 from stages.common.registry import RegistrySection
 
 
@@ -17,7 +19,7 @@ class ArchiveSection(Section):
         force: release it whatever the gate says.
     """
 
-    title: str = Field(min_length=1, max_length=80)
+    title: Annotated[str, NOT_IN_KEY] = Field(min_length=1, max_length=80)
     alpha: float = Field(gt=0, lt=1)
     force: bool
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from stages.archive.release import GATE
 from stages.archive.report import build_report
-from stages.common.artifacts import MANIFEST, json_digest, list_files, publish, write_json
+from stages.common.artifacts import json_digest, publish, write_manifest
 from stages.common.registry import now
 from stages.common.report import REPORT, Badge, Link, Section, Table, write_report
 
@@ -51,10 +51,7 @@ def write_run(
         write_report(partial / REPORT, report)
         gate = json.loads((archive / GATE).read_text(encoding="utf-8"))
         headline = {**released, "mean_accuracy": round(gate["mean_accuracy"], 4), "run": name}
-        files = list_files(partial)
-        inputs = {"archive": {"key": key}}
-        manifest = {"stage": STAGE, "key": digest, "inputs": inputs, "headline": headline, "files": files}
-        write_json(partial / MANIFEST, manifest)
+        write_manifest(partial, stage=STAGE, key=digest, inputs={"archive": {"key": key}}, headline=headline)
         publish(partial, final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -93,6 +93,7 @@ def _judge(context: Context[Params], against: str) -> "Judgement":
 
 def _run(context: Context[Params]) -> Headline:
     from stages.archive.report import build_report
+    from stages.common.dataset import read_index
 
     manifests, out = context.manifests, context.out
     check_one_run(manifests)
@@ -101,12 +102,11 @@ def _run(context: Context[Params]) -> Headline:
     (out / "params.yaml").write_text(yaml.safe_dump(used_params(manifests), sort_keys=False))
     against = _identify(context.params, context.inputs, "registry")
     judgement = _judge(context, against)
-    stats = json.loads((out / "metrics" / "data_stats.json").read_text(encoding="utf-8"))
     gate = {
         "model": manifests["train"]["key"],
         "champion": against,
         "forced": context.params.archive.force,
-        "lots": sorted(stats["lots"]),
+        "lots": sorted({row["lot"] for row in read_index(context.inputs["prepare_train"])}),
         **asdict(judgement),
     }
     write_json(out / GATE, gate)

@@ -53,5 +53,6 @@ STAGE = Stage(
     inputs={"registry": Input("folder of the registry that stage archive keeps", artifact=False, created=True)},
     outputs={"champion": (CHAMPION, "version, key of its model, mean accuracy, lots; version null before any release")},
     run=_run,
+    content=(CHAMPION, "model.onnx", "reference"),
     identify=_identify,
 )

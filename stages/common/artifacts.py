@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -53,10 +53,10 @@ def artifact_key(stage: str, version: str, params: Mapping[str, Any], inputs: Ma
     Args:
         stage: the stage's name.
         version: `stages.common.version.stage_version`.
-        params: the parameters that the stage reads.
-        inputs: per input name, `{"key": ...}` of an artifact or `{"digest": ...}` of raw files.
+        params: the parameters that change its result.
+        inputs: per input name, `{"content": ...}` of an artifact or `{"digest": ...}` of raw files.
     """
-    digests = {name: value.get("key") or value["digest"] for name, value in inputs.items()}
+    digests = {name: value.get("content") or value["digest"] for name, value in inputs.items()}
     return json_digest({"stage": stage, "version": version, "params": params, "inputs": digests})
 
 
@@ -133,21 +133,60 @@ def list_files(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
+def content_digest(files: Iterable[Mapping[str, Any]], content: Collection[str]) -> str:
+    """SHA-256 (64 hex digits) over paths and digests of what later stages read of an artifact.
+
+    Args:
+        files: `list_files` of the artifact.
+        content: files and folders in it; none means all of it.
+    """
+    read = [
+        [one["path"], one["sha256"]]
+        for one in files
+        if not content or any(one["path"] == name or one["path"].startswith(f"{name}/") for name in content)
+    ]
+    return json_digest(sorted(read))
+
+
+def write_manifest(
+    folder: Path, *, stage: str, key: str, content: Collection[str] = (), **known: Any
+) -> dict[str, Any]:
+    """Write the manifest of a folder that holds all its other files, and return it.
+
+    Args:
+        folder: of an artifact, or of a piece of one.
+        stage: that made it.
+        key: its key.
+        content: as in `content_digest`.
+        known: what else the manifest says, JSON-like.
+    """
+    files = list_files(folder)
+    told = {"stage": stage, "key": key, **known, "content": content_digest(files, content), "files": files}
+    manifest: dict[str, Any] = json.loads(json.dumps(told))  # as it will be read
+    manifest["digest"] = json_digest(manifest)
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
 def read_manifest(artifact: Path) -> dict[str, Any]:
-    """The manifest of an artifact whose files are whole.
+    """The manifest of an artifact that is whole, as `write_manifest` has written it.
 
     Raises:
-        DataError: there is no manifest, or a file is missing, cut short or differs from its digest.
+        DataError: there is no manifest, or it or a file is cut short or differs from its digest, or a file is missing.
     """
     try:
         manifest = json.loads((artifact / MANIFEST).read_text(encoding="utf-8"))
-        files = manifest["files"]
-        manifest["key"], manifest["stage"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        digest = manifest.pop("digest", "none")
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise DataError(
             f"{artifact} is not a finished artifact (no readable {MANIFEST}): run the stage that makes it"
         ) from error
-    for entry in files:
+    if (found := json_digest(manifest)) != digest:
+        raise DataError(
+            f"{artifact / MANIFEST} is damaged, or of an earlier version (digest expected {str(digest)[:12]}, found "
+            f"{found[:12]}): remove {artifact} and run the stage that makes it again"
+        )
+    for entry in manifest["files"]:
         path = artifact / entry["path"]
         try:
             found = file_digest(path) if path.stat().st_size == entry["size"] else "another size"

@@ -5,6 +5,7 @@
     index.csv          one row an image: filename, lot, row (in the lot's shard), split (train, val or test), pixels
                        (digest by which the image is known), group (the same for images that are the same or nearly the
                        same picture), then a column per attribute: class index, empty if unknown
+    preprocessing.json `stages.common.image_settings.Preprocessing`
 """
 
 import csv
@@ -23,6 +24,7 @@ from stages.common.errors import DataError
 
 SPLITS = ("train", "val", "test")
 INDEX = "index.csv"
+PREPROCESSING = "preprocessing.json"
 INDEX_COLUMNS = ("filename", "lot", "row", "split", "pixels", "group", *NAMES)
 
 

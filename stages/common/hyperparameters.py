@@ -7,6 +7,9 @@ from pydantic import AfterValidator, Field
 from stages.common.attributes import name_every_attribute
 from stages.common.params import Section
 
+USED = "hyperparameters.json"
+"""The hyperparameters that stage train used, in its artifact."""
+
 
 class Hyperparameters(Section):
     """What shapes a training, apart from its length.

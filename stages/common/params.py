@@ -3,18 +3,32 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from stages.common.errors import UsageError
 
+NOT_IN_KEY: Final = "not in key"
+"""Marks a parameter that changes no result, only how fast it comes, where it goes, or under which title.
+
+Usage:
+    workers: Annotated[int, NOT_IN_KEY] = Field(ge=0)
+"""
+
 
 class Section(BaseModel):
     """One section of params.yaml: frozen, strictly typed, and a key that it does not know is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def decisive(self) -> dict[str, Any]:
+        """The values that change results, JSON-like: all but those that are marked `NOT_IN_KEY`, at any depth."""
+        kept = {name for name, field in type(self).model_fields.items() if NOT_IN_KEY not in field.metadata}
+        values = self.model_dump(mode="json", include=kept)
+        inner = {name: value.decisive() for name in kept if isinstance(value := getattr(self, name), Section)}
+        return values | inner
 
 
 def _ordered(values: list[float]) -> list[float]:

@@ -1,17 +1,17 @@
 """The settings that stages evaluate and predict share: how images are answered, and what of it the suite warns of."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from stages.common.params import Section
+from stages.common.params import NOT_IN_KEY, Section
 
 
 class PredictionSettings(Section):
     """Part of a section; what follows `batch_size` are the thresholds of suite `predictions`."""
 
-    batch_size: int = Field(ge=1, le=65536)
+    batch_size: Annotated[int, NOT_IN_KEY] = Field(ge=1, le=65536)
     low_confidence: float = Field(ge=0, le=1)
     max_low_confidence_fraction: float = Field(ge=0, le=1)
     max_abstained_fraction: float = Field(ge=0, le=1)

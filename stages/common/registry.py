@@ -20,12 +20,12 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from stages.common.artifacts import locked
 from stages.common.errors import DataError, UnavailableError, UsageError
 from stages.common.logs import log
-from stages.common.params import Section
+from stages.common.params import NOT_IN_KEY, Section
 
 
 class RegistrySection(Section):
@@ -35,7 +35,7 @@ class RegistrySection(Section):
         remote: URL of the DVC remote that versions are pushed to; "" for a folder in the registry.
     """
 
-    remote: str
+    remote: Annotated[str, NOT_IN_KEY]
 
 
 DVC_FOLDERS = ("model", "plots", "reference", "report")

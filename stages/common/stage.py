@@ -143,6 +143,9 @@ class Stage(Generic[ParamsT]):
         inputs: name -> what it is. An artifact input is named after the stage that makes it.
         outputs: name -> (file or folder inside the artifact, what it holds with shapes and units).
         run: does the work and returns the headline.
+        content: the files and folders of the artifact that later stages read. A digest over them goes into the keys of
+            these stages, so an artifact made again with the same content makes nothing after it run again. What differs
+            from run to run with equal inputs (seconds, dates, pages) is no content. () means all of the artifact.
         raw_files: (params, inputs, name of a raw folder) -> the files of that folder, relative to it, that the stage
             reads; they are part of its key.
         check: looks at the inputs before any work (`--check`), and returns a headline.
@@ -161,6 +164,7 @@ class Stage(Generic[ParamsT]):
     inputs: Mapping[str, Input]
     outputs: Mapping[str, tuple[str, str]]
     run: Callable[[Context[ParamsT]], Headline]
+    content: tuple[str, ...] = ()
     raw_files: Callable[[ParamsT, Mapping[str, Path], str], Iterable[Path]] = _all_files
     check: Callable[[ParamsT, Mapping[str, Path]], Headline] = field(default=lambda _params, _inputs: {})
     lots: Callable[[Path], Mapping[str, int]] | None = None
@@ -308,8 +312,7 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
     sources, manifests = _identify(stage, params, inputs, index)
     index.save()
     version = stage_version(stage.name)
-    parameters = params.model_dump(mode="json")
-    key = artifacts.artifact_key(stage.name, version, parameters, sources)
+    key = artifacts.artifact_key(stage.name, version, params.decisive(), sources)
     final = home / key if arguments.store else arguments.out.absolute()
     if not arguments.store and final.exists() and any(final.iterdir()) and not (final / artifacts.MANIFEST).exists():
         raise UsageError(f"--out {final} holds something else: name an empty folder or an earlier artifact")
@@ -334,31 +337,33 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
             context = Context(params, inputs, cache, index.digest, partial, state, manifests, key, failed)
             headline = _compute(stage, context, arguments.result)
             _require_unchanged(stage, params, inputs, sources, index)
-            manifest = {
-                "stage": stage.name,
-                "key": key,
-                "version": version,
-                "params": parameters,
-                "inputs": sources,
-                "image": os.environ.get("FACE_ATTRIBUTES_IMAGE", ""),
-                "git_commit": os.environ.get("FACE_ATTRIBUTES_COMMIT", ""),
-                "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "seconds": round(time.monotonic() - started, 3),
-                "peak_memory_mb": round(
-                    max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-                    / 1024,
-                    1,
-                ),
-                "headline": headline,
-                "files": artifacts.list_files(partial),
-            }
-            artifacts.write_json(partial / artifacts.MANIFEST, manifest)
+            manifest = artifacts.write_manifest(
+                partial,
+                stage=stage.name,
+                key=key,
+                content=stage.content,
+                version=version,
+                params=params.model_dump(mode="json"),
+                inputs=sources,
+                image=os.environ.get("FACE_ATTRIBUTES_IMAGE", ""),
+                git_commit=os.environ.get("FACE_ATTRIBUTES_COMMIT", ""),
+                created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                seconds=round(time.monotonic() - started, 3),
+                peak_memory_mb=_peak_memory_mb(),
+                headline=headline,
+            )
             artifacts.publish(partial, final)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(state.parent, ignore_errors=True)
         delivered = stage.deliver(Delivery(params, inputs, final, key))
     return _hand_over(_result(stage, final, manifest, delivered, started, cached=False), arguments.result)
+
+
+def _peak_memory_mb() -> float:
+    """Of this process or the largest of its children."""
+    used = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return round(max(used) / 1024, 1)
 
 
 def _stored(final: Path) -> dict[str, Any] | None:
@@ -416,7 +421,9 @@ def _identify(
     """Say what every input is (for the key and the lineage) and verify the artifacts among them."""
     manifests = _read_manifests(stage, inputs)
     sources = {
-        name: {"key": manifests[name]["key"]} if name in manifests else _raw_source(stage, params, inputs, name, index)
+        name: {of: manifests[name][of] for of in ("key", "content")}
+        if name in manifests
+        else _raw_source(stage, params, inputs, name, index)
         for name in inputs
     }
     return sources, manifests
@@ -474,6 +481,7 @@ def _result(
         "stage": stage.name,
         "path": str(final),
         "key": manifest["key"],
+        "content": manifest["content"],
         "outputs": {name: str(final / path) for name, (path, _) in stage.outputs.items()},
         "report": str(delivered.report or final / REPORT),
         "cached": cached,

@@ -26,11 +26,11 @@ def check_same_data(train: Mapping[str, Any], prepare_train: Mapping[str, Any]) 
     Raises:
         DataError: they do not belong together.
     """
-    trained_on = train["inputs"]["prepare_train"]["key"]
-    if trained_on != prepare_train["key"]:
+    trained_on = train["inputs"]["prepare_train"]["content"]
+    if trained_on != prepare_train["content"]:
         raise DataError(
-            f"the model was trained on data {trained_on[:12]}, not on {prepare_train['key'][:12]}, whose test split it "
-            "may have seen: evaluate it on its own data, or train again"
+            f"the model was trained on data {trained_on[:12]}, not on {prepare_train['content'][:12]}, whose test "
+            "split it may have seen: evaluate it on its own data, or train again"
         )
 
 
@@ -114,4 +114,5 @@ STAGE = Stage(
         "partitions": ("reference/partitions.json", "how these distribute, for Great Expectations"),
     },
     run=_run,
+    content=("metrics", "reference"),
 )

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from stages.common.hyperparameters import Hyperparameters
-from stages.common.params import Range, Section
+from stages.common.params import NOT_IN_KEY, Range, Section
 
 CHOICES = ("width", "batch_size")
 """Hyperparameters of which the section lists the values to choose from."""
@@ -19,7 +19,7 @@ class HyperoptSection(Section):
     epochs: int = Field(ge=1, le=10_000)
     seed: int = Field(ge=0, lt=2**32)
     device: Literal["auto", "cpu", "cuda"]
-    workers: int = Field(ge=0, le=256)
+    workers: Annotated[int, NOT_IN_KEY] = Field(ge=0, le=256)
     lag: int = Field(ge=1, le=256)
     startup_trials: int = Field(ge=1)
     rungs: list[Annotated[float, Field(gt=0, lt=1)]]

@@ -76,4 +76,5 @@ STAGE = Stage(
         "importance": ("plots/importance.png", "how much each hyperparameter mattered"),
     },
     run=_run,
+    content=("best_params.json",),
 )

@@ -1,10 +1,10 @@
 """Parameters of stage `label_doubt`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stages.common.params import Section
+from stages.common.params import NOT_IN_KEY, Section
 
 
 class LabelDoubtSection(Section):
@@ -16,7 +16,7 @@ class LabelDoubtSection(Section):
     batch_size: int = Field(ge=1, le=65_536)
     seed: int = Field(ge=0, lt=2**32)
     device: Literal["auto", "cpu", "cuda"]
-    workers: int = Field(ge=0, le=1024)
+    workers: Annotated[int, NOT_IN_KEY] = Field(ge=0, le=1024)
     max_shown: int = Field(ge=0, le=1000)
 
 

@@ -1,6 +1,5 @@
 """The wiring of stage `label_doubt`: read, predict out of fold, compare with the labels, write, show."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from stages.common.artifacts import write_json
 from stages.common.attributes import ATTRIBUTES, NAMES, UNKNOWN
 from stages.common.dataset import SPLITS, Split, map_images, read_index
 from stages.common.errors import DataError
-from stages.common.hyperparameters import Hyperparameters
+from stages.common.hyperparameters import USED, Hyperparameters
 from stages.common.logs import log
 from stages.common.report import REPORT, write_report
 from stages.common.stage import Context, Headline, Input, Stage
@@ -35,10 +34,10 @@ def read_hyperparameters(trained: Path) -> Hyperparameters:
     Raises:
         DataError: the artifact does not tell.
     """
-    path = trained / "metrics" / "train_metrics.json"
+    path = trained / USED
     try:
-        return Hyperparameters.model_validate(json.loads(path.read_text(encoding="utf-8"))["hyperparameters"])
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        return Hyperparameters.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
         cause = " ".join(str(error).split())
         raise DataError(f"{path} tells no hyperparameters ({cause}): run stage train again") from error
 
@@ -144,4 +143,5 @@ STAGE = Stage(
         "metrics": ("metrics/label_doubt.json", "known labels, doubts and out-of-fold accuracy per attribute"),
     },
     run=_run,
+    content=("metrics",),
 )

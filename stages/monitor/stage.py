@@ -35,10 +35,10 @@ def check_same_champion(predict: Mapping[str, Any], champion: Mapping[str, Any])
     Raises:
         DataError: they do not belong together.
     """
-    used = predict["inputs"]["champion"]["key"]
-    if used != champion["key"]:
+    used = predict["inputs"]["champion"]["content"]
+    if used != champion["content"]:
         raise DataError(
-            f"--predict was made with another champion ({used[:12]}) than --champion ({champion['key'][:12]}): "
+            f"--predict was made with another champion ({used[:12]}) than --champion ({champion['content'][:12]}): "
             "run stage predict with this one"
         )
 

@@ -1,9 +1,11 @@
 """Parameters of stage `predict`."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from stages.common.image_settings import ImagesSection
-from stages.common.params import Section
+from stages.common.params import NOT_IN_KEY, Section
 from stages.common.prediction_settings import PredictionSettings
 
 
@@ -14,7 +16,7 @@ class PredictSection(PredictionSettings):
     """
 
     lots: list[str]
-    workers: int = Field(ge=0, le=256)
+    workers: Annotated[int, NOT_IN_KEY] = Field(ge=0, le=256)
 
 
 class Params(Section):

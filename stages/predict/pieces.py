@@ -203,8 +203,7 @@ def _keep(folder: Path, batches: Iterable[Answered], files: int) -> Piece:
                 join_features(features).save(partial / FEATURES)
             rows = [row for batch in batches for row in batch.undecodable.items()]
             write_csv(partial / UNDECODABLE, ("filename", "reason"), rows)
-            manifest = {"stage": "predict", "key": folder.name, "files": artifacts.list_files(partial)}
-            artifacts.write_json(partial / artifacts.MANIFEST, manifest)
+            artifacts.write_manifest(partial, stage="predict", key=folder.name)
             artifacts.publish(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

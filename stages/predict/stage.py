@@ -284,6 +284,7 @@ STAGE = Stage(
         "data_docs": ("data_docs", "predictions/index.html: what Great Expectations found"),
     },
     run=_run,
+    content=("features",),
     raw_files=_raw_files,
     check=_check,
     lots=_lots_of,

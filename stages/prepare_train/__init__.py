@@ -11,7 +11,8 @@ Outputs (S = data.image_size):
     left_out.csv                 filename, reason: images of validation and test that are nearly the same picture as one
                                  of the training split, and of validation that are nearly one of the test split
     metrics/data_stats.json      counts per split, lot and class, duplicates, mean and standard deviation of the train
-                                 split's pixels (0-255), and the preprocessing settings
+                                 split's pixels (0-255)
+    preprocessing.json           the settings that made the images, which go with the model
     plots/data_distribution.png  class shares per attribute and split
     findings.csv                 what the suite expectations/prepared.json found: severity, reason, filename, column,
                                  value

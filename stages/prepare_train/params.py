@@ -1,11 +1,11 @@
 """Parameters of stage `prepare_train`."""
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from stages.common.image_settings import ImagesSection, Preprocessing
-from stages.common.params import Range, Section
+from stages.common.params import NOT_IN_KEY, Range, Section
 
 
 class DataSection(Section):
@@ -29,7 +29,7 @@ class PrepareTrainSection(Section):
     """Section `prepare_train`; what follows `workers` are the thresholds of its suite."""
 
     max_rejected_fraction: float = Field(ge=0, le=1)
-    workers: int = Field(ge=0, le=256)
+    workers: Annotated[int, NOT_IN_KEY] = Field(ge=0, le=256)
     split_deviations: float = Field(gt=0)
     min_std: float = Field(ge=0, le=255)
     mean_range: Range

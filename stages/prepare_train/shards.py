@@ -171,8 +171,7 @@ def _make_piece(folder: Path, sources: Sequence[Source], settings: Preprocessing
         partial.mkdir()
         try:
             yield from _write_piece(partial, sources, settings)
-            manifest = {"stage": "prepare_train", "key": folder.name, "files": artifacts.list_files(partial)}
-            artifacts.write_json(partial / artifacts.MANIFEST, manifest)
+            artifacts.write_manifest(partial, stage="prepare_train", key=folder.name)
             artifacts.publish(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from stages.common.artifacts import link_or_copy, write_json
 from stages.common.attributes import UNKNOWN
-from stages.common.dataset import INDEX, INDEX_COLUMNS, SPLITS
+from stages.common.dataset import INDEX, INDEX_COLUMNS, PREPROCESSING, SPLITS
 from stages.common.errors import DataError, UsageError
 from stages.common.history import recall, remember
 from stages.common.logs import Progress, log
@@ -173,11 +173,11 @@ def _run(context: Context[Params]) -> Headline:
         "labels": classes,
         "duplicates": duplicates,
         "train_pixels": {"mean": mean.round(4).tolist(), "std": std.round(4).tolist()},
-        "preprocessing": params.preprocessing.model_dump(),
     }
     for folder in ("metrics", "plots"):
         (out / folder).mkdir()
     write_json(out / "metrics" / "data_stats.json", statistics)
+    write_json(out / PREPROCESSING, params.preprocessing.model_dump())
     plot_distribution(out / "plots" / "data_distribution.png", classes, lots)
     contradicting = duplicates["contradicting_labels"]
     found = {"images": len(rows), **splits, "left_out": len(left_out)}
@@ -228,12 +228,14 @@ STAGE = Stage(
         "index": (INDEX, "per image: lot, row, split, digest and group of its picture, class indices"),
         "rejected": ("rejected.csv", "images that cannot be used, with the reason"),
         "left_out": ("left_out.csv", "images of val and test that are nearly one of another split, with the reason"),
-        "stats": ("metrics/data_stats.json", "counts, duplicates, pixel statistics, preprocessing settings"),
+        "stats": ("metrics/data_stats.json", "counts, duplicates, pixel statistics"),
+        "preprocessing": (PREPROCESSING, "the settings that made the images, which go with the model"),
         "findings": ("findings.csv", "what the suite found: severity, reason, filename, column, value"),
         "data_docs": ("data_docs/prepared/index.html", "what Great Expectations found (suite.html: what it expects)"),
         "distribution": ("plots/data_distribution.png", "class shares per attribute and split"),
     },
     run=_run,
+    content=("shards", INDEX, PREPROCESSING),
     raw_files=_raw_files,
     run_lots=_run_lots,
 )

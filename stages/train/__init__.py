@@ -8,6 +8,7 @@ Outputs:
                                 (N, classes) probabilities; metadata `face_attributes`: class names, image size,
                                 preprocessing, temperatures and the lowest confidence of an answer, as JSON
     model.safetensors           the same weights for PyTorch; the network's width and temperatures in its metadata
+    hyperparameters.json        those that were trained with
     metrics/train_metrics.json  validation accuracy and calibration per attribute, every epoch, parameters used
     plots/training_curves.png   losses per epoch, and the learning rate
     plots/accuracy_curves.png   validation accuracy per epoch and attribute

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from stages.common.artifacts import write_json
-from stages.common.dataset import read_split
+from stages.common.dataset import PREPROCESSING, read_split
 from stages.common.errors import DataError
-from stages.common.hyperparameters import Hyperparameters
+from stages.common.hyperparameters import USED, Hyperparameters
 from stages.common.logs import INTERVAL_S, log
 from stages.common.stage import Context, Headline, Input, Stage
 from stages.train.params import Params, TrainSection
@@ -47,10 +47,10 @@ def read_preprocessing(prepared: Path) -> dict[str, Any]:
     Raises:
         DataError: the artifact does not tell.
     """
-    path = prepared / "metrics" / "data_stats.json"
+    path = prepared / PREPROCESSING
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["preprocessing"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{path} tells no preprocessing: run stage prepare_train again") from error
 
 
@@ -76,7 +76,9 @@ class EpochLog:
 
 def _check_same_data(manifests: Mapping[str, Mapping[str, Any]]) -> None:
     """A search on other data may have seen these test images."""
-    searched, given = manifests["hyperopt"]["inputs"]["prepare_train"]["key"], manifests["prepare_train"]["key"]
+    searched, given = (
+        one["content"] for one in (manifests["hyperopt"]["inputs"]["prepare_train"], manifests["prepare_train"])
+    )
     if searched != given:
         raise DataError(
             f"the search ran on data {searched[:12]}, not on {given[:12]}: run stage hyperopt on these, or set "
@@ -152,6 +154,7 @@ def _run(context: Context[Params]) -> Headline:
             "history": [asdict(epoch) for epoch in result.history],
         },
     )
+    write_json(context.out / USED, chosen.model_dump())
     plot_training(context.out / "plots" / "training_curves.png", result.history)
     plot_accuracy(context.out / "plots" / "accuracy_curves.png", result.history)
     return {
@@ -173,9 +176,11 @@ STAGE = Stage(
     outputs={
         "model": ("model.onnx", "uint8 images (N, S, S, 3) to probabilities (N, classes) per attribute"),
         "weights": ("model.safetensors", "the same weights for PyTorch"),
+        "hyperparameters": (USED, "those that were trained with"),
         "metrics": ("metrics/train_metrics.json", "validation accuracy, calibration, every epoch, parameters used"),
         "training_curves": ("plots/training_curves.png", "losses and learning rate per epoch"),
         "accuracy_curves": ("plots/accuracy_curves.png", "validation accuracy per epoch and attribute"),
     },
     run=_run,
+    content=("model.onnx", "model.safetensors", USED),
 )

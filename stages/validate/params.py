@@ -1,11 +1,12 @@
 """What `validate` reads from params.yaml."""
 
 import warnings
+from typing import Annotated
 
 from pydantic import Field
 
 from stages.common.image_settings import ImagesSection
-from stages.common.params import Section
+from stages.common.params import NOT_IN_KEY, Section
 
 
 class ValidateSection(Section):
@@ -13,7 +14,7 @@ class ValidateSection(Section):
 
     lots: list[str]
     max_rejected_fraction: float = Field(ge=0, le=1)
-    workers: int = Field(ge=0, le=256)
+    workers: Annotated[int, NOT_IN_KEY] = Field(ge=0, le=256)
     min_rows: int = Field(ge=1)
     min_known_fraction: float = Field(ge=0, le=1)
     min_class_fraction: float = Field(ge=0, le=1)

@@ -326,6 +326,7 @@ STAGE = Stage(
         "metrics": ("metrics/validation.json", "counts of rows, per reason, class, lot and attribute"),
     },
     run=run,
+    content=("annotations.csv",),
     raw_files=raw_files,
     check=check,
     lots=lots_of,

@@ -8,8 +8,8 @@ import numpy as np
 
 from stages.common import artifacts
 from stages.common.attributes import ATTRIBUTES
-from stages.common.dataset import INDEX, INDEX_COLUMNS
-from stages.common.hyperparameters import Hyperparameters
+from stages.common.dataset import INDEX, INDEX_COLUMNS, PREPROCESSING
+from stages.common.hyperparameters import USED, Hyperparameters
 from stages.common.image_settings import Preprocessing
 
 SIDE = 20
@@ -38,7 +38,6 @@ def make_prepared(folder: Path, train: int = 96, val: int = 40) -> Path:
         ]
     labels[random.random(labels.shape) < 0.1] = -1
     (folder / "shards").mkdir(parents=True)
-    (folder / "metrics").mkdir()
     for number, lot in enumerate(("a", "b")):
         np.save(folder / "shards" / f"{lot}.npy", images[number::2])
     with (folder / INDEX).open("w", newline="") as file:
@@ -51,7 +50,7 @@ def make_prepared(folder: Path, train: int = 96, val: int = 40) -> Path:
                 [f"{'ab'[row % 2]}_{row}.png", "ab"[row % 2], row // 2, split, f"{row:032x}", f"{row:032x}", *known]
             )
     preprocessing = Preprocessing(image_size=SIDE, near_white=245, max_megapixels=50).model_dump()
-    artifacts.write_json(folder / "metrics" / "data_stats.json", {"preprocessing": preprocessing})
+    artifacts.write_json(folder / PREPROCESSING, preprocessing)
     return finish(folder, "prepare_train")
 
 
@@ -59,21 +58,19 @@ def make_searched(folder: Path, prepared: Path, best: Hyperparameters = TINY) ->
     """Write what stage hyperopt would, as the result of a search on `prepared`."""
     folder.mkdir()
     artifacts.write_json(folder / "best_params.json", best.model_dump())
-    return finish(
-        folder, "hyperopt", prepare_train={"key": json.loads((prepared / "manifest.json").read_text())["key"]}
-    )
+    manifest = json.loads((prepared / artifacts.MANIFEST).read_text())
+    return finish(folder, "hyperopt", prepare_train={name: manifest[name] for name in ("key", "content")})
 
 
 def make_trained(folder: Path, chosen: Hyperparameters = TINY) -> Path:
     """Write of what stage train would what stage label_doubt reads."""
-    (folder / "metrics").mkdir(parents=True)
-    artifacts.write_json(folder / "metrics" / "train_metrics.json", {"hyperparameters": chosen.model_dump()})
+    folder.mkdir(parents=True)
+    artifacts.write_json(folder / USED, chosen.model_dump())
     return finish(folder, "train")
 
 
 def finish(folder: Path, stage: str, **inputs: dict[str, str]) -> Path:
     """Close an artifact with its manifest."""
-    files = artifacts.list_files(folder)
-    manifest = {"stage": stage, "key": artifacts.json_digest(files), "inputs": inputs, "files": files}
-    artifacts.write_json(folder / artifacts.MANIFEST, manifest)
+    key = artifacts.json_digest(artifacts.list_files(folder))
+    artifacts.write_manifest(folder, stage=stage, key=key, inputs=inputs)
     return folder

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stages.common.errors import EXIT_CODE_HELP
-from stages.common.version import stage_version
+from stages.common.version import code_version
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -60,7 +60,7 @@ print(json.dumps({
 
 def origin(stage: str) -> dict[str, str]:
     """What a build is told about where its image comes from: build argument -> value, which becomes a label."""
-    return {"SOURCE": "https://example.org/faces", "REVISION": "0" * 40, "VERSION": stage_version(stage)}
+    return {"SOURCE": "https://example.org/faces", "REVISION": "0" * 40, "VERSION": code_version(stage)}
 
 
 @pytest.fixture(scope="session")
@@ -137,7 +137,7 @@ def test_image_holds_its_own_stage_only_and_runs_unprivileged(
         "uv": False,
     }
     inside = run_confined(docker, name, stage, entrypoint=["python", "-m", "stages.common.version"])
-    assert inside.strip() == stage_version(stage)
+    assert inside.strip() == code_version(stage)
     labels = {f"org.opencontainers.image.{key.lower()}": value for key, value in origin(stage).items()}
     assert labels.items() <= docker.images.get(name).labels.items()
 

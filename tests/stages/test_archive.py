@@ -22,8 +22,8 @@ from stages.common.report import write_report
 
 def manifest(key: str, inputs: dict[str, Any], **params: Any) -> dict[str, Any]:
     return {
-        "key": key * 64, "inputs": inputs, "params": params, "created": "2026-01-01T00:00:00Z", "seconds": 1.5,
-        "peak_memory_mb": 100.0, "headline": {"images": 7},
+        "key": key * 64, "content": key * 64, "inputs": inputs, "params": params,
+        "created": "2026-01-01T00:00:00Z", "seconds": 1.5, "peak_memory_mb": 100.0, "headline": {"images": 7},
     }  # fmt: skip
 
 
@@ -31,8 +31,8 @@ def manifest(key: str, inputs: dict[str, Any], **params: Any) -> dict[str, Any]:
 def manifests() -> dict[str, dict[str, Any]]:
     return {
         "validate": manifest("a", {"raw": {"digest": "f" * 64, "path": "raw", "files": 9}}, validate={"lots": []}),
-        "prepare_train": manifest("b", {"validate": {"key": "a" * 64}}, data={"image_size": 64}),
-        "train": manifest("c", {"prepare_train": {"key": "b" * 64}}, train={"epochs": 1}),
+        "prepare_train": manifest("b", {"validate": {"key": "a" * 64, "content": "a" * 64}}, data={"image_size": 64}),
+        "train": manifest("c", {"prepare_train": {"key": "b" * 64, "content": "b" * 64}}, train={"epochs": 1}),
     }
 
 
@@ -42,8 +42,8 @@ def test_artifacts_of_one_run_pass(manifests: dict[str, dict[str, Any]]) -> None
 
 
 def test_an_artifact_of_another_run_is_named(manifests: dict[str, dict[str, Any]]) -> None:
-    manifests["train"]["inputs"]["prepare_train"]["key"] = "9" * 64
-    with pytest.raises(DataError, match=r"train was made from prepare_train 999999999999, but .* is bbbbbbbbbbbb"):
+    manifests["train"]["inputs"]["prepare_train"]["content"] = "9" * 64
+    with pytest.raises(DataError, match=r"train was made from prepare_train 999999999999, but .* holds bbbbbbbbbbbb"):
         check_one_run(manifests)
 
 

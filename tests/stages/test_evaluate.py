@@ -25,9 +25,9 @@ from stages.evaluate.stage import STAGE
 from tests.common.onnx_models import METADATA, PREPROCESSING, SIDE, save_model
 
 
-def finish(folder: Path, stage: str, **fields: Any) -> None:
-    manifest = {"stage": stage, "key": f"{stage}-key", **fields, "files": artifacts.list_files(folder)}
-    artifacts.write_json(folder / artifacts.MANIFEST, manifest)
+def finish(folder: Path, stage: str, **inputs: Any) -> str:
+    """Close an artifact with its manifest, and return the digest of its content."""
+    return str(artifacts.write_manifest(folder, stage=stage, key=f"{stage}-key", inputs=inputs)["content"])
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def evaluate(tmp_path: Path) -> Iterator[Callable[..., int]]:
     def run(
         labels: list[tuple[int | str, ...]],
         answers: list[tuple[int, ...]],
-        trained_on: str = "prepare_train-key",
+        trained_on: str = "",
         confidence: float = 0.8,
     ) -> int:
         prepared, train = tmp_path / "prepared", tmp_path / "train"
@@ -53,9 +53,9 @@ def evaluate(tmp_path: Path) -> Iterator[Callable[..., int]]:
             table.writerow(["=cmd()_train.png", "a", 0, "train", "", *labels[0]])
             table.writerow(["val.png", "a", 0, "val", "", *labels[0]])
             table.writerows([f"=cmd()_{row}.png", "a", row, "test", "", *known] for row, known in enumerate(labels))
-        finish(prepared, "prepare_train")
+        content = finish(prepared, "prepare_train")
         save_model(train / "model.onnx", confidence=confidence)
-        finish(train, "train", inputs={"prepare_train": {"key": trained_on}})
+        finish(train, "train", prepare_train={"key": "prepare_train-key", "content": trained_on or content})
         arguments = ["--prepare_train", str(prepared), "--train", str(train), "--out", str(tmp_path / "out")]
         return main(STAGE, [*arguments, "--set", "evaluate.batch_size=2"])
 

@@ -136,10 +136,10 @@ def test_a_picture_under_two_names_is_in_one_fold_and_folds_are_about_equal() ->
 
 
 def test_hyperparameters_that_train_does_not_tell_are_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    artifacts.write_json(folder / "trained" / "metrics" / "train_metrics.json", {"hyperparameters": {"width": 0}})
+    artifacts.write_json(folder / "trained" / "hyperparameters.json", {"width": 0})
     finish(folder / "trained", "train")
     assert main(STAGE, [*inputs(folder), "--out", str(folder / "out"), *QUICK]) == 65
-    assert "train_metrics.json tells no hyperparameters" in caplog.text
+    assert "hyperparameters.json tells no hyperparameters" in caplog.text
     assert not (folder / "out").exists()
 
 

@@ -420,14 +420,13 @@ def test_two_writers_lose_nothing_and_one_training_comes_of_one_cause(tmp_path: 
 
 
 def finish(folder: Path, stage: str, **inputs: dict[str, str]) -> Path:
-    files = artifacts.list_files(folder)
-    manifest = {"stage": stage, "key": artifacts.json_digest([stage, files]), "inputs": inputs, "files": files}
-    artifacts.write_json(folder / artifacts.MANIFEST, manifest)
+    key = artifacts.json_digest([stage, artifacts.list_files(folder)])
+    artifacts.write_manifest(folder, stage=stage, key=key, inputs=inputs)
     return folder
 
 
-def key_of(artifact: Path) -> str:
-    return str(artifacts.read_manifest(artifact)["key"])
+def content_of(artifact: Path) -> str:
+    return str(artifacts.read_manifest(artifact)["content"])
 
 
 @pytest.fixture
@@ -453,7 +452,7 @@ def monitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         make(60, 77, "s1").save(predict / "features" / "s1.npz")
         for lot, features in lots.items():
             features.save(predict / "features" / f"{lot}.npz")
-        finish(predict, "predict", champion={"key": other or key_of(champion)})
+        finish(predict, "predict", champion={"key": "k", "content": other or content_of(champion)})
         with (validate / "annotations.csv").open("w", newline="") as file:
             table = csv.writer(file)
             table.writerow(("filename", "lot", "path", *NAMES))

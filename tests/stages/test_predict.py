@@ -64,9 +64,8 @@ class Data:
             spoil(save_model(self.champion / "model.onnx", **changes))
             told |= {"model": model * 64, "mean_accuracy": 0.9, "lots": ["a"]}
         artifacts.write_json(self.champion / "champion.json", told)
-        files = artifacts.list_files(self.champion)
-        manifest = {"stage": "champion", "key": artifacts.json_digest(files), "inputs": {}, "files": files}
-        artifacts.write_json(self.champion / artifacts.MANIFEST, manifest)
+        key = artifacts.json_digest(artifacts.list_files(self.champion))
+        artifacts.write_manifest(self.champion, stage="champion", key=key)
 
     def run(self, *overrides: str, lots: str = "") -> int:
         arguments = ["--raw", str(self.raw), "--champion", str(self.champion), "--store", str(self.store)]

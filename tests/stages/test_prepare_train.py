@@ -65,10 +65,7 @@ class Data:
                 digest = self.digests.get(name) or (artifacts.file_digest(path) if path.is_file() else "0" * 64)
                 group = self.groups.get(name, name)
                 writer.writerow([name, name.partition("_")[0], path.relative_to(self.raw), digest, group, *labels])
-        artifacts.write_json(
-            self.validated / artifacts.MANIFEST,
-            {"stage": "validate", "key": artifacts.file_digest(table), "files": artifacts.list_files(self.validated)},
-        )
+        artifacts.write_manifest(self.validated, stage="validate", key=artifacts.file_digest(table))
         items = ("prepare_train.workers=1", "data.image_size=16", *overrides)
         paths = ["--raw", str(self.raw), "--validate", str(self.validated), "--store", str(self.store)]
         return [*paths, *(word for item in items for word in ("--set", item))]
@@ -127,7 +124,8 @@ def test_statistics_count_classes_unknown_labels_and_pixels(data: Data) -> None:
     assert sum(stats["labels"]["mustache"][split]["unknown"] for split in ("train", "val", "test")) == 30
     assert sum(stats["labels"]["hair_color"][split]["gray"] for split in ("train", "val", "test")) == 30
     assert stats["lots"]["a"]["train"] + stats["lots"]["b"]["train"] == headline["train"]
-    assert stats["preprocessing"] == {"version": 5, "image_size": 16, "near_white": 245, "max_megapixels": 50}
+    settings = json.loads((artifact / "preprocessing.json").read_text())
+    assert settings == {"version": 5, "image_size": 16, "near_white": 245, "max_megapixels": 50}
     images = read_split(artifact, "train").take().astype(float)
     assert stats["train_pixels"]["mean"] == pytest.approx(images.mean(axis=(0, 1, 2)), abs=1e-3)
     assert stats["train_pixels"]["std"] == pytest.approx(images.std(axis=(0, 1, 2)), abs=1e-3)

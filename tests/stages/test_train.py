@@ -138,12 +138,12 @@ def test_the_search_decides_only_while_it_is_asked(folder: Path, tmp_path: Path)
 def break_best(folder: Path) -> None:
     searched = folder / "searched"
     (searched / "best_params.json").write_text('{"learning_rate": "fast"}')
-    key = json.loads((folder / "prepared" / "manifest.json").read_text())["key"]
-    finish(searched, "hyperopt", prepare_train={"key": key})
+    content = json.loads((folder / "prepared" / "manifest.json").read_text())["content"]
+    finish(searched, "hyperopt", prepare_train={"key": "", "content": content})
 
 
 def other_data(folder: Path) -> None:
-    finish(folder / "searched", "hyperopt", prepare_train={"key": "0123456789abcdef"})
+    finish(folder / "searched", "hyperopt", prepare_train={"key": "", "content": "0123456789abcdef"})
 
 
 @pytest.mark.parametrize(
