@@ -29,8 +29,8 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from stages.common.answers import Answers
-from stages.common.attributes import ATTRIBUTES, NAMES
+from stages.common.answers import answers_of
+from stages.common.attributes import NAMES
 from stages.common.dataset import Split, read_split
 from stages.common.network import Classifier, Network
 from stages.common.onnx_model import INPUT, load
@@ -92,7 +92,8 @@ def in_pytorch(trained: Path, images: Images, *, calibrated: bool = True) -> dic
         metadata = file.metadata()
     network = Network(int(metadata["width"]))
     network.load_state_dict(load_file(trained / "model.safetensors"))
-    classifier = Classifier(network, json.loads(metadata["temperatures"]) if calibrated else None).eval()
+    temperatures, learned = (json.loads(metadata[name]) for name in ("temperatures", "learned"))
+    classifier = Classifier(network, temperatures if calibrated else None, learned).eval()
     with torch.inference_mode():
         parts = torch.split(torch.from_numpy(images), 256)
         batches = [[one.numpy() for one in classifier(part)[: len(NAMES)]] for part in parts]
@@ -101,11 +102,8 @@ def in_pytorch(trained: Path, images: Images, *, calibrated: bool = True) -> dic
 
 def quality(trained: Path, images: Split, found: dict[str, npt.NDArray[np.float32]]) -> dict[str, float | None]:
     """Means over the attributes, with the thresholds of the model."""
-    abstention = load(trained / "model.onnx").calibration.abstention
-    measures = [
-        measure(Answers(attribute, images.labels[:, column], found[attribute.name], abstention[attribute.name]))
-        for column, attribute in enumerate(ATTRIBUTES)
-    ]
+    calibration = load(trained / "model.onnx").calibration
+    measures = [measure(one) for one in answers_of(found, calibration, images.labels)]
     return {name: mean_of(name, measures) for name in ("accuracy", "ece", "coverage", "answered_accuracy")}
 
 

@@ -66,13 +66,15 @@ def _judge(context: Context[Params], against: str) -> "Judgement":
     # not needed for --help
     from stages.archive.gate import compare, interval, judge, mean_accuracy, right_answers
     from stages.common.dataset import read_split
+    from stages.common.learned import answerable
     from stages.common.onnx_model import load
 
     section, least = context.params.archive, context.params.monitor.min_accuracy
     split = read_split(context.inputs["prepare_train"], "test")
     images = split.take()
     candidate = load(context.inputs["train"] / "model.onnx")
-    right = right_answers(candidate.predict(images), split.labels)
+    answers, labels = candidate.predict(images), answerable(split.labels, candidate.calibration.learned)
+    right = right_answers(answers, labels)
     mean, bounds = mean_accuracy(right), interval(right)
     if against == NONE:
         return judge(mean, bounds, None, least, section.alpha)
@@ -87,8 +89,10 @@ def _judge(context: Context[Params], against: str) -> "Judgement":
     notes = []
     if before != context.manifests["prepare_train"]["params"]["data"]:
         notes.append(f"{against} was trained with other splits, so it may have learned from some of these test images")
-    of_champion = right_answers(champion.predict(images), split.labels)
-    return judge(mean, bounds, compare(against, right, of_champion, notes), least, section.alpha)
+    both = answerable(labels, champion.calibration.learned)
+    of_champion = right_answers(champion.predict(images), both)
+    compared = compare(against, right_answers(answers, both), of_champion, notes)
+    return judge(mean, bounds, compared, least, section.alpha)
 
 
 def _run(context: Context[Params]) -> Headline:

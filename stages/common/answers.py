@@ -1,13 +1,15 @@
-"""What a model said about one attribute: classes, confidences, and where it abstains."""
+"""What a model said about one attribute: classes, confidences, where it abstains, and whether it answers at all."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from stages.common.attributes import ATTRIBUTES, UNKNOWN, Attribute
+from stages.common.calibration import Calibration
+from stages.common.learned import unlearned, why_never
 
 
 @dataclass(frozen=True)
@@ -18,12 +20,25 @@ class Answers:
         labels: int (N,) class indices, -1 where unknown.
         probabilities: float (N, classes).
         threshold: the lowest confidence (0-1) with which an answer is given; below, the model abstains.
+        learned: the classes that training has seen; None means all. With fewer than two the attribute is never
+            answered: the model gives no finite probabilities then.
     """
 
     attribute: Attribute
     labels: npt.NDArray[np.integer[Any]]
     probabilities: npt.NDArray[np.floating[Any]]
     threshold: float = 0.0
+    learned: Sequence[str] | None = None
+
+    @property
+    def never(self) -> str:
+        """Why the attribute is never answered; empty if it is."""
+        return "" if self.learned is None else why_never(self.learned)
+
+    @property
+    def unlearned(self) -> list[str]:
+        """Classes that it is never answered with."""
+        return [] if self.learned is None else unlearned(self.attribute, self.learned)
 
     @property
     def finite(self) -> npt.NDArray[np.bool_]:
@@ -50,24 +65,30 @@ class Answers:
     def known(self) -> "Answers":
         """Only the images whose label is known."""
         mask = self.labels != UNKNOWN
-        return Answers(self.attribute, self.labels[mask], self.probabilities[mask], self.threshold)
+        return replace(self, labels=self.labels[mask], probabilities=self.probabilities[mask])
 
 
 def answers_of(
     probabilities: Mapping[str, npt.NDArray[np.floating[Any]]],
-    abstention: Mapping[str, float],
+    calibration: Calibration,
     labels: npt.NDArray[np.integer[Any]] | None = None,
 ) -> list[Answers]:
     """What a model said about N images, in the order of `ATTRIBUTES`.
 
     Args:
         probabilities: attribute -> (N, classes).
-        abstention: attribute -> the lowest confidence with which it is answered, as `Calibration` has it.
+        calibration: the model's.
         labels: int (N, 5), -1 where unknown; None if nobody knows any.
     """
     if labels is None:
         labels = np.full((len(probabilities[ATTRIBUTES[0].name]), len(ATTRIBUTES)), UNKNOWN)
     return [
-        Answers(attribute, labels[:, column], probabilities[attribute.name], abstention[attribute.name])
+        Answers(
+            attribute,
+            labels[:, column],
+            probabilities[attribute.name],
+            calibration.abstention[attribute.name],
+            calibration.learned[attribute.name],
+        )
         for column, attribute in enumerate(ATTRIBUTES)
     ]

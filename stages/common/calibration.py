@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import AfterValidator, Field
 
-from stages.common.attributes import UNKNOWN, name_every_attribute
+from stages.common.attributes import NAMES, UNKNOWN, name_every_attribute
+from stages.common.learned import all_learned, never_answered
 from stages.common.params import Section
 
 TEMPERATURES = np.exp(np.linspace(-np.log(10), np.log(10), 461))
@@ -33,15 +34,23 @@ Flags = npt.NDArray[np.bool_]
 
 
 class Calibration(Section):
-    """What a model carries in its metadata.
+    """What a model carries in its metadata about its answers.
 
     Attributes:
         temperatures: attribute -> what its logits are divided by before the softmax; the model does it itself.
         abstention: attribute -> the lowest confidence (0-1) with which an answer is given; below, the model abstains.
+        learned: attribute -> the classes that training has seen, `stages.common.learned`; all, if it does not say.
     """
 
     temperatures: Annotated[dict[str, Annotated[float, Field(gt=0)]], AfterValidator(name_every_attribute)]
     abstention: Annotated[dict[str, Annotated[float, Field(ge=0, le=1)]], AfterValidator(name_every_attribute)]
+    learned: Annotated[dict[str, list[str]], AfterValidator(name_every_attribute)] = Field(default_factory=all_learned)
+
+    @property
+    def answered(self) -> list[str]:
+        """The attributes that the model answers."""
+        never = never_answered(self.learned)
+        return [name for name in NAMES if name not in never]
 
 
 def softmax(logits: Numbers) -> npt.NDArray[np.float64]:

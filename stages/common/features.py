@@ -32,7 +32,7 @@ class Features:
         filenames: N names.
         statistics: name of a statistic -> float32 (N,).
         embeddings: float32 (N, D), the network's pooled features.
-        probabilities: attribute -> float32 (N, classes), calibrated.
+        probabilities: attribute -> float32 (N, classes), calibrated; NaN of one that is never answered.
         examples: uint8 (E, S, S, 3), RGB, E <= EXAMPLES: some of the images, evenly spread.
         example_names: their E names.
     """
@@ -46,6 +46,11 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.filenames)
+
+    @property
+    def answered(self) -> list[str]:
+        """The attributes that the model answers: of the others it gives no number for any image."""
+        return [name for name in NAMES if np.isfinite(self.probabilities[name]).any()]
 
     def save(self, path: Path) -> None:
         """Write a .npz without pickles; embeddings as float16, whose 3 digits tell drift as well at half the size."""

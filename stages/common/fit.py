@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -26,6 +27,7 @@ from stages.common.dataset import Split
 from stages.common.device import choose_device, has_fast_bfloat16
 from stages.common.errors import DataError, UnavailableError, UsageError
 from stages.common.hyperparameters import Hyperparameters
+from stages.common.learned import Learned, answerable, learnable, learned_classes, masks, never_answered
 from stages.common.loader import Loader
 from stages.common.logs import Progress, log
 from stages.common.network import Convolution, Network
@@ -71,8 +73,9 @@ class Epoch:
         epoch: 1 for the first.
         train_loss: weighted as the settings say, with label smoothing, over augmented images.
         val_loss: cross-entropy per known label in nats, averaged over attributes, unweighted: trials with different
-            loss weights compare.
-        val_accuracy: attribute -> share of right known labels, None where none is known.
+            loss weights compare. Labels of classes that training has not seen have none.
+        val_accuracy: attribute -> share of right known labels, None where none is known, or where the attribute is
+            never answered (`stages.common.learned`).
         val_mean_accuracy: mean of the known ones.
         learning_rate: at the end of the epoch, as a share of its peak.
         seconds: with validation.
@@ -152,21 +155,32 @@ def make_optimizers(network: Network, chosen: Hyperparameters) -> tuple[Muon, Ad
     )
 
 
-def _evaluate(network: Network, data: Loader, cast: torch.autocast) -> tuple[float, dict[str, float | None], float]:
-    """Validation loss, accuracy per attribute, mean accuracy; one synchronisation at the end."""
-    network.eval()
-    totals = torch.zeros(3, len(NAMES), device=data.device)
-    with torch.inference_mode(), cast:
-        for images, labels in data.batches(torch.split(torch.arange(len(data.split)), VAL_BATCH)):
-            outputs = network(images)
-            known = labels != UNKNOWN
-            right = torch.stack([logits.argmax(1) for logits in outputs], 1) == labels
-            totals += torch.stack([summed_losses(outputs, labels), (right & known).sum(0), known.sum(0)])
-    losses, right, known = totals.double().cpu().numpy()
-    counted = known > 0
-    accuracy = {name: float(right[i] / known[i]) if counted[i] else None for i, name in enumerate(NAMES)}
-    means = (losses[counted] / known[counted]).mean(), (right[counted] / known[counted]).mean()
-    return float(means[0]), accuracy, float(means[1])
+class _Validation:
+    """The validation split, and what of its labels can be compared with answers."""
+
+    def __init__(self, val: Split, learned: Learned, device: torch.device) -> None:
+        self.data = Loader(replace(val, labels=answerable(val.labels, learned)), device)
+        can_be_right = learnable(val.labels, learned)
+        self.with_loss = torch.from_numpy(can_be_right.astype(np.int64)).to(device)
+        self.masks = [torch.from_numpy(mask).to(device) for mask in masks(learned)]
+        self.known, self.losses = ((labels != UNKNOWN).sum(0) for labels in (self.data.split.labels, can_be_right))
+
+    def measure(self, network: Network, cast: torch.autocast) -> tuple[float, dict[str, float | None], float]:
+        """Loss, accuracy per attribute, mean accuracy; one synchronisation at the end."""
+        network.eval()
+        totals = torch.zeros(2, len(NAMES), device=self.data.device)
+        batches = torch.split(torch.arange(len(self.data.split)), VAL_BATCH)
+        with torch.inference_mode(), cast:
+            for batch, (images, labels) in zip(batches, self.data.batches(batches), strict=True):
+                outputs = tuple(logits + mask for logits, mask in zip(network(images), self.masks, strict=True))
+                right = (torch.stack([logits.argmax(1) for logits in outputs], 1) == labels) & (labels != UNKNOWN)
+                losses = summed_losses(outputs, self.with_loss[batch.to(self.data.device)])
+                totals += torch.stack([losses, right.sum(0)])
+        losses, right = totals.double().cpu().numpy()
+        told, counted = self.losses > 0, self.known > 0
+        accuracy = {name: float(right[i] / self.known[i]) if counted[i] else None for i, name in enumerate(NAMES)}
+        means = (losses[told] / self.losses[told]).mean(), (right[counted] / self.known[counted]).mean()
+        return float(means[0]), accuracy, float(means[1])
 
 
 def fit(
@@ -188,13 +202,20 @@ def fit(
             ends (on a CPU) with the same weights as without the interruption.
 
     Raises:
-        DataError: a split has no known label.
+        DataError: the train split knows two classes of no attribute, or the val split has no label of one of them.
         DivergedError: the loss is not a number.
         UnavailableError: the device is absent, or its memory does not suffice.
     """
-    for split, name in ((train, "train"), (val, "val")):
-        if not (split.labels != UNKNOWN).any():
-            raise DataError(f"the {name} split has no known label: annotate more images or enlarge data.{name}_split")
+    learned = learned_classes(train.labels)
+    if len(never_answered(learned)) == len(NAMES):
+        raise DataError(
+            "the train split knows two classes of no attribute: annotate more images or enlarge data.train_split"
+        )
+    if not (learnable(val.labels, learned) != UNKNOWN).any():
+        raise DataError(
+            "the val split has no known label of what training has seen: annotate more images or enlarge data.val_split"
+        )
+    train = replace(train, labels=answerable(train.labels, learned))  # one class alone teaches nothing
     chosen = settings.hyperparameters
     for last in (dist.is_initialized(), True):  # of several processes, one alone cannot begin again
         try:
@@ -233,7 +254,7 @@ def _fit(
         log.info("going on after epoch %d, from its checkpoint", len(history))
     learner: nn.Module = DistributedDataParallel(network) if processes > 1 else network
 
-    train_data, val_data = Loader(train, device), Loader(val, device)
+    train_data, validation = Loader(train, device), _Validation(val, learned_classes(train.labels), device)
     is_known = torch.from_numpy(train.labels != UNKNOWN)
     steps = math.ceil(len(train) / chosen.batch_size)
     progress = Progress((settings.epochs - len(history)) * len(train), "images")
@@ -270,7 +291,7 @@ def _fit(
             dist.all_reduce(total)
         train_loss = total.item() / steps / processes
         trained = time.monotonic() - started
-        val_loss, accuracy, mean_accuracy = _evaluate(network, val_data, cast)
+        val_loss, accuracy, mean_accuracy = validation.measure(network, cast)
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
             raise DivergedError(
                 f"the loss is not a number in epoch {number}: lower learning_rate ({chosen.learning_rate:g}) or "

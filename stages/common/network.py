@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from stages.common.attributes import ATTRIBUTES
 from stages.common.dataset import Split
+from stages.common.learned import Learned, all_learned, masks
 
 GRID = 4
 """Cells along each side that pooled features keep."""
@@ -101,22 +102,37 @@ class Classifier(nn.Module):
     An embedding is what the trunk makes of an image, averaged over the whole grid: float32 (N, 4w). It tells drift.
     """
 
-    def __init__(self, network: Network, temperatures: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        temperatures: Mapping[str, float] | None = None,
+        learned: Learned | None = None,
+    ) -> None:
         """Put probabilities on top of a network.
 
         Args:
             network: gives the logits.
             temperatures: attribute -> what its logits are divided by (`stages.common.calibration`); 1 if None.
+            learned: the classes that training has seen, all if None; the others get probability 0, and attributes that
+                are never answered NaN (`stages.common.learned`).
         """
         super().__init__()
         self.network = network
         self.temperatures = [1.0 if temperatures is None else temperatures[one.name] for one in ATTRIBUTES]
+        for attribute, mask in zip(ATTRIBUTES, masks(learned or all_learned()), strict=True):
+            needed = torch.from_numpy(mask) if mask.any() else None  # where all was learned, the graph has no such step
+            self.register_buffer(f"mask_{attribute.name}", needed, persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Probabilities of every attribute, in the order of `ATTRIBUTES`, and last the embeddings."""
         features = self.network.features(images)
-        heads = zip(self.network.logits(features), self.temperatures, strict=True)
-        probabilities = [(logits.float() / temperature).softmax(1) for logits, temperature in heads]
+        probabilities = []
+        for attribute, logits, divisor in zip(
+            ATTRIBUTES, self.network.logits(features), self.temperatures, strict=True
+        ):
+            mask = getattr(self, f"mask_{attribute.name}")
+            scaled = logits.float() / divisor
+            probabilities.append((scaled if mask is None else scaled + mask).softmax(1))
         return (*probabilities, features.float().mean((2, 3)))
 
 

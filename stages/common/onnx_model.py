@@ -4,7 +4,9 @@ Input `images` uint8 (N, S, S, 3) RGB. Outputs: one per attribute, named by it, 
 and `embedding` float32 (N, D), the network's features averaged over the image, D as the model says.
 The metadata key `face_attributes` holds JSON:
 {"attributes": {name: [classes]}, "image_size": S, "preprocessing": {...},
-"temperatures": {name: what the logits were divided by}, "abstention": {name: lowest confidence of an answer}}.
+"temperatures": {name: what the logits were divided by}, "abstention": {name: lowest confidence of an answer},
+"learned": {name: [classes that training has seen]}}. Any other class has probability 0; an attribute with fewer than
+two of them is never answered, and has the probabilities NaN.
 """
 
 import json
@@ -45,7 +47,7 @@ class OnnxModel:
         session: the ONNX Runtime session.
         image_size: side S of the square images in pixels.
         preprocessing: how its images were prepared in training.
-        calibration: its temperatures, which its probabilities contain, and from which confidence on it answers.
+        calibration: its temperatures, which its probabilities contain, from which confidence on it answers, and what.
         path: where it was loaded from, for messages.
     """
 

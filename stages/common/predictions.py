@@ -1,6 +1,6 @@
 """predictions.csv: what a model says about each image, in the form that the suite `predictions` checks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +20,8 @@ def write_predictions(path: Path, filenames: Sequence[str], answers: Sequence[An
     """One row an image: file name, and per attribute label, predicted class, confidence, and whether it is answered.
 
     Where that is `no`, the model abstains, for its confidence is below its threshold; what it would have said stays.
-    Cells are empty where a label is not known, or the model gave no number.
+    Cells are empty where a label is not known, or the model gave no number, as it does for an attribute that it never
+    answers.
 
     Args:
         path: the file to write.
@@ -42,6 +43,11 @@ def write_predictions(path: Path, filenames: Sequence[str], answers: Sequence[An
         columns = {name: column for name, column in columns.items() if name not in NAMES}
         columns[VERSION] = [version] * len(filenames)
     write_csv(path, columns, zip(*columns.values(), strict=True), for_people=True)
+
+
+def columns_of(attributes: Iterable[str]) -> set[str]:
+    """The columns with the answers about some attributes, of which the suite expects nothing if there never are any."""
+    return {f"{name}{part}" for name in attributes for part in PARTS[1:]}
 
 
 def read_predictions(path: Path, lot: str = "") -> pd.DataFrame:

@@ -48,6 +48,9 @@ def measure(everything: Answers) -> Measures:
     `ece` is the expected calibration error; `coverage` the share of labels that are answered with a confidence of
     `threshold` or more, and `answered_accuracy` the share of right ones among these. All other measures take in every
     image, answered or not.
+
+    An attribute that is never answered has its labels counted and nothing measured, so no mean takes it in. A label of
+    a class that training has not seen is one that the model gets wrong; `unlearned_labels` counts them.
     """
     answers = everything.known()
     classes = answers.attribute.classes
@@ -57,9 +60,19 @@ def measure(everything: Answers) -> Measures:
     notes = []
     right, answered = answers.predicted == answers.labels, answers.answered
     unanswered = int((~answers.finite).sum())
-    if unanswered:
+    unlearned = {name: int((answers.labels == classes.index(name)).sum()) for name in answers.unlearned}
+    if answers.never:
+        notes.append(f"never answered: {answers.never}")
+    elif unanswered:
         notes.append(f"{unanswered} of {count} images got no finite probabilities and count as wrong")
-    if not present:
+    notes += [
+        f"training has no label of {name}: its {wrong} here count as wrong"
+        for name, wrong in unlearned.items()
+        if wrong
+    ]
+    if answers.never:
+        pass
+    elif not present:
         notes.append("no labels")
     elif not curves and not unanswered:
         notes.append(f"no ROC AUC: every label is {classes[present[0]]!r}")
@@ -68,21 +81,22 @@ def measure(everything: Answers) -> Measures:
 
     result: dict[str, Any] = {
         "labels": count,
-        "accuracy": float(right.mean()) if count else None,
+        "unlearned_labels": sum(unlearned.values()),
+        "accuracy": float(right.mean()) if count and not answers.never else None,
         "precision": None,
         "recall": None,
         "f1": None,
         "roc_auc": float(np.mean([area for _, _, area in curves.values()])) if curves else None,
         "ece": expected_calibration_error(answers.confidence[answers.finite], right[answers.finite]),
-        "threshold": answers.threshold,
-        "coverage": float(answered.mean()) if count else None,
+        "threshold": None if answers.never else answers.threshold,
+        "coverage": float(answered.mean()) if count and not answers.never else None,
         "answered_accuracy": float(right[answered].mean()) if answered.any() else None,
         "classes": list(classes),
         "support": [int((answers.labels == number).sum()) for number in range(len(classes))],
         "confusion_matrix": _confusion(answers),
         "per_class": [],  # a list, so that `dvc metrics show` prints columns per attribute and not per class
     }
-    if present:
+    if present and not answers.never:
         scores = precision_recall_fscore_support(answers.labels, answers.predicted, labels=present, zero_division=0)[:3]
         for name, values in zip(("precision", "recall", "f1"), scores, strict=True):
             result[name] = float(np.mean(values))

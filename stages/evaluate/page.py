@@ -136,7 +136,13 @@ def describe_model(
     return Report(
         title="Evaluation",
         subtitle="The exported model on the test split, which nothing before has seen.",
-        verdict=f"Mean accuracy {mean:.3f} on {metrics['images']} test images; {checked.verdict}",
+        verdict="; ".join(
+            [
+                f"Mean accuracy {mean:.3f} on {metrics['images']} test images",
+                *metrics["never_answered"],
+                checked.verdict,
+            ]
+        ),
         sections=sections,
-        remarked=bool(checked.found),
+        remarked=bool(checked.found or metrics["never_answered"]),
     )

@@ -8,6 +8,7 @@ from stages.common.artifacts import write_json
 from stages.common.dataset import read_split
 from stages.common.errors import DataError
 from stages.common.history import recall, remember
+from stages.common.learned import never_answered, remarks
 from stages.common.logs import log
 from stages.common.report import REPORT, write_report
 from stages.common.stage import Context, Headline, Input, Stage
@@ -41,7 +42,7 @@ def _run(context: Context[Params]) -> Headline:
     from stages.common.observation import observe
     from stages.common.onnx_model import load
     from stages.common.partitions import PARTITIONS, partitions
-    from stages.common.predictions import SUITE, read_predictions, write_predictions
+    from stages.common.predictions import SUITE, columns_of, read_predictions, write_predictions
     from stages.common.validation import check  # Great Expectations takes seconds
     from stages.evaluate.measures import mean_of, measure
     from stages.evaluate.page import describe_model, hardest_images
@@ -56,18 +57,21 @@ def _run(context: Context[Params]) -> Headline:
         )
     section = context.params.evaluate
     of_test, of_val = (observe(model, one.filenames, one.take, section.batch_size) for one in (split, val))
-    answers = answers_of(of_test.probabilities, model.calibration.abstention, split.labels)
+    answers = answers_of(of_test.probabilities, model.calibration, split.labels)
     measures = {one.attribute.name: measure(one) for one in answers}
     mean, ece, coverage = (mean_of(name, list(measures.values())) for name in ("accuracy", "ece", "coverage"))
     if mean is None:
-        raise DataError(f"none of the {len(split)} test images has a label: annotate some of them")
+        raise DataError(
+            f"none of the {len(split)} test images has a label of an attribute that the model answers: annotate some"
+        )
     for name, one in measures.items():
         if "note" in one:
             log.warning("%s: %s", name, one["note"])
 
     write_predictions(context.out / "predictions.csv", split.filenames, answers)
     table = read_predictions(context.out / "predictions.csv")
-    checked = check(SUITE, table, section.thresholds(), context.out, context.failed)
+    never = never_answered(model.calibration.learned)
+    checked = check(SUITE, table, section.thresholds(), context.out, context.failed, columns_of(never))
 
     for folder in ("metrics", "plots", "reference"):
         (context.out / folder).mkdir()
@@ -75,7 +79,8 @@ def _run(context: Context[Params]) -> Headline:
     reference.save(context.out / "reference" / "features.npz")
     write_json(context.out / "reference" / PARTITIONS, partitions(reference))
     means = {"mean_accuracy": mean, "mean_ece": ece, "mean_coverage": coverage}
-    metrics = {**means, "images": len(split), "attributes": measures}
+    untold = remarks(model.calibration.learned)
+    metrics = {**means, "images": len(split), "never_answered": untold, "attributes": measures}
     write_json(context.out / "metrics" / "eval_metrics.json", metrics)
     plot_confusion(context.out / "plots" / "confusion_matrices.png", measures)
     plot_roc(context.out / "plots" / "roc_curves.png", answers, measures)
@@ -87,7 +92,8 @@ def _run(context: Context[Params]) -> Headline:
     write_json(context.out / HARDEST, [asdict(pictures) for pictures in hardest])
     report = describe_model(context.out, checked, metrics, hardest, recall(context.cache, SUITE))
     write_report(context.out / REPORT, report)
-    return {"mean_accuracy": round(mean, 4), "images": len(split), **accuracies}
+    told = {"never_answered": ", ".join(never)} if never else {}
+    return {"mean_accuracy": round(mean, 4), "images": len(split), **accuracies, **told}
 
 
 STAGE = Stage(

@@ -13,6 +13,7 @@ from stages.common.dataset import Split, read_split
 from stages.common.device import choose_device, trainings_at_once, use_gpu
 from stages.common.errors import UnavailableError
 from stages.common.fit import DivergedError, FitSettings, fit
+from stages.common.learned import Learned, learnable, learned_classes, masks
 from stages.common.logs import log, start_logging
 from stages.common.network import Network, outputs_of
 from stages.hyperopt.params import HyperoptSection
@@ -69,19 +70,24 @@ def run_trial(prepared: Path, section: HyperoptSection, job: Job) -> Score | str
     last = result.history[-1]
     if last.epoch < job.plan.epochs:
         return None
-    return Score(last.val_mean_accuracy, calibrated_loss(result.network, val, section.device))
+    return Score(
+        last.val_mean_accuracy, calibrated_loss(result.network, val, learned_classes(train.labels), section.device)
+    )
 
 
-def calibrated_loss(network: Network, val: Split, device: str) -> float:
+def calibrated_loss(network: Network, val: Split, learned: Learned, device: str) -> float:
     """What a trial is judged by: see `Score.val_loss`.
 
     Args:
         network: fitted; it stays on the device.
-        val: images that it has not learned from, with one known label at least.
+        val: images that it has not learned from, with one known label at least of what it has seen.
+        learned: what it has seen.
         device: auto, cpu or cuda.
     """
     outputs = outputs_of(network, val, choose_device(device, threads=1))
     columns = [
-        (logits, labels) for logits, labels in zip(outputs, val.labels.T, strict=True) if (labels != UNKNOWN).any()
+        (logits + mask, labels)
+        for logits, mask, labels in zip(outputs, masks(learned), learnable(val.labels, learned).T, strict=True)
+        if (labels != UNKNOWN).any()
     ]
     return float(np.mean([cross_entropy(*column, fit_temperature(*column)) for column in columns]))

@@ -7,7 +7,7 @@ until somebody looks. A single lot among several is low only if its interval lie
 or more fall under .85 by chance in a third of all checks of a model that is right in 88 %.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,9 +85,11 @@ def read_labels(validated: Path) -> Labels:
         raise DataError(f"cannot read the labels in {path} ({error}): run stage validate again") from error
 
 
-def measure(lots: Mapping[str, Features], labels: Labels, settings: MonitorSection) -> Performance:
-    """Compare what the champion predicted with the labels."""
-    right = {lot: right_answers(features, labels) for lot, features in lots.items()}
+def measure(
+    lots: Mapping[str, Features], labels: Labels, settings: MonitorSection, answered: Collection[str] = NAMES
+) -> Performance:
+    """Compare what the champion predicted with the labels of the attributes that it answers."""
+    right = {lot: right_answers(features, labels, answered) for lot, features in lots.items()}
     total = summarise(np.concatenate([np.empty((0, len(NAMES))), *right.values()]), settings.min_labels)
     groups = {
         lot: summarise(one, settings.min_labels) for lot, one in right.items() if np.isfinite(one).any()
@@ -101,8 +103,11 @@ def measure(lots: Mapping[str, Features], labels: Labels, settings: MonitorSecti
     return Performance(LOW if concerned else OK, total, groups, concerned)
 
 
-def right_answers(features: Features, labels: Labels) -> npt.NDArray[np.float64]:
-    """(N, 5): 1 where the answer is right, 0 where not or where the model gave no number, NaN where nobody knows."""
+def right_answers(features: Features, labels: Labels, answered: Collection[str]) -> npt.NDArray[np.float64]:
+    """(N, 5): 1 where the answer is right, 0 where not or where the model gave no number.
+
+    NaN where nobody knows, and for attributes that are not among those `answered`.
+    """
     unknown = np.full(len(NAMES), UNKNOWN, np.int8)
     known = np.array([labels.get(name, unknown) for name in features.filenames], np.int8).reshape(-1, len(NAMES))
     right = np.full(known.shape, np.nan)
@@ -110,7 +115,7 @@ def right_answers(features: Features, labels: Labels) -> npt.NDArray[np.float64]
         probabilities = features.probabilities[attribute.name]
         finite = np.isfinite(probabilities).all(axis=1)
         predicted = np.where(finite, probabilities.argmax(axis=1), len(attribute.classes))
-        labelled = known[:, column] != UNKNOWN
+        labelled = (known[:, column] != UNKNOWN) & (attribute.name in answered)
         right[labelled, column] = (predicted == known[:, column])[labelled]
     return right
 

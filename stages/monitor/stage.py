@@ -75,7 +75,7 @@ def _run(context: Context[Params]) -> Headline:
 
     lots = {lot: load_features(folder / f"{lot}.npz") for lot in new}
     reference = load_features(champion.reference / "features.npz")
-    performance = measure(lots, read_labels(context.inputs["validate"]), settings)
+    performance = measure(lots, read_labels(context.inputs["validate"]), settings, reference.answered)
     drift = find_drift(reference, lots, settings)
     decision = decide(champion, {lot: len(features) for lot, features in lots.items()}, performance, drift)
     write_json(out / DECISION, decision)

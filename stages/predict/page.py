@@ -129,7 +129,7 @@ def describe_predictions(
     return Report(
         TITLE,
         "What the released model says about the images of the raw folder.",
-        f"{verdict}; {checked.verdict}",
+        "; ".join([verdict, *metrics["never_answered"], checked.verdict]),
         sections=sections,
-        remarked=bool(checked.found or undecodable),
+        remarked=bool(checked.found or undecodable or metrics["never_answered"]),
     )

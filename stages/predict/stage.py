@@ -11,6 +11,7 @@ from stages.common.artifacts import link_or_copy, write_json
 from stages.common.champion import Champion, read_champion
 from stages.common.errors import DataError
 from stages.common.history import recall, remember
+from stages.common.learned import never_answered, remarks
 from stages.common.logs import log
 from stages.common.pool import WorkerPool, useful_workers
 from stages.common.raw_images import require_lots
@@ -139,7 +140,7 @@ def _write_lots(
     for lot, piece in answered.pieces.items():
         features = load_features(piece.features) if piece.features else None
         names, probabilities = (features.filenames, features.probabilities) if features else ([], none)
-        answers = answers_of(probabilities, model.calibration.abstention)
+        answers = answers_of(probabilities, model.calibration)
         write_predictions(out / "outputs" / f"predictions_{lot}.csv", names, answers, champion.version)
         if piece.features:
             link_or_copy(piece.features, out / "features" / f"{lot}.npz")
@@ -157,7 +158,7 @@ def _run(context: Context[Params]) -> Headline:
     import pandas as pd
 
     from stages.common.decode import ImageError, as_image, decode, read_image_file
-    from stages.common.predictions import SUITE, read_predictions
+    from stages.common.predictions import SUITE, columns_of, read_predictions
     from stages.common.thumbnails import thumbnail
     from stages.common.validation import check  # Great Expectations takes seconds
     from stages.predict.counts import add_counts
@@ -181,7 +182,10 @@ def _run(context: Context[Params]) -> Headline:
         read_predictions(out / "outputs" / f"predictions_{lot}.csv", lot) for lot, one in lots.items() if one["images"]
     ]
     table = pd.concat(tables, ignore_index=True)
-    checked = check(SUITE, table, params.thresholds(champion.version), out, context.failed)
+    never = never_answered(model.calibration.learned)
+    checked = check(SUITE, table, params.thresholds(champion.version), out, context.failed, columns_of(never))
+    for line in (untold := remarks(model.calibration.learned)):
+        log.warning("%s", line)
 
     images = sum(one["images"] for one in lots.values())
     metrics = {
@@ -192,6 +196,7 @@ def _run(context: Context[Params]) -> Headline:
         "ignored": len(found.ignored),
         "lots_reused": len(answered.reused),
         "images_per_s": answered.images_per_s,
+        "never_answered": untold,
         "classes": add_counts(one["classes"] for one in lots.values()),
         "lots": lots,
     }
@@ -209,7 +214,13 @@ def _run(context: Context[Params]) -> Headline:
     history = recall(context.cache, str(raw))
     report = describe_predictions(metrics, checked, cases, picture, undecodable, found.ignored, history)
     write_report(out / REPORT, report)
-    told = {"lots": len(lots), "lots_reused": len(answered.reused), "undecodable": len(undecodable)}
+    told: dict[str, int | str] = {
+        "lots": len(lots),
+        "lots_reused": len(answered.reused),
+        "undecodable": len(undecodable),
+    }
+    if never:
+        told["never_answered"] = ", ".join(never)
     return {"version": champion.version, "images": images, **told}
 
 

@@ -13,6 +13,7 @@ from stages.common.calibration import (
 )
 from stages.common.dataset import Split
 from stages.common.device import choose_device
+from stages.common.learned import Learned, answerable, is_answered, learnable, masks
 from stages.common.network import Network, outputs_of
 
 
@@ -22,7 +23,7 @@ class Calibrated:
 
     Attributes:
         attribute: its name.
-        labels: how many are known.
+        labels: how many are known, 0 of one that is never answered.
         temperature: what its logits are divided by.
         ece_before: expected calibration error at temperature 1, None without labels.
         ece: likewise at the temperature.
@@ -37,22 +38,25 @@ class Calibrated:
     abstention: Abstention
 
 
-def calibrate(network: Network, val: Split, device: str, wanted: float) -> list[Calibrated]:
+def calibrate(network: Network, val: Split, learned: Learned, device: str, wanted: float) -> list[Calibrated]:
     """Fit temperatures and thresholds, in the order of `ATTRIBUTES`.
 
     Args:
         network: on the CPU, in evaluation mode.
-        val: images that it has not learned from.
+        val: images that it has not learned from. Labels of classes that it has never seen count as wrong answers, and
+            tell no temperature.
+        learned: what it has seen.
         device: auto, cpu or cuda.
         wanted: accuracy of the answers that are given, 0-1.
     """
     found = []
     outputs = outputs_of(network, val, choose_device(device))  # in float32, as the exported model computes
     network.cpu()
-    for column, (attribute, everything) in enumerate(zip(ATTRIBUTES, outputs, strict=True)):
-        known = val.labels[:, column] != UNKNOWN
-        logits, labels = everything[known], val.labels[known, column]
-        temperature = fit_temperature(logits, labels)
+    compared, can_be_right = answerable(val.labels, learned), learnable(val.labels, learned)
+    for column, (attribute, raw, mask) in enumerate(zip(ATTRIBUTES, outputs, masks(learned), strict=True)):
+        known = compared[:, column] != UNKNOWN
+        logits, labels = (raw + mask)[known], compared[known, column]
+        temperature = fit_temperature(logits, can_be_right[known, column])
         right = logits.argmax(axis=1) == labels
         before, after = (softmax(logits / divisor).max(axis=1) for divisor in (1, temperature))
         found.append(
@@ -62,15 +66,18 @@ def calibrate(network: Network, val: Split, device: str, wanted: float) -> list[
                 temperature,
                 expected_calibration_error(before, right),
                 expected_calibration_error(after, right),
-                choose_abstention(after, right, wanted),
+                choose_abstention(after, right, wanted)
+                if is_answered(learned[attribute.name])
+                else Abstention(0.0, None, None),
             )
         )
     return found
 
 
-def as_calibration(found: list[Calibrated]) -> Calibration:
+def as_calibration(found: list[Calibrated], learned: Learned) -> Calibration:
     """What the model carries of it."""
     return Calibration(
         temperatures={one.attribute: one.temperature for one in found},
         abstention={one.attribute: one.abstention.threshold for one in found},
+        learned={name: list(classes) for name, classes in learned.items()},
     )

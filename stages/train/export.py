@@ -39,7 +39,7 @@ def export_onnx(path: Path, network: Network, calibration: Calibration, preproce
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
         program = torch.onnx.export(
-            Classifier(network, calibration.temperatures).eval(),
+            Classifier(network, calibration.temperatures, calibration.learned).eval(),
             (torch.zeros(2, side, side, 3, dtype=torch.uint8),),  # 2, for 1 would be taken as a constant
             dynamo=True,
             verbose=False,
@@ -53,7 +53,8 @@ def export_onnx(path: Path, network: Network, calibration: Calibration, preproce
 
 
 def save_weights(path: Path, network: Network, calibration: Calibration) -> None:
-    """Write the weights as safetensors; the metadata has the network's width and, as JSON, the temperatures."""
+    """Write the weights as safetensors; the metadata has the network's width, and temperatures and learned as JSON."""
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    metadata = {"width": str(network.width), "temperatures": json.dumps(calibration.temperatures)}
+    told = {name: json.dumps(getattr(calibration, name)) for name in ("temperatures", "learned")}
+    metadata = {"width": str(network.width), **told}
     save_file(tensors, path, metadata)

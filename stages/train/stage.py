@@ -13,6 +13,7 @@ from stages.common.artifacts import write_json
 from stages.common.dataset import PREPROCESSING, read_split
 from stages.common.errors import DataError
 from stages.common.hyperparameters import USED, Hyperparameters
+from stages.common.learned import learned_classes, never_answered, remarks
 from stages.common.logs import INTERVAL_S, log
 from stages.common.stage import Context, Headline, Input, Stage
 from stages.train.params import Params, TrainSection
@@ -104,6 +105,9 @@ def _run(context: Context[Params]) -> Headline:
         len(train), len(val), "the best parameters of the search" if section.use_hyperopt else "section train",
         chosen.model_dump_json(),
     )  # fmt: skip
+    learned = learned_classes(train.labels)
+    for line in remarks(learned):
+        log.warning("%s", line)
     settings = FitSettings(
         hyperparameters=chosen,
         epochs=section.epochs,
@@ -117,11 +121,11 @@ def _run(context: Context[Params]) -> Headline:
         fit_in_processes(processes, train, val, settings, checkpoint)
     result = fit(train, val, settings, on_epoch=EpochLog(section.epochs), checkpoint=checkpoint)
 
-    calibrated = calibrate(result.network, val, section.device, section.answer_accuracy)
+    calibrated = calibrate(result.network, val, learned, section.device, section.answer_accuracy)
     for one in calibrated:
         if one.abstention.note:
             log.warning("%s: %s", one.attribute, one.abstention.note)
-    calibration = as_calibration(calibrated)
+    calibration = as_calibration(calibrated, learned)
     # not needed before: what is loaded here is memory that the processes would have beside their own
     from stages.train.export import export_onnx, save_weights
     from stages.train.plots import plot_accuracy, plot_training
@@ -139,6 +143,7 @@ def _run(context: Context[Params]) -> Headline:
             "val_mean_accuracy": last.val_mean_accuracy,
             "val_accuracy": last.val_accuracy,
             "val_loss": last.val_loss,
+            "never_answered": remarks(learned),
             "epochs": len(result.history),
             "train_images": len(train),
             "val_images": len(val),
@@ -162,6 +167,7 @@ def _run(context: Context[Params]) -> Headline:
         "epochs": len(result.history),
         "images_per_s": round(images_per_s),
         "device": result.device,
+        **({"never_answered": ", ".join(never)} if (never := never_answered(learned)) else {}),
     }
 
 

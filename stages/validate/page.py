@@ -111,9 +111,9 @@ def build_report(
     return Report(
         title=f"Validation of {name}",
         subtitle="What the annotations and images hold, and which of them can be used.",
-        verdict=verdict_line,
+        verdict="; ".join([verdict_line, *metrics.get("never_answered", ())]),
         passed=success,
-        remarked=any(metrics.get(what) for what in ("rejected", "warnings", "notices")),
+        remarked=any(metrics.get(what) for what in ("rejected", "warnings", "never_answered", "notices")),
         sections=[section for section in sections if section],
     )
 

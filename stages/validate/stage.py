@@ -15,6 +15,7 @@ from stages.common.decode import ImageError, as_image, decode, read_image_file
 from stages.common.errors import DataError
 from stages.common.history import recall, remember
 from stages.common.image_settings import ImagesSection
+from stages.common.learned import Learned, remarks
 from stages.common.logs import log
 from stages.common.raw_images import image_files, list_ignored, list_images, lot_of, require_lots
 from stages.common.report import REPORT, write_report
@@ -232,6 +233,12 @@ def _write_reports(
     write_report(folder / REPORT, report)
 
 
+def _learned(accepted: pd.DataFrame) -> Learned:
+    """What a training on all accepted rows would see."""
+    counts = class_counts(accepted)
+    return {one.name: [name for name in one.classes if counts[one.name][name]] for one in ATTRIBUTES}
+
+
 def run(context: Context[Params]) -> Headline:
     """Validate: see the package's docstring."""
     annotations = read_annotations(context.inputs["annotations"])
@@ -251,14 +258,17 @@ def run(context: Context[Params]) -> Headline:
         allowed = context.params.validate.max_rejected_fraction
         success = len(verdict.rejected) <= allowed * rows.count and len(verdict.accepted) > 0
         summary = verdict_line(verdict, rows.count, allowed)
-    metrics = {"success": success, "notices": notices, **_metrics(rows, checked, verdict, annotations)}
+    # what follows from a table that is refused is no news
+    untold = remarks(_learned(verdict.accepted)) if success else []
+    found = _metrics(rows, checked, verdict, annotations)
+    metrics = {"success": success, "never_answered": untold, "notices": notices, **found}
 
     folder = context.out if success else context.failed
     _write_reports(context, folder, annotations, rows, checked, verdict, metrics, summary)
     if not success:
         raise DataError(f"{summary}; see {folder / REPORT}")
     log.info("%s", summary)
-    for line in notices:
+    for line in (*untold, *notices):
         log.warning("%s", line)
     for number, what in (
         (metrics["warnings"], f"rows kept with a remark: {listed(metrics['remarks'])}; see warnings.csv"),

@@ -1,7 +1,7 @@
 """A hand-made model that reads its answers off the pictures."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ def save_model(
     confidence: float = 0.8,
     embed: bool = True,
     batch: str | int = "N",
+    never: Collection[str] = (),
 ) -> Path:
     """A model that answers attribute k with class `images[:, 0, k, 0]`, at probability `confidence`.
 
@@ -48,6 +49,7 @@ def save_model(
         confidence: probability of the class that it answers; the others share 0.2.
         embed: whether it gives embeddings.
         batch: how many images it takes, and gives answers to: any number, which has a name, or so many.
+        never: attributes that it never answers, for training has no label of them.
     """
     flat = SIDE * SIDE * 3
     nodes = [
@@ -65,7 +67,7 @@ def save_model(
     }
     for number, attribute in enumerate(ATTRIBUTES[drop:]):
         name, classes = attribute.name, len(attribute.classes)
-        rest = 0.2 / (classes - 1)
+        rest = float("nan") if name in never else 0.2 / (classes - 1)
         pick = np.zeros((SIDE, classes), np.float32)
         pick[number] = 1
         same = np.eye(classes, dtype=np.float32)
@@ -102,7 +104,8 @@ def save_model(
     images = helper.make_tensor_value_info("images", kind, [batch, SIDE, SIDE, 3])
     graph = helper.make_graph(nodes, "faces", [images], outputs, kept)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
-    metadata = METADATA if metadata is None else metadata
+    learned = {one.name: [] if one.name in never else list(one.classes) for one in ATTRIBUTES}
+    metadata = METADATA | {"learned": learned} if metadata is None else metadata
     if metadata:
         helper.set_model_props(model, {"face_attributes": json.dumps(metadata)})
     onnx.save(model, path)

@@ -2,9 +2,11 @@
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from stages.common import artifacts
 from stages.common.attributes import ATTRIBUTES
@@ -25,10 +27,25 @@ TINY = Hyperparameters(
 )
 
 
-def make_prepared(folder: Path, train: int = 96, val: int = 40) -> Path:
-    """Write what stage prepare_train would: two lots, a tenth of the labels unknown."""
+def make_prepared(
+    folder: Path,
+    train: int = 96,
+    val: int = 40,
+    test: int = 0,
+    change: Callable[[npt.NDArray[np.int64], npt.NDArray[np.str_]], object] = lambda _labels, _splits: None,
+) -> Path:
+    """Write what stage prepare_train would: two lots, a tenth of the labels unknown.
+
+    Args:
+        folder: the artifact to write.
+        train: images of the train split.
+        val: images of the validation split.
+        test: images of the test split.
+        change: changes the labels, (N, 5), in place; it is also given the split of each image, (N,).
+    """
     random = np.random.default_rng(0)
-    count = train + val
+    count = train + val + test
+    splits = np.repeat(["train", "val", "test"], [train, val, test])
     labels = np.stack([random.integers(0, len(attribute.classes), count) for attribute in ATTRIBUTES], 1)
     images = random.integers(0, 30, (count, SIDE, SIDE, 3), np.uint8)
     for column, attribute in enumerate(ATTRIBUTES):
@@ -37,6 +54,7 @@ def make_prepared(folder: Path, train: int = 96, val: int = 40) -> Path:
             :, None, None, None
         ]
     labels[random.random(labels.shape) < 0.1] = -1
+    change(labels, splits)
     (folder / "shards").mkdir(parents=True)
     for number, lot in enumerate(("a", "b")):
         np.save(folder / "shards" / f"{lot}.npy", images[number::2])
@@ -45,9 +63,16 @@ def make_prepared(folder: Path, train: int = 96, val: int = 40) -> Path:
         table.writerow(INDEX_COLUMNS)
         for row in range(count):
             known = ["" if label < 0 else label for label in labels[row]]
-            split = "train" if row < train else "val"
             table.writerow(
-                [f"{'ab'[row % 2]}_{row}.png", "ab"[row % 2], row // 2, split, f"{row:032x}", f"{row:032x}", *known]
+                [
+                    f"{'ab'[row % 2]}_{row}.png",
+                    "ab"[row % 2],
+                    row // 2,
+                    splits[row],
+                    f"{row:032x}",
+                    f"{row:032x}",
+                    *known,
+                ]
             )
     preprocessing = Preprocessing(image_size=SIDE, near_white=245, max_megapixels=50).model_dump()
     artifacts.write_json(folder / PREPROCESSING, preprocessing)

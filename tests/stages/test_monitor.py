@@ -255,6 +255,16 @@ def check_accuracy(*lots: tuple[Features, Mapping[str, Any]]) -> Performance:
     return measure({f"s{number}": lot for number, (lot, _) in enumerate(lots, 3)}, labels, SETTINGS)
 
 
+def test_labels_of_an_attribute_that_the_model_never_answers_measure_nothing() -> None:
+    lot = make(100, 1, "s3")
+    labels = labels_of(lot, 1)
+    silent = {**lot.probabilities, "beard": np.full((100, 2), np.nan, np.float32)}
+    features = Features(**{**vars(lot), "probabilities": silent})
+    found = measure({"s3": features}, labels, SETTINGS, features.answered).total
+    assert (found.attributes["beard"].labels, found.attributes["beard"].value) == (0, None)
+    assert found.mean.value == 1
+
+
 @pytest.mark.parametrize(("right", "verdict"), [(1.0, OK), (0.86, OK), (0.84, LOW)])
 def test_the_mean_itself_decides_of_all_labels(right: float, verdict: str) -> None:
     lot = make(100, 1, "s3")

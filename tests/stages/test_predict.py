@@ -130,6 +130,22 @@ def test_every_image_is_answered_and_every_row_names_the_version(data: Data) -> 
     assert "15 images predicted by v3" in page
 
 
+def test_an_attribute_that_is_never_answered_has_empty_cells_and_is_named(
+    data: Data, caplog: pytest.LogCaptureFixture
+) -> None:
+    data.release(never=["hair_length"])
+    artifact, headline = data.result()
+    assert headline["never_answered"] == "hair_length"
+    for row in (predictions(artifact, "a") | predictions(artifact, "b")).values():
+        cells = [row[f"hair_length_{part}"] for part in ("predicted", "confidence", "answered")]
+        assert cells == ["", "", "no"]
+        assert row["glasses_predicted"]
+    line = "hair_length is never answered: training has no label of it"
+    assert line in caplog.text
+    assert line in (artifact / "report.html").read_text()
+    assert not [row for row in rows(artifact / "findings.csv") if row["column"].startswith("hair_length")]
+
+
 def test_a_lot_is_answered_once_by_a_model_whatever_becomes_of_others(data: Data) -> None:
     data.result()
     data.add("c", 3)
@@ -421,11 +437,13 @@ def test_lots_and_names_follow_the_rules_of_validate(tmp_path: Path) -> None:
 
 def test_counts_add_up_and_the_least_sure_come_first() -> None:
     from stages.common.answers import answers_of
+    from stages.common.calibration import Calibration
 
     random = np.random.default_rng(0)
     probabilities = {one.name: random.dirichlet(np.ones(len(one.classes)), 9) for one in ATTRIBUTES}
     probabilities["beard"][4] = np.nan
-    answers = answers_of(probabilities, dict.fromkeys(NAMES, 0.7))
+    calibration = Calibration(temperatures=dict.fromkeys(NAMES, 1.0), abstention=dict.fromkeys(NAMES, 0.7))
+    answers = answers_of(probabilities, calibration)
     counts = count_answers(answers)
     assert all(sum(classes.values()) == 9 for classes in counts.values())
     assert counts["beard"]["abstained"] == 9 - (probabilities["beard"].max(axis=1) >= 0.7).sum()

@@ -75,6 +75,23 @@ def test_every_accepted_image_has_one_canonical_row_and_empty_means_unknown(data
     }  # fmt: skip
 
 
+def test_what_no_training_can_answer_is_told_first(data: Data, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [row.split(",") for row in GOOD]
+    for row in rows:
+        row[3:6] = "0", row[4] if row[4] != "4" else "", ""
+    data.csv.write_text("\n".join([HEADER, *map(",".join, rows)]))
+    assert data.validate() == 0
+    page = (data.out / "report.html").read_text().replace("&#39;", "'")
+    verdict = page.partition("10 of 10 rows accepted")[2][:600]
+    for line in (
+        "glasses is never answered: training knows no class but 'no'",
+        "hair_length is never answered: training has no label of it",
+        "hair_color is never answered with ",
+    ):
+        assert line in caplog.text
+        assert line in verdict
+
+
 @pytest.mark.parametrize(
     "change",
     [

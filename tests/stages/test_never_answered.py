@@ -1,0 +1,158 @@
+"""What training has never seen is never answered: not in the model, in no mean and in no file, and people are told."""
+
+import csv
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from stages.common import artifacts
+from stages.common.attributes import NAMES, UNKNOWN
+from stages.common.dataset import read_split
+from stages.common.onnx_model import load
+from stages.common.stage import main
+from stages.evaluate.stage import STAGE as EVALUATE
+from stages.hyperopt.stage import STAGE as HYPEROPT
+from stages.train.stage import STAGE as TRAIN
+from tests.common.prepared import make_prepared, make_searched
+
+BEARD, COLOR, LENGTH = (NAMES.index(name) for name in ("beard", "hair_color", "hair_length"))
+GRAY, LONG = 4, 2
+QUICK = ["train.epochs=3", "train.width=8", "train.batch_size=16", "train.device=cpu"]
+
+Labels = npt.NDArray[np.int64]
+Splits = npt.NDArray[np.str_]
+
+
+@pytest.fixture(autouse=True)
+def _keep_signal_handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two threads spin where others want the cores
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+def one_class(labels: Labels, _splits: Splits) -> None:
+    labels[:, LENGTH] = LONG
+
+
+def no_label_in_training(labels: Labels, splits: Splits) -> None:
+    labels[splits == "train", LENGTH] = UNKNOWN
+
+
+def one_class_in_training(labels: Labels, splits: Splits) -> None:
+    labels[(splits == "train") & (labels[:, LENGTH] != LONG), LENGTH] = UNKNOWN
+
+
+def run(stage: Any, out: Path, inputs: dict[str, Path], settings: list[str]) -> Path:
+    arguments = [word for name, path in inputs.items() for word in (f"--{name}", str(path))]
+    arguments += [word for one in settings for word in ("--set", one)]
+    assert main(stage, [*arguments, "--out", str(out)]) == 0
+    return out
+
+
+def trained(folder: Path, change: Callable[[Labels, Splits], None]) -> tuple[Path, Path]:
+    prepared = make_prepared(folder / "prepared", test=40, change=change)
+    make_searched(folder / "searched", prepared)
+    model = run(TRAIN, folder / "trained", {"prepare_train": prepared, "hyperopt": folder / "searched"}, QUICK)
+    return prepared, model
+
+
+def metrics_of(artifact: Path, name: str) -> dict[str, Any]:
+    return dict(json.loads((artifact / "metrics" / f"{name}.json").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (no_label_in_training, "training has no label of it"),
+        (one_class, "training knows no class but 'long'"),
+        (one_class_in_training, "training knows no class but 'long'"),
+    ],
+)
+def test_an_attribute_with_fewer_than_two_classes_in_training(
+    change: Callable[[Labels, Splits], None], why: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepared, train = trained(tmp_path, change)
+    line = f"hair_length is never answered: {why}"
+    assert line in caplog.text
+    metrics = metrics_of(train, "train_metrics")
+    others = [accuracy for name, accuracy in metrics["val_accuracy"].items() if name != "hair_length"]
+    assert metrics["val_accuracy"]["hair_length"] is None
+    assert metrics["val_mean_accuracy"] == pytest.approx(np.mean(others))
+    assert metrics["never_answered"] == [line]
+    assert artifacts.read_manifest(train)["headline"]["never_answered"] == "hair_length"
+    model = load(train / "model.onnx")
+    assert model.calibration.answered == [name for name in NAMES if name != "hair_length"]
+    found = model.predict(read_split(prepared, "test").take())
+    assert np.isnan(found["hair_length"]).all()
+    assert all(np.isfinite(found[name]).all() for name in model.calibration.answered)
+
+    evaluated = run(EVALUATE, tmp_path / "evaluated", {"prepare_train": prepared, "train": train}, [])
+    measured = metrics_of(evaluated, "eval_metrics")
+    length = measured["attributes"]["hair_length"]
+    figures = ("accuracy", "f1", "roc_auc", "ece", "threshold", "coverage", "answered_accuracy")
+    assert [length[name] for name in figures] == [None] * len(figures)
+    assert length["labels"] == (read_split(prepared, "test").labels[:, LENGTH] != UNKNOWN).sum()
+    assert length["note"] == f"never answered: {why}"
+    for mean, figure in (("mean_accuracy", "accuracy"), ("mean_ece", "ece"), ("mean_coverage", "coverage")):
+        values = [one[figure] for name, one in measured["attributes"].items() if name != "hair_length"]
+        assert measured[mean] == pytest.approx(np.mean(values))
+    with (evaluated / "predictions.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            answer = {part: row[f"hair_length_{part}"] for part in ("predicted", "confidence", "answered")}
+            assert answer == {"predicted": "", "confidence": "", "answered": "no"}
+            assert row["glasses_predicted"]
+    assert line in (evaluated / "report.html").read_text().replace("&#39;", "'")
+    with (evaluated / "findings.csv").open(newline="") as file:
+        assert not [row for row in csv.DictReader(file) if row["column"].startswith("hair_length")]
+
+
+def test_a_class_without_a_label_in_training_is_never_answered_and_its_labels_count_as_wrong(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_gray(labels: Labels, splits: Splits) -> None:
+        labels[(splits == "train") & (labels[:, COLOR] == GRAY), COLOR] = UNKNOWN
+
+    prepared, train = trained(tmp_path, no_gray)
+    assert "hair_color is never answered with gray: training has no label of it" in caplog.text
+    model = load(train / "model.onnx")
+    assert model.calibration.answered == list(NAMES)
+    found = model.predict(read_split(prepared, "test").take())["hair_color"]
+    assert (found[:, GRAY] == 0).all()
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+
+    evaluated = run(EVALUATE, tmp_path / "evaluated", {"prepare_train": prepared, "train": train}, [])
+    color = metrics_of(evaluated, "eval_metrics")["attributes"]["hair_color"]
+    labels = read_split(prepared, "test").labels[:, COLOR]
+    assert color["unlearned_labels"] == (labels == GRAY).sum() > 0
+    known = labels != UNKNOWN
+    assert color["accuracy"] == pytest.approx((found.argmax(axis=1) == labels)[known].mean())
+    assert f"training has no label of gray: its {(labels == GRAY).sum()} here count as wrong" in color["note"]
+    assert "hair_color is never answered with gray" in (evaluated / "report.html").read_text()
+
+
+def test_the_search_does_not_judge_trials_by_what_they_cannot_learn(tmp_path: Path) -> None:
+    """Labels of validation alone, of an attribute and a class that training has not seen: the loss is that without."""
+
+    def unseen(labels: Labels, splits: Splits) -> None:
+        no_label_in_training(labels, splits)
+        labels[(splits == "train") & (labels[:, COLOR] == GRAY), COLOR] = UNKNOWN
+
+    def without(labels: Labels, splits: Splits) -> None:
+        unseen(labels, splits)
+        labels[:, LENGTH] = UNKNOWN
+        labels[labels[:, COLOR] == GRAY, COLOR] = UNKNOWN
+
+    found = []
+    for name, change in (("unseen", unseen), ("without", without)):
+        prepared = make_prepared(tmp_path / name / "prepared", change=change)
+        settings = ["hyperopt.max_evals=1", "hyperopt.epochs=2", "hyperopt.device=cpu", "hyperopt.workers=1"]
+        best = run(HYPEROPT, tmp_path / name / "out", {"prepare_train": prepared}, settings)
+        found.append(metrics_of(best, "hyperopt_results")["best"]["val_loss"])
+    assert found[0] == pytest.approx(found[1])
