@@ -50,9 +50,9 @@ def evaluate(tmp_path: Path) -> Iterator[Callable[..., int]]:
         with (prepared / INDEX).open("w", newline="") as file:
             table = csv.writer(file)
             table.writerow(INDEX_COLUMNS)
-            table.writerow(["=cmd()_train.png", "a", 0, "train", "", *labels[0]])
-            table.writerow(["val.png", "a", 0, "val", "", *labels[0]])
-            table.writerows([f"=cmd()_{row}.png", "a", row, "test", "", *known] for row, known in enumerate(labels))
+            table.writerow(["=cmd()_train.png", "a", 0, "train", "", "", *labels[0]])
+            table.writerow(["val.png", "a", 0, "val", "", "", *labels[0]])
+            table.writerows([f"=cmd()_{row}.png", "a", row, "test", "", "", *known] for row, known in enumerate(labels))
         content = finish(prepared, "prepare_train")
         save_model(train / "model.onnx", confidence=confidence)
         finish(train, "train", prepare_train={"key": "prepare_train-key", "content": trained_on or content})
@@ -120,7 +120,7 @@ def test_a_diverged_model_is_measured_and_reported(
     evaluate: Callable[..., int], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert evaluate([(0, 0, 0, 0, 0), (1, 1, 1, 1, 1)], [(0, 0, 0, 0, 0)] * 2, confidence=float("nan")) == 0
-    assert "beard_predicted missing: no answer (2 of 2 images, the first '=cmd()_0.png, '=cmd()_1.png)" in caplog.text
+    assert "beard_predicted missing: no answer (2 of 2 images, the first =cmd()_0.png, =cmd()_1.png)" in caplog.text
     assert json.loads((tmp_path / "out" / "metrics" / "eval_metrics.json").read_text())["mean_accuracy"] == 0
     assert "beard_predicted missing: no answer" in (tmp_path / "out" / "report.html").read_text()
     with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
