@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from stages.common.answers import answers_of
-from stages.common.attributes import ATTRIBUTES
+from stages.common.attributes import ATTRIBUTES, NAMES
+from stages.common.calibration import Calibration
 from stages.common.predictions import read_predictions, write_predictions
 from stages.common.tables import write_csv
 
@@ -39,6 +40,7 @@ def test_names_are_read_back_from_predictions_as_they_were_written(tmp_path: Pat
     drawn = ["".join(draw.choices("a'=;\t \"|-\uff1d", k=6)) + ".png" for _ in range(500)]
     names = [f"{cell}.png" for cell in CELLS if "\r" not in cell and "\n" not in cell] + drawn
     probabilities = {one.name: np.full((len(names), len(one.classes)), 0.5) for one in ATTRIBUTES}
-    answers = answers_of(probabilities, dict.fromkeys(probabilities, 0.0))
+    calibration = Calibration(temperatures=dict.fromkeys(NAMES, 1.0), abstention=dict.fromkeys(NAMES, 0.0))
+    answers = answers_of(probabilities, calibration)
     write_predictions(tmp_path / "predictions.csv", names, answers)
     assert read_predictions(tmp_path / "predictions.csv")["filename"].tolist() == names
