@@ -7,14 +7,17 @@ Serves what lies below FACE_ATTRIBUTES_REPORTS (the artifact store, mounted read
 import json
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import ExitStack, nullcontext, suppress
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, BinaryIO, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
+import store_paths
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.common.db.common import SessionDep
 from airflow.api_fastapi.core_api.security import requires_access_dag
@@ -26,7 +29,9 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse
 from jinja2 import Environment, FileSystemLoader
 from sqlalchemy import select
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.types import Receive, Scope, Send
 
 DAG_ID = "ml_pipeline_face_attributes"  # who may read this DAG may read its reports
 ROOT = Path(os.environ.get("FACE_ATTRIBUTES_REPORTS", "/artifacts")).resolve()
@@ -35,8 +40,9 @@ PAGE_ROWS = 100
 FIGURES = 4  # of a headline, in a row
 FIGURE_LENGTH = 80  # characters; a longer text is cut
 
-STAGE = re.compile(r"[a-z][a-z0-9_]*")
-KEY = re.compile(r"[0-9a-f]{64}|(?P<failed>failed-[0-9a-f]{12})")  # as stages/common/stage.py names them
+STAGE, KEY = (re.compile(form) for form in (store_paths.STAGE, store_paths.KEY))
+MANIFEST_BYTES = 16 * 1024**2  # of 50,000 files; a page reads up to `PAGE_ROWS` manifests
+CHUNK = 256 * 1024
 MEDIA_TYPES = {  # models and shards have none, so they are never served
     ".html": "text/html; charset=utf-8",
     ".json": "application/json",
@@ -60,17 +66,60 @@ ICON = (
 )
 
 
-def locate(stage: str, key: str, path: str) -> Path | None:
-    """The file of a report, or None for whatever is not exactly one: links, dotfiles, other kinds, other places."""
+def open_file(stage: str, key: str, path: str) -> BinaryIO | None:
+    """The file of a report, open, or None for whatever is not exactly one: links, dotfiles, other kinds, other places.
+
+    Every folder on the way is opened in the one before and no link is followed, so what somebody puts in the place of a
+    name in the meantime is not reached; and what is read is the file that was looked at.
+    """
     parts = path.split("/")
     if not (STAGE.fullmatch(stage) and KEY.fullmatch(key)) or any(part[:1] in {"", "."} for part in parts):
         return None
-    file = ROOT.joinpath(stage, key, *parts)
-    try:
-        plain = file.resolve(strict=True) == file and file.is_file() and os.access(file, os.R_OK)
-    except (OSError, ValueError):  # absent or too long; a NUL
+    if Path(parts[-1]).suffix not in MEDIA_TYPES:
         return None
-    return file if plain and file.suffix in MEDIA_TYPES else None
+    with ExitStack() as opened:
+        try:
+            folder = os.open(ROOT, os.O_PATH | os.O_DIRECTORY)
+            opened.callback(os.close, folder)
+            for name in (stage, key, *parts[:-1]):
+                folder = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+                opened.callback(os.close, folder)
+            # A FIFO without a writer would keep us waiting.
+            file = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        except (OSError, ValueError):  # absent, a link, too long or shut; a NUL
+            return None
+    if stat.S_ISREG(os.fstat(file).st_mode):
+        return os.fdopen(file, "rb")
+    os.close(file)
+    return None
+
+
+def exists(stage: str, key: str, path: str) -> bool:
+    """Whether there is such a file of a report."""
+    file = open_file(stage, key, path)
+    with file or nullcontext():
+        return bool(file)
+
+
+class OpenFile(Response):
+    """Answers with a file that is open, and closes it."""
+
+    def __init__(self, file: BinaryIO, media_type: str) -> None:
+        """The whole file; what is added to it meanwhile is left out."""
+        super().__init__(media_type=media_type)
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
+        self.headers["Content-Length"] = str(self._size)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (the form of ASGI)
+        """Send it."""
+        with self._file as file:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            left = 0 if scope["method"] == "HEAD" else self._size
+            while left and (data := await run_in_threadpool(file.read, min(CHUNK, left))):
+                left -= len(data)
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
 
 
 class Artifact(NamedTuple):
@@ -88,7 +137,7 @@ class Artifact(NamedTuple):
     @property
     def report(self) -> str:
         """Address of its report relative to the index, empty if it has none."""
-        return f"{self.stage}/{self.key}/report.html" if locate(self.stage, self.key, "report.html") else ""
+        return f"{self.stage}/{self.key}/report.html" if exists(self.stage, self.key, "report.html") else ""
 
     @property
     def time(self) -> str:
@@ -100,10 +149,9 @@ class Artifact(NamedTuple):
         """The first figures of its headline, or how it ended."""
         if self.failed:
             return "failed"
-        manifest = locate(self.stage, self.key, "manifest.json")
         try:
-            text = manifest.read_text(encoding="utf-8") if manifest else ""
-            return told(json.loads(text)["headline"])
+            with open_file(self.stage, self.key, "manifest.json") or BytesIO() as manifest:
+                return told(json.loads(manifest.read(MANIFEST_BYTES))["headline"])
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return "its manifest cannot be read"
 
@@ -125,7 +173,7 @@ def artifacts() -> list[Artifact]:
     for home in _folders(ROOT, STAGE):
         for entry in _folders(Path(home), KEY):
             with suppress(OSError):  # a failed one goes when its stage runs again; a folder may shut us out
-                found.append(Artifact(home.name, entry.name, entry.stat().st_mtime))
+                found.append(Artifact(home.name, entry.name, entry.stat(follow_symlinks=False).st_mtime))
     return sorted(found, key=lambda artifact: (-artifact.moment, artifact.stage, artifact.key))
 
 
@@ -242,8 +290,8 @@ def run(dag_id: str, run_id: str, session: SessionDep) -> Response:
 
 def of_report(path: object) -> Artifact | None:
     """The artifact that an XCom `report` (as stages see it: /artifacts/<stage>/<key>/report.html) belongs to."""
-    match = re.fullmatch(r"/artifacts/([^/]+)/([^/]+)/report\.html", path) if isinstance(path, str) else None
-    return Artifact(match[1], match[2], moment=0) if match else None
+    found = store_paths.parse(path)
+    return Artifact(found.stage, found.key, moment=0) if found and found.rest == "report.html" else None
 
 
 @app.api_route("/pipeline.svg", methods=READ)
@@ -258,10 +306,10 @@ def picture() -> Response:
 @app.api_route("/{stage}/{key}/{path:path}", methods=READ)
 def file(stage: str, key: str, path: str) -> Response:
     """One file of a report."""
-    found = locate(stage, key, path)
+    found = open_file(stage, key, path)
     if not found:
         raise HTTPException(404, "There is no such report; a failed one goes when its stage runs again.")
-    return FileResponse(found, media_type=MEDIA_TYPES[found.suffix])
+    return OpenFile(found, MEDIA_TYPES[Path(path).suffix])
 
 
 @app.api_route("/{path:path}", methods=READ)
