@@ -2,36 +2,70 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
+from hashlib import blake2b
 from typing import Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 Lots = dict[str, tuple[int, int]]
-BESIDE = "."
-"""In place of a lot's name, for images in the raw folder itself: the stages tell lots by the names of files."""
 IMAGES = (".png", ".jpg", ".jpeg")
 """What the stages read, `SUFFIXES` of stages/common/raw_images.py, which is not in the image of Airflow."""
+REST = 10  # times as long as a look took, at least, until the next one: a million files are no load
 
 
 def look(folder: str) -> Lots:
-    """Lot -> number of its files, and the sum of their sizes and times, which any change to one of them changes."""
+    """Lot -> number of its images, and a sum of digests that any change to one of them changes.
+
+    All levels of folders are looked at, and as in the stages hidden names and links are left out. What goes in the
+    meantime is gone. A folder that shuts us out stands for what is in it: the stages will say that it must be opened.
+
+    Raises:
+        OSError: `folder` is not there.
+    """
     found: Lots = {}
-    beside = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
+    for entry in _images(folder):
+        try:
+            seen = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        told = (entry.path, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
+        digest = int.from_bytes(blake2b(repr(told).encode(), digest_size=16).digest(), "big")
+        shut = "/" if entry.is_dir(follow_symlinks=False) else ""
+        lot = lot_of(entry.path.removeprefix(folder).lstrip("/") + shut)
+        count, total = found.get(lot, (0, 0))
+        found[lot] = count + 1, (total + digest) % 2**128
+    return found
+
+
+def lot_of(path: str) -> str:
+    """The lot of an image, as `lot_of` of stages/common/raw_images.py; `path` is relative to the raw folder."""
+    folder, _, name = path.rpartition("/")
+    prefix, underscore, _ = name.partition("_")
+    return prefix if underscore and prefix else folder.rpartition("/")[2] or "all"
+
+
+def _images(top: str) -> Iterator[os.DirEntry[str]]:
+    waiting = [*_entries(top)]
+    while waiting:
+        entry = waiting.pop()
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            try:
+                waiting += _entries(entry.path)
+            except (FileNotFoundError, NotADirectoryError):
                 continue
-            if entry.is_dir(follow_symlinks=False):
-                with os.scandir(entry.path) as files:
-                    found[entry.name] = _summary([file.stat(follow_symlinks=False) for file in files])
-            elif entry.is_file(follow_symlinks=False) and entry.name.lower().endswith(IMAGES):
-                beside.append(entry.stat(follow_symlinks=False))
-    return found | ({BESIDE: _summary(beside)} if beside else {})
+            except PermissionError:
+                yield entry
+        elif entry.name.lower().endswith(IMAGES) and entry.is_file(follow_symlinks=False):
+            yield entry
 
 
-def _summary(files: list[os.stat_result]) -> tuple[int, int]:
-    return len(files), sum(file.st_mtime_ns + file.st_size for file in files)
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return list(entries)
 
 
 class NewLots(BaseEventTrigger):
@@ -59,9 +93,10 @@ class NewLots(BaseEventTrigger):
         told: Lots = {}
         before: Lots | None = None
         while True:
+            started = time.monotonic()
             try:
                 now = await asyncio.to_thread(look, self.folder)
-            except OSError as error:  # not there yet, or a lot that goes while it is looked at
+            except OSError as error:  # not there yet, or gone with its disk
                 self.log.warning("cannot look at %s: %s", self.folder, error)
                 now = {}
             if now and now == before and now != told:
@@ -69,4 +104,4 @@ class NewLots(BaseEventTrigger):
                 told = now
                 yield TriggerEvent({"lots": changed})  # type: ignore[no-untyped-call]
             before = now
-            await asyncio.sleep(self.interval)
+            await asyncio.sleep(max(self.interval, REST * (time.monotonic() - started)))

@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,14 @@ import pytest
 CODE = """
 import asyncio, json, sys
 from pathlib import Path
-from new_lots import IMAGES, NewLots
-from stages.common.raw_images import SUFFIXES
+from pathlib import PurePosixPath
+from new_lots import IMAGES, NewLots, lot_of
+from stages.common.raw_images import SUFFIXES, lot_of as as_the_stages_tell
 from tests.dags.test_new_lots import STORIES
 
 assert set(IMAGES) == SUFFIXES
+for path in ("a/b/s1_2.png", "a/b/2.png", "2.png", "a/_2.png", "_2.png", "s1_2_3.png", "a/s_/x.JPG"):
+    assert lot_of(path) == as_the_stages_tell(PurePosixPath(path)), path
 
 async def main():
     stream = NewLots(sys.argv[1], 0.05).run()
@@ -79,12 +84,95 @@ async def flat(raw: Path, following: Following) -> list[Any]:
     return [*found, await following()]
 
 
-STORIES = {"arrivals": arrivals, "no_folder": no_folder, "hidden": hidden, "flat": flat}
+def rewrite(image: Path) -> None:
+    """As many other bytes, and the old time."""
+    before = image.stat()
+    image.write_bytes(b"zz")
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+async def deep(raw: Path, following: Following) -> list[Any]:
+    """Far down: an image arrives, one is renamed, one is rewritten, and one with its time put back."""
+    day = raw / "cam/2026-11/27"
+    day.mkdir(parents=True)
+    found = []
+    for step in (
+        lambda: (day / "0.png").write_bytes(b"x"),
+        lambda: (day / "0.png").rename(day / "1.png"),
+        lambda: (day / "1.png").write_bytes(b"yy"),
+        lambda: rewrite(day / "1.png"),
+        lambda: (day / "1.png").rename(day / "s1_1.png"),
+    ):
+        step()
+        found.append(await following())
+    return found
+
+
+async def names(raw: Path, following: Following) -> list[Any]:
+    """Lots are what the stages say, wherever they lie, and however many lie in one folder."""
+    for name in ("all/s1_1.png", "all/s2_1.png", "x/y/s1_2.png", "bob/1.png"):
+        (raw / name).parent.mkdir(parents=True, exist_ok=True)
+        (raw / name).write_bytes(b"x")
+    found = [await following()]
+    (raw / "x/y/s2_2.png").write_bytes(b"x")
+    return [*found, await following()]
+
+
+async def copying(raw: Path, following: Following) -> list[Any]:
+    """A copy far down that goes on for longer than two looks take is told once, when it is done."""
+    folder = raw / "cam/2026-11/27"
+    folder.mkdir(parents=True)
+    waiting = asyncio.ensure_future(following())
+    for number in range(40):
+        (folder / f"{number}.png").write_bytes(b"x")
+        await asyncio.sleep(0.02)
+        assert not waiting.done()
+    return [await waiting, await following(0.5)]
+
+
+async def not_ours(raw: Path, following: Following) -> list[Any]:
+    """Links to files and folders, also a circle, and a folder that shuts everybody out, told by its own name."""
+    add(raw, "s1_1.png")
+    elsewhere = raw.with_name("elsewhere")
+    add(elsewhere, "s9_1.png")
+    (raw / "s1/circle").symlink_to(raw)
+    (raw / "s1/s9").symlink_to(elsewhere)
+    (raw / "s1/s8_1.png").symlink_to(elsewhere / "s9/s9_1.png")
+    found = [await following()]
+    (raw / "shut").mkdir(mode=0)
+    add(raw, "s2_1.png")
+    return [*found, await following(), await following(0.5)]
+
+
+async def vanishing(raw: Path, following: Following) -> list[Any]:
+    """Folders that come and go all the time do not keep what stays from being told."""
+    add(raw, "s1_1.png")
+    over = threading.Event()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            (raw / "passing/deeper").mkdir(parents=True)
+            shutil.rmtree(raw / "passing")
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        return [await following()]
+    finally:
+        over.set()
+        thread.join()
+
+
+STORIES = {
+    story.__name__: story for story in (arrivals, no_folder, hidden, flat, deep, names, copying, not_ours, vanishing)
+}
 
 
 def tell(story: str, raw: Path, home: Path) -> str:
     """Run a story in a process of its own, since Airflow configures what imports it."""
     command = [sys.executable, "-W", "ignore", "-c", CODE, str(raw), story]
+    if os.geteuid() == 0:  # or nothing would be shut
+        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
     environment = os.environ | {"AIRFLOW_HOME": str(home), "PYTHONPATH": "dags:."}
     done = subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -97,7 +185,12 @@ def tell(story: str, raw: Path, home: Path) -> str:
         ("arrivals", '[["s1", "s2"], ["s3"], ["s1"]]'),
         ("no_folder", '[["s1"]]'),
         ("hidden", '[["s1"], null]'),
-        ("flat", '[["."], ["."]]'),
+        ("flat", '[["all"], ["all"]]'),
+        ("deep", '[["27"], ["27"], ["27"], ["27"], ["s1"]]'),
+        ("names", '[["bob", "s1", "s2"], ["s2"]]'),
+        ("copying", '[["27"], null]'),
+        ("not_ours", '[["s1"], ["s2", "shut"], null]'),
+        ("vanishing", '[["s1"]]'),
     ],
 )
 def test_events(story: str, events: str, tmp_path: Path) -> None:
