@@ -5,6 +5,7 @@ same stages with `dvc repro`. `make run` calls this after set-up; anybody may ca
 """
 
 import argparse
+import contextlib
 import hashlib
 import io
 import json
@@ -18,11 +19,15 @@ import tarfile
 import tempfile
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container
 
 ROOT = Path(__file__).resolve().parents[1]
 DAGS = ("ml_pipeline_face_attributes", "predict_new_lots", "model_monitoring_and_retraining")
@@ -99,14 +104,40 @@ def airflow_environment(data_volume: str, annotations: str, artifacts: str) -> d
     }
 
 
+def engine() -> "DockerClient":
+    """A client of the container engine."""
+    import docker
+
+    try:
+        return docker.from_env()
+    except docker.errors.DockerException:
+        stop(69, "no container engine answers: make engine, or ENGINE=none")
+
+
+@contextlib.contextmanager
+def container_with(volume: str, command: str = "true") -> "Iterator[Container]":
+    """A container, not yet started, that sees a volume at /artifacts, read-only; it goes at the end."""
+    import docker
+
+    try:
+        container = engine().containers.create(
+            "face-attributes/archive", ["-c", command], entrypoint="sh", network_mode="none",
+            volumes={volume: {"bind": "/artifacts", "mode": "ro"}},
+        )  # fmt: skip
+    except docker.errors.ImageNotFound:
+        stop(69, "image face-attributes/archive is missing: make images")
+    try:
+        yield container
+    finally:
+        container.remove(v=True)
+
+
 def make_volumes(data: Path, artifacts: str) -> str:
     """Make the volume `artifacts` and a read-only one that shows `data`; return the latter's name.
 
     A named volume of the local driver bound to a folder keeps host paths out of the DAG and its operator.
     """
-    import docker
-
-    client = docker.from_env()
+    client = engine()
     name = f"face-attributes-data-{digest_of(data)}"
     existing = {volume.name for volume in client.volumes.list()}
     if name not in existing:
@@ -250,17 +281,12 @@ def export(artifact: str, volume: str) -> Path:
         stop(
             70, f"a stage names {str(artifact)[:200]!r} as an artifact, which it cannot be: look at that stage's image"
         )
-    client = docker.from_env()
-    container = client.containers.create(
-        "face-attributes/archive", volumes={volume: {"bind": "/artifacts", "mode": "ro"}}
-    )
-    try:
-        stream, _ = container.get_archive(artifact)
-        packed = io.BytesIO(b"".join(stream))
-    except docker.errors.NotFound:
-        stop(69, f"{artifact} is not in volume {volume} any more: make run")
-    finally:
-        container.remove(v=True)
+    with container_with(volume) as container:
+        try:
+            stream, _ = container.get_archive(artifact)
+            packed = io.BytesIO(b"".join(stream))
+        except docker.errors.NotFound:
+            stop(69, f"{artifact} is not in volume {volume} any more: make run")
     name = Path(artifact).name
     target = ROOT / "reports" / Path(artifact).relative_to("/artifacts")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -286,20 +312,13 @@ def export_report(results: Mapping[str, Mapping[str, Any]], volume: str) -> Path
 
 def newest_report(volume: str) -> Path | None:
     """The page of the newest run of the pipeline, copied out of a volume with the version that it leads to."""
-    import docker
-
-    script = "cd /artifacts/run 2>/dev/null && cat $(ls -td */ | head -n 1)manifest.json"
-    container = docker.from_env().containers.create(
-        "face-attributes/archive", ["-c", script], entrypoint="sh", network_mode="none",
-        volumes={volume: {"bind": "/artifacts", "mode": "ro"}},
-    )  # fmt: skip
-    try:
+    if volume not in {one.name for one in engine().volumes.list()}:
+        return None
+    with container_with(volume, "cd /artifacts/run && cat $(ls -td */ | head -n 1)manifest.json") as container:
         container.start()
         if container.wait()["StatusCode"]:
             return None
         output = container.logs(stderr=False)  # not while it runs: one in six times all of a short answer was missing
-    finally:
-        container.remove(v=True)
     try:
         manifest = json.loads(output)
         folders = f"/artifacts/archive/{manifest['inputs']['archive']['key']}", f"/artifacts/run/{manifest['key']}"
@@ -391,6 +410,14 @@ def table(outcome: Outcome) -> str:
     return "\n".join([*lines, *(f"{task:<14} {'':>8}  {'':<6}  FAILED" for task in outcome.failed)])
 
 
+def is_object(text: str) -> bool:
+    """Whether a text is a JSON object."""
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
 def main() -> int:
     """Run, print the table and the report's path; 1 if the run failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -409,6 +436,9 @@ def main() -> int:
             page = newest_page(ROOT / kept_of(data) if data else ROOT / input_section()["kept"])
         say(f"report: {page}" if page else "no run has ended with a version yet: make run")
         return 0 if page else 69
+    if not is_object(arguments.conf):
+        say(f"--conf must be a JSON object, for example '{{\"epochs\": 3}}', not {arguments.conf[:100]!r}")
+        return 64
     if data and (problem := unusable(data, in_containers)):
         say(problem)
         return 64

@@ -148,3 +148,34 @@ def test_what_a_stage_has_written_replaces_nothing_outside_of_the_reports(
     assert outside.read_text() == "mine"
     assert done.returncode == 70, done.stdout + done.stderr
     assert done.stdout.startswith("a stage names '/artifacts/archive/../../../app' as an artifact, ")
+
+
+def test_the_stack_has_a_volume_of_artifacts_for_each_data_folder(
+    docker: "DockerClient", data: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "data"
+    shutil.copytree(data, other)
+    tmp_path.chmod(0o755)
+    file = tmp_path / "settings.env"
+    before = {volume.name for volume in docker.volumes.list()}
+    made: set[str] = set()
+
+    def volume_of(folder: Path) -> str:
+        subprocess.run(
+            [sys.executable, ROOT / "scripts/stack_settings.py", "--env-file", file, "--data", folder],
+            check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        settings = dict(line.split("=", 1) for line in file.read_text().splitlines() if "=" in line)
+        made.update(settings[f"FACE_ATTRIBUTES_{kind}_VOLUME"] for kind in ("DATA", "ARTIFACTS"))
+        return settings["FACE_ATTRIBUTES_ARTIFACTS_VOLUME"]
+
+    file.write_text("POSTGRES_IMAGE=none\nREDIS_IMAGE=none\n")
+    try:
+        volumes = [volume_of(data), volume_of(other), volume_of(data)]
+        assert volumes[0] == volumes[2]
+        assert len({*volumes, "face-attributes-artifacts"}) == 3
+        file.write_text(file.read_text().replace(volumes[0], f"{VOLUME}-nfs"))
+        assert volume_of(other) == f"{VOLUME}-nfs"  # a name that somebody wrote stays
+    finally:
+        for name in made - before:
+            docker.volumes.get(name).remove()

@@ -71,6 +71,20 @@ def test_what_lies_there_in_place_of_annotations_is_named(data: Path) -> None:
     assert refused(data) == f"{start}labels.xlsx{advice}"
 
 
+@pytest.mark.parametrize("conf", ["{epochs: 3}", "3"])
+def test_run_parameters_that_are_no_json_object_are_refused(conf: str, data: Path) -> None:
+    done = run(SCRIPT, "--data", data, "--conf", conf)
+    assert done.returncode == 64
+    assert done.stdout == f"--conf must be a JSON object, for example '{{\"epochs\": 3}}', not {conf!r}\n"
+
+
+def test_a_report_without_an_engine_is_refused_in_a_line(tmp_path: Path) -> None:
+    done = run(SCRIPT, "--report", DOCKER_HOST=f"unix://{tmp_path}/docker.sock")
+    assert done.returncode == 69
+    assert done.stdout == "no container engine answers: make engine, or ENGINE=none\n"
+    assert done.stderr == ""
+
+
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of the repository without git, as a download has them, with settings for tiny data."""
