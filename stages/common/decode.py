@@ -36,6 +36,8 @@ from kornia_rs import io as kornia
 from kornia_rs.imgproc import rgba_from_rgb
 from PIL import Image, ImageOps
 
+from stages.common import room
+from stages.common.foreign import what_it_is
 from stages.common.image_settings import ImagesSection
 from stages.common.jpeg import MAX_PARTS, Parts, parts_of
 
@@ -83,7 +85,10 @@ DAMAGED = ("Corrupt JPEG data", "Premature end of JPEG file", "Inconsistent prog
 
 
 class ImageError(ValueError):
-    """An image that cannot be used; the message is the reason, for `rejected.csv`."""
+    """An image that cannot be used; the message is the reason, for `rejected.csv`.
+
+    Up to a colon it says what kind of reason it is, with the remedy in brackets, so that equal ones can be counted.
+    """
 
 
 def read_image_file(path: Path | str, settings: ImagesSection) -> bytes:
@@ -97,12 +102,11 @@ def read_image_file(path: Path | str, settings: ImagesSection) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("not a regular file")
         if status.st_size == 0:
-            raise ImageError("empty file")
+            raise ImageError("empty file (copy it again)")
         # 16-bit RGBA without compression takes 8 bytes a pixel; the spare megabyte is for metadata
         if status.st_size > settings.max_megapixels * 8e6 + 1e6:
-            raise ImageError(
-                f"{status.st_size / 1e6:.0f} MB, more than a picture of {settings.max_megapixels:g} megapixels needs"
-            )
+            size, most = status.st_size / 1e6, settings.max_megapixels
+            raise ImageError(f"too large: {size:.0f} MB, more than a picture of {most:g} megapixels needs")
         descriptor = os.open(path, os.O_RDONLY)  # not a file object, which takes 7 us more
         try:
             return os.read(descriptor, status.st_size)
@@ -163,7 +167,7 @@ def decode_file(content: bytes, settings: ImagesSection, enough: int | None = No
         return _plain_png(content, chunks, settings) or _by_pillow(content, settings)
     if content.startswith(JPEG):
         return _jpeg(content, parts_of(content), settings, enough)
-    raise ImageError("not a PNG or JPEG image")
+    raise ImageError(what_it_is(content))
 
 
 def as_image(picture: Picture) -> Image.Image:
@@ -193,7 +197,7 @@ def _checked_chunks(png: bytes) -> dict[bytes, int]:
             break
         parts += 1
         if parts > MAX_PARTS:
-            raise ImageError(f"more than {MAX_PARTS} chunks: save the picture again with another program")
+            raise ImageError(f"more than {MAX_PARTS:,} chunks (save it again with another program)")
         if struct.unpack_from(">I", png, end)[0] != zlib.crc32(view[start + 4 : end]):
             raise ImageError(f"damaged: wrong checksum of chunk {kind.decode('ascii', 'backslashreplace')}")
         first.setdefault(kind if kind not in first or kind == b"IDAT" else b"again", start)
@@ -213,6 +217,7 @@ def _plain_png(png: bytes, chunks: dict[bytes, int], settings: ImagesSection) ->
         return None
     width, height, depth, color, _, _, interlaced = struct.unpack_from(">IIBBBBB", png, len(PNG) + 8)
     _check_size((width, height), settings)
+    room.claim(width * height / 1e6)
     if depth != 8 or interlaced or color not in MODES:
         return None
     try:
@@ -270,9 +275,11 @@ COLOR, OPAQUE = np.uint32(0xFFFFFF), np.uint32(0xFF000000)
 def _jpeg(jpeg: bytes, parts: Parts, settings: ImagesSection, enough: int | None) -> Decoded:
     """Decode a JPEG, strictly: what simplejpeg warns of is damaged, though Pillow would show something."""
     if parts.too_many or parts.scans > MAX_SCANS:
-        what = f"{MAX_PARTS} segments" if parts.too_many else f"{MAX_SCANS} passes over its pixels"
-        raise ImageError(f"more than {what}: save the picture again with another program")
+        what = f"{MAX_PARTS:,} segments" if parts.too_many else f"{MAX_SCANS} passes over its pixels"
+        raise ImageError(f"more than {what} (save it again with another program)")
     _check_size(parts.size, settings)
+    if parts.hole:
+        raise ImageError("damaged: a part of its data is zeros")
     kind, orientation = "JPEG", 1
     if parts.metadata & MAY_SAY_MORE:
         try:
@@ -283,8 +290,10 @@ def _jpeg(jpeg: bytes, parts: Parts, settings: ImagesSection, enough: int | None
             return _by_pillow(jpeg, settings, parts.digest)
     mode, side = CHANNELS.get(parts.channels, ""), min(parts.size)
     reduced = next((by for by in (8, 4, 2) if enough and side >= by * enough and mode != "CMYK"), 1)
+    width, height = parts.size
+    room.claim(width * height / 1e6 / (reduced**2 if parts.scans == 1 else 1))  # several passes need all coefficients
     # given this, it takes 1/2, 1/4 or 1/8; the eighths between have no SIMD and take longer than the next larger
-    least = {"min_height": -(-parts.size[1] // reduced), "min_width": -(-parts.size[0] // reduced)}
+    least = {"min_height": -(-height // reduced), "min_width": -(-width // reduced)}
     try:
         picture = simplejpeg.decode_jpeg(jpeg, "CMYK" if mode == "CMYK" else "RGBA", **least)
     except ValueError as error:
@@ -304,6 +313,7 @@ def _by_pillow(content: bytes, settings: ImagesSection, pixels: str = "") -> Dec
         with warnings.catch_warnings(action="ignore"):
             image = Image.open(io.BytesIO(content), formats=FORMATS)
             _check_header(image, settings)
+            room.claim(image.width * image.height / 1e6)
             kind, mode = str(image.format), image.mode  # decoding changes the mode of some
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
@@ -319,13 +329,13 @@ def _by_pillow(content: bytes, settings: ImagesSection, pixels: str = "") -> Dec
 def _check_header(image: Image.Image, settings: ImagesSection) -> None:
     _check_size(image.size, settings)
     if image.format == "PNG" and getattr(image, "is_animated", False):
-        raise ImageError("an animation")
+        raise ImageError("animation (save one of its pictures)")
 
 
 def _check_size(size: tuple[int, int], settings: ImagesSection) -> None:
     width, height = size
     if width * height > settings.max_megapixels * 1e6:
-        raise ImageError(f"{width} x {height} pixels are more than {settings.max_megapixels:g} megapixels")
+        raise ImageError(f"too large: {width} x {height} pixels are more than {settings.max_megapixels:g} megapixels")
 
 
 def _on_white(picture: Image.Image) -> Image.Image:

@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from multiprocessing import connection
 from typing import Any, TypeVar
 
+from stages.common import room
 from stages.common.cpus import available_cpus
 from stages.common.errors import UnavailableError
+from stages.common.room import Room
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -29,8 +31,9 @@ KEPT_BYTES = 32 << 20
 """Freed memory that a worker keeps: eight pictures of 1000x1000. Larger blocks still go back to the system at once."""
 
 
-def _start_worker() -> None:
+def _start_worker(shared: Room) -> None:
     """Prepare a worker process for its jobs."""
+    room.enter(shared)
     # The C library returns the memory of every picture to the system, and getting it back, page by page, takes a tenth
     # of the time of a 500x500 PNG (280 page faults). Only glibc can be told to keep it.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -38,6 +41,13 @@ def _start_worker() -> None:
         mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
         mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
     _follow_parent()
+
+
+def _do(function: Callable[[Job], Result], job: Job) -> Result:
+    try:
+        return function(job)
+    finally:
+        room.claim(0)
 
 
 def _follow_parent() -> None:
@@ -79,8 +89,9 @@ class WorkerPool:
         self.workers = workers
         self.setting = setting
         # not fork: a forked child inherits locks of the parent's threads in whatever state they are
+        context = multiprocessing.get_context("spawn")
         self._executor: Any = (
-            ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker) if workers > 1 else None
+            ProcessPoolExecutor(workers, context, _start_worker, (Room(context),)) if workers > 1 else None
         )
 
     def __enter__(self) -> "WorkerPool":
@@ -126,7 +137,7 @@ class WorkerPool:
         """
         if self._executor:
             with self._explained():
-                future: Future[Result] = self._executor.submit(function, job)
+                future: Future[Result] = self._executor.submit(_do, function, job)
                 return future
         future = Future()
         future.set_result(function(job))

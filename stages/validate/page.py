@@ -170,7 +170,7 @@ def _place(row: "pd.Series[Any]") -> tuple[str, ...]:
 def _row_picture(row: "pd.Series[Any]", picture: Show) -> Picture:
     path = row["path"]
     name = "(no name)" if pd.isna(row["filename"]) or row["filename"] == "" else str(row["filename"])
-    found = str(row["reason"]).removeprefix(str(row["kind"])).strip(" ()")
+    found = str(row["reason"]).removeprefix(str(row["kind"])).strip(" ():")
     lines = [name, f"{row['source']} row {row['row']}", *([found] if found else [])]
     return Picture("" if pd.isna(path) else picture(path), lines, missing=str(row["kind"]))
 

@@ -88,6 +88,9 @@ def judge(
             for cell, place in zip(cells, places, strict=True)
         ]
         listed = failing.assign(reason=[finding.reason + text for text in shown], kind=finding.reason)
+        if finding.column == "problem":  # says itself what kind it is, and the remedy
+            listed["reason"] = finding.reason + ": " + failing["problem"]
+            listed["kind"] = listed["reason"].str.extract("^([^:]*: [^:]*)", expand=False)
         (rejects if finding.critical else remarks).append(listed)
         if finding.clear:
             values.loc[failing.index, finding.column] = pd.NA

@@ -1,8 +1,10 @@
 """The fast decoders show every file as Pillow does, and refuse what Pillow refuses."""
 
+import contextlib
 import io
 import random
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -135,3 +137,118 @@ def test_a_jpeg_with_flipped_bits_is_refused_or_shows_what_pillow_shows() -> Non
         except ImageError:
             continue
         assert (picture[:, :, :3] == by_pillow(bytes(damaged))).all()
+
+
+def photo(seed: int, mode: str = "RGB", side: int = 256) -> Image.Image:
+    """A picture that changes slowly, as photographs do."""
+    noise = np.random.default_rng(seed).integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((side, side), Image.Resampling.BICUBIC).convert(mode)
+
+
+def jpeg(picture: Image.Image, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "missed"),
+    [
+        ("RGB", {"quality": 85}, 0),
+        ("RGB", {"quality": 95, "subsampling": 0, "optimize": True}, 0),
+        ("RGB", {"restart_marker_blocks": 8}, 0),
+        ("L", {"quality": 85}, 0),
+        ("RGB", {"progressive": True}, 4),  # a pass may end where its data do, and nothing tells
+    ],
+)
+def test_a_jpeg_with_a_hole_in_its_data_is_refused(mode: str, options: dict[str, object], missed: int) -> None:
+    whole = jpeg(photo(0, mode), **options)
+    start = whole.index(b"\xff\xda") + 14
+    refused = 0
+    for number in range(40):
+        at = start + (len(whole) - 250 - start) * number // 40
+        with contextlib.suppress(ImageError):
+            decode(whole[:at] + bytes(200) + whole[at + 200 :], SETTINGS)
+            refused -= 1
+        refused += 1
+    assert refused >= 40 - missed
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_cut_in_its_data_is_refused_turned_and_in_every_mode(mode: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    whole = jpeg(photo(1, mode), exif=exif)
+    end = len(whole) // 2
+    with pytest.raises(ImageError, match="damaged"):
+        decode(whole[:end] + whole[end + 60 :], SETTINGS)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("picture", [photo(2, side=96), Image.new("RGB", (300, 200), "white")], ids=["photo", "white"])
+def test_valid_jpegs_of_every_kind_are_taken(mode: str, picture: Image.Image) -> None:
+    for quality in (1, 75, 100):
+        for options in ({}, {"optimize": True}, {"progressive": True}, {"restart_marker_blocks": 3}):
+            found = jpeg(picture.convert(mode), quality=quality, **options)
+            plain = decode(found, SETTINGS)
+            assert (decode(found + bytes(100) + b"what a program left behind", SETTINGS) == plain).all()
+            padded = found[:2] + b"\xff\xe5\x01\x00" + bytes(254) + b"\xff\xff\xff" + found[3:]  # fill bytes
+            assert (decode(padded, SETTINGS) == plain).all()
+
+
+def many_scans(times: int) -> bytes:
+    """A flat progressive JPEG with its last pass over the pixels repeated."""
+    whole = jpeg(Image.new("RGB", (1000, 1000), (90, 20, 10)), progressive=True)
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    return whole[:-2] + last * times + whole[-2:]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        pytest.param(many_scans(1000), "more than 100 passes over its pixels", id="scans"),
+        pytest.param(many_scans(1), "damaged", id="a pass that changes nothing"),
+        pytest.param(
+            jpeg(photo(3))[:2] + b"\xff\xfe\0\2" * 3_000_000 + jpeg(photo(3))[2:],
+            "more than 100,000 segments",
+            id="notes",
+        ),
+        pytest.param(
+            png(2, 8)[:33] + chunk(b"teSt", b"") * 2_000_000 + png(2, 8)[33:], "more than 100,000 chunks", id="chunks"
+        ),
+    ],
+)
+def test_what_costs_more_than_its_pixels_is_refused_at_once(content: bytes, reason: str) -> None:
+    start = time.process_time()
+    with pytest.raises(ImageError, match=reason):
+        decode(content, SETTINGS)
+    assert time.process_time() - start < 1  # of a picture of a megapixel at most
+
+
+def test_previews_inside_of_a_jpeg_are_no_passes() -> None:
+    preview, plain = many_scans(200), jpeg(photo(4))
+    inside = plain[:2] + b"\xff\xe3" + (len(preview) + 2).to_bytes(2) + preview + plain[2:]
+    assert preview.count(b"\xff\xda") > 100
+    for content in (inside, plain + preview):
+        assert (decode(content, SETTINGS) == decode(plain, SETTINGS)).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", r"Git LFS pointer .*`git lfs pull`"),
+        (b"RIFF\0\0\0\0WEBPVP8 ", "WebP image .*convert it to PNG or JPEG"),
+        (b"\0\0\0\x1cftypavif", "AVIF image .*convert"),
+        (b"\0\0\0\x18ftypheic", "HEIC image .*convert"),
+        (b"GIF89a", "GIF image .*convert"),
+        (b"BM\0\0", "BMP image .*convert"),
+        (b"\n<!DOCTYPE html><html>", "HTML page .*download the image again"),
+        (b'<?xml version="1.0"?><Error>', "XML file .*download"),
+        (bytes(5000), "nothing but zeros .*download"),
+        (b"hello", "not a PNG or JPEG image"),
+    ],
+)
+def test_what_is_no_image_is_called_by_its_name_with_the_remedy(content: bytes, reason: str) -> None:
+    with pytest.raises(ImageError, match=f"^{reason}"):
+        decode(content, SETTINGS)

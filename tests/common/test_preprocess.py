@@ -147,18 +147,19 @@ def test_too_many_pixels_are_refused_by_the_header() -> None:
     small = encode(Image.new("1", (8, 8)))
     header = b"IHDR" + struct.pack(">II", 30000, 30000) + small[24:29]
     bomb = small[:12] + header + struct.pack(">I", zlib.crc32(header)) + small[33:]
-    assert reason(bomb) == "30000 x 30000 pixels are more than 1 megapixels"
+    assert reason(bomb) == "too large: 30000 x 30000 pixels are more than 1 megapixels"
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "BMP", "TIFF"])
 def test_other_formats_are_refused_whatever_the_name_says(kind: str, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encode(face(), kind))
-    assert reason(tmp_path / "a.png") == "not a PNG or JPEG image"
+    shown = "WebP" if kind == "WEBP" else kind
+    assert reason(tmp_path / "a.png") == f"{shown} image (convert it to PNG or JPEG)"
 
 
 def test_an_animation_is_refused() -> None:
     frames = encode(face(), save_all=True, append_images=[face().rotate(180)])
-    assert reason(frames) == "an animation"
+    assert reason(frames) == "animation (save one of its pictures)"
 
 
 def test_a_blank_picture_is_refused() -> None:
@@ -173,7 +174,7 @@ def test_what_is_no_regular_file_is_never_opened(tmp_path: Path) -> None:
     for name in ("fifo.png", "folder.png", "link.png"):
         assert reason(tmp_path / name) == "not a regular file"
     (tmp_path / "empty.png").touch()
-    assert reason(tmp_path / "empty.png") == "empty file"
+    assert reason(tmp_path / "empty.png") == "empty file (copy it again)"
     assert reason(tmp_path / "absent.png") == "cannot be read: No such file or directory"
     with (tmp_path / "huge.png").open("wb") as file:
         file.truncate(10**10)

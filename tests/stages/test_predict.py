@@ -214,7 +214,7 @@ def test_files_that_are_no_usable_images_are_listed_with_the_reason(data: Data) 
     reasons = {(row["filename"], row["lot"]): row["reason"] for row in rows(artifact / "undecodable.csv")}
     assert "damaged" in reasons.pop(("a_1.png", "a"))
     assert reasons == {
-        ("a_2.png", "a"): "empty file",
+        ("a_2.png", "a"): "empty file (copy it again)",
         ("a_3.png", "a"): "not a PNG or JPEG image",
         ("a_4.png", "a"): "not a regular file",
         ("a_5.png", "a"): "link",

@@ -230,8 +230,8 @@ def test_unusable_images_are_listed_with_their_reason(data: Data) -> None:
     artifact, headline = data.result("prepare_train.max_rejected_fraction=0.1")
     assert (headline["images"], headline["rejected"]) == (55, 5)
     reasons = rejected(artifact)
-    assert reasons["a_00001.png"] == "empty file"
-    assert reasons["a_00002.png"] == "not a PNG or JPEG image"
+    assert reasons["a_00001.png"] == "empty file (copy it again)"
+    assert reasons["a_00002.png"] == "GIF image (convert it to PNG or JPEG)"
     assert reasons["b_00030.png"] == "cannot be read: No such file or directory"
     assert reasons["b_00031.png"] == "not a regular file"
     assert "damaged" in reasons["a_00000.png"]

@@ -56,6 +56,34 @@ def test_bad_annotations_fail_with_reasons_examples_and_a_report(annotations: Pa
     assert process.stderr.count("\n") == 1
 
 
+def test_pointers_in_place_of_images_are_told_with_the_remedy(annotations: Path, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    for number in range(20):
+        pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{number:064x}\nsize 12345\n"
+        (tmp_path / "raw" / f"s1_{number}.png").write_text(pointer)
+    (tmp_path / "raw" / "s1_19.png").write_bytes(b"RIFF\x24\0\0\0WEBPVP8 ")
+    process = look(annotations, "--raw", tmp_path / "raw", "--out", tmp_path / "look", cwd=tmp_path)
+    assert process.returncode == 65
+    pointers = "image cannot be used: Git LFS pointer in place of the image (run `git lfs pull`)"
+    webp = "image cannot be used: WebP image (convert it to PNG or JPEG)"
+    assert f"19 {pointers}, 1 {webp}" in process.stderr
+    assert process.stdout.splitlines()[1:4] == [
+        "  rejected: 20",
+        f"         19  {pointers}, first labels.csv row 2: 's1_0.png'",
+        f"          1  {webp}, first labels.csv row 21: 's1_19.png'",
+    ]
+    assert pointers in (tmp_path / "failed-look/report.html").read_text()
+
+
+def test_damaged_images_are_counted_as_one_kind_whatever_the_detail(annotations: Path, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    for number in range(20):
+        (tmp_path / "raw" / f"s1_{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(number + 20))
+    (tmp_path / "raw" / "s1_3.png").write_bytes(b"\xff\xd8\xff\xe0")
+    process = look(annotations, "--raw", tmp_path / "raw", "--out", tmp_path / "look", cwd=tmp_path)
+    assert "20 rows rejected (100.0% > 5.0% allowed): 20 image cannot be used: damaged; see" in process.stderr
+
+
 def test_a_table_that_cannot_be_used_at_all_fails_without_remarks_on_what_follows(
     annotations: Path, tmp_path: Path
 ) -> None:

@@ -160,13 +160,13 @@ def bomb() -> bytes:
         pytest.param(encode(draw(0))[:-100], "damaged: ", id="PNG cut short"),
         pytest.param(encode(draw(0), "JPEG")[:-400], "damaged: ", id="JPEG cut short"),
         pytest.param(b"", "empty file", id="zero bytes"),
-        pytest.param(bomb(), "30000 x 30000 pixels are more than 50 megapixels", id="bomb"),
-        pytest.param(encode(draw(0), "GIF"), "not a PNG or JPEG image", id="GIF"),
-        pytest.param(encode(draw(0), "WEBP"), "not a PNG or JPEG image", id="WebP"),
-        pytest.param(encode(draw(0), "BMP"), "not a PNG or JPEG image", id="BMP"),
-        pytest.param(b"<html>not found</html>", "not a PNG or JPEG image", id="text"),
+        pytest.param(bomb(), "too large: 30000 x 30000 pixels are more than 50 megapixels", id="bomb"),
+        pytest.param(encode(draw(0), "GIF"), "GIF image (convert it to PNG or JPEG)", id="GIF"),
+        pytest.param(encode(draw(0), "WEBP"), "WebP image (convert it to PNG or JPEG)", id="WebP"),
+        pytest.param(encode(draw(0), "BMP"), "BMP image (convert it to PNG or JPEG)", id="BMP"),
+        pytest.param(b"<html>not found</html>", "HTML page in place of the image", id="text"),
         pytest.param(
-            encode(draw(0), save_all=True, append_images=[draw(1)]), "an animation", id="animation"
+            encode(draw(0), save_all=True, append_images=[draw(1)]), "animation", id="animation"
         ),
         pytest.param(Image.new("RGB", (80, 80), (250, 250, 250)), "blank: ", id="blank"),
     ],
