@@ -71,7 +71,7 @@ def release(model: Path, folder: Path) -> Path:
     """Write what stage champion would, of a model."""
     folder.mkdir()
     shutil.copy(model, folder / "model.onnx")
-    version = {"version": "v1", "model": "0" * 64, "mean_accuracy": 1.0, "lots": []}
+    version = {"version": "v1", "model_digest": "0" * 64, "mean_accuracy": 1.0, "lots": []}
     artifacts.write_json(folder / CHAMPION, version)
     artifacts.write_manifest(folder, stage="champion", key="0" * 64)
     return folder

@@ -1,5 +1,6 @@
 """`python -m stages.archive`, and `python -m stages.archive versions | lineage V | promote V | rollback`."""
 
+import signal
 import sys
 
 from stages.archive.commands import COMMANDS, run
@@ -12,7 +13,9 @@ if not set(COMMANDS) & set(sys.argv[1:]):
     sys.exit(main(STAGE))
 start_logging()
 try:
-    print(run(sys.argv[1:]))
+    found = run(sys.argv[1:])
 except StageError as error:
     log.error("archive: %s", error)
     sys.exit(error.exit_code)
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` reads some lines and goes away
+print(found)

@@ -1,5 +1,6 @@
 """What an archive takes from the artifacts of a run: the model, metrics and plots, and reports with what they link."""
 
+import csv
 import html
 import os
 import re
@@ -8,7 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
+
+from stages.common.artifacts import copy_folder
+from stages.common.dataset import INDEX
 from stages.common.report import REPORT
+from stages.common.seen import SEEN, pictures
 
 REJECTED = "rejected.csv"
 HARDEST = "hardest.json"
@@ -36,7 +42,7 @@ def linked_files(artifact: Path) -> set[Path]:
 
 
 def collect(inputs: Mapping[str, Path], out: Path) -> None:
-    """Copy the model, what tells drift from its images, and what people look at.
+    """Copy the model, what tells drift from its images, which pictures it knows, and what people look at.
 
     Names of metrics and plots are unique across stages.
 
@@ -54,7 +60,9 @@ def collect(inputs: Mapping[str, Path], out: Path) -> None:
         for path in sorted(linked_files(artifact)):
             (out / name / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(artifact / path, out / name / path)
-    shutil.copytree(inputs["evaluate"] / "reference", out / "reference")
+    copy_folder(inputs["evaluate"] / "reference", out / "reference")
+    with (inputs["prepare_train"] / INDEX).open(encoding="utf-8", newline="") as index:
+        np.save(out / "reference" / SEEN, pictures(row["pixels"] for row in csv.DictReader(index)))
     shutil.copy(inputs["evaluate"] / HARDEST, out / HARDEST)
     for name in ("model.onnx", "model.safetensors"):
         shutil.copy(inputs["train"] / name, out / "model" / name)

@@ -14,13 +14,15 @@ class ArchiveSection(Section):
 
     Attributes:
         title: headline of the reports.
-        alpha: a candidate that is worse than the champion in an attribute with a lower probability by chance, adjusted
-            for five attributes, is not released.
+        alpha: a candidate is not released that is worse than the champion in an attribute by so much that equally good
+            models would differ so less often than this, adjusted for all attributes.
+        margin: how far below the best version so far a candidate may lie in mean accuracy (0-1), on the same images.
         force: release it whatever the gate says.
     """
 
     title: Annotated[str, NOT_IN_KEY] = Field(min_length=1, max_length=80)
     alpha: float = Field(gt=0, lt=1)
+    margin: float = Field(ge=0, le=1)
     force: bool
 
 

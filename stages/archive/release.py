@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from stages.common.artifacts import copy_folder
 from stages.common.errors import TryAgainError
 from stages.common.logs import log
 from stages.common.registry import Registry, Version, now
@@ -18,13 +19,14 @@ NONE = "none"
 """In place of a champion's name, before any version was released."""
 
 
-def opponent(registry: Registry, model: str) -> str:
+def opponent(registry: Registry, model_digest: str) -> str:
     """The version that a model is judged against: the champion, or whoever that was when the model was registered.
 
-    A model is judged once. So a rerun makes nothing anew after it has become the champion itself, and a person's
-    rollback is not undone by the next day's run.
+    A model, known by the digest of its model.onnx, is judged once. So a rerun makes nothing anew after it has become
+    the champion itself, and a person's rollback is not undone by the next day's run, nor by a training that ends in
+    the same weights.
     """
-    if known := registry.find(model):
+    if known := registry.find(model_digest):
         return known.champion or NONE
     champion = registry.champion()
     return champion.name if champion else NONE
@@ -45,18 +47,23 @@ def release(registry: Registry, artifact: Path, key: str, *, force: bool) -> Ver
     gate = json.loads((artifact / GATE).read_text(encoding="utf-8"))
     with registry.locked():
         champion = registry.champion()
-        version = registry.find(gate["model"])
+        version = registry.find(gate["model_digest"])
         known = version is not None
         if not version:
             present = champion.name if champion else NONE
-            if present != gate["champion"]:
-                raise TryAgainError(f"the champion is {present} now and was {gate['champion']} when this was judged")
+            if present != gate["against"]:
+                raise TryAgainError(
+                    f"the champion is {present} now and was {gate['against']} when this was judged: try again, then it "
+                    f"is judged against {present}"
+                )
+            name = registry.next_name()
             version = Version(
-                name=registry.next_name(),
-                model=gate["model"],
+                name=name,
+                model_digest=gate["model_digest"],
                 archive=key,
                 mean_accuracy=gate["mean_accuracy"],
-                champion="" if gate["champion"] == NONE else gate["champion"],
+                champion="" if gate["against"] == NONE else gate["against"],
+                best=gate["best_after"] or name,
                 fit=gate["fit"],
                 reasons=gate["reasons"],
                 lots=gate["lots"],
@@ -99,9 +106,8 @@ def write_content(artifact: Path, content: Path, version: Version) -> None:
         content: a folder to make.
         version: what the registry knows of it.
     """
-    content.mkdir()
     for name in ("model", "metrics", "plots", "reference"):
-        shutil.copytree(artifact / name, content / name)
+        copy_folder(artifact / name, content / name)
     for name in ("params.yaml", "lineage.json", GATE):
         shutil.copy(artifact / name, content)
     report = content / "report"
@@ -109,7 +115,7 @@ def write_content(artifact: Path, content: Path, version: Version) -> None:
     shutil.copy(artifact / REPORT, report)
     for stage in json.loads((artifact / "lineage.json").read_text(encoding="utf-8")):
         if (artifact / stage).is_dir():
-            shutil.copytree(artifact / stage, report / stage)
+            copy_folder(artifact / stage, report / stage)
     (content / "README.md").write_text(_README.format(**version.__dict__), encoding="utf-8")
     pipeline: Mapping[str, Any] = {
         "metrics": sorted(f"metrics/{path.name}" for path in (content / "metrics").iterdir()),
@@ -122,9 +128,9 @@ def write_content(artifact: Path, content: Path, version: Version) -> None:
 _README = """# {name}
 
 Mean test accuracy {mean_accuracy:.4f}. Each commit is a version; `git tag` lists them (v1, v2, ...) and the releases
-(champion-0001, ...), `git tag --list -n1 'champion-*'` says why.
+(champion-0001, ...), `git tag --list -n1 'champion-*'` says why. Both with `--sort=version:refname` in their order.
 
-    dvc pull                       # model, plots, reference, report
+    dvc pull                       # model, plots, reference, report; it refuses damaged files
     dvc metrics diff v1 {name}
     dvc params diff v1 {name}
     dvc plots diff v1 {name}

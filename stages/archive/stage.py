@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,15 +13,13 @@ from stages.archive.collect import collect
 from stages.archive.lineage import check_one_run, lineage, used_params
 from stages.archive.params import Params
 from stages.archive.release import GATE, NONE, opponent, release, standing
-from stages.common.artifacts import write_json
-from stages.common.errors import DataError
-from stages.common.registry import Registry
+from stages.common.artifacts import file_digest, write_json
+from stages.common.registry import MODEL, Registry
 from stages.common.report import REPORT, write_report
 from stages.common.stage import Context, Delivered, Delivery, Headline, Input, Stage
 
 if TYPE_CHECKING:
     from stages.archive.gate import Judgement
-    from stages.common.onnx_model import OnnxModel
 
 RUN = "FACE_ATTRIBUTES_RUN"
 """Environment variable with the run that an archive is made for, JSON as `stages.archive.run_page.write_run` has it."""
@@ -32,67 +30,53 @@ def _registry(params: Params, inputs: Mapping[str, Path]) -> Registry:
 
 
 def _identify(params: Params, inputs: Mapping[str, Path], _name: str) -> str:
-    """Of the registry, the version that the candidate is judged against decides the artifact."""
-    manifest = json.loads((inputs["train"] / "manifest.json").read_text(encoding="utf-8"))
-    return opponent(_registry(params, inputs), manifest["key"])
+    """Of the registry, the version that the candidate is judged against decides the artifact.
 
-
-class IncomparableError(ValueError):
-    """A champion that cannot be shown the candidate's images; the message, which describes it, is the reason."""
-
-
-def load_opponent(path: Path, candidate: "OnnxModel") -> "OnnxModel":
-    """Load the champion's model to meet a candidate.
-
-    Raises:
-        IncomparableError: it is of earlier code, or its images are prepared in another way. That must not end the run,
-            or no training could ever succeed such a champion.
+    So does the best version, which follows from that one.
     """
-    from stages.common.onnx_model import load
-
-    try:
-        champion = load(path)
-    except DataError as error:
-        raise IncomparableError(f"which this code cannot use ({str(error).replace(str(path), 'its model')})") from error
-    if champion.preprocessing != candidate.preprocessing:
-        raise IncomparableError(
-            f"whose images are prepared in another way ({champion.preprocessing} against {candidate.preprocessing})"
-        )
-    return champion
+    return opponent(_registry(params, inputs), file_digest(inputs["train"] / MODEL.name))
 
 
-def _judge(context: Context[Params], against: str) -> "Judgement":
-    """Let the candidate meet the champion `against` on the test split."""
+def _judge(context: Context[Params], against: str) -> "tuple[Judgement, str | None]":
+    """Let the candidate meet the champion `against`, and the best version, on the test split.
+
+    Returns:
+        The judgement; and the version that is the best one once the candidate is released, None for itself.
+    """
     # not needed for --help
-    from stages.archive.gate import compare, interval, judge, mean_accuracy, right_answers
-    from stages.common.dataset import read_split
-    from stages.common.learned import answerable
-    from stages.common.onnx_model import load
+    from stages.archive.gate import Judgement, compare, interval, judge, mean_accuracy
+    from stages.archive.meeting import Candidate, IncomparableError
+    from stages.common.seen import read_seen
 
     section, least = context.params.archive, context.params.monitor.min_accuracy
-    split = read_split(context.inputs["prepare_train"], "test")
-    images = split.take()
-    candidate = load(context.inputs["train"] / "model.onnx")
-    answers, labels = candidate.predict(images), answerable(split.labels, candidate.calibration.learned)
-    right = right_answers(answers, labels)
-    mean, bounds = mean_accuracy(right), interval(right)
+    data = context.manifests["prepare_train"]["params"]["data"]
+    seen = read_seen(context.out / "reference")
+    candidate = Candidate(context.inputs["train"] / MODEL.name, context.inputs["prepare_train"], data, seen)
+    found = Judgement(mean_accuracy(candidate.right), interval(candidate.right), fit=False, reasons=[])
+
+    def decide(measured: Judgement, refused: Sequence[str] = ()) -> Judgement:
+        return judge(measured, least, section.alpha, section.margin, refused)
+
     if against == NONE:
-        return judge(mean, bounds, None, least, section.alpha)
+        return decide(found), None
     registry = _registry(context.params, context.inputs)
-    registry.fetch(against, context.state / "champion", ["model"])
     try:
-        champion = load_opponent(context.state / "champion" / "model" / "model.onnx", candidate)
+        champion = candidate.meet(registry, against, context.state / "champion")
     except IncomparableError as error:
         unfair = f"it cannot be compared with {against}, {error}: archive.force releases it all the same"
-        return judge(mean, bounds, None, least, section.alpha, unfair)
-    before = yaml.safe_load(registry.text(against, "params.yaml"))["data"]
-    notes = []
-    if before != context.manifests["prepare_train"]["params"]["data"]:
-        notes.append(f"{against} was trained with other splits, so it may have learned from some of these test images")
-    both = answerable(labels, champion.calibration.learned)
-    of_champion = right_answers(champion.predict(images), both)
-    compared = compare(against, right_answers(answers, both), of_champion, notes)
-    return judge(mean, bounds, compared, least, section.alpha)
+        return decide(found, [unfair]), None
+    notes, best = champion.notes, None
+    if (name := registry.version(against).best) != against:
+        try:
+            best = candidate.meet(registry, name, context.state / "best")
+        except IncomparableError as error:
+            notes = [*notes, f"The best version so far was {name}, {error}, so {against} takes its place"]
+    to_champion = compare(champion.name, candidate.right, champion.right, notes)
+    to_best = compare(best.name, candidate.right, best.right, best.notes) if best else None
+    between = compare(best.name, champion.right, best.right) if best else None
+    met = replace(found, champion=to_champion, best=to_best, champion_to_best=between)
+    measure = to_best or to_champion
+    return decide(met, champion.objections), None if measure.better else measure.version
 
 
 def _run(context: Context[Params]) -> Headline:
@@ -102,13 +86,17 @@ def _run(context: Context[Params]) -> Headline:
     manifests, out = context.manifests, context.out
     check_one_run(manifests)
     collect(context.inputs, out)
-    write_json(out / "lineage.json", lineage(manifests))
+    model_digest = file_digest(out / MODEL)
+    chain = lineage(manifests)
+    chain["train"]["model_digest"] = model_digest
+    write_json(out / "lineage.json", chain)
     (out / "params.yaml").write_text(yaml.safe_dump(used_params(manifests), sort_keys=False))
     against = _identify(context.params, context.inputs, "registry")
-    judgement = _judge(context, against)
+    judgement, best_after = _judge(context, against)
     gate = {
-        "model": manifests["train"]["key"],
-        "champion": against,
+        "model_digest": model_digest,
+        "against": against,
+        "best_after": best_after,
         "forced": context.params.archive.force,
         "lots": sorted({row["lot"] for row in read_index(context.inputs["prepare_train"])}),
         **asdict(judgement),
@@ -160,7 +148,7 @@ STAGE = Stage(
         "model": ("model", "model.onnx and model.safetensors"),
         "metrics": ("metrics", "JSON metrics of every stage"),
         "plots": ("plots", "PNG plots of every stage"),
-        "reference": ("reference", "what tells drift from the images that the model has not learned from"),
+        "reference": ("reference", "what tells drift from images that it has not learned from, and which it knows"),
         "params": ("params.yaml", "the parameters that every stage really used"),
         "lineage": ("lineage.json", "keys, versions, inputs, images and cost, down to the raw files"),
     },

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stages.champion.params import Params
-from stages.common.artifacts import write_json
+from stages.common.artifacts import file_digest, write_json
 from stages.common.champion import CHAMPION
 from stages.common.logs import log
-from stages.common.registry import Registry, Version
+from stages.common.registry import MODEL, Registry, Version
 from stages.common.stage import Context, Headline, Input, Stage
 
 
@@ -20,7 +20,7 @@ def _chosen(params: Params, inputs: Mapping[str, Path]) -> Version | None:
 def _identify(params: Params, inputs: Mapping[str, Path], _name: str) -> str:
     """A version never changes, so its name and its model decide the artifact; how it became the champion does not."""
     version = _chosen(params, inputs)
-    return f"{version.name} {version.model}" if version else "none"
+    return f"{version.name} {version.model_digest}" if version else "none"
 
 
 def _run(context: Context[Params]) -> Headline:
@@ -32,13 +32,13 @@ def _run(context: Context[Params]) -> Headline:
     taken = context.state / "version"
     registry = Registry(context.inputs["registry"], context.params.registry.remote)
     registry.fetch(version.name, taken, ["model", "reference"])
-    shutil.move(taken / "model" / "model.onnx", context.out)
+    shutil.move(taken / MODEL, context.out)
     shutil.move(taken / "reference", context.out)
     for name in ("lineage.json", "params.yaml"):
         shutil.move(taken / name, context.out)
     found = {
         "version": version.name,
-        "model": version.model,
+        "model_digest": file_digest(context.out / MODEL.name),
         "mean_accuracy": version.mean_accuracy,
         "lots": list(version.lots),
     }
@@ -51,7 +51,9 @@ STAGE = Stage(
     description="Takes the released version of the model out of the registry, for all that a run does with it.",
     params=Params,
     inputs={"registry": Input("folder of the registry that stage archive keeps", artifact=False, created=True)},
-    outputs={"champion": (CHAMPION, "version, key of its model, mean accuracy, lots; version null before any release")},
+    outputs={
+        "champion": (CHAMPION, "version, digest of its model, mean accuracy, lots; version null before a release")
+    },
     run=_run,
     content=(CHAMPION, "model.onnx", "reference"),
     identify=_identify,

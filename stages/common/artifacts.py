@@ -254,11 +254,26 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy the files of a folder, like `walk_files`, into another that may be there.
+
+    `shutil.copytree` makes one error of all, without the cause's number, so that a full disk would not be told as one.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    for path in walk_files(source):
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / path, target / path)
+
+
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, other: str = "another run is computing the same artifact") -> Iterator[None]:
     """Hold an exclusive lock on `path`; the kernel frees it when the holder dies, however it dies.
 
     On NFS from version 4 on, it holds among machines; of one that died, the server frees it after its lease (90 s).
+
+    Args:
+        path: the file to lock, made where it is missing.
+        other: who else may hold it, for the log of those that wait.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
@@ -267,7 +282,7 @@ def locked(path: Path) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                log.info("another run is computing the same artifact: waiting for it (%s)", path)
+                log.info("%s: waiting for it (%s)", other, path)
                 time.sleep(INTERVAL_S)
         yield
 

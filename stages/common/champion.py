@@ -1,10 +1,11 @@
 """The artifact of stage `champion`: the released version, as predict and monitor use it.
 
-champion.json   {"version": "v3", "model": key of its train artifact, "mean_accuracy": on its test split,
+champion.json   {"version": "v3", "model_digest": SHA-256 of model.onnx, "mean_accuracy": on its test split,
                 "lots": those that it has learned from or was measured on}; {"version": null} before any release
 model.onnx      absent before any release, like the rest
 reference/      features.npz (`stages.common.features`) of images that it has not learned from, and what else stage
-                evaluate keeps to tell drift
+                evaluate keeps to tell drift; seen.npy (`stages.common.seen`): the pictures that it has learned from or
+                was measured on, absent if earlier code has registered it
 lineage.json, params.yaml  of the version
 """
 
@@ -23,15 +24,15 @@ class Champion:
 
     Attributes:
         version: its name, for example "v3".
-        model_key: key of the train artifact; the same model has the same one.
+        model_digest: SHA-256 (64 hex digits) of its model.onnx, by which a model is known.
         mean_accuracy: on its own test split.
         lots: the lots that it has learned from or was measured on.
         model: its model.onnx.
-        reference: folder with what tells drift from the images that it was measured on.
+        reference: folder with what tells drift from the images that it was measured on, and which it has seen.
     """
 
     version: str
-    model_key: str
+    model_digest: str
     mean_accuracy: float
     lots: frozenset[str]
     model: Path
@@ -50,7 +51,7 @@ def read_champion(artifact: Path) -> Champion | None:
             return None
         return Champion(
             version=found["version"],
-            model_key=found["model"],
+            model_digest=found["model_digest"],
             mean_accuracy=found["mean_accuracy"],
             lots=frozenset(found["lots"]),
             model=artifact / "model.onnx",

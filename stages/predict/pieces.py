@@ -38,7 +38,7 @@ class Job(NamedTuple):
     """Some images, the model that answers them, the largest picture, and the names of those to keep whole."""
 
     model: Path
-    model_key: str
+    model_digest: str
     max_megapixels: float
     sources: Sequence[Source]
     examples: frozenset[str]
@@ -66,22 +66,22 @@ class Piece:
     images: int
 
 
-def piece_key(version: str, model_key: str, max_megapixels: float, sources: Sequence[Source]) -> str:
+def piece_key(version: str, model_digest: str, max_megapixels: float, sources: Sequence[Source]) -> str:
     """The key (64 hex digits) of a lot's piece.
 
     Args:
         version: of the stage.
-        model_key: of the model, not the name of its version: the same model under another name says the same.
+        model_digest: of the model, not the name of its version: the same model under another name says the same.
         max_megapixels: of the largest picture.
         sources: the lot's images.
     """
     images = [[source.filename, source.digest] for source in sources]
-    decides = {"version": version, "model": model_key, "max_megapixels": max_megapixels, "images": images}
+    decides = {"version": version, "model": model_digest, "max_megapixels": max_megapixels, "images": images}
     return artifacts.json_digest(decides)
 
 
 @lru_cache(maxsize=1)
-def load_once(model: Path, model_key: str) -> OnnxModel:  # noqa: ARG001 - the same path may lead to another model later
+def load_once(model: Path, model_digest: str) -> OnnxModel:  # noqa: ARG001 - the same path may lead to another model later
     """The model, loaded once a process, and computing in one thread: every core has its process."""
     return load(model, threads=1)
 
@@ -97,7 +97,7 @@ def answer_images(job: Job) -> Answered:
     Raises:
         TryAgainError: a file changed while it was being read.
     """
-    model = load_once(job.model, job.model_key)
+    model = load_once(job.model, job.model_digest)
     settings = limited(model.preprocessing, job.max_megapixels)
     side = model.image_size
     images = np.empty((len(job.sources), side, side, 3), np.uint8)
@@ -148,7 +148,7 @@ def read_piece(folder: Path, files: int) -> Piece | None:
 def make_pieces(
     lots: Mapping[Path, Sequence[Source]],
     model: Path,
-    model_key: str,
+    model_digest: str,
     max_megapixels: float,
     batch_size: int,
     pool: WorkerPool,
@@ -161,7 +161,7 @@ def make_pieces(
     Args:
         lots: folder of a piece -> the images of its lot.
         model: the file.
-        model_key: its key.
+        model_digest: SHA-256 of it.
         max_megapixels: larger pictures are not decoded, whatever the model says.
         batch_size: images a job.
         pool: who does the jobs.
@@ -170,7 +170,7 @@ def make_pieces(
         TryAgainError: a file changed while it was being read.
     """
     progress = Progress(sum(map(len, lots.values())), "images")
-    jobs = {folder: _jobs(sources, model, model_key, max_megapixels, batch_size) for folder, sources in lots.items()}
+    jobs = {folder: _jobs(sources, model, model_digest, max_megapixels, batch_size) for folder, sources in lots.items()}
     answers = pool.map(answer_images, (job for of_lot in jobs.values() for job in of_lot))
     for folder, of_lot in jobs.items():
         batches = []
@@ -180,10 +180,12 @@ def make_pieces(
         yield _keep(folder, batches, len(lots[folder]))
 
 
-def _jobs(sources: Sequence[Source], model: Path, model_key: str, max_megapixels: float, batch_size: int) -> list[Job]:
+def _jobs(
+    sources: Sequence[Source], model: Path, model_digest: str, max_megapixels: float, batch_size: int
+) -> list[Job]:
     examples = frozenset(sources[position].filename for position in evenly_spread(len(sources)))
     starts = range(0, len(sources), batch_size)
-    return [Job(model, model_key, max_megapixels, sources[start : start + batch_size], examples) for start in starts]
+    return [Job(model, model_digest, max_megapixels, sources[start : start + batch_size], examples) for start in starts]
 
 
 def _keep(folder: Path, batches: Iterable[Answered], files: int) -> Piece:

@@ -64,14 +64,14 @@ def _answer_lots(context: LotsContext[Params], champion: Champion, found: Found)
     from stages.predict.pieces import load_once, make_pieces, piece_key, read_piece
 
     section, version = context.params.predict, stage_version("predict")
-    load_once(champion.model, champion.model_key)  # a model that does not fit is refused here, in one line
+    load_once(champion.model, champion.model_digest)  # a model that does not fit is refused here, in one line
     sources: dict[str, list[Source]] = {
         lot: [find_source(name, context.inputs["raw"] / path, context.digest) for name, path in images.items()]
         for lot, images in found.lots.items()
     }
     largest = context.params.images.max_megapixels
     folders = {
-        lot: context.cache / piece_key(version, champion.model_key, largest, files) for lot, files in sources.items()
+        lot: context.cache / piece_key(version, champion.model_digest, largest, files) for lot, files in sources.items()
     }
     pieces = {lot: read_piece(folder, len(sources[lot])) for lot, folder in folders.items()}
     missing = [lot for lot, piece in pieces.items() if piece is None]
@@ -80,7 +80,7 @@ def _answer_lots(context: LotsContext[Params], champion: Champion, found: Found)
     start = time.monotonic()
     with WorkerPool(workers, "predict.workers") as pool:
         lots = {folders[lot]: sources[lot] for lot in missing}
-        made = make_pieces(lots, champion.model, champion.model_key, largest, section.batch_size, pool)
+        made = make_pieces(lots, champion.model, champion.model_digest, largest, section.batch_size, pool)
         pieces |= dict(zip(missing, made, strict=True))
     whole = {lot: piece for lot, piece in pieces.items() if piece}
     rate = None
@@ -167,7 +167,7 @@ def _run(context: Context[Params]) -> Headline:
     params, out, raw = context.params.predict, context.out, context.inputs["raw"]
     found = _find(context, params.lots, SETTING)
     answered = _answer_lots(context, champion, found)
-    model = load_once(champion.model, champion.model_key)
+    model = load_once(champion.model, champion.model_digest)
     settings = limited(model.preprocessing, context.params.images.max_megapixels)
     of_pieces = [(name, lot, why) for lot, one in answered.pieces.items() for name, why in one.undecodable.items()]
     undecodable = sorted([*of_pieces, *found.undecodable], key=lambda row: (row[1], row[0], row[2]))
@@ -190,7 +190,7 @@ def _run(context: Context[Params]) -> Headline:
     images = sum(one["images"] for one in lots.values())
     metrics = {
         "model_version": champion.version,
-        "model": champion.model_key,
+        "model_digest": champion.model_digest,
         "images": images,
         "undecodable": len(undecodable),
         "ignored": len(found.ignored),

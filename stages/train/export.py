@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from safetensors.torch import save_file
 
 from stages.common.attributes import ATTRIBUTES
@@ -17,6 +18,9 @@ from stages.common.network import Classifier, Network
 
 def export_onnx(path: Path, network: Network, calibration: Calibration, preprocessing: Mapping[str, Any]) -> None:
     """Write the network as one ONNX file that takes uint8 images and gives probabilities and embeddings.
+
+    A model is known by the bytes of this file. So the same weights, calibration and preprocessing give the same bytes,
+    wherever and from whatever artifact: nothing in it tells where the code lies, or when and from what it was trained.
 
     Args:
         path: the file to write.
@@ -48,7 +52,8 @@ def export_onnx(path: Path, network: Network, calibration: Calibration, preproce
             dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
         )
         assert program is not None  # noqa: S101 (for mypy: it is None for the old exporter only)
-        program.model.metadata_props["face_attributes"] = json.dumps(metadata)
+        ClearMetadataAndDocStringPass()(program.model)  # lines and folders of the code that the exporter came through
+        program.model.metadata_props["face_attributes"] = json.dumps(metadata, sort_keys=True)
         program.save(path, external_data=False)
 
 

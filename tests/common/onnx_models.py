@@ -34,10 +34,11 @@ def save_model(
     embed: bool = True,
     batch: str | int = "N",
     never: Collection[str] = (),
+    row: int = 0,
 ) -> Path:
-    """A model that answers attribute k with class `images[:, 0, k, 0]`, at probability `confidence`.
+    """A model that answers attribute k with class `images[:, row, k, 0]`, at probability `confidence`.
 
-    Its embeddings are the red of the first row, `images[:, 0, :, 0]`. Its operators are among those
+    Its embeddings are the red of that row, `images[:, row, :, 0]`. Its operators are among those
     that stage train's models may have.
 
     Args:
@@ -50,6 +51,7 @@ def save_model(
         embed: whether it gives embeddings.
         batch: how many images it takes, and gives answers to: any number, which has a name, or so many.
         never: attributes that it never answers, for training has no label of them.
+        row: of the pictures that it reads; models of other rows may answer in another way.
     """
     flat = SIDE * SIDE * 3
     nodes = [
@@ -59,7 +61,7 @@ def save_model(
     ]
     outputs = [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [batch, SIDE])] if embed else []
     red = np.zeros((flat, SIDE), np.float32)
-    red[np.arange(SIDE) * 3, np.arange(SIDE)] = 1
+    red[(row * SIDE + np.arange(SIDE)) * 3, np.arange(SIDE)] = 1
     constants: dict[str, npt.NDArray[Any]] = {
         "flat": np.array([0, flat], np.int64),
         "red": red,

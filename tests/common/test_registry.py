@@ -1,5 +1,6 @@
 """The registry for real: git and DVC in a folder; versions, releases, rollback, kills, and what a clone can do."""
 
+import hashlib
 import json
 import math
 import os
@@ -30,9 +31,13 @@ def content(folder: Path, number: int) -> Path:
     return folder
 
 
+DIGESTS = {f"v{number}": hashlib.sha256(bytes([number]) * 1000).hexdigest() for number in range(1, 10)}
+
+
 def version(name: str, **changed: object) -> Version:
     values = {
-        "name": name, "model": name * 3, "archive": "a" * 64, "mean_accuracy": 0.9, "champion": "", "fit": True,
+        "name": name, "model_digest": DIGESTS.get(name, name * 3), "archive": "a" * 64, "mean_accuracy": 0.9,
+        "champion": "", "best": "v1", "fit": True,
         "reasons": ['it is "fit"', "line\nbreak; `rm`"], "lots": [f"s{lot}" for lot in range(9)], "created": now(),
     }  # fmt: skip
     return Version(**values | changed)  # type: ignore[arg-type]
@@ -82,8 +87,8 @@ def test_versions_come_back_as_they_were_registered(registry: Registry) -> None:
     found = registry.versions()
     assert [one.name for one in found] == ["v1", "v2", "v3"]
     assert found[1] == version("v2", created=found[1].created)
-    assert registry.find("v3v3v3") == found[2]
-    assert registry.find("v4v4v4") is None
+    assert registry.find(DIGESTS["v3"]) == found[2]
+    assert registry.find(DIGESTS["v4"]) is None
     assert json.loads(registry.text("v2", "lineage.json"))["train"]["key"] == "2" * 64
     with pytest.raises(UsageError, match=r"no version v9 in .*: there are v1 to v3"):
         registry.version("v9")
@@ -175,8 +180,8 @@ from stages.common.registry import Registry
 from tests.common.test_registry import version
 registry = Registry(Path(sys.argv[1]))
 with registry.locked():
-    if not registry.find("v1v1v1"):
-        registry.register(Path(sys.argv[2]), version("v1"))
+    if not registry.versions():
+        registry.register(Path(sys.argv[2]), version("v1", model_digest=""))
     registry.promote("v1", "first")
 """
 

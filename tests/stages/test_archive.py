@@ -48,8 +48,9 @@ def test_an_artifact_of_another_run_is_named(manifests: dict[str, dict[str, Any]
 
 
 GATE = {
-    "model": "c" * 64, "champion": "none", "forced": False, "lots": ["s1"], "mean_accuracy": 0.5,
-    "interval": [0.4, 0.6], "fit": False, "reasons": ["mean accuracy 0.5000 is below <monitor>"], "comparison": None,
+    "model_digest": "c" * 64, "against": "none", "best_after": None, "forced": False, "lots": ["s1"],
+    "mean_accuracy": 0.5, "interval": [0.4, 0.6], "fit": False, "reasons": ["mean accuracy 0.5000 is below <monitor>"],
+    "champion": None, "best": None, "champion_to_best": None,
 }  # fmt: skip
 
 
@@ -108,14 +109,14 @@ def test_the_page_of_a_run_says_what_it_did_and_what_was_there_already(
     archive, runs = tmp_path / "archive" / "key", tmp_path / "run"
     archive.parent.mkdir()
     comparison = {
-        "champion": "v1", "images": 3, "candidate_accuracy": 0.5, "champion_accuracy": 0.4, "difference": 0.1,
+        "version": "v1", "images": 3, "candidate_accuracy": 0.5, "version_accuracy": 0.4, "difference": 0.1,
         "interval": [-0.1, 0.3], "notes": ["v1 was trained with other splits"],
         "attributes": {
-            one.name: {"labels": 3, "candidate": 0.5, "champion": 0.4, "better": 2, "worse": 1, "p": 0.25}
+            one.name: {"labels": 3, "candidate": 0.5, "version": 0.4, "better": 2, "worse": 1, "p": 0.25}
             for one in ATTRIBUTES
         },
     }  # fmt: skip
-    write_version(archive, manifests, fit=True, reasons=["good"], comparison=comparison)
+    write_version(archive, manifests, fit=True, reasons=["good"], champion=comparison)
     row = dict.fromkeys(MEASURES) | {"labels": 3, "accuracy": 0.5}
     metrics = {"mean_accuracy": 0.5, "images": 3, "attributes": {attribute.name: row for attribute in ATTRIBUTES}}
     for name in ("metrics", "train"):
@@ -176,6 +177,6 @@ def test_an_archive_carries_what_the_reports_link_and_nothing_from_elsewhere(tmp
     ],
 )
 def test_the_page_of_a_run_says_how_the_champion_became_it(releases: list[tuple[Any, Any, str]], words: str) -> None:
-    version = Version("v2", "m", "a", 0.5, "", False, ["too weak"], ["s1"], "now")
+    version = Version("v2", "m", "a", 0.5, "", "v2", False, ["too weak"], ["s1"], "now")
     registry = SimpleNamespace(releases=lambda: [Release(*one, "now") for one in releases])
     assert words in standing(registry, version)  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """Stage `champion`: what it takes out of the registry, and when that is another artifact."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -31,6 +32,10 @@ def call(tmp_path: Path) -> Call:
     return run
 
 
+def digest_of(name: str) -> str:
+    return hashlib.sha256(f"model of {name}".encode()).hexdigest()
+
+
 def release(home: Path, *names: str) -> Registry:
     """A registry in which these versions were released in turn."""
     registry = Registry(home)
@@ -42,7 +47,7 @@ def release(home: Path, *names: str) -> Registry:
         (content / "reference" / "features.npz").write_text(f"reference of {name}")
         for file in ("lineage.json", "params.yaml"):
             (content / file).write_text("{}")
-        version = Version(name, f"{name}-model", "a" * 64, 0.9, "", True, ["good"], ["s1", "s2"], now())
+        version = Version(name, digest_of(name), "a" * 64, 0.9, "", name, True, ["good"], ["s1", "s2"], now())
         with registry.locked():
             registry.register(content, version)
             registry.promote(name, "good")
@@ -62,7 +67,7 @@ def test_the_champion_is_taken_and_a_rollback_finds_the_earlier_artifact(call: C
     release(tmp_path / "registry", "v2")
     second = call()[1]
     path = Path(second["path"])
-    expected = Champion("v2", "v2-model", 0.9, frozenset({"s1", "s2"}), path / "model.onnx", path / "reference")
+    expected = Champion("v2", digest_of("v2"), 0.9, frozenset({"s1", "s2"}), path / "model.onnx", path / "reference")
     assert read_champion(path) == expected
     assert expected.model.read_text() == "model of v2"
     assert (expected.reference / "features.npz").read_text() == "reference of v2"

@@ -454,7 +454,7 @@ def monitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         champion, predict, validate = (tmp_path / name for name in ("champion", "predict", "validate"))
         for folder in (champion / "reference", predict / "features", validate):
             folder.mkdir(parents=True, exist_ok=True)
-        told = {"version": version, "model": "k" * 64, "mean_accuracy": 0.97, "lots": ["s1", "s2"]}
+        told = {"version": version, "model_digest": "k" * 64, "mean_accuracy": 0.97, "lots": ["s1", "s2"]}
         (champion / "champion.json").write_text(json.dumps(told if version else {"version": None}))
         REFERENCE.save(champion / "reference" / "features.npz")
         (champion / "reference" / PARTITIONS).write_text(json.dumps(partitions(REFERENCE)))

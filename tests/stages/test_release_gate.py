@@ -1,5 +1,6 @@
 """The release gate: what it measures, and whom it lets pass."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from stages.archive.gate import (
+    Judgement,
     compare,
     interval,
     judge,
@@ -16,13 +18,16 @@ from stages.archive.gate import (
     paired_bootstrap,
     right_answers,
 )
-from stages.archive.stage import IncomparableError, load_opponent
+from stages.archive.meeting import IncomparableError, load_opponent
 from stages.common.attributes import ATTRIBUTES, NAMES
 from stages.common.onnx_model import load
 from stages.common.statistics import holm
 from tests.common.onnx_models import METADATA, PREPROCESSING, save_model
 
-BOUNDS = (0.9, 1.0)
+
+def measured(mean: float) -> Judgement:
+    """A candidate that has met nobody."""
+    return Judgement(mean, (0.9, 1.0), fit=False, reasons=[])
 
 
 def answers(count: int, wrong: int, attribute: int = 0) -> npt.NDArray[np.float64]:
@@ -99,19 +104,20 @@ def everywhere(count: int, wrong: int) -> npt.NDArray[np.float64]:
 def test_whom_the_gate_lets_pass(
     candidate: npt.NDArray[np.float64], champion: npt.NDArray[np.float64], fit: bool, words: str
 ) -> None:
-    judgement = judge(mean_accuracy(candidate), BOUNDS, compare("v1", candidate, champion), 0.85, 0.05)
+    found = replace(measured(mean_accuracy(candidate)), champion=compare("v1", candidate, champion))
+    judgement = judge(found, 0.85, 0.05, 0.01)
     assert judgement.fit is fit
     assert words in "; ".join(judgement.reasons)
 
 
 def test_the_first_version_needs_the_least_accuracy_alone() -> None:
-    assert judge(0.86, BOUNDS, None, 0.85, 0.05).fit
-    assert not judge(0.84, BOUNDS, None, 0.85, 0.05).fit
-    assert not judge(float("nan"), BOUNDS, None, 0.85, 0.05).fit
+    assert judge(measured(0.86), 0.85, 0.05, 0.01).fit
+    assert not judge(measured(0.84), 0.85, 0.05, 0.01).fit
+    assert not judge(measured(float("nan")), 0.85, 0.05, 0.01).fit
 
 
 def test_what_cannot_be_compared_is_not_released() -> None:
-    judgement = judge(0.99, BOUNDS, None, 0.85, 0.05, "it cannot be compared with v1")
+    judgement = judge(measured(0.99), 0.85, 0.05, 0.01, ["it cannot be compared with v1"])
     assert (judgement.fit, judgement.reasons) == (False, ["it cannot be compared with v1"])
 
 

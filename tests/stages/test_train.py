@@ -1,6 +1,8 @@
 """Stage train, by its command line: the files it leaves, what it takes from the search, how it goes on after a stop."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -202,3 +204,30 @@ def test_a_stopped_training_publishes_nothing_and_goes_on_later(folder: Path, tm
     assert done.stderr.count("going on after epoch") == 1
     history = json.loads((tmp_path / "out" / "metrics" / "train_metrics.json").read_text())["history"]
     assert [epoch["epoch"] for epoch in history] == list(range(1, 31))
+
+
+EXPORT = """
+import sys
+from pathlib import Path
+import torch
+from stages.common.attributes import NAMES
+from stages.common.calibration import Calibration
+from stages.common.network import Network
+from stages.train.export import export_onnx
+
+torch.manual_seed(0)
+calibration = Calibration(temperatures=dict.fromkeys(NAMES, 1.5), abstention=dict.fromkeys(NAMES, 0.0))
+export_onnx(Path(sys.argv[1]), Network(8).eval(), calibration, {"image_size": 20})
+"""
+
+
+def test_the_same_weights_are_the_same_file_wherever_the_code_lies(tmp_path: Path) -> None:
+    """A remark in the network's code, and another folder: nothing of a traceback of the export is in the file."""
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(ROOT / "stages", elsewhere / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    code = elsewhere / "stages" / "common" / "network.py"
+    code.write_text(code.read_text().replace("import itertools\n", "# a remark\nimport itertools\n", 1))
+    for folder, name in ((ROOT, "one.onnx"), (elsewhere, "other.onnx")):
+        environment = os.environ | {"PYTHONPATH": str(folder)}
+        subprocess.run([sys.executable, "-c", EXPORT, tmp_path / name], env=environment, cwd=tmp_path, check=True)
+    assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "other.onnx").read_bytes()

@@ -1,0 +1,136 @@
+"""The candidate and the released versions that it meets, on the test images of the candidate."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from stages.archive.gate import Right, right_answers
+from stages.common.attributes import ATTRIBUTES
+from stages.common.dataset import read_split
+from stages.common.errors import DataError
+from stages.common.learned import answerable
+from stages.common.onnx_model import OnnxModel, load
+from stages.common.registry import MODEL, Registry
+from stages.common.seen import Pictures, read_seen
+
+
+class IncomparableError(ValueError):
+    """A released model that cannot be shown the candidate's images; the message, which describes it, is the reason."""
+
+
+@dataclass(frozen=True)
+class Met:
+    """A released version that was shown the candidate's test images.
+
+    Attributes:
+        name: for example "v3".
+        right: which of its answers are right.
+        notes: what makes it less than a fair comparison.
+        objections: why the candidate must not succeed it unless a person asks for that.
+    """
+
+    name: str
+    right: Right
+    notes: Sequence[str]
+    objections: Sequence[str]
+
+
+class Candidate:
+    """A model, and the test images of the data that it has learned from.
+
+    Attributes:
+        right: which of its answers are right.
+    """
+
+    def __init__(self, model: Path, prepared: Path, data: Any, seen: Pictures | None) -> None:
+        """Let it answer the test images.
+
+        Args:
+            model: its model.onnx.
+            prepared: the artifact of prepare_train.
+            data: the section of params.yaml that has made that.
+            seen: the pictures in it.
+        """
+        split = read_split(prepared, "test")
+        self._images, self._labels = split.take(), split.labels
+        self._model, self._data, self._seen = load(model), data, seen
+        self._said = self._model.predict(self._images)
+        self.right = self._right(self._model, self._said)
+
+    def _right(self, model: OnnxModel, said: Mapping[str, npt.NDArray[np.float32]]) -> Right:
+        return right_answers(said, answerable(self._labels, model.calibration.learned))
+
+    def meet(self, registry: Registry, name: str, folder: Path) -> Met:
+        """Show the test images to a version.
+
+        Args:
+            registry: where it is.
+            name: for example "v3".
+            folder: gets its files.
+
+        Raises:
+            IncomparableError: the version cannot be shown these images.
+            DataError: a file of the version is damaged.
+            UnavailableError: it cannot be fetched.
+        """
+        registry.fetch(name, folder, ["model", "reference"])
+        model = load_opponent(folder / MODEL, self._model)
+        said = model.predict(self._images)
+        right = self._right(model, said)
+        if not (np.isfinite(right) & np.isfinite(self.right)).any():
+            raise IncomparableError("which answers nothing that this one answers and that a test image has a label for")
+        notes, objections = self._compare_answered(name, model.calibration.answered)
+        if yaml.safe_load(registry.text(name, "params.yaml"))["data"] != self._data:
+            notes.append(f"{name} was trained with other splits, so it may have learned from some of these test images")
+        theirs = read_seen(folder / "reference")
+        if theirs is None:
+            notes.append(f"{name} is of earlier code, which did not keep what images it has learned from")
+        elif self._seen is not None and not np.isin(self._seen, theirs).any():
+            objections.append(
+                f"it has learned from other data than {name}: none of its {len(self._seen):,} pictures is among the "
+                f"{len(theirs):,} that {name} knows; archive.force or `archive promote` releases it all the same"
+            )
+        if model.calibration == self._model.calibration and all(
+            np.array_equal(said[attribute], probabilities, equal_nan=True)
+            for attribute, probabilities in self._said.items()
+        ):
+            objections.append(f"it says of every test image what {name} says: a release would change nothing")
+        return Met(name, right, notes, objections)
+
+    def _compare_answered(self, name: str, theirs: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Notes and objections about attributes that one of both never answers, which are left out."""
+        ours = self._model.calibration.answered
+        more = [one.title.lower() for one in ATTRIBUTES if one.name in ours and one.name not in theirs]
+        fewer = [one.title.lower() for one in ATTRIBUTES if one.name in theirs and one.name not in ours]
+        notes, objections = [], []
+        if more:
+            notes.append(f"{name} never answers {' and '.join(more)}, so that is left out")
+        if fewer:
+            objections.append(
+                f"it never answers {' and '.join(fewer)}, for its training has no label of that, and {name} does; "
+                "archive.force or `archive promote` releases it all the same"
+            )
+        return notes, objections
+
+
+def load_opponent(path: Path, candidate: OnnxModel) -> OnnxModel:
+    """Load the model of a released version to meet a candidate.
+
+    Raises:
+        IncomparableError: it is of earlier code, or its images are prepared in another way. That must not end the run,
+            or no training could ever succeed such a champion.
+    """
+    try:
+        champion = load(path)
+    except DataError as error:
+        raise IncomparableError(f"which this code cannot use ({str(error).replace(str(path), 'its model')})") from error
+    if champion.preprocessing != candidate.preprocessing:
+        raise IncomparableError(
+            f"whose images are prepared in another way ({champion.preprocessing} against {candidate.preprocessing})"
+        )
+    return champion

@@ -1,0 +1,122 @@
+"""A pipeline up to stage archive in small: its models read their answers off 8x8 pictures."""
+
+import csv
+import html
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.archive.stage import STAGE
+from stages.common import artifacts
+from stages.common.attributes import ATTRIBUTES, NAMES
+from stages.common.dataset import INDEX, INDEX_COLUMNS
+from stages.common.registry import Registry
+from stages.common.stage import main
+from tests.common.onnx_models import PREPROCESSING, SIDE, save_model
+
+MODELS = 6
+"""The picture's row r holds what model r answers."""
+
+
+class Pipeline:
+    """Artifacts of the stages before archive, as they are asked for, and the stage that is run on them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.registry = Registry(folder / "registry")
+        self.inputs = {name: folder / name for name in STAGE.inputs}
+        self.result: dict[str, Any] = {}
+        for name in ("validate", "hyperopt", "label_doubt"):
+            self._finish(name)
+        (folder / "evaluate" / "reference").mkdir(parents=True)
+        (folder / "evaluate" / "metrics").mkdir()
+        (folder / "evaluate" / "hardest.json").write_text("[]")
+        (folder / "evaluate" / "reference" / "features.npz").write_text("features")
+        row = dict.fromkeys(
+            ("labels", "accuracy", "precision", "recall", "f1", "roc_auc", "ece", "coverage", "answered_accuracy")
+        )
+        metrics = {"mean_accuracy": 0.9, "images": 1, "attributes": dict.fromkeys(NAMES, row)}
+        artifacts.write_json(folder / "evaluate" / "metrics" / "eval_metrics.json", metrics)
+        self._finish("evaluate")
+        self.prepare()
+
+    def prepare(self, pictures: str = "a", images: int = 200, wrong: Sequence[int] = (0,) * MODELS) -> None:
+        """Make other data.
+
+        Args:
+            pictures: those of one text have nothing in common with those of another.
+            images: in the test split.
+            wrong: per model, how many of its answers are wrong: one an image, of each model in other images.
+        """
+        folder = self.inputs["prepare_train"]
+        shutil.rmtree(folder, ignore_errors=True)
+        for name in ("shards", "metrics"):
+            (folder / name).mkdir(parents=True)
+        random = np.random.default_rng(0)
+        labels = np.stack([random.integers(0, len(one.classes), images) for one in ATTRIBUTES], axis=1)
+        shard = np.zeros((images, SIDE, SIDE, 3), np.uint8)
+        for model, count in enumerate(wrong):
+            shard[:, model, : len(NAMES), 0] = labels
+            for image in (sum(wrong[:model]) + np.arange(count)) % images:
+                column = image % len(NAMES)
+                shard[image, model, column, 0] = (labels[image, column] + 1) % len(ATTRIBUTES[column].classes)
+        np.save(folder / "shards" / "s1.npy", shard)
+        with (folder / INDEX).open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(INDEX_COLUMNS)
+            for number in range(images):
+                digest = artifacts.json_digest([pictures, number])[:32]
+                table.writerow([f"s1_{number}.png", "s1", number, "test", digest, digest, *labels[number]])
+        artifacts.write_json(folder / "metrics" / "data_stats.json", self._statistics(images))
+        self._finish("prepare_train", params={"data": {"seed": 1}}, headline={"images": images})
+
+    def train(self, model: int = 0, key: str = "", **changes: Any) -> None:
+        """Make a model: that which reads row `model`, in an artifact with a key made of `key`."""
+        folder = self.inputs["train"]
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        save_model(folder / "model.onnx", row=model, **changes)
+        (folder / "model.safetensors").write_text(f"weights {model}")
+        self._finish("train", key=artifacts.json_digest([model, key]))
+
+    def archive(self, *overrides: str) -> int:
+        """Run the stage; its exit code. Headline and paths are in `result`."""
+        told = self.folder / "result.json"
+        told.unlink(missing_ok=True)
+        arguments = [word for name, path in self.inputs.items() for word in (f"--{name}", str(path))]
+        arguments += ["--store", str(self.folder / "store"), "--result", str(told)]
+        code = main(STAGE, [*arguments, *(word for item in overrides for word in ("--set", item))])
+        self.result = json.loads(told.read_text()) if told.exists() else {}
+        return code
+
+    def champion(self) -> str:
+        """The champion's name, "" if there is none."""
+        champion = self.registry.champion()
+        return champion.name if champion else ""
+
+    def page(self) -> str:
+        """The text of the last run's page."""
+        page = Path(self.result["report"]).read_text()
+        return re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", " ", page[page.index("<body") :])))
+
+    def verdict(self) -> str:
+        """What that page says first."""
+        return self.page()[:1200]
+
+    def _statistics(self, images: int) -> dict[str, Any]:
+        duplicates = {"pictures": 0, "images": 0, "contradicting_labels": 0, "listed": []}
+        return {"lots": {"s1": {"test": images}}, "preprocessing": PREPROCESSING, "duplicates": duplicates}
+
+    def _finish(self, stage: str, key: str = "", params: Any = None, headline: Any = None) -> None:
+        folder = self.inputs[stage]
+        folder.mkdir(exist_ok=True)
+        artifacts.write_manifest(
+            folder, stage=stage, key=key or artifacts.json_digest([stage, artifacts.list_files(folder)]),
+            version="0" * 64, inputs={}, params=params or {}, image="", git_commit="", created="2026-01-01T00:00:00Z",
+            seconds=1.0, peak_memory_mb=1.0, headline=headline or {},
+        )  # fmt: skip

@@ -1,0 +1,123 @@
+"""Stage `archive` run for real on models in small: which of them are registered and released, and what is said."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stages.archive.commands import run
+from tests.stages.archived import Pipeline
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Pipeline:
+    return Pipeline(tmp_path)
+
+
+def versions(pipeline: Pipeline) -> list[str]:
+    return [one.name for one in pipeline.registry.versions()]
+
+
+def test_the_same_weights_are_no_new_version_and_undo_no_rollback(pipeline: Pipeline) -> None:
+    pipeline.prepare(wrong=(30, 0, 0, 0, 0, 0))
+    for model in (0, 1):
+        pipeline.train(model)
+        assert pipeline.archive() == 0
+    assert pipeline.champion() == "v2"
+    with pipeline.registry.locked():
+        pipeline.registry.rollback("")
+    pipeline.train(1, key="trained again, since there is one more image")
+    assert pipeline.archive() == 0
+    assert (versions(pipeline), pipeline.champion()) == (["v1", "v2"], "v1")
+    assert "v2 is archived. It was judged fit" in pipeline.page()
+
+
+def test_a_model_that_answers_as_the_champion_does_is_no_reason_to_release(pipeline: Pipeline) -> None:
+    pipeline.train(0)
+    assert pipeline.archive() == 0
+    pipeline.train(1)  # other bytes
+    assert pipeline.archive() == 0
+    assert (versions(pipeline), pipeline.champion()) == (["v1", "v2"], "v1")
+    assert "it says of every test image what v1 says" in pipeline.verdict()
+
+
+def test_a_model_of_other_data_replaces_no_champion_unless_a_person_asks(pipeline: Pipeline) -> None:
+    pipeline.prepare("avatars")
+    pipeline.train(0)
+    assert pipeline.archive() == 0
+    pipeline.prepare("photographs", wrong=(90, 0, 0, 0, 0, 0))
+    pipeline.train(1)
+    assert pipeline.archive() == 0
+    assert pipeline.champion() == "v1"
+    said = "it has learned from other data than v1: none of its 200 pictures is among the 200 that v1 knows"
+    assert said in pipeline.verdict()
+    assert said in run(["versions", "--registry", str(pipeline.registry.home)])
+    assert pipeline.archive("archive.force=true") == 0
+    assert pipeline.champion() == "v2"
+
+
+def test_what_one_of_both_never_answers_is_left_out_and_fewer_answers_are_no_progress(pipeline: Pipeline) -> None:
+    pipeline.prepare(wrong=(80, 0, 0, 0, 0, 0))
+    pipeline.train(0, never=["glasses"])
+    assert pipeline.archive() == 0
+    pipeline.train(1, never=["beard", "mustache"])
+    assert pipeline.archive() == 0
+    assert pipeline.champion() == "v1"
+    assert (
+        "it never answers beard and mustache, for its training has no label of that, and v1 does" in pipeline.verdict()
+    )
+    assert "v1 never answers glasses, so that is left out" in pipeline.page()
+    attributes = json.loads((Path(pipeline.result["path"]) / "gate.json").read_text())["champion"]["attributes"]
+    assert [name for name, one in attributes.items() if one["labels"]] == ["hair_color", "hair_length"]
+
+
+def test_data_that_have_grown_are_no_other_data(pipeline: Pipeline) -> None:
+    pipeline.prepare("avatars", images=200, wrong=(30, 0, 0, 0, 0, 0))
+    pipeline.train(0)
+    assert pipeline.archive() == 0
+    pipeline.prepare("avatars", images=400, wrong=(30, 0, 0, 0, 0, 0))
+    pipeline.train(1)
+    assert pipeline.archive() == 0
+    assert pipeline.champion() == "v2"
+
+
+def test_small_losses_add_up_to_no_more_than_the_margin(pipeline: Pipeline) -> None:
+    """From v2 on, each is .006 worse than the one before, which is significant in nothing."""
+    pipeline.prepare(wrong=(80, 20, 26, 32, 0, 0))
+    for model in range(4):
+        pipeline.train(model)
+        assert pipeline.archive() == 0
+    assert [one.best for one in pipeline.registry.versions()] == ["v1", "v2", "v2", "v2"]
+    assert pipeline.champion() == "v3"
+    assert "lower than that of v2, the best version so far, by more than archive.margin (0.01)" in pipeline.verdict()
+    page = pipeline.page()
+    assert "The best version so far is v2: on the same images the candidate lies -0.0120" in page
+    assert "and the champion -0.0060" in page
+
+
+def test_versions_of_earlier_code_can_still_be_met_and_succeeded(pipeline: Pipeline) -> None:
+    pipeline.prepare(wrong=(30, 0, 0, 0, 0, 0))
+    pipeline.train(0)
+    assert pipeline.archive() == 0
+    git = ["git", "-C", str(pipeline.registry.repository), "-c", "user.name=a", "-c", "user.email=a@localhost"]
+    told = json.loads(subprocess.check_output([*git, "tag", "--list", "v1", "--format=%(contents)"]))
+    del told["model_digest"], told["best"]
+    told["model"] = "f" * 64  # the key of its train artifact
+    subprocess.run([*git, "tag", "--force", "-m", json.dumps(told), "v1", "v1^{}"], check=True, capture_output=True)
+    before = pipeline.registry.version("v1")
+    assert (before.model_digest, before.best) == ("", "v1")
+    pipeline.train(1)
+    assert pipeline.archive() == 0
+    assert pipeline.champion() == "v2"
+
+
+def test_a_list_that_nobody_reads_to_its_end_ends_quietly(pipeline: Pipeline) -> None:
+    command = [sys.executable, "-m", "stages.archive", "versions", "--registry", str(pipeline.registry.home)]
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False, text=True)
+    os.close(write)
+    assert process.stderr == ""
