@@ -53,8 +53,8 @@ def release(registry: Registry, artifact: Path, key: str, *, force: bool) -> Ver
             present = champion.name if champion else NONE
             if present != gate["against"]:
                 raise TryAgainError(
-                    f"the champion is {present} now and was {gate['against']} when this was judged: try again, then it "
-                    f"is judged against {present}"
+                    f"the champion is {present} now and was {gate['against']} when this was judged: try again, which "
+                    f"judges it against {present}"
                 )
             name = registry.next_name()
             version = Version(

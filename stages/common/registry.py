@@ -14,6 +14,7 @@ A model is known by its bytes: the digest of its model.onnx is part of its versi
 
 import contextlib
 import ctypes
+import hashlib
 import json
 import os
 import re
@@ -27,20 +28,38 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from pydantic import AfterValidator
+
 from stages.common.artifacts import copy_folder, file_digest, locked
 from stages.common.errors import DataError, UnavailableError, UsageError
 from stages.common.logs import log
 from stages.common.params import NOT_IN_KEY, Section
+
+_SCHEMES = ("s3", "gs", "azure", "gdrive", "oss", "hdfs", "webhdfs", "ssh", "http", "https", "webdav", "webdavs")
+"""Of remotes that DVC knows."""
+
+
+def _known_remote(remote: str) -> str:
+    """Refuse what DVC or git could take for an option, for a command, or for more than one setting."""
+    scheme, _, rest = remote.partition("://")
+    place = rest if scheme in _SCHEMES else remote if remote.startswith("/") else ""
+    harmless = remote.isprintable() and not set(remote) & set("#,'\"") and not place.startswith("-")
+    if remote and not (place and harmless and ".." not in place.split("/")):
+        raise ValueError(
+            "expected an absolute folder such as /models, or a URL such as s3://bucket/models of one of "
+            f"{', '.join(_SCHEMES)}, without '..', quotes, commas and #"
+        )
+    return remote
 
 
 class RegistrySection(Section):
     """Section `registry`.
 
     Attributes:
-        remote: URL of the DVC remote that versions are pushed to; "" for a folder in the registry.
+        remote: URL of the DVC remote that versions are pushed to, or an absolute folder; "" for one in the registry.
     """
 
-    remote: Annotated[str, NOT_IN_KEY]
+    remote: Annotated[str, NOT_IN_KEY, AfterValidator(_known_remote)]
 
 
 DVC_FOLDERS = ("model", "plots", "reference", "report")
@@ -296,16 +315,27 @@ class Registry:
         try:
             _dvc(clone, "pull", *files)
         except UnavailableError:
-            # DVC has dropped what differs from its digest, and tells which file only when it tells everything
-            told = _run([sys.executable, "-m", "dvc", "pull", "--verbose", *files], clone, "")
-            damaged = re.search(r"corrupted cache file '.*/(files/.*)'", told.stdout + told.stderr)
+            damaged = self._damaged(clone, files)
             if not damaged:
                 raise
             raise DataError(
-                f"{self.remote.rstrip('/')}/{damaged[1]} of {version} is damaged: put back a whole copy, from a backup "
+                f"{self.remote.rstrip('/')}/{damaged} of {version} is damaged: put back a whole copy, from a backup "
                 "or with `dvc push` in a clone that has pulled it (remove the damaged one first), or promote another "
                 "version"
             ) from None
+
+    def _damaged(self, clone: Path, files: Sequence[str]) -> str:
+        """Which object of the remote differs from its digest, after DVC could not pull these files; "" if none does."""
+        for file in files:  # the lists of a folder's files, which DVC believes before it looks whether they are whole
+            (md5,) = re.findall(r"md5: (\w+)\.dir", (clone / file).read_text(encoding="utf-8"))
+            listed = Path("files", "md5", md5[:2], f"{md5[2:]}.dir")
+            path = Path(self.remote, listed)
+            if path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != md5:
+                return str(listed)
+        # DVC drops what differs from its digest, and tells which file only when it tells everything
+        told = _run([sys.executable, "-m", "dvc", "pull", "--verbose", *files], clone, "")
+        dropped = re.search(r"corrupted cache file '.*/(files/.*)'", told.stdout + told.stderr)
+        return dropped[1] if dropped else ""
 
     # ---- git and DVC ----
 

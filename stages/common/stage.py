@@ -464,6 +464,10 @@ def _require_unchanged(
             same = _raw_source(stage, params, inputs, name, index) == sources[name]
         except (OSError, StageError):  # gone, or no longer what the stage reads
             same = False
+        if not same and stage.inputs[name].created:
+            raise TryAgainError(
+                f"another run, or a person, has changed what --{name} {path} says meanwhile: try again, which uses that"
+            )
         if not same:
             raise TryAgainError(f"--{name} {path} changed while it was being read: let its copying finish, try again")
 

@@ -1,5 +1,6 @@
 """The registry for real: git and DVC in a folder; versions, releases, rollback, kills, and what a clone can do."""
 
+import errno
 import hashlib
 import json
 import math
@@ -9,12 +10,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from stages.common.errors import UnavailableError, UsageError
+from stages.champion.stage import STAGE as CHAMPION_STAGE
+from stages.common.artifacts import copy_folder
+from stages.common.errors import DataError, UnavailableError, UsageError
 from stages.common.registry import Registry, Version, now
+from stages.common.registry import sync_file_system as really_sync
+from stages.common.stage import main
 
 
 def content(folder: Path, number: int) -> Path:
@@ -213,3 +219,175 @@ def test_killed_at_any_moment_it_has_the_whole_version_or_none_and_a_rerun_compl
     assert champion
     assert champion.name == "v1"
     assert not list((tmp_path / "registry").glob(".adding-*"))
+
+
+def damage(path: Path) -> None:
+    """Flip one bit amid a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 64
+    path.chmod(0o644)
+    path.write_bytes(content)
+
+
+def copy_of(registry: Registry, folder: Path) -> Registry:
+    """A copy of a registry with its remote, for a test that changes it."""
+    home = Path(shutil.copytree(registry.home, folder / "registry"))
+    return Registry(home)
+
+
+@pytest.mark.parametrize("kind", ["file", "list of files"])
+def test_a_flipped_bit_in_the_remote_is_refused_and_named(registry: Registry, tmp_path: Path, kind: str) -> None:
+    damaged = copy_of(registry, tmp_path)
+    objects = Path(damaged.remote, "files", "md5")
+    (path,) = [one for one in objects.rglob("*") if one.is_file() and one.read_bytes() == b"\x03" * 1000]
+    if kind != "file":
+        (path,) = [one for one in objects.rglob("*.dir") if "".join(path.parts[-2:]) in one.read_text()]
+    damage(path)
+    with pytest.raises(DataError) as refused:
+        damaged.fetch("v3", tmp_path / "v3", ["model"])
+    assert f"{path} of v3 is damaged: put back a whole copy" in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+    damaged.fetch("v2", tmp_path / "v2", ["model"])
+    assert (tmp_path / "v2" / "model" / "model.onnx").read_bytes() == b"\x02" * 1000
+
+
+def test_a_clone_pulls_no_damaged_file(registry: Registry, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", registry.repository, clone], check=True)
+    config = clone / ".dvc" / "config"
+    remote = Path(shutil.copytree(registry.remote, tmp_path / "remote"))
+    config.write_text(config.read_text().replace(registry.remote, str(remote)))
+    (path,) = [one for one in remote.rglob("*") if one.is_file() and one.read_bytes() == b"\x03" * 1000]
+    damage(path)
+    with pytest.raises(subprocess.CalledProcessError):
+        dvc(clone, "pull", "model.dvc")
+    assert not (clone / "model" / "model.onnx").exists()
+
+
+def test_another_model_than_was_registered_is_refused(registry: Registry, tmp_path: Path) -> None:
+    """Its digest stands in the message of the version's tag, apart from all that DVC could compare."""
+    home = tmp_path / "registry"
+    other = Registry(home)
+    with other.locked():
+        other.register(content(tmp_path / "content", 1), version("v1", model_digest=DIGESTS["v2"]))
+    with pytest.raises(DataError, match=r"model/model.onnx of v1 is not the file that was registered"):
+        other.fetch("v1", tmp_path / "v1", ["model"])
+    assert len(registry.versions()) == 3
+
+
+def test_a_version_and_a_release_are_on_the_disk_when_they_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git tells how often it has synced; of the rest it is looked at when its file systems were, and which."""
+    synced: list[tuple[Path, list[str]]] = []
+    home = tmp_path / "registry"
+    registry = Registry(home)
+
+    def sync(folder: Path) -> None:
+        really_sync(folder)
+        synced.append((folder, [one.name for one in registry.versions()]))
+
+    monkeypatch.setattr("stages.common.registry.sync_file_system", sync)
+    program, trace = tmp_path / "bin" / "git", tmp_path / "trace"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nGIT_TRACE2_EVENT={trace} exec {shutil.which("git")} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    with registry.locked():
+        registry.register(content(tmp_path / "content", 1), version("v1"))
+        assert synced == [(home / "remote", []), (home / "git", ["v1"])]
+        registry.promote("v1", "")
+        assert synced[2:] == [(home / "git", ["v1"])]
+    events = [json.loads(line) for line in trace.read_text().splitlines()]
+    # a process has its parent's name before its own
+    receivers = [one["sid"] for one in events if one.get("name") == "receive-pack"]
+    flushes = [one["sid"] for one in events if one.get("key") == "fsync/hardware-flush"]
+    assert receivers
+    assert any(one.startswith(receiver) for one in flushes for receiver in receivers)
+
+
+def test_a_folder_of_another_user_works(registry: Registry, tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can give a folder to another user")
+    other = copy_of(registry, tmp_path)
+    subprocess.run(["chown", "-R", "12345", other.home], check=True)
+    other.fetch("v1", tmp_path / "v1", ["model"])
+    assert (tmp_path / "v1" / "model" / "model.onnx").read_bytes() == b"\x01" * 1000
+    with other.locked():
+        other.register(content(tmp_path / "content", 4), version("v4"))
+        other.promote("v4", "")
+    champion = other.champion()
+    assert champion
+    assert champion.name == "v4"
+
+
+def test_versions_and_releases_go_by_their_number_and_a_lost_tag_is_not_taken_again(
+    registry: Registry, tmp_path: Path
+) -> None:
+    many = copy_of(registry, tmp_path)
+    git = ["git", "-C", str(many.repository), "-c", "user.name=a", "-c", "user.email=a@localhost"]
+    for name, told in {
+        "v9999": asdict(version("v9999")),
+        "v10000": asdict(version("v10000")),
+        "champion-9999": {"version": "v1", "action": "promote", "reason": "", "time": now()},
+        "champion-10000": {"version": "v10000", "action": "promote", "reason": "", "time": now()},
+    }.items():
+        subprocess.run([*git, "tag", name, "main", "-m", json.dumps(told)], check=True)
+    champion = many.champion()
+    assert champion
+    assert champion.name == "v10000"
+    assert [one.name for one in many.versions()][-2:] == ["v9999", "v10000"]
+    assert many.next_name() == "v10001"
+    with many.locked():
+        many.promote("v2", "")
+        many.promote("v3", "")
+    assert [one.version for one in many.releases()][-3:] == ["v10000", "v2", "v3"]
+
+
+def test_git_s_files_are_packed_now_and_then(registry: Registry, tmp_path: Path) -> None:
+    grown = copy_of(registry, tmp_path)
+    for number in range(1500):  # of other versions
+        subprocess.run(
+            ["git", "-C", str(grown.repository), "hash-object", "-w", "--stdin"],
+            input=str(number), text=True, check=True, capture_output=True,
+        )  # fmt: skip
+    with grown.locked():
+        grown.register(content(tmp_path / "content", 4), version("v4"))
+    assert list((grown.repository / "objects" / "pack").glob("*.pack"))
+    grown.fetch("v1", tmp_path / "v1", ["model"])
+    assert [one.name for one in grown.versions()] == ["v1", "v2", "v3", "v4"]
+
+
+@pytest.mark.parametrize(
+    "remote",
+    ["--upload-pack=touch x", "ext::sh -c x", "../../etc", "models", "/models/../etc", "s3://", "file:///etc", "remote://a",
+     "s3://bucket/../other", "ssh://-oProxyCommand=x", "/models\n    verify = false", "/models # x"],
+)  # fmt: skip
+def test_a_remote_that_is_none_is_refused_with_the_parameters(
+    remote: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "registry").mkdir()
+    arguments = ["--registry", str(tmp_path / "registry"), "--set", f"registry.remote={json.dumps(remote)}", "--check"]
+    assert main(CHAMPION_STAGE, arguments) == 64
+    assert "registry.remote: " in caplog.text
+    assert "expected an absolute folder such as /models, or a URL such as s3://bucket/models" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "remote", ["", "/srv/my models", "s3://bucket/models", "ssh://user@host:22/srv", "azure://c/p"]
+)
+def test_remotes_that_dvc_knows_are_taken(remote: str, tmp_path: Path) -> None:
+    (tmp_path / "registry").mkdir()
+    arguments = ["--registry", str(tmp_path / "registry"), "--set", f"registry.remote={json.dumps(remote)}", "--check"]
+    assert main(CHAMPION_STAGE, arguments) == 0
+
+
+def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:
+    """Copying into a file of /dev/full, as a full disk is."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "a.txt").write_text("text")
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "a.txt").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as refused:
+        copy_folder(tmp_path / "source", tmp_path / "target")
+    assert refused.value.errno == errno.ENOSPC
