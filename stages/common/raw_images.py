@@ -69,6 +69,38 @@ def list_ignored(raw: Path, annotations: Path | None = None) -> pd.DataFrame:
     return _listing(paths).assign(reason=pd.Series([found[path] for path in paths], dtype="str"))
 
 
+def about_links(raw: Path, ignored: pd.DataFrame) -> str:
+    """One line about links among the images of a raw folder, "" if there are none: they are not read.
+
+    Args:
+        raw: the folder.
+        ignored: `list_ignored` of it.
+    """
+    links = [path for path in ignored.loc[ignored["reason"] == "link", "path"] if _may_hold_images(raw / path)]
+    if not links:
+        return ""
+    targets = [_target(raw / path) for path in links]
+    cached = sum("/.dvc/" in target or "/files/md5/" in target for target in targets)
+    line = f"{len(links)} links are not read, such as {links[0]} to {targets[0]}: "
+    if cached:
+        line += f"{cached} lead into DVC's cache: `dvc config cache.type hardlink,copy`, then `dvc checkout --relink`"
+    if cached < len(links):
+        line += "; " if cached else ""
+        line += "put the files themselves there (`cp -rL`), for a stage may see nothing outside the folder"
+    return line
+
+
+def _may_hold_images(link: Path) -> bool:
+    return link.suffix.lower() in SUFFIXES or link.is_dir() or not link.suffix
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(as_text(Path(link.readlink())))
+    except OSError:  # its name is no text
+        return "elsewhere"
+
+
 def _lies_at(path: Path, annotations: Path) -> bool:
     return path == annotations or (path.suffix.lower() in {".csv", ".txt"} and path.is_relative_to(annotations))
 

@@ -8,7 +8,7 @@ that fail it, and one about the whole table fails the stage (exit 65), as do mor
 
 Inputs:
     annotations  a file in one of the forms that `data/README.md` describes, or a folder of them, which are merged: the
-                 newest file wins, label by label
+                 newest file wins, label by label. Backups are no annotations, and a copy beside its original is refused
     raw          folder of images, any depth; an image's lot is its file name up to the first `_`, or its folder's name.
                  Without it, only the annotations are checked
 
@@ -19,12 +19,12 @@ Outputs (a row is a line of an annotation file; text cells never start a spreads
                              nearly the same picture: the least `pixels` among them), empty without raw; then a column
                              per attribute: class index, empty if unknown. Sorted by filename, one row an accepted image
     rejected.csv             source, row (line number), filename, reason: rows left out
-    warnings.csv             source, row, filename, reason: rows kept with a remark, repeats of a row, and labels that a
-                             newer file replaced
+    warnings.csv             source, row, filename, reason: rows kept with a remark, repeats of a row, labels that a
+                             newer file replaced, rows of a published list (CelebA's, Cartoon Set's) without an image
     unannotated.csv          filename, lot, path, reason: images that no row names, and files that are not read (links,
                              hidden, other types), as found when the stage ran
     data_docs/<suite>/       Great Expectations' own pages: index.html, what it found; suite.html, what it expects
-    metrics/validation.json  counts of all of the above, per reason, class, lot and attribute
+    metrics/validation.json  counts of all of the above, per reason, class, lot and attribute; an example of each reason
 
 When the stage fails on the data, all but annotations.csv are kept in the `failed-...` folder that the error names.
 

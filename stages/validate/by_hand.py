@@ -1,21 +1,18 @@
 """`python -m stages.validate FILE`: look at annotations before they are committed, and print a short verdict."""
 
 import contextlib
-import csv
 import io
 import json
 import logging
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from stages.common.errors import UsageError
 from stages.common.report import REPORT
 from stages.common.stage import Parser, main
-from stages.common.tables import as_written
 from stages.common.version import ROOT
-from stages.validate.forms.text import brief
 from stages.validate.stage import STAGE
 
 REASONS = 10
@@ -72,34 +69,16 @@ def verdict(name: str, folder: Path, *, looked: bool) -> list[str]:
     found = json.loads((folder / "metrics" / "validation.json").read_text(encoding="utf-8"))
     word = "PASS" if found["success"] else "FAIL"
     lines = [f"{word}  {name}: {found['accepted']:,} of {found['rows']:,} rows can be used"]
-    for title, counts, file in (
-        ("rejected", found["reasons"], "rejected.csv"),
-        ("kept with a remark", found["remarks"], "warnings.csv"),
-    ):
+    for title, counts in (("rejected", found["reasons"]), ("kept with a remark", found["remarks"])):
         if counts:
             lines.append(f"  {title}: {sum(counts.values()):,}")
-            most = dict(list(counts.items())[:REASONS])
-            examples = _examples(folder / file, most)
-            lines += [f"  {number:>9,}  {reason}{examples.get(reason, '')}" for reason, number in most.items()]
+            most = list(counts.items())[:REASONS]
+            lines += [f"  {number:>9,}  {reason}{found['examples'].get(reason, '')}" for reason, number in most]
             if len(counts) > len(most):
                 lines.append(f"             and {len(counts) - len(most)} more reasons")
-    lines += [f"  noticed: {line}" for line in found["notices"]]
+    # Where rows are rejected, what is remarkable about the rest, such as classes that no row has, follows from it.
+    notices = found["notices" if found["success"] else "notices_of_reading"]
+    lines += [f"  noticed: {line}" for line in notices]
     if not looked:
         lines.append("  the images were not looked at: give --raw FOLDER")
     return [*lines, f"report: {(folder / REPORT).resolve()}"]
-
-
-def _examples(file: Path, reasons: Iterable[str]) -> dict[str, str]:
-    """Reason -> the first row that stands in `file` for it, its file, line and image."""
-    found: dict[str, str] = {}
-    wanted = list(reasons)
-    with file.open(encoding="utf-8", newline="") as lines:
-        for row in csv.DictReader(lines):
-            for reason in wanted:
-                if row["reason"].startswith(reason):
-                    found[reason] = f", first {row['source']} row {row['row']}: {brief(as_written(row['filename']))}"
-                    wanted.remove(reason)
-                    break
-            if not wanted:
-                break
-    return found

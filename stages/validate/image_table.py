@@ -31,9 +31,10 @@ def image_table(table: pd.DataFrame, facts: pd.DataFrame, near_duplicate_bits: i
 
     Returns:
         One row an annotation, with the index of `table` and the columns of the suite, missing wherever there is no
-        picture: `path`, `files`, `problem`, `width`, `height`, `shorter_side`, `aspect_ratio` (longer by shorter
-        side), `format`, `other_format` (`format` where the name promises another), `mode`, `duplicate_of` (but not of
-        rows that contradict), `near_duplicate_of` and `contradicts`. And what the images have to do with each other.
+        picture: `path`, `files`, `ambiguous`, `other_name`, `problem`, `width`, `height`, `shorter_side`,
+        `aspect_ratio` (longer by shorter side), `format`, `other_format` (`format` where the name promises another),
+        `mode`, `duplicate_of` (but not of rows that contradict), `near_duplicate_of` and `contradicts`. And what the
+        images have to do with each other.
     """
     named = table[table["files"] == 1].drop_duplicates("path").set_index("path")
     labels = named[[name for name in LABEL_COLUMNS if name in table]].reindex(facts.index)
@@ -46,5 +47,5 @@ def image_table(table: pd.DataFrame, facts: pd.DataFrame, near_duplicate_bits: i
     promised = [FORMATS.get(PurePosixPath(path).suffix.lower(), set()) for path in found.index]
     kept = [kind in formats for kind, formats in zip(found["format"], promised, strict=True)]
     found["other_format"] = found["format"].mask(pd.Series(kept, found.index, dtype="bool"))
-    result = table[["path", "files"]].join(found, on="path")
+    result = table[["path", "files", "ambiguous", "other_name"]].join(found, on="path")
     return result, duplicates

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from stages.validate.forms.part import COLUMNS, Broken
+from stages.validate.forms.part import COLUMNS, SHORT, Broken
 from stages.validate.forms.text import brief
 
 _PLAIN = r"^(?!/)(?!(?:.*/)?\.).+"  # not absolute, no `..` and nothing hidden in it
@@ -29,7 +29,7 @@ def merge(parts: list[pd.DataFrame]) -> tuple[pd.DataFrame, list[Broken], pd.Dat
         merged rows, a column per label with the place of another row that it was taken from, missing elsewhere.
     """
     rows = pd.concat(parts)
-    rows = rows[["source", "row", *(name for name in COLUMNS if name in rows)]]
+    rows = rows[["source", "row", *(name for name in (*COLUMNS, SHORT) if name in rows)]]
     if len(parts) == 1 or "filename" not in rows:
         return rows, [], pd.DataFrame()
     groups = _groups(rows["filename"], np.repeat(np.arange(len(parts)), [len(part) for part in parts]))

@@ -273,6 +273,7 @@ def _lots(metrics: Mapping[str, Any]) -> Table | None:
 def _left_out(metrics: Mapping[str, Any], present: Sequence[str]) -> Table | None:
     rows = [
         ("annotation rows", "lot not selected", metrics.get("not_selected")),
+        ("annotation rows", "image of a published list, not here", metrics.get("absent")),
         ("images", "no annotation", metrics.get("unannotated")),
         *(("files", f"not read: {reason}", count) for reason, count in (metrics.get("ignored") or {}).items()),
     ]

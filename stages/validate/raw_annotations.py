@@ -1,14 +1,14 @@
 """Read raw annotations, one file or a folder of them in any mix of forms, into one table of text.
 
-Forms are recognised by content, never by file name: flat CSV, wide Cartoon Set CSV, Cartoon Set pairs, CelebA's
-attribute list as text or CSV. Whether the annotations are right the suite decides. Only what no table can express is
-refused here: bytes that are not UTF-8 text, an unclosed quote, a file of no form, a list that was cut short. A line
-with too many or too few fields and a pair file that is not in the form are left out and listed.
+Forms (`FORMS`) are recognised by content; of a folder only names that end in .csv or .txt are read. Whether the
+annotations are right the suite decides. Only what no table can express is refused here: bytes that are not UTF-8 text,
+an unclosed quote, a file of no form, a list that was cut short, a copy beside its original. A line with too many fields
+and a pair file that is not in the form are left out and listed.
 """
 
 import datetime
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,18 +18,28 @@ from stages.common.artifacts import walk_files
 from stages.common.errors import DataError
 from stages.common.raw_images import SUFFIXES, as_text, list_ignored, lot_of
 from stages.validate.forms import cartoon_set, celeba, flat_csv
-from stages.validate.forms.part import COLUMNS, Part
-from stages.validate.forms.text import brief, csv_records, delimiter_of, read_head, read_text
+from stages.validate.forms.copies import NAMED, original_of
+from stages.validate.forms.foreign import foreign_form, remedy
+from stages.validate.forms.header import Header, find_header
+from stages.validate.forms.part import COLUMNS, Form
+from stages.validate.forms.text import brief, read_head, read_text
 from stages.validate.merge import merge
 
 __all__ = [
     "COLUMNS", "AnnotationFile", "RawAnnotations", "annotation_files", "brief", "count_annotations", "read_annotations",
 ]  # fmt: skip
 
-FORMS = (
+FORMS = (celeba.LIST_FORM, cartoon_set.PAIRS_FORM, celeba.TABLE_FORM, flat_csv.WIDE_FORM, flat_csv.FLAT_FORM)
+"""All forms; the first that recognises a file reads it."""
+
+EXPECTED = (
     f"a flat CSV (columns {', '.join(COLUMNS)}), a wide Cartoon Set CSV (filename, {', '.join(cartoon_set.VARIANTS)}), "
     "csX.csv beside csX.png, or CelebA's list_attr_celeba.txt"
 )
+
+NO_FORM = "no form of annotations"
+NOT_NAMED = "annotations, but not called .csv or .txt; rename it if it is no backup"
+"""Why a file of a folder is not read although it is in one of the forms."""
 
 _DATE = re.compile(r"(?<!\d)(20\d\d)(-?)(\d\d)\2(\d\d)(?!\d)")
 _LISTED = ["source", "row", "filename", "reason"]
@@ -69,6 +79,8 @@ class RawAnnotations:
             is not the row's own.
         files: what was read, the oldest first.
         ignored: `source` (relative to the folder), `reason` of files that are no annotations.
+        notices: what a person should know about how the files were read, a line each.
+        published: files of forms that whole data sets come with.
     """
 
     name: str
@@ -79,15 +91,18 @@ class RawAnnotations:
     taken: pd.DataFrame
     files: list[AnnotationFile]
     ignored: pd.DataFrame
+    notices: list[str]
+    published: frozenset[str]
 
 
 @dataclass(frozen=True)
 class _Unit:
     """One file of a form, or all pairs of a folder: what is read at once, and is as new as one."""
 
-    form: str
+    form: Form
     files: list[Path]
     dated: str
+    header: Header
 
 
 def read_annotations(path: Path) -> RawAnnotations:
@@ -98,10 +113,11 @@ def read_annotations(path: Path) -> RawAnnotations:
     """
     folder, units, ignored = _find(path)
     if not units:
-        raise _nothing(path)
+        raise _nothing(path, ignored)
+    notices = _told(ignored)
     if path.is_dir():
         ignored |= _unseen(path)
-    parts = [_read(folder, unit) for unit in units]
+    parts = [unit.form.read(folder, unit.files, unit.header) for unit in units]
     rows, replaced, taken = merge([part.rows for part in parts])
     return RawAnnotations(
         name=as_text(path.absolute()).name,
@@ -115,6 +131,13 @@ def read_annotations(path: Path) -> RawAnnotations:
             for unit, part in zip(units, parts, strict=True)
         ],
         ignored=pd.DataFrame(sorted(ignored.items()), columns=["source", "reason"]),
+        notices=[*notices, *(line for part in parts for line in part.notices)],
+        published=frozenset(
+            source
+            for unit, part in zip(units, parts, strict=True)
+            if unit.form.published
+            for source in {*part.rows["source"], *(one.source for one in part.broken)}
+        ),
     )
 
 
@@ -124,16 +147,16 @@ def count_annotations(path: Path) -> int:
     Raises:
         DataError: there is none, or a file cannot be read.
     """
-    folder, units, _ = _find(path)
+    folder, units, ignored = _find(path)
     count = 0
     for unit in units:
-        if unit.form == cartoon_set.PAIRS:
+        if unit.form is cartoon_set.PAIRS_FORM:
             count += len(unit.files)
         else:
-            part = _read(folder, unit)
+            part = unit.form.read(folder, unit.files, unit.header)
             count += len(part.rows) + len(part.broken)
     if not count:
-        raise _nothing(path)
+        raise _nothing(path, ignored)
     return count
 
 
@@ -147,16 +170,41 @@ def annotation_files(path: Path, lots: Collection[str] = ()) -> list[Path]:
         file
         for unit in _find(path)[1]
         for file in unit.files
-        if unit.form != cartoon_set.PAIRS or not lots or lot_of(file) in lots
+        if unit.form is not cartoon_set.PAIRS_FORM or not lots or lot_of(file) in lots
     ]
 
 
-def _nothing(path: Path) -> DataError:
-    return DataError(f"{path} holds no annotations: give {FORMS}, or a folder of such files")
+def _nothing(path: Path, ignored: Mapping[str, str]) -> DataError:
+    line = f"{path} holds no annotations: give {EXPECTED}, or a folder of such files"
+    beside = [file for file in _siblings(path) if _recognise(read_head(file))[0]]
+    if beside:
+        line += f"; {beside[0].name} beside it is one: call it annotations.csv, or name it"
+    told = _told(ignored)
+    return DataError("; ".join([line, *told]))
+
+
+def _siblings(path: Path) -> list[Path]:
+    """The files beside a folder that are called as annotations are."""
+    if not path.is_dir():
+        return []
+    beside = path.absolute().parent.iterdir()
+    return sorted(file for file in beside if file.suffix.lower() in NAMED and file.is_file())
+
+
+def _told(ignored: Mapping[str, str]) -> list[str]:
+    """A line for each reason why files are not read that a person may have meant to be: how many, and the first."""
+    files: dict[str, list[str]] = {}
+    for file, reason in sorted(ignored.items()):
+        if reason != NO_FORM:
+            files.setdefault(reason, []).append(file)
+    return [
+        f"{brief(names[0])}{f' and {len(names) - 1} more are' if len(names) > 1 else ' is'} not read: {reason}"
+        for reason, names in files.items()
+    ]
 
 
 def _called(unit: _Unit) -> str:
-    if unit.form == cartoon_set.PAIRS:
+    if unit.form is cartoon_set.PAIRS_FORM:
         return f"{len(unit.files)} csX.csv" if len(unit.files) > 1 else as_text(unit.files[0]).as_posix()
     return as_text(unit.files[0]).as_posix()
 
@@ -164,29 +212,48 @@ def _called(unit: _Unit) -> str:
 def _find(path: Path) -> tuple[Path, list[_Unit], dict[str, str]]:
     """The folder, what is read of it, the oldest first, and the reason for each file that is not."""
     if not path.is_dir():
-        unit = _Unit(_recognise(read_head(path)) or flat_csv.FLAT, [Path(path.name)], _dated(path))
-        return path.parent, [unit], {}
+        start = read_head(path)
+        form, header = _recognise(start)
+        if not form and (foreign := foreign_form(start)):
+            raise DataError(f"{path} {remedy(foreign)}")
+        return path.parent, [_Unit(form or flat_csv.FLAT_FORM, [Path(path.name)], _dated(path), header)], {}
     files = walk_files(path)
     images = {file.with_suffix("") for file in files if file.suffix.lower() in SUFFIXES}
+    named = {file for file in files if file.suffix.lower() in NAMED}
     ignored: dict[str, str] = {}
     tables, pairs = [], []
     for file in files:
         if file.suffix.lower() in SUFFIXES:
             continue
-        form = _recognise(read_head(path / file))
+        start = read_head(path / file)
+        form, header = _recognise(start)
+        foreign = "" if form else foreign_form(start)
         is_csv = file.suffix.lower() == ".csv"
-        if form == cartoon_set.PAIRS or (not form and is_csv and file.with_suffix("") in images):
+        if file not in named:
+            reason = NOT_NAMED if form else f"{foreign}, which is not read" if foreign else NO_FORM
+            ignored[as_text(file).as_posix()] = reason
+        elif form is cartoon_set.PAIRS_FORM or (not form and is_csv and file.with_suffix("") in images):
             pairs.append(file)
         elif form:
-            tables.append(_Unit(form, [file], _dated(path / file)))
+            if original := original_of(file, named):
+                raise DataError(
+                    f"{path / file} is called like a copy of {original.name} beside it, and only one of the two can "
+                    "count: remove or rename the other"
+                )
+            tables.append(_Unit(form, [file], _dated(path / file), header))
         elif is_csv:
-            read_text(path / file, FORMS)  # a damaged file has a better cause than this
-            raise DataError(f"{path / file} is no annotation file: expected {FORMS}; mend it or move it elsewhere")
+            if foreign:
+                raise DataError(f"{path / file} {remedy(foreign)}")
+            read_text(path / file, EXPECTED)  # a damaged file has a better cause than this
+            found = brief(", ".join(header.names), 200)
+            raise DataError(
+                f"{path / file} is no annotation file: expected {EXPECTED}; found {found}; mend it or move it elsewhere"
+            )
         else:
-            ignored[as_text(file).as_posix()] = "no form of annotations"
+            ignored[as_text(file).as_posix()] = f"{foreign}, which is not read" if foreign else NO_FORM
     if pairs:
         newest = max(pairs, key=lambda file: (path / file).stat().st_mtime_ns)
-        tables.append(_Unit(cartoon_set.PAIRS, pairs, _modified(path / newest)))
+        tables.append(_Unit(cartoon_set.PAIRS_FORM, pairs, _modified(path / newest), Header((), ",", 1)))
     return path, sorted(tables, key=lambda unit: (unit.dated, unit.files[0].as_posix())), ignored
 
 
@@ -215,33 +282,9 @@ def _dated(path: Path) -> str:
     return _modified(path)
 
 
-def _recognise(head: str) -> str | None:
-    """The form of a file, from how it starts."""
-    lines = [line for line in re.split(r"[\r\n]+", head) if line.strip(",; \t")]
-    if any(len(celeba.ATTRIBUTES.intersection(line.split())) > 2 for line in lines[:2]):
-        return celeba.LIST
-    try:
-        _, fields = next(csv_records("".join(lines[:1]), delimiter_of(head), ""), (0, []))
-    except DataError:
-        return None
-    header = tuple(field.strip() for field in fields)
-    if len(header) == 3 and header[1].isdecimal() and header[2].isdecimal():
-        return cartoon_set.PAIRS
-    if set(COLUMNS) <= set(header):
-        return flat_csv.FLAT
-    if len(celeba.ATTRIBUTES.intersection(header)) > 2:
-        return celeba.TABLE
-    if flat_csv.is_wide(header):
-        return flat_csv.WIDE
-    return flat_csv.FLAT if set(COLUMNS[1:]) & set(header) else None
-
-
-def _read(folder: Path, unit: _Unit) -> Part:
-    if unit.form == cartoon_set.PAIRS:
-        return cartoon_set.read_pairs(folder, unit.files)
-    path, source = folder / unit.files[0], as_text(unit.files[0]).as_posix()
-    if unit.form == celeba.LIST:
-        return celeba.read_list(path, source)
-    text = read_text(path, f"a CSV with the columns {', '.join(COLUMNS)}")
-    reader = celeba.read_table if unit.form == celeba.TABLE else flat_csv.read_table
-    return reader(path, source, text, delimiter_of(text))
+def _recognise(start: str) -> tuple[Form | None, Header]:
+    """The form of a file, from how it starts, and its header."""
+    header = find_header(start, lambda name: flat_csv.is_column(name) or name in celeba.ATTRIBUTES)
+    if foreign_form(start):
+        return None, header
+    return next((form for form in FORMS if form.recognises(header, start)), None), header

@@ -17,7 +17,7 @@ from stages.common.history import recall, remember
 from stages.common.image_settings import ImagesSection
 from stages.common.learned import Learned, remarks
 from stages.common.logs import log
-from stages.common.raw_images import image_files, list_ignored, list_images, lot_of, require_lots
+from stages.common.raw_images import about_links, image_files, list_ignored, list_images, lot_of, require_lots
 from stages.common.report import REPORT, write_report
 from stages.common.stage import Context, Headline, Input, Stage
 from stages.common.tables import write_csv
@@ -26,8 +26,16 @@ from stages.validate.image_table import image_table, images_to_inspect
 from stages.validate.inspection import inspect_images
 from stages.validate.page import build_report
 from stages.validate.params import Params
-from stages.validate.raw_annotations import RawAnnotations, annotation_files, count_annotations, read_annotations
-from stages.validate.summary import class_counts, expectation_counts, listed, stopping_line, verdict_line
+from stages.validate.raw_annotations import RawAnnotations, annotation_files, brief, count_annotations, read_annotations
+from stages.validate.summary import (
+    class_counts,
+    examples,
+    expectation_counts,
+    listed,
+    remedies,
+    stopping_line,
+    verdict_line,
+)
 from stages.validate.table import add_classes, join_images, select_lots, split_repeats
 from stages.validate.verdict import LISTED, Verdict, count, judge, no_verdict
 
@@ -39,6 +47,9 @@ LOTS = "validate.lots"
 KNOWN = ["digest", "pixels", "group"]
 """Columns of annotations.csv by which images are known, however they are called."""
 
+_OF_IMAGES = ["path", "files", "ambiguous", "other_name"]
+"""What `join_images` found that suite `images` asks about."""
+
 
 @dataclass(frozen=True)
 class _Rows:
@@ -47,22 +58,26 @@ class _Rows:
     Attributes:
         table: those to check, with the columns that suite `raw_annotations` looks at.
         repeats: those that repeat one of `table`.
+        absent: those of a published list whose image is not there.
         broken: those that could not be read.
         not_selected: how many belong to other lots.
         images: `list_images` of the selected lots; none without `--raw`.
         unannotated: images that no annotation names, and files that are not read, with their `reason`.
+        links: what to say about links among the images.
     """
 
     table: pd.DataFrame
     repeats: pd.DataFrame
+    absent: pd.DataFrame
     broken: pd.DataFrame
     not_selected: int
     images: pd.DataFrame
     unannotated: pd.DataFrame
+    links: str
 
     @property
     def count(self) -> int:
-        """How many annotations there are."""
+        """How many annotations there are, but for absent ones."""
         return len(self.table) + len(self.repeats) + len(self.broken)
 
 
@@ -105,12 +120,39 @@ def _join(annotations: RawAnnotations, context: Context[Params]) -> _Rows:
     not_selected = len(read) + len(unread) - len(table) - len(broken)
     named = pd.concat([table["candidates"], broken["candidates"]]).explode()
     unused = [images[~images["path"].isin(named)].assign(reason=NO_ANNOTATION)]
+    links = ""
     if raw:
-        unused.append(list_ignored(raw, context.inputs["annotations"]))
+        unused.append(ignored := list_ignored(raw, context.inputs["annotations"]))
+        links = about_links(raw, ignored)
     unused.append(annotations.ignored.rename(columns={"source": "path"}).assign(image=annotations.ignored["source"]))
     unannotated = pd.concat(unused).rename(columns={"image": "filename"}).drop_duplicates("path").sort_values("path")
+    absent = pd.concat([_absent(one, annotations) for one in (table, broken)] if raw else [table[:0]])
+    table, broken = table.drop(index=absent.index, errors="ignore"), broken[~broken.index.isin(absent.index)]
     table, repeats = split_repeats(table)
-    return _Rows(table, repeats, broken, not_selected, images, unannotated)
+    return _Rows(table, repeats, absent, broken, not_selected, images, unannotated, links)
+
+
+def _absent(table: pd.DataFrame, annotations: RawAnnotations) -> pd.DataFrame:
+    """The rows of published lists whose image is not there: who has a part of the images need not cut the list."""
+    return table[(table["files"] == 0).fillna(False) & table["source"].isin(annotations.published)]
+
+
+def _notices(rows: _Rows, annotations: RawAnnotations) -> list[str]:
+    """What a person should know about how the files were read, and which of them were not.
+
+    Raises:
+        DataError: no image that a published list names is there.
+    """
+    notices = list(annotations.notices)
+    if absent := len(rows.absent):
+        here = f"{rows.count:,} of {rows.count + absent:,} annotated images are here"
+        if rows.table.empty:
+            there = brief(rows.images["path"].iloc[0]) if len(rows.images) else "no image"
+            first = brief(rows.absent["filename"].iloc[0])
+            line = f"{here}: --raw must name the folder of {first}; {there} is in it"
+            raise DataError("; ".join(filter(None, [line, rows.links])))
+        notices.append(f"{here}; the others, of a published list, are left out and listed in warnings.csv")
+    return [*notices, *filter(None, [rows.links])]
 
 
 def _metrics(rows: _Rows, checked: _Checked, verdict: Verdict, annotations: RawAnnotations) -> dict[str, Any]:
@@ -126,12 +168,14 @@ def _metrics(rows: _Rows, checked: _Checked, verdict: Verdict, annotations: RawA
         "replaced": len(annotations.replaced),
         "warnings": len(verdict.remarks),
         "not_selected": rows.not_selected,
+        "absent": len(rows.absent),
         "images": len(rows.images),
         "unannotated": int((reasons == NO_ANNOTATION).sum()),
         "ignored": count(reasons[reasons != NO_ANNOTATION]),
         **expectation_counts(checked.results.values()),
         "reasons": count(rejected["kind"]),
         "remarks": count(verdict.remarks["kind"]),
+        "examples": examples(verdict.rejected, remedies(checked.findings)) | examples(verdict.remarks, {}),
         "duplicates": {"exact": len(checked.duplicates), "near": len(checked.near_duplicates)},
         "labels_known": {name: len(accepted) - counts["unknown"] for name, counts in classes.items()},
         "classes": classes,
@@ -150,7 +194,7 @@ def _check(context: Context[Params], rows: _Rows, name: str) -> _Checked:
         checked.results[suite] = run_suite(checked.suites[suite], name, table, section.model_dump())
         checked.findings += findings(checked.results[suite])
 
-    run("raw_annotations", checked.table.drop(columns=["source", "row", "candidates", "lot", "path", "files"]))
+    run("raw_annotations", checked.table.drop(columns=[*LISTED[:2], *_OF_IMAGES, "candidates", "lot"]))
     if "raw" in context.inputs and not checked.stopping:
         rejected = [row for one in checked.findings if one.critical for row in one.rows or ()]
         remaining = checked.table.drop(index=rejected)
@@ -160,7 +204,7 @@ def _check(context: Context[Params], rows: _Rows, name: str) -> _Checked:
         facts = inspect_images(images_to_inspect(remaining), context)
         looked, duplicates = image_table(remaining, facts, section.near_duplicate_bits)
         run("images", looked)
-        checked.table = checked.table.join(looked.drop(columns=["path", "files"]))
+        checked.table = checked.table.join(looked.drop(columns=_OF_IMAGES))
         checked.duplicates, checked.near_duplicates = duplicates.exact, duplicates.near
         checked.known = facts[["digest", "pixels"]].assign(group=duplicates.group)
     return checked
@@ -202,7 +246,8 @@ def _write_reports(
     (folder / "metrics").mkdir(parents=True)
     write_json(folder / "metrics" / "validation.json", metrics)
     _write(folder / "rejected.csv", verdict.rejected[LISTED])
-    _write(folder / "warnings.csv", verdict.remarks[LISTED])
+    absent = rows.absent.assign(reason="image of a published list, not here")
+    _write(folder / "warnings.csv", pd.concat([verdict.remarks[LISTED], absent[LISTED]]))
     _write(folder / "unannotated.csv", rows.unannotated[["filename", "lot", "path", "reason"]])
     if metrics["success"]:
         _write(folder / "annotations.csv", _identified(verdict.accepted, checked.known), for_people=False)
@@ -244,6 +289,7 @@ def run(context: Context[Params]) -> Headline:
     annotations = read_annotations(context.inputs["annotations"])
     rows = _join(annotations, context)
     log.info("%d annotations, %d images", len(annotations.rows) + len(annotations.broken), len(rows.images))
+    of_reading = _notices(rows, annotations)
     checked = _check(context, rows, annotations.name)
     from stages.common.validation import describe  # imports Great Expectations
 
@@ -257,11 +303,14 @@ def run(context: Context[Params]) -> Headline:
         verdict = judge(checked.table, rows.repeats, annotations.replaced, annotations.taken, rows.broken, findings)
         allowed = context.params.validate.max_rejected_fraction
         success = len(verdict.rejected) <= allowed * rows.count and len(verdict.accepted) > 0
-        summary = verdict_line(verdict, rows.count, allowed)
+        summary = verdict_line(verdict, rows.count, allowed, remedies(checked.findings))
+    summary = summary if success else "; ".join(filter(None, [summary, rows.links]))
+    notices = [*of_reading, *notices]
     # what follows from a table that is refused is no news
     untold = remarks(_learned(verdict.accepted)) if success else []
     found = _metrics(rows, checked, verdict, annotations)
-    metrics = {"success": success, "never_answered": untold, "notices": notices, **found}
+    told = {"never_answered": untold, "notices": notices, "notices_of_reading": of_reading}
+    metrics = {"success": success, **told, **found}
 
     folder = context.out if success else context.failed
     _write_reports(context, folder, annotations, rows, checked, verdict, metrics, summary)
@@ -302,7 +351,9 @@ def check(params: Params, inputs: Mapping[str, Path]) -> Headline:
     if "raw" in inputs:
         images = list_images(inputs["raw"])
         if images.empty:
-            raise DataError(f"{inputs['raw']} holds no .png or .jpg images: name the folder that holds the lots")
+            line = f"{inputs['raw']} holds no .png or .jpg images: name the folder that holds the lots"
+            links = about_links(inputs["raw"], list_ignored(inputs["raw"], inputs["annotations"]))
+            raise DataError("; ".join(filter(None, [line, links])))
         require_lots(params.validate.lots, images["lot"], LOTS)
         found |= {"images": len(images), "lots": images["lot"].nunique()}
     return found

@@ -7,12 +7,16 @@ import pandas as pd
 
 from stages.common.attributes import ATTRIBUTES
 from stages.common.validation_report import thresholds
+from stages.validate.forms.part import ROW
 from stages.validate.forms.text import brief
 from stages.validate.raw_annotations import COLUMNS, RawAnnotations
 from stages.validate.verdict import Verdict, count
 
 if TYPE_CHECKING:
     from stages.common.suite import Finding
+
+EXPLAINED = 3
+"""Reasons that the line about rejected rows explains; the report has all."""
 
 
 def stopping_line(finding: "Finding", annotations: RawAnnotations, not_selected: int) -> str:
@@ -22,7 +26,7 @@ def stopping_line(finding: "Finding", annotations: RawAnnotations, not_selected:
     if missing:
         missing = [name for name in missing if name in COLUMNS]
         line += f": missing {', '.join(missing)}; expected {', '.join(COLUMNS)}"
-        line += f"; found {brief(', '.join(annotations.header), 200)}"
+        line += f"; found {brief(', '.join(annotations.header), 200)}; a row is, for instance, {ROW}"
     elif allowed := thresholds(finding.kwargs):
         line += f": found {finding.details.get('observed_value')}, expected {allowed}"
     if len(annotations.broken):
@@ -34,14 +38,38 @@ def stopping_line(finding: "Finding", annotations: RawAnnotations, not_selected:
     return line
 
 
-def verdict_line(verdict: Verdict, rows: int, allowed: float) -> str:
-    """How many of `rows` can be used; `allowed` is the share that may be rejected."""
+def verdict_line(verdict: Verdict, rows: int, allowed: float, remedies: Mapping[str, str]) -> str:
+    """How many of `rows` can be used; `allowed` is the share that may be rejected, `remedies` are those of reasons."""
     accepted, rejected = len(verdict.accepted), len(verdict.rejected)
-    if rejected > allowed * rows:
-        line = f"{rejected} of {rows} rows rejected ({rejected / rows:.1%} > {allowed:.1%} allowed)"
-    else:
+    counts = count(verdict.rejected["kind"])
+    if rejected <= allowed * rows:
         line = f"{accepted} of {rows} rows accepted, {rejected} rejected"
-    return line + (f": {listed(count(verdict.rejected['kind']))}" if rejected else "")
+        return f"{line}: {listed(counts)}" if rejected else line
+    shown = examples(verdict.rejected, remedies)
+    told = [f"{number} {kind}{shown[kind]}" for kind, number in list(counts.items())[:EXPLAINED]]
+    told += [f"{len(counts) - EXPLAINED} more reasons"] if len(counts) > EXPLAINED else []
+    return f"{rejected} of {rows} rows rejected ({rejected / rows:.1%} > {allowed:.1%} allowed): {'; '.join(told)}"
+
+
+def remedies(findings: "Iterable[Finding]") -> dict[str, str]:
+    """Reason -> what to do about it, of those findings that say so."""
+    return {finding.reason: finding.remedy for finding in findings if finding.remedy}
+
+
+def examples(rows: pd.DataFrame, remedies: Mapping[str, str]) -> dict[str, str]:
+    """Kind of remark or reject -> the first row of it, what was found there, and the remedy: to put behind the kind.
+
+    Args:
+        rows: `Verdict.rejected` or `Verdict.remarks`.
+        remedies: of reasons.
+    """
+    found = {}
+    columns = ["source", "row", "filename", "kind", "found"]
+    first = rows.drop_duplicates("kind")[columns].astype("str").fillna("")
+    for source, row, filename, kind, details in first.to_numpy().tolist():
+        found[kind] = f", first {source} row {row}: {brief(filename)}" + (f" ({details})" if details else "")
+        found[kind] += f"; {remedies[kind]}" if kind in remedies else ""
+    return found
 
 
 def listed(counts: Mapping[str, int]) -> str:

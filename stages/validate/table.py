@@ -1,14 +1,26 @@
 """The table that suite `raw_annotations` checks: annotations as read, joined with what is known of their images."""
 
-from collections.abc import Collection, Sequence
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Sequence
 from pathlib import PurePosixPath
 
 import pandas as pd
 
 from stages.common.attributes import ATTRIBUTES
 from stages.common.raw_images import lot_of
+from stages.validate.forms.part import SHORT
 
 LABEL_COLUMNS = [attribute.column for attribute in ATTRIBUTES]
+
+
+_SPELLINGS: tuple[Callable[[str], str], ...] = (
+    lambda path: unicodedata.normalize("NFC", path),
+    lambda path: unicodedata.normalize("NFC", path.casefold()),
+    lambda path: re.sub(r"\.(png|jpe?g)$", "", unicodedata.normalize("NFC", path.casefold())),
+)
+"""What is made equal where no image has just the name of an annotation: first how accents are encoded, which macOS does
+in its own way, then upper and lower case as well, then also the extension."""
 
 
 def _candidates(filename: str, paths: Sequence[str]) -> tuple[str, ...]:
@@ -21,17 +33,40 @@ def _candidates(filename: str, paths: Sequence[str]) -> tuple[str, ...]:
     return tuple(path for path in paths if f"/{path}".endswith(f"/{filename}") or f"/{filename}".endswith(f"/{path}"))
 
 
+def _similar(filenames: Collection[str], paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """For file names that no image has, those of `paths` with a name that is spelt in another way, if there are any."""
+    found: dict[str, tuple[str, ...]] = {}
+    for spelt in _SPELLINGS:
+        here: dict[str, list[str]] = {}
+        original: dict[str, list[str]] = {}
+        for path in paths:
+            key = spelt(path)
+            here.setdefault(key.rpartition("/")[2], []).append(key)
+            original.setdefault(key, []).append(path)
+        for filename in filenames:
+            if filename not in found and filename.rpartition("/")[2]:
+                key = spelt(filename)
+                keys = dict.fromkeys(_candidates(key, here.get(key.rpartition("/")[2], ())))
+                if meant := tuple(path for key in keys for path in original[key]):
+                    found[filename] = meant
+    return found
+
+
 def join_images(rows: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     """Find the image of every annotation among those listed; no path out of an annotation is ever opened.
+
+    An image that no annotation names may be meant by one whose name differs in case, extension or Unicode form.
 
     Args:
         rows: `RawAnnotations.rows`, or `broken`.
         images: `list_images` of the raw folder, of the selected lots.
 
     Returns:
-        `rows` with the columns that the suites look at besides: `image` (base name), `files` (how many it may be),
-        `known_labels` (cells that are not empty), `path`; and `candidates` (paths of those files) and `lot`. `path`
-        and `lot` are missing where they are not known.
+        `rows` with the columns that the suites look at besides: `image` (base name, of the image where it is known),
+        `files` (how many it may be), `known_labels` (cells that are not empty), `short`, `path`, `other_name` (the
+        path, where the name is spelt in another way) and `ambiguous` (paths, where several are spelt in another way;
+        then `files` is missing); and `candidates` (paths of those files) and `lot`. `path` and `lot` are missing where
+        they are not known.
     """
     table = rows.copy()
     filename = rows.get("filename", pd.Series(pd.NA, rows.index)).astype("str")
@@ -42,13 +77,26 @@ def join_images(rows: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
         () if pd.isna(base) else _candidates(name, paths.get(base, ()))
         for name, base in zip(filename, image, strict=True)
     ]
-    named = filename[image.notna()].map(lambda name: lot_of(PurePosixPath(name))).reindex(rows.index)
-    table["image"] = image
+    without = {str(name) for name, found in zip(filename, candidates, strict=True) if not found and not pd.isna(name)}
+    named = {path for found in candidates for path in found}
+    similar = _similar(without, [path for path in images["path"] if path not in named]) if without else {}
+    also = [() if found or pd.isna(name) else similar.get(name, ())
+            for name, found in zip(filename, candidates, strict=True)]  # fmt: skip
+    candidates = [found or others for found, others in zip(candidates, also, strict=True)]
+    named_lot = filename[image.notna()].map(lambda name: lot_of(PurePosixPath(name))).reindex(rows.index)
+    other_name = pd.Series([found[0] if len(found) == 1 else None for found in also], rows.index, dtype="str")
+    table["ambiguous"] = pd.Series(
+        [" or ".join(found) if len(found) > 1 else None for found in also], rows.index, dtype="str"
+    )
+    table["other_name"] = other_name
+    table["image"] = other_name.str.replace(r"^.*/", "", regex=True).fillna(image)
     table["candidates"] = pd.Series(candidates, rows.index, dtype="object")
-    table["files"] = pd.Series(map(len, candidates), rows.index, dtype="Int64").mask(image.isna())
+    table["files"] = pd.Series(map(len, candidates), rows.index, dtype="Int64")
+    table["files"] = table["files"].mask(image.isna() | table["ambiguous"].notna())
     table["known_labels"] = rows[[name for name in LABEL_COLUMNS if name in rows]].notna().sum(axis=1)
+    table[SHORT] = rows[SHORT] if SHORT in rows else pd.Series(pd.NA, rows.index, "str")
     table["path"] = pd.Series([found[0] if found else None for found in candidates], rows.index, dtype="str")
-    table["lot"] = table["path"].map(images.set_index("path")["lot"]).astype("str").fillna(named)
+    table["lot"] = table["path"].map(images.set_index("path")["lot"]).astype("str").fillna(named_lot)
     return table
 
 

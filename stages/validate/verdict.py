@@ -21,7 +21,7 @@ REPLACED = "label replaced by a newer file"
 CELLS = {f"{attribute.name}_class": attribute.column for attribute in ATTRIBUTES}
 """Columns that `add_classes` made -> the cells that they were made of."""
 
-_DETAILS = [*LISTED, "path", "kind"]
+_DETAILS = [*LISTED, "path", "kind", "found"]
 _UNTOLD = frozenset({"image", "files", "known_labels"})
 """Columns whose value says nothing that the reason has not said."""
 
@@ -33,8 +33,9 @@ class Verdict:
     Attributes:
         accepted: canonical annotations: filename, lot, path and the class index per attribute as text, missing if
             unknown; sorted by filename.
-        rejected: rows left out, in the columns `LISTED`, `path` (of the image, missing if not found) and `kind` (the
-            first reason without details); a row that fails in several ways stands there once.
+        rejected: rows left out, in the columns `LISTED`, `path` (of the image, missing if not found), `kind` (the
+            first reason without details) and `found` (these details); a row that fails in several ways stands there
+            once.
         remarks: rows kept with a remark, repeats, and rows of older files with replaced labels, likewise.
     """
 
@@ -71,11 +72,11 @@ def judge(
         found: the findings about rows, in the order of the suites.
     """
     values = table.copy()
-    none = table[:0].assign(reason="", kind="")
+    none = table[:0].assign(reason="", kind="", found="")
     rejects: list[pd.DataFrame] = [none]
     remarks: list[pd.DataFrame] = [
-        left_out.assign(kind="repeats another row"),
-        replaced.assign(kind=REPLACED, path=None),
+        left_out.assign(kind="repeats another row", found=left_out["reason"]),
+        replaced.assign(kind=REPLACED, path=None, found=replaced["reason"]),
     ]
     for finding in found:
         failing = table.loc[finding.rows or []]
@@ -87,10 +88,12 @@ def judge(
             "" if pd.isna(cell) else f" (found {_told(cell)}{'' if pd.isna(place) else f' in {place}'})"
             for cell, place in zip(cells, places, strict=True)
         ]
-        listed = failing.assign(reason=[finding.reason + text for text in shown], kind=finding.reason)
+        reason = [finding.reason + text for text in shown]
+        listed = failing.assign(reason=reason, kind=finding.reason, found=[text.strip(" ()") for text in shown])
         if finding.column == "problem":  # says itself what kind it is, and the remedy
             listed["reason"] = finding.reason + ": " + failing["problem"]
             listed["kind"] = listed["reason"].str.extract("^([^:]*: [^:]*)", expand=False)
+            listed["found"] = failing["problem"].str.extract("^[^:]*: *(.*)", expand=False).fillna("")
         (rejects if finding.critical else remarks).append(listed)
         if finding.clear:
             values.loc[failing.index, finding.column] = pd.NA
@@ -99,7 +102,7 @@ def judge(
     reasons = failures.groupby(level=0, sort=False)["reason"].agg("; ".join)
     rejected = failures[~failures.index.duplicated()].assign(reason=reasons)
     warnings = pd.concat([part[~part.index.isin(rejected.index)] for part in remarks])
-    rejected_or_broken = pd.concat([rejected, broken.assign(kind="cannot be read")])
+    rejected_or_broken = pd.concat([rejected, broken.assign(kind="cannot be read", found=broken["reason"])])
 
     accepted = values.drop(index=rejected.index).drop(columns="filename")
     accepted = accepted.rename(columns={attribute.column: attribute.name for attribute in ATTRIBUTES})

@@ -124,13 +124,13 @@ def test_rows_that_cannot_be_used_are_left_out_one_by_one_with_the_reason(data: 
     name = "filename not a plain .png or .jpg name"
     folder = "image in a folder whose name starts with = + - @ . or holds control characters"
     bad = {
-        "s1_00001.png": ("0.5,0,1,1,2", "beard not a whole number (found '0.5')"),
-        "s1_00002.png": ('"0,5",0,1,1,2', "beard not a whole number (found '0,5')"),
-        "s1_00003.png": ("1,NaN,1,1,2", "mustache not a whole number (found 'NaN')"),
-        "s1_00004.png": ("1,0,=cmd(),7,2", "glasses_binary not a whole number (found '=cmd()'); "
+        "s1_00001.png": ("0.5,0,1,1,2", "beard neither a number nor a class name (found '0.5')"),
+        "s1_00002.png": ('"0,5",0,1,1,2', "beard neither a number nor a class name (found '0,5')"),
+        "s1_00003.png": ("1,ja,1,1,2", "mustache neither a number nor a class name (found 'ja')"),
+        "s1_00004.png": ("1,0,=cmd(),7,2", "glasses_binary neither a number nor a class name (found '=cmd()'); "
                          "hair_color_label not in 0,1,2,3,4 (found '7')"),
         "s1_<script>.png": ("1,0,1,1,<script>alert(1)</script>",
-                            "hair_length not a whole number (found '<script>alert(1)</script>')"),
+                            "hair_length neither a number nor a class name (found '<script>alert(1)</script>')"),
         "../outside.png": ("1,0,1,1,2", f"{name} (found '../outside.png')"),
         "/etc/shadow": ("1,0,1,1,2", f"{name} (found '/etc/shadow')"),
         "'=cmd().png": ("1,0,1,1,2", f"{name} (found '=cmd().png')"),
@@ -139,7 +139,7 @@ def test_rows_that_cannot_be_used_are_left_out_one_by_one_with_the_reason(data: 
         "s9_00000.png": ("1,0,1,1,2", "image missing"),
         "both.png": ("1,0,1,1,2", "image name in several folders"),
         "": ("1,0,1,1,2", "filename empty"),
-        "s2_00000.png": ("1,0,1", "4 fields in place of 6"),
+        "s2_00000.png": ("1,0,1,0,5,2", "7 fields in place of 6"),
     }  # fmt: skip
     lines = [cell.removeprefix("'") + "," + cells for cell, (cells, _) in bad.items()]
     contradiction = ["s2_00001.png,1,0,1,0,2", "s2_00001.png,0,0,1,0,2"]
@@ -198,8 +198,9 @@ def test_too_many_rejects_fail_and_leave_the_reports_but_no_artifact(
     assert not data.out.exists()
     [error] = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
     assert error == (
-        "validate: 1 of 10 rows rejected (10.0% > 5.0% allowed): 1 hair_length not in 0,1,2; "
-        f"see {data.failed / 'report.html'}"
+        "validate: 1 of 10 rows rejected (10.0% > 5.0% allowed): 1 hair_length not in 0,1,2, "
+        "first annotations.csv row 11: 's1_00000.png' (found '9'); write 0 bald, 1 short, 2 long, or nothing if it is "
+        f"not known; see {data.failed / 'report.html'}"
     )
     assert data.reasons(data.failed) == {"s1_00000.png": "hair_length not in 0,1,2 (found '9')"}
     assert "1 of 10 rows rejected" in (data.failed / "report.html").read_text()
@@ -247,8 +248,8 @@ def test_cartoon_set_pairs_are_mapped_to_the_five_attributes(data: Data) -> None
         ["cs2.png", "s1", "s1/cs2.png", "1", "1", "1", "4", "1"],
     ]
     assert data.reasons() == {
-        "s2/cs3.png": "beard not a whole number (found 'facial_hair=15'); "
-        "mustache not a whole number (found 'facial_hair=15')",
+        "s2/cs3.png": "beard neither a number nor a class name (found 'facial_hair=15'); "
+        "mustache neither a number nor a class name (found 'facial_hair=15')",
         "s2/cs4.png": "not a Cartoon Set annotation: facial_hair has 99 variants in place of 15: another version of "
         "the set",
     }

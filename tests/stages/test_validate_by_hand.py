@@ -48,8 +48,10 @@ def test_bad_annotations_fail_with_reasons_examples_and_a_report(annotations: Pa
     assert process.stdout.splitlines() == [
         f"FAIL  {annotations}: 0 of 20 rows can be used",
         "  rejected: 20",
-        "         19  image missing, first labels.csv row 2: 's1_0.png'",
-        "          1  beard not in 0,1, first labels.csv row 5: 's1_3.png'",
+        "         19  image missing, first labels.csv row 2: 's1_0.png'; put the image below the raw folder, or "
+        "correct its name",
+        "          1  beard not in 0,1, first labels.csv row 5: 's1_3.png' (found '2'); write 0 no, 1 yes, or nothing "
+        "if it is not known",
         f"report: {report}",
     ]
     assert report.exists()

@@ -21,7 +21,8 @@ BAD = {
     "missing column": (
         b"filename,beard,mustache,glasses_binary,hair_color_label\ns1_0.png,1,0,1,0\n",
         "a column is missing or renamed (expect_table_columns_to_match_set): missing hair_length; expected filename, "
-        "beard, mustache, glasses_binary, hair_color_label, hair_length; found 'filename, beard, mustache, ",
+        "beard, mustache, glasses_binary, hair_color_label, hair_length; found 'filename, beard, mustache, "
+        "glasses_binary, hair_color_label'; a row is, for instance, s1_00000.png,1,1,1,1,1; see ",
     ),
     "renamed column": ((HEADER.replace("filename", "file") + ROW).encode(), "missing filename; expected filename, "),
     "no header": (ROW.encode() * 2, "missing beard, filename, glasses_binary"),

@@ -112,6 +112,8 @@ def test_one_image_per_expectation_fails_it_alone(raw: Raw) -> None:
     expected: Mapping[str, list[str]] = {
         "image missing": ["s1/s1_absent.png"],
         "image name in several folders": ["several.png"],
+        "several images have a similar name, none has just this": ["s3_1.png"],
+        "image found under another spelling of its name": ["s3_2.png"],
         "image in a folder whose name starts with = + - @ . or holds control characters": [
             raw.add("=cmd()/s1_10.png", draw(10))
         ],
@@ -127,7 +129,9 @@ def test_one_image_per_expectation_fails_it_alone(raw: Raw) -> None:
         "the same picture as another image": [raw.add("s2/s2_0.png", draw(0), beard="1")],
         "nearly the same picture as another image": [raw.add("s2/s2_1.jpg", encode(draw(1), "JPEG", quality=85))],
     }
-    raw.labels |= {"s1/s1_absent.png": {}, "several.png": {}}
+    raw.labels |= {"s1/s1_absent.png": {}, "several.png": {}, "s3_1.png": {}, "s3_2.png": {}}
+    for number, name in enumerate(("s3_1.jpg", "S3_1.JPG", "s3_2.PNG"), start=20):
+        del raw.labels[raw.add(f"s3/{name}", encode(draw(number), "PNG" if name.endswith("PNG") else "JPEG"))]
     for folder in "ab":
         raw.add(f"{folder}/several.png", draw(17))
         del raw.labels[f"{folder}/several.png"]

@@ -24,6 +24,7 @@ def good_rows(count: int = 30) -> list[dict[str, object]]:
             "hair_color_label": str(number % 5) if number % 3 else None,
             "image": f"s1_{number}.png",
             "known_labels": 5,
+            "short": None,
         }
         for number in range(count)
     ]
@@ -33,13 +34,14 @@ CORRUPTED: dict[str, dict[str, object]] = {
     "filename empty": {"filename": None, "image": None},
     "filename not a plain .png or .jpg name": {"filename": "../s1_0.png"},
     "image named more than once with different labels or folders": {"image": "s1_1.png"},
-    **{f"{one.column} not a whole number": {one.column: "0.5"} for one in ATTRIBUTES},
+    **{f"{one.column} neither a number nor a class name": {one.column: "0.5"} for one in ATTRIBUTES},
     **{
         f"{one.column} not in {','.join(map(str, range(len(one.classes))))}": {one.column: str(len(one.classes))}
         for one in ATTRIBUTES
     },
     "hair colour of a bald face": {"hair_length": "0", "hair_color_label": "1"},
     "no label known": {"known_labels": 0},
+    "row shorter than the header, what is missing is unknown": {"short": "hair_length"},
 }
 """Reason -> what makes one row fail for it."""
 
@@ -113,7 +115,8 @@ def test_no_expectation_is_untested() -> None:
 @pytest.mark.parametrize(
     "name",
     ["/etc/shadow.png", "../a.png", "a/../b.png", "a/./b.png", "a\\b.png", ".hidden.png", "a/.b/c.png", "=cmd().png",
-     "+a.png", "-a.png", "@a.png", "a\nb.png", "a.gif", "a.png.csv", "png", "a//b.png", "a/"],
+     "+a.png", "-a.png", "@a.png", "a\nb.png", "a.gif", "a.png.csv", "png", "a//b.png", "a/",
+     "C:/a.png", "https://host/a.png", "//host/a.png"],
 )  # fmt: skip
 def test_names_that_are_never_followed(name: str) -> None:
     rows = good_rows()

@@ -12,8 +12,9 @@ import pandas as pd
 
 from stages.common.errors import DataError
 from stages.common.logs import Progress
-from stages.common.raw_images import as_text
-from stages.validate.forms.part import COLUMNS, Broken, Part, with_places
+from stages.common.raw_images import SUFFIXES, as_text
+from stages.validate.forms.header import Header
+from stages.validate.forms.part import COLUMNS, Broken, Form, Part, with_places
 from stages.validate.forms.text import brief, csv_records, read_text
 
 VARIANTS = {"facial_hair": 15, "glasses": 12, "hair_color": 10, "hair": 111}
@@ -62,8 +63,8 @@ def labels_of(variants: pd.DataFrame) -> pd.DataFrame:
     return labels
 
 
-def read_pairs(folder: Path, files: Sequence[Path]) -> Part:
-    """Read the `csX.csv` of pairs; the image meant is `csX.png` in the same folder.
+def read_pairs(folder: Path, files: Sequence[Path], _header: Header) -> Part:
+    """Read the `csX.csv` of pairs; the image meant is `csX.png` in the same folder, or the `csX.jpg` that lies there.
 
     Args:
         folder: where annotations lie.
@@ -74,7 +75,8 @@ def read_pairs(folder: Path, files: Sequence[Path]) -> Part:
     progress = Progress(len(files), "annotation files")
     for path in files:
         source = as_text(path)
-        image = source.with_suffix(".png").as_posix()
+        suffix = next((one for one in (".png", *sorted(SUFFIXES)) if (folder / path.with_suffix(one)).exists()), ".png")
+        image = source.with_suffix(suffix).as_posix()
         try:
             variants.append(_read_variants(folder / path))
             names.append(image)
@@ -108,3 +110,10 @@ def _read_variants(path: Path) -> dict[str, str]:
     if not variants:
         raise ValueError(f"none of {', '.join(VARIANTS)} in it")
     return variants
+
+
+def _recognises(header: Header, _start: str) -> bool:
+    return len(header.names) == 3 and all(name.isdecimal() for name in header.names[1:])
+
+
+PAIRS_FORM = Form(PAIRS, _recognises, read_pairs, published=True)

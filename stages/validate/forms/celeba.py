@@ -5,7 +5,8 @@ attributes, then a line an image: its name and 1 or -1 per attribute, separated 
 round as a CSV with the header `image_id,5_o_Clock_Shadow,...`. Which attributes map, and how, stands in data/README.md.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ import pandas as pd
 
 from stages.common.errors import DataError
 from stages.common.logs import log
-from stages.validate.forms.part import COLUMNS, Broken, Part, whole_records, with_places
-from stages.validate.forms.text import brief, csv_records, lines_of, read_text
+from stages.common.raw_images import as_text
+from stages.validate.forms.header import Header, name_images, spelling
+from stages.validate.forms.part import COLUMNS, Broken, Form, Part, taken_as_unknown, whole_records, with_places
+from stages.validate.forms.text import brief, lines_of, read_text
+from stages.validate.forms.words import UNKNOWN
 
 _NAMES = """
     5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair
@@ -43,12 +47,22 @@ TABLE = "CelebA's attributes as CSV"
 _EXPECTED = "the number of images, the attribute names, then a line an image, as in list_attr_celeba.txt"
 _YES_NO = frozenset({"1", "-1"})
 
+_SOURCES = {
+    "beard": ("No_Beard", "Goatee"),
+    "mustache": ("Mustache",),
+    "glasses_binary": ("Eyeglasses",),
+    "hair_color_label": (*HAIR_COLORS, "Bald"),
+    "hair_length": ("Bald",),
+}
+"""Label -> the attributes that it is told from; if one of them is not given, neither is the label."""
 
-def labels_of(yes: Mapping[str, Any]) -> pd.DataFrame:
+
+def labels_of(yes: Mapping[str, Any], given: Mapping[str, Any]) -> pd.DataFrame:
     """Map CelebA's attributes to class indices.
 
     Args:
         yes: attribute of `MAPPED` -> bool array of shape (images,).
+        given: likewise, where the list says yes or no.
 
     Returns:
         The label columns of the flat CSV as text, missing where CelebA does not tell: the beard of No_Beard with a
@@ -72,20 +86,23 @@ def labels_of(yes: Mapping[str, Any]) -> pd.DataFrame:
     ):
         if number:
             log.info("%d CelebA annotations with %s", number, what)
+    for column, names in _SOURCES.items():
+        labels[column] = np.where(np.logical_and.reduce([given[name] for name in names]), labels[column], -1)
     text = pd.Series({-1: None, **{index: str(index) for index in range(5)}}, dtype="str")
     return pd.DataFrame({column: text.reindex(values.astype(int)).array for column, values in labels.items()})
 
 
-def read_list(path: Path, source: str) -> Part:
+def read_list(folder: Path, files: Sequence[Path], _header: Header) -> Part:
     """Read `list_attr_celeba.txt`.
 
     Args:
-        path: the file.
-        source: what reports call it.
+        folder: where it lies.
+        files: the one file, relative to it.
 
     Raises:
         DataError: it is not in the form, or its first line gives another number of images than there are.
     """
+    path, source = folder / files[0], as_text(files[0]).as_posix()
     lines = enumerate(map(str.split, lines_of(read_text(path, _EXPECTED))), start=1)
     records = ((line, fields) for line, fields in lines if fields)
     _, first = next(records, (0, []))
@@ -102,21 +119,23 @@ def read_list(path: Path, source: str) -> Part:
     return part
 
 
-def read_table(path: Path, source: str, text: str, delimiter: str) -> Part:
+def read_table(folder: Path, files: Sequence[Path], header: Header) -> Part:
     """Read the CSV of the same table.
 
     Args:
-        path: the file.
-        source: what reports call it.
-        text: its content.
-        delimiter: between its fields.
+        folder: where it lies.
+        files: the one file, relative to it.
+        header: its header.
 
     Raises:
         DataError: it is no CSV, or a column is missing.
     """
-    records = csv_records(text, delimiter, path)
-    _, names = next(records, (0, []))
-    return _read(path, source, TABLE, tuple(name.strip() for name in names), records)
+    path, source = folder / files[0], as_text(files[0]).as_posix()
+    text = read_text(path, f"a CSV with the columns {IMAGE_COLUMNS[0]}, {', '.join(MAPPED)}")
+    names, records = name_images(header.names, header.records(text, path), IMAGE_COLUMNS)
+    part = _read(path, source, TABLE, names, records)
+    part.notices[:0] = header.notices(source)
+    return part
 
 
 def _read(
@@ -127,7 +146,10 @@ def _read(
     twice = sorted({name for name in header if name in {image, *ATTRIBUTES} and header.count(name) > 1})
     if missing or twice:
         what = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(twice)} more than once"
-        raise DataError(f"{path}: the line of attribute names {what}: restore CelebA's own line of names")
+        found = brief(", ".join(header), 200)
+        raise DataError(
+            f"{path}: the line of attribute names {what}: restore CelebA's own line of names; found {found}"
+        )
     name_at = header.index(image)
     read = [name for name in header if name in ATTRIBUTES]
     values_of = itemgetter(*(header.index(name) for name in read))
@@ -135,19 +157,42 @@ def _read(
 
     filenames, lines, answers = [], [], []
     broken: list[Broken] = []
+    unknown: dict[str, int] = {}
     for line, fields in whole_records(records, header, name_at, source, broken):
         values = values_of(fields)
         if not _YES_NO.issuperset(values):
             values = tuple(value.strip() for value in values)
-            odd = next((pair for pair in zip(read, values, strict=True) if pair[1] not in _YES_NO), None)
+            absent = [value for value in values if not value or value.casefold() in UNKNOWN]
+            odd = next((pair for pair in zip(read, values, strict=True) if pair[1] not in {*_YES_NO, *absent}), None)
             if odd:
                 reason = f"{odd[0]} is neither 1 nor -1 (found {brief(odd[1])})"
                 broken.append(Broken(source, line, fields[name_at].strip(), reason))
                 continue
+            for value in absent:
+                unknown[value] = unknown.get(value, 0) + 1
         filenames.append(fields[name_at].strip())
         lines.append(line)
         answers.append(mapped(values))
-    yes = np.array(answers, dtype="U2").reshape(-1, len(MAPPED)) == "1"
-    cells = labels_of({name: yes[:, column] for column, name in enumerate(MAPPED)})
+    said = np.array(answers, dtype="U2").reshape(-1, len(MAPPED))
+    yes = {name: said[:, column] == "1" for column, name in enumerate(MAPPED)}
+    cells = labels_of(yes, {name: yes[name] | (said[:, column] == "-1") for column, name in enumerate(MAPPED)})
     cells.insert(0, "filename", pd.Series(filenames, dtype="str").replace("", None))
-    return Part(form, COLUMNS, with_places(cells, source, lines), broken)
+    return Part(form, COLUMNS, with_places(cells, source, lines), broken, taken_as_unknown(source, unknown))
+
+
+def _names_attributes(names: Iterable[str]) -> bool:
+    return len(ATTRIBUTES.intersection(names)) > 2
+
+
+def _recognises_list(_header: Header, start: str) -> bool:
+    first = [line for line in re.split(r"[\r\n]+", start) if line.strip(",; \t")][:2]
+    return any(_names_attributes(line.split()) for line in first)
+
+
+def _recognises_table(header: Header, _start: str) -> bool:
+    flat = set(COLUMNS) <= set(map(spelling, header.names))
+    return _names_attributes(header.names) and not flat
+
+
+LIST_FORM = Form(LIST, _recognises_list, read_list, published=True)
+TABLE_FORM = Form(TABLE, _recognises_table, read_table, published=True)

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,25 +55,25 @@ def lines_of(text: str) -> Iterator[str]:
     return iter(io.StringIO(text, newline=""))
 
 
-def delimiter_of(text: str) -> str:
-    """Comma or semicolon: what the first line of a CSV holds more of."""
-    first_line = re.split(r"[\r\n]", text.lstrip(), maxsplit=1)[0]
-    return ";" if first_line.count(";") > first_line.count(",") else ","
+def csv_records(text: str, delimiter: str, name: object, line: int = 1) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line number and the fields of every record that is not blank.
 
-
-def csv_records(text: str, delimiter: str, name: object) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line number (from 1) and the fields of every record that is not blank.
+    Args:
+        text: what is read.
+        delimiter: between fields.
+        name: of the file, for messages.
+        line: number of the text's first line.
 
     Raises:
         DataError: the text is no CSV, as after an unclosed quote.
     """
     reader = csv.reader(lines_of(text), delimiter=delimiter, strict=True)
-    start = 1
+    start = line
     try:
         for fields in reader:
             if any(field.strip() for field in fields):
                 yield start, fields
-            start = reader.line_num + 1
+            start = line + reader.line_num
     except csv.Error as error:
         raise DataError(
             f"{name}, line {start}: broken CSV, perhaps an unclosed quote ({error}): mend the line or quote it properly"

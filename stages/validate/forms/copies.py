@@ -1,0 +1,25 @@
+"""Names of backups and copies, which must never count as annotations of their own."""
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+NAMED = frozenset({".csv", ".txt"})
+"""What annotation files of a folder are called; `labels.csv.bak`, `labels.csv~` and `#labels.csv#` are not."""
+
+_MARKS = re.compile(
+    r"^(?:copy|kopie|copie|copia) (?:of|von|de|di) "
+    r"|\s*-\s*(?:copy|kopie|copie|copia)(?: \(\d+\))?$"
+    r"|\s*\((?:\d+|copy|kopie|copie|copia)\)$"
+    r"|\s+(?:copy|kopie|copie|copia)(?: \d+)?$"
+    r"|[._-](?:bak|backup|old|orig|copy|kopie)\d*$",
+    re.IGNORECASE,
+)
+"""What Windows, macOS, Linux desktops, browsers and people add to the name of a copy."""
+
+
+def original_of(file: Path, others: Collection[Path]) -> Path | None:
+    """The one of `others` that a file is a copy of, as its name says."""
+    stem = _MARKS.sub("", file.stem)
+    original = file.with_name(stem + file.suffix) if stem and stem != file.stem else file
+    return original if original != file and original in others else None

@@ -1,0 +1,49 @@
+"""Forms that are not read, so that a message can call them by their name."""
+
+import json
+import re
+
+from stages.validate.forms.part import EXAMPLE
+
+_STARTS = {
+    "PK\x03\x04": "a workbook of Excel or LibreOffice, or another ZIP file",
+    "\ufffd\ufffd\x11\ufffd": "an old Excel workbook",
+    "PAR1": "Parquet",
+    "\x1f\ufffd": "compressed (gzip)",
+    "SQLite format 3": "an SQLite database",
+    "version https://git-lfs": "a pointer of Git LFS, without the file's content",
+}
+"""How binary files begin, bytes that are no UTF-8 replaced."""
+
+_LFW = re.compile(r"^#?\s*person\timagenum\t", re.IGNORECASE | re.MULTILINE)
+
+
+def foreign_form(start: str) -> str:
+    """What a file is called that is in none of our forms; "" if nobody knows.
+
+    Args:
+        start: how it begins.
+    """
+    text = start.lstrip("\ufeff \t\r\n")
+    if named := next((name for begin, name in _STARTS.items() if start.startswith(begin)), ""):
+        return named
+    if text.startswith(("{", "[")):
+        return _json(text)
+    if text.startswith("<"):
+        return "CVAT's XML" if re.search(r"<annotations\b", text) else "XML or HTML"
+    return "LFW's attribute list" if _LFW.search(start) else ""
+
+
+def _json(text: str) -> str:
+    if '"images"' in text and ('"annotations"' in text or '"file_name"' in text):
+        return "COCO's JSON"
+    try:
+        json.loads(text.splitlines()[0])
+    except ValueError:
+        return "JSON" if re.match(r'[{\[]\s*["{\[\]}]', text) else ""
+    return "JSON lines" if len(text.splitlines()) > 1 else "JSON"
+
+
+def remedy(name: str) -> str:
+    """What to do about a form that is not read."""
+    return f"is {name}, which is not read: write a CSV with the header {EXAMPLE}"

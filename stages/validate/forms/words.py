@@ -1,0 +1,76 @@
+"""What people write into label cells: codes, the names of classes, and words for what they do not know."""
+
+import re
+from collections.abc import Callable
+
+import pandas as pd
+
+from stages.common.attributes import ATTRIBUTES, Attribute
+
+UNKNOWN = frozenset({"-", "--", "\u2013", "\u2014", "?", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "unknown"})
+"""Cells that mean that a label is not known, in lower case; an empty cell does, too."""
+
+_SWITCHES = {"no": ("false", "n", "f"), "yes": ("true", "y", "t")}
+_NUMBER = re.compile(r"([0-9]{1,4})(?:[.,]0*)?(?:e\+?0+)?")
+_QUOTED = re.compile(r"[\"'\u2018-\u201e\u00ab\u00bb](.*)[\"'\u2018-\u201e\u00ab\u00bb]")
+_INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060"
+
+
+def tidy(cell: str) -> str:
+    """A cell without blanks, byte order marks and typographic quotes around it."""
+    text = cell.strip(f"{_INVISIBLE} \t\r\n\f\v\u00a0\u202f\u3000")
+    quoted = _QUOTED.fullmatch(text)
+    return quoted[1].strip() if quoted else text
+
+
+def codes_of(attribute: Attribute) -> dict[str, str]:
+    """Word in lower case -> class index as text: the names of the classes, and true and false for no and yes."""
+    codes = {word: str(index) for index, name in enumerate(attribute.classes) for word in _SWITCHES.get(name, ())}
+    return codes | {name.casefold(): str(index) for index, name in enumerate(attribute.classes)}
+
+
+_CODES = {attribute.column: codes_of(attribute) for attribute in ATTRIBUTES}
+
+
+def read_words(cells: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Tidy all cells, and read those of labels: a class by its name or its index, `1.0` as `1`, `NA` as unknown.
+
+    pandas writes integer columns with gaps as `1.0`, a spreadsheet may make `1,0` or `1.00E+00` of it. What is neither
+    stays as it is, for the suite to reject.
+
+    Args:
+        cells: text; all columns but `filename` hold labels.
+
+    Returns:
+        The cells, missing where unknown; and word -> cells that hold it and were taken as unknown, empty ones left out.
+    """
+    unknown: dict[str, int] = {}
+
+    def read(values: "pd.Series[str]", meaning: Callable[[str], str]) -> "pd.Series[str]":
+        counts = values.value_counts()  # few distinct cells, however many rows
+        found = {value: meaning(value) for value in counts.index}
+        for value, text in found.items():
+            if not text and (word := tidy(value)):
+                unknown[word] = unknown.get(word, 0) + int(counts[value])
+        return values.map(found).astype("str")
+
+    read_cells = {name: values.map(tidy) if name == "filename" else read(values, _reader(str(name)))
+                  for name, values in cells.items()}  # fmt: skip
+    table = pd.DataFrame(read_cells, cells.index, columns=cells.columns, dtype="str")
+    return table.mask(table == ""), unknown
+
+
+def _reader(column: str) -> Callable[[str], str]:
+    codes = _CODES.get(column, {})
+
+    def meaning(cell: str) -> str:
+        text = tidy(cell)
+        word = text.casefold()
+        if word in codes:
+            return codes[word]
+        if word in UNKNOWN:
+            return ""
+        number = _NUMBER.fullmatch(word)
+        return str(int(number[1])) if number else text
+
+    return meaning
