@@ -4,7 +4,6 @@ The weights of the last epoch are the result: the learning rate has then come do
 its luck on the validation split. Started in several processes (torchrun), the loop shares every batch among them.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -13,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional
@@ -27,6 +24,7 @@ from stages.common.dataset import Split
 from stages.common.device import choose_device, has_fast_bfloat16
 from stages.common.errors import DataError, UnavailableError, UsageError
 from stages.common.hyperparameters import Hyperparameters
+from stages.common.kept import keep, recover
 from stages.common.learned import Learned, answerable, learnable, learned_classes, masks, never_answered
 from stages.common.loader import Loader
 from stages.common.logs import Progress, log
@@ -100,11 +98,13 @@ class FitResult:
         network: the network.
         history: every epoch.
         device: `cpu` or the GPU's name.
+        hyperparameters: what was used: with half a batch, if memory did not suffice for a whole one.
     """
 
     network: Network
     history: list[Epoch]
     device: str
+    hyperparameters: Hyperparameters
 
 
 def summed_losses(outputs: tuple[Tensor, ...], labels: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -242,14 +242,27 @@ def _fit(
     device = choose_device(settings.device, settings.threads)
     rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     cast = torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device))
-    torch.manual_seed(settings.seed)
     chosen = settings.hyperparameters
-    network = Network(chosen.width, chosen.dropout).to(device)
-    optimizers = make_optimizers(network, chosen)
+
+    def begin() -> tuple[Network, tuple[Muon, AdamW]]:
+        torch.manual_seed(settings.seed)
+        network = Network(chosen.width, chosen.dropout).to(device)
+        return network, make_optimizers(network, chosen)
+
+    network, optimizers = begin()
+    history: list[Epoch] = []
+    if checkpoint:
+        try:
+            history, batch_size = _load_checkpoint(checkpoint, network, optimizers)
+        except Exception as error:
+            log.warning("%s belongs to another training (%s): begun anew", checkpoint, " ".join(str(error).split()))
+            network, optimizers = begin()
+        else:
+            if history:  # with half a batch, if memory did not suffice for a whole one
+                chosen = chosen.model_copy(update={"batch_size": min(chosen.batch_size, batch_size)})
     peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     weights = torch.tensor([chosen.loss_weights[name] for name in NAMES], device=device)
     weights /= weights.sum()
-    history = _load_checkpoint(checkpoint, network, optimizers) if checkpoint and checkpoint.exists() else []
     if 0 < len(history) < settings.epochs:  # what worker processes have finished comes back in the same way
         log.info("going on after epoch %d, from its checkpoint", len(history))
     learner: nn.Module = DistributedDataParallel(network) if processes > 1 else network
@@ -286,7 +299,7 @@ def _fit(
             for optimizer in optimizers:
                 optimizer.step()  # type: ignore[no-untyped-call]
             total += loss.detach()
-            progress.advance(len(images) * processes)
+            progress.advance(len(wholes[step]))
         if processes > 1:
             dist.all_reduce(total)
         train_loss = total.item() / steps / processes
@@ -309,40 +322,50 @@ def _fit(
         )
         history.append(epoch)
         if checkpoint and rank == 0:
-            _save_checkpoint(checkpoint, network, optimizers, history)
+            _save_checkpoint(checkpoint, network, optimizers, history, chosen.batch_size)
         stopped = bool(on_epoch and on_epoch(epoch))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return FitResult(network.cpu().eval(), history, name)
+    return FitResult(network.cpu().eval(), history, name, chosen)
 
 
-def _save_checkpoint(path: Path, network: Network, optimizers: Sequence[Optimizer], history: list[Epoch]) -> None:
+def _save_checkpoint(
+    path: Path, network: Network, optimizers: Sequence[Optimizer], history: list[Epoch], batch_size: int
+) -> None:
     tensors = {f"network/{name}": tensor for name, tensor in network.state_dict().items()}
     for which, optimizer in enumerate(optimizers):
         for number, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{which}/{number}/{name}": tensor for name, tensor in state.items()}
-    told = json.dumps({"history": [asdict(epoch) for epoch in history]})
-    partial = path.with_name(f".{path.name}.partial")  # the stage holds the lock: one writer
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, {"fit": told})
-    partial.replace(path)
+    keep(path, tensors, {"history": [asdict(epoch) for epoch in history], "batch_size": batch_size})
 
 
-def _load_checkpoint(path: Path, network: Network, optimizers: Sequence[Optimizer]) -> list[Epoch]:
+def _load_checkpoint(path: Path, network: Network, optimizers: Sequence[Optimizer]) -> tuple[list[Epoch], int]:
+    """The epochs and the batch size of a checkpoint, whose state `network` and `optimizers` take on.
+
+    There are none if it is absent or damaged.
+
+    Raises:
+        Exception: it is whole and belongs to something else; the state of both may be half of each.
+    """
+    found = recover(path)
+    if found is None:
+        return [], 0
+    tensors, told = found
     weights: dict[str, Tensor] = {}
     states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
-    try:
-        with safe_open(path, "pt") as file:
-            history = [Epoch(**epoch) for epoch in json.loads(file.metadata()["fit"])["history"]]
-            for key in file.keys():  # noqa: SIM118 (not a dict)
-                part, _, name = key.partition("/")
-                if part == "network":
-                    weights[name] = file.get_tensor(key)
-                else:
-                    which, number, name = name.split("/")
-                    states[int(which)].setdefault(int(number), {})[name] = file.get_tensor(key)
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        log.warning("the checkpoint %s cannot be read (%s): training starts from the beginning", path, error)
-        return []
+    for key, tensor in tensors.items():
+        part, _, name = key.partition("/")
+        if part == "network":
+            weights[name] = tensor
+        else:
+            which, number, name = name.split("/")
+            states[int(which)].setdefault(int(number), {})[name] = tensor
+    history = [Epoch(**epoch) for epoch in told["history"]]
     network.load_state_dict(weights)
     for optimizer, state in zip(optimizers, states, strict=True):
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return history
+        group = optimizer.state_dict()["param_groups"]
+        for at, parameter in enumerate(optimizer.param_groups[0]["params"]):
+            for name, tensor in state[at].items():
+                if tensor.ndim and tensor.shape != parameter.shape:
+                    raise ValueError(f"{name} has shape {list(tensor.shape)}, not {list(parameter.shape)}")
+        optimizer.load_state_dict({"state": state, "param_groups": group})
+    return history, int(told["batch_size"])

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+import torch
 from torch import Tensor, nn
 
-from stages.common.attributes import ATTRIBUTES
+from stages.common.attributes import ATTRIBUTES, UNKNOWN
 from stages.common.dataset import Split
 from stages.common.device import choose_device, use_gpu
 from stages.common.errors import DataError
 from stages.common.fit import FitSettings, fit
+from stages.common.kept import keep, recover
+from stages.common.learned import Learned, learnable, learned_classes, remarks
 from stages.common.logs import log, start_logging
 from stages.common.network import Classifier, Network, outputs_of
 from stages.common.pool import WorkerPool
@@ -58,9 +59,9 @@ def assign_folds(groups: Sequence[str], folds: int, seed: int) -> npt.NDArray[np
 class _Mirrored(nn.Module):
     """Probabilities averaged with those of the mirror images."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, learned: Learned) -> None:
         super().__init__()
-        self.classifier = Classifier(network)
+        self.classifier = Classifier(network, learned=learned)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         seen, mirrored = self.classifier(images), self.classifier(images.flip(2))  # 2: width of (n, S, S, 3)
@@ -68,9 +69,12 @@ class _Mirrored(nn.Module):
         return tuple((one + other) / 2 for one, other in both)
 
 
-def predict(network: Network, images: Split, settings: FitSettings) -> Probabilities:
-    """What a network says about N images: per attribute float32 (N, classes), averaged with their mirror images."""
-    outputs = outputs_of(_Mirrored(network).eval(), images, choose_device(settings.device, settings.threads))
+def predict(network: Network, learned: Learned, images: Split, settings: FitSettings) -> Probabilities:
+    """What a network says about N images: per attribute float32 (N, classes), averaged with their mirror images.
+
+    0 of classes that it has not learned, NaN of attributes of which it has learned fewer than two.
+    """
+    outputs = outputs_of(_Mirrored(network, learned).eval(), images, choose_device(settings.device, settings.threads))
     return {attribute.name: output for attribute, output in zip(ATTRIBUTES, outputs, strict=True)}
 
 
@@ -109,33 +113,24 @@ def _predict_fold(
     else:
         log.info("%s", shown)
     file, checkpoint = state / f"fold_{number}.safetensors", state / f"fold_{number}_checkpoint.safetensors"
-    found = _load(file)
-    if found is None:
-        learned, held_out = (images.select(np.flatnonzero(chosen)) for chosen in (fold != number, fold == number))
-        log.info("training on %d images for %d", len(learned), len(held_out))
-        use_gpu(settings.device, number)
-        fitted = fit(learned, held_out, settings, checkpoint=checkpoint)
-        found = predict(fitted.network, held_out, settings)
-        seconds = sum(epoch.seconds for epoch in fitted.history)
-        log.info("accuracy %.4f, %.0f s", fitted.history[-1].val_mean_accuracy, seconds)
-        _save(file, found)
-        checkpoint.unlink()
-    return found
-
-
-def _save(file: Path, probabilities: Probabilities) -> None:
-    partial = file.with_name(f".{file.name}.partial")  # the stage holds the lock: one writer
-    save_file(probabilities, partial)
-    partial.replace(file)
-
-
-def _load(file: Path) -> Probabilities | None:
-    if not file.exists():
-        return None
-    try:
-        found: Probabilities = load_file(file)
-    except (SafetensorError, OSError) as error:
-        log.warning("%s cannot be read (%s): its fold is done again", file, error)
-        return None
-    log.info("%s of an interrupted run is used", file.name)
+    shapes = {one.name: (int((fold == number).sum()), len(one.classes)) for one in ATTRIBUTES}
+    if kept := recover(file):
+        found = {name: tensor.numpy() for name, tensor in kept[0].items()}
+        if {name: one.shape for name, one in found.items()} == shapes:
+            log.info("%s of an interrupted run is used", file.name)
+            return found
+        log.warning("%s is of other images: its fold is done again", file)
+    seen, held_out = (images.select(np.flatnonzero(chosen)) for chosen in (fold != number, fold == number))
+    learned = learned_classes(seen.labels)
+    if not (learnable(held_out.labels, learned) != UNKNOWN).any():
+        log.warning("no label of %d images can be judged: %s", len(held_out), "; ".join(remarks(learned)))
+        return {name: np.full(shape, np.nan, np.float32) for name, shape in shapes.items()}
+    log.info("training on %d images for %d", len(seen), len(held_out))
+    use_gpu(settings.device, number)
+    fitted = fit(seen, held_out, settings, checkpoint=checkpoint)
+    found = predict(fitted.network, learned, held_out, settings)
+    seconds = sum(epoch.seconds for epoch in fitted.history)
+    log.info("accuracy %.4f, %.0f s", fitted.history[-1].val_mean_accuracy, seconds)
+    keep(file, {name: torch.from_numpy(one) for name, one in found.items()})
+    checkpoint.unlink()
     return found

@@ -3,14 +3,15 @@
 Nothing but the checkpoint comes back: after its last epoch, `fit` in the stage's own process has only to read it.
 """
 
-import json
 import logging
 import math
 import multiprocessing
 import os
+import pickle
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import torch
@@ -20,24 +21,14 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from stages.common.artifacts import write_json
 from stages.common.cpus import available_cpus
 from stages.common.dataset import Split
 from stages.common.device import choose_device
-from stages.common.errors import ExitCode, StageError, UnavailableError
+from stages.common.errors import StageError, UnavailableError
 from stages.common.fit import FitSettings, fit
 from stages.common.logs import log, start_logging
 from stages.train.params import TrainSection
 from stages.train.stage import EpochLog
-
-
-class DistributedError(StageError):
-    """What one of the processes said; it ends the stage as it would have ended that process."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = ExitCode(exit_code)
-
 
 MIN_SHARE = 16
 """Images of a step for each process at least: batch normalisation takes its statistics from them alone."""
@@ -90,10 +81,11 @@ def fit_in_processes(processes: int, train: Split, val: Split, settings: FitSett
         checkpoint: as for `fit`.
 
     Raises:
-        DistributedError: one of the processes failed.
+        Exception: what one of the processes raised first: it ends the stage as it would have in this process.
+        UnavailableError: one was killed.
     """
-    failure = checkpoint.with_name("failure.json")
-    failure.unlink(missing_ok=True)
+    method = "spawn" if choose_device(settings.device).type == "cuda" else "fork"
+    causes: SimpleQueue[Exception] = multiprocessing.get_context(method).SimpleQueue()  # no file: the disk may be full
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it tells at length what is told below
     launch = LaunchConfig(
         min_nodes=1,
@@ -104,16 +96,16 @@ def fit_in_processes(processes: int, train: Split, val: Split, settings: FitSett
         rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1",  # without a network a container cannot look up its own name
         max_restarts=0,
-        start_method="spawn" if choose_device(settings.device).type == "cuda" else "fork",
+        start_method=method,
         logs_specs=DefaultLogsSpecs(os.devnull),
         signals_to_handle="",  # the stage has its own handlers
     )
     settings = replace(settings, threads=max(1, available_cpus() // processes))
     try:
-        elastic_launch(launch, _train)(train, val, settings, checkpoint, failure)
+        elastic_launch(launch, _train)(train, val, settings, checkpoint, causes)
     except ChildFailedError as error:
-        if failure.exists():
-            raise DistributedError(**json.loads(failure.read_text(encoding="utf-8"))) from None
+        if not causes.empty():
+            raise causes.get() from None
         _, first = error.get_first_failure()
         raise UnavailableError(
             f"a training process failed with exit code {first.exitcode}, the log says how above (-9 is nearly always "
@@ -124,7 +116,7 @@ def fit_in_processes(processes: int, train: Split, val: Split, settings: FitSett
             process.kill()
 
 
-def _train(train: Split, val: Split, settings: FitSettings, checkpoint: Path, failure: Path) -> None:
+def _train(train: Split, val: Split, settings: FitSettings, checkpoint: Path, causes: "SimpleQueue[Exception]") -> None:
     """Be one of the processes."""
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT comes when the stage ends, even if it is killed -9
         signal.signal(number, signal.SIG_DFL)
@@ -141,10 +133,19 @@ def _train(train: Split, val: Split, settings: FitSettings, checkpoint: Path, fa
         # A new thread, for OpenMP would wait for the threads that the first one had before the fork.
         with ThreadPoolExecutor(1) as thread:
             thread.submit(fit, train, val, settings, on_epoch=EpochLog(settings.epochs), checkpoint=checkpoint).result()
-    except StageError as error:
-        write_json(failure, {"message": str(error), "exit_code": error.exit_code})
+    except Exception as error:
+        if causes.empty():  # the others fail because the first one has gone
+            if not isinstance(error, (StageError, OSError, MemoryError)):
+                logging.exception("defect in training process %d", rank)
+            causes.put(_as_sent(error))
         os._exit(1)  # the others wait for this one; the launcher stops them
-    except Exception:
-        logging.exception("defect in training process %d", rank)
-        os._exit(1)
     dist.destroy_process_group()
+
+
+def _as_sent(error: Exception) -> Exception:
+    """The error, or one with its text if it cannot go through a pipe."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 (our own)
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
-from safetensors.torch import save_file
 
 from stages.common.attributes import ATTRIBUTES
 from stages.common.calibration import Calibration
+from stages.common.kept import save_file
 from stages.common.network import Classifier, Network
 
 
@@ -59,7 +59,6 @@ def export_onnx(path: Path, network: Network, calibration: Calibration, preproce
 
 def save_weights(path: Path, network: Network, calibration: Calibration) -> None:
     """Write the weights as safetensors; the metadata has the network's width, and temperatures and learned as JSON."""
-    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     told = {name: json.dumps(getattr(calibration, name)) for name in ("temperatures", "learned")}
     metadata = {"width": str(network.width), **told}
-    save_file(tensors, path, metadata)
+    save_file(path, network.state_dict(), metadata)

@@ -135,7 +135,7 @@ def _run(context: Context[Params]) -> Headline:
         (context.out / folder).mkdir()
     export_onnx(context.out / "model.onnx", result.network, calibration, preprocessing)
     save_weights(context.out / "model.safetensors", result.network, calibration)
-    last = result.history[-1]
+    last, used = result.history[-1], result.hyperparameters
     images_per_s = len(result.history) / sum(1 / epoch.images_per_s for epoch in result.history)
     write_json(
         context.out / "metrics" / "train_metrics.json",
@@ -153,13 +153,13 @@ def _run(context: Context[Params]) -> Headline:
             "processes": processes,
             "seed": section.seed,
             "hyperparameters_from": "hyperopt" if section.use_hyperopt else "params.yaml",
-            "hyperparameters": chosen.model_dump(),
+            "hyperparameters": used.model_dump(),
             # lists, of which `dvc metrics show` makes no columns
             "calibration": [asdict(one) for one in calibrated],
             "history": [asdict(epoch) for epoch in result.history],
         },
     )
-    write_json(context.out / USED, chosen.model_dump())
+    write_json(context.out / USED, used.model_dump())
     plot_training(context.out / "plots" / "training_curves.png", result.history)
     plot_accuracy(context.out / "plots" / "accuracy_curves.png", result.history)
     return {

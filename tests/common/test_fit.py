@@ -1,10 +1,13 @@
 """The fit loop: what it learns, what unknown labels do, and that it repeats itself."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from stages.common.attributes import NAMES
 from stages.common.augment import augment
@@ -75,10 +78,61 @@ def test_an_interrupted_fit_goes_on_to_the_same_weights(splits: tuple[Split, Spl
         assert torch.equal(a, b)
 
 
-def test_a_damaged_checkpoint_means_starting_again(splits: tuple[Split, Split], tmp_path: Path) -> None:
+def flipped(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 64
+    path.write_bytes(data)
+
+
+def not_a_number(path: Path) -> None:
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors["network/heads.0.weight"][0, 0] = float("nan")
+    save_file(tensors, path, metadata)
+
+
+def of_a_wider_network(path: Path) -> None:
+    wider = TINY.model_copy(update={"width": 16})
+    train, val = (read_split(path.parent / "p", split) for split in ("train", "val"))
+    path.unlink()
+    fit(train, val, dataclasses.replace(SETTINGS, hyperparameters=wider, epochs=1), checkpoint=path)
+
+
+def header_cut(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:8] + data[8:].replace(b"dtype", b"dtyqe", 1))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flipped,
+        not_a_number,
+        of_a_wider_network,
+        header_cut,
+        lambda path: path.write_bytes(path.read_bytes()[:-1000]),
+        lambda path: path.write_bytes(b"\x80\x04K\x01."),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"history", b"hystory")),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"train_loss", b"train_lose", 1)),
+    ],
+)
+def test_a_checkpoint_that_is_not_what_was_saved_means_starting_again(
+    damage: Callable[[Path], object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepared = make_prepared(tmp_path / "p", train=32, val=20)
+    small = read_split(prepared, "train"), read_split(prepared, "val")
     checkpoint = tmp_path / "checkpoint.safetensors"
-    checkpoint.write_bytes(b"\x80\x04K\x01.")
-    assert len(fit(*splits, dataclasses.replace(SETTINGS, epochs=1), checkpoint=checkpoint).history) == 1
+    fit(*small, SETTINGS, checkpoint=checkpoint, on_epoch=lambda epoch: epoch.epoch == 2)
+    damage(checkpoint)
+    epochs: list[int] = []
+    again = fit(*small, SETTINGS, checkpoint=checkpoint, on_epoch=lambda epoch: epochs.append(epoch.epoch))
+    assert epochs == [1, 2, 3]
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
+    for a, b in zip(
+        again.network.state_dict().values(), fit(*small, SETTINGS).network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b)
 
 
 def test_it_stops_where_it_is_told_to(splits: tuple[Split, Split]) -> None:

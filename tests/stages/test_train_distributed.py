@@ -1,10 +1,14 @@
 """Training in two processes (gloo on a CPU, as NCCL on GPUs): what they learn, and how they end."""
 
 import dataclasses
+import errno
+import logging
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +18,12 @@ from safetensors.torch import load_file
 
 from stages.common.attributes import ATTRIBUTES, NAMES, UNKNOWN
 from stages.common.dataset import Split, read_split
-from stages.common.errors import ExitCode
+from stages.common.errors import DataError
 from stages.common.fit import FitSettings, fit
+from stages.common.logs import log
 from stages.common.params import load_params
 from stages.common.version import ROOT
-from stages.train.distributed import DistributedError, count_processes, fit_in_processes
+from stages.train.distributed import count_processes, fit_in_processes
 from stages.train.params import Params
 from tests.common.prepared import TINY, make_prepared
 from tests.processes import is_running
@@ -125,10 +130,47 @@ def test_same_seed_same_weights(tmp_path: Path) -> None:
 def test_what_one_process_says_is_what_the_stage_says(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     train, val = make_splits(tmp_path)
     val.labels[:] = UNKNOWN
-    with pytest.raises(DistributedError, match="the val split has no known label") as raised:
+    with pytest.raises(DataError, match="the val split has no known label"):
         fit_in_processes(2, train, val, SETTINGS, tmp_path / "checkpoint.safetensors")
-    assert raised.value.exit_code == ExitCode.BAD_DATA
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_full_disk_is_told_as_such(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Nor can the process that finds it full leave a file that says so."""
+    checkpoint = tmp_path / "state" / "checkpoint.safetensors"
+    checkpoint.parent.mkdir()
+    (checkpoint.parent / f".{checkpoint.name}.partial").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        fit_in_processes(2, *make_splits(tmp_path, train=32), SETTINGS, checkpoint)
+    assert raised.value.errno == errno.ENOSPC
+    assert str(checkpoint.parent) in str(raised.value.filename)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.fixture
+def logged(tmp_path: Path) -> Iterator[Path]:
+    """A file with what is logged, in processes forked from this one, too."""
+    handler = logging.FileHandler(tmp_path / "log")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    yield tmp_path / "log"
+    log.removeHandler(handler)
+    handler.close()
+
+
+def test_progress_counts_no_more_than_there_is_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Path
+) -> None:
+    monkeypatch.setattr("stages.common.logs.INTERVAL_S", 0.0)
+    train, val = make_splits(tmp_path, train=37)
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    for epochs, left in ((2, 2), (5, 3)):  # the second goes on after the first
+        fit_in_processes(2, train, val, dataclasses.replace(SETTINGS, epochs=epochs), checkpoint)
+        told = re.findall(r"(\d+) of (\d+) images, .* (-?\d+) s left", logged.read_text())
+        logged.write_text("")
+        assert {int(total) for _, total, _ in told} == {37 * left}
+        assert [int(done) for done, _, _ in told][-1] == 37 * left
+        assert all(int(seconds) >= 0 for _, _, seconds in told)
 
 
 def _children(pid: int) -> list[int]:
