@@ -154,6 +154,8 @@ class Stage(Generic[ParamsT]):
             headline. So lots spread over machines.
         identify: (params, inputs, name of an input with `created`) -> what of it decides the artifact; nothing by
             default.
+        is_final: whether an artifact may be taken from then on. One that is not, such as that of a search that ran out
+            of time, is used by those that follow; the next run of the same work goes on from its `state`.
         deliver: does what must be true outside the artifact once it is there: after it was published and also when it
             was there already, so that a run completes what a killed one left undone. Doing it twice is doing it once.
     """
@@ -170,6 +172,7 @@ class Stage(Generic[ParamsT]):
     lots: Callable[[Path], Mapping[str, int]] | None = None
     run_lots: Callable[[LotsContext[ParamsT], Sequence[str]], Headline] | None = None
     identify: Callable[[ParamsT, Mapping[str, Path], str], str] = field(default=lambda _params, _inputs, _name: "")
+    is_final: Callable[[Path], bool] = field(default=lambda _artifact: True)
     deliver: Callable[[Delivery[ParamsT]], Delivered] = field(default=lambda _delivery: Delivered())
 
 
@@ -321,7 +324,8 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
     with artifacts.locked(home / f".lock-{tag}"):
         failed = home / f"failed-{tag[:12] if arguments.store else tag}"
         shutil.rmtree(failed, ignore_errors=True)
-        if not arguments.recompute and (manifest := _stored(final)) and manifest["key"] == key:
+        stored = None if arguments.recompute else _stored(final)
+        if (manifest := stored) and manifest["key"] == key and stage.is_final(final):
             log.info("%s: the artifact is there already (%s)", stage.name, key[:12])
             delivered = stage.deliver(Delivery(params, inputs, final, key))
             return _hand_over(_result(stage, final, manifest, delivered, started, cached=True), arguments.result)
@@ -355,7 +359,8 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
             artifacts.publish(partial, final)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(state.parent, ignore_errors=True)
+        if stage.is_final(final):
+            shutil.rmtree(state.parent, ignore_errors=True)
         delivered = stage.deliver(Delivery(params, inputs, final, key))
     return _hand_over(_result(stage, final, manifest, delivered, started, cached=False), arguments.result)
 

@@ -11,4 +11,5 @@ Outputs:
     plots/importance.png           how much each hyperparameter mattered
 
 A search that was stopped or killed keeps the trainings that have ended and goes on exactly as if nothing had happened.
+One that hyperopt.timeout ended is used, but not taken from the store for good: the next run of it goes on.
 """

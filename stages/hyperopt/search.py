@@ -22,7 +22,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from hyperopt import hp, tpe
 from hyperopt.base import JOB_STATE_DONE, Domain, Trials
 from pydantic import TypeAdapter
 
-from stages.common.artifacts import write_json
+from stages.common.artifacts import json_digest, write_json
 from stages.common.attributes import NAMES
 from stages.common.errors import UsageError
 from stages.common.hyperparameters import Hyperparameters
@@ -133,7 +133,7 @@ def suggest(
     tried += [(one.model_dump(), math.inf) for one in pending]
     for at, (hyperparameters, place) in enumerate(tried, 1):
         flat = flatten(hyperparameters)
-        flat |= {label: getattr(section, label).index(flat[label]) for label in CHOICES}  # hyperopt counts them
+        flat |= {label: _nearest(getattr(section, label), flat[label]) for label in CHOICES}  # hyperopt counts them
         misc = {
             "tid": at,
             "cmd": domain.cmd,
@@ -158,6 +158,18 @@ def suggest(
         **{label: getattr(section, label)[int(values[label])] for label in CHOICES},
         loss_weights={name: _within(values[f"loss_weights.{name}"], section.loss_weight) for name in NAMES},
     )
+
+
+def _nearest(choices: Sequence[int], value: float) -> int:
+    """The position of what comes nearest to a value: half a batch need not be among the choices."""
+    return min(range(len(choices)), key=lambda at: abs(choices[at] - value))
+
+
+def _as_run(plan: Plan, score: Score | None) -> Plan:
+    """The plan with the batch size that was trained with."""
+    if score is None or score.batch_size in {None, plan.hyperparameters.batch_size}:
+        return plan
+    return replace(plan, hyperparameters=plan.hyperparameters.model_copy(update={"batch_size": score.batch_size}))
 
 
 def _within(value: float, bounds: Sequence[float]) -> float:
@@ -224,7 +236,7 @@ def search(
                 job, began = running.pop(future)
                 if result := future.result():
                     score, failure = (None, result) if isinstance(result, str) else (result, "")
-                    run = Run(job.plan, score, failure, round(time.monotonic() - began, 3))
+                    run = Run(_as_run(job.plan, score), score, failure, round(time.monotonic() - began, 3))
                     runs[run.plan.run] = run
                     _save(state / STATE, runs, time.monotonic() - started)
                     job.checkpoint(job.plan.after).unlink(missing_ok=True)
@@ -236,22 +248,31 @@ def search(
                 told = time.monotonic()
                 log.info("training trials %s", ", ".join(str(job.plan.trial) for job, _ in running.values()))
         is_complete = plan(number) is None
+    if not is_complete:  # the next search with this state has its own time
+        _save(state / STATE, runs, 0)
     return _checked(summarise(list(runs.values()), section), section, is_complete)
 
 
 def _load(file: Path) -> tuple[dict[int, Run], float]:
-    """Runs by number, and the seconds that the search has taken."""
+    """Runs by number, and the seconds that the search has taken; none if they are not what was saved."""
     if not file.exists():
         return {}, 0.0
-    saved = json.loads(file.read_text(encoding="utf-8"))
-    runs = TypeAdapter(list[Run]).validate_python(saved["runs"])
+    try:
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        if saved.pop("sha256") != json_digest(saved):
+            raise ValueError("its digest is another")  # noqa: TRY301
+        runs, seconds = TypeAdapter(list[Run]).validate_python(saved["runs"]), float(saved["seconds"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("%s is damaged (%s): the search begins anew", file, " ".join(str(error).split()))
+        return {}, 0.0
     log.info("going on after %d runs of an interrupted search", len(runs))
-    return {run.plan.run: run for run in runs}, saved["seconds"]
+    return {run.plan.run: run for run in runs}, seconds
 
 
 def _save(file: Path, runs: Mapping[int, Run], seconds: float) -> None:
     saved = TypeAdapter(list[Run]).dump_python([runs[number] for number in sorted(runs)])
-    write_json(file, {"runs": saved, "seconds": seconds})
+    told = json.loads(json.dumps({"runs": saved, "seconds": seconds}))
+    write_json(file, {**told, "sha256": json_digest(told)})
 
 
 def _checked(trials: list[Trial], section: HyperoptSection, is_complete: bool) -> Result:

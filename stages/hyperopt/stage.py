@@ -1,12 +1,16 @@
 """The wiring of stage `hyperopt`: search, write, draw."""
 
+import json
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 from stages.common.artifacts import write_json
 from stages.common.logs import log
 from stages.common.stage import Context, Headline, Input, Stage
 from stages.hyperopt.params import Params
+
+RESULTS = "metrics/hyperopt_results.json"
 
 
 def _run(context: Context[Params]) -> Headline:
@@ -32,6 +36,7 @@ def _run(context: Context[Params]) -> Headline:
     counts = {state: sum(trial.state == state for trial in trials) for state in ("finished", "stopped", "failed")}
     headline = {
         "trials": len(trials),
+        **({} if result.is_complete else {"of": section.max_evals}),
         "stopped": counts["stopped"],
         "failed": counts["failed"],
         "best_val_loss": round(best.val_loss or 0, 4),
@@ -43,7 +48,7 @@ def _run(context: Context[Params]) -> Headline:
         (context.out / folder).mkdir()
     write_json(context.out / "best_params.json", best.hyperparameters)
     write_json(
-        context.out / "metrics" / "hyperopt_results.json",
+        context.out / RESULTS,
         {
             "evals": len(trials),
             **counts,
@@ -61,6 +66,12 @@ def _run(context: Context[Params]) -> Headline:
     return headline
 
 
+def _is_final(artifact: Path) -> bool:
+    """A search that its timeout ended is good enough to go on with, and goes on itself in the next run."""
+    results = json.loads((artifact / RESULTS).read_text(encoding="utf-8"))
+    return not results["ended_by_timeout"]
+
+
 STAGE = Stage(
     name="hyperopt",
     description="Searches learning rates, weight decay, dropout, width, batch size, loss weights with short trainings.",
@@ -69,12 +80,13 @@ STAGE = Stage(
     outputs={
         "best": ("best_params.json", "the best hyperparameters, for stage train"),
         "metrics": (
-            "metrics/hyperopt_results.json",
+            RESULTS,
             "every trial, how it ended, its losses; which parameters mattered",
         ),
         "trials": ("plots/trials.png", "validation loss per trial, by epochs, and against six of the hyperparameters"),
         "importance": ("plots/importance.png", "how much each hyperparameter mattered"),
     },
     run=_run,
+    is_final=_is_final,
     content=("best_params.json",),
 )

@@ -59,8 +59,9 @@ def run_trial(prepared: Path, section: HyperoptSection, job: Job) -> Score | str
         use_gpu(section.device, job.slot)
         checkpoint = job.checkpoint(job.plan.epochs)
         checkpoint.unlink(missing_ok=True)  # of a run that was killed
-        if job.plan.after:
-            shutil.copyfile(job.checkpoint(job.plan.after), checkpoint)
+        before = job.checkpoint(job.plan.after)
+        if job.plan.after and before.exists():  # else it is trained from the beginning, to the same weights
+            shutil.copyfile(before, checkpoint)
         result = fit(
             train, val, settings,
             on_epoch=lambda epoch: epoch.epoch == job.plan.epochs or job.is_over(), checkpoint=checkpoint,
@@ -71,7 +72,9 @@ def run_trial(prepared: Path, section: HyperoptSection, job: Job) -> Score | str
     if last.epoch < job.plan.epochs:
         return None
     return Score(
-        last.val_mean_accuracy, calibrated_loss(result.network, val, learned_classes(train.labels), section.device)
+        last.val_mean_accuracy,
+        calibrated_loss(result.network, val, learned_classes(train.labels), section.device),
+        result.hyperparameters.batch_size,
     )
 
 

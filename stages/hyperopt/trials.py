@@ -25,10 +25,12 @@ class Score:
     Attributes:
         val_mean_accuracy: mean over attributes, 0-1.
         val_loss: cross-entropy in nats after temperature scaling, unweighted mean over attributes.
+        batch_size: that was trained with, half of the plan's if GPU memory did not suffice; None if it is the plan's.
     """
 
     val_mean_accuracy: float
     val_loss: float
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The contract of every stage, on a toy stage in processes of its own: results, exit codes, kills, concurrency."""
 
+import dataclasses
 import json
 import random
 import signal
@@ -13,6 +14,8 @@ import pytest
 
 from stages.common.artifacts import read_manifest
 from stages.common.errors import DataError
+from stages.common.stage import main
+from tests.common.toy import STAGE
 
 TOY = Path(__file__).with_name("toy.py")
 ROOT = Path(__file__).parents[2]
@@ -266,3 +269,20 @@ def test_a_full_disk_is_one_line_and_exit_69(start: Start, tmp_path: Path) -> No
         assert not list(small.glob("toy/[0-9a-f]*"))
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+def test_an_artifact_that_is_not_final_is_used_and_made_anew_from_its_state(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.txt").write_text("a")
+    stage = dataclasses.replace(STAGE, is_final=lambda artifact: read_manifest(artifact)["headline"]["visits"] == 2)
+    params = tmp_path / "params.yaml"
+    params.write_text("toy: {copies: 1}\n")
+    found = []
+    for _ in range(3):
+        paths = ["--raw", str(tmp_path / "raw"), "--params", str(params), "--store", str(tmp_path / "store")]
+        assert main(stage, paths) == 0
+        result = json.loads(capsys.readouterr().out.splitlines()[-1])
+        found.append((result["cached"], result["headline"]["visits"]))
+    assert found == [(False, 1), (False, 2), (True, 2)]

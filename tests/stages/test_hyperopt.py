@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from stages.common.artifacts import json_digest
 from stages.common.attributes import NAMES
 from stages.common.errors import UsageError
 from stages.common.hyperparameters import Hyperparameters
@@ -182,6 +184,62 @@ def test_time_ends_the_search_and_keeps_what_is_done(tmp_path: Path) -> None:
         search(section(timeout=0.1, rungs=[]), slow, tmp_path / "none")
 
 
+def out_of_time_after(runs: int) -> Callable[[Job], Score | None]:
+    """Like `score`, but time is over in the training after `runs` finished ones."""
+    left = runs
+
+    def evaluate(job: Job) -> Score | None:
+        nonlocal left
+        left -= 1
+        while left < 0 and not job.is_over():
+            time.sleep(0.01)
+        return None if left < 0 else score(job)
+
+    return evaluate
+
+
+def test_a_search_that_ran_out_of_time_goes_on_in_the_next_run(tmp_path: Path) -> None:
+    short = section(max_evals=6, timeout=2, rungs=[])
+    counts, result = [], search(short, out_of_time_after(2), tmp_path)
+    assert not result.is_complete
+    while not result.is_complete:
+        counts.append(len(result.trials))
+        assert len(counts) < 30
+        result = search(short, out_of_time_after(2), tmp_path)
+    assert counts == sorted(counts)
+    assert tried(result.trials) == tried(search(section(max_evals=6, rungs=[]), score, _new(tmp_path / "whole")).trials)
+
+
+def _new(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda text: text.replace('"val_loss": 0.', '"val_loss": 9.', 1), lambda text: text[:-20], lambda _: "[]"],
+)
+def test_kept_trials_that_are_damaged_are_done_again(
+    damage: Callable[[str], str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    search(section(max_evals=3), score, tmp_path)
+    (tmp_path / STATE).write_text(damage((tmp_path / STATE).read_text()))
+    whole = search(section(max_evals=3), score, _new(tmp_path / "whole"))
+    again = search(section(max_evals=3), score, tmp_path)
+    assert tried(again.trials) == tried(whole.trials)
+    assert "the search begins anew" in caplog.text
+
+
+def half_a_batch(job: Job) -> Score:
+    return replace(score(job), batch_size=job.plan.hyperparameters.batch_size // 2)
+
+
+def test_a_trial_that_ran_with_half_a_batch_says_so_and_so_does_the_best(tmp_path: Path) -> None:
+    found = search(section(max_evals=6, batch_size=[64], rungs=[]), half_a_batch, tmp_path)
+    assert {trial.hyperparameters["batch_size"] for trial in found.trials} == {32}
+    assert found.best.hyperparameters["batch_size"] == 32
+
+
 def test_all_trainings_together_keep_to_a_number_of_epochs_on_any_number_of_workers(tmp_path: Path) -> None:
     found = []
     for workers in (1, 2):
@@ -196,7 +254,8 @@ def test_the_time_before_a_kill_counts(tmp_path: Path, caplog: pytest.LogCapture
     with pytest.raises(Killed):
         search(section(rungs=[], max_evals=16), killed_after(1), tmp_path)
     saved = json.loads((tmp_path / STATE).read_text())
-    (tmp_path / STATE).write_text(json.dumps(saved | {"seconds": 3601}))
+    kept = {"runs": saved["runs"], "seconds": 3601}
+    (tmp_path / STATE).write_text(json.dumps(kept | {"sha256": json_digest(kept)}))
     result = search(section(rungs=[], max_evals=16), score, tmp_path)
     assert len(result.trials) == 1
     assert not result.is_complete
