@@ -6,7 +6,8 @@ labels of each fold are judged by a network that has learned from the other fold
 Outputs:
     doubts.csv                one row a doubtful label, the most doubtful first: rank, filename, lot, split, attribute,
                               label and suggested (class names), probability_of_label and probability_of_suggested (0-1)
-    metrics/label_doubt.json  per attribute: known labels, doubts, out-of-fold accuracy (0-1, against annotated labels)
+    metrics/label_doubt.json  per attribute: known labels, doubts, out-of-fold accuracy (0-1, against annotated labels),
+                              and why no label is doubted: the networks are hardly better than guessing
     report.html               the doubtful images, per attribute
 
 A run that was stopped or killed keeps its finished folds, and goes on after the last finished epoch.

@@ -36,13 +36,16 @@ def doubt_report(
         pictures[doubt.attribute].append(Picture(thumbnail(Image.fromarray(pixels)), lines))
 
     found: Mapping[str, Mapping[str, Any]] = metrics["attributes"]
-    verdict = f"{len(doubts):,} of {metrics['labels']:,} labels are doubtful: look at them, and mend what is wrong"
+    verdict = f"None of {metrics['labels']:,} labels is doubtful"
+    if doubts:
+        verdict = f"{len(doubts):,} of {metrics['labels']:,} labels are doubtful: look at them, and mend what is wrong"
+    refused = [f"{one.title} is not judged: {why}" for one in ATTRIBUTES if (why := found[one.name]["not_judged"])]
     sections: list[Section] = [
         Cards({
             "labels doubted": len(doubts),
             "images with such a label": metrics["doubtful_images"],
             "labels judged": metrics["labels"],
-            "mean accuracy out of fold": Share(metrics["mean_accuracy"]),
+            "mean accuracy out of fold": None if metrics["mean_accuracy"] is None else Share(metrics["mean_accuracy"]),
         }),
         Table(
             "Attributes",
@@ -65,8 +68,8 @@ def doubt_report(
     return Report(
         title="Label doubt",
         subtitle="Labels that a network which had not seen the image confidently contradicts. Some of them are right.",
-        verdict=verdict if doubts else f"None of {metrics['labels']:,} labels is doubtful",
-        remarked=bool(doubts),
+        verdict="; ".join([*refused, verdict]),
+        remarked=bool(doubts or refused),
         sections=sections,
     )
 

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 
 from stages.common.artifacts import write_json
 from stages.common.attributes import ATTRIBUTES, NAMES, UNKNOWN
-from stages.common.dataset import SPLITS, Split, map_images, read_index
+from stages.common.dataset import SPLITS, map_images, read_index
 from stages.common.errors import DataError
 from stages.common.hyperparameters import USED, Hyperparameters
+from stages.common.learned import learnable, learned_classes
 from stages.common.logs import log
 from stages.common.report import REPORT, write_report
 from stages.common.stage import Context, Headline, Input, Stage
@@ -42,17 +44,23 @@ def read_hyperparameters(trained: Path) -> Hyperparameters:
         raise DataError(f"{path} tells no hyperparameters ({cause}): run stage train again") from error
 
 
-def _measure(images: Split, predicted: "Probabilities", doubts: "list[Doubt]") -> dict[str, dict[str, Any]]:
-    """Per attribute: known labels, doubts, and accuracy out of fold against the labels as annotated."""
+def _measure(
+    judged: npt.NDArray[np.int8],
+    labels: npt.NDArray[np.int8],
+    predicted: "Probabilities",
+    doubts: "list[Doubt]",
+    refused: Mapping[str, str],
+) -> dict[str, dict[str, Any]]:
+    """Per attribute: known labels, doubts, accuracy out of fold against the labels that networks can judge, remark."""
     measured = {}
     for column, name in enumerate(NAMES):
-        labels = images.labels[:, column]
-        known = labels != UNKNOWN
-        right = predicted[name][known].argmax(1) == labels[known]
+        known = judged[:, column] != UNKNOWN
+        right = predicted[name][known].argmax(1) == judged[known, column]
         measured[name] = {
-            "labels": int(known.sum()),
+            "labels": int((labels[:, column] != UNKNOWN).sum()),
             "doubts": sum(doubt.attribute.name == name for doubt in doubts),
             "accuracy": float(right.mean()) if known.any() else None,
+            "not_judged": refused[name],
         }
     return measured
 
@@ -69,7 +77,7 @@ def _run(context: Context[Params]) -> Headline:
     # not needed for --help: importing torch and cleanlab takes seconds
     from stages.common.device import trainings_at_once
     from stages.common.fit import FitSettings
-    from stages.label_doubt.doubts import find_doubts
+    from stages.label_doubt.doubts import find_doubts, why_not_judged
     from stages.label_doubt.folds import assign_folds, predict_out_of_fold
     from stages.label_doubt.page import doubt_report
 
@@ -92,14 +100,26 @@ def _run(context: Context[Params]) -> Headline:
     workers = trainings_at_once(section.device, section.workers, section.folds)
     log.info("%d folds of %d epochs, %d at a time", section.folds, section.epochs, workers)
     predicted = predict_out_of_fold(images, fold, settings, context.state, workers)
+    # of a class that they have never seen, networks cannot say that a label is wrong
+    judged = np.full_like(images.labels, UNKNOWN)
+    for number in range(section.folds):
+        learned = learned_classes(images.labels[fold != number])
+        judged[fold == number] = learnable(images.labels[fold == number], learned)
+    refused = {
+        attribute.name: why_not_judged(attribute, judged[:, column], predicted[attribute.name])
+        for column, attribute in enumerate(ATTRIBUTES)
+    }
+    for name, why in refused.items():
+        if why:
+            log.warning("%s: no label is doubted: %s", name, why)
     found = [
-        find_doubts(attribute, images.labels[:, column], predicted[attribute.name])
+        [] if refused[attribute.name] else find_doubts(attribute, judged[:, column], predicted[attribute.name])
         for column, attribute in enumerate(ATTRIBUTES)
     ]
     doubts = sorted((doubt for part in found for doubt in part), key=lambda doubt: doubt.probability_of_label)
     log.info("%d of %d labels are doubtful", len(doubts), int((images.labels != UNKNOWN).sum()))
 
-    measured = _measure(images, predicted, doubts)
+    measured = _measure(judged, images.labels, predicted, doubts, refused)
     accuracies = [one["accuracy"] for one in measured.values() if one["accuracy"] is not None]
     metrics = {
         "images": len(images),
@@ -109,7 +129,7 @@ def _run(context: Context[Params]) -> Headline:
         "doubts": len(doubts),
         "doubtful_images": len({doubt.image for doubt in doubts}),
         "doubts_by_split": {split: sum(rows[doubt.image]["split"] == split for doubt in doubts) for split in SPLITS},
-        "mean_accuracy": float(np.mean(accuracies)),
+        "mean_accuracy": float(np.mean(accuracies)) if accuracies else None,
         "attributes": measured,
     }
     (context.out / "metrics").mkdir()
@@ -126,7 +146,8 @@ def _run(context: Context[Params]) -> Headline:
         "doubts": len(doubts),
         "images": metrics["doubtful_images"],
         "labels": metrics["labels"],
-        "mean_accuracy": round(metrics["mean_accuracy"], 4),
+        **({"mean_accuracy": round(metrics["mean_accuracy"], 4)} if accuracies else {}),
+        **({"not_judged": ", ".join(name for name, why in refused.items() if why)} if any(refused.values()) else {}),
     }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from stages.common import artifacts
@@ -103,7 +104,44 @@ def test_unknown_labels_are_never_doubted_and_nothing_found_is_said(folder: Path
     assert "None of 279 labels is doubtful" in (out / "report.html").read_text()
     metrics = json.loads((out / "metrics" / "label_doubt.json").read_text())
     assert metrics["images"] == 279
-    assert metrics["attributes"]["beard"] == {"labels": 0, "doubts": 0, "accuracy": None}
+    beard = metrics["attributes"]["beard"]
+    assert (beard["labels"], beard["doubts"], beard["accuracy"]) == (0, 0, None)
+    assert "labels of two classes are needed" in beard["not_judged"]
+
+
+def test_networks_that_do_not_know_better_than_chance_doubt_nothing_and_the_report_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def shuffled(labels: npt.NDArray[np.int64], _splits: object) -> None:
+        np.random.default_rng(1).shuffle(labels[:, NAMES.index("hair_color")])
+
+    make_prepared(tmp_path / "prepared", train=120, change=shuffled)
+    make_trained(tmp_path / "trained")
+    out = tmp_path / "out"
+    assert main(STAGE, [*inputs(tmp_path), "--out", str(out), *QUICK, "--set", "label_doubt.epochs=12"]) == 0
+    assert "hair_color" not in {row["attribute"] for row in doubts_of(out)}
+    metrics = json.loads((out / "metrics" / "label_doubt.json").read_text())
+    assert "the networks are too bad to judge it" in metrics["attributes"]["hair_color"]["not_judged"]
+    assert metrics["attributes"]["beard"]["not_judged"] == ""
+    assert "hair_color: no label is doubted: the networks are too bad" in caplog.text
+    page = (out / "report.html").read_text()
+    assert page.index("Hair colour is not judged") < page.index("labels doubted")
+    assert artifacts.read_manifest(out)["headline"]["not_judged"] == "hair_color"
+
+
+def test_a_label_of_a_class_that_networks_have_not_seen_is_not_doubted(tmp_path: Path) -> None:
+    def one_gray(labels: npt.NDArray[np.int64], _splits: object) -> None:
+        color = labels[:, NAMES.index("hair_color")]
+        color[color == 4] = -1
+        color[7] = 4
+
+    make_prepared(tmp_path / "prepared", train=120, change=one_gray)
+    make_trained(tmp_path / "trained")
+    assert (
+        main(STAGE, [*inputs(tmp_path), "--out", str(tmp_path / "out"), *QUICK, "--set", "label_doubt.epochs=12"]) == 0
+    )
+    colors = [row for row in doubts_of(tmp_path / "out") if row["attribute"] == "hair_color"]
+    assert not [row for row in colors if "gray" in {row["label"], row["suggested"]}]
 
 
 def test_a_class_is_doubted_against_how_sure_the_networks_are_of_it() -> None:
