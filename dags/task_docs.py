@@ -48,7 +48,8 @@ Finds labels that networks which have not seen the image confidently contradict.
 """,
     "archive": """
 Collects one version: model, metrics, plots, reports of all stages, parameters, and the lineage back to the raw files.
-Lets it meet the champion on the test images, registers it, and makes it the champion if it is fit for that.
+Lets it meet the champion and the best version so far on the test images, registers it, and makes it the champion if it
+is fit for that. The same model, to the byte, is registered and judged once.
 
 **In**: all artifacts of the run, the registry. **Out**: the version; asset `face_attributes_model` when it is new.
 **Report**: the report of the run.
