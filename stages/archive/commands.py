@@ -69,6 +69,7 @@ def print_lineage(registry: Registry, name: str) -> str:
     version = registry.version(name)
     chain = json.loads(registry.text(name, "lineage.json"))
     lines = [f"{name}  mean accuracy {version.mean_accuracy:.4f}, registered {version.created}"]
+    lines += [f"  model {version.model_digest or 'registered by earlier code, which did not keep its digest'}"]
     lines += [f"  judged against {version.champion or 'nothing'}: {'; '.join(version.reasons)}"]
     for stage, entry in reversed(chain.items()):
         lines += ["", f"{stage} {entry['key']}"]
