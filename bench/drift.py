@@ -26,7 +26,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from bench.machine import table
 from stages.common.decode import decode, read_image_file
-from stages.common.features import Features
+from stages.common.features import Features, join_features
 from stages.common.logs import start_logging
 from stages.common.observation import observe
 from stages.common.onnx_model import OnnxModel, load
@@ -112,30 +112,6 @@ def look(model: OnnxModel, paths: Sequence[Path], shift: Shift | None = None) ->
     return observe(model, [path.name for path in paths], np.stack(images).__getitem__, 256)
 
 
-def take(features: Features, chosen: npt.NDArray[np.integer]) -> Features:
-    """Some of the images."""
-    return Features(
-        [features.filenames[at] for at in chosen],
-        {name: values[chosen] for name, values in features.statistics.items()},
-        features.embeddings[chosen],
-        {name: values[chosen] for name, values in features.probabilities.items()},
-        features.examples,
-        features.example_names,
-    )
-
-
-def joined(one: Features, other: Features) -> Features:
-    """The images of both."""
-    return Features(
-        [*one.filenames, *other.filenames],
-        {name: np.concatenate([values, other.statistics[name]]) for name, values in one.statistics.items()},
-        np.concatenate([one.embeddings, other.embeddings]),
-        {name: np.concatenate([values, other.probabilities[name]]) for name, values in one.probabilities.items()},
-        one.examples,
-        one.example_names,
-    )
-
-
 def main() -> None:
     """Train, draw, shift, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -175,7 +151,7 @@ def main() -> None:
             yield rest[number * size : (number + 1) * size]
 
     def compare(reference: npt.NDArray[np.intp], *lots: Features) -> Drift:
-        return find_drift(take(clean, reference), {f"s{number}": lot for number, lot in enumerate(lots, 1)}, settings)
+        return find_drift(clean.take(reference), {f"s{number}": lot for number, lot in enumerate(lots, 1)}, settings)
 
     print(
         f"{len(learned)} images to learn from, {len(held)} held back, {REFERENCE} of them as reference; alpha "
@@ -187,7 +163,7 @@ def main() -> None:
         verdicts, smallest = [], []
         for _ in range(CLEAN):
             reference, *chosen = draw(size, lots)
-            drift = compare(reference, *(take(clean, one) for one in chosen))
+            drift = compare(reference, *(clean.take(one) for one in chosen))
             verdicts.append(drift.verdict == FOUND)
             smallest.append(min(test.p_corrected for test in drift.tests if test.p_corrected is not None))
         significant = [float(np.mean(np.array(smallest) <= level)) for level in (0.01, 0.05)]
@@ -204,7 +180,7 @@ def main() -> None:
 
         def one_shift(size: int, features: Features = features) -> Drift:
             reference, lot = draw(size)
-            return compare(reference, take(features, lot))
+            return compare(reference, features.take(lot))
 
         cases.append((kind, strength, one_shift))
     for share in STYLE:
@@ -212,8 +188,8 @@ def main() -> None:
         def one_style(size: int, share: float = share) -> Drift:
             reference, lot = draw(size)
             count = round(share * size)
-            new = take(avatars, random.permutation(len(avatars))[:count])
-            return compare(reference, joined(take(clean, lot[count:]), new))
+            new = avatars.take(random.permutation(len(avatars))[:count])
+            return compare(reference, join_features([clean.take(lot[count:]), new]))
 
         cases.append(("drawing style", f"{share:.0%} avatars", one_style))
     for title, (column, label) in MISSING.items():
@@ -221,7 +197,7 @@ def main() -> None:
 
         def one_class(size: int, among: npt.NDArray[np.bool_] = among) -> Drift:
             reference, lot = draw(size, among=among)
-            return compare(reference, take(clean, lot))
+            return compare(reference, clean.take(lot))
 
         cases.append(("class missing", f"{title} ({1 - among.mean():.0%} then)", one_class))
     for kind, strength, check in cases:
@@ -241,7 +217,7 @@ def main() -> None:
     features = shifted["brightness", "x 0.9"]
     for _ in range(SHIFTED):
         reference, *chosen = draw(50, 5)
-        drift = compare(reference, take(features, chosen[0]), *(take(clean, one) for one in chosen[1:]))
+        drift = compare(reference, features.take(chosen[0]), *(clean.take(one) for one in chosen[1:]))
         alone.append(list(drift.concerned) == ["s1"])
         diluted.append(drift.lots[ALL] == FOUND)
     print(

@@ -1,9 +1,12 @@
 """Watches the champion every week, and has it trained again when that is called for.
 
-It measures the champion on newly annotated lots, and compares what new lots look like with the images that the champion
-was measured on. If its mean accuracy has fallen below `min_accuracy`, or the data have drifted, it starts
+It measures the champion on newly annotated images, and compares what new images look like with those that the champion
+was measured on. An image is new if the champion has neither learned from its picture nor was measured on it, whatever
+lot it came into. If the champion's mean accuracy has fallen below `min_accuracy`, or the data have drifted, it starts
 `ml_pipeline_face_attributes`, whose release gate then decides; never twice for the same cause, so if `train_again`
-itself fails, clear it. Where there is not enough data to tell, it says so.
+itself fails, clear it. Images that drifted and have no labels start no training, which would learn nothing new:
+`to_label.csv` lists what to label first. Where there is not enough data to tell, it says so. If `validate` fails, drift
+is told all the same, for it needs no labels.
 
 **Results**: the report of `monitor` shows what moved, by how much, with pictures of then and now; every check is a line
 of `logs/monitoring_log.json` among the artifacts.
@@ -73,7 +76,8 @@ def model_monitoring_and_retraining() -> None:
     seen = champion.artifact | predict.artifact | validate.artifact
     names = ("min_accuracy", "min_labels", "min_images", "alpha", "min_psi")
     settings = {f"monitor.{name}": name for name in names}
-    monitor = StageOperator(**stage("monitor", inputs={**seen, "logs": LOGS}, settings=settings, tells=()))
+    needs = {"inputs": {**seen, "logs": LOGS}, "optional": ["validate"], "trigger_rule": "all_done_min_one_success"}
+    monitor = StageOperator(**stage("monitor", **needs, settings=settings, tells=()))
     again = TriggerDagRunOperator(
         task_id="train_again",
         trigger_dag_id="ml_pipeline_face_attributes",

@@ -67,10 +67,10 @@ again.
 `face_attributes_predictions` when they are new. **Report**: classes per lot, unsure answers, Data Docs.
 """,
     "monitor": """
-Measures the champion on newly annotated lots, compares new lots with what it was measured on, and decides whether it
-should be trained again.
+Measures the champion on newly annotated images, compares new ones with what it was measured on, and decides whether it
+should be trained again, or images be labelled first.
 
-**In**: the champion, its predictions, annotations. **Out**: the decision, a line of the monitoring log. **Report**:
-what moved, then and now.
+**In**: the champion, its predictions, annotations if their check has passed. **Out**: the decision, what to label, a
+line of the monitoring log. **Report**: what moved, then and now.
 """,
 }

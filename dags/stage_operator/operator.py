@@ -8,7 +8,7 @@ import signal
 import stat
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -89,6 +89,7 @@ class StageOperator(DockerOperator):
     Args:
         stage: the stage's name; the task's id unless said otherwise.
         inputs: name of an input -> its path in the container; an XCom of another stage makes the edge.
+        optional: those inputs that the stage can do without; they are left out if their task has given nothing.
         settings: dotted parameter -> name of the DAG run parameter that overrides it. Values go to the stage as JSON
             on its command line and are never rendered as templates.
         check: only look at parameters and inputs (`--check`).
@@ -124,6 +125,7 @@ class StageOperator(DockerOperator):
         *,
         stage: str | None = None,
         inputs: Mapping[str, Any],
+        optional: Collection[str] = (),
         settings: Mapping[str, str] | None = None,
         check: bool = False,
         mem_limit: str = "4g",
@@ -142,6 +144,7 @@ class StageOperator(DockerOperator):
         kwargs.setdefault("multiple_outputs", True)
         super().__init__(mem_limit=mem_limit, cpus=cpus, mount_tmp_dir=False, auto_remove="never", **kwargs)
         self.inputs = dict(inputs)
+        self.optional = frozenset(optional)
         self._from_tasks = [name for name, path in self.inputs.items() if isinstance(path, XComArg)]
         self.settings = dict(settings or {})
         self.check = check
@@ -217,6 +220,8 @@ class StageOperator(DockerOperator):
     def _command(self, context: Context) -> list[str]:
         command = []
         for name, path in self.inputs.items():
+            if path is None and name in self.optional:
+                continue
             command += [f"--{name}", handed_over.artifact_path(name, path) if name in self._from_tasks else str(path)]
         params = context["params"]
         for parameter, name in self.settings.items():

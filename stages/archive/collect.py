@@ -61,8 +61,17 @@ def collect(inputs: Mapping[str, Path], out: Path) -> None:
             (out / name / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(artifact / path, out / name / path)
     copy_folder(inputs["evaluate"] / "reference", out / "reference")
-    with (inputs["prepare_train"] / INDEX).open(encoding="utf-8", newline="") as index:
-        np.save(out / "reference" / SEEN, pictures(row["pixels"] for row in csv.DictReader(index)))
+    np.save(out / "reference" / SEEN, pictures(_known_pictures(inputs["validate"], inputs["prepare_train"])))
     shutil.copy(inputs["evaluate"] / HARDEST, out / HARDEST)
     for name in ("model.onnx", "model.safetensors"):
         shutil.copy(inputs["train"] / name, out / "model" / name)
+
+
+def _known_pictures(validate: Path, prepare_train: Path) -> set[str]:
+    """Digests of the pictures in the prepared data, and of those left out there for being nearly the same."""
+    with (prepare_train / INDEX).open(encoding="utf-8", newline="") as index:
+        rows = list(csv.DictReader(index))
+    groups = {row["group"] for row in rows}
+    with (validate / "annotations.csv").open(encoding="utf-8", newline="") as annotations:
+        alike = {row["pixels"] for row in csv.DictReader(annotations) if row["group"] in groups}
+    return {row["pixels"] for row in rows} | alike

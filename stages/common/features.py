@@ -5,7 +5,7 @@ stage `monitor` compares both. All are computed from the network's input, so bot
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -35,6 +35,7 @@ class Features:
         probabilities: attribute -> float32 (N, classes), calibrated; NaN of one that is never answered.
         examples: uint8 (E, S, S, 3), RGB, E <= EXAMPLES: some of the images, evenly spread.
         example_names: their E names.
+        pictures: uint64 (N,), by which each picture is known (`stages.common.seen`); (0,) where nobody needs it.
     """
 
     filenames: Sequence[str]
@@ -43,6 +44,7 @@ class Features:
     probabilities: Mapping[str, npt.NDArray[np.float32]]
     examples: npt.NDArray[np.uint8]
     example_names: Sequence[str]
+    pictures: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
 
     def __len__(self) -> int:
         return len(self.filenames)
@@ -52,6 +54,21 @@ class Features:
         """The attributes that the model answers: of the others it gives no number for any image."""
         return [name for name in NAMES if np.isfinite(self.probabilities[name]).any()]
 
+    def take(self, chosen: npt.NDArray[np.intp]) -> "Features":
+        """Some of the images, by their positions, with those examples that are among them."""
+        names = [self.filenames[position] for position in chosen]
+        kept = set(names)
+        examples = [position for position, name in enumerate(self.example_names) if name in kept]
+        return Features(
+            filenames=names,
+            statistics={name: values[chosen] for name, values in self.statistics.items()},
+            embeddings=self.embeddings[chosen],
+            probabilities={name: values[chosen] for name, values in self.probabilities.items()},
+            examples=self.examples[examples],
+            example_names=[self.example_names[position] for position in examples],
+            pictures=self.pictures[chosen] if len(self.pictures) else self.pictures,
+        )
+
     def save(self, path: Path) -> None:
         """Write a .npz without pickles; embeddings as float16, whose 3 digits tell drift as well at half the size."""
         arrays: dict[str, npt.NDArray[np.generic]] = {
@@ -59,6 +76,7 @@ class Features:
             "embeddings": self.embeddings.astype(np.float16),
             "examples": self.examples,
             "example_names": np.array(self.example_names, np.str_),
+            "pictures": self.pictures,
             **{f"statistic_{name}": values for name, values in self.statistics.items()},
             **{f"probability_{name}": self.probabilities[name] for name in NAMES},
         }
@@ -87,6 +105,7 @@ def load_features(path: Path) -> Features:
             probabilities={name: found[f"probability_{name}"] for name in NAMES},
             examples=found["examples"],
             example_names=found["example_names"].tolist(),
+            pictures=found.get("pictures", np.empty(0, np.uint64)),  # earlier code kept none
         )
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:  # EOFError of an empty file
         raise DataError(f"{path} holds no features ({error}): run the stage that makes it again") from error
@@ -104,4 +123,5 @@ def join_features(parts: Sequence[Features]) -> Features:
         probabilities={name: np.concatenate([part.probabilities[name] for part in parts]) for name in NAMES},
         examples=examples[chosen],
         example_names=[names[position] for position in chosen],
+        pictures=np.concatenate([part.pictures for part in parts]),
     )

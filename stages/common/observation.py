@@ -35,8 +35,22 @@ def observe(model: OnnxModel, filenames: Sequence[str], take: Callable[[slice], 
     return join_features(parts)
 
 
-def observe_batch(model: OnnxModel, filenames: Sequence[str], images: Images, examples: Collection[str]) -> Features:
-    """Run a model over one batch, uint8 (n, S, S, 3), n >= 1, and keep those images whose names are in `examples`."""
+def observe_batch(
+    model: OnnxModel,
+    filenames: Sequence[str],
+    images: Images,
+    examples: Collection[str],
+    pictures: Sequence[int] = (),
+) -> Features:
+    """Run a model over one batch.
+
+    Args:
+        model: expects images of their size.
+        filenames: n names, n >= 1.
+        images: uint8 (n, S, S, 3).
+        examples: names of those images to keep whole.
+        pictures: n numbers by which the pictures are known, or none.
+    """
     probabilities, embeddings = model.predict_and_embed(images)
     chosen = [position for position, name in enumerate(filenames) if name in examples]
     return Features(
@@ -46,4 +60,5 @@ def observe_batch(model: OnnxModel, filenames: Sequence[str], images: Images, ex
         probabilities=probabilities,
         examples=images[chosen],
         example_names=[filenames[position] for position in chosen],
+        pictures=np.array(pictures, np.uint64),
     )

@@ -17,9 +17,14 @@ SEEN = "seen.npy"
 Pictures = npt.NDArray[np.uint64]
 
 
+def picture_of(digest: str) -> int:
+    """What is kept of the digest of a picture, which has 16 hex digits or more."""
+    return int(digest[:16], 16)
+
+
 def pictures(digests: Iterable[str]) -> Pictures:
-    """What is kept of the digests of pictures, 16 hex digits or more each: uint64 (P,), sorted, each once."""
-    return np.unique(np.fromiter((int(digest[:16], 16) for digest in digests), np.uint64))
+    """What is kept of the digests of pictures: uint64 (P,), sorted, each once."""
+    return np.unique(np.fromiter(map(picture_of, digests), np.uint64))
 
 
 def read_seen(reference: Path) -> Pictures | None:

@@ -2,17 +2,20 @@
 
 Inputs: the artifacts of champion (the released version with its reference), of predict (what that version says about
 every lot), of validate (labels, as far as anybody has given them), and the folder that the monitoring log is in.
-New lots are those that the champion has neither learned from nor was measured on.
+Without validate, whose check may have failed, drift is told all the same. New images are those whose picture the
+champion has neither learned from nor was measured on (`stages.monitor.new_images`), whatever lot they came into.
 Outputs:
     decision.json                performance (ok, low, not enough data), drift (none, found, not enough data), whether
-                                 they ask for a training, and the cause (`stages.monitor.decision`)
+                                 they ask for a training or for labels first, and the cause
+                                 (`stages.monitor.decision`)
+    to_label.csv                 filename, lot, confidences: new images without a label, those to label first on top
     metrics/performance.json     accuracy with its 95 % interval, per attribute and in the mean, per lot and of all
     metrics/drift.json           every signal of every lot: then, now, PSI, distance, p, corrected p, whether it moved
     plots/<n>_<signal>.png       the distributions of the signals that moved most
     findings.csv                 what the suite expectations/drift.json found, all of it warnings
     data_docs/drift/             index.html and suite.html: Great Expectations' own pages
 Besides, every check is a line of monitoring_log.json in the folder of the log (`stages.monitor.monitoring_log`);
-whether it leads to a training follows from the log: never twice for the same cause.
+whether it leads to a training follows from the log: never twice for the same cause, and never without new labels.
 
-Neither drift nor a low accuracy fails the stage. Without a champion or without new lots there is nothing to monitor.
+Neither drift nor a low accuracy fails the stage. Without a champion or without new images there is nothing to monitor.
 """

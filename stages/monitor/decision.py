@@ -1,4 +1,4 @@
-"""From what was found to what is to be done."""
+"""From what was found to what is to be done: a training, if there are new labels to learn from, or labels first."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -6,7 +6,8 @@ from typing import Any
 
 from stages.common.artifacts import json_digest
 from stages.common.champion import Champion
-from stages.monitor.drift import FOUND, Drift
+from stages.monitor.drift import ALL, FOUND, Drift
+from stages.monitor.new_images import NewImages
 from stages.monitor.performance import LOW, Performance
 
 DECISION = "decision.json"
@@ -15,58 +16,74 @@ STRONGEST = 5
 """Signals that a decision, and so a line of the log, names."""
 
 
-def decide(champion: Champion, lots: Mapping[str, int], performance: Performance, drift: Drift) -> dict[str, Any]:
+def decide(
+    champion: Champion, new: NewImages, performance: Performance, drift: Drift, *, labels_read: bool = True
+) -> dict[str, Any]:
     """What decision.json says, apart from what earlier checks have led to, which only the log knows.
 
+    A training can mend only what somebody has labelled: the same labels would give the same model again.
+
     Returns:
-        `champion`, its version; `lots`, the new ones, which it has not learned from, with their images; `performance`
-        and `drift`, each with its `verdict`, the `lots` concerned and the figures; `retrain`, whether the findings ask
-        for it; `cause` {"champion", "performance": lots, "drift": lots}, and its digest `cause_id`, or null and "".
+        `champion`, its version; `lots`, those with new images -> how many; `seen`, every lot -> how many the champion
+        knows; `labelled`, lot, or `ALL` -> how many new ones have a label; `labels_read`, whether anybody's labels
+        could be read; `performance` and `drift`, each with its `verdict`, the `lots` concerned and the figures;
+        `labels_needed`, the lots that drifted and have no new label; `retrain`, whether the other findings ask for it;
+        `cause` {"champion", "performance": lots, "drift": lots, "labelled": of these}, and its digest `cause_id`, or
+        null and "".
     """
-    concerned = {
-        "performance": sorted(performance.concerned) if performance.verdict == LOW else [],
-        "drift": sorted(drift.concerned) if drift.verdict == FOUND else [],
-    }
+    labelled = {lot: group.images for lot, group in performance.lots.items()} | {ALL: performance.total.images}
+    low = sorted(performance.concerned) if performance.verdict == LOW else []
+    drifted = sorted(drift.concerned) if drift.verdict == FOUND else []
+    concerned = {"performance": low, "drift": [lot for lot in drifted if labelled.get(lot)]}
     return {
         "champion": champion.version,
-        "lots": dict(sorted(lots.items())),
+        "lots": {lot: len(features) for lot, features in sorted(new.lots.items())},
+        "seen": dict(sorted(new.seen.items())),
+        "labelled": {lot: count for lot, count in sorted(labelled.items()) if count},
+        "labels_read": labels_read,
         "performance": {
             "verdict": performance.verdict,
             "mean_accuracy": performance.total.mean.value,
             "low": performance.total.mean.low,
             "high": performance.total.mean.high,
             "labels": performance.total.mean.labels,
-            "lots": concerned["performance"],
+            "lots": low,
         },
         "drift": {
             "verdict": drift.verdict,
-            "lots": concerned["drift"],
+            "lots": drifted,
             "tests": sum(test.p is not None for test in drift.tests),
             "signals": _strongest(drift),
         },
-        **_cause(champion.version, concerned),
+        "labels_needed": [lot for lot in drifted if labels_read and not labelled.get(lot)],
+        **_cause(champion.version, concerned, labelled),
     }
 
 
-def nothing_to_monitor(version: str | None) -> dict[str, Any]:
-    """What decision.json says without a champion (None), or without a lot that it has not learned from."""
+def nothing_to_monitor(version: str | None, seen: Mapping[str, int]) -> dict[str, Any]:
+    """What decision.json says without a champion (None), or without an image that it does not know."""
     return {
         "champion": version,
         "lots": {},
+        "seen": dict(sorted(seen.items())),
+        "labelled": {},
+        "labels_read": True,
         "performance": {"verdict": NOTHING, "mean_accuracy": None, "low": None, "high": None, "labels": 0, "lots": []},
         "drift": {"verdict": NOTHING, "lots": [], "tests": 0, "signals": []},
-        **_cause(version, {}),
+        "labels_needed": [],
+        **_cause(version, {}, {}),
     }
 
 
-def _cause(version: str | None, concerned: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Who is concerned, and how, but not which signals moved.
+def _cause(version: str | None, concerned: Mapping[str, Sequence[str]], labelled: Mapping[str, int]) -> dict[str, Any]:
+    """Who is concerned, how, and how many of their images are labelled, but not which signals moved.
 
-    As lots come in, the correction for more tests lets one of these drop out; that must not make another cause.
+    As images come in, the correction for more tests lets one of these drop out; that must not make another cause.
     """
     if not any(concerned.values()):
         return {"retrain": False, "cause": None, "cause_id": ""}
-    cause = {"champion": version, **concerned}
+    lots = sorted({lot for of_kind in concerned.values() for lot in of_kind})
+    cause = {"champion": version, **concerned, "labelled": {lot: labelled[lot] for lot in lots}}
     return {"retrain": True, "cause": cause, "cause_id": json_digest(cause)[:12]}
 
 

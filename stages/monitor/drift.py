@@ -1,7 +1,7 @@
-"""Data drift: whether new lots look as the images did that the champion was measured on.
+"""Data drift: whether new images look as those did that the champion was measured on.
 
-Every new lot is tested on its own, for one drifted lot must not be diluted by many clean ones, and all of them
-together, for a small drift of all lots, or lots of few images, show only in the sum. Compared are:
+The new images of every lot are tested on their own, for one drifted lot must not be diluted by many clean ones, and all
+of them together, for a small drift of all lots, or lots of few images, show only in the sum. Compared are:
 
     statistics of pixels, confidences per attribute, directions of the embeddings   Kolmogorov-Smirnov test [1]
     predicted classes per attribute    Fisher's exact test of every class against the rest, which holds for small counts
@@ -36,7 +36,7 @@ from stages.common.partitions import count, expected_weights, partition_of, sign
 from stages.common.statistics import holm
 
 FOUND, NONE, NOT_ENOUGH = "found", "none", "not enough data"
-ALL = "all new lots"
+ALL = "all new images"
 """In place of a lot, where it takes all of them to see it. A further lot does not make it another finding."""
 DIRECTIONS = 8
 """Principal components of the reference's embeddings that are looked at."""
@@ -45,7 +45,7 @@ EMBEDDING = "embedding_"
 
 @dataclass(frozen=True)
 class Signal:
-    """One signal of one lot, or of all new lots, against the reference.
+    """One signal of the new images of one lot, or of all, against the reference.
 
     Attributes:
         lot: name of the lot, or `ALL`.
@@ -80,7 +80,7 @@ class Drift:
 
     Attributes:
         verdict: `FOUND`, `NONE` or `NOT_ENOUGH`.
-        lots: of each new lot (and `ALL`, if there are several) the verdict.
+        lots: of each lot with new images (and `ALL`, if there are several) the verdict.
         concerned: the lots that drifted on their own; if none did but all together, `ALL`.
         tests: all of them, the strongest first.
         now: of each entry of `lots` the table that was tested; `then`: that of the reference.
@@ -118,7 +118,7 @@ def table_of(features: Features, mean: npt.NDArray[np.float64], axes: npt.NDArra
 
 
 def find_drift(reference: Features, lots: Mapping[str, Features], settings: MonitorSection) -> Drift:
-    """Compare every new lot, and all of them together, with the reference."""
+    """Compare the new images of every lot, and all of them together, with the reference."""
     mean, axes = directions(reference.embeddings)
     table = partial(table_of, mean=mean, axes=axes)
     then = table(reference)

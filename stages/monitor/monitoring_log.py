@@ -4,12 +4,18 @@
     run            the run that asked for the check, "" if none said so
     key            of the artifact of stage monitor that holds the whole finding; the same findings have the same one
     champion       version that was looked at, null before any release
-    lots           new lots, which it has not learned from -> images
+    lots           lots with new images, whose pictures it has neither learned from nor was measured on -> how many
+    seen           every predicted lot -> how many images it knows
+    labelled       lot, or "all new images" -> how many new ones somebody has labelled, if any
+    labels_read    whether labels could be read at all; without them drift is told all the same
     performance    verdict (ok, low, not enough data, nothing to monitor), mean_accuracy (0-1), low and high (its 95 %
-                   interval), labels, lots (those that are low; "all new lots" if no single one is)
+                   interval), labels, lots (those that are low; "all new images" if no single one is)
     drift          verdict (none, found, not enough data, nothing to monitor), lots (that drifted; likewise), tests,
                    signals (the strongest: lot, signal, moved, then, now, psi, distance, p_corrected, drifted)
-    cause          what asks for a training: champion, and the lots concerned by performance and by drift; or null
+    labels_needed  lots that drifted, and of whose new images nobody has labelled any: the artifact's to_label.csv lists
+                   them; a training without labels of them would mend nothing
+    cause          what asks for a training: champion, the lots concerned by performance and by drift, and how many new
+                   images of each are labelled; or null
     cause_id       digest of it (12 hex digits), "" if there is none
     repeated       whether earlier checks led to a training for all of that cause already
     retrain        whether this check leads to one: there is a cause, and it is not repeated
@@ -25,7 +31,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from stages.common.artifacts import locked
 from stages.common.errors import DataError
@@ -72,11 +78,12 @@ class DriftFound(Section):
 
 
 class Cause(Section):
-    """`cause` of a check: which lots ask for a training of a successor to which version, and why."""
+    """`cause` of a check: which lots ask for a training of a successor to which version, why, and with what labels."""
 
     champion: str
     performance: list[str]
     drift: list[str]
+    labelled: dict[str, int] = Field(default_factory=dict)
 
 
 class Check(Section):
@@ -87,8 +94,12 @@ class Check(Section):
     key: str
     champion: str | None
     lots: dict[str, int]
+    seen: dict[str, int] = Field(default_factory=dict)
+    labelled: dict[str, int] = Field(default_factory=dict)
+    labels_read: bool = True
     performance: PerformanceFound
     drift: DriftFound
+    labels_needed: list[str] = Field(default_factory=list)
     cause: Cause | None
     cause_id: str
     repeated: bool
@@ -142,14 +153,16 @@ def append_check(file: Path, artifact: Path, key: str, run: str = "") -> Headlin
 
 
 def is_repeated(cause: Cause, earlier: Sequence[Check]) -> bool:
-    """Whether trainings were started for all lots of a cause, for the same reason and against the same version.
+    """Whether trainings were started for all lots of a cause, with their labels, and against the same version.
 
     Not by `cause_id`: a lot that was acted on and one that is clean now, or is drifted no more, would be a new cause.
+    But further labels of a lot are: a training that has them may do what one without them could not.
     """
     acted = [one.cause for one in earlier if one.retrain and one.cause and one.cause.champion == cause.champion]
     return all(
-        set(lots) <= {lot for one in acted for lot in getattr(one, kind)}
+        any(lot in getattr(one, kind) and one.labelled.get(lot, 0) >= cause.labelled.get(lot, 0) for one in acted)
         for kind, lots in (("performance", cause.performance), ("drift", cause.drift))
+        for lot in lots
     )
 
 

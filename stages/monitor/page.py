@@ -32,6 +32,7 @@ from stages.monitor import performance as performing
 from stages.monitor.drift import ALL, EMBEDDING, Drift, Signal
 from stages.monitor.performance import Accuracy, Performance
 from stages.monitor.plots import plot_signal
+from stages.monitor.to_label import TO_LABEL
 from stages.monitor.words import explain, title_of
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def verdict_line(decision: Mapping[str, Any], performance: Performance, drift: D
     """What came out, in one or two sentences."""
     mean, version = performance.total.mean, decision["champion"]
     if mean.value is None:
-        first = f"Accuracy of {version} on new lots: not enough data ({mean.labels} labels)"
+        first = f"Accuracy of {version} on new images: not enough data ({mean.labels} labels)"
     else:
         low = performance.verdict == performing.LOW
         how = f"too low in {_names(performance.concerned)}" if low else "good enough"
@@ -68,6 +69,12 @@ def verdict_line(decision: Mapping[str, Any], performance: Performance, drift: D
     else:
         second = "Drift: not enough data"
     third = " This asks for a training." if decision["retrain"] else ""
+    if decision["labels_needed"]:
+        third += (
+            f" Label images of {_names(decision['labels_needed'])} first: without labels a training learns nothing new."
+        )
+    if not decision["labels_read"]:
+        third += " No labels could be read, for stage validate gave none: its report says why."
     return f"{first}. {second}.{third}"
 
 
@@ -84,14 +91,18 @@ def _names(lots: Sequence[str]) -> str:
     return f"lot{'s' if len(lots) > 1 else ''} {', '.join(first)}" + (f" and {more} more" if more > 0 else "")
 
 
-def nothing_report(version: str | None) -> Report:
+def nothing_report(decision: Mapping[str, Any]) -> Report:
     """The report where there is nothing to look at."""
+    version, images = decision["champion"], sum(decision["seen"].values())
     why = (
-        f"Nothing to monitor: {version} has learned from every lot that was predicted, or was measured on it."
+        f"Nothing to monitor: {version} has learned from the pictures of all {images:,} predicted images, or was "
+        "measured on them."
         if version
         else "Nothing to monitor: no version is released yet."
     )
-    return Report("Monitoring", "The released model on new lots.", why, sections=[Links("Files", {FILES[0]: FILES[0]})])
+    return Report(
+        "Monitoring", "The released model on new images.", why, sections=[Links("Files", {FILES[0]: FILES[0]})]
+    )
 
 
 def describe_check(
@@ -102,6 +113,7 @@ def describe_check(
     drift: Drift,
     reference: Features,
     lots: Mapping[str, Features],
+    unlabelled: int,
     checked: "Checked | None",
     looked_at: Sequence[str],
     history: Sequence[Mapping[str, Any]],
@@ -116,7 +128,8 @@ def describe_check(
         performance: on new labels.
         drift: of new images.
         reference: what the champion was measured on.
-        lots: the new ones.
+        lots: lot -> its new images.
+        unlabelled: rows of to_label.csv.
         checked: what the suite found; None if there was nothing to check.
         looked_at: the lots that the suite was run on.
         history: past checks, this one last: `mean_accuracy`, `drifted`, `images`, `lots`.
@@ -127,37 +140,45 @@ def describe_check(
         "mean accuracy at release": champion.mean_accuracy,
         "drift": drift.verdict,
         "asks for a training": bool(decision["retrain"]),
-        "new lots": len(lots),
+        "asks for labels": bool(decision["labels_needed"]),
         "new images": sum(decision["lots"].values()),
+        "of them labelled": performance.total.images if decision["labels_read"] else None,
+        "known images": sum(decision["seen"].values()),
         "champion": champion.version,
     }
+    files = (*FILES, *(["findings.csv"] if checked else []))
     sections: list[Section | None] = [
         Cards(cards),
         _moved(drift),
         *_plots(out, drift),
         _examples(drift, reference, lots),
         _attributes(performance, settings),
-        _lots(performance, drift, decision["lots"]),
+        _lots(performance, drift, decision["lots"], decision["seen"]),
         _all_signals(drift),
         _expectations(checked, looked_at) if checked else None,
         past_runs(
             history,
-            {"mean_accuracy": "mean accuracy", "drifted": "signals that moved", "images": "images", "lots": "new lots"},
+            {
+                "mean_accuracy": "mean accuracy",
+                "drifted": "signals that moved",
+                "images": "new images",
+                "lots": "lots with new images",
+            },
         ),
         _reading(settings),
-        Links("Files", {name: name for name in (*FILES, *(["findings.csv"] if checked else []))}),
+        Links("Files", {f"{TO_LABEL} ({unlabelled:,} images to label)": TO_LABEL} | {name: name for name in files}),
         data_docs_links([checked.suite]) if checked else None,
     ]
     ill = performance.verdict == performing.LOW
     unsure = drift.verdict != drifting.NONE or performance.verdict == performing.NOT_ENOUGH
     return Report(
         title="Monitoring",
-        subtitle=f"The released model {champion.version} on lots that it has not learned from.",
+        subtitle=f"The released model {champion.version} on images that it has not learned from.",
         verdict=verdict_line(decision, performance, drift),
         passed=not ill,
         remarked=unsure or bool(checked and checked.found),
         sections=[section for section in sections if section],
-        word="Asks for a training" if decision["retrain"] else "",
+        word="Asks for a training" if decision["retrain"] else "Asks for labels" if decision["labels_needed"] else "",
     )
 
 
@@ -241,8 +262,9 @@ def _enough(one: Accuracy) -> Badge:
     return Badge(performing.NOT_ENOUGH) if one.value is None else Badge("measured", "good")
 
 
-def _lots(performance: Performance, drift: Drift, images: Mapping[str, int]) -> Table:
+def _lots(performance: Performance, drift: Drift, images: Mapping[str, int], seen: Mapping[str, int]) -> Table:
     rows = []
+    known = {**seen, ALL: sum(seen.values())}
     for lot in [*images, *([ALL] if len(images) > 1 else [])]:
         group = performance.total if lot == ALL else performance.lots.get(lot)
         mean = group.mean if group else Accuracy(0)
@@ -251,10 +273,12 @@ def _lots(performance: Performance, drift: Drift, images: Mapping[str, int]) -> 
         if lot in performance.concerned or (together and performance.verdict == performing.LOW):
             verdict = performing.LOW
         told = [Badge(word, TONES.get(word, "plain")) for word in (verdict, drift.lots[lot])]
-        rows.append((lot, images.get(lot, sum(images.values())), mean.labels, *_shares(mean), *told))
+        rows.append((lot, images.get(lot, sum(images.values())), known[lot], mean.labels, *_shares(mean), *told))
     first, note = shown(rows, LOTS)
-    columns = ("Lot", "Images", "Labels", "Right", "Lowest", "Highest", "Accuracy", "Drift")
-    return Table("New lots", columns, first, note=note)
+    if others := len(seen.keys() - images.keys()):
+        note = f"{note} The model knows all pictures of {others} other lot{'s' if others > 1 else ''}.".strip()
+    columns = ("Lot", "New images", "Known images", "Labels", "Right", "Lowest", "Highest", "Accuracy", "Drift")
+    return Table("New images by lot", columns, first, note=note)
 
 
 def _all_signals(drift: Drift) -> Table:

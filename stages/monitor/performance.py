@@ -1,4 +1,4 @@
-"""How good the champion is on new lots whose labels have come in.
+"""How good the champion is on new images whose labels have come in.
 
 Whether the mean accuracy fell: for all new labels together the estimate itself is compared with `min_accuracy`, as at
 the release of a version, so both mean the same by "good enough". `min_labels` bounds the noise (a standard error of .02
@@ -19,13 +19,14 @@ from stages.common.attributes import ATTRIBUTES, NAMES, UNKNOWN
 from stages.common.errors import DataError
 from stages.common.features import Features
 from stages.common.monitor_settings import MonitorSection
+from stages.common.seen import picture_of
 from stages.common.statistics import wilson
 from stages.monitor.drift import ALL
 
 OK, LOW, NOT_ENOUGH = "ok", "low", "not enough data"
 
-Labels = Mapping[str, npt.NDArray[np.int8]]
-"""File name -> class indices in the order of `NAMES`, -1 where unknown."""
+Labels = Mapping[int, npt.NDArray[np.int8]]
+"""Picture (`stages.common.seen`) -> class indices in the order of `NAMES`, -1 where unknown."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Group:
-    """One lot, or all new lots together: the accuracy per attribute and their mean; `images` with any label."""
+    """One lot, or all together: the accuracy per attribute and their mean; `images` with any label."""
 
     images: int
     attributes: Mapping[str, Accuracy]
@@ -59,7 +60,7 @@ class Performance:
 
     Attributes:
         verdict: `OK`, `LOW` or `NOT_ENOUGH`.
-        total: all new lots together.
+        total: all new images together.
         lots: those with labels.
         concerned: the lots that are low on their own; if none is but all together, `ALL`.
     """
@@ -80,7 +81,7 @@ def read_labels(validated: Path) -> Labels:
     try:
         table = pd.read_csv(path, dtype="str", keep_default_na=False)
         labels = table[list(NAMES)].replace("", str(UNKNOWN)).astype("int8")
-        return dict(zip(table["filename"].tolist(), labels.to_numpy(), strict=True))
+        return dict(zip(map(picture_of, table["pixels"]), labels.to_numpy(), strict=True))
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"cannot read the labels in {path} ({error}): run stage validate again") from error
 
@@ -109,7 +110,9 @@ def right_answers(features: Features, labels: Labels, answered: Collection[str])
     NaN where nobody knows, and for attributes that are not among those `answered`.
     """
     unknown = np.full(len(NAMES), UNKNOWN, np.int8)
-    known = np.array([labels.get(name, unknown) for name in features.filenames], np.int8).reshape(-1, len(NAMES))
+    known = np.array([labels.get(picture, unknown) for picture in features.pictures.tolist()], np.int8).reshape(
+        -1, len(NAMES)
+    )
     right = np.full(known.shape, np.nan)
     for column, attribute in enumerate(ATTRIBUTES):
         probabilities = features.probabilities[attribute.name]

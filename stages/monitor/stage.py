@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stages.common.validation import Checked
     from stages.monitor.drift import Drift
 
+NO_LABELS = "no labels could be read, for stage validate gave none: its report says why; drift is told all the same"
 RUN = "FACE_ATTRIBUTES_RUN"
 """Environment variable with the run that a check is made for: JSON with its `run_id`, the same when tried again."""
 
@@ -43,42 +44,45 @@ def check_same_champion(predict: Mapping[str, Any], champion: Mapping[str, Any])
         )
 
 
-def lots_in(folder: Path) -> list[str]:
-    """The lots whose features lie in a folder of a predict artifact."""
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.npz"))
-
-
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help
     from stages.common.features import load_features
     from stages.monitor.decision import DECISION, decide, nothing_to_monitor
     from stages.monitor.drift import find_drift
+    from stages.monitor.new_images import NewImages, find_new_images
     from stages.monitor.page import describe_check, nothing_report, verdict_line
     from stages.monitor.performance import measure, read_labels
+    from stages.monitor.to_label import TO_LABEL, write_to_label
 
-    check_same_champion(context.manifests["predict"], context.manifests["champion"])
     out, settings = context.out, context.params.monitor
     champion = read_champion(context.inputs["champion"])
+    check_same_champion(context.manifests["predict"], context.manifests["champion"])
+    validate = context.inputs.get("validate")
+    labels = read_labels(validate) if validate else None
+    if labels is None:
+        log.warning(NO_LABELS)
     folder = context.inputs["predict"] / "features"
-    new = [lot for lot in lots_in(folder) if champion and lot not in champion.lots]
+    new = find_new_images(folder, champion) if champion else NewImages({}, {})
+    lots = new.lots
     (out / "metrics").mkdir()
-    if not champion or not new:
+    if not champion or not lots:
         version = champion.version if champion else None
-        decision = nothing_to_monitor(version)
+        decision = nothing_to_monitor(version, new.seen)
         write_json(out / DECISION, decision)
+        write_to_label(out / TO_LABEL, {}, labels)
         for name in ("performance", "drift"):
             write_json(out / "metrics" / f"{name}.json", {"verdict": decision[name]["verdict"]})
-        report = nothing_report(version)
+        report = nothing_report(decision)
         log.info(report.verdict)
         write_report(out / REPORT, report)
         return _headline(decision)
 
-    lots = {lot: load_features(folder / f"{lot}.npz") for lot in new}
     reference = load_features(champion.reference / "features.npz")
-    performance = measure(lots, read_labels(context.inputs["validate"]), settings, reference.answered)
+    performance = measure(lots, labels or {}, settings, reference.answered)
     drift = find_drift(reference, lots, settings)
-    decision = decide(champion, {lot: len(features) for lot, features in lots.items()}, performance, drift)
+    decision = decide(champion, new, performance, drift, labels_read=labels is not None)
     write_json(out / DECISION, decision)
+    unlabelled = write_to_label(out / TO_LABEL, lots, labels, decision["labels_needed"], reference.answered)
     write_json(out / "metrics" / "performance.json", asdict(performance))
     told = {"verdict": drift.verdict, "lots": drift.lots, "signals": [asdict(test) for test in drift.tests]}
     write_json(out / "metrics" / "drift.json", told)
@@ -93,7 +97,7 @@ def _run(context: Context[Params]) -> Headline:
     remember(context.cache, "monitor", {"success": not decision["retrain"], **found})
     history = recall(context.cache, "monitor")
     report = describe_check(
-        out, champion, decision, performance, drift, reference, lots, checked, looked_at, history, settings
+        out, champion, decision, performance, drift, reference, lots, unlabelled, checked, looked_at, history, settings
     )  # fmt: skip
     write_report(out / REPORT, report)
     return _headline(decision)
@@ -132,6 +136,7 @@ def _headline(decision: Mapping[str, Any]) -> Headline:
         "drift": decision["drift"]["verdict"],
         "new_lots": len(decision["lots"]),
         "images": sum(decision["lots"].values()),
+        "labels_needed": "yes" if decision["labels_needed"] else "no",
     }
     mean = decision["performance"]["mean_accuracy"]
     return figures if mean is None else {**figures, "mean_accuracy": round(mean, 4)}
@@ -147,18 +152,25 @@ def _deliver(delivery: Delivery[Params]) -> Delivered:
 STAGE = Stage(
     name="monitor",
     description=(
-        "Measures the released model on newly annotated lots, compares new images with those it was measured on, and "
+        "Measures the released model on newly annotated images, compares new ones with those it was measured on, and "
         "decides whether a new model is to be trained."
     ),
     params=Params,
     inputs={
         "champion": Input("artifact of stage champion"),
         "predict": Input("artifact of stage predict, made with that champion"),
-        "validate": Input("artifact of stage validate, whose labels say what is right"),
+        "validate": Input("artifact of stage validate, whose labels say what is right", required=False),
         "logs": Input("folder of monitoring_log.json, which gets a line for each check", artifact=False, created=True),
     },
     outputs={
-        "decision": ("decision.json", "performance, drift, whether they ask for a training, and the cause"),
+        "decision": (
+            "decision.json",
+            "performance, drift, whether they ask for a training or for labels, and the cause",
+        ),
+        "to_label": (
+            "to_label.csv",
+            "new images without a label, those to label first on top: filename, lot, confidences",
+        ),
         "performance": ("metrics/performance.json", "accuracy (0-1) with 95 % interval, per attribute and lot"),
         "drift": ("metrics/drift.json", "per lot and signal: mean then and now, PSI, distance, p, whether it moved"),
     },

@@ -27,6 +27,7 @@ from stages.common.observation import Images, observe_batch
 from stages.common.onnx_model import OnnxModel, load
 from stages.common.pool import WorkerPool
 from stages.common.preprocess import content_of, fit
+from stages.common.seen import picture_of
 from stages.common.sources import Source
 from stages.common.tables import write_csv
 
@@ -102,32 +103,35 @@ def answer_images(job: Job) -> Answered:
     side = model.image_size
     images = np.empty((len(job.sources), side, side, 3), np.uint8)
     names: list[str] = []
+    pictures: list[int] = []
     undecodable: dict[str, str] = {}
     for source in job.sources:
-        reason = _prepare(source, settings, images[len(names)])
+        pixels, reason = _prepare(source, settings, images[len(names)])
         if reason:
             undecodable[source.filename] = reason
         else:
             names.append(source.filename)
-    features = observe_batch(model, names, images[: len(names)], job.examples) if names else None
+            pictures.append(picture_of(pixels))
+    features = observe_batch(model, names, images[: len(names)], job.examples, pictures) if names else None
     return Answered(features, undecodable)
 
 
-def _prepare(source: Source, settings: Preprocessing, image: Images) -> str:
-    """Make the network's input of a file in `image`, (S, S, 3), or say why not.
+def _prepare(source: Source, settings: Preprocessing, image: Images) -> tuple[str, str]:
+    """Make the network's input of a file in `image`, (S, S, 3): the digest of its picture, or why it has none.
 
     In a function of its own, so that its picture is gone before the next is decoded: of two, the C library returns
     memory to the system after each file, and getting it back takes time.
     """
-    content = reason = ""
+    content = pixels = reason = ""
     try:
         data = read_image_file(source.path, settings)
         content = hashlib.sha256(data).hexdigest()
-        image[:] = fit(content_of(data, settings).picture, settings)
+        picture, pixels = content_of(data, settings)
+        image[:] = fit(picture, settings)
     except ImageError as error:
         reason = str(error)
     source.require_unchanged(content)
-    return reason
+    return pixels, reason
 
 
 def read_piece(folder: Path, files: int) -> Piece | None:

@@ -63,6 +63,23 @@ def test_the_champion_is_watched_every_week_and_trained_again_only_if_that_is_du
     }
 
 
+def test_drift_is_told_though_the_annotations_are_refused() -> None:
+    code = f"""
+import json, sys
+sys.argv[1:] = ["{MONITOR}"]
+from tests.dags.describe_dag import dag
+task = dag.get_task("monitor")
+made = {{name: f"/artifacts/{{name}}/" + "0" * 64 for name in ("champion", "predict")}}
+task.inputs |= made | {{"validate": None}}
+print(json.dumps([str(task.trigger_rule.value), task._command({{"params": dict.fromkeys(task.settings.values())}})]))
+"""
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    rule, command = json.loads(printed.splitlines()[-1])
+    assert rule == "all_done_min_one_success"  # of champion, predict and validate
+    assert {"--champion", "--predict", "--logs"} <= set(command)
+    assert "--validate" not in command
+
+
 @pytest.mark.parametrize("name", [PREDICT, MONITOR])
 def test_one_run_at_a_time_and_documented(dags: dict[str, Any], name: str) -> None:
     dag = dags[name]

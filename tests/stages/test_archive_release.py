@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from stages.archive.commands import run
-from tests.stages.archived import Pipeline
+from stages.common import artifacts
+from stages.common.seen import read_seen
+from tests.stages.archived import COPY, Pipeline
 
 
 @pytest.fixture
@@ -33,6 +35,19 @@ def test_the_same_weights_are_no_new_version_and_undo_no_rollback(pipeline: Pipe
     assert pipeline.archive() == 0
     assert (versions(pipeline), pipeline.champion()) == (["v1", "v2"], "v1")
     assert "v2 is archived. It was judged fit" in pipeline.page()
+
+
+def test_a_version_knows_its_pictures_and_those_left_out_for_being_nearly_the_same(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    pipeline.prepare(images=3)
+    pipeline.train(0)
+    assert pipeline.archive() == 0
+    pipeline.registry.fetch("v1", tmp_path / "v1", ["reference"])
+    known = read_seen(tmp_path / "v1" / "reference")
+    expected = [*(artifacts.json_digest(["a", number])[:16] for number in range(3)), COPY[:16]]
+    assert known is not None
+    assert known.tolist() == sorted(int(digest, 16) for digest in expected)
 
 
 def test_a_model_that_answers_as_the_champion_does_is_no_reason_to_release(pipeline: Pipeline) -> None:

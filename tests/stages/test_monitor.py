@@ -16,9 +16,10 @@ import pytest
 from stages.common import artifacts
 from stages.common.attributes import ATTRIBUTES, NAMES
 from stages.common.champion import Champion
-from stages.common.features import Features
+from stages.common.features import Features, join_features
 from stages.common.monitor_settings import MonitorSection
 from stages.common.partitions import PARTITIONS, count, expected_weights, partition_of, partitions, signals
+from stages.common.seen import SEEN
 from stages.common.stage import main
 from stages.common.statistics import wilson
 from stages.common.suite import FOLDER, findings, load_suite, run_suite
@@ -27,6 +28,7 @@ from stages.monitor.decision import decide
 from stages.monitor.drift import ALL, FOUND, NONE, NOT_ENOUGH, Drift, Signal, chance, find_drift
 from stages.monitor.expectations import SUITE, thresholds
 from stages.monitor.monitoring_log import LOG, Check, append_check, read_log
+from stages.monitor.new_images import NewImages
 from stages.monitor.performance import LOW, OK, Performance, measure, summarise
 from stages.monitor.stage import RUN, STAGE
 from stages.monitor.words import explain
@@ -72,6 +74,7 @@ def make(
         probabilities=probabilities,
         examples=random.integers(0, 255, (min(images, 4), 16, 16, 3), np.uint8),
         example_names=[f"{lot}_{number}.png" for number in range(min(images, 4))],
+        pictures=np.random.default_rng([seed, *lot.encode()]).integers(1 << 63, size=images, dtype=np.uint64),
     )
 
 
@@ -242,15 +245,15 @@ def test_chance_is_what_psi_is_without_drift() -> None:
     assert np.mean(means) == pytest.approx(chance(10, 2000, 1000), rel=0.15)
 
 
-def labels_of(features: Features, right: float, known: int | None = None) -> dict[str, Any]:
+def labels_of(features: Features, right: float, known: int | None = None) -> dict[int, Any]:
     """Labels with which the answers to the first `right` of the images are right, and of `known` images only."""
     answers = np.stack([features.probabilities[name].argmax(axis=1) for name in NAMES], axis=1)
     wrong = np.arange(len(features)) >= right * len(features)
     answers[wrong] = (answers[wrong] + 1) % [len(one.classes) for one in ATTRIBUTES]
-    return dict(list(zip(features.filenames, answers.astype(np.int8), strict=True))[:known])
+    return dict(list(zip(features.pictures.tolist(), answers.astype(np.int8), strict=True))[:known])
 
 
-def check_accuracy(*lots: tuple[Features, Mapping[str, Any]]) -> Performance:
+def check_accuracy(*lots: tuple[Features, Mapping[int, Any]]) -> Performance:
     labels = {name: label for _, known in lots for name, label in known.items()}
     return measure({f"s{number}": lot for number, (lot, _) in enumerate(lots, 3)}, labels, SETTINGS)
 
@@ -335,22 +338,25 @@ CHAMPION = Champion("v3", "k" * 64, 0.97, frozenset({"s1", "s2"}), Path("m"), Pa
 def test_the_decision(right: float, shift: float) -> None:
     lots = {"s3": make(100, 1, "s3"), "s4": make(100, 2, "s4", shift={"brightness": shift})}
     labels = labels_of(lots["s3"], 1.0) | labels_of(lots["s4"], right)
-    decision = decide(
-        CHAMPION, {"s3": 100, "s4": 100}, measure(lots, labels, SETTINGS), find_drift(REFERENCE, lots, SETTINGS)
-    )
+    new = NewImages(lots, {"s1": 60, "s3": 0, "s4": 7})
+    decision = decide(CHAMPION, new, measure(lots, labels, SETTINGS), find_drift(REFERENCE, lots, SETTINGS))
+    assert (decision["lots"], decision["seen"]["s4"]) == ({"s3": 100, "s4": 100}, 7)
     low, drifted = (["s4"] if right < 1 else []), (["s4"] if shift else [])
     assert decision["performance"]["verdict"] == (LOW if low else OK)
     assert decision["drift"]["verdict"] == (FOUND if drifted else NONE)
     assert decision["retrain"] == bool(low or drifted)
-    expected = {"champion": "v3", "performance": low, "drift": drifted}
+    expected = {"champion": "v3", "performance": low, "drift": drifted, "labelled": {"s4": 100}}
     assert decision["cause"] == (expected if decision["retrain"] else None)
     assert bool(decision["cause_id"]) == decision["retrain"]
 
 
-def decided(folder: Path, drift: list[str] | None = None, low: list[str] | None = None, champion: str = "v3") -> Path:
-    """An artifact with a decision."""
+def decided(
+    folder: Path, drift: list[str] | None = None, low: list[str] | None = None, champion: str = "v3", labels: int = 9
+) -> Path:
+    """An artifact with a decision; of every lot concerned so many images are labelled."""
     folder.mkdir(parents=True, exist_ok=True)
-    cause = {"champion": champion, "performance": low or [], "drift": drift or []}
+    labelled = dict.fromkeys([*(drift or []), *(low or [])], labels)
+    cause = {"champion": champion, "performance": low or [], "drift": drift or [], "labelled": labelled}
     retrain = bool(drift or low)
     decision = {
         "champion": champion,
@@ -390,6 +396,15 @@ def test_another_lot_another_kind_and_another_champion_are_other_causes(tmp_path
     assert found == ["yes", "yes", "no", "yes"]
     assert retrains(log, folder, (["s4", "s5"], ["s4"])) == ["no"]
     assert retrains(log, folder, (["s4"], []), champion="v4") == ["yes"]
+
+
+def test_further_labels_of_a_lot_are_another_cause(tmp_path: Path) -> None:
+    log, folder = tmp_path / LOG, tmp_path / "a"
+    asked = [
+        append_check(log, decided(folder, drift, labels=labels), f"{drift}{labels}")["retrain"]
+        for drift, labels in ((["all"], 9), (["all"], 9), (["all"], 30), (["all"], 20), (["all", "s4"], 30))
+    ]
+    assert asked == ["yes", "no", "yes", "no", "yes"]
 
 
 def test_a_check_that_is_tried_again_gets_its_first_answer(tmp_path: Path) -> None:
@@ -439,6 +454,10 @@ def content_of(artifact: Path) -> str:
     return str(artifacts.read_manifest(artifact)["content"])
 
 
+KNOWN = make(60, 77, "s1")
+"""Images that the champion knows."""
+
+
 @pytest.fixture
 def monitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     """Artifacts of champion, predict and validate as they are asked for, and the stage that is run on them."""
@@ -446,10 +465,9 @@ def monitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
     def run(
         lots: Mapping[str, Features],
-        labels: Mapping[str, Any],
+        labels: Mapping[int, Any] | None,
         version: str | None = "v3",
         other: str = "",
-        **set_: Any,
     ) -> int:
         champion, predict, validate = (tmp_path / name for name in ("champion", "predict", "validate"))
         for folder in (champion / "reference", predict / "features", validate):
@@ -458,19 +476,22 @@ def monitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         (champion / "champion.json").write_text(json.dumps(told if version else {"version": None}))
         REFERENCE.save(champion / "reference" / "features.npz")
         (champion / "reference" / PARTITIONS).write_text(json.dumps(partitions(REFERENCE)))
+        np.save(champion / "reference" / SEEN, np.sort(KNOWN.pictures))
         finish(champion, "champion")
-        make(60, 77, "s1").save(predict / "features" / "s1.npz")
+        KNOWN.save(predict / "features" / "s1.npz")
         for lot, features in lots.items():
             features.save(predict / "features" / f"{lot}.npz")
         finish(predict, "predict", champion={"key": "k", "content": other or content_of(champion)})
         with (validate / "annotations.csv").open("w", newline="") as file:
             table = csv.writer(file)
-            table.writerow(("filename", "lot", "path", *NAMES))
-            for name, known in labels.items():
-                table.writerow((name, "s3", f"s3/{name}", *("" if label < 0 else label for label in known)))
+            table.writerow(("filename", "lot", "path", "digest", "pixels", "group", *NAMES))
+            for picture, known in (labels or {}).items():
+                cells = ["" if label < 0 else label for label in known]
+                table.writerow(("x.png", "x", "x/x.png", "", f"{picture:016x}" + "0" * 16, "", *cells))
         finish(validate, "validate")
-        arguments = ["--champion", champion, "--predict", predict, "--validate", validate, "--logs", tmp_path / "logs",
+        arguments = ["--champion", champion, "--predict", predict, "--logs", tmp_path / "logs",
                      "--store", tmp_path / "store", "--result", tmp_path / "result.json"]  # fmt: skip
+        arguments += ["--validate", validate] if labels is not None else []
         return main(STAGE, list(map(str, arguments)))
 
     yield run
@@ -481,14 +502,17 @@ def test_a_check_from_end_to_end(monitor: Callable[..., int], tmp_path: Path, mo
     lot = make(100, 1, "s4", shift={"brightness": -2.0})
     labels = labels_of(lot, 0.9)
     monkeypatch.setenv(RUN, json.dumps({"run_id": "one"}))
-    assert monitor({"s3": make(80, 2, "s3"), "s4": lot}, labels) == 0
+    known = KNOWN.take(np.arange(20))  # which lie in another lot as well
+    assert monitor({"s3": join_features([make(80, 2, "s3"), known]), "s4": lot}, labels) == 0
     result = json.loads((tmp_path / "result.json").read_text())
     headline = result["headline"]
     assert {name: headline[name] for name in ("performance", "drift", "new_lots", "images", "retrain", "repeated")} == {
         "performance": "ok", "drift": "found", "new_lots": 2, "images": 180, "retrain": "yes", "repeated": "no",
     }  # fmt: skip
     out = Path(result["path"])
-    assert json.loads((out / "decision.json").read_text())["cause"]["drift"] == ["s4"]
+    decision = json.loads((out / "decision.json").read_text())
+    assert decision["cause"] == {"champion": "v3", "performance": [], "drift": ["s4"], "labelled": {"s4": 100}}
+    assert (decision["lots"], decision["seen"]) == ({"s3": 80, "s4": 100}, {"s1": 60, "s3": 20, "s4": 0})
     report = (out / "report.html").read_text()
     assert "the images are much darker" in report
     assert "Then: what the model was measured on" in report
@@ -523,8 +547,57 @@ def test_without_champion_or_new_lots_there_is_nothing_to_monitor(
     assert read_log(tmp_path / "logs" / LOG)[0].champion == version
 
 
+@pytest.mark.parametrize("lot", ["s2", "s8", "all"])
+def test_new_images_are_looked_at_whatever_lot_they_come_into(
+    monitor: Callable[..., int], tmp_path: Path, lot: str
+) -> None:
+    come = make(120, 1, lot, shift={"brightness": -2.0, "sharpness": -2.0})
+    known = KNOWN.take(np.arange(30))
+    assert monitor({lot: join_features([known, come]) if lot != "s8" else come}, labels_of(come, 0.5)) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    found = json.loads(Path(result["outputs"]["decision"]).read_text())
+    assert (found["performance"]["verdict"], found["drift"]["verdict"]) == ("low", "found")
+    assert (found["lots"], found["drift"]["lots"], found["retrain"]) == ({lot: 120}, [lot], True)
+    assert found["performance"]["mean_accuracy"] == pytest.approx(0.5)
+    assert {one["signal"] for one in found["drift"]["signals"] if one["drifted"]} == {"brightness", "sharpness"}
+    assert not read_rows(result["outputs"]["to_label"])
+
+
+def test_drift_of_images_without_labels_asks_for_labels_and_for_no_training(
+    monitor: Callable[..., int], tmp_path: Path
+) -> None:
+    drifted, clean = make(100, 1, "s4", shift={"brightness": -2.0}), make(60, 2, "s3")
+    assert monitor({"s3": clean, "s4": drifted}, labels_of(clean, 1.0, 40) | labels_of(KNOWN, 0.0)) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    headline = {name: result["headline"][name] for name in ("drift", "retrain", "labels_needed", "cause_id")}
+    assert headline == {"drift": "found", "retrain": "no", "labels_needed": "yes", "cause_id": "none"}
+    assert "Label images of lot s4 first" in Path(result["report"]).read_text()
+    listed = read_rows(result["outputs"]["to_label"])
+    assert [row["lot"] for row in listed] == ["s4"] * 100 + ["s3"] * 20
+    least = [min(float(row[f"{name}_confidence"]) for name in NAMES) for row in listed]
+    assert least[:100] == sorted(least[:100])
+    assert read_log(tmp_path / "logs" / LOG)[0].labels_needed == ["s4"]
+    assert monitor({}, labels_of(drifted, 1.0, 3)) == 0  # somebody has begun
+    again = json.loads((tmp_path / "result.json").read_text())["headline"]
+    assert (again["retrain"], again["labels_needed"]) == ("yes", "no")
+
+
+def test_without_labels_drift_is_told_all_the_same(monitor: Callable[..., int], tmp_path: Path) -> None:
+    assert monitor({"s4": make(100, 1, "s4", shift={"brightness": -2.0})}, None) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    headline = {name: result["headline"][name] for name in ("drift", "performance", "retrain")}
+    assert headline == {"drift": "found", "performance": NOT_ENOUGH, "retrain": "no"}
+    assert "No labels could be read" in Path(result["report"]).read_text()
+    assert not read_log(tmp_path / "logs" / LOG)[0].labels_read
+
+
+def read_rows(file: str) -> list[dict[str, str]]:
+    with Path(file).open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
 def test_lots_of_an_image_say_not_enough_data(monitor: Callable[..., int], tmp_path: Path) -> None:
-    assert monitor({"s3": make(1, 1, "s3"), "s4": make(0, 1, "s4")}, {}) == 0
+    assert monitor({"s3": make(1, 1, "s3"), "s4": make(2, 1, "s4")}, {}) == 0
     headline = json.loads((tmp_path / "result.json").read_text())["headline"]
     assert (headline["drift"], headline["performance"], headline["retrain"]) == (NOT_ENOUGH, NOT_ENOUGH, "no")
 
@@ -539,9 +612,10 @@ def test_what_nothing_can_be_said_about_is_left_out_of_the_suite(monitor: Callab
 
 
 def test_predictions_of_another_champion_are_refused(
-    monitor: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    monitor: Callable[..., int], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert monitor({"s3": make(100, 1, "s3")}, {}, other="f" * 64) == 65
+    assert "--predict was made with another champion (ffffffffffff) than --champion" in caplog.text
     assert not (tmp_path / "logs" / LOG).exists()
 
 

@@ -19,6 +19,9 @@ from PIL import Image
 from stages.common import artifacts
 from stages.common.attributes import ATTRIBUTES, NAMES
 from stages.common.features import load_features
+from stages.common.image_settings import Preprocessing
+from stages.common.preprocess import content_of
+from stages.common.seen import picture_of
 from stages.common.stage import main
 from stages.predict.counts import add_counts, count_answers, least_sure
 from stages.predict.images import LOT_BYTES, find_images
@@ -124,6 +127,10 @@ def test_every_image_is_answered_and_every_row_names_the_version(data: Data) -> 
     assert list(features.filenames) == list(features.example_names) == [f"b_{number}.png" for number in range(5)]
     assert features.embeddings[:, :5].tolist() == [[0, 1, 0, 0, 1]] * 5
     assert features.probabilities["glasses"].argmax(1).tolist() == [0] * 5
+    settings = Preprocessing.model_validate(PREPROCESSING)
+    digests = [content_of((data.raw / "b" / name).read_bytes(), settings).pixels for name in features.filenames]
+    assert features.pictures.tolist() == [picture_of(digest) for digest in digests]
+    assert len(set(features.pictures.tolist())) == 5
     assert (artifact / "data_docs" / "predictions" / "index.html").is_file()
     page = (artifact / "report.html").read_text()
     assert page.count("data:image/jpeg") == 15

@@ -1,0 +1,50 @@
+"""Which images are new: those whose picture the champion has neither learned from nor was measured on.
+
+By picture, not by name or lot: images come into lots that the champion knows, and folders need not be lots at all.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stages.common.champion import Champion
+from stages.common.features import Features, load_features
+from stages.common.logs import log
+from stages.common.seen import read_seen
+
+
+@dataclass(frozen=True)
+class NewImages:
+    """What was predicted, told apart.
+
+    Attributes:
+        lots: each lot that has new images -> those alone.
+        seen: every lot -> how many images of it the champion knows.
+    """
+
+    lots: Mapping[str, Features]
+    seen: Mapping[str, int]
+
+
+def find_new_images(folder: Path, champion: Champion) -> NewImages:
+    """Tell the new images of all lots from the others, one lot after the other: those that are known are not kept.
+
+    Args:
+        folder: `features` of the artifact of stage predict.
+        champion: the version that has predicted them.
+    """
+    known = read_seen(champion.reference)
+    if known is None:
+        log.warning("%s keeps no list of the pictures it knows, so whole lots are new or not", champion.version)
+    lots, seen = {}, {}
+    for path in sorted(folder.rglob("*.npz")):
+        lot = path.relative_to(folder).with_suffix("").as_posix()
+        features = load_features(path)
+        of_lot = np.full(len(features), lot not in champion.lots)
+        new = of_lot if known is None else ~np.isin(features.pictures, known)
+        seen[lot] = int((~new).sum())
+        if new.any():
+            lots[lot] = features.take(np.flatnonzero(new))
+    return NewImages(lots, seen)
