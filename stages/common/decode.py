@@ -39,7 +39,7 @@ from PIL import Image, ImageOps
 from stages.common import room
 from stages.common.foreign import what_it_is
 from stages.common.image_settings import ImagesSection
-from stages.common.jpeg import MAX_PARTS, Parts, parts_of
+from stages.common.jpeg import MAX_PARTS, Parts, parts_of, without_profiles
 
 Image.MAX_IMAGE_PIXELS = (
     None  # `max_megapixels` is the limit; Pillow's own would warn at 89 and raise at 179 megapixels
@@ -79,6 +79,12 @@ CHANNELS = {1: "L", 3: "RGB", 4: "CMYK"}
 
 MAX_SCANS = 100
 """Passes over a JPEG's pixels. Encoders make 10 to 30; each takes .002 s a megapixel, even if it changes nothing."""
+
+BAD_PROFILE = "bad ICC marker"
+"""A warning about something that changes no pixel; what else is wrong would be hidden behind it."""
+
+MAX_PROFILES = 100
+"""Colour profiles of a PNG, which has one; Pillow takes 2 ms for each, though nothing uses them."""
 
 DAMAGED = ("Corrupt JPEG data", "Premature end of JPEG file", "Inconsistent progression sequence")
 """How libjpeg's warnings begin that say that pixels are lost; the others are about odd headers."""
@@ -187,7 +193,8 @@ def _checked_chunks(png: bytes) -> dict[bytes, int]:
     Returns:
         Chunk type -> where the first one of it starts; "again" if there are several of another type than IDAT.
     """
-    view, start, first, parts = memoryview(png), len(PNG), dict[bytes, int](), 0
+    view, start, first = memoryview(png), len(PNG), dict[bytes, int]()
+    parts = profiles = 0
     while start < len(png):
         if len(png) < start + 12:
             break
@@ -198,6 +205,9 @@ def _checked_chunks(png: bytes) -> dict[bytes, int]:
         parts += 1
         if parts > MAX_PARTS:
             raise ImageError(f"more than {MAX_PARTS:,} chunks (save it again with another program)")
+        profiles += kind == b"iCCP"
+        if profiles > MAX_PROFILES:
+            raise ImageError(f"more than {MAX_PROFILES} colour profiles (save it again with another program)")
         if struct.unpack_from(">I", png, end)[0] != zlib.crc32(view[start + 4 : end]):
             raise ImageError(f"damaged: wrong checksum of chunk {kind.decode('ascii', 'backslashreplace')}")
         first.setdefault(kind if kind not in first or kind == b"IDAT" else b"again", start)
@@ -274,8 +284,7 @@ COLOR, OPAQUE = np.uint32(0xFFFFFF), np.uint32(0xFF000000)
 
 def _jpeg(jpeg: bytes, parts: Parts, settings: ImagesSection, enough: int | None) -> Decoded:
     """Decode a JPEG, strictly: what simplejpeg warns of is damaged, though Pillow would show something."""
-    if parts.too_many or parts.scans > MAX_SCANS:
-        what = f"{MAX_PARTS:,} segments" if parts.too_many else f"{MAX_SCANS} passes over its pixels"
+    if what := parts.excess or (f"{MAX_SCANS} passes over its pixels" if parts.scans > MAX_SCANS else ""):
         raise ImageError(f"more than {what} (save it again with another program)")
     _check_size(parts.size, settings)
     if parts.hole:
@@ -297,6 +306,8 @@ def _jpeg(jpeg: bytes, parts: Parts, settings: ImagesSection, enough: int | None
     try:
         picture = simplejpeg.decode_jpeg(jpeg, "CMYK" if mode == "CMYK" else "RGBA", **least)
     except ValueError as error:
+        if BAD_PROFILE in str(error) and parts.profiles:
+            return _jpeg(bare := without_profiles(jpeg, parts), parts_of(bare), settings, enough)
         if str(error).startswith(DAMAGED):
             raise ImageError(f"damaged: {str(error).removeprefix('Corrupt JPEG data: ')}") from error
         return _by_pillow(jpeg, settings, parts.digest)

@@ -197,6 +197,15 @@ def test_valid_jpegs_of_every_kind_are_taken(mode: str, picture: Image.Image) ->
             assert (decode(padded, SETTINGS) == plain).all()
 
 
+def test_an_odd_colour_profile_neither_refuses_a_jpeg_nor_hides_its_damage() -> None:
+    plain = jpeg(photo(5))
+    odd = plain[:2] + b"\xff\xe2\0\x14ICC_PROFILE\0\3\2abcd" + plain[2:]
+    assert (decode(odd, SETTINGS) == decode(plain, SETTINGS)).all()
+    assert decode_file(odd, SETTINGS).pixels == decode_file(plain, SETTINGS).pixels
+    with pytest.raises(ImageError, match="damaged"):
+        decode(odd[: len(odd) // 2] + odd[len(odd) // 2 + 60 :], SETTINGS)
+
+
 def many_scans(times: int) -> bytes:
     """A flat progressive JPEG with its last pass over the pixels repeated."""
     whole = jpeg(Image.new("RGB", (1000, 1000), (90, 20, 10)), progressive=True)
@@ -213,6 +222,16 @@ def many_scans(times: int) -> bytes:
             jpeg(photo(3))[:2] + b"\xff\xfe\0\2" * 3_000_000 + jpeg(photo(3))[2:],
             "more than 100,000 segments",
             id="notes",
+        ),
+        pytest.param(
+            jpeg(photo(3))[:2] + (b"\xff\xe1\xff\xffExif\0\0" + bytes(65_527)) * 1500 + jpeg(photo(3))[2:],
+            "more than 100 EXIF segments",
+            id="EXIF",
+        ),
+        pytest.param(
+            png(2, 8)[:33] + chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(900_000))) * 2_000 + png(2, 8)[33:],
+            "more than 100 colour profiles",
+            id="profiles",
         ),
         pytest.param(
             png(2, 8)[:33] + chunk(b"teSt", b"") * 2_000_000 + png(2, 8)[33:], "more than 100,000 chunks", id="chunks"
