@@ -262,7 +262,7 @@ def make_samples(out: Path, count: int = 2000, lots: int = 4, seed: int = 42) ->
     table = annotation_table([draw_face(seed, name) for name in names]).encode()
     raw, annotations, half = out / "raw", out / "annotations.csv", out / ".partial-samples"
     out.mkdir(parents=True, exist_ok=True)
-    with locked(out / ".lock-samples"):
+    with locked(out / ".lock-samples", "another call is drawing the same samples"):
         present = {path.relative_to(raw) for path in raw.rglob("*") if path.is_symlink() or not path.is_dir()}
         if annotations.exists() and annotations.read_bytes() != table:
             raise _refuse(annotations, out)

@@ -2,15 +2,13 @@
 
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from stages.archive.release import GATE
 from stages.archive.report import build_report
-from stages.common.artifacts import json_digest, publish, write_manifest
+from stages.common.artifacts import json_digest, making, publish, write_manifest
 from stages.common.registry import now
 from stages.common.report import REPORT, Badge, Link, Section, Table, write_report
 
@@ -39,9 +37,7 @@ def write_run(
     """
     digest = json_digest({"run": run.get("run_id", ""), "archive": key})
     final = runs / digest
-    partial = runs / f".partial-{uuid.uuid4().hex}"
-    partial.mkdir(parents=True)
-    try:
+    with making(final) as partial:
         base = f"{os.path.relpath(archive, final)}/"
         name = run.get("run_id", "")
         subtitle = f"Run {name}, {now()}. " if name else ""
@@ -53,8 +49,6 @@ def write_run(
         headline = {**released, "mean_accuracy": round(gate["mean_accuracy"], 4), "run": name}
         write_manifest(partial, stage=STAGE, key=digest, inputs={"archive": {"key": key}}, headline=headline)
         publish(partial, final)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return final / REPORT
 
 

@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -15,10 +16,12 @@ import shutil
 import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from stages.common.errors import DataError
+from stages.common.digest_index import DigestIndex
+from stages.common.errors import DataError, TryAgainError
 from stages.common.logs import INTERVAL_S, log
 
 MANIFEST = "manifest.json"
@@ -60,38 +63,6 @@ def artifact_key(stage: str, version: str, params: Mapping[str, Any], inputs: Ma
     return json_digest({"stage": stage, "version": version, "params": params, "inputs": digests})
 
 
-class DigestIndex:
-    """Remembers digests of raw files by path, size, mtime and inode, so only new or changed files are read again."""
-
-    def __init__(self, path: Path) -> None:
-        """Load the index kept in `path`; a missing or damaged one is empty, since it can always be rebuilt."""
-        self.path = path
-        self._known = self._load()
-        self._changed = False
-
-    def _load(self) -> dict[str, list[Any]]:
-        with contextlib.suppress(OSError, ValueError):
-            known = json.loads(self.path.read_text(encoding="utf-8"))
-            return known if isinstance(known, dict) else {}
-        return {}
-
-    def digest(self, file: Path) -> str:
-        """SHA-256 of `file`, from memory when its stat has not changed."""
-        stat = file.stat()
-        seen = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        name = str(file.absolute())
-        known = self._known.get(name)
-        if not known or known[:3] != seen:
-            self._known[name] = known = [*seen, file_digest(file)]
-            self._changed = True
-        return str(known[3])
-
-    def save(self) -> None:
-        """Write the index back if it has learned anything, with what others that run beside have written meanwhile."""
-        if self._changed:
-            write_json(self.path, self._load() | self._known)
-
-
 def walk_files(folder: Path) -> list[Path]:
     """Regular files below `folder`, relative to it and sorted. Links, FIFOs and hidden files are left out.
 
@@ -114,9 +85,10 @@ def walk_files(folder: Path) -> list[Path]:
 
 def files_digest(folder: Path, files: Iterable[Path], index: DigestIndex) -> str:
     """SHA-256 (64 hex digits) over names, contents and order of `files`, which are relative to `folder`."""
+    names = list(dict.fromkeys(files))
     digest = hashlib.sha256()
-    for path in dict.fromkeys(files):
-        digest.update(os.fsencode(path) + b"\0" + index.digest(folder / path).encode() + b"\n")
+    for name, content in zip(names, index.digests(folder / name for name in names), strict=True):
+        digest.update(os.fsencode(name) + b"\0" + content.encode() + b"\n")
     return digest.hexdigest()
 
 
@@ -216,16 +188,38 @@ def _exchange(one: Path, other: Path) -> None:
         raise OSError(code, os.strerror(code), str(one))
 
 
-def publish(partial: Path, final: Path) -> None:
+@contextlib.contextmanager
+def making(final: Path, lock: "Lock | None" = None) -> Iterator[Path]:
+    """An empty folder beside `final` to make it in, which goes at the end.
+
+    Every attempt has its own: one that pauses may have lost its lock to another, and both must not write to the same
+    files. Whoever holds `lock` removes those of earlier attempts, which died, or lost it and can publish no more.
+    """
+    for earlier in final.parent.glob(f".partial-{glob.escape(final.name)}.*") if lock else ():
+        shutil.rmtree(earlier, ignore_errors=True)
+    partial = final.with_name(f".partial-{final.name}.{uuid.uuid4().hex}")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def publish(partial: Path, final: Path, lock: "Lock | None" = None) -> None:
     """Make the finished directory `partial` appear as `final`: all of it or nothing, also when killed at any moment.
 
     An artifact that stands there already is replaced in one step, or where the file system has none for that (NFS), in
     two: killed between them it leaves no artifact, and the next run makes it again.
+
+    Raises:
+        TryAgainError: `lock` is no longer held; nothing was published.
     """
     for root, folders, files in os.walk(partial):
         for name in [*files, *folders]:
             _sync(Path(root, name))
     _sync(partial)
+    if lock:
+        lock.require_held()
     try:
         partial.rename(final)
     except OSError as error:
@@ -265,8 +259,38 @@ def copy_folder(source: Path, target: Path) -> None:
         shutil.copyfile(source / path, target / path)
 
 
+@dataclass(frozen=True)
+class Lock:
+    """An exclusive lock on a file, held since `locked` gave it.
+
+    Attributes:
+        path: of the file.
+        descriptor: of the open file.
+    """
+
+    path: Path
+    descriptor: int
+
+    def is_held(self) -> bool:
+        """Whether it still is: the file is the same, and no other process has its lock (a lease on NFS was lost)."""
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.path.samestat(os.fstat(self.descriptor), self.path.stat())
+        except OSError:
+            return False
+
+    def require_held(self) -> None:
+        """Refuse to go on without it.
+
+        Raises:
+            TryAgainError: it was lost, so another process may do the same work.
+        """
+        if not self.is_held():
+            raise TryAgainError(f"the lock {self.path} was lost, and another run may have taken over: try again")
+
+
 @contextlib.contextmanager
-def locked(path: Path, other: str = "another run is computing the same artifact") -> Iterator[None]:
+def locked(path: Path, other: str = "another run is computing the same artifact") -> Iterator[Lock]:
     """Hold an exclusive lock on `path`; the kernel frees it when the holder dies, however it dies.
 
     On NFS from version 4 on, it holds among machines; of one that died, the server frees it after its lease (90 s).
@@ -276,21 +300,25 @@ def locked(path: Path, other: str = "another run is computing the same artifact"
         other: who else may hold it, for the log of those that wait.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        while True:
+    while True:
+        with path.open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
             except BlockingIOError:
                 log.info("%s: waiting for it (%s)", other, path)
                 time.sleep(INTERVAL_S)
-        yield
+                continue
+            lock = Lock(path, file.fileno())
+            if lock.is_held():  # else the file was removed before we locked it, and others lock another one
+                yield lock
+                return
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove half-made directories of killed runs: those `.partial-*` whose lock nobody holds."""
     for partial in folder.glob(".partial-*"):
-        lock = folder / f".lock-{partial.name.removeprefix('.partial-')}"
+        name = partial.name.removeprefix(".partial-")
+        lock = folder / f".lock-{name.rpartition('.')[0] or name}"
         if not lock.exists():
             continue  # not ours
         with lock.open("w") as file, contextlib.suppress(BlockingIOError):

@@ -58,6 +58,15 @@ def use_gpu(device: str, number: int) -> None:
         torch.cuda.set_device(number % torch.cuda.device_count())
 
 
+def describe_device(name: str) -> dict[str, str]:
+    """What a training on `auto`, `cpu` or `cuda` computes with: the GPU or "cpu", and the number format."""
+    device = choose_device(name)
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "precision": "bfloat16" if has_fast_bfloat16(device) else "float32",
+    }
+
+
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 pays: GPUs from Ampere on, and CPUs with AMX or AVX-512 BF16.
 

@@ -4,7 +4,17 @@ They follow BSD's sysexits.h. An error of this module is one line for the person
 remedy. 64, 65 and 69 are never retried; 75 is.
 """
 
+import errno
+import os
+import re
 from enum import IntEnum
+from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of the operating system that mean a full disk."""
+
+SMALL = 2**16
+"""Bytes."""
 
 
 class ExitCode(IntEnum):
@@ -58,6 +68,71 @@ class TryAgainError(StageError):
     """A passing fault: the same call may succeed later."""
 
     exit_code = ExitCode.TRY_AGAIN
+
+
+class ChangedError(TryAgainError):
+    """A file is no longer what its digest said when the key was made."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the file; the text is the error's."""
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path} changed while it was being read: let its copying finish, and try again"
+
+
+def errno_of(error: BaseException) -> tuple[int, str]:
+    """Number and file of the operating system's error that an exception comes from, 0 and "" if it comes from none.
+
+    Libraries wrap it, or keep only its text: shutil.Error lists texts, safetensors says "(os error 28)", and of git and
+    DVC there is what they printed.
+    """
+    seen: list[BaseException] = []
+    one: BaseException | None = error
+    while one and one not in seen:
+        seen.append(one)
+        if isinstance(one, OSError) and one.errno:
+            return one.errno, str(one.filename or "")
+        text = str(one)
+        if found := re.search(r"\[Errno (\d+)\]|\(os error (\d+)\)", text):
+            return int(found[1] or found[2]), ""
+        for number in FULL:
+            if os.strerror(number).lower() in text.lower():
+                return number, ""
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+    return 0, ""
+
+
+class FullDiskError(UnavailableError):
+    """There is no room for what must be written."""
+
+
+def full_disk(error: BaseException, *folders: Path) -> FullDiskError | None:
+    """What to say of an error that a full disk is the cause of; None if it is not.
+
+    Args:
+        error: it may not mention the disk: some programs only say that they failed.
+        folders: where it was written to; call this before the clean-up there.
+    """
+    if isinstance(error, FullDiskError):
+        return error
+    number, file = errno_of(error)
+    places = [place for place in (*([Path(file).parent] if file else ()), *folders) if place.is_dir()]
+    full = next((place for place in places if _is_full(place)), None)
+    if number not in FULL and not full:
+        return None
+    place = full or (places or [Path.cwd()])[0]
+    free = os.statvfs(place)
+    room = f"{free.f_bavail * free.f_frsize / 2**20:.1f} MB and {free.f_favail} inodes free"
+    remedy = "free space there, or raise the quota" if number == errno.EDQUOT else "free space or inodes there"
+    return FullDiskError(f"{place}: {os.strerror(number if number in FULL else errno.ENOSPC)} ({room}): {remedy}")
+
+
+def _is_full(place: Path) -> bool:
+    """Whether not even a small file has room. Some file systems count no inodes and say 0 of 0."""
+    free = os.statvfs(place)
+    return free.f_bavail * free.f_frsize < SMALL or (free.f_files > 0 and free.f_favail == 0)
 
 
 class Stopped(BaseException):

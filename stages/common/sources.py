@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.common.errors import TryAgainError
+from stages.common.errors import ChangedError
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,11 @@ class Source:
             content: SHA-256 of what was read; empty if the file was refused unread.
 
         Raises:
-            TryAgainError: it is not.
+            ChangedError: it is not.
         """
         # a file refused by its size was not read, but it is still there
         if content != self.digest if content else is_regular(self.path) != bool(self.digest):
-            raise TryAgainError(
-                f"{self.path} changed while it was being read: let its copying finish, `touch` it, and try again"
-            )
+            raise ChangedError(self.path)
 
 
 def find_source(filename: str, path: Path, digest: Callable[[Path], str]) -> Source:

@@ -9,9 +9,11 @@ import errno
 import json
 import logging
 import os
+import platform
 import resource
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,21 +22,26 @@ from types import FrameType
 from typing import Any, Generic, NoReturn
 
 from stages.common import artifacts
+from stages.common.cpus import available_cpus
+from stages.common.digest_index import DigestIndex
 from stages.common.errors import (
     EXIT_CODE_HELP,
+    ChangedError,
     DataError,
     ExitCode,
     StageError,
     Stopped,
     TryAgainError,
     UsageError,
+    errno_of,
+    full_disk,
 )
 from stages.common.hearing import end_if_deaf
 from stages.common.held import end_with_stdin
 from stages.common.logs import log, start_logging
 from stages.common.params import ParamsT, load_params
 from stages.common.report import REPORT, plain_report, write_report
-from stages.common.version import ROOT, stage_version
+from stages.common.version import ROOT, stage_version, unlike_lock
 
 LOTS_BYTES = 2**19
 """Length of `lots` in a result at most: some 30,000 of them. Airflow takes results of 1 MiB, and keeps them."""
@@ -89,6 +96,8 @@ class Context(LotsContext[ParamsT]):
         key: the key of the artifact being made (64 hex digits).
         failed: a directory, not there yet, that is kept when the stage fails: for reports that say what is wrong with
             the data. The error should name it; the next run of the same work removes it.
+        environment: what the result may depend on beyond its key, for the manifest; a stage adds what it alone knows,
+            such as the device.
     """
 
     out: Path
@@ -96,6 +105,7 @@ class Context(LotsContext[ParamsT]):
     manifests: Mapping[str, Mapping[str, Any]]
     key: str
     failed: Path
+    environment: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,6 +158,8 @@ class Stage(Generic[ParamsT]):
             from run to run with equal inputs (seconds, dates, pages) is no content. () means all of the artifact.
         raw_files: (params, inputs, name of a raw folder) -> the files of that folder, relative to it, that the stage
             reads; they are part of its key.
+        left_out: (params, inputs, name of a raw folder) -> what else of that folder the artifact lists, a text each
+            with name and reason: part of the key too, but unread.
         check: looks at the inputs before any work (`--check`), and returns a headline.
         lots: artifact -> lot -> images, if the artifact says so; part of the result.
         run_lots: does the part of some lots ahead, into the cache (`--lots`), where `run` finds it, and returns a
@@ -168,6 +180,7 @@ class Stage(Generic[ParamsT]):
     run: Callable[[Context[ParamsT]], Headline]
     content: tuple[str, ...] = ()
     raw_files: Callable[[ParamsT, Mapping[str, Path], str], Iterable[Path]] = _all_files
+    left_out: Callable[[ParamsT, Mapping[str, Path], str], Iterable[str]] = field(default=lambda _p, _i, _name: ())
     check: Callable[[ParamsT, Mapping[str, Path]], Headline] = field(default=lambda _params, _inputs: {})
     lots: Callable[[Path], Mapping[str, int]] | None = None
     run_lots: Callable[[LotsContext[ParamsT], Sequence[str]], Headline] | None = None
@@ -246,8 +259,6 @@ def _raise_stopped(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 _REMEDIES = {
-    errno.ENOSPC: "free space or inodes there",
-    errno.EDQUOT: "free space there, or raise the quota",
     errno.ENOTDIR: "name a folder",
     errno.ENAMETOOLONG: "shorten it",
     errno.EROFS: "name a folder that can be written",
@@ -267,25 +278,24 @@ def main(stage: Stage[ParamsT], argv: Sequence[str] | None = None) -> int:
     except Stopped:
         log.warning("stopped by SIGTERM; nothing half-made was published")
         return ExitCode.STOPPED
-    except StageError as error:
-        log.error("%s: %s", stage.name, error)
-        return error.exit_code
     except MemoryError:
         log.error("%s: out of memory: give the stage more memory or use less data", stage.name)
         return ExitCode.UNAVAILABLE
-    except OSError as error:
-        if remedy := _REMEDIES.get(error.errno or 0):
-            log.error("%s: %s: %s: %s", stage.name, error.filename or "a file", error.strerror, remedy)
+    except Exception as error:
+        if told := full_disk(error):
+            error = told
+        if isinstance(error, StageError):
+            log.error("%s: %s", stage.name, error)
+            return error.exit_code
+        number, file = errno_of(error)
+        if remedy := _REMEDIES.get(number):
+            log.error("%s: %s: %s: %s", stage.name, file or "a file", os.strerror(number), remedy)
             return ExitCode.UNAVAILABLE
-        logging.exception("%s: defect", stage.name)
-        return ExitCode.DEFECT
-    except Exception:
         logging.exception("%s: defect", stage.name)
         return ExitCode.DEFECT
 
 
 def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
-    started = time.monotonic()
     if not (arguments.check or arguments.out or arguments.store):
         raise UsageError("one of --out DIR and --store DIR is needed")
     params = load_params(stage.params, arguments.params, arguments.set)
@@ -302,26 +312,50 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
         result = {"stage": stage.name, "checked": True, "headline": dict(stage.check(params, inputs))}
         return _hand_over(result, arguments.result)
 
-    if arguments.store:
-        home = arguments.store / stage.name
-        home.mkdir(parents=True, exist_ok=True)
-        index = artifacts.DigestIndex(arguments.store / ".digests.json")
-    else:
-        home = arguments.out.absolute().parent
-        home.mkdir(parents=True, exist_ok=True)
-        index = artifacts.DigestIndex(home / ".digests.json")
-    if lots := getattr(arguments, "lots", None):
-        return _run_lots(stage, params, inputs, arguments, lots)
+    home = arguments.store / stage.name if arguments.store else arguments.out.absolute().parent
+    home.mkdir(parents=True, exist_ok=True)
+    index = DigestIndex((arguments.store or home) / ".digests.sqlite", fresh=arguments.recompute)
+    try:
+        if lots := getattr(arguments, "lots", None):
+            return _run_lots(stage, params, inputs, arguments, index, lots)
+        return _run_whole(stage, params, inputs, arguments, index)
+    except UsageError:
+        raise
+    except Exception as error:
+        if told := full_disk(error, home):
+            raise told from error
+        if isinstance(error, ChangedError):
+            index.forget(error.path)
+        if isinstance(error, FileNotFoundError) and error.filename:
+            raw = [path for name, path in inputs.items() if not stage.inputs[name].artifact]
+            if any(Path(error.filename).is_relative_to(path) for path in raw):
+                raise ChangedError(Path(error.filename)) from error
+        raise
+    finally:
+        index.save()
+
+
+def _run_whole(
+    stage: Stage[ParamsT],
+    params: ParamsT,
+    inputs: Mapping[str, Path],
+    arguments: argparse.Namespace,
+    index: DigestIndex,
+) -> int:
+    started = time.monotonic()
     sources, manifests = _identify(stage, params, inputs, index)
     index.save()
     version = stage_version(stage.name)
     key = artifacts.artifact_key(stage.name, version, params.decisive(), sources)
-    final = home / key if arguments.store else arguments.out.absolute()
+    if arguments.store:
+        home, final = arguments.store / stage.name, arguments.store / stage.name / key
+    else:
+        home, final = arguments.out.absolute().parent, arguments.out.absolute()
     if not arguments.store and final.exists() and any(final.iterdir()) and not (final / artifacts.MANIFEST).exists():
         raise UsageError(f"--out {final} holds something else: name an empty folder or an earlier artifact")
 
     tag = final.name
-    with artifacts.locked(home / f".lock-{tag}"):
+    with artifacts.locked(home / f".lock-{tag}", "another run is computing the same artifact") as lock:
         failed = home / f"failed-{tag[:12] if arguments.store else tag}"
         shutil.rmtree(failed, ignore_errors=True)
         stored = None if arguments.recompute else _stored(final)
@@ -329,40 +363,67 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
             log.info("%s: the artifact is there already (%s)", stage.name, key[:12])
             delivered = stage.deliver(Delivery(params, inputs, final, key))
             return _hand_over(_result(stage, final, manifest, delivered, started, cached=True), arguments.result)
-        partial = home / f".partial-{tag}"
         state = home / f".state-{tag}" / key[:16]
         cache = home / ".cache" if arguments.store else home / f".cache-{tag}"
-        shutil.rmtree(partial, ignore_errors=True)
-        for folder in (partial, state, cache):
+        for folder in (state, cache):
             folder.mkdir(parents=True, exist_ok=True)
         for folder in (home, cache):
             artifacts.remove_leftovers(folder)
-        try:
-            context = Context(params, inputs, cache, index.digest, partial, state, manifests, key, failed)
-            headline = _compute(stage, context, arguments.result)
-            _require_unchanged(stage, params, inputs, sources, index)
-            manifest = artifacts.write_manifest(
-                partial,
-                stage=stage.name,
-                key=key,
-                content=stage.content,
-                version=version,
-                params=params.model_dump(mode="json"),
-                inputs=sources,
-                image=os.environ.get("FACE_ATTRIBUTES_IMAGE", ""),
-                git_commit=os.environ.get("FACE_ATTRIBUTES_COMMIT", ""),
-                created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                seconds=round(time.monotonic() - started, 3),
-                peak_memory_mb=_peak_memory_mb(),
-                headline=headline,
-            )
-            artifacts.publish(partial, final)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        with artifacts.making(final, lock) as partial:
+            environment = _environment(stage.name)
+            context = Context(
+                params, inputs, cache, index.digest, partial, state, manifests, key, failed, environment
+            )  # fmt: skip
+            try:
+                headline = _compute(stage, context, arguments.result)
+                _require_unchanged(stage, params, inputs, sources, index)
+                _require_outputs(stage, partial)
+                manifest = artifacts.write_manifest(
+                    partial,
+                    stage=stage.name,
+                    key=key,
+                    content=stage.content,
+                    version=version,
+                    params=params.model_dump(mode="json"),
+                    inputs=sources,
+                    image=os.environ.get("FACE_ATTRIBUTES_IMAGE", ""),
+                    git_commit=os.environ.get("FACE_ATTRIBUTES_COMMIT", ""),
+                    environment=environment,
+                    created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                    seconds=round(time.monotonic() - started, 3),
+                    peak_memory_mb=_peak_memory_mb(),
+                    headline=headline,
+                )
+                artifacts.publish(partial, final, lock)
+            except (UsageError, TryAgainError):
+                raise
+            except Exception as error:
+                # What went wrong may follow from something else: told is the cause.
+                if told := full_disk(error, partial, Path(tempfile.gettempdir())):
+                    raise told from error
+                lock.require_held()
+                _require_unchanged(stage, params, inputs, sources, index)
+                raise
         if stage.is_final(final):
             shutil.rmtree(state.parent, ignore_errors=True)
         delivered = stage.deliver(Delivery(params, inputs, final, key))
     return _hand_over(_result(stage, final, manifest, delivered, started, cached=False), arguments.result)
+
+
+def _environment(stage: str) -> dict[str, Any]:
+    """What the result may depend on beyond its key, as far as every stage knows it."""
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": available_cpus(),
+        "unlike_lock": unlike_lock(stage),
+    }
+
+
+def _require_outputs(stage: Stage[Any], partial: Path) -> None:
+    """Refuse to publish less than the stage promises: what is published is taken from the cache for ever."""
+    if missing := [path for path, _ in stage.outputs.values() if not (partial / path).exists()]:
+        raise StageError(f"{', '.join(missing)} was not written, or was removed: a defect")
 
 
 def _peak_memory_mb() -> float:
@@ -387,6 +448,7 @@ def _run_lots(
     params: ParamsT,
     inputs: Mapping[str, Path],
     arguments: argparse.Namespace,
+    index: DigestIndex,
     lots: Sequence[str],
 ) -> int:
     """Do the part of some lots; it has no key, so raw files of other lots are not read."""
@@ -397,9 +459,7 @@ def _run_lots(
     cache = arguments.store / stage.name / ".cache"
     cache.mkdir(parents=True, exist_ok=True)
     artifacts.remove_leftovers(cache)
-    index = artifacts.DigestIndex(arguments.store / ".digests.json")
     headline = stage.run_lots(LotsContext(params, inputs, cache, index.digest), lots)
-    index.save()
     seconds = round(time.monotonic() - started, 3)
     result = {"stage": stage.name, "lots": lots, "seconds": seconds, "headline": dict(headline)}
     return _hand_over(result, arguments.result)
@@ -421,7 +481,7 @@ def _compute(stage: Stage[ParamsT], context: Context[ParamsT], result: Path | No
 
 
 def _identify(
-    stage: Stage[ParamsT], params: ParamsT, inputs: Mapping[str, Path], index: artifacts.DigestIndex
+    stage: Stage[ParamsT], params: ParamsT, inputs: Mapping[str, Path], index: DigestIndex
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """Say what every input is (for the key and the lineage) and verify the artifacts among them."""
     manifests = _read_manifests(stage, inputs)
@@ -443,7 +503,7 @@ def _read_manifests(stage: Stage[Any], inputs: Mapping[str, Path]) -> dict[str, 
 
 
 def _raw_source(
-    stage: Stage[ParamsT], params: ParamsT, inputs: Mapping[str, Path], name: str, index: artifacts.DigestIndex
+    stage: Stage[ParamsT], params: ParamsT, inputs: Mapping[str, Path], name: str, index: DigestIndex
 ) -> dict[str, Any]:
     path = inputs[name]
     if stage.inputs[name].created:
@@ -451,7 +511,11 @@ def _raw_source(
     if not path.is_dir():
         return {"digest": index.digest(path), "path": str(path), "files": 1}
     files = list(stage.raw_files(params, inputs, name))
-    return {"digest": artifacts.files_digest(path, files, index), "path": str(path), "files": len(files)}
+    digest = artifacts.files_digest(path, files, index)
+    holds_ours = index.path.parent.resolve().is_relative_to(path.resolve())  # what we write there is no input
+    if not holds_ours and (left_out := sorted(stage.left_out(params, inputs, name))):
+        digest = artifacts.json_digest([digest, left_out])
+    return {"digest": digest, "path": str(path), "files": len(files)}
 
 
 def _require_unchanged(
@@ -459,7 +523,7 @@ def _require_unchanged(
     params: ParamsT,
     inputs: Mapping[str, Path],
     sources: Mapping[str, Mapping[str, Any]],
-    index: artifacts.DigestIndex,
+    index: DigestIndex,
 ) -> None:
     """Refuse to publish what was made from other raw files than those that the key was made of."""
     for name, path in inputs.items():

@@ -15,6 +15,7 @@ RESULTS = "metrics/hyperopt_results.json"
 
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help: importing torch takes seconds
+    from stages.common.device import describe_device
     from stages.hyperopt.importance import measure_importance
     from stages.hyperopt.plots import plot_importance, plot_trials
     from stages.hyperopt.search import search
@@ -22,6 +23,7 @@ def _run(context: Context[Params]) -> Headline:
     from stages.hyperopt.trials import rungs_of
 
     section = context.params.hyperopt
+    context.environment.update(describe_device(section.device))
     workers = count_workers(section)
     log.info(
         "up to %d trials of %s epochs, %d at a time",

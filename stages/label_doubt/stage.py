@@ -75,13 +75,14 @@ def _doubt_row(rank: int, doubt: "Doubt", row: Mapping[str, str]) -> list[Any]:
 
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help: importing torch and cleanlab takes seconds
-    from stages.common.device import trainings_at_once
+    from stages.common.device import describe_device, trainings_at_once
     from stages.common.fit import FitSettings
     from stages.label_doubt.doubts import find_doubts, why_not_judged
     from stages.label_doubt.folds import assign_folds, predict_out_of_fold
     from stages.label_doubt.page import doubt_report
 
     section, prepared = context.params.label_doubt, context.inputs["prepare_train"]
+    context.environment.update(describe_device(section.device))
     chosen = read_hyperparameters(context.inputs["train"]).model_copy(
         update={"width": section.width, "batch_size": section.batch_size}
     )

@@ -130,7 +130,7 @@ def append_check(file: Path, artifact: Path, key: str, run: str = "") -> Headlin
         decision.pop("retrain")
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{artifact} holds no readable {DECISION} ({error}): run stage monitor again") from error
-    with locked(file.with_name(f".lock-{file.name}")):
+    with locked(file.with_name(f".lock-{file.name}"), "another check is being written to the log"):
         earlier = read_log(file)
         told = next((one for one in reversed(earlier) if run and (one.run, one.key) == (run, key)), None)
         if told is None:

@@ -8,7 +8,6 @@ A cached piece is `<cache>/<key>/` with
 
 import csv
 import hashlib
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -198,21 +197,16 @@ def _keep(folder: Path, batches: Iterable[Answered], files: int) -> Piece:
     Returns:
         The piece as it lies in `folder`.
     """
-    with artifacts.locked(folder.with_name(f".lock-{folder.name}")):
+    with artifacts.locked(folder.with_name(f".lock-{folder.name}"), "another run is keeping the same lot") as lock:
         if piece := read_piece(folder, files):
             return piece
-        partial = folder.with_name(f".partial-{folder.name}")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        try:
+        with artifacts.making(folder, lock) as partial:
             if features := [batch.features for batch in batches if batch.features]:
                 join_features(features).save(partial / FEATURES)
             rows = [row for batch in batches for row in batch.undecodable.items()]
             write_csv(partial / UNDECODABLE, ("filename", "reason"), rows)
             artifacts.write_manifest(partial, stage="predict", key=folder.name)
-            artifacts.publish(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            artifacts.publish(partial, folder, lock)
     piece = read_piece(folder, files)
     assert piece is not None  # noqa: S101 (for mypy: it was just written)
     return piece

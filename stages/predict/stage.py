@@ -256,6 +256,12 @@ def _raw_files(params: Params, inputs: Mapping[str, Path], _name: str) -> Iterab
     return [path for images in found.lots.values() for path in images.values()]
 
 
+def _left_out(params: Params, inputs: Mapping[str, Path], _name: str) -> Iterable[str]:
+    """What the artifact lists of other files."""
+    found = find_images(inputs["raw"]).select(params.predict.lots)
+    return ("\0".join(row) for row in (*found.undecodable, *found.ignored))
+
+
 def _check(params: Params, inputs: Mapping[str, Path]) -> Headline:
     """Count images and lots.
 
@@ -297,6 +303,7 @@ STAGE = Stage(
     run=_run,
     content=("features",),
     raw_files=_raw_files,
+    left_out=_left_out,
     check=_check,
     lots=_lots_of,
     run_lots=_run_lots,

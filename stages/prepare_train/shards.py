@@ -9,7 +9,6 @@ A cached piece is `<cache>/<key>/` with
 import contextlib
 import csv
 import hashlib
-import shutil
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -163,18 +162,13 @@ def _counted(done: Iterable[list[Row]], progress: Progress) -> Iterator[list[Row
 
 def _make_piece(folder: Path, sources: Sequence[Source], settings: Preprocessing) -> "_Making":
     """Make one piece, unless it is there: yields its jobs, is sent what they return, in their order, and finishes."""
-    with artifacts.locked(folder.with_name(f".lock-{folder.name}")):
+    with artifacts.locked(folder.with_name(f".lock-{folder.name}"), "another run is preparing the same lot") as lock:
         if read_piece(folder):
             return
-        partial = folder.with_name(f".partial-{folder.name}")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        try:
+        with artifacts.making(folder, lock) as partial:
             yield from _write_piece(partial, sources, settings)
             artifacts.write_manifest(partial, stage="prepare_train", key=folder.name)
-            artifacts.publish(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            artifacts.publish(partial, folder, lock)
 
 
 def _write_piece(folder: Path, sources: Sequence[Source], settings: Preprocessing) -> "_Making":

@@ -89,12 +89,14 @@ def _check_same_data(manifests: Mapping[str, Mapping[str, Any]]) -> None:
 
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help: importing torch takes seconds
+    from stages.common.device import describe_device
     from stages.common.fit import FitSettings, fit
     from stages.common.network import count_parameters
     from stages.train.calibrate import as_calibration, calibrate
     from stages.train.distributed import count_processes, fit_in_processes
 
     section = context.params.train
+    context.environment.update(describe_device(section.device))
     if section.use_hyperopt:
         _check_same_data(context.manifests)
     chosen = choose_hyperparameters(section, context.inputs["hyperopt"])

@@ -86,7 +86,7 @@ def _make(
     file: Path, sources: Sequence[Source], settings: ImagesSection, pool: WorkerPool, progress: Progress
 ) -> list[Look]:
     """Look at the images of a lot. Of two runs that need the same at the same time, the second waits and takes it."""
-    with artifacts.locked(file.with_name(f".lock-{file.stem}")):
+    with artifacts.locked(file.with_name(f".lock-{file.stem}"), "another run is looking at the same lot"):
         if looks := _read(file, sources):
             progress.advance(len(sources))
             return looks

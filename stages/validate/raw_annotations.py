@@ -174,6 +174,11 @@ def annotation_files(path: Path, lots: Collection[str] = ()) -> list[Path]:
     ]
 
 
+def unread_files(path: Path) -> dict[str, str]:
+    """The files of an annotations folder that are not read, relative to it: file -> reason."""
+    return _find(path)[2] | _unseen(path)
+
+
 def _nothing(path: Path, ignored: Mapping[str, str]) -> DataError:
     line = f"{path} holds no annotations: give {EXPECTED}, or a folder of such files"
     beside = [file for file in _siblings(path) if _recognise(read_head(file))[0]]

@@ -26,7 +26,14 @@ from stages.validate.image_table import image_table, images_to_inspect
 from stages.validate.inspection import inspect_images
 from stages.validate.page import build_report
 from stages.validate.params import Params
-from stages.validate.raw_annotations import RawAnnotations, annotation_files, brief, count_annotations, read_annotations
+from stages.validate.raw_annotations import (
+    RawAnnotations,
+    annotation_files,
+    brief,
+    count_annotations,
+    read_annotations,
+    unread_files,
+)
 from stages.validate.summary import (
     class_counts,
     examples,
@@ -340,6 +347,14 @@ def raw_files(params: Params, inputs: Mapping[str, Path], name: str) -> Iterable
     return [path for path in files if not lots or lot_of(path) in lots]
 
 
+def left_out(_params: Params, inputs: Mapping[str, Path], name: str) -> Iterable[str]:
+    """What `unannotated.csv` lists of files that are not read."""
+    if name == "annotations":
+        return ("\0".join(row) for row in unread_files(inputs[name]).items())
+    ignored = list_ignored(inputs["raw"], inputs["annotations"])
+    return ("\0".join(row) for row in zip(ignored["path"], ignored["reason"], strict=True))
+
+
 def check(params: Params, inputs: Mapping[str, Path]) -> Headline:
     """Count images, annotations and lots.
 
@@ -389,6 +404,7 @@ STAGE = Stage(
     run=run,
     content=("annotations.csv",),
     raw_files=raw_files,
+    left_out=left_out,
     check=check,
     lots=lots_of,
 )

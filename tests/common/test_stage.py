@@ -1,8 +1,12 @@
 """The contract of every stage, on a toy stage in processes of its own: results, exit codes, kills, concurrency."""
 
+import contextlib
 import dataclasses
 import json
+import os
+import platform
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -117,19 +121,19 @@ def test_sigterm_ends_within_three_seconds_and_keeps_the_old_artifact(start: Sta
     assert finish(start(*out))[0] == 0
     before = read_manifest(tmp_path / "o")
     process = start(*out, "--set", "toy.copies=50", "--set", "toy.pause=0.2")
-    while not (tmp_path / ".partial-o" / "1.txt").exists():
+    while not list(tmp_path.glob(".partial-o.*/1.txt")):
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     stopped = time.monotonic()
     assert finish(process)[0] == 143
     assert time.monotonic() - stopped < 3
     assert read_manifest(tmp_path / "o") == before
-    assert not (tmp_path / ".partial-o").exists()
+    assert not list(tmp_path.glob(".partial-*"))
 
 
 def test_sigterm_ends_within_three_seconds_what_is_deaf_to_it(start: Start, tmp_path: Path) -> None:
     process = start("--out", str(tmp_path / "o"), "--set", "toy.fault=deaf")
-    while not (tmp_path / ".partial-o" / "deaf").exists():
+    while not list(tmp_path.glob(".partial-o.*/deaf")):
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     stopped = time.monotonic()
@@ -258,15 +262,20 @@ def test_a_flipped_bit_is_found_and_the_artifact_is_made_again(start: Start, tmp
     assert read_manifest(path)["key"] == result["key"]
 
 
-def test_a_full_disk_is_one_line_and_exit_69(start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["toy.copies=1000", "toy.fault=unsaid"])
+def test_a_full_disk_is_one_line_and_exit_69(start: Start, tmp_path: Path, fault: str) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], check=True)
     try:
-        code, _, err = finish(start("--store", str(small), "--set", "toy.copies=1000"))
+        code, _, err = finish(start("--store", str(small), "--set", fault))
         assert code == 69
-        assert "No space left" in err.splitlines()[-1]
+        said = err.splitlines()[-1]
+        assert re.search(rf"{small}/\S*: No space left on device \(\d\.\d MB and \d+ inodes free\): free space", said)
+        assert "Traceback" not in err
         assert not list(small.glob("toy/[0-9a-f]*"))
+        assert not list(small.glob("toy/.partial-*"))
+        assert finish(start("--store", str(small)))[0] == 0
     finally:
         subprocess.run(["umount", small], check=True)
 
@@ -286,3 +295,81 @@ def test_an_artifact_that_is_not_final_is_used_and_made_anew_from_its_state(
         result = json.loads(capsys.readouterr().out.splitlines()[-1])
         found.append((result["cached"], result["headline"]["visits"]))
     assert found == [(False, 1), (False, 2), (True, 2)]
+
+
+def test_a_full_disk_that_a_library_wraps_is_one_line_and_exit_69(start: Start, tmp_path: Path) -> None:
+    code, _, err = finish(start("--store", str(tmp_path / "s"), "--set", "toy.fault=wrapped"))
+    assert code == 69
+    assert "No space left on device" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_run_that_lost_its_lock_publishes_nothing(start: Start, tmp_path: Path) -> None:
+    home, arguments = tmp_path / "s" / "toy", ("--store", str(tmp_path / "s"), "--set", "toy.copies=4")
+    slow = (*arguments, "--set", "toy.pause=0.5")
+    first = start(*slow)
+    while not (made := list(home.glob(".partial-*/0.txt"))):
+        time.sleep(0.02)
+    first.send_signal(signal.SIGSTOP)
+    next(home.glob(".lock-*")).unlink()
+    second = start(*slow)
+    while len(list(home.glob(".partial-*/0.txt"))) == 0 or made[0].exists():
+        time.sleep(0.02)
+    first.send_signal(signal.SIGCONT)
+    code, _, err = finish(first)
+    assert code == 75, err
+    assert "another run may have taken over" in err.splitlines()[-1]
+    code, result, _ = finish(second)
+    assert (code, result["cached"]) == (0, False)
+    assert len(read_manifest(Path(str(result["path"])))["files"]) == 5
+    assert not list(home.glob(".partial-*"))
+
+
+def test_an_artifact_without_a_declared_output_is_not_published(start: Start, tmp_path: Path) -> None:
+    code, _, err = finish(start("--out", str(tmp_path / "o"), "--set", "toy.fault=lazy"))
+    assert code == 70
+    assert "0.txt was not written" in err
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_raw_file_that_vanishes_while_it_is_needed_is_a_passing_fault(start: Start, tmp_path: Path) -> None:
+    process = start("--store", str(tmp_path / "s"), "--set", "toy.fault=late")
+    while not list((tmp_path / "s").glob("toy/.partial-*/late")):
+        time.sleep(0.02)
+    (tmp_path / "raw" / "a.txt").unlink()
+    code, _, err = finish(process)
+    assert code == 75
+    assert "changed while it was being read" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_an_edit_with_the_old_time_is_seen(start: Start, tmp_path: Path) -> None:
+    store, file = ("--store", str(tmp_path / "s")), tmp_path / "raw" / "a.txt"
+    before = file.stat()
+    time.sleep(2.1)  # a younger file is not remembered
+    first = finish(start(*store))[1]
+    file.write_text("HELLO ")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+    second = finish(start(*store))[1]
+    assert second["key"] != first["key"]
+    assert (Path(str(second["path"])) / "0.txt").read_text().startswith("HELLO ")
+
+
+def test_every_flipped_bit_in_a_manifest_is_noticed(start: Start, tmp_path: Path) -> None:
+    finish(start("--out", str(tmp_path / "o")))
+    file, places = tmp_path / "o" / "manifest.json", random.Random(7)  # noqa: S311 (not for cryptography)
+    content, whole = file.read_bytes(), read_manifest(tmp_path / "o")
+    for _ in range(75):
+        flipped = bytearray(content)
+        flipped[places.randrange(len(content))] ^= 1 << places.randrange(8)
+        file.write_bytes(flipped)
+        with contextlib.suppress(DataError):
+            assert read_manifest(tmp_path / "o") == whole  # as with `E` for `e` in a number
+
+
+def test_the_manifest_tells_what_the_result_may_depend_on_beyond_the_key(start: Start, tmp_path: Path) -> None:
+    finish(start("--out", str(tmp_path / "o")))
+    told = read_manifest(tmp_path / "o")["environment"]
+    assert told["python"] == platform.python_version()
+    assert told["cores"] == len(os.sched_getaffinity(0)) or told["cores"] >= 1

@@ -1,7 +1,9 @@
 """A toy stage for tests of the contract: `python tests/common/toy.py --raw DIR --out DIR ...`."""
 
+import contextlib
 import hashlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -42,6 +44,18 @@ def _run(context: Context[Params]) -> Headline:
     if toy.fault == "deaf":
         (context.out / "deaf").touch()
         hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # minutes in one call
+    if toy.fault == "lazy":
+        return {}
+    if toy.fault == "wrapped":
+        raise shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")])
+    if toy.fault == "unsaid":  # as git, which only says that it failed
+        with contextlib.suppress(OSError), (context.out / "big").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1024))
+        raise RuntimeError("remote end hung up")
+    if toy.fault == "late":
+        (context.out / "late").touch()
+        time.sleep(1)
     text = (context.inputs["raw"] / "a.txt").read_text()
     for number in range(toy.copies):
         (context.out / f"{number}.txt").write_text(text * 100)

@@ -104,6 +104,14 @@ def predictions(artifact: Path, lot: str) -> dict[str, dict[str, str]]:
     return {row["filename"]: row for row in rows(artifact / "outputs" / f"predictions_{lot}.csv")}
 
 
+def test_what_is_left_out_is_listed_also_if_nothing_else_changes(data: Data) -> None:
+    assert rows(data.result()[0] / "ignored.csv") == []
+    (data.raw / "a" / "a_1.gif").write_bytes(b"GIF89a")
+    artifact, headline = data.result()
+    assert [row["path"] for row in rows(artifact / "ignored.csv")] == ["a/a_1.gif"]
+    assert headline["lots_reused"] == 2
+
+
 def test_every_image_is_answered_and_every_row_names_the_version(data: Data) -> None:
     artifact, headline = data.result()
     assert headline == {"version": "v3", "images": 15, "lots": 2, "lots_reused": 0, "undecodable": 0}

@@ -209,6 +209,29 @@ def test_too_many_rejects_fail_and_leave_the_reports_but_no_artifact(
     assert not data.failed.exists()
 
 
+def test_what_is_left_out_is_listed_also_if_nothing_else_changes(data: Data) -> None:
+    def manifest() -> dict[str, str]:
+        return json.loads((data.out / "manifest.json").read_text())  # type: ignore[no-any-return]
+
+    assert data.validate() == 0
+    before = manifest()
+    (data.raw / "s1" / "s1_99998.png").symlink_to("/etc/passwd")
+    os.mkfifo(data.raw / "s1" / "s1_99999.png")
+    (data.raw / "s1" / "s1_00009.gif").write_bytes(b"GIF89a")
+    assert data.validate() == 0
+    listed = {row["path"]: row["reason"] for row in read(data.out / "unannotated.csv")}
+    assert listed == {
+        "s1/s1_99998.png": "link",
+        "s1/s1_99999.png": "not a regular file",
+        "s1/s1_00009.gif": "not a .png or .jpg name",
+    }
+    after = manifest()
+    assert after["key"] != before["key"]
+    assert after["content"] == before["content"]  # so that nothing after it runs again
+    assert data.validate() == 0
+    assert manifest() == after
+
+
 def test_only_selected_lots_count(data: Data, caplog: pytest.LogCaptureFixture) -> None:
     data.csv.write_text("\n".join([HEADER, *GOOD, "s2_99999.png,1,0,1,1,2"]))
     assert data.validate("--set", "validate.lots=[s1]") == 0
