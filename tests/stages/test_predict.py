@@ -1,5 +1,6 @@
 """Stage predict on a hand-made model: what is answered again, and what becomes of files that are no images."""
 
+import contextlib
 import csv
 import json
 import os
@@ -314,6 +315,28 @@ def test_a_model_that_computes_for_minutes_is_stopped_in_three_seconds(data: Dat
     stopped = time.monotonic()
     assert process.wait(60) == 143
     assert time.monotonic() - stopped < 3
+
+
+def test_a_lot_that_is_removed_while_files_are_looked_at_is_tried_again(data: Data) -> None:
+    large = data.raw / "a" / "a_0.png"
+    with large.open("wb") as file:
+        file.truncate(1 << 30)  # a second of digesting, and no space
+    command = [sys.executable, "-m", "stages.predict", "--raw", data.raw, "--champion", data.champion]
+    command += ["--store", data.store]
+    process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not has_open(process.pid, large):
+        time.sleep(0.01)
+    shutil.rmtree(data.raw / "b")
+    _, told = process.communicate()
+    assert process.returncode == 75
+    assert b"changed while it was being read: b_0.png is gone" in told
+    assert b"Traceback" not in told
+
+
+def has_open(process: int, file: Path) -> bool:
+    with contextlib.suppress(OSError):  # one was closed meanwhile
+        return any(link.readlink() == file for link in Path("/proc", str(process), "fd").iterdir())
+    return False
 
 
 def test_a_raw_folder_without_a_usable_image_fails(data: Data, caplog: pytest.LogCaptureFixture) -> None:
