@@ -308,29 +308,6 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
     for path in filter(None, (arguments.out, arguments.store)):
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file: name a folder")
-    try:
-        return _work(stage, params, inputs, arguments)
-    except FileNotFoundError as error:
-        _tell_what_was_removed(stage, inputs, error)
-        raise
-
-
-def _tell_what_was_removed(stage: Stage[Any], inputs: Mapping[str, Path], error: FileNotFoundError) -> None:
-    """Say that a raw file has been removed while the stage was reading, if that is why one is not there.
-
-    Raises:
-        TryAgainError: it is.
-    """
-    absent = Path(os.fsdecode(error.filename or "")).resolve()
-    for name, path in inputs.items():
-        raw = not (stage.inputs[name].artifact or stage.inputs[name].created)
-        if raw and absent.is_relative_to(path.resolve()):
-            changed = f"--{name} {path} changed while it was being read: {absent.name} is gone"
-            raise TryAgainError(f"{changed}; let its copying finish, try again") from error
-
-
-def _work(stage: Stage[ParamsT], params: ParamsT, inputs: Mapping[str, Path], arguments: argparse.Namespace) -> int:
-    """Make the artifact, or take it as it is there, and hand over the result."""
     if arguments.check:
         result = {"stage": stage.name, "checked": True, "headline": dict(stage.check(params, inputs))}
         return _hand_over(result, arguments.result)
