@@ -24,6 +24,7 @@ def save_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, 
     try:
         path.write_bytes(data)
     except OSError as error:
+        path.unlink(missing_ok=True)  # a half of it would only take what room there is
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
