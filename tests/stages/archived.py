@@ -123,6 +123,7 @@ class Pipeline:
     def _finish(self, stage: str, key: str = "", params: Any = None, headline: Any = None) -> None:
         folder = self.inputs[stage]
         folder.mkdir(exist_ok=True)
+        (folder / "report.html").write_text(f"<p>{stage}")
         artifacts.write_manifest(
             folder, stage=stage, key=key or artifacts.json_digest([stage, artifacts.list_files(folder)]),
             version="0" * 64, inputs={}, params=params or {}, image="", git_commit="", created="2026-01-01T00:00:00Z",
