@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from stages.common import attributes
 from stages.common.errors import DataError
 from stages.common.stage import main
 from stages.validate.forms.celeba import ATTRIBUTES
@@ -330,5 +331,5 @@ def test_the_stage_takes_a_folder_of_several_forms(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(STAGE, ["--raw", str(raw), "--annotations", str(files), "--out", str(out)]) == 0
     table = pd.read_csv(out / "annotations.csv", dtype="str").fillna("")
-    found = table.drop(columns=["lot", "path"]).agg(",".join, axis=1).tolist()
+    found = table[["filename", *(one.name for one in attributes.ATTRIBUTES)]].agg(",".join, axis=1).tolist()
     assert found == sorted([*DRAWN, *PHOTOS[:4], "000005.jpg,1,0,0,,", PHOTOS[5]])

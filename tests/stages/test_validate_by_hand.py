@@ -68,7 +68,8 @@ def test_pointers_in_place_of_images_are_told_with_the_remedy(annotations: Path,
     assert process.returncode == 65
     pointers = "image cannot be used: Git LFS pointer in place of the image (run `git lfs pull`)"
     webp = "image cannot be used: WebP image (convert it to PNG or JPEG)"
-    assert f"19 {pointers}, 1 {webp}" in process.stderr
+    first = ", first labels.csv row 2: 's1_0.png'; "
+    assert f"19 {pointers}{first}1 {webp}, first labels.csv row 21: 's1_19.png'; see " in process.stderr
     assert process.stdout.splitlines()[1:4] == [
         "  rejected: 20",
         f"         19  {pointers}, first labels.csv row 2: 's1_0.png'",
@@ -83,7 +84,10 @@ def test_damaged_images_are_counted_as_one_kind_whatever_the_detail(annotations:
         (tmp_path / "raw" / f"s1_{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(number + 20))
     (tmp_path / "raw" / "s1_3.png").write_bytes(b"\xff\xd8\xff\xe0")
     process = look(annotations, "--raw", tmp_path / "raw", "--out", tmp_path / "look", cwd=tmp_path)
-    assert "20 rows rejected (100.0% > 5.0% allowed): 20 image cannot be used: damaged; see" in process.stderr
+    assert (
+        "20 rows rejected (100.0% > 5.0% allowed): 20 image cannot be used: damaged, first labels.csv row 2"
+        in process.stderr
+    )
 
 
 def test_a_table_that_cannot_be_used_at_all_fails_without_remarks_on_what_follows(
