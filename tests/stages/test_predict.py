@@ -231,7 +231,7 @@ def test_files_that_are_no_usable_images_are_listed_with_the_reason(data: Data) 
     assert "damaged" in reasons.pop(("a_1.png", "a"))
     assert reasons == {
         ("a_2.png", "a"): "empty file (copy it again)",
-        ("a_3.png", "a"): "not a PNG or JPEG image",
+        ("a_3.png", "a"): "GIF image (convert it to PNG or JPEG)",
         ("a_4.png", "a"): "not a regular file",
         ("a_5.png", "a"): "link",
         (f"{too_long}_1.png", too_long): f"the lot's name, which names files, is longer than {LOT_BYTES} bytes",

@@ -350,6 +350,9 @@ def test_bad_parameters_are_refused(
 ) -> None:
     assert data.run(override) == code
     assert words in caplog.text
+    caplog.clear()
+    assert main(STAGE, [*data.arguments(override), "--check"]) == code
+    assert words in caplog.text
 
 
 def test_an_empty_split_is_refused_before_anything_is_trained(data: Data, caplog: pytest.LogCaptureFixture) -> None:
