@@ -283,3 +283,24 @@ def test_the_archive_refuses_artifacts_of_different_runs(
     )
     assert process.returncode == 65
     assert "evaluate was made from train" in process.stderr
+
+
+def test_an_image_that_nobody_annotated_undoes_no_rollback(
+    results: dict[str, dict[str, Any]], data: Path, store: Path, tmp_path: Path
+) -> None:
+    first = results["archive"]["headline"]["version"]
+    other = run_all(data, store, "train.epochs=1")["archive"]["headline"]
+    assert other["champion"] == other["version"] != first
+    assert call("archive", "rollback", "--registry", str(store / "registry")).returncode == 0
+    more = tmp_path / "data"
+    shutil.copytree(data, more)
+    (more / "raw" / "s8").mkdir()
+    shutil.copy(next((more / "raw" / "s1").iterdir()), more / "raw" / "s8" / "s8_00000.png")
+    after = run_all(more, store, "train.epochs=1", "archive.force=false")
+    assert (after["archive"]["headline"]["version"], after["archive"]["headline"]["champion"]) == (
+        other["version"],
+        first,
+    )
+    assert after["champion"]["headline"]["version"] == first
+    told = after["predict"]["headline"]
+    assert told["lots_reused"] == told["lots"] - 1

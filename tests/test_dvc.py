@@ -86,6 +86,19 @@ def test_repro_runs_every_stage_once_and_a_second_one_nothing(reproduced: tuple[
     assert again == ["archive", "champion"]  # which look after the registry, and whether there is another champion
 
 
+def test_an_image_that_nobody_annotated_trains_nothing(reproduced: tuple[Workspace, str]) -> None:
+    workspace, _ = reproduced
+    raw = workspace.folder.parent / "my data" / "raw"
+    (raw / "s9").mkdir()
+    shutil.copy(next((raw / "s1").iterdir()), raw / "s9" / "s9_00000.png")
+    tags = workspace.run("git", "-C", "artifacts/registry/git", "tag")
+    ran = stages_run(workspace.run("dvc", "repro"))
+    assert {"validate", "predict"} <= set(ran) <= set(STAGES) - {"hyperopt", "train", "evaluate", "label_doubt"}
+    assert workspace.run("git", "-C", "artifacts/registry/git", "tag") == tags  # no version, no release
+    assert (workspace.folder / "artifacts/predict/outputs/predictions_s9.csv").is_file()
+    workspace.commit()
+
+
 def test_metrics_and_plots_of_dvc_yaml_are_shown(reproduced: tuple[Workspace, str]) -> None:
     workspace, _ = reproduced
     pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())

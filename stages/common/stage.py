@@ -327,7 +327,7 @@ def _run(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
         if isinstance(error, ChangedError):
             index.forget(error.path)
         if isinstance(error, FileNotFoundError) and error.filename:
-            raw = [path for name, path in inputs.items() if not stage.inputs[name].artifact]
+            raw = [inputs[name] for name in inputs if not (stage.inputs[name].artifact or stage.inputs[name].created)]
             if any(Path(error.filename).is_relative_to(path) for path in raw):
                 raise ChangedError(Path(error.filename)) from error
         raise
