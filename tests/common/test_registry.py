@@ -157,6 +157,17 @@ def test_rollback_goes_back_step_by_step_and_promotion_goes_on_from_there(tmp_pa
     assert len(copy.releases()) == 8
 
 
+def test_a_promotion_that_waits_says_for_what(registry: Registry, tmp_path: Path) -> None:
+    busy = copy_of(registry, tmp_path)
+    promote = [sys.executable, "-m", "stages.archive", "promote", "v1", "--registry", str(busy.home)]
+    with busy.locked():
+        process = subprocess.Popen(promote, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stderr
+        assert "another run or `archive promote` is changing the registry: waiting for it" in process.stderr.readline()
+    told, _ = process.communicate(timeout=60)
+    assert told.startswith("v1 is the champion now")
+
+
 def test_locks_that_a_killed_git_leaves_behind_stop_nobody(tmp_path: Path, registry: Registry) -> None:
     copied = Registry(Path(shutil.copytree(registry.home, tmp_path / "registry")))
     for name in ("refs/tags/champion-0004.lock", "refs/heads/main.lock", "packed-refs.lock"):

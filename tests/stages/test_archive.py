@@ -2,13 +2,16 @@
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from stages.archive.collect import linked_files
+from stages.archive.gate import compare
 from stages.archive.lineage import check_one_run, used_params
 from stages.archive.release import standing
 from stages.archive.report import MEASURES, build_report
@@ -101,6 +104,21 @@ def test_the_report_shows_cells_as_text_and_unmeasured_figures_as_a_dash(
     assert "50 of 61 shown" in page
     assert "\u2013" in page
     assert "<b>Not fit for release</b>mean accuracy 0.5000 is below &lt;monitor&gt;" in page
+
+
+def test_the_report_says_of_p_no_more_than_it_is(manifests: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    champion = np.ones((9, len(ATTRIBUTES)))
+    candidate = champion.copy()
+    candidate[:3] = 0
+    write_version(tmp_path, manifests, champion=asdict(compare("v1", candidate, champion)))
+    (tmp_path / "metrics").mkdir()
+    row = dict.fromkeys(MEASURES) | {"labels": 9, "accuracy": 0.5}
+    metrics = {"mean_accuracy": 0.5, "images": 9, "attributes": {attribute.name: row for attribute in ATTRIBUTES}}
+    (tmp_path / "metrics" / "eval_metrics.json").write_text(json.dumps(metrics))
+    write_report(tmp_path / "report.html", build_report("Faces", tmp_path))
+    page = (tmp_path / "report.html").read_text()
+    assert "how often two equally good models would differ at least so much" in page
+    assert "probability" not in page  # p is none: neither that the candidate is worse nor that it is no worse
 
 
 def test_the_page_of_a_run_says_what_it_did_and_what_was_there_already(
