@@ -56,10 +56,21 @@ class Life:
         partial.write_text("\n".join([header, *wanted, ""]))
         partial.replace(self.data / "annotations.csv")
 
+    def arrive_without_labels(self, lot: str) -> None:
+        """Let a lot of one image arrive that nobody has annotated."""
+        partial = self.data / f".{lot}"
+        partial.mkdir(mode=0o755)
+        shutil.copy(next((self.samples / "raw" / "s1").iterdir()), partial / f"{lot}_00000.png")
+        partial.rename(self.data / "raw" / lot)
+
+    def handed_over(self, dag: str, run_id: str, task: str, name: str) -> Any:
+        """One value of what a task handed over."""
+        path = f"/dags/{dag}/dagRuns/{run_id}/taskInstances/{task}/xcomEntries/{name}?deserialize=true"
+        return self.stack.api(path)["value"]
+
     def result(self, dag: str, run_id: str, task: str) -> dict[str, Any]:
         """The headline that a task handed over."""
-        path = f"/dags/{dag}/dagRuns/{run_id}/taskInstances/{task}/xcomEntries/headline?deserialize=true"
-        return dict(self.stack.api(path)["value"])
+        return dict(self.handed_over(dag, run_id, task, "headline"))
 
     def predicted(self, version: str, lots: int) -> dict[str, Any]:
         """Wait for a run that nobody has triggered by hand and that has predicted all lots with a version."""
@@ -169,6 +180,16 @@ def test_the_life_of_a_model(life: Life) -> None:
     assert [check["retrain"] for check in life.checks()] == [False, True, False]
     runs = stack.api(f"/dags/{DAG_ID}/dagRuns")["dag_runs"]
     assert sorted(run["dag_run_id"] for run in runs if run["state"] == "success") == sorted([run_id, again])
+
+    # An image that nobody has annotated trains nothing, makes no version, and leaves the rollback as it is.
+    life.arrive_without_labels("s9")
+    assert life.predicted("v1", lots=5)["lots_reused"] == 4
+    quiet = stack.trigger(**QUICK)
+    assert stack.wait_for_run(quiet) == "success"
+    stages = ("validate", "hyperopt", "train", "evaluate", "label_doubt")
+    assert [life.handed_over(DAG_ID, quiet, stage, "cached") for stage in stages] == [False, True, True, True, True]
+    released = life.result(DAG_ID, quiet, "archive")
+    assert (released["version"], released["champion"]) == ("v2", "v1")
 
     # Every file of predictions names its version; the lineage leads to the raw files.
     rows = life.in_store("sh", "-c", "cat /artifacts/predict/*/outputs/predictions_s4.csv").splitlines()
