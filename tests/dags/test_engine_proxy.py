@@ -42,6 +42,13 @@ def mounted(source: str | Path, target: str, mode: str = "rw") -> dict[str, dict
     return {str(source): {"bind": target, "mode": mode}}
 
 
+def socket_in(volume: Any, folder: Path) -> str:
+    """The proxy's socket in a volume, by a short way through `folder`: an address of more than 107 bytes is none."""
+    way = folder / "way"
+    way.symlink_to(volume.attrs["Mountpoint"])
+    return f"{way}/docker.sock"
+
+
 @pytest.fixture(scope="module")
 def sockets(engine: Any) -> Iterator[Any]:
     """The volume that holds the proxy's socket."""
@@ -52,14 +59,14 @@ def sockets(engine: Any) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def path(engine: Any, sockets: Any) -> Iterator[str]:
+def path(engine: Any, sockets: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The socket of a running proxy."""
     volumes = mounted(ENGINE, "/var/run/docker.sock") | mounted(sockets.name, "/run/engine")
     container = engine.containers.run(NAME, **AS_IN_COMPOSE, volumes=volumes)
     try:
         wait_for(lambda: container.exec_run(["python", "-m", "engine_proxy.check"]).exit_code == 0)
         before = open_files(container)
-        yield f"{sockets.attrs['Mountpoint']}/docker.sock"
+        yield socket_in(sockets, tmp_path_factory.mktemp("proxy"))
         wait_for(lambda: open_files(container) <= before)  # nothing of what the tests broke off stays open
         container.reload()
         assert container.status == "running"
@@ -408,7 +415,7 @@ def test_an_engine_that_has_gone_is_said_and_ends_the_proxy_so_that_it_finds_the
     try:
         wait_for(lambda: container.exec_run(["python", "-m", "engine_proxy.check"]).exit_code == 0)
         line.cut()
-        answer = ask(f"{volume.attrs['Mountpoint']}/docker.sock", b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = ask(socket_in(volume, tmp_path), b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 502 Bad Gateway")
         assert b"no engine answers at /var/run/docker.sock: Connection refused" in answer
     finally:
@@ -418,7 +425,7 @@ def test_an_engine_that_has_gone_is_said_and_ends_the_proxy_so_that_it_finds_the
     assert lines[-1].startswith("ERROR no engine answers at /var/run/docker.sock: Connection refused: start it")
 
 
-def test_bodies_that_never_end_leave_it_memory_and_others_a_turn(engine: Any) -> None:
+def test_bodies_that_never_end_leave_it_memory_and_others_a_turn(engine: Any, tmp_path: Path) -> None:
     volume = engine.volumes.create()
     volumes = mounted(ENGINE, "/var/run/docker.sock") | mounted(volume.name, "/run/engine")
     limits = {"mem_limit": "256m", "memswap_limit": "256m"}  # as in Compose
@@ -426,7 +433,7 @@ def test_bodies_that_never_end_leave_it_memory_and_others_a_turn(engine: Any) ->
     open_ones: list[socket.socket] = []
     try:
         wait_for(lambda: container.exec_run(["python", "-m", "engine_proxy.check"]).exit_code == 0)
-        path = f"{volume.attrs['Mountpoint']}/docker.sock"
+        path = socket_in(volume, tmp_path)
         for _ in range(200):
             connection = socket.socket(socket.AF_UNIX)
             connection.settimeout(0.2)
@@ -450,21 +457,22 @@ def test_bodies_that_never_end_leave_it_memory_and_others_a_turn(engine: Any) ->
     assert not [line for line in lines if line.startswith("ERROR")]
 
 
-def test_it_ends_at_once_amid_a_stream(engine: Any, run: Any) -> None:
+def test_it_ends_at_once_amid_a_stream(engine: Any, run: Any, tmp_path: Path) -> None:
     volume = engine.volumes.create()
+    path = socket_in(volume, tmp_path)
     volumes = mounted(ENGINE, "/var/run/docker.sock") | mounted(volume.name, "/run/engine")
     container = engine.containers.run(NAME, **AS_IN_COMPOSE, volumes=volumes)
     try:
         wait_for(lambda: container.exec_run(["python", "-m", "engine_proxy.check"]).exit_code == 0)
         stage = run("sleep 60")
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(f"{volume.attrs['Mountpoint']}/docker.sock")
+            connection.connect(path)
             connection.sendall(attach(stage.id))
             assert b" 101 " in connection.recv(65536)
             container.stop(timeout=2)  # then SIGKILL, which is 137
             assert connection.recv(65536) == b""
         with pytest.raises(ConnectionRefusedError):
-            ask(f"{volume.attrs['Mountpoint']}/docker.sock", b"")
+            ask(path, b"")
     finally:
         code, lines = ended(container)
         volume.remove()
