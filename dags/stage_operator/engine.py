@@ -21,6 +21,8 @@ TAG = os.environ.get("FACE_ATTRIBUTES_TAG", "latest")
 ENGINE = os.environ.get("DOCKER_HOST", "unix://var/run/docker.sock")
 
 STOP_GRACE_S = 2  # Airflow kills the worker process 5 s after SIGTERM; this leaves 3 s to remove the container
+ENDED = ["created", "exited", "dead"]
+"""States of a container that does not run."""
 LEFTOVER = timedelta(seconds=60)  # a task reads what its container left within a second of its end
 
 
@@ -79,10 +81,13 @@ def leftovers(client: APIClient, now: str) -> list[str]:
     Nobody reads them any more: their task was killed, and no later try has removed them. `now` is the engine's time.
     """
     found = []
-    for container in client.containers(all=True, filters={"label": TRY, "status": ["created", "exited", "dead"]}):
+    for container in client.containers(all=True, filters={"label": TRY, "status": ENDED}):
         with contextlib.suppress(NotFound):
             told = client.inspect_container(container["Id"])
-            ended = told["State"]["FinishedAt"] if told["State"]["Status"] != "created" else told["Created"]
+            status = told["State"]["Status"]
+            if status not in ENDED:  # another task has started it since it was listed, and its end is still the year 1
+                continue
+            ended = told["Created"] if status == "created" else told["State"]["FinishedAt"]
             if datetime.fromisoformat(now) - datetime.fromisoformat(ended) > LEFTOVER:
                 found.append(str(container["Id"]))
     return found

@@ -56,6 +56,7 @@ def cluster(docker: "DockerClient", tmp_path_factory: pytest.TempPathFactory) ->
     for parent in (folder, folder.parent):  # pytest's folders are private
         parent.chmod(0o755)
     (folder / "data/raw").mkdir(parents=True)
+    (folder / "data/annotations.csv").touch()
     for name, uid in {"artifacts": 10001, "logs": 50000}.items():
         (folder / name).mkdir()
         os.chown(folder / name, uid, uid)
