@@ -3,6 +3,7 @@
 Nothing but the checkpoint comes back: after its last epoch, `fit` in the stage's own process has only to read it.
 """
 
+import gc
 import logging
 import math
 import multiprocessing
@@ -101,6 +102,7 @@ def fit_in_processes(processes: int, train: Split, val: Split, settings: FitSett
         signals_to_handle="",  # the stage has its own handlers
     )
     settings = replace(settings, threads=max(1, available_cpus() // processes))
+    gc.collect()  # here: a fork that collects what an earlier launch has left waits for threads that it does not have
     try:
         elastic_launch(launch, _train)(train, val, settings, checkpoint, causes)
     except ChildFailedError as error:

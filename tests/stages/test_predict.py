@@ -285,7 +285,9 @@ def test_no_model_lifts_the_limit_of_the_largest_picture(data: Data) -> None:
     Image.new("1", (8000, 8000)).save(data.raw / "b" / "b_large.png")
     artifact, headline = data.result()
     assert (headline["images"], headline["undecodable"]) == (15, 1)
-    assert rows(artifact / "undecodable.csv")[0]["reason"] == "8000 x 8000 pixels are more than 50 megapixels"
+    assert (
+        rows(artifact / "undecodable.csv")[0]["reason"] == "too large: 8000 x 8000 pixels are more than 50 megapixels"
+    )
     data.release(metadata=METADATA | {"preprocessing": PREPROCESSING | {"max_megapixels": 1e9}})
     assert data.result("images.max_megapixels=100")[1]["images"] == 16
 
