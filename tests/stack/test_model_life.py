@@ -59,8 +59,10 @@ class Life:
     def arrive_without_labels(self, lot: str) -> None:
         """Let a lot of one image arrive that nobody has annotated."""
         partial = self.data / f".{lot}"
-        partial.mkdir(mode=0o755)
+        partial.mkdir()
         shutil.copy(next((self.samples / "raw" / "s1").iterdir()), partial / f"{lot}_00000.png")
+        for path in (partial, *partial.iterdir()):
+            path.chmod(0o755)
         partial.rename(self.data / "raw" / lot)
 
     def handed_over(self, dag: str, run_id: str, task: str, name: str) -> Any:
