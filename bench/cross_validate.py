@@ -19,11 +19,11 @@ import numpy.typing as npt
 
 from bench.machine import table
 from bench.prepared import fit_as_stage_train, prepare
-from stages.common.attributes import ATTRIBUTES, NAMES
-from stages.common.dataset import INDEX, INDEX_COLUMNS, read_index
-from stages.common.logs import log, start_logging
-from stages.common.params import load_params
-from stages.common.version import ROOT
+from stages.common.contract.logs import log, start_logging
+from stages.common.contract.params import load_params
+from stages.common.contract.version import ROOT
+from stages.common.schema.attributes import ATTRIBUTES, NAMES
+from stages.common.schema.dataset import INDEX, INDEX_COLUMNS, read_index
 from stages.train.params import Params
 
 Figures = npt.NDArray[np.float64]

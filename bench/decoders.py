@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stages.common.artifacts import walk_files
-from stages.common.decode import decode, read_image_file
-from stages.common.image_settings import ImagesSection
-from stages.common.pool import WorkerPool
+from stages.common.contract.artifacts import walk_files
+from stages.common.images.decode import decode, read_image_file
+from stages.common.images.settings import ImagesSection
+from stages.common.workers.pool import WorkerPool
 
 SETTINGS = ImagesSection(near_white=245, max_megapixels=50)
 CHUNK = 32

@@ -25,16 +25,16 @@ import numpy.typing as npt
 from PIL import Image, ImageEnhance, ImageFilter
 
 from bench.machine import table
-from stages.common.decode import decode, read_image_file
-from stages.common.features import Features, join_features
-from stages.common.logs import start_logging
-from stages.common.observation import observe
-from stages.common.onnx_model import OnnxModel, load
-from stages.common.params import load_params
-from stages.common.preprocess import crop, fit
-from stages.common.stage import Stage
-from stages.common.stage import main as run_stage
-from stages.common.version import ROOT
+from stages.common.contract.logs import start_logging
+from stages.common.contract.params import load_params
+from stages.common.contract.stage import Stage
+from stages.common.contract.stage import main as run_stage
+from stages.common.contract.version import ROOT
+from stages.common.images.decode import decode, read_image_file
+from stages.common.images.preprocess import crop, fit
+from stages.common.inference.features import Features, join_features
+from stages.common.inference.observation import observe
+from stages.common.inference.onnx_model import OnnxModel, load
 from stages.hyperopt.stage import STAGE as HYPEROPT
 from stages.monitor.drift import ALL, FOUND, Drift, find_drift
 from stages.monitor.params import Params

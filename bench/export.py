@@ -29,11 +29,11 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from stages.common.answers import answers_of
-from stages.common.attributes import NAMES
-from stages.common.dataset import Split, read_split
-from stages.common.network import Classifier, Network
-from stages.common.onnx_model import INPUT, load
+from stages.common.inference.answers import answers_of
+from stages.common.inference.onnx_model import INPUT, load
+from stages.common.schema.attributes import NAMES
+from stages.common.schema.dataset import Split, read_split
+from stages.common.training.network import Classifier, Network
 from stages.evaluate.measures import mean_of, measure
 
 LEARNED_FROM = 512  # images of the train split from which int8 takes the ranges of its activations
@@ -72,7 +72,7 @@ def make_forms(model: Path, train: Split, folder: Path) -> dict[str, Path]:
 
 
 def open_session(path: Path, threads: int) -> Any:
-    """A session as `stages.common.onnx_model` makes it, with a number of threads."""
+    """A session as `stages.common.inference.onnx_model` makes it, with a number of threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import table
-from stages.common.errors import ExitCode
-from stages.common.version import ROOT
+from stages.common.contract.errors import ExitCode
+from stages.common.contract.version import ROOT
 
 WITH_TORCH = ("train", "hyperopt", "label_doubt")
 CONTEXT = (".dockerignore", "expectations", "images", "params.yaml", "scripts", "stages")

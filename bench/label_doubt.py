@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from bench.prepared import prepare
-from stages.common.attributes import ATTRIBUTES, UNKNOWN
-from stages.common.dataset import map_images, read_index
-from stages.common.device import trainings_at_once
-from stages.common.fit import FitSettings
-from stages.common.logs import start_logging
-from stages.common.params import Section, load_params
-from stages.common.version import ROOT
+from stages.common.contract.logs import start_logging
+from stages.common.contract.params import Section, load_params
+from stages.common.contract.version import ROOT
+from stages.common.schema.attributes import ATTRIBUTES, UNKNOWN
+from stages.common.schema.dataset import map_images, read_index
+from stages.common.training.device import trainings_at_once
+from stages.common.training.fit import FitSettings
 from stages.label_doubt.doubts import find_doubts
 from stages.label_doubt.folds import assign_folds, predict_out_of_fold
 from stages.label_doubt.params import LabelDoubtSection

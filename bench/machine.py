@@ -19,8 +19,8 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from stages.common.cpus import available_cpus
-from stages.common.version import ROOT
+from stages.common.contract.cpus import available_cpus
+from stages.common.contract.version import ROOT
 
 SAMPLED_S = 0.25
 """Seconds between two looks at a program's memory; a process's own peak is kept by Linux."""

@@ -25,15 +25,15 @@ from PIL import Image
 
 from bench.decoders import Files, copies, decoders_for, in_pool, print_rates, rates_in_turns
 from bench.machine import cpu_seconds, run_measured, table
-from stages.common import artifacts
-from stages.common.champion import CHAMPION
-from stages.common.cpus import available_cpus
-from stages.common.image_settings import Preprocessing
-from stages.common.onnx_model import load
-from stages.common.pool import WorkerPool
-from stages.common.preprocess import preprocess
-from stages.common.sources import find_source
-from stages.common.version import ROOT
+from stages.common.contract import artifacts
+from stages.common.contract.cpus import available_cpus
+from stages.common.contract.version import ROOT
+from stages.common.images.preprocess import preprocess
+from stages.common.images.settings import Preprocessing
+from stages.common.images.sources import find_source
+from stages.common.inference.onnx_model import load
+from stages.common.registry.champion import CHAMPION
+from stages.common.workers.pool import WorkerPool
 from stages.predict.pieces import make_pieces
 
 LOT = 1000

@@ -33,15 +33,15 @@ from bench.decoders import (
     rates_in_turns,
 )
 from bench.machine import run_measured, table
-from stages.common import artifacts
-from stages.common.attributes import ATTRIBUTES, NAMES
-from stages.common.cpus import available_cpus
-from stages.common.decode import as_image, decode, read_image_file
-from stages.common.image_settings import Preprocessing
-from stages.common.logs import Progress
-from stages.common.pool import WorkerPool
-from stages.common.sources import find_source
-from stages.common.version import ROOT
+from stages.common.contract import artifacts
+from stages.common.contract.cpus import available_cpus
+from stages.common.contract.logs import Progress
+from stages.common.contract.version import ROOT
+from stages.common.images.decode import as_image, decode, read_image_file
+from stages.common.images.settings import Preprocessing
+from stages.common.images.sources import find_source
+from stages.common.schema.attributes import ATTRIBUTES, NAMES
+from stages.common.workers.pool import WorkerPool
 from stages.prepare_train.shards import make_pieces
 
 LOT = 1000

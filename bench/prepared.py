@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.common.dataset import INDEX, INDEX_COLUMNS, map_images, read_index, read_split
-from stages.common.stage import main as run_stage
+from stages.common.contract.stage import main as run_stage
+from stages.common.schema.dataset import INDEX, INDEX_COLUMNS, map_images, read_index, read_split
 from stages.prepare_train.stage import STAGE as PREPARE_TRAIN
 from stages.train.params import TrainSection
 from stages.validate.stage import STAGE as VALIDATE
 
 if TYPE_CHECKING:
-    from stages.common.fit import FitResult
+    from stages.common.training.fit import FitResult
 
 LOT = 10_000  # images a shard: 123 MB in memory while they are written
 
@@ -82,7 +82,7 @@ def fit_as_stage_train(prepared: Path, section: TrainSection) -> "tuple[FitResul
         The fitted network, and in how many processes it was fitted.
     """
     # not needed to prepare: importing torch takes seconds, and memory that a bench would measure
-    from stages.common.fit import FitSettings, fit
+    from stages.common.training.fit import FitSettings, fit
     from stages.train.distributed import count_processes, fit_in_processes
 
     settings = FitSettings(

@@ -16,7 +16,7 @@ from scipy.stats import norm
 
 from bench.machine import table
 from stages.archive.gate import Judgement, Right, compare, judge, mean_accuracy
-from stages.common.attributes import NAMES
+from stages.common.schema.attributes import NAMES
 
 IMAGES = 200  # of a test split
 START = 0.984  # true accuracy of the first champion

@@ -37,16 +37,16 @@ import numpy.typing as npt
 
 from bench.machine import describe, table
 from bench.prepared import prepare
-from stages.common.artifacts import MANIFEST
-from stages.common.attributes import UNKNOWN
-from stages.common.calibration import cross_entropy, fit_temperature
-from stages.common.dataset import INDEX, INDEX_COLUMNS, Split, read_index, read_split
-from stages.common.errors import StageError
-from stages.common.hyperparameters import Hyperparameters
-from stages.common.logs import log, start_logging
-from stages.common.params import load_params
-from stages.common.pool import WorkerPool
-from stages.common.version import ROOT
+from stages.common.contract.artifacts import MANIFEST
+from stages.common.contract.errors import StageError
+from stages.common.contract.logs import log, start_logging
+from stages.common.contract.params import load_params
+from stages.common.contract.version import ROOT
+from stages.common.inference.calibration import cross_entropy, fit_temperature
+from stages.common.schema.attributes import UNKNOWN
+from stages.common.schema.dataset import INDEX, INDEX_COLUMNS, Split, read_index, read_split
+from stages.common.training.hyperparameters import Hyperparameters
+from stages.common.workers.pool import WorkerPool
 from stages.hyperopt.params import HyperoptSection
 from stages.hyperopt.params import Params as HyperoptParams
 from stages.train.params import Params as TrainParams
@@ -141,9 +141,9 @@ def deal(prepared: Path, seed: int, shares: Sequence[float], folder: Path) -> Pa
 def train_and_measure(dealt: Path, section: HyperoptSection, epochs: int, job: tuple[Hyperparameters, int]) -> Measured:
     """Train what was chosen, with a training seed and one thread (it is called in other processes), and measure."""
     # not needed to search: importing torch takes seconds
-    from stages.common.device import choose_device
-    from stages.common.fit import FitSettings, fit
-    from stages.common.network import outputs_of
+    from stages.common.training.device import choose_device
+    from stages.common.training.fit import FitSettings, fit
+    from stages.common.training.network import outputs_of
 
     chosen, seed = job
     learned, chosen_by, held_back = (read_split(dealt, split) for split in ("train", "val", "test"))

@@ -3,7 +3,7 @@
     python -m bench.stage_versions
 
 Walks the history: of each commit, against the one before it, the version by the imports of the stage (as
-`stages.common.version` has it), and by all of stages/common, as it was before.
+`stages.common.contract.version` has it), and by all of stages/common, as it was before.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from bench.machine import table
-from stages.common.version import ROOT, SUITES, code_version
+from stages.common.contract.version import ROOT, SUITES, code_version
 
 
 def git(*arguments: str) -> bytes:

@@ -33,14 +33,14 @@ from typing import TYPE_CHECKING, Any
 
 from bench.machine import Memory, peak_memory, run_measured, table
 from bench.prepared import fit_as_stage_train, prepare, repeat
-from stages.common.cpus import available_cpus
-from stages.common.logs import log, start_logging
-from stages.common.params import load_params
-from stages.common.version import ROOT
+from stages.common.contract.cpus import available_cpus
+from stages.common.contract.logs import log, start_logging
+from stages.common.contract.params import load_params
+from stages.common.contract.version import ROOT
 from stages.train.params import Params, TrainSection
 
 if TYPE_CHECKING:
-    from stages.common.fit import Epoch
+    from stages.common.training.fit import Epoch
 
 BASELINE = 41
 """Images a second that the users' earlier system trains on 2 cores: their figure, not measured here."""
@@ -109,7 +109,7 @@ def train(job: Job) -> Found:
     """Do a job; this is what its program runs."""
     import torch
 
-    from stages.common import loader
+    from stages.common.training import loader
 
     if not job.resident:
         loader.RESIDENT_SHARE = 0

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from bench.decoders import SETTINGS, Files, copies, decoders_for, in_pool, print_rates, rates_in_turns
 from bench.machine import peak_memory
-from stages.common.cpus import available_cpus
-from stages.common.pool import WorkerPool
-from stages.common.version import ROOT
+from stages.common.contract.cpus import available_cpus
+from stages.common.contract.version import ROOT
+from stages.common.workers.pool import WorkerPool
 from stages.validate.look import look_at
 
 LOOK = "validate's look"

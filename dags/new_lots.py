@@ -11,7 +11,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 Lots = dict[str, tuple[int, int]]
 IMAGES = (".png", ".jpg", ".jpeg")
-"""What the stages read, `SUFFIXES` of stages/common/raw_images.py, which is not in the image of Airflow."""
+"""What the stages read, `SUFFIXES` of stages/common/images/listing.py, which is not in the image of Airflow."""
 REST = 10  # times as long as a look took, at least, until the next one: a million files are no load
 
 
@@ -40,7 +40,7 @@ def look(folder: str) -> Lots:
 
 
 def lot_of(path: str) -> str:
-    """The lot of an image, as `lot_of` of stages/common/raw_images.py; `path` is relative to the raw folder."""
+    """The lot of an image, as `lot_of` of stages/common/images/listing.py; `path` is relative to the raw folder."""
     folder, _, name = path.rpartition("/")
     prefix, underscore, _ = name.partition("_")
     return prefix if underscore and prefix else folder.rpartition("/")[2] or "all"

@@ -28,9 +28,9 @@ from typing import TypeVar
 import python_avatars as pa
 import resvg_py
 
-from stages.common.artifacts import locked, publish
-from stages.common.attributes import ATTRIBUTES
-from stages.common.errors import DataError, ExitCode, StageError, UsageError
+from stages.common.contract.artifacts import locked, publish
+from stages.common.contract.errors import DataError, ExitCode, StageError, UsageError
+from stages.common.schema.attributes import ATTRIBUTES
 
 WIDTH = 160
 """Pixels; python-avatars draws on 264 x 280 units, so pictures are 170 pixels high."""

@@ -14,10 +14,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from stages.common.artifacts import artifact_key, read_manifest
-from stages.common.params import load_params
-from stages.common.report import text_of
-from stages.common.stage import Stage
+from stages.common.contract.artifacts import artifact_key, read_manifest
+from stages.common.contract.params import load_params
+from stages.common.contract.stage import Stage
+from stages.common.reports.report import text_of
 
 ROOT = Path(__file__).parents[1]
 STAGES = (

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stages.common.version import SUITES
+from stages.common.contract.version import SUITES
 
 ROOT = Path(__file__).parents[1]
 STAGES = sorted(path.parent.name for path in (ROOT / "stages").glob("*/stage.py") if path.parent.name != "common")
@@ -146,7 +146,7 @@ def imports(path: Path) -> frozenset[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
             module = node.module or ""
-            is_package = module in {"stages", "stages.common"}
+            is_package = (ROOT / module.replace(".", "/")).is_dir() and module.startswith("stages")
             found |= {f"{module}.{alias.name}" for alias in node.names} if is_package else {module}
     return frozenset(found)
 
@@ -165,6 +165,21 @@ def test_a_stage_imports_no_other_stage(stage: str) -> None:
         assert stage_packages(imports(path)) <= {"common", stage}, path
 
 
+WINGS = (
+    "reports", "contract", "schema", "images", "checks", "workers", "training", "inference", "registry"
+)  # fmt: skip
+"""The wings of stages/common, the lowest first."""
+
+
+def test_wings_import_lower_wings_only() -> None:
+    assert sorted(path.name for path in (ROOT / "stages/common").glob("[!_]*")) == sorted(WINGS)
+    for height, wing in enumerate(WINGS):
+        assert ast.get_docstring(ast.parse((ROOT / f"stages/common/{wing}/__init__.py").read_text(encoding="utf-8")))
+        for path in python_files(f"stages/common/{wing}"):
+            entered = {name.split(".")[2] for name in imports(path) if name.startswith("stages.common.")}
+            assert entered <= {*WINGS[: height + 1]}, f"{path.relative_to(ROOT)} imports {entered}"
+
+
 def test_dags_import_airflow_what_it_needs_itself_and_the_standard_library() -> None:
     own = {path.stem for path in (ROOT / "dags").iterdir()}
     for path in python_files("dags"):
@@ -181,8 +196,7 @@ def reached(stage: str) -> Iterator[Path]:
             continue
         seen.add(path)
         yield path
-        names = (name.split(".")[2] for name in imports(path) if name.startswith("stages.common."))
-        queue += [ROOT / f"stages/common/{name}.py" for name in names]
+        queue += [ROOT / f"{name.replace('.', '/')}.py" for name in imports(path) if name.startswith("stages.common.")]
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -11,10 +11,10 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from stages.common.artifacts import copy_folder
-from stages.common.dataset import INDEX
-from stages.common.report import REPORT
-from stages.common.seen import SEEN, pictures
+from stages.common.contract.artifacts import copy_folder
+from stages.common.registry.seen import SEEN, pictures
+from stages.common.reports.report import REPORT
+from stages.common.schema.dataset import INDEX
 
 REJECTED = "rejected.csv"
 HARDEST = "hardest.json"

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages.common.registry import Registry
+from stages.common.registry.registry import Registry
 
 COMMANDS = ("versions", "lineage", "promote", "rollback")
 IN_STORE = Path("/artifacts/registry")

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
 
-from stages.common.attributes import ATTRIBUTES, NAMES, UNKNOWN
-from stages.common.statistics import holm
+from stages.common.schema.attributes import ATTRIBUTES, NAMES, UNKNOWN
+from stages.common.schema.statistics import holm
 
 Right = npt.NDArray[np.float64]
 """(N, 5) in the order of `NAMES`: 1 where an answer is right, 0 where it is wrong, NaN where the label is unknown, or

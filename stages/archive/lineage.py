@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from stages.common.errors import DataError
+from stages.common.contract.errors import DataError
 
 Manifests = Mapping[str, Mapping[str, Any]]
 

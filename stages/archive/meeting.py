@@ -10,13 +10,13 @@ import numpy.typing as npt
 import yaml
 
 from stages.archive.gate import Right, right_answers
-from stages.common.attributes import ATTRIBUTES
-from stages.common.dataset import read_split
-from stages.common.errors import DataError
-from stages.common.learned import answerable
-from stages.common.onnx_model import OnnxModel, load
-from stages.common.registry import MODEL, Registry
-from stages.common.seen import Pictures, read_seen
+from stages.common.contract.errors import DataError
+from stages.common.inference.onnx_model import OnnxModel, load
+from stages.common.registry.registry import MODEL, Registry
+from stages.common.registry.seen import Pictures, read_seen
+from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.schema.dataset import read_split
+from stages.common.schema.learned import answerable
 
 
 class IncomparableError(ValueError):

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stages.common.monitor_settings import MonitorSection
-from stages.common.params import NOT_IN_KEY, Section
-from stages.common.registry import RegistrySection
+from stages.common.contract.params import NOT_IN_KEY, Section
+from stages.common.registry.monitor_settings import MonitorSection
+from stages.common.registry.registry import RegistrySection
 
 
 class ArchiveSection(Section):

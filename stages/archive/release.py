@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from stages.common.artifacts import copy_folder
-from stages.common.errors import TryAgainError
-from stages.common.logs import log
-from stages.common.registry import Registry, Version, now
-from stages.common.report import REPORT
+from stages.common.contract.artifacts import copy_folder
+from stages.common.contract.errors import TryAgainError
+from stages.common.contract.logs import log
+from stages.common.registry.registry import Registry, Version, now
+from stages.common.reports.report import REPORT
 
 GATE = "gate.json"
 NONE = "none"

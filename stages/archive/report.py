@@ -10,8 +10,20 @@ import yaml
 
 from stages.archive.collect import HARDEST, REJECTED
 from stages.archive.release import GATE
-from stages.common.attributes import ATTRIBUTES
-from stages.common.report import REPORT, Cards, Group, Link, Picture, Pictures, Plot, Report, Section, Table, shown
+from stages.common.reports.report import (
+    REPORT,
+    Cards,
+    Group,
+    Link,
+    Picture,
+    Pictures,
+    Plot,
+    Report,
+    Section,
+    Table,
+    shown,
+)
+from stages.common.schema.attributes import ATTRIBUTES
 
 REJECTS_SHOWN = 50
 """Rows of a rejects table; the full list is in `<stage>/rejected.csv` beside the report."""

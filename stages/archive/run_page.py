@@ -8,9 +8,9 @@ from typing import Any
 
 from stages.archive.release import GATE
 from stages.archive.report import build_report
-from stages.common.artifacts import json_digest, making, publish, write_manifest
-from stages.common.registry import now
-from stages.common.report import REPORT, Badge, Link, Section, Table, write_report
+from stages.common.contract.artifacts import json_digest, making, publish, write_manifest
+from stages.common.registry.registry import now
+from stages.common.reports.report import REPORT, Badge, Link, Section, Table, write_report
 
 STAGE = "run"
 """In place of a stage's name, in the manifest of a run's page."""

@@ -13,10 +13,10 @@ from stages.archive.collect import collect
 from stages.archive.lineage import check_one_run, lineage, used_params
 from stages.archive.params import Params
 from stages.archive.release import GATE, NONE, opponent, release, standing
-from stages.common.artifacts import file_digest, write_json
-from stages.common.registry import MODEL, Registry
-from stages.common.report import REPORT, write_report
-from stages.common.stage import Context, Delivered, Delivery, Headline, Input, Stage
+from stages.common.contract.artifacts import file_digest, write_json
+from stages.common.contract.stage import Context, Delivered, Delivery, Headline, Input, Stage
+from stages.common.registry.registry import MODEL, Registry
+from stages.common.reports.report import REPORT, write_report
 
 if TYPE_CHECKING:
     from stages.archive.gate import Judgement
@@ -46,7 +46,7 @@ def _judge(context: Context[Params], against: str) -> "tuple[Judgement, str | No
     # not needed for --help
     from stages.archive.gate import Judgement, compare, interval, judge, mean_accuracy
     from stages.archive.meeting import Candidate, IncomparableError
-    from stages.common.seen import read_seen
+    from stages.common.registry.seen import read_seen
 
     section, least = context.params.archive, context.params.monitor.min_accuracy
     data = context.manifests["prepare_train"]["params"]["data"]
@@ -81,7 +81,7 @@ def _judge(context: Context[Params], against: str) -> "tuple[Judgement, str | No
 
 def _run(context: Context[Params]) -> Headline:
     from stages.archive.report import build_report
-    from stages.common.dataset import read_index
+    from stages.common.schema.dataset import read_index
 
     manifests, out = context.manifests, context.out
     check_one_run(manifests)

@@ -1,5 +1,5 @@
 """Stage `champion`: the released version, taken out of the registry once per run, so that a whole run uses the same.
 
 Inputs: the registry.
-Outputs: see `stages.common.champion`.
+Outputs: see `stages.common.registry.champion`.
 """

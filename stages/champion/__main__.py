@@ -3,6 +3,6 @@
 import sys
 
 from stages.champion.stage import STAGE
-from stages.common.stage import main
+from stages.common.contract.stage import main
 
 sys.exit(main(STAGE))

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from stages.common.params import Section
-from stages.common.registry import RegistrySection
+from stages.common.contract.params import Section
+from stages.common.registry.registry import RegistrySection
 
 
 def _version(name: str) -> str:

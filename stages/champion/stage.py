@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stages.champion.params import Params
-from stages.common.artifacts import file_digest, write_json
-from stages.common.champion import CHAMPION
-from stages.common.logs import log
-from stages.common.registry import MODEL, Registry, Version
-from stages.common.stage import Context, Headline, Input, Stage
+from stages.common.contract.artifacts import file_digest, write_json
+from stages.common.contract.logs import log
+from stages.common.contract.stage import Context, Headline, Input, Stage
+from stages.common.registry.champion import CHAMPION
+from stages.common.registry.registry import MODEL, Registry, Version
 
 
 def _chosen(params: Params, inputs: Mapping[str, Path]) -> Version | None:

@@ -10,9 +10,9 @@ Outputs:
     plots/reliability.png        how often the model is right at which confidence
     predictions.csv              per test image and attribute: label, predicted class, the confidence in it (0-1), and
                                  `<attribute>_answered`: no where the confidence is too low for an answer
-    reference/partitions.json    `stages.common.partitions` of the same images
-    reference/features.npz       `stages.common.features` of the val and test images, which the model has not learned
-                                 from: what new images are compared with to tell drift
+    reference/partitions.json    `stages.common.inference.partitions` of the same images
+    reference/features.npz       `stages.common.inference.features` of the val and test images, which the model has
+                                 not learned from: what new images are compared with to tell drift
     findings.csv                 what the suite expectations/predictions.json found: severity, reason, filename, column,
                                  value
     data_docs/predictions/       index.html and suite.html: Great Expectations' own pages

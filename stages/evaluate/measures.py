@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score, roc_curve
 
-from stages.common.answers import Answers
-from stages.common.calibration import Bin, expected_calibration_error, reliability
+from stages.common.inference.answers import Answers
+from stages.common.inference.calibration import Bin, expected_calibration_error, reliability
 
 Measures = Mapping[str, Any]
 

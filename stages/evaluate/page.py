@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from stages.common.answers import Answers
-from stages.common.attributes import ATTRIBUTES, UNKNOWN
-from stages.common.dataset import Split
-from stages.common.report import Cards, Links, Picture, Pictures, Plot, Report, Section, Share, Table
-from stages.common.thumbnails import thumbnail
-from stages.common.validation_report import data_docs_links, past_runs
+from stages.common.checks.validation_report import data_docs_links, past_runs
+from stages.common.images.thumbnails import thumbnail
+from stages.common.inference.answers import Answers
+from stages.common.reports.report import Cards, Links, Picture, Pictures, Plot, Report, Section, Share, Table
+from stages.common.schema.attributes import ATTRIBUTES, UNKNOWN
+from stages.common.schema.dataset import Split
 
 if TYPE_CHECKING:
-    from stages.common.validation import Checked
+    from stages.common.checks.validation import Checked
 
 PICTURES = 12
 """Thumbnails of wrong answers, and as many of unsure ones."""

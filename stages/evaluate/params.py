@@ -1,7 +1,7 @@
 """Parameters of stage `evaluate`."""
 
-from stages.common.params import Section
-from stages.common.prediction_settings import PredictionSettings
+from stages.common.contract.params import Section
+from stages.common.inference.settings import PredictionSettings
 
 
 class EvaluateSection(PredictionSettings):

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from stages.common.answers import Answers
-from stages.common.attributes import ATTRIBUTES
-from stages.common.statistics import wilson
+from stages.common.inference.answers import Answers
+from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.schema.statistics import wilson
 from stages.evaluate.measures import Measures, reliability_of, roc_curves
 
 COLORS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951")

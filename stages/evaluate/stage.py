@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from stages.common.artifacts import write_json
-from stages.common.dataset import read_split
-from stages.common.errors import DataError
-from stages.common.history import recall, remember
-from stages.common.learned import never_answered, remarks
-from stages.common.logs import log
-from stages.common.report import REPORT, write_report
-from stages.common.stage import Context, Headline, Input, Stage
+from stages.common.contract.artifacts import write_json
+from stages.common.contract.errors import DataError
+from stages.common.contract.history import recall, remember
+from stages.common.contract.logs import log
+from stages.common.contract.stage import Context, Headline, Input, Stage
+from stages.common.reports.report import REPORT, write_report
+from stages.common.schema.dataset import read_split
+from stages.common.schema.learned import never_answered, remarks
 from stages.evaluate.params import Params
 
 HARDEST = "hardest.json"
@@ -37,13 +37,13 @@ def check_same_data(train: Mapping[str, Any], prepare_train: Mapping[str, Any]) 
 
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help
-    from stages.common.answers import answers_of
-    from stages.common.features import join_features
-    from stages.common.observation import observe
-    from stages.common.onnx_model import load
-    from stages.common.partitions import PARTITIONS, partitions
-    from stages.common.predictions import SUITE, columns_of, read_predictions, write_predictions
-    from stages.common.validation import check  # Great Expectations takes seconds
+    from stages.common.checks.validation import check  # Great Expectations takes seconds
+    from stages.common.inference.answers import answers_of
+    from stages.common.inference.features import join_features
+    from stages.common.inference.observation import observe
+    from stages.common.inference.onnx_model import load
+    from stages.common.inference.partitions import PARTITIONS, partitions
+    from stages.common.inference.predictions import SUITE, columns_of, read_predictions, write_predictions
     from stages.evaluate.measures import mean_of, measure
     from stages.evaluate.page import describe_model, hardest_images
     from stages.evaluate.plots import plot_confusion, plot_reliability, plot_roc

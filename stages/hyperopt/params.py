@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from stages.common.hyperparameters import Hyperparameters
-from stages.common.params import NOT_IN_KEY, Range, Section
+from stages.common.contract.params import NOT_IN_KEY, Range, Section
+from stages.common.training.hyperparameters import Hyperparameters
 
 CHOICES = ("width", "batch_size")
 """Hyperparameters of which the section lists the values to choose from."""

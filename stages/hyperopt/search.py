@@ -31,12 +31,12 @@ from hyperopt import hp, tpe
 from hyperopt.base import JOB_STATE_DONE, Domain, Trials
 from pydantic import TypeAdapter
 
-from stages.common.artifacts import json_digest, write_json
-from stages.common.attributes import NAMES
-from stages.common.errors import UsageError
-from stages.common.hyperparameters import Hyperparameters
-from stages.common.logs import log
-from stages.common.pool import WorkerPool
+from stages.common.contract.artifacts import json_digest, write_json
+from stages.common.contract.errors import UsageError
+from stages.common.contract.logs import log
+from stages.common.schema.attributes import NAMES
+from stages.common.training.hyperparameters import Hyperparameters
+from stages.common.workers.pool import WorkerPool
 from stages.hyperopt.params import CHOICES, HyperoptSection
 from stages.hyperopt.trials import Job, Plan, Run, Score, Trial, best_trial, flatten, ranked, rungs_of, summarise
 

@@ -5,9 +5,9 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from stages.common.artifacts import write_json
-from stages.common.logs import log
-from stages.common.stage import Context, Headline, Input, Stage
+from stages.common.contract.artifacts import write_json
+from stages.common.contract.logs import log
+from stages.common.contract.stage import Context, Headline, Input, Stage
 from stages.hyperopt.params import Params
 
 RESULTS = "metrics/hyperopt_results.json"
@@ -15,7 +15,7 @@ RESULTS = "metrics/hyperopt_results.json"
 
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help: importing torch takes seconds
-    from stages.common.device import describe_device
+    from stages.common.training.device import describe_device
     from stages.hyperopt.importance import measure_importance
     from stages.hyperopt.plots import plot_importance, plot_trials
     from stages.hyperopt.search import search

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.common.attributes import UNKNOWN
-from stages.common.calibration import cross_entropy, fit_temperature
-from stages.common.dataset import Split, read_split
-from stages.common.device import choose_device, trainings_at_once, use_gpu
-from stages.common.errors import UnavailableError
-from stages.common.fit import DivergedError, FitSettings, fit
-from stages.common.learned import Learned, learnable, learned_classes, masks
-from stages.common.logs import log, start_logging
-from stages.common.network import Network, outputs_of
+from stages.common.contract.errors import UnavailableError
+from stages.common.contract.logs import log, start_logging
+from stages.common.inference.calibration import cross_entropy, fit_temperature
+from stages.common.schema.attributes import UNKNOWN
+from stages.common.schema.dataset import Split, read_split
+from stages.common.schema.learned import Learned, learnable, learned_classes, masks
+from stages.common.training.device import choose_device, trainings_at_once, use_gpu
+from stages.common.training.fit import DivergedError, FitSettings, fit
+from stages.common.training.network import Network, outputs_of
 from stages.hyperopt.params import HyperoptSection
 from stages.hyperopt.trials import Job, Score
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.common.attributes import NAMES
-from stages.common.hyperparameters import Hyperparameters
+from stages.common.schema.attributes import NAMES
+from stages.common.training.hyperparameters import Hyperparameters
 from stages.hyperopt.params import HyperoptSection
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from cleanlab.filter import find_label_issues
 
-from stages.common.attributes import UNKNOWN, Attribute
+from stages.common.schema.attributes import UNKNOWN, Attribute
 
 
 @dataclass(frozen=True)

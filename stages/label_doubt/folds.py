@@ -12,16 +12,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from stages.common.attributes import ATTRIBUTES, UNKNOWN
-from stages.common.dataset import Split
-from stages.common.device import choose_device, use_gpu
-from stages.common.errors import DataError
-from stages.common.fit import FitSettings, fit
-from stages.common.kept import keep, recover
-from stages.common.learned import Learned, learnable, learned_classes, remarks
-from stages.common.logs import log, start_logging
-from stages.common.network import Classifier, Network, outputs_of
-from stages.common.pool import WorkerPool
+from stages.common.contract.errors import DataError
+from stages.common.contract.logs import log, start_logging
+from stages.common.schema.attributes import ATTRIBUTES, UNKNOWN
+from stages.common.schema.dataset import Split
+from stages.common.schema.learned import Learned, learnable, learned_classes, remarks
+from stages.common.training.device import choose_device, use_gpu
+from stages.common.training.fit import FitSettings, fit
+from stages.common.training.kept import keep, recover
+from stages.common.training.network import Classifier, Network, outputs_of
+from stages.common.workers.pool import WorkerPool
 
 Probabilities = dict[str, npt.NDArray[np.float32]]
 """Attribute -> (N, classes)."""

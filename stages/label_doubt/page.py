@@ -5,10 +5,10 @@ from typing import Any
 
 from PIL import Image
 
-from stages.common.attributes import ATTRIBUTES, Attribute
-from stages.common.dataset import Split
-from stages.common.report import Cards, Picture, Pictures, Report, Section, Share, Table
-from stages.common.thumbnails import thumbnail
+from stages.common.images.thumbnails import thumbnail
+from stages.common.reports.report import Cards, Picture, Pictures, Report, Section, Share, Table
+from stages.common.schema.attributes import ATTRIBUTES, Attribute
+from stages.common.schema.dataset import Split
 from stages.label_doubt.doubts import Doubt
 
 

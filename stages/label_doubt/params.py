@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stages.common.params import NOT_IN_KEY, Section
+from stages.common.contract.params import NOT_IN_KEY, Section
 
 
 class LabelDoubtSection(Section):

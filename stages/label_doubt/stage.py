@@ -8,16 +8,16 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from stages.common.artifacts import write_json
-from stages.common.attributes import ATTRIBUTES, NAMES, UNKNOWN
-from stages.common.dataset import SPLITS, map_images, read_index
-from stages.common.errors import DataError
-from stages.common.hyperparameters import USED, Hyperparameters
-from stages.common.learned import learnable, learned_classes
-from stages.common.logs import log
-from stages.common.report import REPORT, write_report
-from stages.common.stage import Context, Headline, Input, Stage
-from stages.common.tables import write_csv
+from stages.common.contract.artifacts import write_json
+from stages.common.contract.errors import DataError
+from stages.common.contract.logs import log
+from stages.common.contract.stage import Context, Headline, Input, Stage
+from stages.common.contract.tables import write_csv
+from stages.common.reports.report import REPORT, write_report
+from stages.common.schema.attributes import ATTRIBUTES, NAMES, UNKNOWN
+from stages.common.schema.dataset import SPLITS, map_images, read_index
+from stages.common.schema.learned import learnable, learned_classes
+from stages.common.training.hyperparameters import USED, Hyperparameters
 from stages.label_doubt.params import Params
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def _doubt_row(rank: int, doubt: "Doubt", row: Mapping[str, str]) -> list[Any]:
 
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help: importing torch and cleanlab takes seconds
-    from stages.common.device import describe_device, trainings_at_once
-    from stages.common.fit import FitSettings
+    from stages.common.training.device import describe_device, trainings_at_once
+    from stages.common.training.fit import FitSettings
     from stages.label_doubt.doubts import find_doubts, why_not_judged
     from stages.label_doubt.folds import assign_folds, predict_out_of_fold
     from stages.label_doubt.page import doubt_report

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from stages.common.artifacts import json_digest
-from stages.common.champion import Champion
+from stages.common.contract.artifacts import json_digest
+from stages.common.registry.champion import Champion
 from stages.monitor.drift import ALL, FOUND, Drift
 from stages.monitor.new_images import NewImages
 from stages.monitor.performance import LOW, Performance

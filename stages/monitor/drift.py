@@ -29,11 +29,11 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from stages.common.attributes import ATTRIBUTES
-from stages.common.features import Features
-from stages.common.monitor_settings import MonitorSection
-from stages.common.partitions import count, expected_weights, partition_of, signals, weights_of
-from stages.common.statistics import holm
+from stages.common.inference.features import Features
+from stages.common.inference.partitions import count, expected_weights, partition_of, signals, weights_of
+from stages.common.registry.monitor_settings import MonitorSection
+from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.schema.statistics import holm
 
 FOUND, NONE, NOT_ENOUGH = "found", "none", "not enough data"
 ALL = "all new images"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.common.partitions import expected_weights
+from stages.common.inference.partitions import expected_weights
 from stages.monitor.drift import chance
 
 SUITE = "drift"
@@ -22,8 +22,8 @@ def thresholds(kept: Mapping[str, Any], table: pd.DataFrame, min_psi: float) -> 
     """Values of the suite's parameters for every column that can be judged.
 
     Args:
-        kept: `stages.common.partitions.partitions` of the reference.
-        table: `stages.common.partitions.signals` of new images; its column has one number or class at least.
+        kept: `stages.common.inference.partitions.partitions` of the reference.
+        table: `stages.common.inference.partitions.signals` of new images; its column has one number or class at least.
         min_psi: what PSI must reach to be drift; the Kullback-Leibler divergence is one of the two halves of it.
     """
     values: dict[str, Any] = {}

@@ -33,11 +33,11 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from stages.common.artifacts import locked
-from stages.common.errors import DataError
-from stages.common.logs import log
-from stages.common.params import Section
-from stages.common.stage import Headline
+from stages.common.contract.artifacts import locked
+from stages.common.contract.errors import DataError
+from stages.common.contract.logs import log
+from stages.common.contract.params import Section
+from stages.common.contract.stage import Headline
 from stages.monitor.decision import DECISION
 
 LOG = "monitoring_log.json"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.common.champion import Champion
-from stages.common.features import Features, load_features
-from stages.common.logs import log
-from stages.common.seen import read_seen
+from stages.common.contract.logs import log
+from stages.common.inference.features import Features, load_features
+from stages.common.registry.champion import Champion
+from stages.common.registry.seen import read_seen
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from stages.common.attributes import ATTRIBUTES
-from stages.common.champion import Champion
-from stages.common.features import Features
-from stages.common.monitor_settings import MonitorSection
-from stages.common.report import (
+from stages.common.checks.validation_report import checks, data_docs_links, past_runs
+from stages.common.images.thumbnails import thumbnail
+from stages.common.inference.features import Features
+from stages.common.registry.champion import Champion
+from stages.common.registry.monitor_settings import MonitorSection
+from stages.common.reports.report import (
     Badge,
     Cards,
     Group,
@@ -25,8 +26,7 @@ from stages.common.report import (
     Table,
     shown,
 )
-from stages.common.thumbnails import thumbnail
-from stages.common.validation_report import checks, data_docs_links, past_runs
+from stages.common.schema.attributes import ATTRIBUTES
 from stages.monitor import drift as drifting
 from stages.monitor import performance as performing
 from stages.monitor.drift import ALL, EMBEDDING, Drift, Signal
@@ -36,7 +36,7 @@ from stages.monitor.to_label import TO_LABEL
 from stages.monitor.words import explain, title_of
 
 if TYPE_CHECKING:
-    from stages.common.validation import Checked
+    from stages.common.checks.validation import Checked
 
 EXAMPLES = 8
 """Pictures of then, and as many of now."""

@@ -1,7 +1,7 @@
 """Parameters of stage `monitor`."""
 
-from stages.common.monitor_settings import MonitorSection
-from stages.common.params import Section
+from stages.common.contract.params import Section
+from stages.common.registry.monitor_settings import MonitorSection
 
 
 class Params(Section):

@@ -15,18 +15,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from stages.common.attributes import ATTRIBUTES, NAMES, UNKNOWN
-from stages.common.errors import DataError
-from stages.common.features import Features
-from stages.common.monitor_settings import MonitorSection
-from stages.common.seen import picture_of
-from stages.common.statistics import wilson
+from stages.common.contract.errors import DataError
+from stages.common.inference.features import Features
+from stages.common.registry.monitor_settings import MonitorSection
+from stages.common.registry.seen import picture_of
+from stages.common.schema.attributes import ATTRIBUTES, NAMES, UNKNOWN
+from stages.common.schema.statistics import wilson
 from stages.monitor.drift import ALL
 
 OK, LOW, NOT_ENOUGH = "ok", "low", "not enough data"
 
 Labels = Mapping[int, npt.NDArray[np.int8]]
-"""Picture (`stages.common.seen`) -> class indices in the order of `NAMES`, -1 where unknown."""
+"""Picture (`stages.common.registry.seen`) -> class indices in the order of `NAMES`, -1 where unknown."""
 
 
 @dataclass(frozen=True)

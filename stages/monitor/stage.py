@@ -7,18 +7,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common.artifacts import write_json
-from stages.common.champion import read_champion
-from stages.common.errors import DataError
-from stages.common.history import recall, remember
-from stages.common.logs import log
-from stages.common.report import REPORT, write_report
-from stages.common.stage import Context, Delivered, Delivery, Headline, Input, Stage
+from stages.common.contract.artifacts import write_json
+from stages.common.contract.errors import DataError
+from stages.common.contract.history import recall, remember
+from stages.common.contract.logs import log
+from stages.common.contract.stage import Context, Delivered, Delivery, Headline, Input, Stage
+from stages.common.registry.champion import read_champion
+from stages.common.reports.report import REPORT, write_report
 from stages.monitor.params import Params
 
 if TYPE_CHECKING:
-    from stages.common.features import Features
-    from stages.common.validation import Checked
+    from stages.common.checks.validation import Checked
+    from stages.common.inference.features import Features
     from stages.monitor.drift import Drift
 
 NO_LABELS = "no labels could be read, for stage validate gave none: its report says why; drift is told all the same"
@@ -46,7 +46,7 @@ def check_same_champion(predict: Mapping[str, Any], champion: Mapping[str, Any])
 
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help
-    from stages.common.features import load_features
+    from stages.common.inference.features import load_features
     from stages.monitor.decision import DECISION, decide, nothing_to_monitor
     from stages.monitor.drift import find_drift
     from stages.monitor.new_images import NewImages, find_new_images
@@ -113,9 +113,9 @@ def _check_expectations(
     """
     import pandas as pd
 
-    from stages.common.partitions import read_partitions
-    from stages.common.suite import FOLDER
-    from stages.common.validation import check
+    from stages.common.checks.suite import FOLDER
+    from stages.common.checks.validation import check
+    from stages.common.inference.partitions import read_partitions
     from stages.monitor.drift import ALL
     from stages.monitor.expectations import SUITE, thresholds, unjudged
 

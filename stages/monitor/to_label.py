@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.common.attributes import NAMES
-from stages.common.features import Features
-from stages.common.tables import write_csv
+from stages.common.contract.tables import write_csv
+from stages.common.inference.features import Features
+from stages.common.schema.attributes import NAMES
 from stages.monitor.drift import ALL
 from stages.monitor.performance import Labels
 

@@ -1,6 +1,6 @@
 """What moved, in words for people who are no statisticians."""
 
-from stages.common.attributes import ATTRIBUTES
+from stages.common.schema.attributes import ATTRIBUTES
 from stages.monitor.drift import EMBEDDING, Signal
 
 SLIGHT, LARGE = 0.1, 0.25

@@ -7,7 +7,8 @@ Outputs:
                                  per attribute: predicted class, the confidence in it (0-1), and
                                  `<attribute>_answered`: no where the confidence is too low for an answer; and
                                  `model_version` in every row
-    features/<lot>.npz           `stages.common.features` of the lot, for stage monitor; none of a lot without a picture
+    features/<lot>.npz           `stages.common.inference.features` of the lot, for stage monitor; none of a lot
+                                 without a picture
     undecodable.csv              filename, lot, reason: images that cannot be used; they are counted everywhere
     ignored.csv                  filename, lot, path, reason: what else lies in the raw folder and is not read
     metrics/predictions.json     counts per lot and class, images without an answer, undecodable ones, images a second

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.common.answers import Answers
+from stages.common.inference.answers import Answers
 
 ABSTAINED = "abstained"
 

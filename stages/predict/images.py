@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.common.raw_images import SUFFIXES, as_text, image_files, list_ignored, lot_of
+from stages.common.images.listing import SUFFIXES, as_text, image_files, list_ignored, lot_of
 
 LOT_BYTES = 255 - len("predictions_.csv")
 """Length of a lot's name at most, for files are named after it."""

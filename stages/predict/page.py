@@ -4,13 +4,25 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stages.common.attributes import ATTRIBUTES
-from stages.common.report import Bars, Cards, Group, Links, Picture, Pictures, Report, Section, Share, Table, shown
-from stages.common.validation_report import data_docs_links, past_runs
+from stages.common.checks.validation_report import data_docs_links, past_runs
+from stages.common.reports.report import (
+    Bars,
+    Cards,
+    Group,
+    Links,
+    Picture,
+    Pictures,
+    Report,
+    Section,
+    Share,
+    Table,
+    shown,
+)
+from stages.common.schema.attributes import ATTRIBUTES
 from stages.predict.counts import ABSTAINED, Unsure
 
 if TYPE_CHECKING:
-    from stages.common.validation import Checked
+    from stages.common.checks.validation import Checked
 
 PICTURES = 24
 """Thumbnails of the least sure answers."""

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stages.common.image_settings import ImagesSection
-from stages.common.params import NOT_IN_KEY, Section
-from stages.common.prediction_settings import PredictionSettings
+from stages.common.contract.params import NOT_IN_KEY, Section
+from stages.common.images.settings import ImagesSection
+from stages.common.inference.settings import PredictionSettings
 
 
 class PredictSection(PredictionSettings):

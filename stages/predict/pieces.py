@@ -1,7 +1,7 @@
 """What a model says about one lot: made once, kept in the stage's cache under a key of all that decides it.
 
 A cached piece is `<cache>/<key>/` with
-    features.npz     `stages.common.features.Features` of the lot's pictures; absent if there is none
+    features.npz     `stages.common.inference.features.Features` of the lot's pictures; absent if there is none
     undecodable.csv  filename, reason
     manifest.json    digests of both
 """
@@ -16,19 +16,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.common import artifacts
-from stages.common.decode import ImageError, read_image_file
-from stages.common.errors import DataError
-from stages.common.features import Features, evenly_spread, join_features
-from stages.common.image_settings import Preprocessing
-from stages.common.logs import Progress, log
-from stages.common.observation import Images, observe_batch
-from stages.common.onnx_model import OnnxModel, load
-from stages.common.pool import WorkerPool
-from stages.common.preprocess import content_of, fit
-from stages.common.seen import picture_of
-from stages.common.sources import Source
-from stages.common.tables import write_csv
+from stages.common.contract import artifacts
+from stages.common.contract.errors import DataError
+from stages.common.contract.logs import Progress, log
+from stages.common.contract.tables import write_csv
+from stages.common.images.decode import ImageError, read_image_file
+from stages.common.images.preprocess import content_of, fit
+from stages.common.images.settings import Preprocessing
+from stages.common.images.sources import Source
+from stages.common.inference.features import Features, evenly_spread, join_features
+from stages.common.inference.observation import Images, observe_batch
+from stages.common.inference.onnx_model import OnnxModel, load
+from stages.common.registry.seen import picture_of
+from stages.common.workers.pool import WorkerPool
 
 FEATURES = "features.npz"
 UNDECODABLE = "undecodable.csv"

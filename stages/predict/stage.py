@@ -7,25 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common.artifacts import link_or_copy, write_json
-from stages.common.champion import Champion, read_champion
-from stages.common.errors import DataError
-from stages.common.history import recall, remember
-from stages.common.learned import never_answered, remarks
-from stages.common.logs import log
-from stages.common.pool import WorkerPool, useful_workers
-from stages.common.raw_images import require_lots
-from stages.common.report import REPORT, Report, write_report
-from stages.common.sources import Source, find_source
-from stages.common.stage import Context, Headline, Input, LotsContext, Stage
-from stages.common.tables import write_csv
-from stages.common.version import stage_version
+from stages.common.contract.artifacts import link_or_copy, write_json
+from stages.common.contract.errors import DataError
+from stages.common.contract.history import recall, remember
+from stages.common.contract.logs import log
+from stages.common.contract.stage import Context, Headline, Input, LotsContext, Stage
+from stages.common.contract.tables import write_csv
+from stages.common.contract.version import stage_version
+from stages.common.images.listing import require_lots
+from stages.common.images.sources import Source, find_source
+from stages.common.registry.champion import Champion, read_champion
+from stages.common.reports.report import REPORT, Report, write_report
+from stages.common.schema.learned import never_answered, remarks
+from stages.common.workers.pool import WorkerPool, useful_workers
 from stages.predict.images import Found, find_images
 from stages.predict.page import TITLE, describe_predictions, left_out, nothing_released
 from stages.predict.params import Params
 
 if TYPE_CHECKING:
-    from stages.common.onnx_model import OnnxModel
+    from stages.common.inference.onnx_model import OnnxModel
     from stages.predict.counts import Unsure
     from stages.predict.pieces import Piece
 
@@ -127,10 +127,10 @@ def _write_lots(
     """
     import numpy as np
 
-    from stages.common.answers import answers_of
-    from stages.common.attributes import ATTRIBUTES
-    from stages.common.features import load_features
-    from stages.common.predictions import write_predictions
+    from stages.common.inference.answers import answers_of
+    from stages.common.inference.features import load_features
+    from stages.common.inference.predictions import write_predictions
+    from stages.common.schema.attributes import ATTRIBUTES
     from stages.predict.counts import count_answers, least_sure
     from stages.predict.page import PICTURES
 
@@ -157,10 +157,10 @@ def _run(context: Context[Params]) -> Headline:
     # not needed for --help
     import pandas as pd
 
-    from stages.common.decode import ImageError, as_image, decode, read_image_file
-    from stages.common.predictions import SUITE, columns_of, read_predictions
-    from stages.common.thumbnails import thumbnail
-    from stages.common.validation import check  # Great Expectations takes seconds
+    from stages.common.checks.validation import check  # Great Expectations takes seconds
+    from stages.common.images.decode import ImageError, as_image, decode, read_image_file
+    from stages.common.images.thumbnails import thumbnail
+    from stages.common.inference.predictions import SUITE, columns_of, read_predictions
     from stages.predict.counts import add_counts
     from stages.predict.pieces import limited, load_once
 

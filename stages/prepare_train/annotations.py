@@ -4,8 +4,8 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from stages.common.attributes import ATTRIBUTES, NAMES, UNKNOWN
-from stages.common.errors import DataError
+from stages.common.contract.errors import DataError
+from stages.common.schema.attributes import ATTRIBUTES, NAMES, UNKNOWN
 
 ANNOTATIONS = "annotations.csv"
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from stages.common.dataset import SPLITS
-from stages.common.report import Cards, Group, Links, Picture, Pictures, Plot, Report, Section, Table, shown
-from stages.common.thumbnails import thumbnail
-from stages.common.validation_report import data_docs_links, past_runs
+from stages.common.checks.validation_report import data_docs_links, past_runs
+from stages.common.images.thumbnails import thumbnail
+from stages.common.reports.report import Cards, Group, Links, Picture, Pictures, Plot, Report, Section, Table, shown
+from stages.common.schema.dataset import SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from stages.common.validation import Checked
+    from stages.common.checks.validation import Checked
 
 PICTURES = 12
 """Thumbnails of the images with the least contrast."""

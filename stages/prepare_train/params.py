@@ -4,8 +4,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from stages.common.image_settings import ImagesSection, Preprocessing
-from stages.common.params import NOT_IN_KEY, Range, Section
+from stages.common.contract.params import NOT_IN_KEY, Range, Section
+from stages.common.images.settings import ImagesSection, Preprocessing
 
 
 class DataSection(Section):

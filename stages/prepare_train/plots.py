@@ -6,8 +6,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stages.common.attributes import ATTRIBUTES
-from stages.common.dataset import SPLITS
+from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.schema.dataset import SPLITS
 
 COLORS = {"train": "#4269d0", "val": "#efb118", "test": "#3ca951"}
 BAR = 0.26

@@ -19,14 +19,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stages.common import artifacts
-from stages.common.decode import ImageError, read_image_file
-from stages.common.errors import DataError
-from stages.common.image_settings import Preprocessing
-from stages.common.logs import Progress, log
-from stages.common.pool import WorkerPool
-from stages.common.preprocess import content_of, fit
-from stages.common.sources import Source
+from stages.common.contract import artifacts
+from stages.common.contract.errors import DataError
+from stages.common.contract.logs import Progress, log
+from stages.common.images.decode import ImageError, read_image_file
+from stages.common.images.preprocess import content_of, fit
+from stages.common.images.settings import Preprocessing
+from stages.common.images.sources import Source
+from stages.common.workers.pool import WorkerPool
 
 IMAGES = "images.npy"
 RECORDS = "images.csv"

@@ -18,7 +18,7 @@ def assign_split(pixels: str, data: DataSection) -> str:
     other settings of the preprocessing move an old image.
 
     Args:
-        pixels: digest of the picture, `stages.common.decode.Decoded.pixels`.
+        pixels: digest of the picture, `stages.common.images.decode.Decoded.pixels`.
         data: fractions and seed.
     """
     position = int(hashlib.sha256(f"{data.seed}:{pixels}".encode()).hexdigest()[:16], 16) / 2**64

@@ -8,18 +8,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from stages.common.artifacts import link_or_copy, write_json
-from stages.common.attributes import UNKNOWN
-from stages.common.dataset import INDEX, INDEX_COLUMNS, PREPROCESSING, SPLITS
-from stages.common.errors import DataError, UsageError
-from stages.common.history import recall, remember
-from stages.common.logs import Progress, log
-from stages.common.pool import WorkerPool, useful_workers
-from stages.common.report import REPORT, Cards, Report, Section, write_report
-from stages.common.sources import Source, find_source, is_regular
-from stages.common.stage import Context, Headline, Input, LotsContext, Stage
-from stages.common.tables import write_csv
-from stages.common.version import stage_version
+from stages.common.contract.artifacts import link_or_copy, write_json
+from stages.common.contract.errors import DataError, UsageError
+from stages.common.contract.history import recall, remember
+from stages.common.contract.logs import Progress, log
+from stages.common.contract.stage import Context, Headline, Input, LotsContext, Stage
+from stages.common.contract.tables import write_csv
+from stages.common.contract.version import stage_version
+from stages.common.images.sources import Source, find_source, is_regular
+from stages.common.reports.report import REPORT, Cards, Report, Section, write_report
+from stages.common.schema.attributes import UNKNOWN
+from stages.common.schema.dataset import INDEX, INDEX_COLUMNS, PREPROCESSING, SPLITS
+from stages.common.workers.pool import WorkerPool, useful_workers
 from stages.prepare_train.annotations import Annotation, read_annotations
 from stages.prepare_train.page import describe_data, describe_rejects
 from stages.prepare_train.params import Params
@@ -111,7 +111,7 @@ def _index_row(row: Row) -> list[Any]:
 
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help; Great Expectations takes seconds
-    from stages.common.validation import check
+    from stages.common.checks.validation import check
     from stages.prepare_train.plots import plot_distribution
     from stages.prepare_train.table import index_table, read_sums, suite_thresholds
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stages.common.attributes import ATTRIBUTES, NAMES, UNKNOWN
-from stages.common.dataset import SPLITS
+from stages.common.schema.attributes import ATTRIBUTES, NAMES, UNKNOWN
+from stages.common.schema.dataset import SPLITS
 
 LISTED = 20
 """Groups of duplicates that are listed by name; all are counted."""

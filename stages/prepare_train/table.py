@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from stages.common.dataset import INDEX, SPLITS
+from stages.common.schema.dataset import INDEX, SPLITS
 from stages.prepare_train.params import DataSection, PrepareTrainSection
 from stages.prepare_train.statistics import Row, mean_and_std, pixel_sums
 

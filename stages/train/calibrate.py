@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from stages.common.attributes import ATTRIBUTES, UNKNOWN
-from stages.common.calibration import (
+from stages.common.inference.calibration import (
     Abstention,
     Calibration,
     choose_abstention,
@@ -11,10 +10,11 @@ from stages.common.calibration import (
     fit_temperature,
     softmax,
 )
-from stages.common.dataset import Split
-from stages.common.device import choose_device
-from stages.common.learned import Learned, answerable, is_answered, learnable, masks
-from stages.common.network import Network, outputs_of
+from stages.common.schema.attributes import ATTRIBUTES, UNKNOWN
+from stages.common.schema.dataset import Split
+from stages.common.schema.learned import Learned, answerable, is_answered, learnable, masks
+from stages.common.training.device import choose_device
+from stages.common.training.network import Network, outputs_of
 
 
 @dataclass(frozen=True)

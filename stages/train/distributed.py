@@ -22,12 +22,12 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from stages.common.cpus import available_cpus
-from stages.common.dataset import Split
-from stages.common.device import choose_device
-from stages.common.errors import StageError, UnavailableError
-from stages.common.fit import FitSettings, fit
-from stages.common.logs import log, start_logging
+from stages.common.contract.cpus import available_cpus
+from stages.common.contract.errors import StageError, UnavailableError
+from stages.common.contract.logs import log, start_logging
+from stages.common.schema.dataset import Split
+from stages.common.training.device import choose_device
+from stages.common.training.fit import FitSettings, fit
 from stages.train.params import TrainSection
 from stages.train.stage import EpochLog
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-from stages.common.attributes import ATTRIBUTES
-from stages.common.calibration import Calibration
-from stages.common.kept import save_file
-from stages.common.network import Classifier, Network
+from stages.common.inference.calibration import Calibration
+from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.training.kept import save_file
+from stages.common.training.network import Classifier, Network
 
 
 def export_onnx(path: Path, network: Network, calibration: Calibration, preprocessing: Mapping[str, Any]) -> None:

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from stages.common.hyperparameters import Hyperparameters
-from stages.common.params import Section
+from stages.common.contract.params import Section
+from stages.common.training.hyperparameters import Hyperparameters
 
 
 class TrainSection(Hyperparameters):

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from stages.common.attributes import ATTRIBUTES
-from stages.common.fit import Epoch
+from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.training.fit import Epoch
 
 COLORS = ("#4269d0", "#efb118", "#3ca951", "#ff725c", "#a463f2")
 

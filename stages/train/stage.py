@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from stages.common.artifacts import write_json
-from stages.common.dataset import PREPROCESSING, read_split
-from stages.common.errors import DataError
-from stages.common.hyperparameters import USED, Hyperparameters
-from stages.common.learned import learned_classes, never_answered, remarks
-from stages.common.logs import INTERVAL_S, log
-from stages.common.stage import Context, Headline, Input, Stage
+from stages.common.contract.artifacts import write_json
+from stages.common.contract.errors import DataError
+from stages.common.contract.logs import INTERVAL_S, log
+from stages.common.contract.stage import Context, Headline, Input, Stage
+from stages.common.schema.dataset import PREPROCESSING, read_split
+from stages.common.schema.learned import learned_classes, never_answered, remarks
+from stages.common.training.hyperparameters import USED, Hyperparameters
 from stages.train.params import Params, TrainSection
 
 if TYPE_CHECKING:
-    from stages.common.fit import Epoch
+    from stages.common.training.fit import Epoch
 
 
 def choose_hyperparameters(section: TrainSection, searched: Path) -> Hyperparameters:
@@ -89,9 +89,9 @@ def _check_same_data(manifests: Mapping[str, Mapping[str, Any]]) -> None:
 
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help: importing torch takes seconds
-    from stages.common.device import describe_device
-    from stages.common.fit import FitSettings, fit
-    from stages.common.network import count_parameters
+    from stages.common.training.device import describe_device
+    from stages.common.training.fit import FitSettings, fit
+    from stages.common.training.network import count_parameters
     from stages.train.calibrate import as_calibration, calibrate
     from stages.train.distributed import count_processes, fit_in_processes
 

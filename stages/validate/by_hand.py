@@ -9,10 +9,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages.common.errors import UsageError
-from stages.common.report import REPORT
-from stages.common.stage import Parser, main
-from stages.common.version import ROOT
+from stages.common.contract.errors import UsageError
+from stages.common.contract.stage import Parser, main
+from stages.common.contract.version import ROOT
+from stages.common.reports.report import REPORT
 from stages.validate.stage import STAGE
 
 REASONS = 10

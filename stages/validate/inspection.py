@@ -11,13 +11,13 @@ from typing import Any
 
 import pandas as pd
 
-from stages.common import artifacts
-from stages.common.image_settings import ImagesSection
-from stages.common.logs import Progress, log
-from stages.common.pool import WorkerPool, useful_workers
-from stages.common.sources import Source, find_source
-from stages.common.stage import Context
-from stages.common.version import stage_version
+from stages.common.contract import artifacts
+from stages.common.contract.logs import Progress, log
+from stages.common.contract.stage import Context
+from stages.common.contract.version import stage_version
+from stages.common.images.settings import ImagesSection
+from stages.common.images.sources import Source, find_source
+from stages.common.workers.pool import WorkerPool, useful_workers
 from stages.validate.look import Look, look_at
 from stages.validate.params import Params
 

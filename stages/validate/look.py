@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from stages.common.decode import ImageError, decode_file, pixels_digest, read_image_file
-from stages.common.image_settings import ImagesSection
-from stages.common.preprocess import crop
+from stages.common.images.decode import ImageError, decode_file, pixels_digest, read_image_file
+from stages.common.images.preprocess import crop
+from stages.common.images.settings import ImagesSection
 from stages.validate.perceptual import cells_of, hashes_of
 
 
@@ -24,7 +24,7 @@ class Look(NamedTuple):
         mode: the file's colour mode, by Pillow's name.
         width: pixels, of the upright picture.
         height: likewise.
-        pixels: digest (32 hex digits) by which the image is known, see `stages.common.decode.Decoded`.
+        pixels: digest (32 hex digits) by which the image is known, see `stages.common.images.decode.Decoded`.
         cropped: digest (32 hex digits) of the picture cropped to its content, equal for equal pixels.
         hash: perceptual hash of the whole picture (64 hex digits).
     """

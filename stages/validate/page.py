@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from stages.common.attributes import ATTRIBUTES, NAMES, Attribute
-from stages.common.report import (
+from stages.common.checks.validation_report import checks, data_docs_links, past_runs
+from stages.common.reports.report import (
     Badge,
     Bars,
     Cards,
@@ -20,7 +20,7 @@ from stages.common.report import (
     Table,
     shown,
 )
-from stages.common.validation_report import checks, data_docs_links, past_runs
+from stages.common.schema.attributes import ATTRIBUTES, NAMES, Attribute
 from stages.validate.raw_annotations import AnnotationFile
 from stages.validate.summary import class_counts
 from stages.validate.verdict import REPLACED
@@ -77,8 +77,8 @@ def build_report(
         replaced: source, row, filename, reason of rows with labels that a newer file replaced.
         files: what was read.
         results: suite -> Great Expectations' result.
-        history: what past runs found, the oldest first and this run last (`stages.common.history`): `time`, `success`,
-            `rows`, `accepted`, `rejected`, `warnings`, `images`.
+        history: what past runs found, the oldest first and this run last (`stages.common.contract.history`): `time`,
+            `success`, `rows`, `accepted`, `rejected`, `warnings`, `images`.
         duplicates: groups of paths whose pictures are the same.
         near_duplicates: groups of paths whose pictures are nearly the same.
         labels: labels of any image by path (the index), in the columns and values of `accepted`; those of `accepted`

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stages.common.image_settings import ImagesSection
-from stages.common.params import NOT_IN_KEY, Section
+from stages.common.contract.params import NOT_IN_KEY, Section
+from stages.common.images.settings import ImagesSection
 
 
 class ValidateSection(Section):

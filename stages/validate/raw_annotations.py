@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from stages.common.artifacts import walk_files
-from stages.common.errors import DataError
-from stages.common.raw_images import SUFFIXES, as_text, list_ignored, lot_of
+from stages.common.contract.artifacts import walk_files
+from stages.common.contract.errors import DataError
+from stages.common.images.listing import SUFFIXES, as_text, list_ignored, lot_of
 from stages.validate.forms import cartoon_set, celeba, flat_csv
 from stages.validate.forms.copies import NAMED, original_of
 from stages.validate.forms.foreign import foreign_form, remedy

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from stages.common.artifacts import write_json
-from stages.common.attributes import ATTRIBUTES, NAMES
-from stages.common.decode import ImageError, as_image, decode, read_image_file
-from stages.common.errors import DataError
-from stages.common.history import recall, remember
-from stages.common.image_settings import ImagesSection
-from stages.common.learned import Learned, remarks
-from stages.common.logs import log
-from stages.common.raw_images import about_links, image_files, list_ignored, list_images, lot_of, require_lots
-from stages.common.report import REPORT, write_report
-from stages.common.stage import Context, Headline, Input, Stage
-from stages.common.tables import write_csv
-from stages.common.thumbnails import thumbnail
+from stages.common.contract.artifacts import write_json
+from stages.common.contract.errors import DataError
+from stages.common.contract.history import recall, remember
+from stages.common.contract.logs import log
+from stages.common.contract.stage import Context, Headline, Input, Stage
+from stages.common.contract.tables import write_csv
+from stages.common.images.decode import ImageError, as_image, decode, read_image_file
+from stages.common.images.listing import about_links, image_files, list_ignored, list_images, lot_of, require_lots
+from stages.common.images.settings import ImagesSection
+from stages.common.images.thumbnails import thumbnail
+from stages.common.reports.report import REPORT, write_report
+from stages.common.schema.attributes import ATTRIBUTES, NAMES
+from stages.common.schema.learned import Learned, remarks
 from stages.validate.image_table import image_table, images_to_inspect
 from stages.validate.inspection import inspect_images
 from stages.validate.page import build_report
@@ -47,7 +47,7 @@ from stages.validate.table import add_classes, join_images, select_lots, split_r
 from stages.validate.verdict import LISTED, Verdict, count, judge, no_verdict
 
 if TYPE_CHECKING:
-    from stages.common.suite import Finding
+    from stages.common.checks.suite import Finding
 
 NO_ANNOTATION = "no annotation"
 LOTS = "validate.lots"
@@ -191,7 +191,7 @@ def _metrics(rows: _Rows, checked: _Checked, verdict: Verdict, annotations: RawA
 
 
 def _check(context: Context[Params], rows: _Rows, name: str) -> _Checked:
-    from stages.common.suite import FOLDER, findings, load_suite, run_suite  # takes seconds to import
+    from stages.common.checks.suite import FOLDER, findings, load_suite, run_suite  # takes seconds to import
 
     section = context.params.validate
     checked = _Checked(add_classes(rows.table))
@@ -248,7 +248,7 @@ def _write_reports(
     context: Context[Params], folder: Path, annotations: RawAnnotations, rows: _Rows, checked: _Checked,
     verdict: Verdict, metrics: Mapping[str, Any], summary: str,
 ) -> None:  # fmt: skip
-    from stages.common.data_docs import write_data_docs
+    from stages.common.checks.data_docs import write_data_docs
 
     (folder / "metrics").mkdir(parents=True)
     write_json(folder / "metrics" / "validation.json", metrics)
@@ -298,7 +298,7 @@ def run(context: Context[Params]) -> Headline:
     log.info("%d annotations, %d images", len(annotations.rows) + len(annotations.broken), len(rows.images))
     of_reading = _notices(rows, annotations)
     checked = _check(context, rows, annotations.name)
-    from stages.common.validation import describe  # imports Great Expectations
+    from stages.common.checks.validation import describe  # imports Great Expectations
 
     notices: list[str] = []
     if checked.stopping:  # what else is remarkable about the table, such as classes that no row has, follows from it

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from stages.common.attributes import ATTRIBUTES
-from stages.common.validation_report import thresholds
+from stages.common.checks.validation_report import thresholds
+from stages.common.schema.attributes import ATTRIBUTES
 from stages.validate.forms.part import ROW
 from stages.validate.forms.text import brief
 from stages.validate.raw_annotations import COLUMNS, RawAnnotations
 from stages.validate.verdict import Verdict, count
 
 if TYPE_CHECKING:
-    from stages.common.suite import Finding
+    from stages.common.checks.suite import Finding
 
 EXPLAINED = 3
 """Reasons that the line about rejected rows explains; the report has all."""

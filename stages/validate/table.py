@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 
 import pandas as pd
 
-from stages.common.attributes import ATTRIBUTES
-from stages.common.raw_images import lot_of
+from stages.common.images.listing import lot_of
+from stages.common.schema.attributes import ATTRIBUTES
 from stages.validate.forms.part import SHORT
 
 LABEL_COLUMNS = [attribute.column for attribute in ATTRIBUTES]

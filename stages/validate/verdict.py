@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from stages.common.attributes import ATTRIBUTES, NAMES
+from stages.common.schema.attributes import ATTRIBUTES, NAMES
 from stages.validate.forms.text import brief
 
 if TYPE_CHECKING:
-    from stages.common.suite import Finding
+    from stages.common.checks.suite import Finding
 
 LISTED = ["source", "row", "filename", "reason"]
 """Columns of rejected.csv and warnings.csv."""

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from stages.common.attributes import ATTRIBUTES, NAMES
-from stages.common.image_settings import Preprocessing
+from stages.common.images.settings import Preprocessing
+from stages.common.schema.attributes import ATTRIBUTES, NAMES
 
 SIDE = 8
 PREPROCESSING = Preprocessing(image_size=SIDE, near_white=245, max_megapixels=50).model_dump()

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stages.common import artifacts
-from stages.common.attributes import ATTRIBUTES
-from stages.common.dataset import INDEX, INDEX_COLUMNS, PREPROCESSING
-from stages.common.hyperparameters import USED, Hyperparameters
-from stages.common.image_settings import Preprocessing
+from stages.common.contract import artifacts
+from stages.common.images.settings import Preprocessing
+from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.schema.dataset import INDEX, INDEX_COLUMNS, PREPROCESSING
+from stages.common.training.hyperparameters import USED, Hyperparameters
 
 SIDE = 20
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from stages.common.errors import DataError
-from stages.common.params import Section
-from stages.common.stage import Context, Delivered, Delivery, Headline, Input, Stage, main
+from stages.common.contract.errors import DataError
+from stages.common.contract.params import Section
+from stages.common.contract.stage import Context, Delivered, Delivery, Headline, Input, Stage, main
 
 
 class ToySection(Section):

@@ -17,7 +17,7 @@ import asyncio, json, sys
 from pathlib import Path
 from pathlib import PurePosixPath
 from new_lots import IMAGES, NewLots, lot_of
-from stages.common.raw_images import SUFFIXES, lot_of as as_the_stages_tell
+from stages.common.images.listing import SUFFIXES, lot_of as as_the_stages_tell
 from tests.dags.test_new_lots import STORIES
 
 assert set(IMAGES) == SUFFIXES

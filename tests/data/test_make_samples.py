@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from data.make_samples import annotation_table, draw_face, filenames, main, make_samples
-from stages.common.attributes import ATTRIBUTES
+from stages.common.schema.attributes import ATTRIBUTES
 
 
 def read_files(folder: Path) -> dict[str, bytes]:

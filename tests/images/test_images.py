@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stages.common.errors import EXIT_CODE_HELP
-from stages.common.version import code_version
+from stages.common.contract.errors import EXIT_CODE_HELP
+from stages.common.contract.version import code_version
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -136,7 +136,7 @@ def test_image_holds_its_own_stage_only_and_runs_unprivileged(
         "airflow": False,
         "uv": False,
     }
-    inside = run_confined(docker, name, stage, entrypoint=["python", "-m", "stages.common.version"])
+    inside = run_confined(docker, name, stage, entrypoint=["python", "-m", "stages.common.contract.version"])
     assert inside.strip() == code_version(stage)
     labels = {f"org.opencontainers.image.{key.lower()}": value for key, value in origin(stage).items()}
     assert labels.items() <= docker.images.get(name).labels.items()
@@ -239,7 +239,7 @@ def test_an_image_is_built_again_when_and_only_when_what_it_holds_changed(
         "predict",
         "monitor",
     ]
-    assert rebuilt("stages/common/stage.py") == list(INPUTS)
+    assert rebuilt("stages/common/contract/stage.py") == list(INPUTS)
     assert rebuilt("params.yaml") == [*INPUTS, "airflow"]
     assert rebuilt("dags/stage_operator/operator.py") == rebuilt("images/airflow/plugins/reports.py") == ["airflow"]
     assert rebuilt("images/engine_proxy/policy.py") == ["engine_proxy"]

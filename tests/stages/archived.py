@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from stages.archive.stage import STAGE
-from stages.common import artifacts
-from stages.common.attributes import ATTRIBUTES, NAMES
-from stages.common.dataset import INDEX, INDEX_COLUMNS
-from stages.common.registry import Registry
-from stages.common.stage import main
+from stages.common.contract import artifacts
+from stages.common.contract.stage import main
+from stages.common.registry.registry import Registry
+from stages.common.schema.attributes import ATTRIBUTES, NAMES
+from stages.common.schema.dataset import INDEX, INDEX_COLUMNS
 from tests.common.onnx_models import PREPROCESSING, SIDE, save_model
 
 MODELS = 6

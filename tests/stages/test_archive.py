@@ -16,11 +16,11 @@ from stages.archive.lineage import check_one_run, used_params
 from stages.archive.release import standing
 from stages.archive.report import MEASURES, build_report
 from stages.archive.run_page import write_run
-from stages.common.artifacts import read_manifest
-from stages.common.attributes import ATTRIBUTES
-from stages.common.errors import DataError
-from stages.common.registry import Release, Version
-from stages.common.report import write_report
+from stages.common.contract.artifacts import read_manifest
+from stages.common.contract.errors import DataError
+from stages.common.registry.registry import Release, Version
+from stages.common.reports.report import write_report
+from stages.common.schema.attributes import ATTRIBUTES
 
 
 def manifest(key: str, inputs: dict[str, Any], **params: Any) -> dict[str, Any]:

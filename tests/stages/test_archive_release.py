@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from stages.archive.commands import run
-from stages.common import artifacts
-from stages.common.seen import read_seen
+from stages.common.contract import artifacts
+from stages.common.registry.seen import read_seen
 from tests.stages.archived import COPY, Pipeline
 
 

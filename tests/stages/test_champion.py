@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from stages.champion.stage import STAGE
-from stages.common.champion import Champion, read_champion
-from stages.common.errors import DataError
-from stages.common.registry import Registry, Version, now
-from stages.common.stage import main
+from stages.common.contract.errors import DataError
+from stages.common.contract.stage import main
+from stages.common.registry.champion import Champion, read_champion
+from stages.common.registry.registry import Registry, Version, now
 
 Call = Callable[..., tuple[int, dict[str, Any]]]
 

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from stages.common import artifacts
-from stages.common.answers import Answers
-from stages.common.attributes import ATTRIBUTES, NAMES
-from stages.common.dataset import INDEX, INDEX_COLUMNS
-from stages.common.errors import DataError
-from stages.common.features import load_features
-from stages.common.onnx_model import load
-from stages.common.stage import main
+from stages.common.contract import artifacts
+from stages.common.contract.errors import DataError
+from stages.common.contract.stage import main
+from stages.common.inference.answers import Answers
+from stages.common.inference.features import load_features
+from stages.common.inference.onnx_model import load
+from stages.common.schema.attributes import ATTRIBUTES, NAMES
+from stages.common.schema.dataset import INDEX, INDEX_COLUMNS
 from stages.evaluate.measures import measure
 from stages.evaluate.stage import STAGE
 from tests.common.onnx_models import METADATA, PREPROCESSING, SIDE, save_model

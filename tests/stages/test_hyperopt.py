@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from stages.common.artifacts import json_digest
-from stages.common.attributes import NAMES
-from stages.common.errors import UsageError
-from stages.common.hyperparameters import Hyperparameters
-from stages.common.params import load_params
-from stages.common.stage import main
-from stages.common.version import ROOT
+from stages.common.contract.artifacts import json_digest
+from stages.common.contract.errors import UsageError
+from stages.common.contract.params import load_params
+from stages.common.contract.stage import main
+from stages.common.contract.version import ROOT
+from stages.common.schema.attributes import NAMES
+from stages.common.training.hyperparameters import Hyperparameters
 from stages.hyperopt.importance import measure_importance
 from stages.hyperopt.params import HyperoptSection, Params
 from stages.hyperopt.search import STATE, search

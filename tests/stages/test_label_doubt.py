@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from stages.common import artifacts
-from stages.common.attributes import ATTRIBUTES, NAMES
-from stages.common.dataset import INDEX, read_index
-from stages.common.errors import DataError
-from stages.common.stage import main
-from stages.common.version import ROOT
+from stages.common.contract import artifacts
+from stages.common.contract.errors import DataError
+from stages.common.contract.stage import main
+from stages.common.contract.version import ROOT
+from stages.common.schema.attributes import ATTRIBUTES, NAMES
+from stages.common.schema.dataset import INDEX, read_index
 from stages.label_doubt.doubts import find_doubts
 from stages.label_doubt.folds import assign_folds
 from stages.label_doubt.stage import STAGE

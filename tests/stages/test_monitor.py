@@ -13,16 +13,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stages.common import artifacts
-from stages.common.attributes import ATTRIBUTES, NAMES
-from stages.common.champion import Champion
-from stages.common.features import Features, join_features
-from stages.common.monitor_settings import MonitorSection
-from stages.common.partitions import PARTITIONS, count, expected_weights, partition_of, partitions, signals
-from stages.common.seen import SEEN
-from stages.common.stage import main
-from stages.common.statistics import wilson
-from stages.common.suite import FOLDER, findings, load_suite, run_suite
+from stages.common.checks.suite import FOLDER, findings, load_suite, run_suite
+from stages.common.contract import artifacts
+from stages.common.contract.stage import main
+from stages.common.inference.features import Features, join_features
+from stages.common.inference.partitions import PARTITIONS, count, expected_weights, partition_of, partitions, signals
+from stages.common.registry.champion import Champion
+from stages.common.registry.monitor_settings import MonitorSection
+from stages.common.registry.seen import SEEN
+from stages.common.schema.attributes import ATTRIBUTES, NAMES
+from stages.common.schema.statistics import wilson
 from stages.monitor import monitoring_log
 from stages.monitor.decision import decide
 from stages.monitor.drift import ALL, FOUND, NONE, NOT_ENOUGH, Drift, Signal, chance, find_drift

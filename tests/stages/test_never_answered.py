@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from stages.common import artifacts
-from stages.common.attributes import NAMES, UNKNOWN
-from stages.common.dataset import read_split
-from stages.common.onnx_model import load
-from stages.common.stage import main
+from stages.common.contract import artifacts
+from stages.common.contract.stage import main
+from stages.common.inference.onnx_model import load
+from stages.common.schema.attributes import NAMES, UNKNOWN
+from stages.common.schema.dataset import read_split
 from stages.evaluate.stage import STAGE as EVALUATE
 from stages.hyperopt.stage import STAGE as HYPEROPT
 from stages.train.stage import STAGE as TRAIN

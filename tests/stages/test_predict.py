@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.common import artifacts
-from stages.common.attributes import ATTRIBUTES, NAMES
-from stages.common.features import load_features
-from stages.common.image_settings import Preprocessing
-from stages.common.preprocess import content_of
-from stages.common.seen import picture_of
-from stages.common.stage import main
+from stages.common.contract import artifacts
+from stages.common.contract.stage import main
+from stages.common.images.preprocess import content_of
+from stages.common.images.settings import Preprocessing
+from stages.common.inference.features import load_features
+from stages.common.registry.seen import picture_of
+from stages.common.schema.attributes import ATTRIBUTES, NAMES
 from stages.predict.counts import add_counts, count_answers, least_sure
 from stages.predict.images import LOT_BYTES, find_images
 from stages.predict.stage import STAGE
@@ -386,7 +386,7 @@ def test_answers_that_are_no_probabilities_are_not_published(data: Data, caplog:
 def test_a_corrupted_row_is_found(
     data: Data, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stages.common import predictions as common
+    from stages.common.inference import predictions as common
 
     write = common.write_predictions
 
@@ -476,8 +476,8 @@ def test_lots_and_names_follow_the_rules_of_validate(tmp_path: Path) -> None:
 
 
 def test_counts_add_up_and_the_least_sure_come_first() -> None:
-    from stages.common.answers import answers_of
-    from stages.common.calibration import Calibration
+    from stages.common.inference.answers import answers_of
+    from stages.common.inference.calibration import Calibration
 
     random = np.random.default_rng(0)
     probabilities = {one.name: random.dirichlet(np.ones(len(one.classes)), 9) for one in ATTRIBUTES}

@@ -7,11 +7,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from stages.common.attributes import ATTRIBUTES, Attribute
-from stages.common.errors import DataError
-from stages.common.predictions import COLUMNS, read_predictions
-from stages.common.suite import FOLDER, findings, load_suite, run_suite
-from stages.common.validation import check
+from stages.common.checks.suite import FOLDER, findings, load_suite, run_suite
+from stages.common.checks.validation import check
+from stages.common.contract.errors import DataError
+from stages.common.inference.predictions import COLUMNS, read_predictions
+from stages.common.schema.attributes import ATTRIBUTES, Attribute
 
 SUITE: Any = load_suite(FOLDER / "predictions.json")
 THRESHOLDS = {"low_confidence": 0.6, "min_confident_fraction": 0.75, "min_answered_fraction": 0.7, "versions": ["v3"]}

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.common import artifacts
-from stages.common.attributes import NAMES
-from stages.common.dataset import read_split
-from stages.common.stage import main
+from stages.common.contract import artifacts
+from stages.common.contract.stage import main
+from stages.common.schema.attributes import NAMES
+from stages.common.schema.dataset import read_split
 from stages.prepare_train.params import DataSection
 from stages.prepare_train.plots import plot_distribution
 from stages.prepare_train.split import assign_split

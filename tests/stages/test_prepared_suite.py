@@ -4,8 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from stages.common.attributes import ATTRIBUTES
-from stages.common.suite import FOLDER, findings, load_suite, run_suite
+from stages.common.checks.suite import FOLDER, findings, load_suite, run_suite
+from stages.common.schema.attributes import ATTRIBUTES
 from stages.prepare_train.params import DataSection, PrepareTrainSection
 from stages.prepare_train.statistics import Row
 from stages.prepare_train.table import suite_thresholds

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from stages.common import attributes
-from stages.common.errors import DataError
-from stages.common.stage import main
+from stages.common.contract.errors import DataError
+from stages.common.contract.stage import main
+from stages.common.schema import attributes
 from stages.validate.forms.celeba import ATTRIBUTES
 from stages.validate.raw_annotations import (
     COLUMNS,

@@ -20,9 +20,9 @@ from stages.archive.gate import (
     right_answers,
 )
 from stages.archive.meeting import IncomparableError, load_opponent
-from stages.common.attributes import ATTRIBUTES, NAMES
-from stages.common.onnx_model import load
-from stages.common.statistics import holm
+from stages.common.inference.onnx_model import load
+from stages.common.schema.attributes import ATTRIBUTES, NAMES
+from stages.common.schema.statistics import holm
 from tests.common.onnx_models import METADATA, PREPROCESSING, save_model
 
 

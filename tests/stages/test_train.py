@@ -16,14 +16,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from stages.common import artifacts
-from stages.common.attributes import NAMES, UNKNOWN
-from stages.common.calibration import MIN_ANSWERS, expected_calibration_error
-from stages.common.dataset import read_split
-from stages.common.network import Classifier, Network
-from stages.common.onnx_model import load
-from stages.common.stage import main
-from stages.common.version import ROOT
+from stages.common.contract import artifacts
+from stages.common.contract.stage import main
+from stages.common.contract.version import ROOT
+from stages.common.inference.calibration import MIN_ANSWERS, expected_calibration_error
+from stages.common.inference.onnx_model import load
+from stages.common.schema.attributes import NAMES, UNKNOWN
+from stages.common.schema.dataset import read_split
+from stages.common.training.network import Classifier, Network
 from stages.train.stage import STAGE
 from tests.common.prepared import SIDE, TINY, finish, make_prepared, make_searched
 
@@ -210,9 +210,9 @@ EXPORT = """
 import sys
 from pathlib import Path
 import torch
-from stages.common.attributes import NAMES
-from stages.common.calibration import Calibration
-from stages.common.network import Network
+from stages.common.schema.attributes import NAMES
+from stages.common.inference.calibration import Calibration
+from stages.common.training.network import Network
 from stages.train.export import export_onnx
 
 torch.manual_seed(0)

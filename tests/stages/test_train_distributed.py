@@ -16,13 +16,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stages.common.attributes import ATTRIBUTES, NAMES, UNKNOWN
-from stages.common.dataset import Split, read_split
-from stages.common.errors import DataError
-from stages.common.fit import FitSettings, fit
-from stages.common.logs import log
-from stages.common.params import load_params
-from stages.common.version import ROOT
+from stages.common.contract.errors import DataError
+from stages.common.contract.logs import log
+from stages.common.contract.params import load_params
+from stages.common.contract.version import ROOT
+from stages.common.schema.attributes import ATTRIBUTES, NAMES, UNKNOWN
+from stages.common.schema.dataset import Split, read_split
+from stages.common.training.fit import FitSettings, fit
 from stages.train.distributed import count_processes, fit_in_processes
 from stages.train.params import Params
 from tests.common.prepared import TINY, make_prepared
@@ -60,8 +60,8 @@ def test_the_gradient_is_that_of_one_process_also_where_labels_are_unknown(
     All images are the same and nothing is random, so each part has the batch statistics of the whole, and labels alone
     tell the parts apart: half of them are unknown, and of one attribute all but two.
     """
-    monkeypatch.setattr("stages.common.fit.augment", lambda images: images)
-    monkeypatch.setattr("stages.common.fit.has_fast_bfloat16", lambda _device: False)
+    monkeypatch.setattr("stages.common.training.fit.augment", lambda images: images)
+    monkeypatch.setattr("stages.common.training.fit.has_fast_bfloat16", lambda _device: False)
     train, val = make_splits(tmp_path, train=22)
     random = np.random.default_rng(1)
     labels = np.stack([random.integers(0, len(one.classes), 22) for one in ATTRIBUTES], 1).astype(np.int8)
@@ -161,7 +161,7 @@ def logged(tmp_path: Path) -> Iterator[Path]:
 def test_progress_counts_no_more_than_there_is_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Path
 ) -> None:
-    monkeypatch.setattr("stages.common.logs.INTERVAL_S", 0.0)
+    monkeypatch.setattr("stages.common.contract.logs.INTERVAL_S", 0.0)
     train, val = make_splits(tmp_path, train=37)
     checkpoint = tmp_path / "checkpoint.safetensors"
     for epochs, left in ((2, 2), (5, 3)):  # the second goes on after the first

@@ -15,15 +15,15 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw
 
-from stages.common.artifacts import file_digest
-from stages.common.attributes import ATTRIBUTES
-from stages.common.errors import TryAgainError
-from stages.common.image_settings import ImagesSection
-from stages.common.params import load_params
-from stages.common.raw_images import list_images
-from stages.common.stage import Context
-from stages.common.suite import FOLDER, findings, load_suite, run_suite
-from stages.common.version import ROOT
+from stages.common.checks.suite import FOLDER, findings, load_suite, run_suite
+from stages.common.contract.artifacts import file_digest
+from stages.common.contract.errors import TryAgainError
+from stages.common.contract.params import load_params
+from stages.common.contract.stage import Context
+from stages.common.contract.version import ROOT
+from stages.common.images.listing import list_images
+from stages.common.images.settings import ImagesSection
+from stages.common.schema.attributes import ATTRIBUTES
 from stages.validate.duplicates import Duplicates, find_duplicates
 from stages.validate.image_table import image_table, images_to_inspect
 from stages.validate.inspection import inspect_images
@@ -316,7 +316,7 @@ def test_workers_find_the_same(raw: Raw, monkeypatch: pytest.MonkeyPatch) -> Non
     alone = raw.facts()
     raw.cache = raw.cache / "other"
     raw.cache.mkdir()
-    monkeypatch.setattr("stages.common.pool.WORKER_BYTES", 1)
+    monkeypatch.setattr("stages.common.workers.pool.WORKER_BYTES", 1)
     pd.testing.assert_frame_equal(raw.facts(), alone)
 
 

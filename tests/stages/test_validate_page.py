@@ -10,10 +10,10 @@ from urllib.parse import unquote
 import pandas as pd
 import pytest
 
-from stages.common.attributes import NAMES
-from stages.common.data_docs import write_data_docs
-from stages.common.report import text_of, write_report
-from stages.common.suite import load_suite, run_suite
+from stages.common.checks.data_docs import write_data_docs
+from stages.common.checks.suite import load_suite, run_suite
+from stages.common.reports.report import text_of, write_report
+from stages.common.schema.attributes import NAMES
 from stages.validate.page import build_report
 
 PICTURE = "data:image/jpeg;base64," + "A" * 6700  # 72 by 72 pixels of noise, the largest there is

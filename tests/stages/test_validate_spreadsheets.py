@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from stages.common.attributes import ATTRIBUTES
-from stages.common.stage import main
+from stages.common.contract.stage import main
+from stages.common.schema.attributes import ATTRIBUTES
 from stages.validate.stage import STAGE
 
 COLUMNS = ["filename", *(attribute.column for attribute in ATTRIBUTES)]

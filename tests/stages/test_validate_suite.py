@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from stages.common.attributes import ATTRIBUTES, Attribute
-from stages.common.suite import FOLDER, findings, load_suite, run_suite
+from stages.common.checks.suite import FOLDER, findings, load_suite, run_suite
+from stages.common.schema.attributes import ATTRIBUTES, Attribute
 from stages.validate.table import add_classes
 
 SUITE = FOLDER / "raw_annotations.json"

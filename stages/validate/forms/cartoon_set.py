@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from stages.common.errors import DataError
-from stages.common.logs import Progress
-from stages.common.raw_images import SUFFIXES, as_text
+from stages.common.contract.errors import DataError
+from stages.common.contract.logs import Progress
+from stages.common.images.listing import SUFFIXES, as_text
 from stages.validate.forms.header import Header
 from stages.validate.forms.part import COLUMNS, Broken, Form, Part, with_places
 from stages.validate.forms.text import brief, csv_records, read_text

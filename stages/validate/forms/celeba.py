@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.common.errors import DataError
-from stages.common.logs import log
-from stages.common.raw_images import as_text
+from stages.common.contract.errors import DataError
+from stages.common.contract.logs import log
+from stages.common.images.listing import as_text
 from stages.validate.forms.header import Header, name_images, spelling
 from stages.validate.forms.part import COLUMNS, Broken, Form, Part, taken_as_unknown, whole_records, with_places
 from stages.validate.forms.text import brief, lines_of, read_text

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from stages.common.errors import DataError
-from stages.common.logs import log
-from stages.common.raw_images import as_text
+from stages.common.contract.errors import DataError
+from stages.common.contract.logs import log
+from stages.common.images.listing import as_text
 from stages.validate.forms.cartoon_set import VARIANTS, labels_of
 from stages.validate.forms.header import Header, name_images, spelling
 from stages.validate.forms.part import COLUMNS, SHORT, Broken, Form, Part, taken_as_unknown, whole_records, with_places

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from stages.common.errors import DataError
+from stages.common.contract.errors import DataError
 from stages.validate.forms.text import brief, csv_records, lines_of
 from stages.validate.forms.words import tidy
 

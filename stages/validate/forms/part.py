@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from stages.common.attributes import ATTRIBUTES
+from stages.common.schema.attributes import ATTRIBUTES
 from stages.validate.forms.header import Header
 from stages.validate.forms.text import brief
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from stages.common.attributes import ATTRIBUTES, Attribute
+from stages.common.schema.attributes import ATTRIBUTES, Attribute
 
 UNKNOWN = frozenset({"-", "--", "\u2013", "\u2014", "?", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "unknown"})
 """Cells that mean that a label is not known, in lower case; an empty cell does, too."""

@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages.common import artifacts
-from stages.common.params import Section
-from stages.common.stage import Context, Headline, Input, LotsContext, Stage, main
+from stages.common.contract import artifacts
+from stages.common.contract.params import Section
+from stages.common.contract.stage import Context, Headline, Input, LotsContext, Stage, main
 
 
 class Slow(Section):

@@ -1,0 +1,141 @@
+"""Run a Great Expectations suite of `expectations/` on a table and say what is not as expected.
+
+Great Expectations needs seconds to import, so this module is imported by a run only, not by `--help`.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import great_expectations as gx
+import pandas as pd
+from great_expectations.data_context.types.base import (
+    DataContextConfig,
+    InMemoryStoreBackendDefaults,
+    ProgressBarsConfig,
+)
+
+from stages.common.contract.version import ROOT
+
+FOLDER = ROOT / "expectations"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One expectation that the table does not meet.
+
+    Attributes:
+        type: the expectation's type, for example `expect_column_values_to_be_in_set`.
+        reason: its `meta.reason`.
+        remedy: its `meta.remedy`, empty if it has none.
+        column: the column it looks at; None for one about the whole table.
+        rows: index labels of the failing rows; None for one about the whole table.
+        critical: whether its severity is critical.
+        clear: whether a failing cell becomes unknown (`meta.clear`).
+        kwargs: what it asked for, the values of parameters filled in.
+        details: what Great Expectations observed.
+    """
+
+    type: str
+    reason: str
+    remedy: str
+    column: str | None
+    rows: list[Any] | None
+    critical: bool
+    clear: bool
+    kwargs: dict[str, Any]
+    details: dict[str, Any]
+
+
+def load_suite(path: Path) -> gx.ExpectationSuite:
+    """Read a suite from JSON in Great Expectations' own form.
+
+    Raises:
+        ValueError: an expectation of it is not valid (Great Expectations itself only logs and drops it).
+    """
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # at INFO it logs hundreds of lines
+    data = json.loads(path.read_text(encoding="utf-8"))
+    suite = gx.ExpectationSuite(**data)
+    if len(suite.expectations) != len(data["expectations"]):
+        raise ValueError(f"{path}: {len(data['expectations']) - len(suite.expectations)} expectations are not valid")
+    return suite
+
+
+def run_suite(
+    suite: gx.ExpectationSuite, name: str, table: pd.DataFrame, thresholds: Mapping[str, Any] | None = None
+) -> Any:
+    """Check `table` against `suite`, in memory: no files, no network, no progress bars.
+
+    Args:
+        suite: what to expect.
+        name: what the table is called in reports.
+        table: what to check.
+        thresholds: values of the suite's parameters: `{"$PARAMETER": "min_rows"}` takes `min_rows`.
+
+    Returns:
+        Great Expectations' `ExpectationSuiteValidationResult`, its results in the order of the suite.
+    """
+    context = gx.get_context(
+        mode="ephemeral",
+        project_config=DataContextConfig(
+            store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+            progress_bars=ProgressBarsConfig(globally=False),
+            analytics_enabled=False,
+        ),
+    )
+    suite = context.suites.add(suite)  # gives every expectation its id
+    whole = context.data_sources.add_pandas("raw").add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
+    # Not through a ValidationDefinition: it writes all that was found as JSON into a store that nobody reads, 100,000
+    # rejected rows for 4 s.
+    result = whole.get_batch({"dataframe": table}).validate(
+        suite,
+        expectation_parameters=dict(thresholds or {}),
+        result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False},
+    )
+    order = [expectation.id for expectation in suite.expectations]
+    result.results.sort(key=lambda outcome: order.index(_config(outcome).id))
+    for outcome in result.results:
+        observed: Any = outcome.result.get("observed_value")
+        if hasattr(observed, "item"):  # a number of numpy, which Great Expectations 1.24 cannot render
+            outcome.result["observed_value"] = observed.item()
+    return result
+
+
+def _config(outcome: Any) -> Any:
+    return outcome.expectation_config
+
+
+def findings(result: Any) -> list[Finding]:
+    """The expectations that were not met, in the order of the suite, those about the whole table first.
+
+    Raises:
+        ValueError: an expectation could not be evaluated although the table as a whole is as expected.
+    """
+    found, broken = [], []
+    for outcome in result.results:
+        if outcome.success:
+            continue
+        config = _config(outcome)
+        if not outcome.result:
+            broken.append(f"{config.type}({config.kwargs.get('column')})")
+            continue
+        found.append(
+            Finding(
+                type=config.type,
+                reason=config.meta["reason"],
+                remedy=config.meta.get("remedy", ""),
+                column=config.kwargs.get("column"),
+                rows=outcome.result.get("unexpected_index_list"),
+                critical=config.severity == "critical",
+                clear=bool(config.meta.get("clear")),
+                kwargs=config.kwargs,
+                details=outcome.result,
+            )
+        )
+    found.sort(key=lambda finding: finding.rows is not None)
+    if broken and not any(finding.critical and finding.rows is None for finding in found):
+        raise ValueError(f"expectations that cannot be evaluated: {', '.join(broken)}")
+    return found

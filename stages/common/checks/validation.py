@@ -1,0 +1,138 @@
+"""Check a table that a stage has made with its suite, before the stage publishes anything.
+
+What is found is listed in findings.csv, Data Docs are written, and the stage ends there if anything of it is critical.
+Great Expectations needs seconds to import, so this module is imported by a run only, not by `--help`.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from stages.common.checks.data_docs import write_data_docs
+from stages.common.checks.suite import FOLDER, Finding, findings, load_suite, run_suite
+from stages.common.checks.validation_report import DATA_DOCS, checks, data_docs_links
+from stages.common.checks.validation_report import thresholds as allowed_by
+from stages.common.contract.errors import DataError
+from stages.common.contract.logs import log
+from stages.common.contract.tables import write_csv
+from stages.common.reports.report import REPORT, Report, Section, Table, shown, text_of, write_report
+
+FINDINGS = "findings.csv"
+COLUMNS = ("severity", "reason", "filename", "column", "found")
+"""Columns of findings.csv: a row per finding and image, or one per finding about the whole table."""
+
+NAMED = 3
+"""Images that a line names."""
+LISTED = 20
+"""Rows of findings.csv that a report shows."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a suite found in a table.
+
+    Attributes:
+        suite: its name.
+        result: Great Expectations' `ExpectationSuiteValidationResult`.
+        found: the findings, none of them critical.
+        rows: what findings.csv lists.
+    """
+
+    suite: str
+    result: Any
+    found: list[Finding]
+    rows: list[tuple[str, ...]]
+
+    @property
+    def verdict(self) -> str:
+        """One line for people."""
+        met, asked = (self.result.statistics[f"{name}_expectations"] for name in ("successful", "evaluated"))
+        return f"{met} of {asked} expectations of suite {self.suite} met"
+
+    def sections(self) -> list[Section]:
+        """The suite's part of a report: every check, and what failed."""
+        first, note = shown(self.rows, LISTED)
+        listed = Table("Findings", [name.capitalize() for name in COLUMNS], first, note=note, link=(FINDINGS, FINDINGS))
+        return [checks(self.suite, self.result), *([listed] if self.rows else [])]
+
+
+def check(
+    suite: str,
+    table: pd.DataFrame,
+    thresholds: Mapping[str, Any],
+    out: Path,
+    failed: Path,
+    without: Collection[str] = (),
+) -> Checked:
+    """Check `table`: findings of severity warning are logged, one that is critical ends the stage.
+
+    Args:
+        suite: name of the suite in `expectations/`.
+        table: one row an image, column `filename` among others.
+        thresholds: values of the suite's parameters.
+        out: where findings.csv and `data_docs/<suite>/` go: `Context.out`.
+        failed: where they and report.html go if a finding is critical: `Context.failed`.
+        without: columns that nothing can be said about; what the suite expects of them is left out.
+
+    Raises:
+        DataError: a finding is critical; the line says which, how many images it is about, and names the first.
+    """
+    expected = load_suite(FOLDER / f"{suite}.json")
+    if without:
+        expected.expectations = [one for one in expected.expectations if getattr(one, "column", None) not in without]
+    result = run_suite(expected, suite, table, thresholds)
+    found = findings(result)
+    critical = [finding for finding in found if finding.critical]
+    rows = [row for finding in sorted(found, key=lambda one: not one.critical) for row in _rows(finding, table)]
+    checked = Checked(suite, result, found, rows)
+    folder = failed if critical else out
+    write_data_docs(folder / DATA_DOCS / suite, expected, result, checked.verdict)
+    write_csv(folder / FINDINGS, COLUMNS, rows, for_people=True)
+    if critical:
+        message = f"{suite}: {'; '.join(describe(finding, table) for finding in critical[:NAMED])}"
+        message += f"; and {len(critical) - NAMED} more" if len(critical) > NAMED else ""
+        if remedy := next((finding.remedy for finding in critical if finding.remedy), ""):
+            message += f": {remedy}"
+        sections = [*checked.sections(), data_docs_links([suite])]
+        report = Report(f"{suite}: not as expected", checked.verdict, message, passed=False, sections=sections)
+        write_report(failed / REPORT, report)
+        raise DataError(f"{message}; see {failed / REPORT}")
+    for finding in found:
+        log.warning("%s: %s", suite, describe(finding, table))
+    return checked
+
+
+def describe(finding: Finding, table: pd.DataFrame) -> str:
+    """One line: the reason, how many images it is about with the first of them, or what was observed and expected."""
+    if finding.rows is not None:
+        names = [text_of(row[2]) for row in _rows(finding, table.loc[finding.rows[:NAMED]], NAMED)]
+        first = f", the first {', '.join(names)}" if any(names) else ""
+        return f"{finding.reason} ({len(finding.rows)} of {len(table)} images{first})"
+    allowed = allowed_by(finding.kwargs)
+    return f"{finding.reason} (found {_observed(finding)}{f', expected {allowed}' if allowed else ''})"
+
+
+def _rows(finding: Finding, table: pd.DataFrame, most: int | None = None) -> Iterator[tuple[str, ...]]:
+    severity = "critical" if finding.critical else "warning"
+    if finding.rows is None:
+        yield severity, finding.reason, "", finding.column or "", _observed(finding)
+        return
+    columns = [finding.column] if finding.column else finding.kwargs["column_list"]
+    failing = table.loc[finding.rows[:most]].reindex(columns=["filename", *columns])
+    for row in failing.itertuples(index=False, name=None):
+        filename, *cells = ("" if pd.isna(cell) else str(cell) for cell in row)
+        yield severity, finding.reason, filename, ", ".join(columns), ", ".join(cells)
+
+
+def _observed(finding: Finding) -> str:
+    """What Great Expectations observed in the whole table, in words."""
+    mismatched = finding.details.get("details", {}).get("mismatched", {})
+    missing = finding.details.get("partial_missing_list")
+    if mismatched:
+        return "; ".join(f"{how} {', '.join(map(str, columns))}" for how, columns in sorted(mismatched.items()))
+    if missing:
+        return f"no {', '.join(sorted(map(str, missing)))}"
+    return text_of(finding.details.get("observed_value"))

@@ -1,0 +1,136 @@
+"""What the reports of validating stages have in common: the checks of a suite, and what past runs found."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from stages.common.reports.report import Badge, Group, Links, Section, Share, Table, Trend, text_of
+
+DATA_DOCS = "data_docs"
+"""Folder of an artifact with a folder per suite: `index.html` (what was found) and `suite.html` (what is expected)."""
+RUNS_SHOWN = 30
+
+ALLOWED_SHOWN = 60
+"""Characters of an allowed set or pattern; a longer one is nothing to read in a table."""
+
+_MET = 3
+_NO_THRESHOLD = frozenset({"column", "column_A", "column_B", "column_list", "batch_id", "row_condition"})
+_BOUNDS = ("min_value", "max_value")
+
+
+def checks(name: str, result: Any) -> Group:
+    """Every expectation of a suite: whether it is met, and by how much; those that are met are folded away.
+
+    Args:
+        name: of the suite; its Data Docs are linked.
+        result: Great Expectations' `ExpectationSuiteValidationResult`.
+    """
+    rows = sorted((_check(outcome) for outcome in result.results), key=lambda row: row[0])
+    unmet, met = ([row for order, row in rows if (order == _MET) is wanted] for wanted in (False, True))
+    columns = ("Finding if not met", "Result", "Severity", "Column", "Found", "Allowed")
+    sections: list[Section] = [Table("", columns, unmet)] if unmet else []
+    if met:
+        sections.append(Table(f"{len(met)} expectations that are met", columns, met, folded=True))
+    return Group(
+        title=f"Suite {name}",
+        sections=sections,
+        note=f"{len(met)} of {len(rows)} expectations met",
+        link=("What Great Expectations found, with examples", f"{DATA_DOCS}/{name}/index.html"),
+    )
+
+
+def _check(outcome: Any) -> tuple[int, tuple[object, ...]]:
+    """A row of `checks`, and its place: what is critical first."""
+    config, found = outcome.expectation_config, outcome.result
+    if outcome.success:
+        order, badge = _MET, Badge("met", "good")
+    elif not found:
+        order, badge = _MET - 1, Badge("not evaluated", "plain")
+    else:
+        order, badge = (
+            (0, Badge("not met", "bad")) if config.severity == "critical" else (1, Badge("not met", "remark"))
+        )
+    kwargs = config.kwargs
+    column = kwargs.get("column") or ", ".join(kwargs.get("column_list", ())) or "whole table"
+    reason = (config.meta or {}).get("reason", config.type)
+    return order, (reason, badge, str(config.severity.value), column, _found(found), thresholds(kwargs))
+
+
+def _found(result: Mapping[str, Any]) -> str:
+    """What was found, in words: failing rows, or what was observed in the whole table."""
+    count, rows = result.get("unexpected_count"), result.get("element_count")
+    if count is not None and rows:
+        return f"{text_of(count)} of {text_of(rows)} rows ({text_of(Share(count / rows))})" if count else "none"
+    if mismatched := (result.get("details") or {}).get("mismatched"):
+        return "; ".join(f"{how}: {text_of(columns)}" for how, columns in sorted(mismatched.items()))
+    if missing := result.get("partial_missing_list"):
+        return f"missing: {text_of(missing)}"
+    value = result.get("observed_value")
+    if value is None or isinstance(value, list | dict):
+        return ""
+    return text_of(value)
+
+
+def thresholds(kwargs: Mapping[str, Any]) -> str:
+    """What an expectation allows, in words: `at least 32`, `1 to 3`, `0, 1; for at least 95%`."""
+    low, high = (kwargs.get(name) for name in _BOUNDS)
+    said = []
+    if low is not None and high is not None:
+        said.append(f"{_number(low)} to {_number(high)}")
+    elif low is not None:
+        said.append(f"at least {_number(low)}")
+    elif high is not None:
+        said.append(f"at most {_number(high)}")
+    for name, value in kwargs.items():
+        if name in _NO_THRESHOLD or name in (*_BOUNDS, "mostly") or isinstance(value, bool | dict) or value is None:
+            continue
+        text = ", ".join(map(str, value)) if isinstance(value, list | tuple | set) else _number(value)
+        said.append(text if len(text) <= ALLOWED_SHOWN else "as the suite says")
+    if (mostly := kwargs.get("mostly", 1)) < 1:
+        said.append(f"for at least {mostly:.4g} of the rows")
+    return "; ".join(said)
+
+
+def _number(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def past_runs(history: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> Group:
+    """What past runs found.
+
+    Args:
+        history: `stages.common.contract.history.recall`, the oldest run first.
+        names: key of a figure in `history` -> what people call it.
+    """
+    runs = list(history)[-RUNS_SHOWN:]
+    times = [str(run["time"]).replace("T", " ")[: len("2026-01-01 00:00")] for run in runs]
+    series = {title: [_figure(run.get(name)) for run in runs] for name, title in names.items()}
+    listed = [(time, _verdict(run), *(run.get(name) for name in names)) for time, run in zip(times, runs, strict=True)]
+    sections: list[Section] = [Trend("", times, {name: values for name, values in series.items() if _any(values)})]
+    if listed:
+        columns = ("Time (UTC)", "Verdict", *names.values())
+        sections.append(Table("Past runs, the latest first", columns, listed[::-1], folded=True))
+    return Group(
+        "Trend", sections, note="Runs of this stage whose results lie in the same place; the last one is this."
+    )
+
+
+def _figure(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _any(values: Iterable[float | None]) -> bool:
+    """Whether a run has the figure at all."""
+    return any(value is not None for value in values)
+
+
+def _verdict(run: Mapping[str, Any]) -> Badge:
+    return Badge("passed", "good") if run.get("success") else Badge("failed", "bad")
+
+
+def data_docs_links(suites: Iterable[str]) -> Links:
+    """Links to the pages of Great Expectations."""
+    pages = {}
+    for name in suites:
+        pages[f"{name}: what was found"] = f"{DATA_DOCS}/{name}/index.html"
+        pages[f"{name}: what is expected"] = f"{DATA_DOCS}/{name}/suite.html"
+    return Links("Great Expectations", pages)

@@ -1,0 +1,327 @@
+"""Artifacts: directories with a manifest, content-addressed keys, and how one is published whole or not at all.
+
+An artifact is `<store>/<stage>/<key>/` (or any directory given as `--out`) plus `manifest.json`, which lists every
+file with size and SHA-256, the inputs by key, and the parameters: the chain of manifests leads back to the raw files.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import glob
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from stages.common.contract.digest_index import DigestIndex
+from stages.common.contract.errors import DataError, TryAgainError
+from stages.common.contract.logs import INTERVAL_S, log
+
+MANIFEST = "manifest.json"
+
+
+def json_digest(value: Any) -> str:
+    """SHA-256 (64 hex digits) of a JSON-like value, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (64 hex digits) of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON to `path` so that a reader sees the old content or the new, never half of it."""
+    # Not the process id: containers that share a volume have process ids of their own, which are often the same.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        _sync(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def artifact_key(stage: str, version: str, params: Mapping[str, Any], inputs: Mapping[str, Mapping[str, Any]]) -> str:
+    """The key of an artifact: SHA-256 (64 hex digits) over all that decides its content.
+
+    Args:
+        stage: the stage's name.
+        version: `stages.common.contract.version.stage_version`.
+        params: the parameters that change its result.
+        inputs: per input name, `{"content": ...}` of an artifact or `{"digest": ...}` of raw files.
+    """
+    digests = {name: value.get("content") or value["digest"] for name, value in inputs.items()}
+    return json_digest({"stage": stage, "version": version, "params": params, "inputs": digests})
+
+
+def walk_files(folder: Path) -> list[Path]:
+    """Regular files below `folder`, relative to it and sorted. Links, FIFOs and hidden files are left out.
+
+    Raises:
+        OSError: a folder cannot be read; what lies in it must not vanish in silence.
+    """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise error
+
+    found = []
+    for root, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            path = Path(root, name)
+            if not name.startswith(".") and path.is_file() and not path.is_symlink():
+                found.append(path.relative_to(folder))
+    return sorted(found)
+
+
+def files_digest(folder: Path, files: Iterable[Path], index: DigestIndex) -> str:
+    """SHA-256 (64 hex digits) over names, contents and order of `files`, which are relative to `folder`."""
+    names = list(dict.fromkeys(files))
+    digest = hashlib.sha256()
+    for name, content in zip(names, index.digests(folder / name for name in names), strict=True):
+        digest.update(os.fsencode(name) + b"\0" + content.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def list_files(folder: Path) -> list[dict[str, Any]]:
+    """Path, size in bytes and SHA-256 of every file of an artifact but its manifest."""
+    return [
+        {
+            "path": path.as_posix(),
+            "size": (folder / path).stat().st_size,
+            "sha256": file_digest(folder / path),
+        }
+        for path in walk_files(folder)
+        if path.as_posix() != MANIFEST
+    ]
+
+
+def content_digest(files: Iterable[Mapping[str, Any]], content: Collection[str]) -> str:
+    """SHA-256 (64 hex digits) over paths and digests of what later stages read of an artifact.
+
+    Args:
+        files: `list_files` of the artifact.
+        content: files and folders in it; none means all of it.
+    """
+    read = [
+        [one["path"], one["sha256"]]
+        for one in files
+        if not content or any(one["path"] == name or one["path"].startswith(f"{name}/") for name in content)
+    ]
+    return json_digest(sorted(read))
+
+
+def write_manifest(
+    folder: Path, *, stage: str, key: str, content: Collection[str] = (), **known: Any
+) -> dict[str, Any]:
+    """Write the manifest of a folder that holds all its other files, and return it.
+
+    Args:
+        folder: of an artifact, or of a piece of one.
+        stage: that made it.
+        key: its key.
+        content: as in `content_digest`.
+        known: what else the manifest says, JSON-like.
+    """
+    files = list_files(folder)
+    told = {"stage": stage, "key": key, **known, "content": content_digest(files, content), "files": files}
+    manifest: dict[str, Any] = json.loads(json.dumps(told))  # as it will be read
+    manifest["digest"] = json_digest(manifest)
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def read_manifest(artifact: Path) -> dict[str, Any]:
+    """The manifest of an artifact that is whole, as `write_manifest` has written it.
+
+    Raises:
+        DataError: there is no manifest, or it or a file is cut short or differs from its digest, or a file is missing.
+    """
+    try:
+        manifest = json.loads((artifact / MANIFEST).read_text(encoding="utf-8"))
+        digest = manifest.pop("digest", "none")
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise DataError(
+            f"{artifact} is not a finished artifact (no readable {MANIFEST}): run the stage that makes it"
+        ) from error
+    if (found := json_digest(manifest)) != digest:
+        raise DataError(
+            f"{artifact / MANIFEST} is damaged, or of an earlier version (digest expected {str(digest)[:12]}, found "
+            f"{found[:12]}): remove {artifact} and run the stage that makes it again"
+        )
+    for entry in manifest["files"]:
+        path = artifact / entry["path"]
+        try:
+            found = file_digest(path) if path.stat().st_size == entry["size"] else "another size"
+        except OSError:
+            found = "no such file"
+        if found != entry["sha256"]:
+            raise DataError(
+                f"{path} is damaged (digest expected {entry['sha256'][:12]}, found {found[:12]}): "
+                f"remove {artifact} and run stage {manifest['stage']} again"
+            )
+    return dict(manifest)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Swap two directories in one step: renameat2(2) with RENAME_EXCHANGE (2); -100 is AT_FDCWD."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(-100, os.fsencode(one), -100, os.fsencode(other), 2) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), str(one))
+
+
+@contextlib.contextmanager
+def making(final: Path, lock: "Lock | None" = None) -> Iterator[Path]:
+    """An empty folder beside `final` to make it in, which goes at the end.
+
+    Every attempt has its own: one that pauses may have lost its lock to another, and both must not write to the same
+    files. Whoever holds `lock` removes those of earlier attempts, which died, or lost it and can publish no more.
+    """
+    for earlier in final.parent.glob(f".partial-{glob.escape(final.name)}.*") if lock else ():
+        shutil.rmtree(earlier, ignore_errors=True)
+    partial = final.with_name(f".partial-{final.name}.{uuid.uuid4().hex}")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def publish(partial: Path, final: Path, lock: "Lock | None" = None) -> None:
+    """Make the finished directory `partial` appear as `final`: all of it or nothing, also when killed at any moment.
+
+    An artifact that stands there already is replaced in one step, or where the file system has none for that (NFS), in
+    two: killed between them it leaves no artifact, and the next run makes it again.
+
+    Raises:
+        TryAgainError: `lock` is no longer held; nothing was published.
+    """
+    for root, folders, files in os.walk(partial):
+        for name in [*files, *folders]:
+            _sync(Path(root, name))
+    _sync(partial)
+    if lock:
+        lock.require_held()
+    try:
+        partial.rename(final)
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+            raise
+        try:
+            _exchange(partial, final)
+        except OSError as cannot:
+            if cannot.errno not in {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}:
+                raise
+            old = partial.with_name(f"{partial.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            final.rename(old)
+            partial.rename(final)
+            partial = old
+        shutil.rmtree(partial)
+    _sync(final.parent)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give an artifact its own name for a cached file: a hard link costs no space; elsewhere it is copied."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy the files of a folder, like `walk_files`, into another that may be there.
+
+    `shutil.copytree` makes one error of all, without the cause's number, so that a full disk would not be told as one.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    for path in walk_files(source):
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / path, target / path)
+
+
+@dataclass(frozen=True)
+class Lock:
+    """An exclusive lock on a file, held since `locked` gave it.
+
+    Attributes:
+        path: of the file.
+        descriptor: of the open file.
+    """
+
+    path: Path
+    descriptor: int
+
+    def is_held(self) -> bool:
+        """Whether it still is: the file is the same, and no other process has its lock (a lease on NFS was lost)."""
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.path.samestat(os.fstat(self.descriptor), self.path.stat())
+        except OSError:
+            return False
+
+    def require_held(self) -> None:
+        """Refuse to go on without it.
+
+        Raises:
+            TryAgainError: it was lost, so another process may do the same work.
+        """
+        if not self.is_held():
+            raise TryAgainError(f"the lock {self.path} was lost, and another run may have taken over: try again")
+
+
+@contextlib.contextmanager
+def locked(path: Path, other: str = "another run is computing the same artifact") -> Iterator[Lock]:
+    """Hold an exclusive lock on `path`; the kernel frees it when the holder dies, however it dies.
+
+    On NFS from version 4 on, it holds among machines; of one that died, the server frees it after its lease (90 s).
+
+    Args:
+        path: the file to lock, made where it is missing.
+        other: who else may hold it, for the log of those that wait.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.info("%s: waiting for it (%s)", other, path)
+                time.sleep(INTERVAL_S)
+                continue
+            lock = Lock(path, file.fileno())
+            if lock.is_held():  # else the file was removed before we locked it, and others lock another one
+                yield lock
+                return
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove half-made directories of killed runs: those `.partial-*` whose lock nobody holds."""
+    for partial in folder.glob(".partial-*"):
+        name = partial.name.removeprefix(".partial-")
+        lock = folder / f".lock-{name.rpartition('.')[0] or name}"
+        if not lock.exists():
+            continue  # not ours
+        with lock.open("w") as file, contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            log.info("removing what a killed run left behind: %s", partial)
+            shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,154 @@
+"""What is known of raw files by their stat: path, size, times, device and inode -> digest, in a database on disk.
+
+So only new or changed files are read again, and memory does not grow with their number. The database can always be made
+again: where it is locked, damaged or cannot be written, files are read, which costs time and nothing else.
+"""
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stages.common.contract.logs import log
+
+YOUNG_NS = 2_000_000_000
+"""A file that changed less than 2 s before it was read is not remembered: a second change within one tick of the file
+system's clock (2 s on FAT, 1 s on old NFS) would leave its stat as it is."""
+
+BATCH = 1000
+"""Files that are looked up, or remembered, in one transaction: some 5 ms, in which others cannot write."""
+
+WAIT_S = 5.0
+"""How long to wait for others that write."""
+
+Result = TypeVar("Result")
+
+_TABLE = (
+    "create table if not exists digests (path blob primary key, stat text, digest text, seen integer, sum integer) "
+    "without rowid"
+)
+
+
+class DigestIndex:
+    """Remembers digests of raw files. One process uses it; any number of processes may share the database.
+
+    Usage:
+        index = DigestIndex(store / ".digests.sqlite")
+        index.digest(path)
+        index.save()
+    """
+
+    def __init__(self, path: Path, *, fresh: bool = False) -> None:
+        """Open the database in `path`, or make it; `fresh` believes only what was read since now."""
+        self.path = path
+        self._since = time.time_ns() if fresh else 0
+        self._learned: dict[bytes, tuple[str, str, int]] = {}
+        self._database = self._open()
+
+    def digest(self, file: Path) -> str:
+        """SHA-256 (64 hex digits) of a file; it is read only if its stat is not known."""
+        return self._digest(file, name := _name(file), self._look_up([name]))
+
+    def digests(self, files: Iterable[Path]) -> Iterator[str]:
+        """`digest` of each file, in order."""
+        rest = iter(files)
+        while batch := list(islice(rest, BATCH)):
+            names = [_name(file) for file in batch]
+            known = self._look_up(names)
+            yield from (self._digest(file, name, known) for file, name in zip(batch, names, strict=True))
+
+    def forget(self, file: Path) -> None:
+        """Read a file again next time: what is known of it has turned out wrong."""
+        name = _name(file)
+        self._learned.pop(name, None)
+        self._transact("begin immediate", lambda base: base.execute("delete from digests where path = ?", (name,)))
+
+    def save(self) -> None:
+        """Write what was learned, which others then know too."""
+        rows = [(name, *known, _sum(name, *known)) for name, known in self._learned.items()]
+        self._learned = {}
+        if rows:
+            insert = "insert or replace into digests values (?, ?, ?, ?, ?)"
+            self._transact("begin immediate", lambda base: base.executemany(insert, rows))
+
+    def _digest(self, file: Path, name: bytes, known: Mapping[bytes, Sequence[Any]]) -> str:
+        row = known.get(name)
+        return str(row[1]) if row and row[0] == _describe(file.stat()) else self._read(file, name)
+
+    def _read(self, file: Path, name: bytes) -> str:
+        with file.open("rb") as content:
+            before, now = os.fstat(content.fileno()), time.time_ns()
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+            stat = _describe(os.fstat(content.fileno()))
+        if stat == _describe(before) and max(before.st_mtime_ns, before.st_ctime_ns) < now - YOUNG_NS:
+            self._learned[name] = (stat, digest, now)
+            if len(self._learned) >= BATCH:
+                self.save()
+        return digest
+
+    def _look_up(self, names: list[bytes]) -> dict[bytes, Sequence[Any]]:
+        select = "select stat, digest, seen, sum from digests where path = ?"
+        # A single statement needs no transaction, and takes a third of the time without.
+        begin = "begin" if len(names) > 1 else ""
+        rows = self._transact(begin, lambda base: [base.execute(select, (name,)).fetchone() for name in names]) or []
+        return {
+            name: row
+            for name, row in zip(names, rows, strict=False)
+            if row and row[3] == _sum(name, row[0], row[1], row[2]) and row[2] >= self._since
+        } | {name: self._learned[name] for name in names if name in self._learned}
+
+    def _open(self) -> sqlite3.Connection | None:
+        database = None
+        try:
+            database = sqlite3.connect(self.path, timeout=WAIT_S, isolation_level=None)
+            database.execute(_TABLE)
+        except sqlite3.Error as error:
+            self._give_up(database, error)
+            return None
+        return database
+
+    def _transact(self, begin: str, work: Callable[[sqlite3.Connection], Result]) -> Result | None:
+        """What `work` returns, done in one transaction; None where the database cannot be used."""
+        if not self._database:
+            return None
+        try:
+            if begin:
+                self._database.execute(begin)
+            result = work(self._database)
+            if begin:
+                self._database.execute("commit")
+        except sqlite3.Error as error:
+            self._give_up(self._database, error)
+            self._database = None
+            return None
+        return result
+
+    def _give_up(self, database: sqlite3.Connection | None, error: sqlite3.Error) -> None:
+        """Go on without the database. A locked one is left as it is, a damaged one is made anew by the next run."""
+        log.warning("%s cannot be used (%s): raw files are read again", self.path, error)
+        if database:
+            database.close()  # which rolls back
+        if not isinstance(error, sqlite3.OperationalError):  # no database, or a damaged one
+            for path in (self.path.with_name(f"{self.path.name}-journal"), self.path):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def _name(file: Path) -> bytes:
+    return os.fsencode(file.absolute())
+
+
+def _describe(stat: os.stat_result) -> str:
+    """What changes with a file's content; as text, for inode numbers may be larger than a database's integers."""
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_dev} {stat.st_ino}"
+
+
+def _sum(name: bytes, *known: object) -> int:
+    """A checksum of a row: one that is damaged on disk must not be believed."""
+    return zlib.crc32(repr((name, *known)).encode())

@@ -1,0 +1,122 @@
+"""Parameters: the sections of params.yaml that a stage reads, as frozen models that refuse what they do not know."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from stages.common.contract.errors import UsageError
+
+NOT_IN_KEY: Final = "not in key"
+"""Marks a parameter that changes no result, only how fast it comes, where it goes, or under which title.
+
+Usage:
+    workers: Annotated[int, NOT_IN_KEY] = Field(ge=0)
+"""
+
+
+class Section(BaseModel):
+    """One section of params.yaml: frozen, strictly typed, and a key that it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def decisive(self) -> dict[str, Any]:
+        """The values that change results, JSON-like: all but those that are marked `NOT_IN_KEY`, at any depth."""
+        kept = {name for name, field in type(self).model_fields.items() if NOT_IN_KEY not in field.metadata}
+        values = self.model_dump(mode="json", include=kept)
+        inner = {name: value.decisive() for name in kept if isinstance(value := getattr(self, name), Section)}
+        return values | inner
+
+
+def _ordered(values: list[float]) -> list[float]:
+    if values[0] >= values[1]:
+        raise ValueError("expected the lower bound first")
+    return values
+
+
+Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
+"""Lowest and highest value."""
+
+ParamsT = TypeVar("ParamsT", bound=Section)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-3 as text; YAML 1.2, which DVC writes, as a number. This loader agrees with DVC."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def _parse(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+
+
+def load_params(model: type[ParamsT], path: Path, overrides: Sequence[str] = ()) -> ParamsT:
+    """Read the sections that `model` names from a params.yaml.
+
+    Args:
+        model: its fields are the sections that the stage reads; other sections are not looked at.
+        path: the params.yaml.
+        overrides: `section.key=value` items, the value in YAML, applied in order.
+
+    Raises:
+        UsageError: the file cannot be read, or a key is unknown, missing or out of range; the key is named.
+    """
+    try:
+        tree = _parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"cannot read parameters from {path}: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise UsageError(f"{path} holds no sections: expected YAML like 'train: {{epochs: 10}}'")
+    for item in overrides:
+        dotted, equals, text = item.partition("=")
+        section, dot, key = dotted.partition(".")
+        if not (equals and dot and key):
+            raise UsageError(f"--set {item}: expected section.key=value, for example --set train.epochs=3")
+        if section not in model.model_fields:
+            raise UsageError(
+                f"--set {item}: this stage reads no section {section!r}, only {sorted(model.model_fields)}"
+            )
+        if not isinstance(tree.get(section), dict):
+            raise UsageError(f"--set {item}: {path} has no section {section!r}")
+        try:
+            tree[section][key] = _parse(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {item}: the value is not YAML: {' '.join(str(error).split())}") from error
+    try:
+        return model.model_validate({name: tree[name] for name in model.model_fields if name in tree})
+    except ValidationError as error:
+        told = dict.fromkeys(_told(problem, model, tree) for problem in error.errors())  # once for a whole list
+        raise UsageError(f"{path}: {'; '.join(told)}") from error
+
+
+def _told(problem: Any, model: type[BaseModel], tree: Any) -> str:
+    """One problem that pydantic found, in words that say what to write instead."""
+    kind, place, given = problem["type"], problem["loc"], problem["input"]
+    name = ".".join(str(part) for part in place)
+    if kind == "string_type" and isinstance(place[-1], int):
+        for part in place[:-1]:
+            tree = tree[part]
+        quoted = ", ".join(f'"{item}"' for item in tree)
+        return (
+            f"{name.rpartition('.')[0]}: expected texts (got {tree!r}): put each in quotes as it is spelt: [{quoted}]"
+        )
+    if kind == "string_type":
+        return f'{name}: expected a text (got {given!r}): put it in quotes as it is spelt: "{given}"'
+    if kind == "list_type":
+        return f"{name}: expected a list (got {given!r}): put it in brackets: [{'' if given is None else given}]"
+    if kind in {"int_type", "float_type"} and isinstance(given, str):
+        what = "a whole number" if kind == "int_type" else "a number with a point and without %, such as 0.05,"
+        return f"{name}: expected {what} without quotes (got {given!r})"
+    if kind == "extra_forbidden":
+        known: Any = model
+        for part in place[:-1]:
+            known = known.model_fields[part].annotation if hasattr(known, "model_fields") else None
+        there = f"; there are {', '.join(known.model_fields)}" if hasattr(known, "model_fields") else ""
+        return f"{name}: no such parameter (got {given!r}){there}"
+    return f"{name}: {problem['msg']}" + (f" (got {given!r})" if kind not in {"missing", "model_type"} else "")

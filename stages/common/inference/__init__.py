@@ -1,0 +1,1 @@
+"""The exported model and its answers, without PyTorch. Entered by all that answer or judge answers."""

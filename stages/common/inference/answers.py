@@ -1,0 +1,94 @@
+"""What a model said about one attribute: classes, confidences, where it abstains, and whether it answers at all."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.common.inference.calibration import Calibration
+from stages.common.schema.attributes import ATTRIBUTES, UNKNOWN, Attribute
+from stages.common.schema.learned import unlearned, why_never
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the model said about one attribute.
+
+    Attributes:
+        labels: int (N,) class indices, -1 where unknown.
+        probabilities: float (N, classes).
+        threshold: the lowest confidence (0-1) with which an answer is given; below, the model abstains.
+        learned: the classes that training has seen; None means all. With fewer than two the attribute is never
+            answered: the model gives no finite probabilities then.
+    """
+
+    attribute: Attribute
+    labels: npt.NDArray[np.integer[Any]]
+    probabilities: npt.NDArray[np.floating[Any]]
+    threshold: float = 0.0
+    learned: Sequence[str] | None = None
+
+    @property
+    def never(self) -> str:
+        """Why the attribute is never answered; empty if it is."""
+        return "" if self.learned is None else why_never(self.learned)
+
+    @property
+    def unlearned(self) -> list[str]:
+        """Classes that it is never answered with."""
+        return [] if self.learned is None else unlearned(self.attribute, self.learned)
+
+    @property
+    def finite(self) -> npt.NDArray[np.bool_]:
+        """(N,): where the model gave numbers; a diverged one gives NaN."""
+        finite: npt.NDArray[np.bool_] = np.isfinite(self.probabilities).all(axis=1)
+        return finite
+
+    @property
+    def predicted(self) -> npt.NDArray[np.intp]:
+        """(N,): the most probable class, or the number of classes, which equals no label, where there is no answer."""
+        return np.where(self.finite, self.probabilities.argmax(axis=1), len(self.attribute.classes))
+
+    @property
+    def confidence(self) -> npt.NDArray[np.floating[Any]]:
+        """(N,): the probability of the predicted class, NaN where there is no answer."""
+        return np.where(self.finite, self.probabilities.max(axis=1), np.nan)
+
+    @property
+    def answered(self) -> npt.NDArray[np.bool_]:
+        """(N,): where the model is confident enough to answer; elsewhere it abstains."""
+        given: npt.NDArray[np.bool_] = self.confidence >= self.threshold  # never for NaN
+        return given
+
+    def known(self) -> "Answers":
+        """Only the images whose label is known."""
+        mask = self.labels != UNKNOWN
+        return replace(self, labels=self.labels[mask], probabilities=self.probabilities[mask])
+
+
+def answers_of(
+    probabilities: Mapping[str, npt.NDArray[np.floating[Any]]],
+    calibration: Calibration,
+    labels: npt.NDArray[np.integer[Any]] | None = None,
+) -> list[Answers]:
+    """What a model said about N images, in the order of `ATTRIBUTES`.
+
+    Args:
+        probabilities: attribute -> (N, classes).
+        calibration: the model's.
+        labels: int (N, 5), -1 where unknown; None if nobody knows any.
+    """
+    if labels is None:
+        labels = np.full((len(probabilities[ATTRIBUTES[0].name]), len(ATTRIBUTES)), UNKNOWN)
+    return [
+        Answers(
+            attribute,
+            labels[:, column],
+            probabilities[attribute.name],
+            calibration.abstention[attribute.name],
+            calibration.learned[attribute.name],
+        )
+        for column, attribute in enumerate(ATTRIBUTES)
+    ]

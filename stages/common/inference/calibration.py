@@ -1,0 +1,203 @@
+"""Confidences that can be believed: temperatures, their error, and the confidence from which on an answer is given.
+
+Stage `train` fits them on the validation split and writes them into the model; stage `evaluate` measures them on the
+test split. Nothing here needs PyTorch, which `evaluate` has not.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import AfterValidator, Field
+
+from stages.common.contract.params import Section
+from stages.common.schema.attributes import NAMES, UNKNOWN, name_every_attribute
+from stages.common.schema.learned import all_learned, never_answered
+
+TEMPERATURES = np.exp(np.linspace(-np.log(10), np.log(10), 461))
+"""Temperatures that are tried: 0.1 to 10 in steps of 1 %, which is nearer than any data set tells them."""
+PRIOR = 0.25
+"""Standard deviation of the logarithm of a temperature before any label is seen: 2 in 3 lie within 0.78 to 1.28.
+
+Without it 49 labels of nearly perfect heads do harm: cross-entropy on 49 others rises from .021 to .081
+(bench/README.md).
+"""
+BINS = 15
+"""Bins of the calibration error, as in Guo et al."""
+MIN_ANSWERS = 30
+"""Fewer known labels than this tell no accuracy: their threshold stays 0, and no threshold leaves fewer answers."""
+
+Labels = npt.NDArray[np.integer[Any]]
+Numbers = npt.NDArray[np.floating[Any]]
+Flags = npt.NDArray[np.bool_]
+
+
+class Calibration(Section):
+    """What a model carries in its metadata about its answers.
+
+    Attributes:
+        temperatures: attribute -> what its logits are divided by before the softmax; the model does it itself.
+        abstention: attribute -> the lowest confidence (0-1) with which an answer is given; below, the model abstains.
+        learned: attribute -> the classes that training has seen (`stages.common.schema.learned`); all, if it does not
+            say.
+    """
+
+    temperatures: Annotated[dict[str, Annotated[float, Field(gt=0)]], AfterValidator(name_every_attribute)]
+    abstention: Annotated[dict[str, Annotated[float, Field(ge=0, le=1)]], AfterValidator(name_every_attribute)]
+    learned: Annotated[dict[str, list[str]], AfterValidator(name_every_attribute)] = Field(default_factory=all_learned)
+
+    @property
+    def answered(self) -> list[str]:
+        """The attributes that the model answers."""
+        never = never_answered(self.learned)
+        return [name for name in NAMES if name not in never]
+
+
+def softmax(logits: Numbers) -> npt.NDArray[np.float64]:
+    """Probabilities (N, classes) of logits (N, classes)."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
+    shares: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return shares
+
+
+def fit_temperature(logits: Numbers, labels: Labels) -> float:
+    """The temperature that makes the confidences of one attribute true.
+
+    Temperature scaling (Guo et al. 2017, "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599):
+    the logits are divided by one number, which changes no answer, and that number minimises the cross-entropy of labels
+    that were not learned from. Alone, that sends the temperature of a head that is always right towards 0. So it also
+    pays for its distance from 1, as much as a normal prior of its logarithm says (`PRIOR`): hundreds of labels outvote
+    it, a handful does not.
+
+    Args:
+        logits: float (N, classes), as the network gives them.
+        labels: int (N,), -1 where unknown.
+
+    Returns:
+        0.1 to 10; 1 if no label is known.
+    """
+    known = labels != UNKNOWN
+    values = logits[known].astype(np.float64)
+    of_label = values[np.arange(len(values)), labels[known]]
+    costs = [
+        (_log_sum_exp(values / temperature) - of_label / temperature).sum() + (np.log(temperature) / PRIOR) ** 2 / 2
+        for temperature in TEMPERATURES
+    ]
+    return round(float(TEMPERATURES[int(np.argmin(costs))]), 4)
+
+
+def cross_entropy(logits: Numbers, labels: Labels, temperature: float = 1.0) -> float:
+    """Cross-entropy of one attribute in nats, averaged over its known labels, of which there is one at least.
+
+    Args:
+        logits: float (N, classes).
+        labels: int (N,), -1 where unknown.
+        temperature: what the logits are divided by.
+    """
+    known = labels != UNKNOWN
+    values = logits[known].astype(np.float64) / temperature
+    return float((_log_sum_exp(values) - values[np.arange(len(values)), labels[known]]).mean())
+
+
+def _log_sum_exp(values: Numbers) -> Numbers:
+    highest = values.max(axis=1, keepdims=True)
+    total: Numbers = np.log(np.exp(values - highest).sum(axis=1)) + highest[:, 0]
+    return total
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The answers whose confidence lies in one of the equal parts of 0 to 1.
+
+    Attributes:
+        count: how many there are, at least 1.
+        confidence: their mean.
+        accuracy: share of right ones.
+    """
+
+    count: int
+    confidence: float
+    accuracy: float
+
+
+def reliability(confidence: Numbers, right: Flags, bins: int = BINS) -> list[Bin]:
+    """Confidence against accuracy, in `bins` equal parts of 0 to 1; parts without answers are left out.
+
+    Args:
+        confidence: (N,) probability of the predicted class.
+        right: (N,) whether that is the label.
+        bins: how many parts.
+    """
+    part = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # ((m - 1) / bins, m / bins], as in Guo
+    chosen = [part == number for number in np.unique(part)]
+    return [Bin(int(one.sum()), float(confidence[one].mean()), float(right[one].mean())) for one in chosen]
+
+
+def expected_calibration_error(confidence: Numbers, right: Flags, bins: int = BINS) -> float | None:
+    """How far confidence and accuracy lie apart, 0 to 1: their difference per bin, averaged over the answers.
+
+    Naeini, Cooper and Hauskrecht 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning",
+    https://doi.org/10.1609/aaai.v29i1.9602, with the equal bins of Guo et al. 2017. Chance alone makes it positive:
+    with 100 labels a perfectly calibrated model that is right in 9 of 10 cases has some 0.04.
+
+    Returns:
+        None if there is no answer.
+    """
+    found = reliability(confidence, right, bins)
+    total = sum(one.count for one in found)
+    return sum(one.count * abs(one.confidence - one.accuracy) for one in found) / total if total else None
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """From which confidence on an attribute is answered, and what that gives on the labels it was chosen with.
+
+    Attributes:
+        threshold: 0 answers always.
+        coverage: share of answers that are given, None without labels.
+        accuracy: share of right ones among them, likewise.
+        note: why the wanted accuracy is not kept, empty if it is.
+    """
+
+    threshold: float
+    coverage: float | None
+    accuracy: float | None
+    note: str = ""
+
+
+def choose_abstention(confidence: Numbers, right: Flags, wanted: float) -> Abstention:
+    """The lowest confidence from which on the answers are as accurate as wanted.
+
+    Selective classification by the probability of the answer (Geifman and El-Yaniv 2017, "Selective Classification for
+    Deep Neural Networks", https://arxiv.org/abs/1705.08500). Their bound, which holds for new images with a chosen
+    certainty, would need 300 labels without an error to promise .99, so the accuracy here is that of the labels
+    given, and `evaluate` tells what it is on others.
+
+    Args:
+        confidence: (N,) of answers whose label is known.
+        right: (N,) whether they are.
+        wanted: share of right answers, 0-1; 0 never abstains.
+
+    Returns:
+        If no threshold that leaves `MIN_ANSWERS` answers is good enough, the one with the most accurate answers; with
+        fewer labels than that, 0. `note` says so.
+    """
+    count = len(confidence)
+    if count < MIN_ANSWERS:
+        mean = float(right.mean()) if count else None
+        note = f"{count} known labels, {MIN_ANSWERS} are needed to choose a threshold: it always answers"
+        return Abstention(0.0, 1.0 if count else None, mean, note)
+    order = np.argsort(-confidence, kind="stable")
+    given = np.arange(1, count + 1)
+    accuracy = np.cumsum(right[order]) / given
+    ends = np.append(np.diff(confidence[order]) < 0, True)  # equal confidences are answered together or not at all
+    allowed = np.flatnonzero(ends & (given >= MIN_ANSWERS))
+    good = allowed[accuracy[allowed] >= wanted]
+    if len(good):
+        last, note = int(good[-1]), ""
+    else:
+        last = int(allowed[accuracy[allowed] == accuracy[allowed].max()][-1])
+        note = f"answers reach an accuracy of {accuracy[last]:.4f} at best, not {wanted:g}"
+    threshold = 0.0 if last == count - 1 else float(confidence[order[last]])
+    return Abstention(threshold, float(given[last] / count), float(accuracy[last]), note)

@@ -1,0 +1,128 @@
+"""What a model saw in images: statistics of their pixels, its embeddings and its probabilities, for telling drift.
+
+Stage `evaluate` keeps them of the images that the model has not learned from, stage `predict` of those of each lot, and
+stage `monitor` compares both. All are computed from the network's input, so both sides were prepared alike.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.common.contract.errors import DataError
+from stages.common.schema.attributes import NAMES
+
+EXAMPLES = 24
+"""Images that are kept whole, for a report that shows then and now."""
+
+
+def evenly_spread(count: int, most: int = EXAMPLES) -> list[int]:
+    """At most `most` different positions among `count`, evenly spread from the first to the last."""
+    return sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()))
+
+
+@dataclass(frozen=True)
+class Features:
+    """Of N images, in the order of `filenames`.
+
+    Attributes:
+        filenames: N names.
+        statistics: name of a statistic -> float32 (N,).
+        embeddings: float32 (N, D), the network's pooled features.
+        probabilities: attribute -> float32 (N, classes), calibrated; NaN of one that is never answered.
+        examples: uint8 (E, S, S, 3), RGB, E <= EXAMPLES: some of the images, evenly spread.
+        example_names: their E names.
+        pictures: uint64 (N,), by which each picture is known (`stages.common.registry.seen`); (0,) where nobody needs
+            it.
+    """
+
+    filenames: Sequence[str]
+    statistics: Mapping[str, npt.NDArray[np.float32]]
+    embeddings: npt.NDArray[np.float32]
+    probabilities: Mapping[str, npt.NDArray[np.float32]]
+    examples: npt.NDArray[np.uint8]
+    example_names: Sequence[str]
+    pictures: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+
+    def __len__(self) -> int:
+        return len(self.filenames)
+
+    @property
+    def answered(self) -> list[str]:
+        """The attributes that the model answers: of the others it gives no number for any image."""
+        return [name for name in NAMES if np.isfinite(self.probabilities[name]).any()]
+
+    def take(self, chosen: npt.NDArray[np.intp]) -> "Features":
+        """Some of the images, by their positions, with those examples that are among them."""
+        names = [self.filenames[position] for position in chosen]
+        kept = set(names)
+        examples = [position for position, name in enumerate(self.example_names) if name in kept]
+        return Features(
+            filenames=names,
+            statistics={name: values[chosen] for name, values in self.statistics.items()},
+            embeddings=self.embeddings[chosen],
+            probabilities={name: values[chosen] for name, values in self.probabilities.items()},
+            examples=self.examples[examples],
+            example_names=[self.example_names[position] for position in examples],
+            pictures=self.pictures[chosen] if len(self.pictures) else self.pictures,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write a .npz without pickles; embeddings as float16, whose 3 digits tell drift as well at half the size."""
+        arrays: dict[str, npt.NDArray[np.generic]] = {
+            "filenames": np.array(self.filenames, np.str_),
+            "embeddings": self.embeddings.astype(np.float16),
+            "examples": self.examples,
+            "example_names": np.array(self.example_names, np.str_),
+            "pictures": self.pictures,
+            **{f"statistic_{name}": values for name, values in self.statistics.items()},
+            **{f"probability_{name}": self.probabilities[name] for name in NAMES},
+        }
+        with path.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+
+
+def load_features(path: Path) -> Features:
+    """Read what `Features.save` has written.
+
+    Raises:
+        DataError: it is no such file.
+    """
+    try:
+        # numpy leaves a file open that it opens itself and finds to be none of its own
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+        return Features(
+            filenames=found["filenames"].tolist(),
+            statistics={
+                name.removeprefix("statistic_"): values
+                for name, values in found.items()
+                if name.startswith("statistic_")
+            },
+            embeddings=found["embeddings"].astype(np.float32),
+            probabilities={name: found[f"probability_{name}"] for name in NAMES},
+            examples=found["examples"],
+            example_names=found["example_names"].tolist(),
+            pictures=found.get("pictures", np.empty(0, np.uint64)),  # earlier code kept none
+        )
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:  # EOFError of an empty file
+        raise DataError(f"{path} holds no features ({error}): run the stage that makes it again") from error
+
+
+def join_features(parts: Sequence[Features]) -> Features:
+    """One after the other, of `parts` that the same model gave, at least one; examples are thinned out evenly."""
+    examples = np.concatenate([part.examples for part in parts])
+    names = [name for part in parts for name in part.example_names]
+    chosen = evenly_spread(len(names))
+    return Features(
+        filenames=[name for part in parts for name in part.filenames],
+        statistics={name: np.concatenate([part.statistics[name] for part in parts]) for name in parts[0].statistics},
+        embeddings=np.concatenate([part.embeddings for part in parts]),
+        probabilities={name: np.concatenate([part.probabilities[name] for part in parts]) for name in NAMES},
+        examples=examples[chosen],
+        example_names=[names[position] for position in chosen],
+        pictures=np.concatenate([part.pictures for part in parts]),
+    )

@@ -1,0 +1,172 @@
+"""The exported model: checked when it is loaded, and run with ONNX Runtime.
+
+Input `images` uint8 (N, S, S, 3) RGB. Outputs: one per attribute, named by it, float32 (N, classes) of probabilities;
+and `embedding` float32 (N, D), the network's features averaged over the image, D as the model says.
+The metadata key `face_attributes` holds JSON:
+{"attributes": {name: [classes]}, "image_size": S, "preprocessing": {...},
+"temperatures": {name: what the logits were divided by}, "abstention": {name: lowest confidence of an answer},
+"learned": {name: [classes that training has seen]}}. Any other class has probability 0; an attribute with fewer than
+two of them is never answered, and has the probabilities NaN.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from pydantic import ValidationError
+
+from stages.common.contract.cpus import available_cpus
+from stages.common.contract.errors import DataError
+from stages.common.contract.params import Section
+from stages.common.images.settings import Preprocessing
+from stages.common.inference.calibration import Calibration
+from stages.common.inference.onnx_operators import require_known_operators
+from stages.common.schema.attributes import ATTRIBUTES, NAMES
+
+METADATA = "face_attributes"
+INPUT = "images"
+EMBEDDING = "embedding"
+ANY = "any number"
+"""In a shape, how many images there are."""
+SectionT = TypeVar("SectionT", bound=Section)
+_RUNTIME_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (/\S+ [^)]*\) )?")
+"""Error number and C++ function in front of what ONNX Runtime says."""
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """A loaded model.
+
+    Attributes:
+        session: the ONNX Runtime session.
+        image_size: side S of the square images in pixels.
+        preprocessing: how its images were prepared in training.
+        calibration: its temperatures, which its probabilities contain, from which confidence on it answers, and what.
+        path: where it was loaded from, for messages.
+    """
+
+    session: Any
+    image_size: int
+    preprocessing: Preprocessing
+    calibration: Calibration
+    path: Path
+
+    def predict(self, images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
+        """Class probabilities of images, uint8 (N, S, S, 3) RGB: attribute -> float32 (N, classes)."""
+        return dict(zip(NAMES, self._run(NAMES, images), strict=True))
+
+    def predict_and_embed(
+        self, images: npt.NDArray[np.uint8]
+    ) -> tuple[dict[str, npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+        """What `predict` gives, and the embeddings, float32 (N, D)."""
+        *probabilities, embeddings = self._run((*NAMES, EMBEDDING), images)
+        return dict(zip(NAMES, probabilities, strict=True)), embeddings
+
+    def _run(self, outputs: Sequence[str], images: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
+        """Some of the outputs, a row an image.
+
+        Raises:
+            DataError: the model cannot do it.
+        """
+        try:
+            found: list[npt.NDArray[np.float32]] = self.session.run(list(outputs), {INPUT: images})
+        except Exception as error:  # ONNX Runtime's errors share no base class but this
+            raise DataError(
+                f"{self.path} cannot be run on {len(images)} images of {self.image_size} pixels ({_reason(error)}): "
+                "train a model with this code"
+            ) from error
+        for name, values in zip(outputs, found, strict=True):
+            if len(values) != len(images):
+                _expect(self.path, f"rows of output {name}", len(images), len(values))
+        return found
+
+
+def load(path: Path, threads: int | None = None) -> OnnxModel:
+    """Load a model and check that it is one of ours.
+
+    The file goes to ONNX Runtime and nowhere else, so a pickle under this name is refused and never unpickled.
+
+    Args:
+        path: the file.
+        threads: how many compute; None means one per available core.
+
+    Raises:
+        DataError: not a readable ONNX model, an opset that the runtime lacks, or metadata, inputs or outputs that are
+            not as expected; the message tells expected and found.
+    """
+    session = _open_session(path, threads or available_cpus())
+    metadata = _read_metadata(path, session.get_modelmeta().custom_metadata_map)
+    _expect(path, "attributes", {one.name: list(one.classes) for one in ATTRIBUTES}, metadata.get("attributes"))
+    preprocessing = _parse(path, "preprocessing", Preprocessing, metadata.get("preprocessing"))
+    settings = {name: metadata[name] for name in Calibration.model_fields if name in metadata}
+    calibration = _parse(path, "calibration", Calibration, settings)
+    side = preprocessing.image_size
+    _expect(path, "image_size", side, metadata.get("image_size"))
+    inputs = [(one.name, one.type, _shape(one)) for one in session.get_inputs()]
+    _expect(path, "input", [(INPUT, "tensor(uint8)", [ANY, side, side, 3])], inputs)
+    outputs = sorted((one.name, one.type, _shape(one)) for one in session.get_outputs())
+    widths: dict[str, Any] = {one.name: len(one.classes) for one in ATTRIBUTES}
+    width = next((shape[-1] for name, _, shape in outputs if name == EMBEDDING), None)
+    widths[EMBEDDING] = width if isinstance(width, int) else "a fixed number"
+    _expect(path, "outputs", sorted((name, "tensor(float)", [ANY, one]) for name, one in widths.items()), outputs)
+    return OnnxModel(session, side, preprocessing, calibration, path)
+
+
+def _shape(value: Any) -> list[Any]:
+    """The shape of an input or output; its first number is that of the images, which no model may fix."""
+    first, *rest = value.shape or [None]
+    return [first if isinstance(first, int) else ANY, *rest]
+
+
+def _open_session(path: Path, threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads  # the default counts the cores of the whole machine
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what matters comes as an exception
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read the model {path} ({error.strerror}): run stage train") from error
+    require_known_operators(content, str(path))
+    try:
+        # bytes and no path: a model that wants to read further files finds none
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors share no base class but this
+        raise DataError(
+            f"{path} is no ONNX model that ONNX Runtime can load ({_reason(error)}): run stage train"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What ONNX Runtime says, in one line."""
+    return _RUNTIME_PREFIX.sub("", " ".join(str(error).split()))[:500]
+
+
+def _read_metadata(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    try:
+        value = json.loads(metadata[METADATA])
+        return dict(value)
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{path} carries no metadata {METADATA!r}, so it is not a model of stage train: give one that is"
+        ) from error
+
+
+def _parse(path: Path, what: str, model: type[SectionT], value: object) -> SectionT:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, (what, *problem["loc"])))
+        raise DataError(f"{path} has another {what} than this code: {where}: {problem['msg']}: train again") from error
+
+
+def _expect(path: Path, what: str, expected: object, found: object) -> None:
+    if expected != found:
+        raise DataError(f"{path} does not fit: {what} expected {expected}, found {found}: train a model with this code")

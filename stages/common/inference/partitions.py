@@ -1,0 +1,130 @@
+"""What tells drift of a set of images as a table, and how the reference distributes over the cells of each column.
+
+Stage `evaluate` keeps the `partitions` of the images that a model has not learned from beside their features
+(`reference/partitions.json`), so they lie with the version that they belong to; stage `monitor` asks how new images
+fall into the same cells. They have the form of Great Expectations' partition objects.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from stages.common.contract.errors import DataError
+from stages.common.inference.features import Features
+from stages.common.schema.attributes import ATTRIBUTES
+
+PARTITIONS = "partitions.json"
+CELLS = 10
+"""Cells of a column of numbers, each with as many images of the reference: some 20 of 200 images."""
+SMOOTHING = 0.5
+"""Images added to every cell (Jeffreys' prior of counts), so that an empty one makes no infinite divergence."""
+
+Partition = Mapping[str, Any]
+"""`bins` (edges), `weights` between them and `tail_weights` below and above; or `values` (classes) and `weights`."""
+
+
+def signals(features: Features) -> pd.DataFrame:
+    """What is compared then and now, one row an image.
+
+    Returns:
+        A column per statistic (float64); `<attribute>_confidence` (float64, 0-1), and `<attribute>_predicted` (class
+        name), missing where the model gave no finite probabilities.
+    """
+    columns: dict[str, Any] = {name: np.asarray(values, np.float64) for name, values in features.statistics.items()}
+    for attribute in ATTRIBUTES:
+        probabilities = np.asarray(features.probabilities[attribute.name], np.float64)
+        finite = np.isfinite(probabilities).all(axis=1)
+        columns[f"{attribute.name}_confidence"] = np.where(finite, probabilities.max(axis=1, initial=0), np.nan)
+        names = [*attribute.classes, None]
+        chosen = np.where(finite, probabilities.argmax(axis=1), len(attribute.classes))
+        columns[f"{attribute.name}_predicted"] = pd.Series([names[number] for number in chosen], dtype="str")
+    return pd.DataFrame(columns)
+
+
+def partitions(features: Features) -> dict[str, Any]:
+    """How the images of a reference distribute.
+
+    Returns:
+        {"images": their number, "columns": {column of `signals`: {"count": finite values, "partition": `Partition`, and
+        of numbers "mean", "std"}}}. Left out are numbers that are all the same, and what is not known of any
+        image: they tell nothing.
+    """
+    columns = {}
+    for name, values in signals(features).items():
+        known = values[np.isfinite(values)] if values.dtype.kind == "f" else values.dropna()
+        partition = partition_of(known)
+        if partition:
+            columns[str(name)] = {"count": len(known), "partition": partition}
+            if known.dtype.kind == "f":
+                columns[str(name)] |= {"mean": float(known.mean()), "std": float(known.std(ddof=0))}
+    return {"images": len(features), "columns": columns}
+
+
+def read_partitions(reference: Path, features: Features) -> dict[str, Any]:
+    """What was kept in the reference folder of a version; of one that has none, they are made from its features.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    path = reference / PARTITIONS
+    if not path.exists():
+        return partitions(features)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        found["images"], found["columns"].keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} holds no partitions ({error}): run stage evaluate again") from error
+    return dict(found)
+
+
+def partition_of(known: "pd.Series[Any]") -> dict[str, Any] | None:
+    """The cells of a column's values, none of which is missing; None of numbers that are all the same, or of nothing.
+
+    Numbers are cut at their deciles, each moved halfway to the next higher value: so no value of the reference lies on
+    an edge, and many equal ones stay in one cell.
+    """
+    if known.empty:
+        return None
+    if known.dtype.kind != "f":
+        attribute = next(one for one in ATTRIBUTES if f"{one.name}_predicted" == known.name)
+        bare: dict[str, Any] = {"values": list(attribute.classes)}
+        return bare | {"weights": weights_of(count(known, bare)).tolist()}
+    distinct = np.unique(known.to_numpy())
+    if len(distinct) < 2:
+        return None
+    cuts = np.quantile(known, np.arange(1, CELLS) / CELLS, method="inverted_cdf")
+    cuts = np.unique(np.minimum(cuts, distinct[-2]))  # the last cell is never empty
+    edges = (cuts + distinct[np.searchsorted(distinct, cuts, side="right")]) / 2
+    if len(edges) == 1:  # Great Expectations wants two
+        edges = np.array([2 * distinct[0] - edges[0], edges[0]])
+    weights = weights_of(count(known, {"bins": edges})).tolist()
+    return {"bins": edges.tolist(), "weights": weights[1:-1], "tail_weights": [weights[0], weights[-1]]}
+
+
+def count(known: "pd.Series[Any]", partition: Partition) -> npt.NDArray[np.int64]:
+    """Values per cell: of classes in their order; of numbers below the first edge, between edges, above the last."""
+    if "values" in partition:
+        counts = known.value_counts().reindex(partition["values"], fill_value=0).to_numpy()
+    else:
+        cells = np.searchsorted(partition["bins"], known.to_numpy())
+        counts = np.bincount(cells, minlength=len(partition["bins"]) + 1)
+    return np.asarray(counts, np.int64)
+
+
+def weights_of(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """The share of every cell, smoothed; they sum to 1."""
+    smoothed = counts + SMOOTHING
+    return np.asarray(smoothed / smoothed.sum(), np.float64)
+
+
+def expected_weights(partition: Partition) -> npt.NDArray[np.float64]:
+    """The weights of a partition in the order of `count`."""
+    if "values" in partition:
+        return np.array(partition["weights"], np.float64)
+    low, high = partition["tail_weights"]
+    return np.array([low, *partition["weights"], high], np.float64)

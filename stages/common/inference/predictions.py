@@ -1,0 +1,68 @@
+"""predictions.csv: what a model says about each image, in the form that the suite `predictions` checks."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from stages.common.contract.tables import as_written, write_csv
+from stages.common.inference.answers import Answers
+from stages.common.schema.attributes import NAMES
+
+SUITE = "predictions"
+VERSION = "model_version"
+PARTS = ("", "_predicted", "_confidence", "_answered")
+COLUMNS = ("filename", "lot", *(f"{name}{part}" for name in NAMES for part in PARTS), VERSION)
+"""Columns that the suite checks."""
+
+
+def write_predictions(path: Path, filenames: Sequence[str], answers: Sequence[Answers], version: str = "") -> None:
+    """One row an image: file name, and per attribute label, predicted class, confidence, and whether it is answered.
+
+    Where that is `no`, the model abstains, for its confidence is below its threshold; what it would have said stays.
+    Cells are empty where a label is not known, or the model gave no number, as it does for an attribute that it never
+    answers.
+
+    Args:
+        path: the file to write.
+        filenames: N names.
+        answers: one per attribute, of N images.
+        version: of a model in use, which every row then names; nobody knows labels there, so they have no columns.
+    """
+    columns: dict[str, Sequence[str]] = {"filename": filenames}
+    for one in answers:
+        names = [*one.attribute.classes, ""]  # the last is found by -1, an unknown label, and by the class of no answer
+        cells = (
+            [names[label] for label in one.labels],
+            [names[label] for label in one.predicted],
+            [f"{value:.4f}" if known else "" for value, known in zip(one.confidence, one.finite, strict=True)],
+            ["yes" if given else "no" for given in one.answered],
+        )
+        columns |= {f"{one.attribute.name}{part}": column for part, column in zip(PARTS, cells, strict=True)}
+    if version:
+        columns = {name: column for name, column in columns.items() if name not in NAMES}
+        columns[VERSION] = [version] * len(filenames)
+    write_csv(path, columns, zip(*columns.values(), strict=True), for_people=True)
+
+
+def columns_of(attributes: Iterable[str]) -> set[str]:
+    """The columns with the answers about some attributes, of which the suite expects nothing if there never are any."""
+    return {f"{name}{part}" for name in attributes for part in PARTS[1:]}
+
+
+def read_predictions(path: Path, lot: str = "") -> pd.DataFrame:
+    """Read a predictions.csv as the suite checks it: text, confidences as numbers, missing where a cell is empty.
+
+    Columns of labels that are not there are added, all missing; so is that of the version, with the empty text, which
+    is what a model is called that is no version yet; and that of the lot that the file is of.
+    """
+    confidences = {f"{name}_confidence": "float64" for name in NAMES}
+    table = pd.read_csv(
+        path, dtype={**dict.fromkeys(COLUMNS, "str"), **confidences}, keep_default_na=False, na_values=[""]
+    )
+    table["filename"] = table["filename"].map(as_written, na_action="ignore")
+    absent = {"lot": pd.Series(lot, table.index, "str")}
+    absent |= {name: pd.Series(pd.NA, table.index, "str") for name in NAMES if name not in table}
+    if VERSION not in table:
+        absent[VERSION] = pd.Series("", table.index, "str")
+    return table.assign(**absent)

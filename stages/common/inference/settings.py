@@ -1,0 +1,26 @@
+"""The settings that stages evaluate and predict share: how images are answered, and what of it the suite warns of."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from stages.common.contract.params import NOT_IN_KEY, Section
+
+
+class PredictionSettings(Section):
+    """Part of a section; what follows `batch_size` are the thresholds of suite `predictions`."""
+
+    batch_size: Annotated[int, NOT_IN_KEY] = Field(ge=1, le=65536)
+    low_confidence: float = Field(ge=0, le=1)
+    max_low_confidence_fraction: float = Field(ge=0, le=1)
+    max_abstained_fraction: float = Field(ge=0, le=1)
+
+    def thresholds(self, version: str = "") -> Mapping[str, Any]:
+        """Values of the suite's parameters; `version` is the model's, empty if it is none yet."""
+        return {
+            "low_confidence": self.low_confidence,
+            "min_confident_fraction": 1 - self.max_low_confidence_fraction,
+            "min_answered_fraction": 1 - self.max_abstained_fraction,
+            "versions": [version],
+        }

@@ -1,0 +1,61 @@
+"""The artifact of stage `champion`: the released version, as predict and monitor use it.
+
+champion.json   {"version": "v3", "model_digest": SHA-256 of model.onnx, "mean_accuracy": on its test split,
+                "lots": those that it has learned from or was measured on}; {"version": null} before any release
+model.onnx      absent before any release, like the rest
+reference/      features.npz (`stages.common.inference.features`) of images that it has not learned from, and what
+                else stage evaluate keeps to tell drift; seen.npy (`stages.common.registry.seen`): the pictures that it
+                has learned from or was measured on, absent if earlier code has registered it
+lineage.json, params.yaml  of the version
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.common.contract.errors import DataError
+
+CHAMPION = "champion.json"
+
+
+@dataclass(frozen=True)
+class Champion:
+    """A released version.
+
+    Attributes:
+        version: its name, for example "v3".
+        model_digest: SHA-256 (64 hex digits) of its model.onnx, by which a model is known.
+        mean_accuracy: on its own test split.
+        lots: the lots that it has learned from or was measured on.
+        model: its model.onnx.
+        reference: folder with what tells drift from the images that it was measured on, and which it has seen.
+    """
+
+    version: str
+    model_digest: str
+    mean_accuracy: float
+    lots: frozenset[str]
+    model: Path
+    reference: Path
+
+
+def read_champion(artifact: Path) -> Champion | None:
+    """The version in an artifact of stage `champion`; None if no version was released yet.
+
+    Raises:
+        DataError: the artifact is not one of stage champion.
+    """
+    try:
+        found = json.loads((artifact / CHAMPION).read_text(encoding="utf-8"))
+        if found["version"] is None:
+            return None
+        return Champion(
+            version=found["version"],
+            model_digest=found["model_digest"],
+            mean_accuracy=found["mean_accuracy"],
+            lots=frozenset(found["lots"]),
+            model=artifact / "model.onnx",
+            reference=artifact / "reference",
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{artifact} holds no readable {CHAMPION}: run stage champion again") from error

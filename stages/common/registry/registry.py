@@ -1,0 +1,439 @@
+"""The registry: every version of the model as one commit and tag of a git repository with DVC, and which is released.
+
+    <registry>/git/     bare repository: `git clone` it, then `dvc pull`, `dvc metrics diff v3 v4` and the like
+    <registry>/remote/  DVC's storage, unless another remote is named
+
+Tags `v1`, `v2`, ... are the versions, in the order in which they came. Tags `champion-0001`, ... are the releases:
+the newest one points to the champion. Messages of both kinds of tags are JSON objects. Nothing is ever moved or
+overwritten: a version appears by one atomic push, after DVC has stored its files, and a release by one new tag. So
+whatever is killed in between leaves the registry as it was, and a rerun completes it. What is said to be done is on
+the disk: DVC's files before the push, and all that git writes when it ends.
+
+A model is known by its bytes: the digest of its model.onnx is part of its version, and whoever fetches it compares.
+"""
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
+
+from stages.common.contract.artifacts import copy_folder, file_digest, locked
+from stages.common.contract.errors import DataError, UnavailableError, UsageError
+from stages.common.contract.logs import log
+from stages.common.contract.params import NOT_IN_KEY, Section
+
+_SCHEMES = ("s3", "gs", "azure", "gdrive", "oss", "hdfs", "webhdfs", "ssh", "http", "https", "webdav", "webdavs")
+"""Of remotes that DVC knows."""
+
+
+def _known_remote(remote: str) -> str:
+    """Refuse what DVC or git could take for an option, for a command, or for more than one setting."""
+    scheme, _, rest = remote.partition("://")
+    place = rest if scheme in _SCHEMES else remote if remote.startswith("/") else ""
+    harmless = remote.isprintable() and not set(remote) & set("#,'\"") and not place.startswith("-")
+    if remote and not (place and harmless and ".." not in place.split("/")):
+        raise ValueError(
+            "expected an absolute folder such as /models, or a URL such as s3://bucket/models of one of "
+            f"{', '.join(_SCHEMES)}, without '..', quotes, commas and #"
+        )
+    return remote
+
+
+class RegistrySection(Section):
+    """Section `registry`.
+
+    Attributes:
+        remote: URL of the DVC remote that versions are pushed to, or an absolute folder; "" for one in the registry.
+    """
+
+    remote: Annotated[str, NOT_IN_KEY, AfterValidator(_known_remote)]
+
+
+DVC_FOLDERS = ("model", "plots", "reference", "report")
+"""Folders of a version that DVC keeps; all else is text, which git keeps."""
+
+MODEL = Path("model", "model.onnx")
+"""The file of a version that says which model it is."""
+
+_GIT_CONFIG = Path(__file__).with_name("registry.gitconfig")
+_LOOSE_OBJECTS = 500
+"""Of git, some 70 a version: when there are more, they are packed into one file."""
+_LITTLE = 2**24
+"""Bytes: what fails where less is free has probably failed for that."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of the model.
+
+    Attributes:
+        name: for example "v3".
+        model_digest: SHA-256 of its model.onnx, by which a model is known: the same one is registered once. "" where
+            earlier code has registered it, which knew a model by the key of its train artifact; such a version equals
+            no candidate.
+        archive: key of its archive artifact.
+        mean_accuracy: on its test split.
+        champion: the version that it was compared with, "" if there was none.
+        best: the best released version once this one is released, which later ones are compared with as well: itself,
+            or an earlier one than which it is not significantly better.
+        fit: whether the release gate let it pass.
+        reasons: what the gate said.
+        lots: those that it has learned from or was measured on.
+        created: UTC, ISO 8601.
+    """
+
+    name: str
+    model_digest: str
+    archive: str
+    mean_accuracy: float
+    champion: str
+    best: str
+    fit: bool
+    reasons: Sequence[str]
+    lots: Sequence[str]
+    created: str
+
+    @property
+    def judged(self) -> str:
+        """What the release gate said, in a line."""
+        return f"{'fit' if self.fit else 'not fit'}: {'; '.join(self.reasons)}"
+
+
+@dataclass(frozen=True)
+class Release:
+    """That a version became the champion.
+
+    Attributes:
+        version: its name.
+        action: promote, or rollback to what was the champion before.
+        reason: why, for people.
+        time: UTC, ISO 8601.
+    """
+
+    version: str
+    action: Literal["promote", "rollback"]
+    reason: str
+    time: str
+
+
+def now() -> str:
+    """UTC, ISO 8601, seconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+class Registry:
+    """Versions and releases in a folder, which may be empty or not there yet."""
+
+    def __init__(self, home: Path, remote: str = "") -> None:
+        """Open a registry.
+
+        Args:
+            home: its folder.
+            remote: URL of the DVC remote that new versions are pushed to; "" for a folder in the registry.
+        """
+        self.home = home.absolute()  # git and DVC work in folders of their own
+        self.repository = self.home / "git"
+        self.remote = remote or str(self.home / "remote")
+
+    # ---- look ----
+
+    def versions(self) -> list[Version]:
+        """All versions, the oldest first."""
+        known = [field.name for field in fields(Version)]
+        return [
+            # what earlier code did not say comes first
+            Version(**{"model_digest": "", "best": tag} | {name: told[name] for name in known if name in told})
+            for tag, told in self._messages("v[0-9]*").items()
+        ]
+
+    def version(self, name: str) -> Version:
+        """A version by its name.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        versions = self.versions()
+        for version in versions:
+            if version.name == name:
+                return version
+        names = f"there are v1 to {versions[-1].name}" if versions else "there is none yet"
+        raise UsageError(f"no version {name} in {self.home}: {names}")
+
+    def find(self, model_digest: str) -> Version | None:
+        """The version of a model, by the digest of its model.onnx."""
+        return next((version for version in self.versions() if version.model_digest == model_digest), None)
+
+    def releases(self) -> list[Release]:
+        """Every release, the oldest first."""
+        return [Release(**message) for message in self._messages("champion-[0-9]*").values()]
+
+    def champion(self) -> Version | None:
+        """The version of the last release."""
+        releases = self.releases()
+        return self.version(releases[-1].version) if releases else None
+
+    def text(self, version: str, path: str) -> str:
+        """A text file of a version, for example "lineage.json"."""
+        return self._git("show", f"{version}:{path}")
+
+    # ---- change ----
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only one who changes the registry."""
+        with locked(self.home / ".lock", "another run or `archive promote` is changing the registry"):
+            # git's own locks, too: nobody else writes here
+            for left in (*self.home.glob(".adding-*"), *self.repository.rglob("*.lock")):
+                log.info("removing what a killed run left behind: %s", left)
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
+            yield
+
+    def register(self, content: Path, version: Version) -> None:
+        """Add a version, while the registry is locked.
+
+        Args:
+            content: its files: `DVC_FOLDERS` go to DVC, all else to git.
+            version: what is known of it; its name must be the next one, see `next_name`.
+
+        Raises:
+            UnavailableError: git or DVC failed, for example since the remote cannot be reached.
+        """
+        self._create()
+        clone = self.home / f".adding-{uuid.uuid4().hex}"
+        try:
+            self._git("clone", "--quiet", "--no-hardlinks", str(self.repository), str(clone), inside=self.home)
+            for path in clone.iterdir():
+                if path.name != ".git":
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            copy_folder(content, clone)
+            self._configure_dvc(clone)
+            folders = [name for name in DVC_FOLDERS if (clone / name).is_dir()]
+            _dvc(clone, "add", *folders)
+            _dvc(clone, "push")
+            if self.remote.startswith("/"):
+                sync_file_system(Path(self.remote))
+            self._git("add", "--all", inside=clone)
+            title = f"{version.name}: mean accuracy {version.mean_accuracy:.4f}"
+            self._git("commit", "--quiet", "--message", title, inside=clone)
+            self._tag(version.name, "HEAD", asdict(version), inside=clone)
+            self._git("push", "--quiet", "--atomic", "origin", "HEAD:main", version.name, inside=clone)
+        finally:
+            shutil.rmtree(clone, ignore_errors=True)
+        sync_file_system(self.repository)
+        try:
+            self._git("-c", f"gc.auto={_LOOSE_OBJECTS}", "-c", "gc.autoDetach=false", "gc", "--auto", "--quiet")
+        except UnavailableError as error:  # the version is there all the same
+            log.warning("%s; the next version tries it again", error)
+
+    def next_name(self) -> str:
+        """The name of the next version."""
+        versions = self.versions()
+        return f"v{int(versions[-1].name[1:]) + 1 if versions else 1}"
+
+    def promote(self, name: str, reason: str) -> Release:
+        """Make a version the champion, while the registry is locked; nothing happens if it is.
+
+        Raises:
+            UsageError: there is no such version.
+        """
+        version, releases = self.version(name), self.releases()
+        if releases and releases[-1].version == version.name:
+            return releases[-1]
+        return self._release(Release(version.name, "promote", reason, now()))
+
+    def rollback(self, reason: str) -> Release:
+        """Make the champion again what it was before the present one, while the registry is locked.
+
+        Done twice, it goes back two steps: a promotion adds to what can be gone back to, a rollback takes from it.
+
+        Raises:
+            UsageError: there was no champion before.
+        """
+        past: list[str] = []
+        for release in self.releases():
+            if release.action == "rollback":
+                past.pop()
+            else:
+                past.append(release.version)
+        if len(past) < 2:
+            raise UsageError(f"nothing to go back to in {self.home}: there was no champion before the present one")
+        return self._release(Release(past[-2], "rollback", reason or f"from {past[-1]}", now()))
+
+    def _release(self, release: Release) -> Release:
+        *_, last = ["champion-0", *self._messages("champion-[0-9]*")]
+        tag = f"champion-{int(last.removeprefix('champion-')) + 1:04}"
+        self._tag(tag, f"{release.version}^{{}}", asdict(release))
+        sync_file_system(self.repository)
+        return release
+
+    def _tag(self, name: str, commit: str, message: Mapping[str, Any], inside: Path | None = None) -> None:
+        # through stdin, for thousands of lots are longer than an argument may be
+        command = ("tag", "--annotate", name, commit, "--file=-")
+        _output(["git", *command], inside or self.repository, json.dumps(message))
+
+    # ---- take ----
+
+    def fetch(self, version: str, out: Path, folders: Sequence[str] = DVC_FOLDERS) -> None:
+        """Write the files of a version to `out`, of those that DVC keeps only `folders`.
+
+        Raises:
+            DataError: a file is damaged.
+            UnavailableError: git or DVC failed, for example since the remote has lost a file.
+        """
+        out = out.absolute()
+        shutil.rmtree(out, ignore_errors=True)
+        # not by copying files, of which another run may pack some meanwhile
+        self._git("clone", "--quiet", "--no-local", "--depth=1", "--branch", version, str(self.repository), str(out),
+                  inside=out.parent)  # fmt: skip
+        self._configure_dvc(out)
+        self._pull(out, version, [f"{name}.dvc" for name in folders if (out / f"{name}.dvc").exists()])
+        expected = self.version(version).model_digest
+        if (out / MODEL).exists() and expected and file_digest(out / MODEL) != expected:
+            raise DataError(
+                f"{MODEL} of {version} is not the file that was registered (SHA-256 expected {expected[:12]}, found "
+                f"{file_digest(out / MODEL)[:12]}): promote another version, or train again"
+            )
+        for name in (".git", ".dvc"):
+            shutil.rmtree(out / name)
+        for path in (*out.glob("*.dvc"), out / ".gitignore", out / ".dvcignore"):
+            path.unlink(missing_ok=True)
+
+    def _pull(self, clone: Path, version: str, files: Sequence[str]) -> None:
+        try:
+            _dvc(clone, "pull", *files)
+        except UnavailableError:
+            damaged = self._damaged(clone, files)
+            if not damaged:
+                raise
+            raise DataError(
+                f"{self.remote.rstrip('/')}/{damaged} of {version} is damaged: put back a whole copy, from a backup "
+                "or with `dvc push` in a clone that has pulled it (remove the damaged one first), or promote another "
+                "version"
+            ) from None
+
+    def _damaged(self, clone: Path, files: Sequence[str]) -> str:
+        """Which object of the remote differs from its digest, after DVC could not pull these files; "" if none does."""
+        for file in files:  # the lists of a folder's files, which DVC believes before it looks whether they are whole
+            (md5,) = re.findall(r"md5: (\w+)\.dir", (clone / file).read_text(encoding="utf-8"))
+            listed = Path("files", "md5", md5[:2], f"{md5[2:]}.dir")
+            path = Path(self.remote, listed)
+            if path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != md5:
+                return str(listed)
+        # DVC drops what differs from its digest, and tells which file only when it tells everything
+        told = _run([sys.executable, "-m", "dvc", "pull", "--verbose", *files], clone, "")
+        dropped = re.search(r"corrupted cache file '.*/(files/.*)'", told.stdout + told.stderr)
+        return dropped[1] if dropped else ""
+
+    # ---- git and DVC ----
+
+    def _create(self) -> None:
+        if self.repository.exists():
+            return
+        partial = self.home / ".partial-git"
+        shutil.rmtree(partial, ignore_errors=True)
+        self._git("init", "--quiet", "--bare", str(partial), inside=self.home)
+        partial.rename(self.repository)
+
+    def _configure_dvc(self, clone: Path) -> None:
+        """Point DVC to the remote; committed with a version, so that `dvc pull` works in every clone."""
+        (clone / ".dvc").mkdir(exist_ok=True)
+        settings = (
+            "[core]\n    remote = storage\n    analytics = false\n    autostage = false\n    check_update = false\n"
+        )
+        remote = f"['remote \"storage\"']\n    url = {self.remote}\n    verify = true\n"
+        (clone / ".dvc" / "config").write_text(settings + remote)
+        (clone / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
+
+    def _messages(self, pattern: str) -> dict[str, dict[str, Any]]:
+        """Tag -> message, in the order of their numbers."""
+        if not self.repository.exists():
+            return {}
+        form = "%(refname:strip=2) %(contents:subject)"
+        tags = self._git("for-each-ref", f"refs/tags/{pattern}", "--sort=version:refname", f"--format={form}")
+        try:
+            return {tag: dict(json.loads(text)) for tag, _, text in (line.partition(" ") for line in tags.splitlines())}
+        except ValueError as error:
+            raise DataError(
+                f"{self.repository} has a tag {pattern} that is not ours ({error}): remove it with `git tag --delete`"
+            ) from error
+
+    def _git(self, *arguments: str, inside: Path | None = None) -> str:
+        return _output(["git", *arguments], inside or self.repository)
+
+
+def sync_file_system(folder: Path) -> None:
+    """Return when all that was written to the file system of `folder` is on its disk: syncfs(2)."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(folder))
+    finally:
+        os.close(descriptor)
+
+
+def _dvc(folder: Path, *arguments: str) -> None:
+    _output([sys.executable, "-m", "dvc", *arguments], folder)  # not --quiet, which leaves out the error itself
+
+
+def _output(command: Sequence[str], folder: Path, stdin: str = "") -> str:
+    """Standard output of a command that is given `stdin`.
+
+    Raises:
+        UnavailableError: it failed; the message has the line that says why.
+    """
+    done = _run(command, folder, stdin)
+    if done.returncode:
+        lines = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
+        kinds = ("fatal:", "error:", "ERROR:")
+        at = next((number for number, line in enumerate(lines) if line.startswith(kinds)), len(lines) - 1)
+        # DVC ends a line with a colon and lists on the next ones what it means
+        meant = lines[at + 1 : at + 2] if lines[at].endswith(":") else []
+        said = " ".join([lines[at].removeprefix("ERROR: "), *map(str.strip, meant)])
+        told = command if command[0] == "git" else command[2:]
+        what = " ".join(word for word in told if not word.startswith("-"))[:120]
+        raise UnavailableError(f"{what} failed: {said}{_space_left(folder)}")
+    return done.stdout
+
+
+def _run(command: Sequence[str], folder: Path, stdin: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, cwd=folder, env=_environment(), input=stdin, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError as error:
+        raise UnavailableError(f"{error.filename} is not there: install it") from error
+
+
+def _space_left(folder: Path) -> str:
+    """A remark if the file system of `folder` is full or nearly so, of which git and DVC do not always speak."""
+    found = os.statvfs(folder)
+    free, files = found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None
+    if free >= _LITTLE and files != 0:
+        return ""
+    left = f"{free // 1024} kB are free" if files != 0 else "no inode is free"
+    return f" ({left} in {folder}: free space there)"
+
+
+def _environment() -> Mapping[str, str]:
+    """Nothing of git or DVC outside the registry is read or written: hooks of a caller, settings, a site cache.
+
+    git's settings stand in a file, for those of the command line do not reach the other side of a clone or push.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "DVC_"))}
+    site = {"DVC_SITE_CACHE_DIR": "/tmp/dvc", "DVC_NO_ANALYTICS": "1"}  # noqa: S108 (of the container)
+    config = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": str(_GIT_CONFIG), "GIT_TERMINAL_PROMPT": "0"}
+    return kept | site | config

@@ -1,0 +1,46 @@
+"""Which pictures a model knows: those that it has learned from or was measured on. So new ones are told from them.
+
+`reference/seen.npy` of a version and of the champion: uint64 (P,), sorted, each once. A picture is known by the first 8
+bytes of its digest; that any two of a million pictures share them has a probability of 3 in 100 million.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.common.contract.errors import DataError
+
+SEEN = "seen.npy"
+
+Pictures = npt.NDArray[np.uint64]
+
+
+def picture_of(digest: str) -> int:
+    """What is kept of the digest of a picture, which has 16 hex digits or more."""
+    return int(digest[:16], 16)
+
+
+def pictures(digests: Iterable[str]) -> Pictures:
+    """What is kept of the digests of pictures: uint64 (P,), sorted, each once."""
+    return np.unique(np.fromiter(map(picture_of, digests), np.uint64))
+
+
+def read_seen(reference: Path) -> Pictures | None:
+    """The pictures that a version knows; None if earlier code has registered it, which did not keep them.
+
+    Args:
+        reference: the folder `reference` of the version, or of the champion.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = reference / SEEN
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as file:
+            return np.asarray(np.load(file, allow_pickle=False), np.uint64)
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise DataError(f"{path} holds no list of pictures ({error}): run the stage that makes it again") from error

@@ -1,0 +1,322 @@
+"""Reports: one HTML page per artifact that opens anywhere without a network, made of a few kinds of sections.
+
+Every artifact has a `report.html`. A stage that has more to say than its headline writes its own; the contract writes
+the others. Pages hold their pictures as data URIs, run no script and load nothing; every text is escaped.
+"""
+
+import base64
+import numbers
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, Union
+
+REPORT = "report.html"
+PAGE_COLORS = Path(__file__).with_name("page_colors.html")
+"""The colours of all pages, Data Docs among them."""
+LINKED = frozenset({".csv", ".html", ".json"})
+"""Suffixes of files that a browser shows, and that a report links to."""
+
+TEXT_SHOWN = 160
+"""Characters of a text; a longer one is cut in its middle. A file name has up to 255, a hostile cell 100,000."""
+VERDICT_SHOWN = 1000
+"""Likewise of the verdict, which lists counts per reason."""
+
+WORD = 24
+"""Characters of a word in a table that is not broken; on a phone two such columns fit."""
+
+ItemT = TypeVar("ItemT")
+
+
+class Share(float):
+    """A share of a whole, 0 to 1, shown in per cent."""
+
+
+@dataclass(frozen=True)
+class Badge:
+    """A word in a table that is seen at a glance: coloured, and with a sign for those who do not see the colour.
+
+    Attributes:
+        text: the word.
+        tone: "good", "bad", "remark" or "plain".
+    """
+
+    text: str
+    tone: str = "plain"
+
+
+@dataclass(frozen=True)
+class Link:
+    """A cell that leads to a page or file beside the report (`address` is relative)."""
+
+    text: str
+    address: str
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Headline figures side by side: label -> value."""
+
+    kind: ClassVar[str] = "cards"
+    values: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table. Numbers are set right; `note` stands above, `link` (text, relative address) below."""
+
+    kind: ClassVar[str] = "table"
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    note: str = ""
+    link: tuple[str, str] | None = None
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A PNG plot with its caption."""
+
+    kind: ClassVar[str] = "plot"
+    title: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A thumbnail (data URI) and the lines below it; without one, a sign and `missing`, which says why."""
+
+    uri: str
+    lines: Sequence[str]
+    missing: str = "no picture"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Thumbnails in a grid; `mark` is what is worth a look about them."""
+
+    kind: ClassVar[str] = "pictures"
+    title: str
+    pictures: Sequence[Picture]
+    note: str = ""
+    link: tuple[str, str] | None = None
+    mark: Badge | None = None
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Counts as bars, for example of classes; those in `muted` are drawn gray, for example unknown labels."""
+
+    kind: ClassVar[str] = "bars"
+    title: str
+    counts: Mapping[str, int]
+    note: str = ""
+    muted: Collection[str] = ()
+
+
+@dataclass(frozen=True)
+class Trend:
+    """Values over past runs: one line per name, the oldest value first; None where a run has none."""
+
+    kind: ClassVar[str] = "trend"
+    title: str
+    labels: Sequence[str]
+    series: Mapping[str, Sequence[float | None]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Links:
+    """Further pages and files beside the report: text -> relative address."""
+
+    kind: ClassVar[str] = "links"
+    title: str
+    links: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Sections that belong together below one headline. Bars, or pictures without a title, stand side by side."""
+
+    kind: ClassVar[str] = "group"
+    title: str
+    sections: Sequence["Section"]
+    note: str = ""
+    link: tuple[str, str] | None = None
+
+
+Section = Union[Cards, Table, Plot, Pictures, Bars, Trend, Links, Group]  # noqa: UP007 - a name in quotes takes no `|`
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a page says.
+
+    Attributes:
+        title: headline.
+        subtitle: one line below it.
+        verdict: one line on what was found, and `passed` whether it is good; no verdict if empty.
+        sections: the page's parts in order.
+        remarked: whether the verdict, though passed, leaves something to look at.
+        word: the verdict in a word or two; "Passed", "Passed with remarks" or "Failed" if empty.
+    """
+
+    title: str
+    subtitle: str = ""
+    verdict: str = ""
+    passed: bool = True
+    sections: Sequence[Section] = field(default=())
+    remarked: bool = False
+    word: str = ""
+
+
+def shown(what: Sequence[ItemT], most: int, of: int | None = None) -> tuple[Sequence[ItemT], str]:
+    """The first `most` of a list, and "12 of 3,456 shown", or nothing if they are all (`of`: how many there are)."""
+    total = len(what) if of is None else of
+    first = what[:most]
+    return first, f"{len(first):,} of {total:,} shown" if len(first) < total else ""
+
+
+def plain_report(name: str, description: str, headline: Mapping[str, object], artifact: Path) -> Report:
+    """The report of a stage that writes none: its headline, its plots and its files.
+
+    Args:
+        name: of the stage.
+        description: of the stage, one line.
+        headline: its figures.
+        artifact: the folder with its output.
+    """
+    plots = [Plot(path.stem.replace("_", " "), path.read_bytes()) for path in sorted(artifact.glob("plots/*.png"))]
+    files = sorted(path.relative_to(artifact).as_posix() for path in artifact.rglob("*") if path.suffix in LINKED)
+    links = [Links("Files", {name: name for name in files})] if files else []
+    return Report(title=name, subtitle=description, sections=[Cards(headline), *plots, *links])
+
+
+def text_of(value: object, most: int = TEXT_SHOWN) -> str:
+    """A value as people read it: thousands separated, 4 significant digits, shares in per cent, long text cut."""
+    if value is None or (isinstance(value, float) and value != value):
+        return "\u2013"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, numbers.Integral):  # numpy's too
+        return f"{int(value):,}"
+    if isinstance(value, Share):
+        return _share(value)
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    if isinstance(value, Mapping):
+        value = ", ".join(f"{name} {text_of(one)}" for name, one in value.items())
+    elif isinstance(value, list | tuple | set | frozenset):
+        value = ", ".join(text_of(one) for one in value)
+    text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "\ufffd", str(value))
+    return text if len(text) <= most else f"{text[: most * 2 // 3]} \u2026 {text[-(most // 3) :]}"
+
+
+def _share(value: float) -> str:
+    """In per cent, one decimal; what is neither none nor all never reads as 0% or 100%."""
+    if 0 < value < 0.001:
+        return "< 0.1%"
+    if 0.999 < value < 1:
+        return "> 99.9%"
+    return f"{value:.1%}".replace(".0%", "%")
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Write a report as one self-contained HTML page."""
+    page = page_templates(Path(__file__).parent).get_template("report.html").render(report=report)
+    path.write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def page_templates(folder: Path) -> Any:
+    """A Jinja environment for the pages of `folder`: everything escaped, and the look that all pages share."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # not needed for --help
+
+    environment = Environment(
+        loader=FileSystemLoader([folder, Path(__file__).parent]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"text": text_of, "share": _share, "png": _png}
+    environment.tests |= {
+        "badge": lambda value: isinstance(value, Badge),
+        "link": lambda value: isinstance(value, Link),
+        "word": _word,
+    }
+    environment.globals |= {
+        "boxed": _boxed,
+        "curve": _curve,
+        "numeric": _numeric,
+        "titles": _titles,
+        "VERDICT_SHOWN": VERDICT_SHOWN,
+    }
+    return environment
+
+
+def _word(cell: object) -> bool:
+    """Whether a cell is one short word, such as a file name, which no line break should cut."""
+    text = cell.text if isinstance(cell, Link) else cell
+    return isinstance(text, str) and len(text) <= WORD and " " not in text
+
+
+def _titles(report: Report) -> list[tuple[str, str]]:
+    """Anchor and title of every section that has one."""
+    titles = [(f"part{at}", getattr(section, "title", "")) for at, section in enumerate(report.sections, 1)]
+    return [(anchor, title) for anchor, title in titles if title]
+
+
+def _boxed(group: Group) -> bool:
+    """Whether the parts of a group are small enough to stand side by side."""
+    return all(isinstance(one, Bars) or (isinstance(one, Pictures) and not one.title) for one in group.sections)
+
+
+def _numeric(table: Table) -> list[bool]:
+    """Whether a column holds figures only; cells that are not known do not count."""
+    columns = [[row[at] for row in table.rows] for at in range(len(table.columns))]
+    known = [[cell for cell in cells if cell is not None and cell != ""] for cells in columns]
+    return [
+        bool(cells) and all(isinstance(cell, numbers.Real) and not isinstance(cell, bool) for cell in cells)
+        for cells in known
+    ]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A curve in a square of 100 by 100, y downward; `path` and `dots` are SVG path data."""
+
+    count: int
+    first: float | None = None
+    last: float | None = None
+    low: float | None = None
+    high: float | None = None
+    path: str = ""
+    dots: str = ""
+
+
+def _curve(values: Sequence[float | None]) -> _Line:
+    """The curve of values at even distances, broken where one is not known.
+
+    A dot is a line of no length with round ends: the square is stretched to the page, and a circle would be too.
+    """
+    known = [value for value in values if value is not None]
+    if not known:
+        return _Line(0)
+    low, high = min(known), max(known)
+    step = 100 / max(1, len(values) - 1)
+    path, dots, pen = [], [], "M"
+    for at, value in enumerate(values):
+        if value is None:
+            pen = "M"
+            continue
+        y = 100 * (high - value) / (high - low) if high > low else 50
+        path.append(f"{pen}{at * step:.2f} {y:.2f}")
+        dots.append(f"M{at * step:.2f} {y:.2f}h0")
+        pen = "L"
+    return _Line(len(known), known[0], known[-1], low, high, " ".join(path), " ".join(dots))
+
+
+def _png(content: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(content).decode()

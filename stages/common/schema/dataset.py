@@ -1,0 +1,128 @@
+"""The prepared data set: uint8 shards mapped from disk, and the labels of one split.
+
+`prepare_train` writes it:
+    shards/<lot>.npy   uint8 array (images, image_size, image_size, 3), RGB
+    index.csv          one row an image: filename, lot, row (in the lot's shard), split (train, val or test), pixels
+                       (digest by which the image is known), group (the same for images that are the same or nearly the
+                       same picture), then a column per attribute: class index, empty if unknown
+    preprocessing.json `stages.common.images.settings.Preprocessing`
+"""
+
+import csv
+import mmap
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.common.contract.errors import DataError
+from stages.common.schema.attributes import NAMES, UNKNOWN
+
+SPLITS = ("train", "val", "test")
+INDEX = "index.csv"
+PREPROCESSING = "preprocessing.json"
+INDEX_COLUMNS = ("filename", "lot", "row", "split", "pixels", "group", *NAMES)
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of the data set; images stay on disk until `take` reads them.
+
+    Attributes:
+        filenames: N names.
+        labels: int8 (N, 5) class indices in the order of `NAMES`, -1 where unknown.
+        shards: the mapped lots, each uint8 (n, S, S, 3).
+        shard: int32 (N,), which shard an image is in.
+        row: int32 (N,), its row there.
+    """
+
+    filenames: list[str]
+    labels: npt.NDArray[np.int8]
+    shards: list[npt.NDArray[np.uint8]]
+    shard: npt.NDArray[np.int32]
+    row: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.filenames)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which maps the shards itself."""
+        files = [str(shard.filename) if isinstance(shard, np.memmap) else shard for shard in self.shards]
+        return self.__dict__ | {"shards": files}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        mapped = [np.load(file, mmap_mode="r") if isinstance(file, str) else file for file in state["shards"]]
+        self.__dict__.update(state | {"shards": mapped})
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images in pixels."""
+        return int(self.shards[0].shape[1])
+
+    def take(self, indices: npt.NDArray[np.integer] | slice = slice(None)) -> npt.NDArray[np.uint8]:
+        """Copy images into memory: uint8 (len(indices), S, S, 3), RGB, in the order of `indices`."""
+        shard, row = self.shard[indices], self.row[indices]
+        images = np.empty((len(row), *self.shards[0].shape[1:]), np.uint8)
+        for number in np.unique(shard):
+            chosen = shard == number
+            images[chosen] = self.shards[number][row[chosen]]
+            # What was read counts as our memory until it is let go, 1.2 GB for 100,000 images of 64x64; the system's
+            # cache keeps it all the same.
+            if isinstance(mapped := self.shards[number].base, mmap.mmap):
+                mapped.madvise(mmap.MADV_DONTNEED)
+        return images
+
+    def select(self, indices: npt.NDArray[np.integer]) -> "Split":
+        """The images at `indices`, which stay on disk."""
+        return Split(
+            filenames=[self.filenames[index] for index in indices],
+            labels=self.labels[indices],
+            shards=self.shards,
+            shard=self.shard[indices],
+            row=self.row[indices],
+        )
+
+
+def _rows(prepared: Path) -> Iterator[dict[str, str]]:
+    with (prepared / INDEX).open(encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(file)
+
+
+def read_index(prepared: Path) -> list[dict[str, str]]:
+    """The rows of the index of a `prepare_train` artifact, each column -> cell."""
+    return list(_rows(prepared))
+
+
+def map_images(prepared: Path, rows: Iterable[Mapping[str, str]]) -> Split:
+    """The images and labels of some rows of the index, in their order."""
+    filenames: list[str] = []
+    shard, number, labels = array("i"), array("i"), array("b")
+    lots: dict[str, int] = {}  # in the order in which they come up
+    for row in rows:  # which are not kept: they would be 70 MB for 100,000 images
+        filenames.append(row["filename"])
+        shard.append(lots.setdefault(row["lot"], len(lots)))
+        number.append(int(row["row"]))
+        labels.extend(int(row[name]) if row[name] else UNKNOWN for name in NAMES)
+    return Split(
+        filenames=filenames,
+        labels=np.array(labels, np.int8).reshape(-1, len(NAMES)),
+        shards=[np.load(prepared / "shards" / f"{lot}.npy", mmap_mode="r") for lot in lots],
+        shard=np.array(shard, np.int32),
+        row=np.array(number, np.int32),
+    )
+
+
+def read_split(prepared: Path, split: str) -> Split:
+    """Read one split of a `prepare_train` artifact.
+
+    Raises:
+        DataError: the split is empty.
+    """
+    images = map_images(prepared, (row for row in _rows(prepared) if row["split"] == split))
+    if not len(images):
+        raise DataError(f"the {split} split of {prepared} is empty: give more images or a larger data.{split}_split")
+    return images

@@ -1,0 +1,101 @@
+"""Which classes a training has seen: a network can choose among those alone, and knows nothing of the others.
+
+Fresh weights give every class a probability, and an attribute without a single label one of nearly 1 somewhere. So a
+class without a label in training is never answered, nor is an attribute with fewer than two of them. What a training
+has seen goes into the metadata of the model, and what it must not say is masked in the model itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.common.schema.attributes import ATTRIBUTES, UNKNOWN, Attribute
+
+Labels = npt.NDArray[np.integer[Any]]
+"""(N, 5) class indices in the order of `ATTRIBUTES`, -1 where unknown."""
+
+Learned = Mapping[str, Sequence[str]]
+"""Attribute -> the names of its classes that training has seen, in the attribute's order."""
+
+
+def all_learned() -> dict[str, list[str]]:
+    """What a training has seen that has seen everything."""
+    return {attribute.name: list(attribute.classes) for attribute in ATTRIBUTES}
+
+
+def learned_classes(labels: Labels) -> dict[str, list[str]]:
+    """What a training with these labels has seen."""
+    return {
+        attribute.name: [name for number, name in enumerate(attribute.classes) if (labels[:, column] == number).any()]
+        for column, attribute in enumerate(ATTRIBUTES)
+    }
+
+
+def is_answered(learned: Sequence[str]) -> bool:
+    """Whether an attribute is answered of which training has seen these classes: it takes two to choose between."""
+    return len(learned) > 1
+
+
+def never_answered(learned: Learned) -> dict[str, str]:
+    """The attributes that are never answered -> why, for people."""
+    return {one.name: why for one in ATTRIBUTES if (why := why_never(learned[one.name]))}
+
+
+def why_never(learned: Sequence[str]) -> str:
+    """Why an attribute is never answered of which training has seen these classes; empty if it is."""
+    if is_answered(learned):
+        return ""
+    return f"training knows no class but {learned[0]!r}" if learned else "training has no label of it"
+
+
+def unlearned(attribute: Attribute, learned: Sequence[str]) -> list[str]:
+    """The classes of an answered attribute that are never answered, for training has no label of them."""
+    return [name for name in attribute.classes if name not in learned] if is_answered(learned) else []
+
+
+def remarks(learned: Learned) -> list[str]:
+    """A line for every attribute, and for the classes of every other attribute, that are never answered."""
+    lines = [f"{name} is never answered: {why}" for name, why in never_answered(learned).items()]
+    for attribute in ATTRIBUTES:
+        if absent := unlearned(attribute, learned[attribute.name]):
+            shown = " and ".join(filter(None, (", ".join(absent[:-1]), absent[-1])))
+            lines.append(f"{attribute.name} is never answered with {shown}: training has no label of it")
+    return lines
+
+
+def answerable(labels: npt.NDArray[np.int8], learned: Learned) -> npt.NDArray[np.int8]:
+    """The labels that an answer can be compared with: those of attributes that are never answered become unknown."""
+    kept = labels.copy()
+    for column, attribute in enumerate(ATTRIBUTES):
+        if not is_answered(learned[attribute.name]):
+            kept[:, column] = UNKNOWN
+    return kept
+
+
+def learnable(labels: npt.NDArray[np.int8], learned: Learned) -> npt.NDArray[np.int8]:
+    """The labels that an answer can be right for: of those of `answerable`, the classes that training has seen."""
+    kept = answerable(labels, learned)
+    for column, attribute in enumerate(ATTRIBUTES):
+        seen = [attribute.classes.index(name) for name in learned[attribute.name]]
+        kept[~np.isin(kept[:, column], seen), column] = UNKNOWN
+    return kept
+
+
+def masks(learned: Learned) -> list[npt.NDArray[np.float32]]:
+    """What is added to the logits of every attribute, (classes,) each, in the order of `ATTRIBUTES`.
+
+    Returns:
+        0 for a class that training has seen; minus infinity, hence probability 0, for one that it has not; NaN for all
+        classes of an attribute that is never answered, so that nobody takes what its weights say for an answer.
+    """
+    return [
+        np.array(
+            [0 if name in learned[one.name] else -np.inf for name in one.classes]
+            if is_answered(learned[one.name])
+            else [np.nan] * len(one.classes),
+            np.float32,
+        )
+        for one in ATTRIBUTES
+    ]

@@ -1,0 +1,371 @@
+"""The fit loop of every stage that trains: masked multi-head cross-entropy, Muon and AdamW, one cycle.
+
+The weights of the last epoch are the result: the learning rate has then come down to nothing, and no epoch is chosen by
+its luck on the validation split. Started in several processes (torchrun), the loop shares every batch among them.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import AdamW, Muon, Optimizer
+
+from stages.common.contract.errors import DataError, UnavailableError, UsageError
+from stages.common.contract.logs import Progress, log
+from stages.common.schema.attributes import NAMES, UNKNOWN
+from stages.common.schema.dataset import Split
+from stages.common.schema.learned import Learned, answerable, learnable, learned_classes, masks, never_answered
+from stages.common.training.augment import augment
+from stages.common.training.device import choose_device, has_fast_bfloat16
+from stages.common.training.hyperparameters import Hyperparameters
+from stages.common.training.kept import keep, recover
+from stages.common.training.loader import Loader
+from stages.common.training.network import Convolution, Network
+
+WARMUP = 0.25
+"""Share of the steps in which the learning rate rises."""
+
+VAL_BATCH = 128
+"""Images at once in validation; 512 would take more memory than training does."""
+
+LABEL_SMOOTHING = 0.05
+"""Probability that is spread over all classes in training (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567)."""
+
+
+class DivergedError(UsageError):
+    """The loss is no longer a number: with the same parameters it would happen again."""
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How to fit.
+
+    Attributes:
+        hyperparameters: what a search may choose.
+        epochs: passes over the training images; the length of the learning-rate cycle.
+        seed: of weights, order, augmentation and dropout; on a CPU the same seed gives the same weights.
+        device: auto, cpu or cuda.
+        threads: of this process on a CPU; 0 means one per available core.
+    """
+
+    hyperparameters: Hyperparameters
+    epochs: int
+    seed: int
+    device: str = "auto"
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch gave.
+
+    Attributes:
+        epoch: 1 for the first.
+        train_loss: weighted as the settings say, with label smoothing, over augmented images.
+        val_loss: cross-entropy per known label in nats, averaged over attributes, unweighted: trials with different
+            loss weights compare. Labels of classes that training has not seen have none.
+        val_accuracy: attribute -> share of right known labels, None where none is known, or where the attribute is
+            never answered (`stages.common.schema.learned`).
+        val_mean_accuracy: mean of the known ones.
+        learning_rate: at the end of the epoch, as a share of its peak.
+        seconds: with validation.
+        images_per_s: training images a second, without validation.
+    """
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    val_accuracy: dict[str, float | None]
+    val_mean_accuracy: float
+    learning_rate: float
+    seconds: float
+    images_per_s: float
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A fitted network, on the CPU and in evaluation mode.
+
+    Attributes:
+        network: the network.
+        history: every epoch.
+        device: `cpu` or the GPU's name.
+        hyperparameters: what was used: with half a batch, if memory did not suffice for a whole one.
+    """
+
+    network: Network
+    history: list[Epoch]
+    device: str
+    hyperparameters: Hyperparameters
+
+
+def summed_losses(outputs: tuple[Tensor, ...], labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of every attribute, summed over its known labels.
+
+    Whoever wants the mean divides by their number. Processes that share a batch divide by that of the whole batch: of
+    64 images half of whose labels are unknown, eight means over eight images each have a mean that is off by half.
+
+    Args:
+        outputs: logits per attribute, (N, classes).
+        labels: int64 (N, 5), -1 where unknown.
+        smoothing: probability that is spread over all classes.
+
+    Returns:
+        float32 (5,); 0 where no label is known, so that it adds nothing to loss or gradient.
+    """
+    losses = [
+        functional.cross_entropy(
+            logits.float(), column, ignore_index=UNKNOWN, reduction="sum", label_smoothing=smoothing
+        )
+        for logits, column in zip(outputs, labels.unbind(1), strict=True)
+    ]
+    return torch.stack(losses)
+
+
+def one_cycle(progress: float) -> float:
+    """Learning rate at `progress` (0..1) of the training, as a share of its peak.
+
+    Cosine up from 1/25, then down to 0 (Smith and Topin 2018, "super-convergence", https://arxiv.org/abs/1708.07120).
+    """
+    if progress < WARMUP:
+        return 1 / 25 + (1 - 1 / 25) * (1 - math.cos(math.pi * progress / WARMUP)) / 2
+    return (1 + math.cos(math.pi * (progress - WARMUP) / (1 - WARMUP))) / 2
+
+
+def make_optimizers(network: Network, chosen: Hyperparameters) -> tuple[Muon, AdamW]:
+    """Muon for the convolutions, AdamW for all else.
+
+    Muon orthogonalises the momentum of a matrix (Jordan 2024, https://kellerjordan.github.io/posts/muon/), so that all
+    directions of it learn equally fast. After 20 epochs of the 1,000 faces .976 to .981 of held-back labels are right,
+    with AdamW for all .962 to .973 (bench/README.md).
+    """
+    convolutions = [module.weight for module in network.modules() if isinstance(module, Convolution)]
+    rest = [parameter for parameter in network.parameters() if all(parameter is not one for one in convolutions)]
+    return (
+        Muon(convolutions, chosen.muon_learning_rate, chosen.weight_decay),
+        AdamW(rest, chosen.learning_rate, weight_decay=chosen.weight_decay, fused=True),
+    )
+
+
+class _Validation:
+    """The validation split, and what of its labels can be compared with answers."""
+
+    def __init__(self, val: Split, learned: Learned, device: torch.device) -> None:
+        self.data = Loader(replace(val, labels=answerable(val.labels, learned)), device)
+        can_be_right = learnable(val.labels, learned)
+        self.with_loss = torch.from_numpy(can_be_right.astype(np.int64)).to(device)
+        self.masks = [torch.from_numpy(mask).to(device) for mask in masks(learned)]
+        self.known, self.losses = ((labels != UNKNOWN).sum(0) for labels in (self.data.split.labels, can_be_right))
+
+    def measure(self, network: Network, cast: torch.autocast) -> tuple[float, dict[str, float | None], float]:
+        """Loss, accuracy per attribute, mean accuracy; one synchronisation at the end."""
+        network.eval()
+        totals = torch.zeros(2, len(NAMES), device=self.data.device)
+        batches = torch.split(torch.arange(len(self.data.split)), VAL_BATCH)
+        with torch.inference_mode(), cast:
+            for batch, (images, labels) in zip(batches, self.data.batches(batches), strict=True):
+                outputs = tuple(logits + mask for logits, mask in zip(network(images), self.masks, strict=True))
+                right = (torch.stack([logits.argmax(1) for logits in outputs], 1) == labels) & (labels != UNKNOWN)
+                losses = summed_losses(outputs, self.with_loss[batch.to(self.data.device)])
+                totals += torch.stack([losses, right.sum(0)])
+        losses, right = totals.double().cpu().numpy()
+        told, counted = self.losses > 0, self.known > 0
+        accuracy = {name: float(right[i] / self.known[i]) if counted[i] else None for i, name in enumerate(NAMES)}
+        means = (losses[told] / self.losses[told]).mean(), (right[counted] / self.known[counted]).mean()
+        return float(means[0]), accuracy, float(means[1])
+
+
+def fit(
+    train: Split,
+    val: Split,
+    settings: FitSettings,
+    *,
+    on_epoch: Callable[[Epoch], bool | None] | None = None,
+    checkpoint: Path | None = None,
+) -> FitResult:
+    """Fit a network. Should the GPU's memory not suffice, try once more with half the batch.
+
+    Args:
+        train: what is learned from.
+        val: what is measured after each epoch; it chooses nothing here.
+        settings: how to fit.
+        on_epoch: called after each epoch; True stops.
+        checkpoint: a safetensors file written whole after each epoch. If it is there, training goes on from it and
+            ends (on a CPU) with the same weights as without the interruption.
+
+    Raises:
+        DataError: the train split knows two classes of no attribute, or the val split has no label of one of them.
+        DivergedError: the loss is not a number.
+        UnavailableError: the device is absent, or its memory does not suffice.
+    """
+    learned = learned_classes(train.labels)
+    if len(never_answered(learned)) == len(NAMES):
+        raise DataError(
+            "the train split knows two classes of no attribute: annotate more images or enlarge data.train_split"
+        )
+    if not (learnable(val.labels, learned) != UNKNOWN).any():
+        raise DataError(
+            "the val split has no known label of what training has seen: annotate more images or enlarge data.val_split"
+        )
+    train = replace(train, labels=answerable(train.labels, learned))  # one class alone teaches nothing
+    chosen = settings.hyperparameters
+    for last in (dist.is_initialized(), True):  # of several processes, one alone cannot begin again
+        try:
+            return _fit(train, val, replace(settings, hyperparameters=chosen), on_epoch, checkpoint)
+        except torch.OutOfMemoryError:
+            if last:
+                break
+            log.warning("out of GPU memory with %d images a step: trying half of that", chosen.batch_size)
+        torch.cuda.empty_cache()
+        chosen = chosen.model_copy(update={"batch_size": max(1, chosen.batch_size // 2)})
+    raise UnavailableError(
+        f"out of GPU memory with {chosen.batch_size} images a step: lower batch_size, width or data.image_size, or see "
+        "what else uses this GPU (nvidia-smi)"
+    )
+
+
+def _fit(
+    train: Split,
+    val: Split,
+    settings: FitSettings,
+    on_epoch: Callable[[Epoch], bool | None] | None,
+    checkpoint: Path | None,
+) -> FitResult:
+    device = choose_device(settings.device, settings.threads)
+    rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    cast = torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device))
+    chosen = settings.hyperparameters
+
+    def begin() -> tuple[Network, tuple[Muon, AdamW]]:
+        torch.manual_seed(settings.seed)
+        network = Network(chosen.width, chosen.dropout).to(device)
+        return network, make_optimizers(network, chosen)
+
+    network, optimizers = begin()
+    history: list[Epoch] = []
+    if checkpoint:
+        try:
+            history, batch_size = _load_checkpoint(checkpoint, network, optimizers)
+        except Exception as error:
+            log.warning("%s belongs to another training (%s): begun anew", checkpoint, " ".join(str(error).split()))
+            network, optimizers = begin()
+        else:
+            if history:  # with half a batch, if memory did not suffice for a whole one
+                chosen = chosen.model_copy(update={"batch_size": min(chosen.batch_size, batch_size)})
+    peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+    weights = torch.tensor([chosen.loss_weights[name] for name in NAMES], device=device)
+    weights /= weights.sum()
+    if 0 < len(history) < settings.epochs:  # what worker processes have finished comes back in the same way
+        log.info("going on after epoch %d, from its checkpoint", len(history))
+    learner: nn.Module = DistributedDataParallel(network) if processes > 1 else network
+
+    train_data, validation = Loader(train, device), _Validation(val, learned_classes(train.labels), device)
+    is_known = torch.from_numpy(train.labels != UNKNOWN)
+    steps = math.ceil(len(train) / chosen.batch_size)
+    progress = Progress((settings.epochs - len(history)) * len(train), "images")
+    stopped = False
+    while not stopped and len(history) < settings.epochs:
+        started = time.monotonic()
+        number = len(history) + 1
+        # All randomness of an epoch follows from its number, so that going on after a kill repeats it exactly.
+        epoch_seed = settings.seed * 1_000_003 + number
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(epoch_seed))
+        torch.manual_seed(epoch_seed + (1 + rank) * 2**52)  # of augmentation and dropout
+        network.train()
+        total = torch.zeros((), device=device)
+        # Equal batches rather than a small last one, whose batch statistics would be noise.
+        wholes = order.tensor_split(steps)
+        counts = torch.stack([is_known[whole].sum(0) for whole in wholes]).clamp(min=1)
+        # DistributedDataParallel takes the mean of the processes' gradients, where their sum is that of the batch.
+        shares = (weights / counts.to(device)) * processes
+        batches = [whole.tensor_split(processes)[rank] for whole in wholes]
+        for step, (images, labels) in enumerate(train_data.batches(batches)):
+            share = one_cycle(((number - 1) * steps + step) / (steps * settings.epochs))
+            for optimizer, peak in zip(optimizers, peaks, strict=True):
+                optimizer.param_groups[0]["lr"] = peak * share
+                optimizer.zero_grad(set_to_none=True)
+            with cast:
+                outputs = learner(augment(images))
+            loss = (summed_losses(outputs, labels, LABEL_SMOOTHING) * shares[step]).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            for optimizer in optimizers:
+                optimizer.step()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+            progress.advance(len(wholes[step]))
+        if processes > 1:
+            dist.all_reduce(total)
+        train_loss = total.item() / steps / processes
+        trained = time.monotonic() - started
+        val_loss, accuracy, mean_accuracy = validation.measure(network, cast)
+        if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
+            raise DivergedError(
+                f"the loss is not a number in epoch {number}: lower learning_rate ({chosen.learning_rate:g}) or "
+                f"muon_learning_rate ({chosen.muon_learning_rate:g})"
+            )
+        epoch = Epoch(
+            epoch=number,
+            train_loss=train_loss,
+            val_loss=val_loss,
+            val_accuracy=accuracy,
+            val_mean_accuracy=mean_accuracy,
+            learning_rate=share,
+            seconds=time.monotonic() - started,
+            images_per_s=len(train) / trained,
+        )
+        history.append(epoch)
+        if checkpoint and rank == 0:
+            _save_checkpoint(checkpoint, network, optimizers, history, chosen.batch_size)
+        stopped = bool(on_epoch and on_epoch(epoch))
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return FitResult(network.cpu().eval(), history, name, chosen)
+
+
+def _save_checkpoint(
+    path: Path, network: Network, optimizers: Sequence[Optimizer], history: list[Epoch], batch_size: int
+) -> None:
+    tensors = {f"network/{name}": tensor for name, tensor in network.state_dict().items()}
+    for which, optimizer in enumerate(optimizers):
+        for number, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{which}/{number}/{name}": tensor for name, tensor in state.items()}
+    keep(path, tensors, {"history": [asdict(epoch) for epoch in history], "batch_size": batch_size})
+
+
+def _load_checkpoint(path: Path, network: Network, optimizers: Sequence[Optimizer]) -> tuple[list[Epoch], int]:
+    """The epochs and the batch size of a checkpoint, whose state `network` and `optimizers` take on.
+
+    There are none if it is absent or damaged.
+
+    Raises:
+        Exception: it is whole and belongs to something else; the state of both may be half of each.
+    """
+    found = recover(path)
+    if found is None:
+        return [], 0
+    tensors, told = found
+    weights: dict[str, Tensor] = {}
+    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
+    for key, tensor in tensors.items():
+        part, _, name = key.partition("/")
+        if part == "network":
+            weights[name] = tensor
+        else:
+            which, number, name = name.split("/")
+            states[int(which)].setdefault(int(number), {})[name] = tensor
+    history = [Epoch(**epoch) for epoch in told["history"]]
+    network.load_state_dict(weights)
+    for optimizer, state in zip(optimizers, states, strict=True):
+        group = optimizer.state_dict()["param_groups"]
+        for at, parameter in enumerate(optimizer.param_groups[0]["params"]):
+            for name, tensor in state[at].items():
+                if tensor.ndim and tensor.shape != parameter.shape:
+                    raise ValueError(f"{name} has shape {list(tensor.shape)}, not {list(parameter.shape)}")
+        optimizer.load_state_dict({"state": state, "param_groups": group})
+    return history, int(told["batch_size"])

@@ -1,0 +1,153 @@
+"""The network: one trunk of convolutions, one linear head per attribute."""
+
+import itertools
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.schema.dataset import Split
+from stages.common.schema.learned import Learned, all_learned, masks
+
+GRID = 4
+"""Cells along each side that pooled features keep."""
+
+
+class Convolution(nn.Module):
+    """3x3 convolution without bias, (N, C, H, W) -> (N, C', H/stride, W/stride), whose weight is kept as a matrix.
+
+    A row is one filter, in the order height, width, channel. That is what Muon orthogonalises, and the same memory seen
+    as (C', C, 3, 3) is channels-last, so nothing is copied.
+    """
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        fan_in = channels_in * 3 * 3
+        self.weight = nn.Parameter(torch.empty(channels, fan_in).uniform_(-1, 1) / math.sqrt(fan_in))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Apply the convolution."""
+        weight = self.weight.view(len(self.weight), 3, 3, -1).permute(0, 3, 1, 2)
+        return functional.conv2d(features, weight, stride=self.stride, padding=1)
+
+
+class Network(nn.Module):
+    """Plain multi-head network; 84,000 parameters at width 16.
+
+        images   (N, S, S, 3) RGB in 0..255, uint8 or float, S >= 16
+        trunk    five 3x3 convolutions, each with batch normalisation and ReLU
+                 stride 2                         (N,  w, S/2,  S/2)
+                 stride 2, stride 1               (N, 2w, S/4,  S/4)
+                 stride 2, stride 1               (N, 4w, S/8,  S/8)
+        pooling  average to a 4x4 grid, dropout   (N, 64w)
+        heads    one linear layer per attribute   5 x (N, classes), logits in the order of `ATTRIBUTES`
+
+    Faces are cropped alike, so where something is says what it is: hence the 4x4 grid. Shortcuts (He et al. 2016) were
+    tried around all convolutions and around those that keep the shape: at equal seconds of training they are worse, and
+    no better, since more epochs fit into them without (bench/README.md).
+
+    Images are normalised inside, so that the exported graph takes the bytes that a decoder gives. Batch normalisation
+    (Ioffe and Szegedy 2015) folds into the convolutions at inference.
+    """
+
+    def __init__(self, width: int = 16, dropout: float = 0.1) -> None:
+        """Make a network with fresh weights.
+
+        Args:
+            width: channels of the first convolution; the cost grows with its square.
+            dropout: share of pooled features zeroed while training.
+        """
+        super().__init__()
+        self.width = width
+        layers: list[nn.Module] = []
+        widths = (3, width, 2 * width, 2 * width, 4 * width, 4 * width)
+        for (before, after), stride in zip(itertools.pairwise(widths), (2, 2, 1, 2, 1), strict=True):
+            layers += [Convolution(before, after, stride), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+        self.trunk = nn.Sequential(*layers)
+        self.dropout = nn.Dropout(dropout)
+        self.heads = nn.ModuleList(nn.Linear(4 * width * GRID**2, len(attribute.classes)) for attribute in ATTRIBUTES)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Logits of every attribute, each (N, classes), in the order of `ATTRIBUTES`."""
+        return self.logits(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the trunk makes of images: (N, 4w, S/8, S/8)."""
+        # 127.5 and 64 bring bytes to about zero mean and unit deviation. NHWC seen as NCHW is channels-last in memory.
+        features: Tensor = self.trunk((images.permute(0, 3, 1, 2).float() - 127.5) / 64)
+        return features
+
+    def logits(self, features: Tensor) -> tuple[Tensor, ...]:
+        """What the heads make of `features`: of every attribute (N, classes), in the order of `ATTRIBUTES`."""
+        side = features.shape[-1]
+        # the same where it divides, and its gradient takes a sixth of the time: 6 % of a step
+        pooled = (
+            functional.avg_pool2d(features, side // GRID)
+            if side % GRID == 0
+            else functional.adaptive_avg_pool2d(features, GRID)
+        )
+        pooled = self.dropout(pooled.flatten(1))
+        return tuple(head(pooled) for head in self.heads)
+
+
+class Classifier(nn.Module):
+    """What is exported: uint8 images (N, S, S, 3) to probabilities, per attribute float32 (N, classes), and embeddings.
+
+    An embedding is what the trunk makes of an image, averaged over the whole grid: float32 (N, 4w). It tells drift.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        temperatures: Mapping[str, float] | None = None,
+        learned: Learned | None = None,
+    ) -> None:
+        """Put probabilities on top of a network.
+
+        Args:
+            network: gives the logits.
+            temperatures: attribute -> what its logits are divided by (`stages.common.inference.calibration`); 1 if
+                None.
+            learned: the classes that training has seen, all if None; the others get probability 0, and attributes that
+                are never answered NaN (`stages.common.schema.learned`).
+        """
+        super().__init__()
+        self.network = network
+        self.temperatures = [1.0 if temperatures is None else temperatures[one.name] for one in ATTRIBUTES]
+        for attribute, mask in zip(ATTRIBUTES, masks(learned or all_learned()), strict=True):
+            needed = torch.from_numpy(mask) if mask.any() else None  # where all was learned, the graph has no such step
+            self.register_buffer(f"mask_{attribute.name}", needed, persistent=False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Probabilities of every attribute, in the order of `ATTRIBUTES`, and last the embeddings."""
+        features = self.network.features(images)
+        probabilities = []
+        for attribute, logits, divisor in zip(
+            ATTRIBUTES, self.network.logits(features), self.temperatures, strict=True
+        ):
+            mask = getattr(self, f"mask_{attribute.name}")
+            scaled = logits.float() / divisor
+            probabilities.append((scaled if mask is None else scaled + mask).softmax(1))
+        return (*probabilities, features.float().mean((2, 3)))
+
+
+def outputs_of(module: nn.Module, images: Split, device: torch.device) -> list[npt.NDArray[np.float32]]:
+    """What a module in evaluation mode, which is moved to `device`, gives for N images: per output (N, ...)."""
+    module.to(device)
+    batches = []
+    with torch.inference_mode():
+        for start in range(0, len(images), 512):
+            batch = torch.from_numpy(images.take(slice(start, start + 512))).to(device)
+            batches.append([output.cpu().numpy() for output in module(batch)])
+    return [np.concatenate(column) for column in zip(*batches, strict=True)]
+
+
+def count_parameters(network: nn.Module) -> int:
+    """How many numbers training adjusts."""
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,0 +1,177 @@
+"""A pool of worker processes that never outlives the stage and never hangs it."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import connection
+from typing import Any, TypeVar
+
+from stages.common.contract.cpus import available_cpus
+from stages.common.contract.errors import UnavailableError
+from stages.common.images import room
+from stages.common.images.room import Room
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+IN_FLIGHT = 2
+"""Jobs per worker handed out ahead: keeps workers busy and bounds the memory of results that wait."""
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of mallopt(3)."""
+KEPT_BYTES = 32 << 20
+"""Freed memory that a worker keeps: eight pictures of 1000x1000. Larger blocks still go back to the system at once."""
+
+
+def _start_worker(shared: Room) -> None:
+    """Prepare a worker process for its jobs."""
+    room.enter(shared)
+    # The C library returns the memory of every picture to the system, and getting it back, page by page, takes a tenth
+    # of the time of a 500x500 PNG (280 page faults). Only glibc can be told to keep it.
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+    _follow_parent()
+
+
+def _do(function: Callable[[Job], Result], job: Job) -> Result:
+    try:
+        return function(job)
+    finally:
+        room.claim(0)
+
+
+def _follow_parent() -> None:
+    """End this worker with its parent, even one that is killed -9; Ctrl-C is the parent's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def wait_and_exit() -> None:
+        if parent:
+            connection.wait([parent.sentinel])
+            os._exit(1)
+
+    threading.Thread(target=wait_and_exit, daemon=True).start()
+
+
+WORKER_BYTES = 20_000_000
+"""Image files that make another worker process worth its start of 1 to 2 s: one process takes some 3 s for them."""
+
+
+def useful_workers(wanted: int, size: int) -> int:
+    """How many workers to start.
+
+    Args:
+        wanted: at most so many; 0 means one per available core.
+        size: bytes of the image files to work on.
+    """
+    return max(1, min(wanted or available_cpus(), size // WORKER_BYTES))
+
+
+class WorkerPool:
+    """Maps functions over jobs in worker processes; use it as a context manager.
+
+    Leaving it by an exception (SIGTERM raises one) kills the workers at once instead of waiting for their jobs. One
+    worker means no extra process at all.
+    """
+
+    def __init__(self, workers: int, setting: str) -> None:
+        """Prepare a pool of `workers` processes; they start when there is work. `setting` is the parameter's name."""
+        self.workers = workers
+        self.setting = setting
+        # not fork: a forked child inherits locks of the parent's threads in whatever state they are
+        context = multiprocessing.get_context("spawn")
+        self._executor: Any = (
+            ProcessPoolExecutor(workers, context, _start_worker, (Room(context),)) if workers > 1 else None
+        )
+
+    def __enter__(self) -> "WorkerPool":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if not self._executor:
+            return
+        if kind:
+            for worker in list((self._executor._processes or {}).values()):
+                worker.kill()
+            # A worker that dies amid a result leaves half of it in the pipe. We hold the pipe's other end too, so
+            # without this the executor's thread would wait for the rest for ever.
+            self._executor._result_queue._writer.close()
+        # Waiting is short even then, for the executor sees at once that its workers are gone; not waiting would let the
+        # interpreter's own end race with the executor's thread.
+        self._executor.shutdown(cancel_futures=kind is not None)
+
+    def map(self, function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
+        """Results of `function(job)` in the order of `jobs`, with few of them in memory at any time.
+
+        Raises:
+            UnavailableError: a worker was killed from outside, nearly always for memory.
+        """
+        if not self._executor:
+            yield from map(function, jobs)
+            return
+        waiting: deque[Future[Result]] = deque()
+        for job in jobs:
+            waiting.append(self.submit(function, job))
+            if len(waiting) > IN_FLIGHT * self.workers:
+                yield self._wait(waiting.popleft())
+        while waiting:
+            yield self._wait(waiting.popleft())
+
+    def submit(self, function: Callable[[Job], Result], job: Job) -> "Future[Result]":
+        """Hand out one job, for those who choose the next one by the results so far; ask `done` when it is done.
+
+        One worker does the job here and now, and its exceptions are raised here.
+
+        Raises:
+            UnavailableError: a worker was killed from outside.
+        """
+        if self._executor:
+            with self._explained():
+                future: Future[Result] = self._executor.submit(_do, function, job)
+                return future
+        future = Future()
+        future.set_result(function(job))
+        return future
+
+    def done(self, futures: "Iterable[Future[Result]]") -> "list[Future[Result]]":
+        """Those of some futures that are done, in their order, once there is one; after a second perhaps none.
+
+        Raises:
+            UnavailableError: a worker was killed from outside.
+        """
+        futures = list(futures)
+        done = wait(futures, timeout=1, return_when=FIRST_COMPLETED).done
+        with self._explained():
+            # The executor itself does not see a worker die while it reads half a result of it.
+            processes = (self._executor._processes or {}) if self._executor else {}
+            if not done and any(worker.exitcode is not None for worker in list(processes.values())):
+                raise BrokenProcessPool
+            if broken := next((one for one in done if isinstance(one.exception(), BrokenProcessPool)), None):
+                broken.result()
+        return [future for future in futures if future in done]
+
+    def _wait(self, future: "Future[Result]") -> Result:
+        while not self.done([future]):
+            pass
+        return future.result()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say what the end of a worker means."""
+        try:
+            yield
+        except BrokenProcessPool as error:
+            raise UnavailableError(
+                "a worker process was killed, probably because memory ran out: give the stage more memory or lower "
+                f"{self.setting}"
+            ) from error

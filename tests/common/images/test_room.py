@@ -1,0 +1,48 @@
+"""Processes that decode large pictures at the same time hold a bounded number of megapixels, and never a deadlock."""
+
+import io
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from stages.common.images import room
+from stages.common.images.decode import decode_file
+from stages.common.images.settings import ImagesSection
+from stages.common.workers.pool import WorkerPool
+
+SETTINGS = ImagesSection(near_white=245, max_megapixels=50)
+
+
+def decode_and_hold(job: tuple[Path, int, float]) -> tuple[int, float, float]:
+    """Decode a flat picture of some thousands of rows of 1,000 pixels, and work with it for a while."""
+    folder, thousands, seconds = job
+    kind = "PNG" if thousands % 2 else "JPEG"
+    file = folder / f"{thousands}.{kind}"
+    if not file.exists():
+        buffer = io.BytesIO()
+        Image.new("L", (1000, 1000 * thousands)).save(buffer, kind)
+        file.write_bytes(buffer.getvalue())
+    picture = decode_file(file.read_bytes(), SETTINGS).picture
+    start = time.monotonic()
+    time.sleep(seconds)
+    return picture.shape[0] // 1000, start, time.monotonic()
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Room for 8 megapixels."""
+    monkeypatch.setattr(room.Room.__init__, "__defaults__", (8,))
+    return 8
+
+
+def test_the_megapixels_held_at_once_are_bounded(tmp_path: Path, small: int) -> None:
+    sizes = [5, 3, 6, 2, 7, 1, 8, 4, 5, 3, 9, 2]  # one of them larger than the room
+    with WorkerPool(4, "toy.workers") as pool:
+        held = list(pool.map(decode_and_hold, [(tmp_path, size, 0.1) for size in sizes]))
+    assert [size for size, _, _ in held] == sizes
+    for _, start, _ in held:
+        at_once = [size for size, since, until in held if since <= start < until]
+        assert sum(at_once) <= small or at_once == [9]
+    assert any(sum(since <= start < until for _, since, until in held) > 1 for _, start, _ in held)

@@ -1,0 +1,84 @@
+"""Models of another hand: what would never end, or take all memory, is refused in one line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from stages.common.contract.errors import DataError
+from stages.common.inference.onnx_model import load
+from tests.common.onnx_models import SIDE, extend, save_model, squander
+
+
+def loop(path: Path) -> Path:
+    """A model that counts to 10^12 when it is loaded, for all that it counts with is constant."""
+    carried = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("was", "is")]
+    go_on = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("go", "on")]
+    turn = helper.make_tensor_value_info("turn", TensorProto.INT64, [])
+    steps = [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Add", ["was", "was"], ["is"])]
+    body = helper.make_graph(steps, "body", [turn, go_on[0], carried[0]], [go_on[1], carried[1]])
+    nodes = [helper.make_node("Loop", ["turns", "yes", "start"], ["end"], body=body)]
+    nodes += [helper.make_node("Add", ["said", "end"], ["beard"])]
+    turns, yes, start = np.array(10**12), np.array(True), np.zeros(1, np.float32)
+    return extend(path, nodes, turns=turns, yes=yes, start=start)
+
+
+def foreign(path: Path) -> Path:
+    """A model with an operator of somebody's library."""
+    return extend(path, [helper.make_node("Relu", ["said"], ["beard"], domain="com.example")])
+
+
+def own_function(path: Path) -> Path:
+    """A model that brings its own Relu."""
+    model = onnx.load(path)
+    step = helper.make_node("Identity", ["x"], ["y"])
+    opset = helper.make_opsetid("", 18)
+    model.functions.append(helper.make_function("own", "Relu", ["x"], ["y"], [step], [opset]))
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (loop, "computes with Loop, which"),
+        (foreign, "computes with com.example::Relu, which"),
+        (own_function, "computes with functions of its own, which"),
+    ],
+)
+def test_what_may_never_end_is_refused_before_it_begins(
+    spoil: Callable[[Path], Path], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=words) as caught:
+        load(spoil(save_model(tmp_path / "model.onnx")))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_for_one_image_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"input expected .*'any number', 8, 8, 3.* found .*\[1, 8, 8, 3\]"):
+        load(save_model(tmp_path / "model.onnx", batch=1))
+
+
+def test_a_model_that_cannot_be_run_is_told_in_one_line(tmp_path: Path) -> None:
+    model = load(squander(save_model(tmp_path / "model.onnx")))
+    with pytest.raises(DataError, match=r"model\.onnx cannot be run on 2 images of 8 pixels \(.*memory") as caught:
+        model.predict(np.zeros((2, SIDE, SIDE, 3), np.uint8))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_answers_another_number_of_images_is_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Slice", ["said", "zero", "one_row"], ["beard"])]
+    path = extend(save_model(tmp_path / "model.onnx"), nodes, zero=np.array([0]), one_row=np.array([1]))
+    with pytest.raises(DataError, match="rows of output beard expected 3, found 1"):
+        load(path).predict(np.zeros((3, SIDE, SIDE, 3), np.uint8))
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, 5000])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_damaged_file_is_no_model(length: int, seed: int, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(np.random.default_rng(seed).bytes(length))
+    with pytest.raises(DataError, match="model"):
+        load(tmp_path / "model.onnx")

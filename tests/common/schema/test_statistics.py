@@ -1,0 +1,17 @@
+"""Holm's correction and Wilson's interval by hand."""
+
+import pytest
+
+from stages.common.schema.statistics import holm, wilson
+
+
+def test_p_is_multiplied_by_the_tests_that_are_left_and_never_falls() -> None:
+    assert holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]).tolist() == [1.0, 1.0]
+    assert holm([]).tolist() == []
+
+
+def test_an_interval_of_a_share_stays_a_share() -> None:
+    assert wilson(0.9, 100) == pytest.approx((0.8256, 0.9448), abs=1e-4)  # of 90 in 100
+    assert wilson(0, 10)[0] == 0
+    assert wilson(1, 10)[1] == 1

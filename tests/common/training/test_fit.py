@@ -1,0 +1,228 @@
+"""The fit loop: what it learns, what unknown labels do, and that it repeats itself."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from stages.common.contract.cpus import available_cpus
+from stages.common.contract.errors import DataError, UnavailableError
+from stages.common.schema.attributes import NAMES
+from stages.common.schema.dataset import Split, read_split
+from stages.common.training.augment import augment
+from stages.common.training.device import choose_device
+from stages.common.training.fit import DivergedError, Epoch, FitSettings, fit, one_cycle, summed_losses
+from stages.common.training.hyperparameters import Hyperparameters
+from stages.common.training.network import Network
+from tests.common.prepared import TINY, make_prepared
+
+SETTINGS = FitSettings(TINY, epochs=3, seed=1, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Split, Split]:
+    prepared = make_prepared(tmp_path_factory.mktemp("prepared") / "p")
+    return read_split(prepared, "train"), read_split(prepared, "val")
+
+
+def test_it_learns_every_attribute(splits: tuple[Split, Split]) -> None:
+    result = fit(*splits, dataclasses.replace(SETTINGS, epochs=12))
+    assert result.history[-1].val_mean_accuracy > 0.9, result.history[-1]
+
+
+def test_unknown_labels_add_nothing_to_loss_and_gradient() -> None:
+    def loss_and_gradient(labels: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = torch.arange(2.0 * len(labels)).sin().view(len(labels), 2).requires_grad_()
+        losses = summed_losses((logits,) * 5, torch.tensor(labels))
+        (gradient,) = torch.autograd.grad(losses.sum(), logits)
+        return losses.detach(), gradient[:2]
+
+    known = [[0, 1, 0, 1, -1], [1, 1, 0, 0, -1]]
+    losses, gradient = loss_and_gradient(known)
+    with_unknown = loss_and_gradient([*known, [-1] * 5, [-1] * 5])
+    torch.testing.assert_close(with_unknown, (losses, gradient))
+    assert losses[4] == 0
+
+
+def test_same_seed_same_weights_and_another_seed_others(splits: tuple[Split, Split]) -> None:
+    one, same, other = (fit(*splits, dataclasses.replace(SETTINGS, seed=seed)).network for seed in (1, 1, 2))
+    for a, b in zip(one.state_dict().values(), same.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    name = "heads.0.weight"
+    assert not torch.equal(one.state_dict()[name], other.state_dict()[name])
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_an_interrupted_fit_goes_on_to_the_same_weights(splits: tuple[Split, Split], tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.safetensors"
+
+    def kill(epoch: Epoch) -> None:
+        if epoch.epoch == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(*splits, SETTINGS, on_epoch=kill, checkpoint=checkpoint)
+    seen = []
+    resumed = fit(*splits, SETTINGS, on_epoch=lambda epoch: seen.append(epoch.epoch), checkpoint=checkpoint)
+    assert seen == [3]
+    whole = fit(*splits, SETTINGS)
+    assert [epoch.val_loss for epoch in resumed.history] == [epoch.val_loss for epoch in whole.history]
+    for a, b in zip(resumed.network.state_dict().values(), whole.network.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def flipped(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 64
+    path.write_bytes(data)
+
+
+def not_a_number(path: Path) -> None:
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors["network/heads.0.weight"][0, 0] = float("nan")
+    save_file(tensors, path, metadata)
+
+
+def of_a_wider_network(path: Path) -> None:
+    wider = TINY.model_copy(update={"width": 16})
+    train, val = (read_split(path.parent / "p", split) for split in ("train", "val"))
+    path.unlink()
+    fit(train, val, dataclasses.replace(SETTINGS, hyperparameters=wider, epochs=1), checkpoint=path)
+
+
+def header_cut(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:8] + data[8:].replace(b"dtype", b"dtyqe", 1))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flipped,
+        not_a_number,
+        of_a_wider_network,
+        header_cut,
+        lambda path: path.write_bytes(path.read_bytes()[:-1000]),
+        lambda path: path.write_bytes(b"\x80\x04K\x01."),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"history", b"hystory")),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"train_loss", b"train_lose", 1)),
+    ],
+)
+def test_a_checkpoint_that_is_not_what_was_saved_means_starting_again(
+    damage: Callable[[Path], object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepared = make_prepared(tmp_path / "p", train=32, val=20)
+    small = read_split(prepared, "train"), read_split(prepared, "val")
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    fit(*small, SETTINGS, checkpoint=checkpoint, on_epoch=lambda epoch: epoch.epoch == 2)
+    damage(checkpoint)
+    epochs: list[int] = []
+    again = fit(*small, SETTINGS, checkpoint=checkpoint, on_epoch=lambda epoch: epochs.append(epoch.epoch))
+    assert epochs == [1, 2, 3]
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
+    for a, b in zip(
+        again.network.state_dict().values(), fit(*small, SETTINGS).network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b)
+
+
+def test_it_stops_where_it_is_told_to(splits: tuple[Split, Split]) -> None:
+    assert len(fit(*splits, SETTINGS, on_epoch=lambda epoch: epoch.epoch == 2).history) == 2
+
+
+def test_out_of_gpu_memory_halves_the_batch_once_then_says_what_to_change(
+    splits: tuple[Split, Split], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    forward, fits = Network.forward, 8
+
+    def forward_in_little_memory(network: Network, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if network.training and len(images) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(network, images)
+
+    monkeypatch.setattr(Network, "forward", forward_in_little_memory)
+    assert len(fit(*splits, SETTINGS).history) == SETTINGS.epochs
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "out of GPU memory with 16 images a step: trying half of that"
+    ]
+    fits = 7
+    with pytest.raises(UnavailableError, match="out of GPU memory with 8 images a step: lower batch_size, width or"):
+        fit(*splits, SETTINGS)
+
+
+def test_a_loss_that_is_not_a_number_is_told(splits: tuple[Split, Split]) -> None:
+    wild = Hyperparameters.model_construct(**TINY.model_dump() | {"learning_rate": 1e30})
+    with pytest.raises(DivergedError, match="lower learning_rate"):
+        fit(*splits, dataclasses.replace(SETTINGS, hyperparameters=wild))
+
+
+def test_an_attribute_without_labels_is_left_out_and_none_at_all_is_an_error(splits: tuple[Split, Split]) -> None:
+    train, val = splits
+    labels = val.labels.copy()
+    labels[:, 2] = -1
+    settings = dataclasses.replace(SETTINGS, epochs=1)
+    accuracy = fit(train, dataclasses.replace(val, labels=labels), settings).history[-1].val_accuracy
+    assert [name for name in NAMES if accuracy[name] is None] == ["glasses"]
+    labels[:] = -1
+    with pytest.raises(DataError, match="the val split has no known label"):
+        fit(train, dataclasses.replace(val, labels=labels), settings)
+
+
+def test_augmentation_moves_pictures_and_keeps_their_colours() -> None:
+    torch.manual_seed(0)
+    images = torch.zeros(64, 20, 20, 3, dtype=torch.uint8)
+    images[..., 0], images[..., 1] = 200, 100
+    images[:, 8:12, 8:12] = 0
+    moved = augment(images)
+    assert moved.shape == images.shape
+    corner = moved[:, 0, 0]
+    torch.testing.assert_close(corner[:, 0], 2 * corner[:, 1])
+    assert (corner[:, 0] / 200).min() >= 0.92
+    assert (corner[:, 0] / 200).max() <= 1.08
+    assert len({one.numpy().tobytes() for one in moved}) == 64
+
+
+def test_the_learning_rate_rises_once_and_falls_to_nothing() -> None:
+    rates = [one_cycle(step / 100) for step in range(101)]
+    peak = rates.index(max(rates))
+    assert max(rates) == pytest.approx(1)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert rates[-1] == pytest.approx(0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_asked_for_and_absent_is_one_line() -> None:
+    with pytest.raises(UnavailableError, match="no CUDA GPU is usable"):
+        choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "100000 100000\n"}, 1),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, 64),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 64),
+        ({}, 64),
+    ],
+)
+def test_threads_follow_the_quota_of_the_container(
+    files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(64)))
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert available_cpus(tmp_path) == expected
