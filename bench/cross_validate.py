@@ -22,8 +22,8 @@ from bench.prepared import fit_as_stage_train, prepare
 from stages.common.contract.logs import log, start_logging
 from stages.common.contract.params import load_params
 from stages.common.contract.version import ROOT
-from stages.common.schema.attributes import ATTRIBUTES, NAMES
-from stages.common.schema.dataset import INDEX, INDEX_COLUMNS, read_index
+from stages.common.schema.attributes import ATTRIBUTES, NAMES, read_attributes, write_attributes
+from stages.common.schema.dataset import INDEX, index_columns, read_index
 from stages.train.params import Params
 
 Figures = npt.NDArray[np.float64]
@@ -44,8 +44,10 @@ def hold_back(prepared: Path, fold: npt.NDArray[np.int32], number: int, folder: 
     folder.mkdir()
     (folder / "shards").symlink_to(prepared / "shards")
     rows = read_index(prepared)
+    attributes = read_attributes(prepared)
+    write_attributes(folder, attributes)
     with (folder / INDEX).open("w", encoding="utf-8", newline="") as file:
-        index = csv.DictWriter(file, INDEX_COLUMNS)
+        index = csv.DictWriter(file, index_columns(attributes))
         index.writeheader()
         index.writerows(
             row | {"split": "val" if one == number else "train"} for row, one in zip(rows, fold.tolist(), strict=True)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stages.common.contract.stage import main as run_stage
-from stages.common.schema.dataset import INDEX, INDEX_COLUMNS, map_images, read_index, read_split
+from stages.common.schema.attributes import read_attributes, write_attributes
+from stages.common.schema.dataset import INDEX, index_columns, map_images, read_index, read_split
 from stages.prepare_train.stage import STAGE as PREPARE_TRAIN
 from stages.train.params import TrainSection
 from stages.validate.stage import STAGE as VALIDATE
@@ -59,8 +60,10 @@ def repeat(prepared: Path, images: int, folder: Path) -> Path:
     learned, held_back = map_images(prepared, train), map_images(prepared, val)
     (folder / "shards").mkdir(parents=True)
     np.save(folder / "shards" / "val.npy", held_back.take())
+    attributes = read_attributes(prepared)
+    write_attributes(folder, attributes)
     with (folder / INDEX).open("w", encoding="utf-8", newline="") as file:
-        index = csv.DictWriter(file, INDEX_COLUMNS, extrasaction="ignore")
+        index = csv.DictWriter(file, index_columns(attributes), extrasaction="ignore")
         index.writeheader()
         index.writerows(row | {"lot": "val", "row": number} for number, row in enumerate(val))
         for start in range(0, images, LOT):

@@ -43,8 +43,8 @@ from stages.common.contract.logs import log, start_logging
 from stages.common.contract.params import load_params
 from stages.common.contract.version import ROOT
 from stages.common.inference.calibration import cross_entropy, fit_temperature
-from stages.common.schema.attributes import UNKNOWN
-from stages.common.schema.dataset import INDEX, INDEX_COLUMNS, Split, read_index, read_split
+from stages.common.schema.attributes import UNKNOWN, read_attributes, write_attributes
+from stages.common.schema.dataset import INDEX, Split, index_columns, read_index, read_split
 from stages.common.training.hyperparameters import Hyperparameters
 from stages.common.workers.pool import WorkerPool
 from stages.hyperopt.params import HyperoptSection
@@ -128,8 +128,10 @@ def deal(prepared: Path, seed: int, shares: Sequence[float], folder: Path) -> Pa
         return folder
     folder.mkdir()
     (folder / "shards").symlink_to((prepared / "shards").absolute())
+    attributes = read_attributes(prepared)
+    write_attributes(folder, attributes)
     with (folder / INDEX).open("w", encoding="utf-8", newline="") as file:
-        index = csv.DictWriter(file, INDEX_COLUMNS, extrasaction="ignore")
+        index = csv.DictWriter(file, index_columns(attributes), extrasaction="ignore")
         index.writeheader()
         for row in rows:
             share = place[row["group"]]

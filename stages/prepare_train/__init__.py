@@ -3,6 +3,7 @@
 Inputs: the raw image folder, and the artifact of stage validate, whose annotations.csv says which images to take.
 Outputs (S = data.image_size):
     shards/<lot>.npy             uint8 (images of the lot, S, S, 3), RGB, rows in the order of index.csv
+    attributes.json              what is annotated, as stage validate has it
     index.csv                    filename, lot, row in the shard, split, pixels (digest of the picture), group (the same
                                  for nearly the same pictures), and per attribute the class index, empty where unknown;
                                  sorted by lot, then file name

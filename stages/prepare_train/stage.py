@@ -17,8 +17,9 @@ from stages.common.contract.tables import write_csv
 from stages.common.contract.version import stage_version
 from stages.common.images.sources import Source, find_source, is_regular
 from stages.common.reports.report import REPORT, Cards, Report, Section, write_report
-from stages.common.schema.attributes import UNKNOWN
-from stages.common.schema.dataset import INDEX, INDEX_COLUMNS, PREPROCESSING, SPLITS
+from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
+from stages.common.schema.attributes import UNKNOWN, read_attributes, write_attributes
+from stages.common.schema.dataset import INDEX, PREPROCESSING, SPLITS, index_columns
 from stages.common.workers.pool import WorkerPool, useful_workers
 from stages.prepare_train.annotations import Annotation, read_annotations
 from stages.prepare_train.page import describe_data, describe_rejects
@@ -116,6 +117,7 @@ def _run(context: Context[Params]) -> Headline:
     from stages.prepare_train.table import index_table, read_sums, suite_thresholds
 
     params, out = context.params, context.out
+    attributes = read_attributes(context.inputs["validate"])
     annotations = read_annotations(context.inputs["validate"])
     prepared = _prepare_lots(context, annotations)
     pieces, rejected = prepared.pieces, prepared.rejects
@@ -135,7 +137,8 @@ def _run(context: Context[Params]) -> Headline:
     for lot, piece in pieces.items():
         if piece.accepted:
             link_or_copy(piece.shard, out / "shards" / f"{lot}.npy")
-    write_csv(out / INDEX, INDEX_COLUMNS, map(_index_row, rows))
+    write_attributes(out, attributes)
+    write_csv(out / INDEX, index_columns(attributes), map(_index_row, rows))
     sums = read_sums(out / "shards", [lot for lot, piece in pieces.items() if piece.accepted])
     sums = sums[[row.filename not in left_out for row in everything]]
     table = index_table(out, sums, params.data.image_size**2)
@@ -225,6 +228,7 @@ STAGE = Stage(
     },
     outputs={
         "shards": ("shards", "one <lot>.npy a lot: uint8 (images, S, S, 3), RGB, S = data.image_size"),
+        "attributes": (ATTRIBUTES_FILE, "what is annotated, as stage validate has it"),
         "index": (INDEX, "per image: lot, row, split, digest and group of its picture, class indices"),
         "rejected": ("rejected.csv", "images that cannot be used, with the reason"),
         "left_out": ("left_out.csv", "images of val and test that are nearly one of another split, with the reason"),
@@ -235,7 +239,7 @@ STAGE = Stage(
         "distribution": ("plots/data_distribution.png", "class shares per attribute and split"),
     },
     run=_run,
-    content=("shards", INDEX, PREPROCESSING),
+    content=("shards", ATTRIBUTES_FILE, INDEX, PREPROCESSING),
     raw_files=_raw_files,
     run_lots=_run_lots,
 )

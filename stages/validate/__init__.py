@@ -14,6 +14,7 @@ Inputs:
 
 Outputs (a row is a line of an annotation file; text cells never start a spreadsheet formula):
     report.html              what was found, with pictures; it opens without network access
+    attributes.json          what is annotated: per attribute name, classes, column of the flat CSV, and title
     annotations.csv          filename, lot, path (relative to raw); digest (SHA-256 of the file), pixels (digest of its
                              picture, by which an image is known) and group (the same for images that are the same or
                              nearly the same picture: the least `pixels` among them), empty without raw; then a column

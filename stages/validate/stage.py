@@ -20,7 +20,8 @@ from stages.common.images.listing import about_links, image_files, list_ignored,
 from stages.common.images.settings import ImagesSection
 from stages.common.images.thumbnails import thumbnail
 from stages.common.reports.report import REPORT, write_report
-from stages.common.schema.attributes import ATTRIBUTES, NAMES
+from stages.common.schema.attributes import ATTRIBUTES, NAMES, write_attributes
+from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
 from stages.common.schema.learned import Learned, remarks
 from stages.validate.image_table import image_table, images_to_inspect
 from stages.validate.inspection import inspect_images
@@ -257,6 +258,7 @@ def _write_reports(
     _write(folder / "warnings.csv", pd.concat([verdict.remarks[LISTED], absent[LISTED]]))
     _write(folder / "unannotated.csv", rows.unannotated[["filename", "lot", "path", "reason"]])
     if metrics["success"]:
+        write_attributes(folder, ATTRIBUTES)
         _write(folder / "annotations.csv", _identified(verdict.accepted, checked.known), for_people=False)
     for suite, result in checked.results.items():
         write_data_docs(folder / "data_docs" / suite, checked.suites[suite], result, summary, others=checked.results)
@@ -391,6 +393,7 @@ STAGE = Stage(
         "annotations": Input("annotation file of any form, or a folder of such files", artifact=False),
     },
     outputs={
+        "attributes": (ATTRIBUTES_FILE, "what is annotated: per attribute name, classes, column and title"),
         "annotations": (
             "annotations.csv",
             "accepted: filename, lot, path, digests, class index or empty per attribute",
@@ -402,7 +405,7 @@ STAGE = Stage(
         "metrics": ("metrics/validation.json", "counts of rows, per reason, class, lot and attribute"),
     },
     run=run,
-    content=("annotations.csv",),
+    content=("annotations.csv", ATTRIBUTES_FILE),
     raw_files=raw_files,
     left_out=left_out,
     check=check,

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from stages.common.contract import artifacts
 from stages.common.images.settings import Preprocessing
-from stages.common.schema.attributes import ATTRIBUTES
-from stages.common.schema.dataset import INDEX, INDEX_COLUMNS, PREPROCESSING
+from stages.common.schema.attributes import ATTRIBUTES, write_attributes
+from stages.common.schema.dataset import INDEX, PREPROCESSING, index_columns
 from stages.common.training.hyperparameters import USED, Hyperparameters
+from tests.common.samples import SAMPLE_ATTRIBUTES
 
 SIDE = 20
 
@@ -58,9 +59,10 @@ def make_prepared(
     (folder / "shards").mkdir(parents=True)
     for number, lot in enumerate(("a", "b")):
         np.save(folder / "shards" / f"{lot}.npy", images[number::2])
+    write_attributes(folder, SAMPLE_ATTRIBUTES)
     with (folder / INDEX).open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(INDEX_COLUMNS)
+        table.writerow(index_columns(SAMPLE_ATTRIBUTES))
         for row in range(count):
             known = ["" if label < 0 else label for label in labels[row]]
             table.writerow(

@@ -15,9 +15,10 @@ from stages.archive.stage import STAGE
 from stages.common.contract import artifacts
 from stages.common.contract.stage import main
 from stages.common.registry.registry import Registry
-from stages.common.schema.attributes import ATTRIBUTES, NAMES
-from stages.common.schema.dataset import INDEX, INDEX_COLUMNS
+from stages.common.schema.attributes import ATTRIBUTES, NAMES, write_attributes
+from stages.common.schema.dataset import INDEX, index_columns
 from tests.common.onnx_models import PREPROCESSING, SIDE, save_model
+from tests.common.samples import SAMPLE_ATTRIBUTES
 
 MODELS = 6
 """The picture's row r holds what model r answers."""
@@ -74,9 +75,10 @@ class Pipeline:
                 column = image % len(NAMES)
                 shard[image, model, column, 0] = (labels[image, column] + 1) % len(ATTRIBUTES[column].classes)
         np.save(folder / "shards" / "s1.npy", shard)
+        write_attributes(folder, SAMPLE_ATTRIBUTES)
         with (folder / INDEX).open("w", newline="") as file:
             table = csv.writer(file)
-            table.writerow(INDEX_COLUMNS)
+            table.writerow(index_columns(SAMPLE_ATTRIBUTES))
             for number in range(images):
                 digest = artifacts.json_digest([pictures, number])[:32]
                 table.writerow([f"s1_{number}.png", "s1", number, "test", digest, digest, *labels[number]])

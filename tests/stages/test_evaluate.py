@@ -18,11 +18,12 @@ from stages.common.contract.stage import main
 from stages.common.inference.answers import Answers
 from stages.common.inference.features import load_features
 from stages.common.inference.onnx_model import load
-from stages.common.schema.attributes import ATTRIBUTES, NAMES
-from stages.common.schema.dataset import INDEX, INDEX_COLUMNS
+from stages.common.schema.attributes import ATTRIBUTES, NAMES, write_attributes
+from stages.common.schema.dataset import INDEX, index_columns
 from stages.evaluate.measures import measure
 from stages.evaluate.stage import STAGE
 from tests.common.onnx_models import METADATA, PREPROCESSING, SIDE, save_model
+from tests.common.samples import SAMPLE_ATTRIBUTES
 
 
 def finish(folder: Path, stage: str, **inputs: Any) -> str:
@@ -47,9 +48,10 @@ def evaluate(tmp_path: Path) -> Iterator[Callable[..., int]]:
         images = np.full((len(labels), SIDE, SIDE, 3), 77, np.uint8)
         images[:, 0, : len(NAMES), 0] = answers
         np.save(prepared / "shards" / "a.npy", images)
+        write_attributes(prepared, SAMPLE_ATTRIBUTES)
         with (prepared / INDEX).open("w", newline="") as file:
             table = csv.writer(file)
-            table.writerow(INDEX_COLUMNS)
+            table.writerow(index_columns(SAMPLE_ATTRIBUTES))
             table.writerow(["=cmd()_train.png", "a", 0, "train", "", "", *labels[0]])
             table.writerow(["val.png", "a", 0, "val", "", "", *labels[0]])
             table.writerows([f"=cmd()_{row}.png", "a", row, "test", "", "", *known] for row, known in enumerate(labels))

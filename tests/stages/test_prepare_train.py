@@ -18,13 +18,14 @@ from PIL import Image
 
 from stages.common.contract import artifacts
 from stages.common.contract.stage import main
-from stages.common.schema.attributes import NAMES
+from stages.common.schema.attributes import NAMES, write_attributes
 from stages.common.schema.dataset import read_split
 from stages.prepare_train.params import DataSection
 from stages.prepare_train.plots import plot_distribution
 from stages.prepare_train.split import assign_split
 from stages.prepare_train.stage import STAGE
 from stages.prepare_train.statistics import Row, count_classes
+from tests.common.samples import SAMPLE_ATTRIBUTES
 
 Labels = tuple[int | str, ...]
 ROOT = Path(__file__).parents[2]
@@ -65,6 +66,7 @@ class Data:
                 digest = self.digests.get(name) or (artifacts.file_digest(path) if path.is_file() else "0" * 64)
                 group = self.groups.get(name, name)
                 writer.writerow([name, name.partition("_")[0], path.relative_to(self.raw), digest, group, *labels])
+        write_attributes(self.validated, SAMPLE_ATTRIBUTES)
         artifacts.write_manifest(self.validated, stage="validate", key=artifacts.file_digest(table))
         items = ("prepare_train.workers=1", "data.image_size=16", *overrides)
         paths = ["--raw", str(self.raw), "--validate", str(self.validated), "--store", str(self.store)]

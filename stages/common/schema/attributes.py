@@ -1,9 +1,17 @@
-"""The five attributes: their names, classes and raw columns. They are written down here and nowhere else."""
+"""What is annotated: attributes, each with its classes. They are data, and travel from artifact to artifact."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TypeVar
 
+from stages.common.contract.artifacts import write_json
+from stages.common.contract.errors import DataError
+
 Value = TypeVar("Value")
+
+FILE = "attributes.json"
+"""What an artifact calls the attributes that it is about."""
 
 UNKNOWN = -1
 """Class index of a label that is not known; losses and metrics leave it out."""
@@ -26,7 +34,35 @@ class Attribute:
     title: str
 
 
-ATTRIBUTES: tuple[Attribute, ...] = (
+Attributes = tuple[Attribute, ...]
+"""All attributes of a data set; labels and outputs stand in this order."""
+
+
+def names(attributes: Attributes) -> tuple[str, ...]:
+    """Their names, in their order."""
+    return tuple(attribute.name for attribute in attributes)
+
+
+def write_attributes(folder: Path, attributes: Attributes) -> None:
+    """Write the attributes into an artifact."""
+    write_json(folder / FILE, [asdict(attribute) for attribute in attributes])
+
+
+def read_attributes(folder: Path) -> Attributes:
+    """Read the attributes of an artifact.
+
+    Raises:
+        DataError: it has none, or they are not as `write_attributes` writes them.
+    """
+    path = folder / FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(Attribute(**{**one, "classes": tuple(one["classes"])}) for one in found)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"cannot read {path} ({error}): run the stage that made {folder} again") from error
+
+
+ATTRIBUTES: Attributes = (
     Attribute("beard", ("no", "yes"), "beard", "Beard"),
     Attribute("mustache", ("no", "yes"), "mustache", "Mustache"),
     Attribute("glasses", ("no", "yes"), "glasses_binary", "Glasses"),

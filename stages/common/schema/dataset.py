@@ -2,6 +2,7 @@
 
 `prepare_train` writes it:
     shards/<lot>.npy   uint8 array (images, image_size, image_size, 3), RGB
+    attributes.json    what is annotated (`stages.common.schema.attributes`)
     index.csv          one row an image: filename, lot, row (in the lot's shard), split (train, val or test), pixels
                        (digest by which the image is known), group (the same for images that are the same or nearly the
                        same picture), then a column per attribute: class index, empty if unknown
@@ -20,12 +21,16 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.common.contract.errors import DataError
-from stages.common.schema.attributes import NAMES, UNKNOWN
+from stages.common.schema.attributes import UNKNOWN, Attributes, names, read_attributes
 
 SPLITS = ("train", "val", "test")
 INDEX = "index.csv"
 PREPROCESSING = "preprocessing.json"
-INDEX_COLUMNS = ("filename", "lot", "row", "split", "pixels", "group", *NAMES)
+
+
+def index_columns(attributes: Attributes) -> tuple[str, ...]:
+    """The header of index.csv."""
+    return ("filename", "lot", "row", "split", "pixels", "group", *names(attributes))
 
 
 @dataclass(frozen=True)
@@ -33,13 +38,15 @@ class Split:
     """One part of the data set; images stay on disk until `take` reads them.
 
     Attributes:
+        attributes: A attributes.
         filenames: N names.
-        labels: int8 (N, 5) class indices in the order of `NAMES`, -1 where unknown.
+        labels: int8 (N, A) class indices in the order of `attributes`, -1 where unknown.
         shards: the mapped lots, each uint8 (n, S, S, 3).
         shard: int32 (N,), which shard an image is in.
         row: int32 (N,), its row there.
     """
 
+    attributes: Attributes
     filenames: list[str]
     labels: npt.NDArray[np.int8]
     shards: list[npt.NDArray[np.uint8]]
@@ -79,6 +86,7 @@ class Split:
     def select(self, indices: npt.NDArray[np.integer]) -> "Split":
         """The images at `indices`, which stay on disk."""
         return Split(
+            attributes=self.attributes,
             filenames=[self.filenames[index] for index in indices],
             labels=self.labels[indices],
             shards=self.shards,
@@ -99,6 +107,8 @@ def read_index(prepared: Path) -> list[dict[str, str]]:
 
 def map_images(prepared: Path, rows: Iterable[Mapping[str, str]]) -> Split:
     """The images and labels of some rows of the index, in their order."""
+    attributes = read_attributes(prepared)
+    labelled = names(attributes)
     filenames: list[str] = []
     shard, number, labels = array("i"), array("i"), array("b")
     lots: dict[str, int] = {}  # in the order in which they come up
@@ -106,10 +116,11 @@ def map_images(prepared: Path, rows: Iterable[Mapping[str, str]]) -> Split:
         filenames.append(row["filename"])
         shard.append(lots.setdefault(row["lot"], len(lots)))
         number.append(int(row["row"]))
-        labels.extend(int(row[name]) if row[name] else UNKNOWN for name in NAMES)
+        labels.extend(int(row[name]) if row[name] else UNKNOWN for name in labelled)
     return Split(
+        attributes=attributes,
         filenames=filenames,
-        labels=np.array(labels, np.int8).reshape(-1, len(NAMES)),
+        labels=np.array(labels, np.int8).reshape(-1, len(attributes)),
         shards=[np.load(prepared / "shards" / f"{lot}.npy", mmap_mode="r") for lot in lots],
         shard=np.array(shard, np.int32),
         row=np.array(number, np.int32),

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from stages.common.contract.errors import DataError
-from stages.common.schema.dataset import INDEX, INDEX_COLUMNS, read_split
+from stages.common.schema.attributes import write_attributes
+from stages.common.schema.dataset import INDEX, index_columns, read_split
+from tests.common.samples import SAMPLE_ATTRIBUTES
 
 
 @pytest.fixture
@@ -20,9 +22,10 @@ def prepared(tmp_path: Path) -> Path:
             shard,
             np.arange(first, first + 3, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2).repeat(3, 3),
         )
+    write_attributes(tmp_path, SAMPLE_ATTRIBUTES)
     with (tmp_path / INDEX).open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(INDEX_COLUMNS)
+        table.writerow(index_columns(SAMPLE_ATTRIBUTES))
         for number in range(6):
             split = "val" if number == 1 else "train"
             beard = "" if number % 2 else number % 4 // 2
@@ -55,9 +58,10 @@ def test_reading_every_image_takes_no_memory_for_good(tmp_path: Path) -> None:
     count, side = 20_000, 64
     (tmp_path / "shards").mkdir()
     np.lib.format.open_memmap(tmp_path / "shards" / "a.npy", "w+", np.uint8, (count, side, side, 3)).flush()
+    write_attributes(tmp_path, SAMPLE_ATTRIBUTES)
     with (tmp_path / INDEX).open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(INDEX_COLUMNS)
+        table.writerow(index_columns(SAMPLE_ATTRIBUTES))
         table.writerows([f"{row}.png", "a", row, "train", "", 0, 0, 0, 0, 0] for row in range(count))
 
     def megabytes() -> int:
