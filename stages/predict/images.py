@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.common.images.listing import SUFFIXES, as_text, image_files, list_ignored, lot_of
+from stages.common.images.listing import SUFFIXES, as_text, list_folder, lot_of
 
 LOT_BYTES = 255 - len("predictions_.csv")
 """Length of a lot's name at most, for files are named after it."""
@@ -47,7 +47,8 @@ def find_images(raw: Path) -> Found:
     """
     found = Found({}, [], [])
     lots: dict[str, list[tuple[Path, Path]]] = {}
-    for path in image_files(raw):
+    listing = list_folder(raw)
+    for path in listing.images:
         shown = as_text(path)
         lot = lot_of(shown)
         if len(lot.encode()) > LOT_BYTES:
@@ -65,10 +66,10 @@ def find_images(raw: Path) -> Found:
             else:
                 named[name] = path
         found.lots[lot] = dict(sorted(named.items()))
-    rows = list_ignored(raw)[["image", "lot", "path", "reason"]].itertuples(index=False, name=None)
-    for name, lot, place, reason in (map(str, row) for row in rows):
-        if Path(name).suffix.lower() in SUFFIXES and reason != "hidden":
-            found.undecodable.append((name, lot, reason))
+    for path, reason in listing.ignored.items():
+        shown = as_text(path)
+        if path.suffix.lower() in SUFFIXES and reason != "hidden":
+            found.undecodable.append((shown.name, lot_of(shown), reason))
         else:
-            found.ignored.append((name, lot, place, reason))
+            found.ignored.append((shown.name, lot_of(shown), shown.as_posix(), reason))
     return found

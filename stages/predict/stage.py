@@ -11,7 +11,7 @@ from stages.common.contract.artifacts import link_or_copy, write_json
 from stages.common.contract.errors import DataError
 from stages.common.contract.history import recall, remember
 from stages.common.contract.logs import log
-from stages.common.contract.stage import Context, Headline, Input, LotsContext, Stage
+from stages.common.contract.stage import Context, Headline, Input, LotsContext, RawFiles, Stage
 from stages.common.contract.tables import write_csv
 from stages.common.contract.version import stage_version
 from stages.common.images.listing import require_lots
@@ -250,16 +250,11 @@ def _run_lots(context: LotsContext[Params], lots: Sequence[str]) -> Headline:
     return {"version": champion.version, "images": images, **told}
 
 
-def _raw_files(params: Params, inputs: Mapping[str, Path], _name: str) -> Iterable[Path]:
-    """Images of the selected lots; other files decide nothing."""
+def _raw_files(params: Params, inputs: Mapping[str, Path], _name: str) -> RawFiles:
+    """Images of the selected lots, and what the artifact lists of other files."""
     found = find_images(inputs["raw"]).select(params.predict.lots)
-    return [path for images in found.lots.values() for path in images.values()]
-
-
-def _left_out(params: Params, inputs: Mapping[str, Path], _name: str) -> Iterable[str]:
-    """What the artifact lists of other files."""
-    found = find_images(inputs["raw"]).select(params.predict.lots)
-    return ("\0".join(row) for row in (*found.undecodable, *found.ignored))
+    images = [path for of_lot in found.lots.values() for path in of_lot.values()]
+    return RawFiles(images, (*found.undecodable, *found.ignored))
 
 
 def _check(params: Params, inputs: Mapping[str, Path]) -> Headline:
@@ -303,7 +298,6 @@ STAGE = Stage(
     run=_run,
     content=("features",),
     raw_files=_raw_files,
-    left_out=_left_out,
     check=_check,
     lots=_lots_of,
     run_lots=_run_lots,

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -12,7 +12,7 @@ from stages.common.contract.artifacts import link_or_copy, write_json
 from stages.common.contract.errors import DataError, UsageError
 from stages.common.contract.history import recall, remember
 from stages.common.contract.logs import Progress, log
-from stages.common.contract.stage import Context, Headline, Input, LotsContext, Stage
+from stages.common.contract.stage import Context, Headline, Input, LotsContext, RawFiles, Stage
 from stages.common.contract.tables import write_csv
 from stages.common.contract.version import stage_version
 from stages.common.images.sources import Source, find_source, is_regular
@@ -212,10 +212,10 @@ def _run_lots(context: LotsContext[Params], lots: Sequence[str]) -> Headline:
     }
 
 
-def _raw_files(_params: Params, inputs: Mapping[str, Path], _name: str) -> Iterable[Path]:
+def _raw_files(_params: Params, inputs: Mapping[str, Path], _name: str) -> RawFiles:
     """Only the annotated images decide the key; what is no regular file has no content and becomes a reject."""
     paths = (Path(one.path) for one in read_annotations(inputs["validate"]))
-    return [path for path in paths if is_regular(inputs["raw"] / path)]
+    return RawFiles([path for path in paths if is_regular(inputs["raw"] / path)])
 
 
 STAGE = Stage(

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from stages.common.contract.artifacts import walk_files
 from stages.common.contract.errors import DataError
-from stages.common.images.listing import SUFFIXES, as_text, list_ignored, lot_of
+from stages.common.contract.stage import RawFiles
+from stages.common.images.listing import OTHER_NAME, SUFFIXES, as_text, list_folder, lot_of
 from stages.validate.forms import cartoon_set, celeba, flat_csv
 from stages.validate.forms.copies import NAMED, original_of
 from stages.validate.forms.foreign import foreign_form, remedy
@@ -111,12 +111,9 @@ def read_annotations(path: Path) -> RawAnnotations:
     Raises:
         DataError: a file cannot be read as a whole or is of no form, or there is none.
     """
-    folder, units, ignored = _find(path)
+    folder, units, ignored, unseen = _find(path)
     if not units:
         raise _nothing(path, ignored)
-    notices = _told(ignored)
-    if path.is_dir():
-        ignored |= _unseen(path)
     parts = [unit.form.read(folder, unit.files, unit.header) for unit in units]
     rows, replaced, taken = merge([part.rows for part in parts])
     return RawAnnotations(
@@ -130,8 +127,8 @@ def read_annotations(path: Path) -> RawAnnotations:
             AnnotationFile(_called(unit), part.form, len(part.rows) + len(part.broken), unit.dated)
             for unit, part in zip(units, parts, strict=True)
         ],
-        ignored=pd.DataFrame(sorted(ignored.items()), columns=["source", "reason"]),
-        notices=[*notices, *(line for part in parts for line in part.notices)],
+        ignored=pd.DataFrame(sorted((ignored | unseen).items()), columns=["source", "reason"]),
+        notices=[*_told(ignored), *(line for part in parts for line in part.notices)],
         published=frozenset(
             source
             for unit, part in zip(units, parts, strict=True)
@@ -147,7 +144,7 @@ def count_annotations(path: Path) -> int:
     Raises:
         DataError: there is none, or a file cannot be read.
     """
-    folder, units, ignored = _find(path)
+    folder, units, ignored, _ = _find(path)
     count = 0
     for unit in units:
         if unit.form is cartoon_set.PAIRS_FORM:
@@ -160,23 +157,20 @@ def count_annotations(path: Path) -> int:
     return count
 
 
-def annotation_files(path: Path, lots: Collection[str] = ()) -> list[Path]:
-    """The files that are read, relative to the folder, the oldest first; of pairs those of `lots` only, if any.
+def annotation_files(path: Path, lots: Collection[str] = ()) -> RawFiles:
+    """The files that are read, the oldest first, of pairs those of `lots` only, if any; and the others of the folder.
 
     A file is as new as the date in its name (`2026-11-20` or `20261120`), else as its modification time; of two the
     same age the one with the later name is newer. Pairs count as one file, as new as the newest of them.
     """
-    return [
+    _, units, ignored, unseen = _find(path)
+    read = [
         file
-        for unit in _find(path)[1]
+        for unit in units
         for file in unit.files
         if unit.form is not cartoon_set.PAIRS_FORM or not lots or lot_of(file) in lots
     ]
-
-
-def unread_files(path: Path) -> dict[str, str]:
-    """The files of an annotations folder that are not read, relative to it: file -> reason."""
-    return _find(path)[2] | _unseen(path)
+    return RawFiles(read, (ignored | unseen).items())
 
 
 def _nothing(path: Path, ignored: Mapping[str, str]) -> DataError:
@@ -214,15 +208,24 @@ def _called(unit: _Unit) -> str:
     return as_text(unit.files[0]).as_posix()
 
 
-def _find(path: Path) -> tuple[Path, list[_Unit], dict[str, str]]:
-    """The folder, what is read of it, the oldest first, and the reason for each file that is not."""
+def _find(path: Path) -> tuple[Path, list[_Unit], dict[str, str], dict[str, str]]:
+    """The folder; what is read of it, the oldest first; the reason for each file that is looked into and not read.
+
+    And the reason for each that is not looked into: links, hidden files, FIFOs, but for images.
+    """
     if not path.is_dir():
         start = read_head(path)
         form, header = _recognise(start)
         if not form and (foreign := foreign_form(start)):
             raise DataError(f"{path} {remedy(foreign)}")
-        return path.parent, [_Unit(form or flat_csv.FLAT_FORM, [Path(path.name)], _dated(path), header)], {}
-    files = walk_files(path)
+        return path.parent, [_Unit(form or flat_csv.FLAT_FORM, [Path(path.name)], _dated(path), header)], {}, {}
+    listing = list_folder(path)
+    files = sorted([*listing.images, *(file for file, why in listing.ignored.items() if why == OTHER_NAME)])
+    unseen = {
+        as_text(file).as_posix(): why
+        for file, why in listing.ignored.items()
+        if why != OTHER_NAME and file.suffix.lower() not in SUFFIXES
+    }
     images = {file.with_suffix("") for file in files if file.suffix.lower() in SUFFIXES}
     named = {file for file in files if file.suffix.lower() in NAMED}
     ignored: dict[str, str] = {}
@@ -259,18 +262,7 @@ def _find(path: Path) -> tuple[Path, list[_Unit], dict[str, str]]:
     if pairs:
         newest = max(pairs, key=lambda file: (path / file).stat().st_mtime_ns)
         tables.append(_Unit(cartoon_set.PAIRS_FORM, pairs, _modified(path / newest), Header((), ",", 1)))
-    return path, sorted(tables, key=lambda unit: (unit.dated, unit.files[0].as_posix())), ignored
-
-
-def _unseen(folder: Path) -> dict[str, str]:
-    """Files that `walk_files` leaves out, but for images: links, hidden files, FIFOs."""
-    listed = list_ignored(folder, folder)
-    listed = listed[listed["reason"].isin(["link", "hidden", "not a regular file"])]
-    return {
-        path: reason
-        for path, reason in zip(listed["path"], listed["reason"], strict=True)
-        if Path(path).suffix.lower() not in SUFFIXES
-    }
+    return path, sorted(tables, key=lambda unit: (unit.dated, unit.files[0].as_posix())), ignored, unseen
 
 
 def _modified(path: Path) -> str:

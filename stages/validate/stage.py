@@ -1,7 +1,7 @@
 """The stage `validate`: what it takes, what it makes, and the run itself."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,10 +13,10 @@ from stages.common.contract.artifacts import write_json
 from stages.common.contract.errors import DataError
 from stages.common.contract.history import recall, remember
 from stages.common.contract.logs import log
-from stages.common.contract.stage import Context, Headline, Input, Stage
+from stages.common.contract.stage import Context, Headline, Input, RawFiles, Stage
 from stages.common.contract.tables import write_csv
 from stages.common.images.decode import ImageError, as_image, decode, read_image_file
-from stages.common.images.listing import about_links, image_files, list_ignored, list_images, lot_of, require_lots
+from stages.common.images.listing import Listing, about_links, as_text, list_folder, lot_of, require_lots
 from stages.common.images.settings import ImagesSection
 from stages.common.images.thumbnails import thumbnail
 from stages.common.reports.report import REPORT, write_report
@@ -33,7 +33,6 @@ from stages.validate.raw_annotations import (
     brief,
     count_annotations,
     read_annotations,
-    unread_files,
 )
 from stages.validate.summary import (
     class_counts,
@@ -69,7 +68,7 @@ class _Rows:
         absent: those of a published list whose image is not there.
         broken: those that could not be read.
         not_selected: how many belong to other lots.
-        images: `list_images` of the selected lots; none without `--raw`.
+        images: `Listing.image_table` of the selected lots; none without `--raw`.
         unannotated: images that no annotation names, and files that are not read, with their `reason`.
         links: what to say about links among the images.
     """
@@ -119,7 +118,8 @@ class _Checked:
 
 def _join(annotations: RawAnnotations, context: Context[Params]) -> _Rows:
     lots, raw = context.params.validate.lots, context.inputs.get("raw")
-    images = list_images(raw) if raw else pd.DataFrame(columns=["image", "path", "lot"], dtype="str")
+    listing = list_folder(raw, context.inputs["annotations"]) if raw else Listing([], {})
+    images = listing.image_table()
     if raw:
         require_lots(lots, images["lot"], LOTS)
         images = images[images["lot"].isin(lots)] if lots else images  # what others hold is not part of the key
@@ -127,12 +127,12 @@ def _join(annotations: RawAnnotations, context: Context[Params]) -> _Rows:
     table, broken = select_lots(read, lots), select_lots(unread, lots)
     not_selected = len(read) + len(unread) - len(table) - len(broken)
     named = pd.concat([table["candidates"], broken["candidates"]]).explode()
-    unused = [images[~images["path"].isin(named)].assign(reason=NO_ANNOTATION)]
-    links = ""
-    if raw:
-        unused.append(ignored := list_ignored(raw, context.inputs["annotations"]))
-        links = about_links(raw, ignored)
-    unused.append(annotations.ignored.rename(columns={"source": "path"}).assign(image=annotations.ignored["source"]))
+    unused = [
+        images[~images["path"].isin(named)].assign(reason=NO_ANNOTATION),
+        listing.ignored_table(),
+        annotations.ignored.rename(columns={"source": "path"}).assign(image=annotations.ignored["source"]),
+    ]
+    links = about_links(raw, listing) if raw else ""
     unannotated = pd.concat(unused).rename(columns={"image": "filename"}).drop_duplicates("path").sort_values("path")
     absent = pd.concat([_absent(one, annotations) for one in (table, broken)] if raw else [table[:0]])
     table, broken = table.drop(index=absent.index, errors="ignore"), broken[~broken.index.isin(absent.index)]
@@ -339,22 +339,18 @@ def run(context: Context[Params]) -> Headline:
     return {name: metrics[name] for name in ("rows", "accepted", "rejected", "success")}
 
 
-def raw_files(params: Params, inputs: Mapping[str, Path], name: str) -> Iterable[Path]:
-    """The files that make the key: images and pair files of the selected lots, and other annotation files by age."""
+def raw_files(params: Params, inputs: Mapping[str, Path], name: str) -> RawFiles:
+    """The files that make the key: images and pair files of the selected lots, and other annotation files by age.
+
+    Left out is what `unannotated.csv` lists of files that are not read.
+    """
     lots = params.validate.lots
     if name == "annotations":
         return annotation_files(inputs[name], lots)
-    files = image_files(inputs[name])
-    require_lots(lots, {lot_of(path) for path in files}, LOTS)
-    return [path for path in files if not lots or lot_of(path) in lots]
-
-
-def left_out(_params: Params, inputs: Mapping[str, Path], name: str) -> Iterable[str]:
-    """What `unannotated.csv` lists of files that are not read."""
-    if name == "annotations":
-        return ("\0".join(row) for row in unread_files(inputs[name]).items())
-    ignored = list_ignored(inputs["raw"], inputs["annotations"])
-    return ("\0".join(row) for row in zip(ignored["path"], ignored["reason"], strict=True))
+    listing = list_folder(inputs[name], inputs["annotations"])
+    require_lots(lots, {lot_of(path) for path in listing.images}, LOTS)
+    images = [path for path in listing.images if not lots or lot_of(path) in lots]
+    return RawFiles(images, [(as_text(path).as_posix(), reason) for path, reason in listing.ignored.items()])
 
 
 def check(params: Params, inputs: Mapping[str, Path]) -> Headline:
@@ -366,10 +362,11 @@ def check(params: Params, inputs: Mapping[str, Path]) -> Headline:
     """
     found = {"annotation_rows": count_annotations(inputs["annotations"])}
     if "raw" in inputs:
-        images = list_images(inputs["raw"])
+        listing = list_folder(inputs["raw"], inputs["annotations"])
+        images = listing.image_table()
         if images.empty:
             line = f"{inputs['raw']} holds no .png or .jpg images: name the folder that holds the lots"
-            links = about_links(inputs["raw"], list_ignored(inputs["raw"], inputs["annotations"]))
+            links = about_links(inputs["raw"], listing)
             raise DataError("; ".join(filter(None, [line, links])))
         require_lots(params.validate.lots, images["lot"], LOTS)
         found |= {"images": len(images), "lots": images["lot"].nunique()}
@@ -407,7 +404,6 @@ STAGE = Stage(
     run=run,
     content=("annotations.csv", ATTRIBUTES_FILE),
     raw_files=raw_files,
-    left_out=left_out,
     check=check,
     lots=lots_of,
 )

@@ -59,7 +59,7 @@ def join_images(rows: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         rows: `RawAnnotations.rows`, or `broken`.
-        images: `list_images` of the raw folder, of the selected lots.
+        images: `Listing.image_table` of the raw folder, of the selected lots.
 
     Returns:
         `rows` with the columns that the suites look at besides: `image` (base name, of the image where it is known),

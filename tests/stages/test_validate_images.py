@@ -21,7 +21,7 @@ from stages.common.contract.errors import TryAgainError
 from stages.common.contract.params import load_params
 from stages.common.contract.stage import Context
 from stages.common.contract.version import ROOT
-from stages.common.images.listing import list_images
+from stages.common.images.listing import list_folder
 from stages.common.images.settings import ImagesSection
 from stages.common.schema.attributes import ATTRIBUTES
 from stages.validate.duplicates import Duplicates, find_duplicates
@@ -78,7 +78,7 @@ class Raw:
         cells: dict[str, Any] = {"filename": list(self.labels), "source": "a.csv", "row": range(len(self.labels))}
         cells |= {name: [labels.get(name) for labels in self.labels.values()] for name in LABELS}
         rows = pd.DataFrame(cells, list(self.labels)).astype(dict.fromkeys(["filename", *LABELS], "str"))
-        return join_images(rows, list_images(self.folder))
+        return join_images(rows, list_folder(self.folder).image_table())
 
     def facts(self, digest: Callable[[Path], str] = file_digest) -> pd.DataFrame:
         return inspect_images(images_to_inspect(self.rows()), self.context(digest))

@@ -63,16 +63,17 @@ def artifact_key(stage: str, version: str, params: Mapping[str, Any], inputs: Ma
     return json_digest({"stage": stage, "version": version, "params": params, "inputs": digests})
 
 
+def refuse(error: OSError) -> NoReturn:
+    """Tell `os.walk` to raise: what lies in a folder that cannot be read must not vanish in silence."""
+    raise error
+
+
 def walk_files(folder: Path) -> list[Path]:
     """Regular files below `folder`, relative to it and sorted. Links, FIFOs and hidden files are left out.
 
     Raises:
-        OSError: a folder cannot be read; what lies in it must not vanish in silence.
+        OSError: a folder cannot be read.
     """
-
-    def refuse(error: OSError) -> NoReturn:
-        raise error
-
     found = []
     for root, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

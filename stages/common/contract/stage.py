@@ -15,7 +15,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -138,8 +138,21 @@ class Delivered:
     report: Path | None = None
 
 
-def _all_files(_params: Any, inputs: Mapping[str, Path], name: str) -> Iterable[Path]:
-    return artifacts.walk_files(inputs[name])
+@dataclass(frozen=True)
+class RawFiles:
+    """What a stage makes of a raw folder.
+
+    Attributes:
+        read: the files that the stage reads, relative to the folder.
+        left_out: what else of it the artifact lists, a tuple of texts each, with name and reason.
+    """
+
+    read: Collection[Path]
+    left_out: Iterable[tuple[str, ...]] = ()
+
+
+def _all_files(_params: Any, inputs: Mapping[str, Path], name: str) -> RawFiles:
+    return RawFiles(artifacts.walk_files(inputs[name]))
 
 
 @dataclass(frozen=True)
@@ -156,10 +169,8 @@ class Stage(Generic[ParamsT]):
         content: the files and folders of the artifact that later stages read. A digest over them goes into the keys of
             these stages, so an artifact made again with the same content makes nothing after it run again. What differs
             from run to run with equal inputs (seconds, dates, pages) is no content. () means all of the artifact.
-        raw_files: (params, inputs, name of a raw folder) -> the files of that folder, relative to it, that the stage
-            reads; they are part of its key.
-        left_out: (params, inputs, name of a raw folder) -> what else of that folder the artifact lists, a text each
-            with name and reason: part of the key too, but unread.
+        raw_files: (params, inputs, name of a raw folder) -> what the stage reads of that folder, and what it leaves
+            out. Both are part of its key: files by their content, what is left out by what is said of it.
         check: looks at the inputs before any work (`--check`), and returns a headline.
         lots: artifact -> lot -> images, if the artifact says so; part of the result.
         run_lots: does the part of some lots ahead, into the cache (`--lots`), where `run` finds it, and returns a
@@ -179,8 +190,7 @@ class Stage(Generic[ParamsT]):
     outputs: Mapping[str, tuple[str, str]]
     run: Callable[[Context[ParamsT]], Headline]
     content: tuple[str, ...] = ()
-    raw_files: Callable[[ParamsT, Mapping[str, Path], str], Iterable[Path]] = _all_files
-    left_out: Callable[[ParamsT, Mapping[str, Path], str], Iterable[str]] = field(default=lambda _p, _i, _name: ())
+    raw_files: Callable[[ParamsT, Mapping[str, Path], str], RawFiles] = _all_files
     check: Callable[[ParamsT, Mapping[str, Path]], Headline] = field(default=lambda _params, _inputs: {})
     lots: Callable[[Path], Mapping[str, int]] | None = None
     run_lots: Callable[[LotsContext[ParamsT], Sequence[str]], Headline] | None = None
@@ -510,12 +520,12 @@ def _raw_source(
         return {"digest": stage.identify(params, inputs, name), "path": str(path)}
     if not path.is_dir():
         return {"digest": index.digest(path), "path": str(path), "files": 1}
-    files = list(stage.raw_files(params, inputs, name))
-    digest = artifacts.files_digest(path, files, index)
+    files = stage.raw_files(params, inputs, name)
+    digest = artifacts.files_digest(path, files.read, index)
     holds_ours = index.path.parent.resolve().is_relative_to(path.resolve())  # what we write there is no input
-    if not holds_ours and (left_out := sorted(stage.left_out(params, inputs, name))):
+    if not holds_ours and (left_out := sorted(files.left_out)):
         digest = artifacts.json_digest([digest, left_out])
-    return {"digest": digest, "path": str(path), "files": len(files)}
+    return {"digest": digest, "path": str(path), "files": len(files.read)}
 
 
 def _require_unchanged(

@@ -2,14 +2,17 @@
 
 import os
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from stages.common.contract.artifacts import walk_files
+from stages.common.contract.artifacts import refuse
 from stages.common.contract.errors import UsageError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+OTHER_NAME = "not a .png or .jpg name"
+"""Why a regular file is not read."""
 
 
 def lot_of(path: PurePosixPath | Path) -> str:
@@ -22,66 +25,66 @@ def lot_of(path: PurePosixPath | Path) -> str:
     return prefix if underscore and prefix else path.parent.name or "all"
 
 
-def image_files(raw: Path) -> list[Path]:
-    """Regular files with an image's suffix, relative to `raw`, sorted. Links and hidden files are left out."""
-    return [path for path in walk_files(raw) if path.suffix.lower() in SUFFIXES]
-
-
 def as_text(path: Path) -> Path:
     """A path that a text file can hold: bytes that are not UTF-8 as backslash escapes, which no annotation matches."""
     return Path(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
-def list_images(raw: Path) -> pd.DataFrame:
-    """List the images of a raw folder.
+@dataclass(frozen=True)
+class Listing:
+    """What lies in a folder of images.
 
-    Returns:
-        One row an image, sorted by path. Columns: `image` (base name), `path` (relative to `raw`, posix) and `lot`;
-        all as `as_text`.
+    Attributes:
+        images: regular files with an image's suffix, relative to the folder, sorted; but for links and hidden files.
+        ignored: what else lies there, likewise -> why it is not read: links, hidden files and folders, FIFOs and
+            devices, other suffixes. Nothing of it is opened or looked into.
     """
-    return _listing(image_files(raw))
+
+    images: list[Path]
+    ignored: dict[Path, str]
+
+    def image_table(self) -> pd.DataFrame:
+        """One row an image. Columns: `image` (base name), `path` (posix) and `lot`; all as `as_text`."""
+        return _table(self.images)
+
+    def ignored_table(self) -> pd.DataFrame:
+        """The same of what is ignored, and `reason`."""
+        return _table(self.ignored).assign(reason=pd.Series(list(self.ignored.values()), dtype="str"))
 
 
-def list_ignored(raw: Path, annotations: Path | None = None) -> pd.DataFrame:
-    """List what is not read in a raw folder: links, hidden files and folders, FIFOs and devices, other suffixes.
-
-    Nothing of it is opened or looked into.
+def list_folder(raw: Path, annotations: Path | None = None) -> Listing:
+    """List a folder of images in one walk.
 
     Args:
         raw: the folder.
         annotations: file, or folder of files, which are no images but are read; None if there are none.
 
-    Returns:
-        The columns of `list_images`, and `reason`.
+    Raises:
+        OSError: a folder in it cannot be read.
     """
     top, beside = raw.resolve(), annotations and annotations.resolve()
-    found: dict[Path, str] = {}
-    for root, folders, files in os.walk(top):
+    images: list[Path] = []
+    ignored: dict[Path, str] = {}
+    for root, folders, files in os.walk(top, onerror=refuse):
         for name in (*folders, *files):
-            path = Path(root, name)
-            reason = _why_ignored(
-                path, folder=name in folders, annotation=beside is not None and _lies_at(path, beside)
-            )
+            path, is_folder = Path(root, name), name in folders
+            reason = _why_ignored(path, folder=is_folder, annotation=beside is not None and _lies_at(path, beside))
             if reason:
-                found[path.relative_to(top)] = reason
+                ignored[path.relative_to(top)] = reason
+            elif not is_folder and path.suffix.lower() in SUFFIXES:
+                images.append(path.relative_to(top))
         folders[:] = [name for name in folders if not name.startswith(".")]
-    paths = sorted(found)
-    return _listing(paths).assign(reason=pd.Series([found[path] for path in paths], dtype="str"))
+    return Listing(sorted(images), dict(sorted(ignored.items())))
 
 
-def about_links(raw: Path, ignored: pd.DataFrame) -> str:
-    """One line about links among the images of a raw folder, "" if there are none: they are not read.
-
-    Args:
-        raw: the folder.
-        ignored: `list_ignored` of it.
-    """
-    links = [path for path in ignored.loc[ignored["reason"] == "link", "path"] if _may_hold_images(raw / path)]
+def about_links(raw: Path, listing: Listing) -> str:
+    """One line about links among the images of a raw folder, "" if there are none: they are not read."""
+    links = [path for path, reason in listing.ignored.items() if reason == "link" and _may_hold_images(raw / path)]
     if not links:
         return ""
     targets = [_target(raw / path) for path in links]
     cached = sum("/.dvc/" in target or "/files/md5/" in target for target in targets)
-    line = f"{len(links)} links are not read, such as {links[0]} to {targets[0]}: "
+    line = f"{len(links)} links are not read, such as {as_text(links[0])} to {targets[0]}: "
     if cached:
         line += f"{cached} lead into DVC's cache: `dvc config cache.type hardlink,copy`, then `dvc checkout --relink`"
     if cached < len(links):
@@ -112,10 +115,10 @@ def _why_ignored(path: Path, *, folder: bool, annotation: bool) -> str:
         return "hidden"
     if not folder and not path.is_file():
         return "not a regular file"
-    return "" if folder or annotation or path.suffix.lower() in SUFFIXES else "not a .png or .jpg name"
+    return "" if folder or annotation or path.suffix.lower() in SUFFIXES else OTHER_NAME
 
 
-def _listing(paths: Iterable[Path]) -> pd.DataFrame:
+def _table(paths: Iterable[Path]) -> pd.DataFrame:
     shown = [as_text(path) for path in paths]
     return pd.DataFrame(
         {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stages.common.contract import artifacts
 from stages.common.contract.params import Section
-from stages.common.contract.stage import Context, Headline, Input, LotsContext, Stage, main
+from stages.common.contract.stage import Context, Headline, Input, LotsContext, RawFiles, Stage, main
 
 
 class Slow(Section):
@@ -62,7 +62,7 @@ STAGE = Stage(
     inputs={"raw": Input("any folder", artifact=False)},
     outputs={"word": ("word.txt", "the word")},
     run=_run,
-    raw_files=lambda _params, _inputs, _name: (),
+    raw_files=lambda _params, _inputs, _name: RawFiles(()),
     run_lots=_run_lots,
 )
 
