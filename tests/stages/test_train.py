@@ -225,7 +225,7 @@ def test_the_same_weights_are_the_same_file_wherever_the_code_lies(tmp_path: Pat
     """A remark in the network's code, and another folder: nothing of a traceback of the export is in the file."""
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(ROOT / "stages", elsewhere / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-    code = elsewhere / "stages" / "common" / "network.py"
+    code = elsewhere / "stages" / "common" / "training" / "network.py"
     code.write_text(code.read_text().replace("import itertools\n", "# a remark\nimport itertools\n", 1))
     for folder, name in ((ROOT, "one.onnx"), (elsewhere, "other.onnx")):
         environment = os.environ | {"PYTHONPATH": str(folder)}
