@@ -25,10 +25,10 @@ import numpy.typing as npt
 from PIL import Image, ImageEnhance, ImageFilter
 
 from bench.machine import table
+from stages.common.contract.command_line import main as run_stage
 from stages.common.contract.logs import start_logging
 from stages.common.contract.params import load_params
 from stages.common.contract.stage import Stage
-from stages.common.contract.stage import main as run_stage
 from stages.common.contract.version import ROOT
 from stages.common.images.decode import decode, read_image_file
 from stages.common.images.preprocess import crop, fit

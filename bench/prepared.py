@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.common.contract.stage import main as run_stage
+from stages.common.contract.command_line import main as run_stage
 from stages.common.schema.attributes import read_attributes, write_attributes
 from stages.common.schema.dataset import INDEX, index_columns, map_images, read_index, read_split
 from stages.prepare_train.stage import STAGE as PREPARE_TRAIN

@@ -8,7 +8,7 @@ import re
 from typing import NamedTuple
 
 STAGE = "[a-z][a-z0-9_]*"
-KEY = "(?:[0-9a-f]{64}|failed-[0-9a-f]{12})"  # as stages/common/contract/stage.py names them
+KEY = "(?:[0-9a-f]{64}|failed-[0-9a-f]{12})"  # as stages/common/contract/run.py names them
 _PATH = re.compile(f"/artifacts/({STAGE})/({KEY})((?:/[^/.\\x00-\\x1f\\x7f][^/\\x00-\\x1f\\x7f]*)*)")
 LONGEST = 1024  # characters; the longest that a stage writes has some 200
 SHOWN = 80  # characters of a path that is refused

@@ -5,9 +5,9 @@ import sys
 
 from stages.archive.commands import COMMANDS, run
 from stages.archive.stage import STAGE
+from stages.common.contract.command_line import main
 from stages.common.contract.errors import StageError
 from stages.common.contract.logs import log, start_logging
-from stages.common.contract.stage import main
 
 if not set(COMMANDS) & set(sys.argv[1:]):
     sys.exit(main(STAGE))

@@ -3,6 +3,6 @@
 import sys
 
 from stages.champion.stage import STAGE
-from stages.common.contract.stage import main
+from stages.common.contract.command_line import main
 
 sys.exit(main(STAGE))

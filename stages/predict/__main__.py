@@ -2,7 +2,7 @@
 
 import sys
 
-from stages.common.contract.stage import main
+from stages.common.contract.command_line import main
 from stages.predict.stage import STAGE
 
 sys.exit(main(STAGE))

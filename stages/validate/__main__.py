@@ -2,7 +2,7 @@
 
 import sys
 
-from stages.common.contract.stage import main
+from stages.common.contract.command_line import main
 from stages.validate.by_hand import is_by_hand, look
 from stages.validate.stage import STAGE
 

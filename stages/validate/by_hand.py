@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from stages.common.contract.command_line import Parser, main
 from stages.common.contract.errors import UsageError
-from stages.common.contract.stage import Parser, main
 from stages.common.contract.version import ROOT
 from stages.common.reports.report import REPORT
 from stages.validate.stage import STAGE

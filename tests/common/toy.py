@@ -12,9 +12,10 @@ from pathlib import Path
 
 from pydantic import Field
 
+from stages.common.contract.command_line import main
 from stages.common.contract.errors import DataError
 from stages.common.contract.params import Section
-from stages.common.contract.stage import Context, Delivered, Delivery, Headline, Input, Stage, main
+from stages.common.contract.stage import Context, Delivered, Delivery, Headline, Input, Stage
 
 
 class ToySection(Section):

@@ -13,7 +13,7 @@ import numpy as np
 
 from stages.archive.stage import STAGE
 from stages.common.contract import artifacts
-from stages.common.contract.stage import main
+from stages.common.contract.command_line import main
 from stages.common.registry.registry import Registry
 from stages.common.schema.attributes import ATTRIBUTES, NAMES, write_attributes
 from stages.common.schema.dataset import INDEX, index_columns

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from stages.champion.stage import STAGE
+from stages.common.contract.command_line import main
 from stages.common.contract.errors import DataError
-from stages.common.contract.stage import main
 from stages.common.registry.champion import Champion, read_champion
 from stages.common.registry.registry import Registry, Version, now
 

@@ -13,8 +13,8 @@ import pytest
 from onnx import TensorProto
 
 from stages.common.contract import artifacts
+from stages.common.contract.command_line import main
 from stages.common.contract.errors import DataError
-from stages.common.contract.stage import main
 from stages.common.inference.answers import Answers
 from stages.common.inference.features import load_features
 from stages.common.inference.onnx_model import load

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from stages.common.contract.artifacts import json_digest
+from stages.common.contract.command_line import main
 from stages.common.contract.errors import UsageError
 from stages.common.contract.params import load_params
-from stages.common.contract.stage import main
 from stages.common.contract.version import ROOT
 from stages.common.schema.attributes import NAMES
 from stages.common.training.hyperparameters import Hyperparameters

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pytest
 
 from stages.common.contract import artifacts
+from stages.common.contract.command_line import main
 from stages.common.contract.errors import DataError
-from stages.common.contract.stage import main
 from stages.common.contract.version import ROOT
 from stages.common.schema.attributes import ATTRIBUTES, NAMES
 from stages.common.schema.dataset import INDEX, read_index

@@ -15,7 +15,7 @@ import pytest
 
 from stages.common.checks.suite import FOLDER, findings, load_suite, run_suite
 from stages.common.contract import artifacts
-from stages.common.contract.stage import main
+from stages.common.contract.command_line import main
 from stages.common.inference.features import Features, join_features
 from stages.common.inference.partitions import PARTITIONS, count, expected_weights, partition_of, partitions, signals
 from stages.common.registry.champion import Champion

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from stages.common.contract import artifacts
-from stages.common.contract.stage import main
+from stages.common.contract.command_line import main
 from stages.common.inference.onnx_model import load
 from stages.common.schema.attributes import NAMES, UNKNOWN
 from stages.common.schema.dataset import read_split

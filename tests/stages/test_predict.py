@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from stages.common.contract import artifacts
-from stages.common.contract.stage import main
+from stages.common.contract.command_line import main
 from stages.common.images.preprocess import content_of
 from stages.common.images.settings import Preprocessing
 from stages.common.inference.features import load_features

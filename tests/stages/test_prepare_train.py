@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from stages.common.contract import artifacts
-from stages.common.contract.stage import main
+from stages.common.contract.command_line import main
 from stages.common.schema.attributes import NAMES, write_attributes
 from stages.common.schema.dataset import read_split
 from stages.prepare_train.params import DataSection

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from stages.common.contract.command_line import main
 from stages.common.contract.errors import DataError
-from stages.common.contract.stage import main
 from stages.common.schema import attributes
 from stages.validate.forms.celeba import ATTRIBUTES
 from stages.validate.raw_annotations import (

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from stages.common.contract import artifacts
-from stages.common.contract.stage import main
+from stages.common.contract.command_line import main
 from stages.common.contract.version import ROOT
 from stages.common.inference.calibration import MIN_ANSWERS, expected_calibration_error
 from stages.common.inference.onnx_model import load

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from stages.common.contract.stage import main
+from stages.common.contract.command_line import main
 from stages.validate.raw_annotations import read_annotations
 from stages.validate.stage import STAGE
 

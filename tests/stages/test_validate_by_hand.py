@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.contract.stage import main
+from stages.common.contract.command_line import main
 from stages.prepare_train.stage import STAGE as PREPARE_TRAIN
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.contract.stage import main
+from stages.common.contract.command_line import main
 from stages.validate.stage import STAGE
 
 HEADER = "filename,beard,mustache,glasses_binary,hair_color_label,hair_length\n"

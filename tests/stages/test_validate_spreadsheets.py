@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from stages.common.contract.stage import main
+from stages.common.contract.command_line import main
 from stages.common.schema.attributes import ATTRIBUTES
 from stages.validate.stage import STAGE
 

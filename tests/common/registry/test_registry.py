@@ -17,8 +17,8 @@ import pytest
 
 from stages.champion.stage import STAGE as CHAMPION_STAGE
 from stages.common.contract.artifacts import copy_folder
+from stages.common.contract.command_line import main
 from stages.common.contract.errors import DataError, UnavailableError, UsageError
-from stages.common.contract.stage import main
 from stages.common.registry.registry import Registry, Version, now
 from stages.common.registry.registry import sync_file_system as really_sync
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stages.common.contract import artifacts
+from stages.common.contract.command_line import main
 from stages.common.contract.params import Section
-from stages.common.contract.stage import Context, Headline, Input, LotsContext, RawFiles, Stage, main
+from stages.common.contract.stage import Context, Headline, Input, LotsContext, RawFiles, Stage
 
 
 class Slow(Section):

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from stages.common.contract.artifacts import read_manifest
+from stages.common.contract.command_line import main
 from stages.common.contract.errors import DataError
-from stages.common.contract.stage import main
 from tests.common.toy import STAGE
 
 TOY = Path(__file__).parents[1] / "toy.py"

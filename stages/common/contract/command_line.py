@@ -1,0 +1,165 @@
+"""The command line that every stage has, and the exit codes that it ends with.
+
+python -m stages.<name> --<input> PATH ... --params params.yaml [--set section.key=value]
+                        (--out DIR | --store DIR) [--result FILE] [--recompute] [--check | --lots JSON]
+"""
+
+import argparse
+import errno
+import json
+import logging
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from stages.common.contract.artifacts import MANIFEST
+from stages.common.contract.errors import (
+    EXIT_CODE_HELP,
+    ExitCode,
+    StageError,
+    Stopped,
+    UsageError,
+    errno_of,
+    full_disk,
+)
+from stages.common.contract.hearing import end_if_deaf
+from stages.common.contract.held import end_with_stdin
+from stages.common.contract.logs import log, start_logging
+from stages.common.contract.params import ParamsT, load_params
+from stages.common.contract.run import Call, check, hand_over, run, run_lots
+from stages.common.contract.stage import Stage
+from stages.common.contract.version import ROOT
+from stages.common.reports.report import REPORT
+
+_REMEDIES = {
+    errno.ENOTDIR: "name a folder",
+    errno.ENAMETOOLONG: "shorten it",
+    errno.EROFS: "name a folder that can be written",
+    errno.EACCES: f"let uid {os.getuid()} use it",
+    errno.EPERM: f"let uid {os.getuid()} use it",
+}
+
+
+def main(stage: Stage[ParamsT], argv: Sequence[str] | None = None) -> int:
+    """Run a stage from its command line and return its exit code; never raises."""
+    start_logging()
+    signal.signal(signal.SIGTERM, _raise_stopped)
+    end_if_deaf(_raise_stopped)
+    end_with_stdin()
+    try:
+        return _obey(stage, parser(stage).parse_args(argv))
+    except Stopped:
+        log.warning("stopped by SIGTERM; nothing half-made was published")
+        return ExitCode.STOPPED
+    except MemoryError:
+        log.error("%s: out of memory: give the stage more memory or use less data", stage.name)
+        return ExitCode.UNAVAILABLE
+    except Exception as error:
+        if told := full_disk(error):
+            error = told
+        if isinstance(error, StageError):
+            log.error("%s: %s", stage.name, error)
+            return error.exit_code
+        number, file = errno_of(error)
+        if remedy := _REMEDIES.get(number):
+            log.error("%s: %s: %s: %s", stage.name, file or "a file", os.strerror(number), remedy)
+            return ExitCode.UNAVAILABLE
+        logging.exception("%s: defect", stage.name)
+        return ExitCode.DEFECT
+
+
+def _raise_stopped(_number: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second SIGTERM must not interrupt the clean-up
+    raise Stopped
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises `UsageError` where argparse would print and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line."""
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def parser(stage: Stage[Any]) -> argparse.ArgumentParser:
+    """The command line of a stage; its help explains inputs, outputs and exit codes."""
+    lines = ["outputs (files and folders of the artifact):"]
+    lines += [f"  {path:<32} {text}" for path, text in stage.outputs.values()]
+    lines += [f"  {REPORT:<32} the page that people open; it needs no network"]
+    lines += [f"  {MANIFEST:<32} inputs, parameters, and every file with size and SHA-256"]
+    lines += ["", "exit codes:"] + [f"  {code:<4} {text}" for code, text in EXIT_CODE_HELP.items()]
+    lines += ["", "The last line of stdout is the result, one JSON object; logs go to stderr."]
+    result = Parser(
+        prog=f"python -m stages.{stage.name}",
+        description=stage.description,
+        epilog="\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for name, spec in stage.inputs.items():
+        result.add_argument(f"--{name}", type=Path, required=spec.required, metavar="PATH", help=spec.help)
+    result.add_argument(
+        "--params",
+        type=Path,
+        default=ROOT / "params.yaml",
+        metavar="FILE",
+        help="parameters (default: %(default)s)",
+    )
+    result.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="override one parameter; repeatable",
+    )
+    where = result.add_mutually_exclusive_group()
+    where.add_argument("--out", type=Path, metavar="DIR", help="write the artifact exactly here")
+    where.add_argument(
+        "--store", type=Path, metavar="DIR", help="artifact store: write to DIR/<stage>/<key>, or reuse it"
+    )
+    result.add_argument("--result", type=Path, metavar="FILE", help="also write the result JSON here")
+    result.add_argument("--recompute", action="store_true", help="compute again what is there already")
+    alone = result.add_mutually_exclusive_group()
+    alone.add_argument("--check", action="store_true", help="check parameters and inputs, do no work")
+    if stage.run_lots:
+        text = 'only do the part of these lots, into the cache of --store, for example \'["s1", "s2"]\''
+        alone.add_argument("--lots", type=_lots, metavar="JSON", help=text)
+    return result
+
+
+def _lots(text: str) -> list[str]:
+    try:
+        lots = json.loads(text)
+    except ValueError:
+        lots = None
+    if not (isinstance(lots, list) and lots and all(isinstance(lot, str) for lot in lots)):
+        raise argparse.ArgumentTypeError(f'expected a JSON list of lots, for example ["s1", "s2"], not {text!r}')
+    return lots
+
+
+def _obey(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
+    if not (arguments.check or arguments.out or arguments.store):
+        raise UsageError("one of --out DIR and --store DIR is needed")
+    params = load_params(stage.params, arguments.params, arguments.set)
+    inputs = {name: Path(path) for name in stage.inputs if (path := getattr(arguments, name))}
+    for name, path in inputs.items():
+        if stage.inputs[name].created:
+            path.mkdir(parents=True, exist_ok=True)
+        if not (path.is_file() or path.is_dir()):
+            raise UsageError(f"--{name} {path}: no such file or folder")
+    for path in filter(None, (arguments.out, arguments.store)):
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{path} is a file: name a folder")
+    out = arguments.out and arguments.out.absolute()
+    call = Call(stage, params, inputs, arguments.store, out, arguments.result, arguments.recompute)
+    if arguments.check:
+        result = check(call)
+    elif lots := getattr(arguments, "lots", None):
+        result = run_lots(call, lots)
+    else:
+        result = run(call)
+    hand_over(result, call.result)
+    return ExitCode.DONE
