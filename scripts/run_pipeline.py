@@ -25,16 +25,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import yaml
+
 if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
 
 ROOT = Path(__file__).resolve().parents[1]
 DAGS = ("ml_pipeline_face_attributes", "predict_new_lots", "model_monitoring_and_retraining")
-STAGES = (
-    "validate", "prepare_train", "hyperopt", "train", "evaluate", "label_doubt", "archive", "champion", "predict",
-    "monitor",
-)  # fmt: skip
 ARTIFACTS_VOLUME = "face-attributes-artifacts"
 ARTIFACT = re.compile(r"/artifacts/[a-z_]+/([0-9a-f]{64}|failed-[0-9a-f]+)")
 ANNOTATIONS = ("annotations.csv", "annotations")  # the names that need no guess
@@ -72,6 +70,11 @@ def stop(code: int, text: str) -> NoReturn:
     """End with a line that says why."""
     say(text)
     sys.exit(code)
+
+
+def stages() -> list[str]:
+    """The stages in the order of dvc.yaml."""
+    return list(yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
 
 
 def digest_of(data: Path) -> str:
@@ -264,7 +267,7 @@ def airflow_results(
             select(TaskInstance.task_id).where(TaskInstance.run_id.in_(run), TaskInstance.state == "failed")
         ).all()
     return (
-        {stage: values[stage] for stage in STAGES if stage in values},
+        {stage: values[stage] for stage in stages() if stage in values},
         sorted({task.rpartition(".")[2] for task in failed}),
     )
 
@@ -389,7 +392,7 @@ def run_with_dvc(data: Path | None) -> Outcome:
     failed = re.findall(r"failed to reproduce '(\w+)'", told) if status else []
     reached = set(re.findall(r"(?:Running stage|Stage) '(\w+)'", told)) - set(failed)
     results = {}
-    for stage in STAGES:
+    for stage in stages():
         path = home / stage / "manifest.json"
         if stage in reached and path.exists():
             manifest = json.loads(path.read_text(encoding="utf-8"))

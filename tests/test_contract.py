@@ -18,12 +18,9 @@ from stages.common.contract.artifacts import artifact_key, read_manifest
 from stages.common.contract.params import load_params
 from stages.common.contract.stage import Stage
 from stages.common.reports.report import text_of
+from tests.pipeline import STAGES
 
 ROOT = Path(__file__).parents[1]
-STAGES = (
-    "validate", "prepare_train", "hyperopt", "train", "evaluate", "label_doubt", "archive", "champion", "predict",
-    "monitor",
-)  # fmt: skip
 TINY = (
     "hyperopt.max_evals=2", "hyperopt.epochs=1", "train.epochs=2", "label_doubt.folds=2", "label_doubt.epochs=1",
     "prepare_train.workers=1", "archive.force=true",
@@ -167,13 +164,13 @@ def test_validate_tells_which_lots_there_are(results: dict[str, dict[str, Any]])
 
 def test_a_second_run_computes_nothing(results: dict[str, dict[str, Any]], data: Path, store: Path) -> None:
     again = run_all(data, store)
-    assert cached(again) == list(STAGES)
+    assert cached(again) == STAGES
     assert {name: result["path"] for name, result in again.items()} == {name: r["path"] for name, r in results.items()}
 
 
 def test_speed_and_titles_compute_nothing(results: dict[str, dict[str, Any]], data: Path, store: Path) -> None:
     other = ("validate.workers=1", "hyperopt.workers=1", "predict.batch_size=7", "archive.title=Faces")
-    assert cached(run_all(data, store, *other)) == list(STAGES)
+    assert cached(run_all(data, store, *other)) == STAGES
     manifest = read_manifest(Path(results["predict"]["path"]))
     assert manifest["params"]["predict"]["batch_size"] == 128  # of the run that computed it
 

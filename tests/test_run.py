@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.pipeline import TRAINING
+
 if TYPE_CHECKING:
     from docker import DockerClient
 
 pytestmark = pytest.mark.docker
 
 ROOT = Path(__file__).parents[1]
-STAGES = ["validate", "prepare_train", "hyperopt", "train", "evaluate", "label_doubt", "archive"]
 VOLUME = f"face-attributes-test-{uuid.uuid4().hex[:8]}-artifacts"
 
 HOSTILE = {"key": "0" * 64, "inputs": {"archive": {"key": "../../../app"}}}
@@ -68,7 +69,7 @@ def first(run: Run, data: Path) -> str:
 
 
 def test_a_run_makes_everything_and_ends_with_a_report(first: str) -> None:
-    assert cached_of(first) == dict.fromkeys(STAGES, "no")
+    assert cached_of(first) == dict.fromkeys(TRAINING, "no")
     report = Path(re.findall(r"^report: (.*)$", first, re.MULTILINE)[0])
     (archive,) = re.findall(r'href="(\.\./\.\./archive/[^"]*)lineage.json"', report.read_text())
     lineage = json.loads((report.parent / archive / "lineage.json").read_text())
@@ -78,12 +79,12 @@ def test_a_run_makes_everything_and_ends_with_a_report(first: str) -> None:
 
 
 def test_a_second_run_finds_everything(first: str, run: Run, data: Path) -> None:
-    assert cached_of(run(data, max_evals=2, epochs=2).stdout) == dict.fromkeys(STAGES, "yes")
+    assert cached_of(run(data, max_evals=2, epochs=2).stdout) == dict.fromkeys(TRAINING, "yes")
 
 
 def test_a_changed_run_parameter_recomputes_what_depends_on_it(first: str, run: Run, data: Path) -> None:
     cached = cached_of(run(data, max_evals=2, epochs=1).stdout)
-    assert [stage for stage in STAGES if cached[stage] == "yes"] == ["validate", "prepare_train", "hyperopt"]
+    assert [stage for stage in TRAINING if cached[stage] == "yes"] == ["validate", "prepare_train", "hyperopt"]
 
 
 def test_bad_annotations_stop_the_run_before_anything_trains(run: Run, data: Path, tmp_path: Path) -> None:

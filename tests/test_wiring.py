@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from stages.common.contract.version import SUITES
+from tests.pipeline import INPUTS, STAGES, WIRING
 
 ROOT = Path(__file__).parents[1]
-STAGES = sorted(path.parent.name for path in (ROOT / "stages").glob("*/stage.py") if path.parent.name != "common")
 SERVICES = ["airflow", "engine_proxy"]  # images of no stage
 DAGS = ["ml_pipeline_face_attributes", "predict_new_lots", "model_monitoring_and_retraining"]
 
@@ -52,7 +52,8 @@ def test_every_dag_is_looked_at(dags: list[Any]) -> None:
 def test_names_agree(dags: list[Any]) -> None:
     dockerfiles = sorted(path.parent.name for path in (ROOT / "images").glob("*/Dockerfile"))
     assert dockerfiles == sorted([*STAGES, *SERVICES])
-    assert sorted(read_yaml("dvc.yaml")["stages"]) == STAGES
+    folders = (path.parent.name for path in (ROOT / "stages").glob("*/stage.py"))
+    assert sorted(folders) == sorted(STAGES)
     images = {stage: f"face-attributes/{stage}:latest" for stage in STAGES}
     more = {"check_raw_data": images["validate"], "prepare_lots": images["prepare_train"]}
     used = {task: image for dag in dags for task, image in dag["images"].items()}
@@ -60,24 +61,6 @@ def test_names_agree(dags: list[Any]) -> None:
     assert set(used) == set(read_yaml("params.yaml")["airflow"]["tasks"])
     assert {f"test_{stage}.py" for stage in STAGES} <= {path.name for path in (ROOT / "tests/stages").iterdir()}
     assert set(STAGES) <= set(read_yaml("params.yaml"))
-
-
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [
-        ("scripts/run_pipeline.py", "STAGES"),
-        ("tests/images/test_images.py", "INPUTS"),
-        ("tests/test_contract.py", "STAGES"),
-        ("tests/test_dvc.py", "STAGES"),
-    ],
-)
-def test_lists_of_the_stages_agree(path: str, name: str) -> None:
-    assert list(runpy.run_path(str(ROOT / path))[name]) == list(read_yaml("dvc.yaml")["stages"])
-
-
-def test_the_main_job_runs_the_stages_up_to_the_release() -> None:
-    stages = list(read_yaml("dvc.yaml")["stages"])
-    assert runpy.run_path(str(ROOT / "tests/test_run.py"))["STAGES"] == stages[: stages.index("archive") + 1]
 
 
 def test_the_picture_of_the_pipeline_shows_every_task(dags: list[Any]) -> None:
@@ -102,7 +85,7 @@ def test_edges_agree(dags: list[Any], stage: str) -> None:
     for inputs in (dag["inputs"][stage] for dag in dags if stage in dag["inputs"]):
         assert sorted(name for name, source in inputs.items() if source) == expected
         assert all(source == name for name, source in inputs.items() if source)
-    deps = read_yaml("dvc.yaml")["stages"][stage]["deps"]
+    deps = WIRING[stage]["deps"]
     before = {"champion": ["archive"]}  # it takes what archive has put into the registry
     assert sorted(dep.removeprefix("artifacts/") for dep in deps if dep.startswith("artifacts/")) == before.get(
         stage, expected
@@ -111,7 +94,7 @@ def test_edges_agree(dags: list[Any], stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_suites_agree(stage: str) -> None:
-    deps = read_yaml("dvc.yaml")["stages"][stage]["deps"]
+    deps = WIRING[stage]["deps"]
     suites = sorted(f"expectations/{suite}.json" for suite in SUITES.get(stage, ()))
     assert sorted(dep for dep in deps if dep.startswith("expectations")) == suites
     assert all((ROOT / suite).is_file() for suite in suites)
@@ -120,11 +103,10 @@ def test_suites_agree(stage: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_inputs_and_sections_agree(dags: list[Any], stage: str) -> None:
     definition = importlib.import_module(f"stages.{stage}.stage").STAGE
-    in_dvc = read_yaml("dvc.yaml")["stages"][stage]
     for inputs in (dag["inputs"][stage] for dag in dags if stage in dag["inputs"]):
         assert sorted(inputs) == sorted(definition.inputs)
-    assert set(re.findall(r"--(\w+) ", in_dvc["cmd"])) == {*definition.inputs, "params", "out"}
-    assert sorted(in_dvc["params"]) == sorted(definition.params.model_fields)
+    assert sorted(INPUTS[stage]) == sorted(definition.inputs)
+    assert sorted(WIRING[stage]["params"]) == sorted(definition.params.model_fields)
     assert set(definition.params.model_fields) <= set(read_yaml("params.yaml"))
 
 

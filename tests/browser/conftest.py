@@ -14,12 +14,12 @@ from urllib.parse import quote
 import pytest
 
 from tests.airflow_user import ask, log_in
+from tests.pipeline import STAGES
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
 ROOT = Path(__file__).parents[2]
-STAGES = [path.parent.name for path in (ROOT / "stages").glob("*/stage.py")]
 DAG_ID = "ml_pipeline_face_attributes"
 SOCKET = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
 START_S = 180  # for Airflow to answer; it takes some 15 s on two idle cores, 45 s on busy ones

@@ -14,6 +14,8 @@ import pytest
 import yaml
 from task_settings import load_settings
 
+from tests.pipeline import TRAINING
+
 ROOT = Path(__file__).parents[2]
 DAG_ID = "ml_pipeline_face_attributes"
 
@@ -228,8 +230,7 @@ def test_what_the_environment_lacks_is_said_in_a_line_each_and_not_tried_again(d
     done = in_airflow(CHECK.format(conf={}), **absent)
     *images, volume = done.stderr.partition("AirflowFailException: ")[2].splitlines()
     assert images == [
-        f"image face-attributes/{stage}:never-built is missing: build it with `make images`"
-        for stage in ("validate", "prepare_train", "hyperopt", "train", "evaluate", "label_doubt", "archive")
+        f"image face-attributes/{stage}:never-built is missing: build it with `make images`" for stage in TRAINING
     ]
     assert volume == (
         "volume face-attributes-never-filled with the raw data is missing: fill it, or set FACE_ATTRIBUTES_DATA_VOLUME"

@@ -15,32 +15,12 @@ import pytest
 
 from stages.common.contract.errors import EXIT_CODE_HELP
 from stages.common.contract.version import code_version
+from tests.pipeline import INPUTS, STAGES
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
 ROOT = Path(__file__).parents[2]
-INPUTS = {
-    "validate": ["raw", "annotations"],
-    "prepare_train": ["raw", "validate"],
-    "hyperopt": ["prepare_train"],
-    "train": ["prepare_train", "hyperopt"],
-    "evaluate": ["prepare_train", "train"],
-    "label_doubt": ["prepare_train", "train"],
-    "archive": [
-        "validate",
-        "prepare_train",
-        "hyperopt",
-        "train",
-        "evaluate",
-        "label_doubt",
-        "registry",
-        "runs",
-    ],
-    "champion": ["registry"],
-    "predict": ["raw", "champion"],
-    "monitor": ["champion", "predict", "validate", "logs"],
-}
 SERVICES = ["airflow", "engine_proxy"]
 WITH_TORCH = ["hyperopt", "label_doubt", "train"]
 TAG = "test-images"
@@ -108,7 +88,7 @@ def run_confined(docker: "DockerClient", image: str, *command: str, **options: A
 
 
 @pytest.mark.docker
-@pytest.mark.parametrize("stage", INPUTS)
+@pytest.mark.parametrize("stage", STAGES)
 def test_help_names_inputs_outputs_and_exit_codes(
     docker: "DockerClient", image: Callable[[str], str], stage: str
 ) -> None:
@@ -121,7 +101,7 @@ def test_help_names_inputs_outputs_and_exit_codes(
 
 
 @pytest.mark.docker
-@pytest.mark.parametrize("stage", INPUTS)
+@pytest.mark.parametrize("stage", STAGES)
 def test_image_holds_its_own_stage_only_and_runs_unprivileged(
     docker: "DockerClient", image: Callable[[str], str], stage: str
 ) -> None:
@@ -182,14 +162,14 @@ def dockerfile(stage: str) -> str:
 
 def test_dockerfiles_differ_in_the_name_of_the_stage_only() -> None:
     with_torch = {dockerfile(stage) for stage in WITH_TORCH}
-    without = {dockerfile(stage) for stage in INPUTS if stage not in WITH_TORCH}
+    without = {dockerfile(stage) for stage in STAGES if stage not in WITH_TORCH}
     assert len(with_torch) == len(without) == 1
 
 
 def test_no_two_dockerfiles_have_the_same_size() -> None:
     # BuildKit takes one for the other if size and time are the same, as they may be after a clone (moby/buildkit 1368).
     sizes = [path.stat().st_size for path in (ROOT / "images").glob("*/Dockerfile")]
-    assert len(set(sizes)) == len(sizes) >= len(INPUTS)
+    assert len(set(sizes)) == len(sizes) >= len(STAGES)
 
 
 def pins(path: Path) -> set[str]:
@@ -200,7 +180,7 @@ def pins(path: Path) -> set[str]:
 def test_locks_of_the_stages_agree_with_the_development_lock() -> None:
     development = pins(ROOT / "requirements.txt")
     torch = pins(ROOT / "images/base/torch.txt")
-    for stage in [*INPUTS, *SERVICES]:
+    for stage in [*STAGES, *SERVICES]:
         lock = pins(ROOT / "images" / stage / "requirements.txt")
         assert lock
         assert lock <= development
@@ -220,7 +200,7 @@ def test_an_image_is_built_again_when_and_only_when_what_it_holds_changed(
     monkeypatch.setattr(script, "ROOT", tmp_path)
 
     def digests() -> dict[str, str]:
-        return {stage: script.inputs_digest(stage, "sha256:base") for stage in [*INPUTS, *SERVICES]}
+        return {stage: script.inputs_digest(stage, "sha256:base") for stage in [*STAGES, *SERVICES]}
 
     def rebuilt(changed: str) -> list[str]:
         before, path = digests(), tmp_path / changed
@@ -239,8 +219,8 @@ def test_an_image_is_built_again_when_and_only_when_what_it_holds_changed(
         "predict",
         "monitor",
     ]
-    assert rebuilt("stages/common/contract/stage.py") == list(INPUTS)
-    assert rebuilt("params.yaml") == [*INPUTS, "airflow"]
+    assert rebuilt("stages/common/contract/stage.py") == STAGES
+    assert rebuilt("params.yaml") == [*STAGES, "airflow"]
     assert rebuilt("dags/stage_operator/operator.py") == rebuilt("images/airflow/plugins/reports.py") == ["airflow"]
     assert rebuilt("images/engine_proxy/policy.py") == ["engine_proxy"]
     assert rebuilt("stages/train/__pycache__/new.pyc") == []

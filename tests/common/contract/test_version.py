@@ -12,9 +12,9 @@ import pytest
 
 from stages.common.contract import version
 from stages.common.contract.version import code_version, stage_files
+from tests.pipeline import STAGES
 
 ROOT = Path(__file__).parents[3]
-STAGES = sorted(path.parent.name for path in ROOT.glob("stages/*/stage.py") if path.parent.name != "common")
 
 
 @pytest.fixture
