@@ -43,6 +43,7 @@ from shared_parts import (
     SETTINGS,
     at,
     check_environment,
+    described,
     stage,
 )
 from stage_operator import StageOperator
@@ -95,37 +96,36 @@ def ml_pipeline_face_attributes() -> None:
 
     with TaskGroup("checks", prefix_group_id=False, tooltip="Is everything there?") as checks:
         look = stage("check_raw_data", stage="validate", inputs=annotated, settings=lots, check=True)
-        check_environment() >> StageOperator(**look)
+        check_environment() >> look
 
     with TaskGroup("data", prefix_group_id=False, tooltip="From raw data to a data set"):
-        validate = StageOperator(**stage("validate", inputs=annotated, settings=lots))
+        validate = stage("validate", inputs=annotated, settings=lots)
         checks >> validate  # the only edge that no data makes
         raw = {"raw": RAW, **validate.artifact}
         spread = {"map_index_template": "{{ task.label }}", "max_active_tis_per_dagrun": SETTINGS.lot_groups_at_once}
-        ahead = stage("prepare_lots", stage="prepare_train", inputs=raw, **spread)
-        prepare_lots = StageOperator.partial(**ahead).expand(lots=group_lots(XComArg(validate, "lots")))
+        ahead = StageOperator.partial(**described("prepare_lots"), stage="prepare_train", inputs=raw, **spread)
+        prepare_lots = ahead.expand(lots=group_lots(XComArg(validate, "lots")))
         # Joins the lots, whose shards are then in the cache; without any group it prepares them itself.
-        join = stage("prepare_train", inputs=raw, inlets=[DATA_SET], outlets=[DATA_SET], trigger_rule="none_failed")
-        prepare_train = StageOperator(**join)
+        made = {"inlets": [DATA_SET], "outlets": [DATA_SET], "trigger_rule": "none_failed"}
+        prepare_train = stage("prepare_train", inputs=raw, **made)
         prepare_lots >> prepare_train
         prepared = prepare_train.artifact
 
     with TaskGroup("model", prefix_group_id=False, tooltip="From a data set to a measured model"):
         evals, epochs = {"hyperopt.max_evals": "max_evals"}, {"train.epochs": "epochs"}
-        hyperopt = StageOperator(**stage("hyperopt", inputs=prepared, settings=evals, **GPU))
+        hyperopt = stage("hyperopt", inputs=prepared, settings=evals, **GPU)
         found = prepared | hyperopt.artifact
-        train = StageOperator(**stage("train", inputs=found, settings=epochs, **GPU))
+        train = stage("train", inputs=found, settings=epochs, **GPU)
         trained = prepared | train.artifact
-        evaluate = StageOperator(**stage("evaluate", inputs=trained))
-        label_doubt = StageOperator(**stage("label_doubt", inputs=trained, **GPU))
+        evaluate = stage("evaluate", inputs=trained)
+        label_doubt = stage("label_doubt", inputs=trained, **GPU)
 
     with TaskGroup("release", prefix_group_id=False, tooltip="One version, with all that led to it"):
         stages = (validate, prepare_train, hyperopt, train, evaluate, label_doubt)
         everything = {name: path for one in stages for name, path in one.artifact.items()}
         kept = {"registry": REGISTRY, "runs": RUNS}
         told = {"inlets": [MODEL], "outlets": [MODEL], "on_success_callback": on_new_version(MODEL)}
-        release = stage("archive", inputs=everything | kept, settings={"archive.force": "force"}, tells=stages, **told)
-        StageOperator(**release)
+        stage("archive", inputs=everything | kept, settings={"archive.force": "force"}, tells=stages, **told)
 
 
 ml_pipeline_face_attributes()

@@ -34,7 +34,6 @@ from shared_parts import (
     number,
     stage,
 )
-from stage_operator import StageOperator
 
 LOGS = "/artifacts/logs"
 
@@ -68,16 +67,16 @@ def retraining_is_due(headline: Any) -> bool:
 )
 def model_monitoring_and_retraining() -> None:
     """Take the champion, check labels, predict, compare, train again if need be."""
-    champion = StageOperator(**stage("champion", inputs={"registry": REGISTRY}))
+    champion = stage("champion", inputs={"registry": REGISTRY})
     check_environment() >> champion
-    validate = StageOperator(**stage("validate", inputs={"raw": RAW, "annotations": ANNOTATIONS}))
+    validate = stage("validate", inputs={"raw": RAW, "annotations": ANNOTATIONS})
     champion >> validate
-    predict = StageOperator(**stage("predict", inputs={"raw": RAW, **champion.artifact}))
+    predict = stage("predict", inputs={"raw": RAW, **champion.artifact})
     seen = champion.artifact | predict.artifact | validate.artifact
     names = ("min_accuracy", "min_labels", "min_images", "alpha", "min_psi")
     settings = {f"monitor.{name}": name for name in names}
     needs = {"inputs": {**seen, "logs": LOGS}, "optional": ["validate"], "trigger_rule": "all_done_min_one_success"}
-    monitor = StageOperator(**stage("monitor", **needs, settings=settings, tells=()))
+    monitor = stage("monitor", **needs, settings=settings, tells=())
     again = TriggerDagRunOperator(
         task_id="train_again",
         trigger_dag_id="ml_pipeline_face_attributes",

@@ -26,7 +26,6 @@ from shared_parts import (
     check_environment,
     stage,
 )
-from stage_operator import StageOperator
 
 RAW_DATA = Asset(
     "face_attributes_raw_data", watchers=[AssetWatcher("new_lots", NewLots(RAW, SETTINGS.new_lots_interval))]
@@ -45,13 +44,9 @@ VERSION = {"type": ["null", "string"], "pattern": f"^v[1-9][0-9]*{END}"}
 )
 def predict_new_lots() -> None:
     """Take the champion, predict."""
-    champion = StageOperator(
-        **stage("champion", inputs={"registry": REGISTRY}, settings={"champion.version": "version"})
-    )
+    champion = stage("champion", inputs={"registry": REGISTRY}, settings={"champion.version": "version"})
     made = {"inlets": [PREDICTIONS], "outlets": [PREDICTIONS]}
-    predict = StageOperator(
-        **stage("predict", inputs={"raw": RAW, **champion.artifact}, settings={"predict.lots": "lots"}, **made)
-    )
+    predict = stage("predict", inputs={"raw": RAW, **champion.artifact}, settings={"predict.lots": "lots"}, **made)
     check_environment() >> champion >> predict
 
 

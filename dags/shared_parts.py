@@ -1,4 +1,4 @@
-"""What the DAGs share: where things lie, assets, settings, how the task of a stage is described, and the first task."""
+"""What the DAGs share: where things lie, assets, settings, the task of a stage, and the first task."""
 
 import os
 from datetime import timedelta
@@ -78,6 +78,11 @@ def check_environment(**context: Any) -> dict[str, str]:
     return images
 
 
-def stage(task_id: str, **arguments: Any) -> dict[str, Any]:
-    """Arguments of a stage's task: its settings in params.yaml, and its documentation."""
-    return {"task_id": task_id, "doc_md": DOCS[task_id], **SETTINGS.of(task_id), **arguments}
+def described(task_id: str) -> dict[str, Any]:
+    """Arguments that every task of a stage has: its name, its documentation, and its settings in params.yaml."""
+    return {"task_id": task_id, "doc_md": DOCS[task_id], **SETTINGS.of(task_id)}
+
+
+def stage(task_id: str, **arguments: Any) -> StageOperator:
+    """The task of a stage; further arguments are those of `StageOperator`."""
+    return StageOperator(**described(task_id), **arguments)

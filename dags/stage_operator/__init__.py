@@ -4,8 +4,9 @@
 because the stock way (provider 4.6.1) leaves a killed worker's container running beside its retry, masks the cause of a
 timeout, misses a child's out-of-memory kill, and takes the last line of a mixed log for the result.
 
-`engine` reaches the container engine, `log` reads what a container prints, `result` what it hands over and what comes
-from other tasks; `operator` puts them together.
+`engine` reaches the container engine, `container` makes one with its limits and judges its end, `log` reads what it
+prints, `result` what it hands over and what comes from other tasks, `link` leads to the report; `operator` puts them
+together.
 """
 
 from stage_operator.engine import (
@@ -17,7 +18,8 @@ from stage_operator.engine import (
     missing_image,
     volumes,
 )
-from stage_operator.operator import ReportLink, StageOperator
+from stage_operator.link import ReportLink
+from stage_operator.operator import StageOperator
 
 __all__ = [
     "ARTIFACTS_VOLUME",

@@ -1,79 +1,31 @@
 """The operator: one run of a stage, from the container that it fences to the result that it returns."""
 
 import contextlib
-import hashlib
 import json
 import os
 import signal
 import stat
 import threading
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
-import store_paths
-from airflow.configuration import conf
 from airflow.providers.docker.operators.docker import DockerOperator
-from airflow.sdk import BaseOperator, BaseOperatorLink, Context, XComArg
+from airflow.sdk import Context, XComArg
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from docker import APIClient
 from docker.errors import APIError, DockerException, NotFound
-from docker.types import DeviceRequest, LogConfig
-from docker.utils import parse_bytes
 from docker.utils.socket import demux_adaptor, frames_iter
 
 from stage_operator import result as handed_over
-from stage_operator.engine import (
-    NAME,
-    TRY,
-    connect,
-    containers,
-    image_ids,
-    image_name,
-    leftovers,
-    missing_image,
-    one_line,
-    remove,
-    volumes,
-)
+from stage_operator.container import Try, create, failure
+from stage_operator.engine import connect, image_ids, image_name, missing_image, one_line, volumes
+from stage_operator.link import ReportLink
 from stage_operator.log import LogLines, tail_of
 from stage_operator.result import RESULT, Keys
 
-USER = "10001:10001"
-PROCESSES = 512  # and threads, in a container
-FENCE_S = 30  # to wait for another try's container to disappear; the engine takes under 3 s unless it hangs
 CHECK = "check_environment"
 """Task whose XCom says which images the run began with, image -> id; a DAG without it takes images as they come."""
-
-PERMANENT = {
-    64: "wrong usage or parameters",
-    65: "the data are bad",
-    69: "something needed is absent",
-    70: "a defect in the stage",
-}
-TRANSIENT = {75: "a passing fault", 137: "killed from outside (SIGKILL)", 143: "stopped from outside (SIGTERM)"}
-NO_PROCESS = ("can't start new thread", "Resource temporarily unavailable", "Cannot fork", "pthread_create failed")
-"""What programs say when the engine allows no further process or thread."""
-
-
-class ReportLink(BaseOperatorLink):
-    """Opens the report of a stage inside Airflow, where `images/airflow/plugins/reports.py` serves it.
-
-    Airflow asks the worker for the address when a task has ended, however it ended, and keeps it.
-    """
-
-    name = "Report"
-
-    def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:  # noqa: ARG002 (the form that Airflow wants)
-        """Address of the report, empty if the task made none."""
-        report = getattr(operator, "report", "")
-        if not store_paths.parse(report):
-            return ""
-        prefix = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")  # of Airflow behind a proxy
-        # The page /plugin/reports shows in its frame the address that follows.
-        return f"{prefix}/plugin/reports{prefix}/reports/{report.removeprefix('/artifacts/')}"
 
 
 class StageOperator(DockerOperator):
@@ -152,10 +104,7 @@ class StageOperator(DockerOperator):
         self.lots = lots
         self.results: dict[str, Any] | None = None if tells is None else {one.stage: XComArg(one) for one in tells}
         self.report = ""
-        self._labels: dict[str, str] = {}
-        self._run_told: dict[str, str] = {}
-        self._try = 0
-        self._created = False
+        self._made: Try | None = None  # whose container is there, or may be
         self._stopping = False
 
     @property
@@ -169,18 +118,17 @@ class StageOperator(DockerOperator):
         """The artifact that this task makes, as the input of the same name of a later stage."""
         return {self.stage: XComArg(self, key="path")}
 
-    # ---- one run ----
-
     def execute(self, context: Context) -> dict[str, Any]:  # type: ignore[override]
         """End other tries, run the container to its end, and return the stage's result."""
-        self._identify(context)
+        environment = {**self._told(context), **self.environment}
         command = self._command(context)
         log = LogLines()
         try:
             with _held_by_supervisor():
                 client = connect(self.docker_url)
-                self._fence(client)
-                container = self._create(client, command, self._image(client, context))
+                one = Try.of(self.stage, context["ti"])
+                one.fence(client, self.log)
+                container = self._create(client, one, command, self._image(client, context), environment)
                 self._follow(client, container, log)
                 state = self._end(client, container, log)
                 try:
@@ -203,19 +151,13 @@ class StageOperator(DockerOperator):
         self._stopping = True
         self._clean_up()
 
-    def _identify(self, context: Context) -> None:
+    def _told(self, context: Context) -> dict[str, str]:
+        """The variable that tells the stage which run it is part of, if it is to know."""
+        if self.results is None:
+            return {}
         instance = context["ti"]
-        self._try = instance.try_number
-        map_index = -1 if instance.map_index is None else instance.map_index
-        self._labels = {
-            f"{NAME}.dag": instance.dag_id,
-            f"{NAME}.run": instance.run_id,
-            f"{NAME}.task": instance.task_id,
-            f"{NAME}.map_index": str(map_index),
-        }
-        if self.results is not None:
-            run = {"dag_id": instance.dag_id, "run_id": instance.run_id, "stages": handed_over.told(self.results)}
-            self._run_told = {"FACE_ATTRIBUTES_RUN": handed_over.argument("what this run did", json.dumps(run))}
+        run = {"dag_id": instance.dag_id, "run_id": instance.run_id, "stages": handed_over.told(self.results)}
+        return {"FACE_ATTRIBUTES_RUN": handed_over.argument("what this run did", json.dumps(run))}
 
     def _command(self, context: Context) -> list[str]:
         command = []
@@ -253,103 +195,35 @@ class StageOperator(DockerOperator):
             )
         return found
 
-    # ---- fence: one container per task instance, whatever became of earlier workers ----
-    #
-    # It reaches as far as the engine. A stage ends by itself when its task is gone, which closes its standard input.
-    # Should it not hear of that, on another engine than the next try's, both meet at the lock of their key in the
-    # store: the second waits, and takes what the first has made, or makes it if the first is gone.
-
-    def _fence(self, client: APIClient) -> None:
-        deadline = time.monotonic() + FENCE_S
-        while others := containers(client, self._labels):
-            for other in others:
-                other_try = other["Labels"].get(TRY, "0")
-                # An ended one is a leftover, also of a deleted run whose id was given again.
-                if int(other_try) > self._try and other["State"] == "running":
-                    raise AirflowFailException(
-                        f"{self.stage}: try {other_try} of this task is running already: "
-                        f"wait for it, or end it with `docker rm -f {other['Id'][:12]}`"
-                    )
-                self.log.warning("Ending the container that try %s left behind: %s", other_try, other["Id"][:12])
-                remove(client, other["Id"])
-            if time.monotonic() > deadline:
-                raise AirflowException(
-                    f"{self.stage}: a container of an earlier try cannot be removed: {others[0]['Id']}"
-                )
-            time.sleep(0.1)
-        for leftover in leftovers(client, client.info()["SystemTime"]):
-            self.log.warning("Removing what a task left behind that nobody tries again: %s", leftover[:12])
-            remove(client, leftover)
-
     def _clean_up(self) -> None:
         """Remove this try's container. Never raises, so that it never masks why the task ends."""
-        if not self._created:
+        if not self._made:
             return
         try:
             # A connection of its own: on SIGTERM the one of `execute` is in the middle of a call.
-            client = connect(self.docker_url, timeout=10)
-            for container in containers(client, {**self._labels, TRY: str(self._try)}):
-                remove(client, container["Id"])
+            self._made.remove(connect(self.docker_url, timeout=10))
         except Exception as error:
             self.log.warning("Could not remove the container, the next try will: %s", one_line(error))
 
-    # ---- create and start ----
-
-    def _create(self, client: APIClient, command: list[str], image: str) -> str:
-        engine = client.info()
-        cpus = min(self.cpus, engine["NCPU"])  # the engine refuses more than it has
-        threads = str(max(1, int(cpus or engine["NCPU"])))
-        memory = min(parse_bytes(str(self.mem_limit)), engine["MemTotal"])  # a limit above it would be none
-        devices = None
-        if self.gpu and "nvidia" in engine.get("Runtimes", {}):
-            devices = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
+    def _create(
+        self, client: APIClient, one: Try, command: list[str], image: str, environment: Mapping[str, str]
+    ) -> str:
         self.log.info("Running %s %s", self.image, " ".join(command))
-        self._created = True  # said before: a call that is interrupted may have made it all the same
+        self._made = one  # said before: a call that is interrupted may have made it all the same
         try:
-            container = client.create_container(
-                image=self.image,
-                command=command,
-                # One name per task instance: the engine itself refuses a second writer.
-                name=f"{NAME}-{self.stage}-{_digest(self._labels)}",
-                labels={**self._labels, TRY: str(self._try)},
-                user=USER,
-                stdin_open=True,  # for the one who attaches first, until he goes: then a stage ends by itself
-                environment={
-                    "FACE_ATTRIBUTES_IMAGE": image,
-                    "FACE_ATTRIBUTES_ENDS_WITH_STDIN": "1",
-                    **self._run_told,
-                    "HOME": "/tmp",  # noqa: S108 (the only writable place for what libraries cache)
-                    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads),
-                    **self.environment,
-                },
-                host_config=client.create_host_config(
-                    mounts=self.mounts,  # type: ignore[arg-type]
-                    tmpfs={"/tmp": "size=1g,mode=1777"},  # noqa: S108
-                    read_only=True,
-                    cap_drop=["ALL"],
-                    security_opt=["no-new-privileges"],
-                    network_mode=self.network_mode,
-                    init=True,  # forwards SIGTERM to the stage and reaps its children
-                    mem_limit=memory,
-                    memswap_limit=memory,  # the same: no swap
-                    nano_cpus=int(cpus * 1e9) or None,
-                    pids_limit=PROCESSES,
-                    shm_size=self.shm_size,
-                    device_requests=devices,
-                    log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "3"}),
-                ),
-            )
+            return create(
+                client, one, command, image=image, environment=environment,
+                mem_limit=self.mem_limit, cpus=self.cpus, gpu=self.gpu,
+                mounts=self.mounts, network_mode=self.network_mode, shm_size=self.shm_size,
+            )  # fmt: skip
         except APIError as error:
             raise self._refused(error) from error
-        return str(container["Id"])
 
     def _refused(self, error: APIError) -> AirflowException:
         """An engine that says 4xx will say so again; 409 is a container of the same name, which the next try fences."""
         permanent = error.is_client_error() and error.status_code != 409
         kind = AirflowFailException if permanent else AirflowException
         return kind(f"{self.stage}: the container engine refused to start the container: {error.explanation or error}")
-
-    # ---- follow ----
 
     def _follow(self, client: APIClient, container: str, log: LogLines) -> None:
         if self._stopping:
@@ -383,25 +257,10 @@ class StageOperator(DockerOperator):
         return AirflowException(f"{self.stage}: its container was removed from outside while it ran{tail_of(log)}")
 
     def _judge(self, state: Mapping[str, Any], log: LogLines) -> None:
-        code = state["ExitCode"]
         if self._stopping:
             raise AirflowException(f"{self.stage}: stopped by SIGTERM to the task")
-        if state["OOMKilled"]:  # also set when only a child was killed and the stage ended with 0
-            raise AirflowFailException(
-                f"{self.stage}: out of memory, limit {self.mem_limit}: "
-                f"give the task more (mem_limit) or the stage less to do{tail_of(log)}"
-            )
-        if code == 0:
-            return
-        cause = log.cause()
-        if any(words in line for line in (cause, *log.tail) for words in NO_PROCESS):
-            cause += f" (a stage may have {PROCESSES} processes and threads)"
-        if code in TRANSIENT:
-            raise AirflowException(f"{self.stage}: {TRANSIENT[code]}, exit code {code}: {cause}{tail_of(log)}")
-        meaning = PERMANENT.get(code, "an exit code that no stage has, a defect")
-        raise AirflowFailException(f"{self.stage}: {meaning}, exit code {code}: {cause}{tail_of(log)}")
-
-    # ---- result ----
+        if failed := failure(self.stage, state, log, self.mem_limit):
+            raise failed
 
     def _read_result(self, client: APIClient, container: str) -> dict[str, Any]:
         keys = Keys.CHECKED if self.check else Keys.ARTIFACT if self.lots is None else Keys.LOTS
@@ -441,10 +300,6 @@ class StageOperator(DockerOperator):
             pass  # it kept none
         except Exception as error:
             self.log.warning("Could not read where the stage kept its report: %s", one_line(error))
-
-
-def _digest(labels: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps(labels, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager

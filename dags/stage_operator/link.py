@@ -1,0 +1,26 @@
+"""The link from a task in Airflow to the report of its stage."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+import store_paths
+from airflow.configuration import conf
+from airflow.sdk import BaseOperator, BaseOperatorLink
+
+
+class ReportLink(BaseOperatorLink):
+    """Opens the report of a stage inside Airflow, where `images/airflow/plugins/reports.py` serves it.
+
+    Airflow asks the worker for the address when a task has ended, however it ended, and keeps it.
+    """
+
+    name = "Report"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:  # noqa: ARG002 (the form that Airflow wants)
+        """Address of the report, empty if the task made none."""
+        report = getattr(operator, "report", "")
+        if not store_paths.parse(report):
+            return ""
+        prefix = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")  # of Airflow behind a proxy
+        # The page /plugin/reports shows in its frame the address that follows.
+        return f"{prefix}/plugin/reports{prefix}/reports/{report.removeprefix('/artifacts/')}"
