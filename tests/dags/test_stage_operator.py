@@ -277,13 +277,6 @@ def test_noise_neither_hides_the_result_nor_floods_the_log(airflow: Worker) -> N
         ("linked-result", "no JSON object"),
         ("folder-result", "no JSON object"),
         ('hand-over {"path":"/artifacts/../../../etc"}', "the path that fake gave is '/artifacts/../../../etc', not"),
-        (f'hand-over {{"path":"{ARTIFACT}/.."}}', "not /artifacts/fake/<64 hex digits>"),
-        (f'hand-over {{"path":"{ARTIFACT.replace("fake", "other")}"}}', "not /artifacts/fake/<64 hex digits>"),
-        ('hand-over {"key":"../../x"}', "the key is not that of"),
-        (f'hand-over {{"report":"{ARTIFACT}/../../report.html"}}', "not /artifacts/<stage>/<64 hex digits>"),
-        ('hand-over {"outputs":{"model":"/artifacts/fake/../model"}}', "not /artifacts/<stage>/<64 hex digits>"),
-        (f'hand-over {{"outputs":{{"model":"{ARTIFACT.replace("fake", "other")}"}}}}', "is not in"),
-        ('hand-over {"lots":"s1"}', "the lots that fake gave are 's1', not lot -> images"),
     ],
 )
 def test_a_result_that_breaks_the_contract_is_refused(airflow: Worker, behaviour: str, problem: str) -> None:
