@@ -7,7 +7,7 @@ import re
 import runpy
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -133,6 +133,12 @@ def imports(path: Path) -> frozenset[str]:
     return frozenset(found)
 
 
+@cache
+def distributions() -> Mapping[str, list[str]]:
+    """Module -> names of what installs it; a second for each look at them all."""
+    return packages_distributions()
+
+
 def python_files(folder: str) -> list[Path]:
     return sorted((ROOT / folder).rglob("*.py"))
 
@@ -188,9 +194,10 @@ def test_a_stage_imports_what_its_image_installs(stage: str) -> None:
 
     locked = (ROOT / f"images/{stage}/requirements.txt").read_text(encoding="utf-8")
     installed = {normal(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", locked, re.MULTILINE)}
+    offers = distributions()
     for path in reached(stage):
         for root in {name.split(".")[0] for name in imports(path)} - {"stages"} - sys.stdlib_module_names:
-            offered = {normal(name) for name in packages_distributions().get(root, [root])}
+            offered = {normal(name) for name in offers.get(root, [root])}
             assert offered & installed, f"{path.relative_to(ROOT)} imports {root}"
 
 
