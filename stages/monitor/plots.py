@@ -42,5 +42,5 @@ def plot_signal(path: Path, then: "pd.Series[Any]", now: "pd.Series[Any]") -> No
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes.set_ylabel("share of images")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)  # beside no bar
     figure.savefig(path, dpi=150)
