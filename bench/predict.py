@@ -33,8 +33,9 @@ from stages.common.images.settings import Preprocessing
 from stages.common.images.sources import find_source
 from stages.common.inference.onnx_model import load
 from stages.common.registry.champion import CHAMPION
+from stages.common.workers.lot_cache import make_pieces
 from stages.common.workers.pool import WorkerPool
-from stages.predict.pieces import make_pieces
+from stages.predict.pieces import recipe_of
 
 LOT = 1000
 PREPARED = "our decode and crop"
@@ -60,9 +61,8 @@ def compare(
         ways[PREPARED] = partial(in_pool, pool, partial(prepare, settings), files)
 
         def answer() -> None:
-            list(
-                make_pieces({folder / str(next(turns)): sources}, model, "", settings.max_megapixels, batch_size, pool)
-            )
+            recipe = recipe_of(model, "", settings.max_megapixels, batch_size)
+            make_pieces(recipe, {folder / str(next(turns)): sources}, pool)
 
         print_rates(rates_in_turns({**ways, ANSWERED: answer}, len(files), repeat, clock), [PREPARED, ANSWERED])
 

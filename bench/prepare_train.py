@@ -35,14 +35,14 @@ from bench.decoders import (
 from bench.machine import run_measured, table
 from stages.common.contract import artifacts
 from stages.common.contract.cpus import available_cpus
-from stages.common.contract.logs import Progress
 from stages.common.contract.version import ROOT
 from stages.common.images.decode import as_image, decode, read_image_file
 from stages.common.images.settings import Preprocessing
 from stages.common.images.sources import find_source
 from stages.common.schema.attributes import ATTRIBUTES, NAMES
+from stages.common.workers.lot_cache import make_pieces
 from stages.common.workers.pool import WorkerPool
-from stages.prepare_train.shards import make_pieces
+from stages.prepare_train.shards import recipe_of
 
 LOT = 1000
 SHARD = "prepare_train's shards"
@@ -61,7 +61,7 @@ def compare(
         def shards() -> None:
             turn = next(turns)
             lots = {folder / f"{turn}-{row}": sources[row : row + LOT] for row in range(0, len(sources), LOT)}
-            make_pieces(lots, settings, pool, Progress(len(files), "images"))
+            make_pieces(recipe_of(settings), lots, pool)
 
         print_rates(rates_in_turns({**ways, SHARD: shards}, len(files), repeat, clock), [OURS, SHARD])
 

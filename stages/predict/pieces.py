@@ -1,14 +1,12 @@
-"""What a model says about one lot: made once, kept in the stage's cache under a key of all that decides it.
+"""What a model says about one lot, as `stages.common.workers.lot_cache` keeps it.
 
-A cached piece is `<cache>/<key>/` with
-    features.npz     `stages.common.inference.features.Features` of the lot's pictures; absent if there is none
-    undecodable.csv  filename, reason
-    manifest.json    digests of both
+features.npz     `stages.common.inference.features.Features` of the lot's pictures; absent if there is none
+undecodable.csv  filename, reason
 """
 
 import csv
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,9 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.common.contract import artifacts
-from stages.common.contract.errors import DataError
-from stages.common.contract.logs import Progress, log
 from stages.common.contract.tables import write_csv
 from stages.common.images.decode import ImageError, read_image_file
 from stages.common.images.preprocess import content_of, fit
@@ -28,10 +23,12 @@ from stages.common.inference.features import Features, evenly_spread, join_featu
 from stages.common.inference.observation import Images, observe_batch
 from stages.common.inference.onnx_model import OnnxModel, load
 from stages.common.registry.seen import picture_of
-from stages.common.workers.pool import WorkerPool
+from stages.common.workers.lot_cache import Recipe
 
 FEATURES = "features.npz"
 UNDECODABLE = "undecodable.csv"
+INFERENCE_BYTES = 3600
+"""Inference takes as long as the decoding of so many bytes, 0.54 ms."""
 
 
 class Job(NamedTuple):
@@ -66,18 +63,22 @@ class Piece:
     images: int
 
 
-def piece_key(version: str, model_digest: str, max_megapixels: float, sources: Sequence[Source]) -> str:
-    """The key (64 hex digits) of a lot's piece.
+def recipe_of(model: Path, model_digest: str, max_megapixels: float, batch_size: int) -> Recipe[Job, Answered, Piece]:
+    """How the answers of a lot are made.
 
     Args:
-        version: of the stage.
-        model_digest: of the model, not the name of its version: the same model under another name says the same.
-        max_megapixels: of the largest picture.
-        sources: the lot's images.
+        model: the file.
+        model_digest: SHA-256 of it, by which it decides them: the same model under another name says the same.
+        max_megapixels: larger pictures are not decoded, whatever the model says.
+        batch_size: images a job.
     """
-    images = [[source.filename, source.digest] for source in sources]
-    decides = {"version": version, "model": model_digest, "max_megapixels": max_megapixels, "images": images}
-    return artifacts.json_digest(decides)
+
+    def job(_folder: Path, images: Sequence[Source], start: int) -> Job:
+        examples = frozenset(images[position].filename for position in evenly_spread(len(images)))
+        return Job(model, model_digest, max_megapixels, images[start : start + batch_size], examples)
+
+    decides = {"model": model_digest, "max_megapixels": max_megapixels}
+    return Recipe("predict", decides, batch_size, job, answer_images, _write, _read, INFERENCE_BYTES)
 
 
 @lru_cache(maxsize=1)
@@ -133,80 +134,16 @@ def _prepare(source: Source, settings: Preprocessing, image: Images) -> tuple[st
     return pixels, reason
 
 
-def read_piece(folder: Path, files: int) -> Piece | None:
-    """Read the cached piece of a lot of so many files; None if there is none, or if it is damaged, which is said."""
-    if not folder.exists():
-        return None
-    try:
-        artifacts.read_manifest(folder)
-    except DataError as error:
-        log.warning("a cached lot cannot be used and is predicted again: %s", error)
-        return None
+def _write(folder: Path, done: Iterable[tuple[Sequence[Source], Answered]]) -> None:
+    batches = [batch for _, batch in done]
+    if features := [batch.features for batch in batches if batch.features]:
+        join_features(features).save(folder / FEATURES)
+    rows = [row for batch in batches for row in batch.undecodable.items()]
+    write_csv(folder / UNDECODABLE, ("filename", "reason"), rows)
+
+
+def _read(folder: Path, images: Sequence[Source]) -> Piece:
     with (folder / UNDECODABLE).open(encoding="utf-8", newline="") as file:
         _, *rows = csv.reader(file)
     features = folder / FEATURES
-    return Piece(features if features.exists() else None, dict(rows), files - len(rows))
-
-
-def make_pieces(
-    lots: Mapping[Path, Sequence[Source]],
-    model: Path,
-    model_digest: str,
-    max_megapixels: float,
-    batch_size: int,
-    pool: WorkerPool,
-) -> Iterator[Piece]:
-    """Answer the images of some lots: the pieces in the order of `lots`.
-
-    One stream of jobs through all lots, for at the end of each lot of 250 images the processes would wait for each
-    other: 6 % of the time.
-
-    Args:
-        lots: folder of a piece -> the images of its lot.
-        model: the file.
-        model_digest: SHA-256 of it.
-        max_megapixels: larger pictures are not decoded, whatever the model says.
-        batch_size: images a job.
-        pool: who does the jobs.
-
-    Raises:
-        TryAgainError: a file changed while it was being read.
-    """
-    progress = Progress(sum(map(len, lots.values())), "images")
-    jobs = {folder: _jobs(sources, model, model_digest, max_megapixels, batch_size) for folder, sources in lots.items()}
-    answers = pool.map(answer_images, (job for of_lot in jobs.values() for job in of_lot))
-    for folder, of_lot in jobs.items():
-        batches = []
-        for job in of_lot:
-            batches.append(next(answers))
-            progress.advance(len(job.sources))
-        yield _keep(folder, batches, len(lots[folder]))
-
-
-def _jobs(
-    sources: Sequence[Source], model: Path, model_digest: str, max_megapixels: float, batch_size: int
-) -> list[Job]:
-    examples = frozenset(sources[position].filename for position in evenly_spread(len(sources)))
-    starts = range(0, len(sources), batch_size)
-    return [Job(model, model_digest, max_megapixels, sources[start : start + batch_size], examples) for start in starts]
-
-
-def _keep(folder: Path, batches: Iterable[Answered], files: int) -> Piece:
-    """Write a piece, which appears whole or not at all; of two runs that have made the same, the first has written it.
-
-    Returns:
-        The piece as it lies in `folder`.
-    """
-    with artifacts.locked(folder.with_name(f".lock-{folder.name}"), "another run is keeping the same lot") as lock:
-        if piece := read_piece(folder, files):
-            return piece
-        with artifacts.making(folder, lock) as partial:
-            if features := [batch.features for batch in batches if batch.features]:
-                join_features(features).save(partial / FEATURES)
-            rows = [row for batch in batches for row in batch.undecodable.items()]
-            write_csv(partial / UNDECODABLE, ("filename", "reason"), rows)
-            artifacts.write_manifest(partial, stage="predict", key=folder.name)
-            artifacts.publish(partial, folder, lock)
-    piece = read_piece(folder, files)
-    assert piece is not None  # noqa: S101 (for mypy: it was just written)
-    return piece
+    return Piece(features if features.exists() else None, dict(rows), len(images) - len(rows))

@@ -1,9 +1,7 @@
 """The wiring of stage `predict`: lots and the released model in, predictions and features out."""
 
 import json
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,36 +11,24 @@ from stages.common.contract.history import recall, remember
 from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Headline, Input, LotsContext, RawFiles, Stage
 from stages.common.contract.tables import write_csv
-from stages.common.contract.version import stage_version
 from stages.common.images.listing import require_lots
 from stages.common.images.sources import Source, find_source
 from stages.common.registry.champion import Champion, read_champion
 from stages.common.reports.report import REPORT, Report, write_report
 from stages.common.schema.learned import never_answered, remarks
-from stages.common.workers.pool import WorkerPool, useful_workers
 from stages.predict.images import Found, find_images
 from stages.predict.page import TITLE, describe_predictions, left_out, nothing_released
 from stages.predict.params import Params
 
 if TYPE_CHECKING:
     from stages.common.inference.onnx_model import OnnxModel
+    from stages.common.workers.lot_cache import Lots
     from stages.predict.counts import Unsure
     from stages.predict.pieces import Piece
 
-INFERENCE_BYTES = 3600
-"""Inference takes as long as the decoding of so many bytes, 0.54 ms; `useful_workers` counts in bytes."""
 METRICS = "metrics/predictions.json"
 SETTING = "predict.lots"
 NO_IMAGES = "{} holds no .png or .jpg images: name the folder that holds the lots"
-
-
-@dataclass(frozen=True)
-class _Answered:
-    """The pieces of all lots, which of them were in the cache, and images a second of the others (None if none)."""
-
-    pieces: "dict[str, Piece]"
-    reused: frozenset[str]
-    images_per_s: float | None
 
 
 def _find(context: LotsContext[Params], wanted: Sequence[str], setting: str) -> Found:
@@ -59,40 +45,27 @@ def _find(context: LotsContext[Params], wanted: Sequence[str], setting: str) -> 
     return found.select(wanted)
 
 
-def _answer_lots(context: LotsContext[Params], champion: Champion, found: Found) -> _Answered:
+def _answer_lots(context: LotsContext[Params], champion: Champion, found: Found) -> "Lots[Piece]":
     """The piece of every lot, from the cache or made now."""
-    from stages.predict.pieces import load_once, make_pieces, piece_key, read_piece
+    from stages.common.workers.lot_cache import take_lots
+    from stages.predict.pieces import load_once, recipe_of
 
-    section, version = context.params.predict, stage_version("predict")
+    section, largest = context.params.predict, context.params.images.max_megapixels
     load_once(champion.model, champion.model_digest)  # a model that does not fit is refused here, in one line
     sources: dict[str, list[Source]] = {
         lot: [find_source(name, context.inputs["raw"] / path, context.digest) for name, path in images.items()]
         for lot, images in found.lots.items()
     }
-    largest = context.params.images.max_megapixels
-    folders = {
-        lot: context.cache / piece_key(version, champion.model_digest, largest, files) for lot, files in sources.items()
-    }
-    pieces = {lot: read_piece(folder, len(sources[lot])) for lot, folder in folders.items()}
-    missing = [lot for lot, piece in pieces.items() if piece is None]
-    todo = [source for lot in missing for source in sources[lot]]
-    workers = useful_workers(section.workers, sum(source.size + INFERENCE_BYTES for source in todo))
-    start = time.monotonic()
-    with WorkerPool(workers, "predict.workers") as pool:
-        lots = {folders[lot]: sources[lot] for lot in missing}
-        made = make_pieces(lots, champion.model, champion.model_digest, largest, section.batch_size, pool)
-        pieces |= dict(zip(missing, made, strict=True))
-    whole = {lot: piece for lot, piece in pieces.items() if piece}
-    rate = None
-    if todo:
-        seconds = time.monotonic() - start
-        rate = len(todo) / seconds
-        images = sum(whole[lot].images for lot in missing)
-        log.info("%s predicted by %s in %.1f s", _counted(images, len(todo) - images), champion.version, seconds)
-    for lot, piece in whole.items():
-        how = "computed" if lot in missing else "reused"
+    recipe = recipe_of(champion.model, champion.model_digest, largest, section.batch_size)
+    lots = take_lots(recipe, sources, context.cache, section.workers)
+    made = [lots.pieces[lot] for lot in lots.made]
+    if made:
+        told = _counted(sum(piece.images for piece in made), sum(len(piece.undecodable) for piece in made))
+        log.info("%s predicted by %s", told, champion.version)
+    for lot, piece in lots.pieces.items():
+        how = "computed" if lot in lots.made else "reused"
         log.info("lot %s: %s, %s", lot, how, _counted(piece.images, len(piece.undecodable)))
-    return _Answered(whole, frozenset(whole) - set(missing), rate)
+    return lots
 
 
 def _counted(images: int, undecodable: int) -> str:
@@ -118,7 +91,7 @@ def _without_release(context: Context[Params]) -> Headline:
 
 
 def _write_lots(
-    out: Path, answered: _Answered, model: "OnnxModel", champion: Champion
+    out: Path, answered: "Lots[Piece]", model: "OnnxModel", champion: Champion
 ) -> tuple[dict[str, dict[str, Any]], "list[Unsure]"]:
     """Write predictions and features, one lot after the other, for memory does not grow with their number.
 

@@ -1,32 +1,26 @@
-"""The shard of one lot: made once, kept in the stage's cache under a key of all that decides it, and taken from there.
+"""The shard of one lot, as `stages.common.workers.lot_cache` keeps it.
 
-A cached piece is `<cache>/<key>/` with
-    images.npy     uint8 (accepted images, S, S, 3), RGB
-    images.csv     filename, pixels (digest of the picture; empty if rejected), reason (empty if accepted)
-    manifest.json  digests of both
+images.npy     uint8 (accepted images, S, S, 3), RGB
+images.csv     filename, pixels (digest of the picture; empty if rejected), reason (empty if accepted)
 """
 
-import contextlib
 import csv
 import hashlib
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from stages.common.contract import artifacts
-from stages.common.contract.errors import DataError
-from stages.common.contract.logs import Progress, log
 from stages.common.images.decode import ImageError, read_image_file
 from stages.common.images.preprocess import content_of, fit
 from stages.common.images.settings import Preprocessing
 from stages.common.images.sources import Source
-from stages.common.workers.pool import WorkerPool
+from stages.common.workers.lot_cache import Recipe
 
 IMAGES = "images.npy"
 RECORDS = "images.csv"
@@ -64,10 +58,24 @@ class Piece:
     rejected: dict[str, str]
 
 
-def piece_key(version: str, settings: Preprocessing, sources: Sequence[Source]) -> str:
-    """The key (64 hex digits) of a lot's piece. Labels are no part of it: they stand in index.csv alone."""
-    images = [[source.filename, source.digest] for source in sources]
-    return artifacts.json_digest({"version": version, "preprocessing": settings.model_dump(), "images": images})
+def recipe_of(settings: Preprocessing) -> Recipe[Job, list[Row], Piece]:
+    """How the shard of a lot is made. Labels decide nothing: they stand in index.csv alone."""
+    return Recipe(
+        stage="prepare_train",
+        decides=settings.model_dump(),
+        chunk=CHUNK,
+        job=partial(_job, settings),
+        do=prepare_images,
+        write=partial(_write, settings.image_size),
+        read=_read,
+    )
+
+
+def _job(settings: Preprocessing, folder: Path, images: Sequence[Source], start: int) -> Job:
+    (shard := folder / IMAGES).touch()
+    side = settings.image_size
+    paths = [str(image.path) for image in images[start : start + CHUNK]]
+    return Job(paths, settings, shard, len(_header(0, side)) + start * side * side * 3)
 
 
 def prepare_images(job: Job) -> list[Row]:
@@ -98,19 +106,7 @@ def _prepare(path: str, settings: Preprocessing) -> tuple[Row, npt.NDArray[np.ui
         return (content, "", str(error)), None
 
 
-def read_piece(folder: Path) -> Piece | None:
-    """Read a cached piece; None if there is none, or if it is damaged, which is said."""
-    if not folder.exists():
-        return None
-    try:
-        artifacts.read_manifest(folder)
-    except DataError as error:
-        log.warning("a cached shard cannot be used and is made again: %s", error)
-        return None
-    return _read_records(folder)
-
-
-def _read_records(folder: Path) -> Piece:
+def _read(folder: Path, _images: Sequence[Source]) -> Piece:
     with (folder / RECORDS).open(encoding="utf-8", newline="") as file:
         _, *records = csv.reader(file)
     return Piece(
@@ -120,96 +116,34 @@ def _read_records(folder: Path) -> Piece:
     )
 
 
-def make_pieces(
-    lots: Mapping[Path, Sequence[Source]], settings: Preprocessing, pool: WorkerPool, progress: Progress
-) -> dict[Path, Piece]:
-    """Prepare the images of lots, each into its folder, which appears whole or not at all.
-
-    The workers go on with the next lot while one is hashed and synced. Two runs that need the same piece at the same
-    time compute it once: the second waits and takes it. They begin lots in the order of the folders' names, so neither
-    can hold what the other waits for.
-
-    Raises:
-        TryAgainError: a file changed while it was being read.
-    """
-    begun = deque[_Making]()
-
-    def jobs() -> Iterator[Job]:
-        for folder, sources in sorted(lots.items()):
-            making = _make_piece(folder, sources, settings)
-            if its_jobs := next(making, None):
-                begun.append(making)
-                yield from its_jobs
-            else:  # another run has made it meanwhile
-                progress.advance(len(sources))
-
-    done = pool.map(prepare_images, jobs())
-    try:
-        for rows in done:
-            with contextlib.suppress(StopIteration):  # it is whole
-                begun.popleft().send(_counted(chain([rows], done), progress))
-    finally:
-        for making in begun:
-            making.close()
-    return {folder: _read_records(folder) for folder in lots}
+def _header(rows: int, side: int) -> bytes:
+    """The start of a shard. Its length does not depend on the number of rows: numpy leaves room for it to grow."""
+    shape = (rows, side, side, 3)
+    file = BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file.getvalue()
 
 
-def _counted(done: Iterable[list[Row]], progress: Progress) -> Iterator[list[Row]]:
-    for rows in done:
-        progress.advance(len(rows))
-        yield rows
-
-
-def _make_piece(folder: Path, sources: Sequence[Source], settings: Preprocessing) -> "_Making":
-    """Make one piece, unless it is there: yields its jobs, is sent what they return, in their order, and finishes."""
-    with artifacts.locked(folder.with_name(f".lock-{folder.name}"), "another run is preparing the same lot") as lock:
-        if read_piece(folder):
-            return
-        with artifacts.making(folder, lock) as partial:
-            yield from _write_piece(partial, sources, settings)
-            artifacts.write_manifest(partial, stage="prepare_train", key=folder.name)
-            artifacts.publish(partial, folder, lock)
-
-
-def _write_piece(folder: Path, sources: Sequence[Source], settings: Preprocessing) -> "_Making":
-    """Have job after job write its images to where they lie if none is rejected; else they move up here.
+def _write(side: int, folder: Path, done: Iterable[tuple[Sequence[Source], list[Row]]]) -> None:
+    """Jobs write their images to where they lie if none is rejected; else those after it move up here.
 
     Plain writes and no memory map: on a full disk a write is an honest error, a mapped page is a SIGBUS.
     """
-    side, accepted = settings.image_size, 0
-    size = side * side * 3
-
-    def header() -> None:  # its length does not depend on the number of rows: numpy leaves room for it to grow
-        shape = (accepted, side, side, 3)
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-
-    shard = folder / IMAGES
-    with (
-        shard.open("wb") as file,
-        (folder / RECORDS).open("w", encoding="utf-8", newline="") as table,
-    ):
+    first, size = len(_header(0, side)), side * side * 3
+    shard, accepted, start = folder / IMAGES, 0, 0
+    with (folder / RECORDS).open("w", encoding="utf-8", newline="") as table, shard.open("r+b") as file:
         records = csv.writer(table)
         records.writerow(["filename", "pixels", "reason"])
-        header()
-        first = file.tell()
-        chunks = [sources[row : row + CHUNK] for row in range(0, len(sources), CHUNK)]
-        jobs = [
-            Job([str(source.path) for source in chunk], settings, shard, first + number * CHUNK * size)
-            for number, chunk in enumerate(chunks)
-        ]
-        done = yield jobs
-        for job, chunk, rows in zip(jobs, chunks, done, strict=False):  # what is done after these is another lot's
-            for source, (content, pixels, reason) in zip(chunk, rows, strict=True):
-                source.require_unchanged(content)
-                records.writerow([source.filename, pixels, reason])
-            here, taken = first + accepted * size, sum(not reason for _, _, reason in rows)
-            if here < job.start:
-                file.seek(here)
-                file.write(np.fromfile(shard, np.uint8, taken * size, offset=job.start).data)
+        for images, rows in done:
+            for image, (content, pixels, reason) in zip(images, rows, strict=True):
+                image.require_unchanged(content)
+                records.writerow([image.filename, pixels, reason])
+            taken = sum(not reason for _, _, reason in rows)
+            if accepted < start:
+                file.seek(first + accepted * size)
+                file.write(np.fromfile(shard, np.uint8, taken * size, offset=first + start * size).data)
             accepted += taken
+            start += len(images)
         file.seek(0)
-        header()
+        file.write(_header(accepted, side))
         file.truncate(first + accepted * size)
-
-
-_Making = Generator[list[Job], Iterator[list[Row]], None]

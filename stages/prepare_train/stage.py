@@ -1,6 +1,5 @@
 """The wiring of stage `prepare_train`: lots in, shards and split out."""
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,20 +10,19 @@ from typing import Any
 from stages.common.contract.artifacts import link_or_copy, write_json
 from stages.common.contract.errors import DataError, UsageError
 from stages.common.contract.history import recall, remember
-from stages.common.contract.logs import Progress, log
+from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Headline, Input, LotsContext, RawFiles, Stage
 from stages.common.contract.tables import write_csv
-from stages.common.contract.version import stage_version
 from stages.common.images.sources import Source, find_source, is_regular
 from stages.common.reports.report import REPORT, Cards, Report, Section, write_report
 from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
 from stages.common.schema.attributes import UNKNOWN, read_attributes, write_attributes
 from stages.common.schema.dataset import INDEX, PREPROCESSING, SPLITS, index_columns
-from stages.common.workers.pool import WorkerPool, useful_workers
+from stages.common.workers.lot_cache import take_lots
 from stages.prepare_train.annotations import Annotation, read_annotations
 from stages.prepare_train.page import describe_data, describe_rejects
 from stages.prepare_train.params import Params
-from stages.prepare_train.shards import Piece, make_pieces, piece_key, read_piece
+from stages.prepare_train.shards import Piece, recipe_of
 from stages.prepare_train.split import assign_split, leave_out
 from stages.prepare_train.statistics import Row, count_classes, count_splits, find_duplicates, mean_and_std
 
@@ -56,8 +54,6 @@ class _Prepared:
 
 def _prepare_lots(context: LotsContext[Params], annotations: list[Annotation]) -> _Prepared:
     """The piece of every lot, from the cache or made now. Nobody has validated a file that is another since."""
-    settings = context.params.preprocessing
-    version = stage_version("prepare_train")
     sources: dict[str, list[Source]] = {}
     rejected: dict[str, dict[str, str]] = {one.lot: {} for one in annotations}
     for one in annotations:
@@ -66,24 +62,14 @@ def _prepare_lots(context: LotsContext[Params], annotations: list[Annotation]) -
             sources.setdefault(one.lot, []).append(source)
         else:
             rejected[one.lot][one.filename] = CHANGED
-    folders = {lot: context.cache / piece_key(version, settings, files) for lot, files in sources.items()}
-    pieces = {lot: read_piece(folder) for lot, folder in folders.items()}
-    missing = [lot for lot, piece in pieces.items() if piece is None]
-    todo = [source for lot in missing for source in sources[lot]]
-    progress = Progress(len(todo), "images")
-    workers = useful_workers(context.params.prepare_train.workers, sum(source.size for source in todo))
-    start = time.monotonic()
-    with WorkerPool(workers, "prepare_train.workers") as pool:
-        made = make_pieces({folders[lot]: sources[lot] for lot in missing}, settings, pool, progress)
-    if missing:
-        seconds = time.monotonic() - start
-        log.info("%d images prepared in %.1f s, %.0f/s", progress.total, seconds, progress.total / seconds)
-    whole = {lot: piece or made[folders[lot]] for lot, piece in pieces.items()}
-    for lot, piece in whole.items():
+    lots = take_lots(
+        recipe_of(context.params.preprocessing), sources, context.cache, context.params.prepare_train.workers
+    )
+    for lot, piece in lots.pieces.items():
         rejected[lot] |= piece.rejected
-        how = "computed" if lot in missing else "reused"
+        how = "computed" if lot in lots.made else "reused"
         log.info("lot %s: %s, %d images, %d rejected", lot, how, len(piece.accepted), len(rejected[lot]))
-    return _Prepared(whole, rejected, len(pieces) - len(missing))
+    return _Prepared(lots.pieces, rejected, len(lots.reused))
 
 
 def _check_rejects(context: Context[Params], rejected: Mapping[str, str], images: int) -> None:

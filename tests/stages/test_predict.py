@@ -442,16 +442,17 @@ def test_a_killed_run_leaves_nothing_that_looks_finished_and_the_next_one_comple
     command += ["--store", str(data.store), "--set", "predict.workers=2"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     cache = data.store / "predict" / ".cache"
-    while process.poll() is None and len(list(cache.glob("[!.]*/manifest.json"))) < 2:  # lots a and b are done
+    while process.poll() is None and not list(cache.glob("[!.]*/manifest.json")):  # a lot is done
         time.sleep(0.01)
     process.kill()
     process.wait()
+    kept = len(list(cache.glob("[!.]*/manifest.json")))
     assert process.returncode == -signal.SIGKILL
     assert not [path for path in (data.store / "predict").glob("*/manifest.json") if path.parent != cache]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     headline = json.loads(done.stdout.splitlines()[-1])["headline"]
-    assert headline == {"version": "v3", "images": 165, "lots": 3, "lots_reused": 2, "undecodable": 0}
+    assert headline == {"version": "v3", "images": 165, "lots": 3, "lots_reused": kept, "undecodable": 0}
 
 
 def test_help_loads_no_runtime() -> None:

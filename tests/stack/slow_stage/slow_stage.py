@@ -47,7 +47,7 @@ def _run_lots(context: LotsContext[Params], lots: Sequence[str]) -> Headline:
     slow, reused = context.params.slow_stage, 0
     for lot in lots:
         piece = context.cache / f"{slow.word}-{lot}"
-        with artifacts.locked(piece.with_name(f".lock-{piece.name}")):  # as stages/prepare_train does it
+        with artifacts.locked(piece.with_name(f".lock-{piece.name}")):  # as stages/common/workers/lot_cache.py does it
             if piece.exists():
                 reused += 1
                 continue

@@ -1,0 +1,186 @@
+"""What a stage makes of a lot: made once, kept in its cache under a key of all that decides it, and taken from there.
+
+The piece of a lot is a folder `<cache>/<key>/` with the files that the stage's recipe writes, and manifest.json with
+their digests.
+"""
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from stages.common.contract import artifacts
+from stages.common.contract.errors import DataError
+from stages.common.contract.logs import Progress, log
+from stages.common.contract.version import stage_version
+from stages.common.images.sources import Source
+from stages.common.workers.pool import WorkerPool, useful_workers
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+Piece = TypeVar("Piece")
+
+
+@dataclass(frozen=True)
+class Recipe(Generic[Job, Result, Piece]):
+    """How a stage makes the piece of a lot.
+
+    Attributes:
+        stage: its name.
+        decides: what a piece depends on beside the stage's version and the lot's images, JSON-like.
+        chunk: images a job.
+        job: (folder of the piece, images of the lot, position of the first one) -> what a worker process gets, to do
+            the `chunk` images from there on.
+        do: what a worker does.
+        write: (folder, the images of every job with its result, in order); writes the files of the piece. Results come
+            while it takes them.
+        read: (folder, images of the lot) -> the piece.
+        burden: what an image costs beside its decoding, in bytes of image files that are decoded meanwhile.
+    """
+
+    stage: str
+    decides: Mapping[str, Any]
+    chunk: int
+    job: Callable[[Path, Sequence[Source], int], Job]
+    do: Callable[[Job], Result]
+    write: Callable[[Path, Iterable[tuple[Sequence[Source], Result]]], None]
+    read: Callable[[Path, Sequence[Source]], Piece]
+    burden: int = 0
+
+
+@dataclass(frozen=True)
+class Lots(Generic[Piece]):
+    """The pieces of some lots.
+
+    Attributes:
+        pieces: lot -> its piece.
+        made: the lots whose piece was not there.
+        images_per_s: how fast these were made; None if there is none.
+    """
+
+    pieces: dict[str, Piece]
+    made: frozenset[str]
+    images_per_s: float | None
+
+    @property
+    def reused(self) -> frozenset[str]:
+        """The lots whose piece was there."""
+        return frozenset(self.pieces) - self.made
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A lot whose jobs are handed out: what ends with it, where its piece is made, and the images of each job."""
+
+    ends: contextlib.ExitStack
+    lock: artifacts.Lock
+    folder: Path
+    partial: Path
+    chunks: list[Sequence[Source]]
+
+
+def take_lots(
+    recipe: Recipe[Job, Result, Piece], lots: Mapping[str, Sequence[Source]], cache: Path, workers: int
+) -> Lots[Piece]:
+    """The piece of every lot, from the cache or made now.
+
+    Args:
+        recipe: how pieces are made.
+        lots: lot -> its images, at least one.
+        cache: `LotsContext.cache`.
+        workers: processes at most; 0 means one per available core.
+
+    Raises:
+        TryAgainError: a file changed while it was being read.
+        UnavailableError: a worker process was killed, nearly always for memory.
+    """
+    version = stage_version(recipe.stage)
+    folders = {lot: cache / _key(recipe, version, images) for lot, images in lots.items()}
+    pieces = {lot: _read(recipe, folder, lots[lot]) for lot, folder in folders.items()}
+    made = frozenset(lot for lot, piece in pieces.items() if piece is None)
+    todo = {folders[lot]: lots[lot] for lot in lots if lot in made}
+    count = sum(map(len, todo.values()))
+    size = sum(image.size + recipe.burden for images in todo.values() for image in images)
+    start = time.monotonic()
+    with WorkerPool(useful_workers(workers, size), f"{recipe.stage}.workers") as pool:
+        make_pieces(recipe, todo, pool)
+    seconds = time.monotonic() - start
+    rate = count / seconds if made else None
+    if rate:
+        log.info("%d files in %.1f s, %.0f/s", count, seconds, rate)
+    log.info("%d lots: %d new or changed, %d known", len(lots), len(made), len(lots) - len(made))
+    whole = {lot: recipe.read(folders[lot], lots[lot]) if piece is None else piece for lot, piece in pieces.items()}
+    return Lots(whole, made, rate)
+
+
+def make_pieces(recipe: Recipe[Job, Result, Any], lots: Mapping[Path, Sequence[Source]], pool: WorkerPool) -> None:
+    """Make the pieces of lots, each in its folder, which appears whole or not at all.
+
+    One stream of jobs goes through all lots: the workers are on the next lot while one is written, and do not wait for
+    each other at its end. Two runs that need the same piece at the same time make it once: the second waits for it.
+    They begin lots in the order of the folders' names, so neither can hold what the other waits for.
+    """
+    progress = Progress(sum(map(len, lots.values())), "images")
+    begun = deque[_Begun]()
+
+    def jobs() -> Iterator[Job]:
+        for folder, images in sorted(lots.items()):
+            lot = _begin(recipe, folder, images)
+            if not lot:  # another run has made it meanwhile
+                progress.advance(len(images))
+                continue
+            begun.append(lot)
+            yield from (recipe.job(lot.partial, images, start) for start in range(0, len(images), recipe.chunk))
+
+    def counted(
+        chunks: Sequence[Sequence[Source]], results: Iterable[Result]
+    ) -> Iterator[tuple[Sequence[Source], Result]]:
+        for chunk, result in zip(chunks, results, strict=False):  # what is done after these is another lot's
+            yield chunk, result
+            progress.advance(len(chunk))
+
+    results = pool.map(recipe.do, jobs())
+    try:
+        for first in results:
+            lot = begun.popleft()
+            with lot.ends:
+                recipe.write(lot.partial, counted(lot.chunks, chain([first], results)))
+                artifacts.write_manifest(lot.partial, stage=recipe.stage, key=lot.folder.name)
+                artifacts.publish(lot.partial, lot.folder, lot.lock)
+    finally:
+        for lot in begun:
+            lot.ends.close()
+
+
+def _key(recipe: Recipe[Any, Any, Any], version: str, images: Sequence[Source]) -> str:
+    """The key (64 hex digits) of a lot's piece."""
+    files = [[image.filename, image.digest] for image in images]
+    return artifacts.json_digest({"version": version, "decides": recipe.decides, "files": files})
+
+
+def _read(recipe: Recipe[Any, Any, Piece], folder: Path, images: Sequence[Source]) -> Piece | None:
+    """The piece of a lot; None if there is none, or if it is damaged, which is said."""
+    if not folder.exists():
+        return None
+    try:
+        artifacts.read_manifest(folder)
+    except DataError as error:
+        log.warning("a lot that was kept cannot be used and is done again: %s", error)
+        return None
+    return recipe.read(folder, images)
+
+
+def _begin(recipe: Recipe[Any, Any, Any], folder: Path, images: Sequence[Source]) -> _Begun | None:
+    """Take a lot, which nobody else does meanwhile; None if it is done."""
+    with contextlib.ExitStack() as ends:
+        wait = artifacts.locked(folder.with_name(f".lock-{folder.name}"), "another run is doing the same lot")
+        lock = ends.enter_context(wait)
+        if _read(recipe, folder, images) is not None:
+            return None
+        partial = ends.enter_context(artifacts.making(folder, lock))
+        chunks = [images[start : start + recipe.chunk] for start in range(0, len(images), recipe.chunk)]
+        return _Begun(ends.pop_all(), lock, folder, partial, chunks)
