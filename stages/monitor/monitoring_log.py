@@ -33,8 +33,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from stages.common.contract.artifacts import locked
-from stages.common.contract.errors import DataError
+from stages.common.contract.artifacts import locked, reading
 from stages.common.contract.logs import log
 from stages.common.contract.params import Section
 from stages.common.contract.stage import Headline
@@ -125,11 +124,9 @@ def append_check(file: Path, artifact: Path, key: str, run: str = "") -> Headlin
     Raises:
         DataError: the artifact holds no decision.
     """
-    try:
+    with reading(artifact / DECISION, "monitor"):
         decision = json.loads((artifact / DECISION).read_text(encoding="utf-8"))
         decision.pop("retrain")
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{artifact} holds no readable {DECISION} ({error}): run stage monitor again") from error
     with locked(file.with_name(f".lock-{file.name}"), "another check is being written to the log"):
         earlier = read_log(file)
         told = next((one for one in reversed(earlier) if run and (one.run, one.key) == (run, key)), None)

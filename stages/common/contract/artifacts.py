@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from stages.common.contract.digest_index import DigestIndex
-from stages.common.contract.errors import DataError, TryAgainError
+from stages.common.contract.errors import DataError, StageError, TryAgainError
 from stages.common.contract.logs import INTERVAL_S, log
 
 MANIFEST = "manifest.json"
@@ -171,6 +171,34 @@ def read_manifest(artifact: Path) -> dict[str, Any]:
                 f"remove {artifact} and run stage {manifest['stage']} again"
             )
     return dict(manifest)
+
+
+@contextlib.contextmanager
+def reading(path: Path, stage: str = "") -> Iterator[None]:
+    """Say of a file that cannot be read, or is not as it is written, which stage to run again.
+
+    Args:
+        path: a file of an artifact.
+        stage: that writes it; "" if several do.
+
+    Raises:
+        DataError: reading failed.
+    """
+    try:
+        yield
+    except (StageError, MemoryError):
+        raise
+    except Exception as error:
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        cause = f"no {said}" if isinstance(error, KeyError) else " ".join(str(said or type(error).__name__).split())
+        again = f"run stage {stage} again" if stage else "run the stage that makes it again"
+        raise DataError(f"cannot read {path} ({cause}): {again}") from error
+
+
+def read_json(path: Path, stage: str = "") -> Any:
+    """What a JSON file of an artifact holds; arguments and errors as of `reading`."""
+    with reading(path, stage):
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _sync(path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stages.common.contract.errors import DataError
+from stages.common.contract.artifacts import reading
 
 SEEN = "seen.npy"
 
@@ -39,8 +39,5 @@ def read_seen(reference: Path) -> Pictures | None:
     path = reference / SEEN
     if not path.exists():
         return None
-    try:
-        with path.open("rb") as file:
-            return np.asarray(np.load(file, allow_pickle=False), np.uint64)
-    except (OSError, ValueError, TypeError, EOFError) as error:
-        raise DataError(f"{path} holds no list of pictures ({error}): run the stage that makes it again") from error
+    with reading(path), path.open("rb") as file:
+        return np.asarray(np.load(file, allow_pickle=False), np.uint64)
