@@ -71,7 +71,9 @@ def _run(context: Context[Params]) -> Headline:
     write_predictions(context.out / "predictions.csv", split.filenames, answers)
     table = read_predictions(context.out / "predictions.csv")
     never = never_answered(model.calibration.learned)
-    checked = check(SUITE, table, section.thresholds(), context.out, context.failed, columns_of(never))
+    checked = check(
+        split.attributes, SUITE, table, section.thresholds(), context.out, context.failed, columns_of(never)
+    )
 
     for folder in ("metrics", "plots", "reference"):
         (context.out / folder).mkdir()

@@ -40,8 +40,3 @@ def thresholds(kept: Mapping[str, Any], table: pd.DataFrame, min_psi: float) -> 
             values[f"{name}_mean_min"] = round(one["mean"] - allowed, 4)
             values[f"{name}_mean_max"] = round(one["mean"] + allowed, 4)
     return values
-
-
-def unjudged(suite_columns: set[str], values: Mapping[str, Any]) -> set[str]:
-    """Columns that the suite names and that nothing can be said about: absent then or now, or constant then."""
-    return {name for name in suite_columns if f"{name}_partition" not in values}

@@ -14,6 +14,7 @@ from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Delivered, Delivery, Headline, Input, Stage
 from stages.common.registry.champion import read_champion
 from stages.common.reports.report import REPORT, write_report
+from stages.common.schema.attributes import ATTRIBUTES
 from stages.monitor.params import Params
 
 if TYPE_CHECKING:
@@ -113,11 +114,11 @@ def _check_expectations(
     """
     import pandas as pd
 
-    from stages.common.checks.suite import FOLDER
     from stages.common.checks.validation import check
+    from stages.common.images.statistics import STATISTICS
     from stages.common.inference.partitions import read_partitions
     from stages.monitor.drift import ALL
-    from stages.monitor.expectations import SUITE, thresholds, unjudged
+    from stages.monitor.expectations import SUITE, thresholds
 
     own = [test.lot for test in drift.tests if test.drifted and test.lot != ALL]
     lots = own[:1] or [lot for lot in drift.now if lot != ALL]
@@ -125,9 +126,9 @@ def _check_expectations(
     values = thresholds(read_partitions(folder, reference), table, context.params.monitor.min_psi)
     if not values:
         return None, lots
-    suite = json.loads((FOLDER / f"{SUITE}.json").read_text(encoding="utf-8"))
-    named = {one["kwargs"]["column"] for one in suite["expectations"]}
-    return check(SUITE, table, values, context.out, context.failed, unjudged(named, values)), lots
+    # nothing can be said about what is absent then or now, or was constant then
+    without = {name for name in (*STATISTICS, *table) if f"{name}_partition" not in values}
+    return check(ATTRIBUTES, SUITE, table, values, context.out, context.failed, without), lots
 
 
 def _headline(decision: Mapping[str, Any]) -> Headline:

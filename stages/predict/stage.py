@@ -15,6 +15,7 @@ from stages.common.images.listing import require_lots
 from stages.common.images.sources import Source, find_source
 from stages.common.registry.champion import Champion, read_champion
 from stages.common.reports.report import REPORT, Report, write_report
+from stages.common.schema.attributes import ATTRIBUTES
 from stages.common.schema.learned import never_answered, remarks
 from stages.predict.images import Found, find_images
 from stages.predict.page import TITLE, describe_predictions, left_out, nothing_released
@@ -103,7 +104,6 @@ def _write_lots(
     from stages.common.inference.answers import answers_of
     from stages.common.inference.features import load_features
     from stages.common.inference.predictions import write_predictions
-    from stages.common.schema.attributes import ATTRIBUTES
     from stages.predict.counts import count_answers, least_sure
     from stages.predict.page import PICTURES
 
@@ -156,7 +156,9 @@ def _run(context: Context[Params]) -> Headline:
     ]
     table = pd.concat(tables, ignore_index=True)
     never = never_answered(model.calibration.learned)
-    checked = check(SUITE, table, params.thresholds(champion.version), out, context.failed, columns_of(never))
+    checked = check(
+        ATTRIBUTES, SUITE, table, params.thresholds(champion.version), out, context.failed, columns_of(never)
+    )
     for line in (untold := remarks(model.calibration.learned)):
         log.warning("%s", line)
 

@@ -198,7 +198,7 @@ def _check(context: Context[Params], rows: _Rows, name: str) -> _Checked:
     checked = _Checked(add_classes(rows.table))
 
     def run(suite: str, table: pd.DataFrame) -> None:
-        checked.suites[suite] = load_suite(FOLDER / f"{suite}.json")
+        checked.suites[suite] = load_suite(FOLDER / f"{suite}.json", ATTRIBUTES)
         checked.results[suite] = run_suite(checked.suites[suite], name, table, section.model_dump())
         checked.findings += findings(checked.results[suite])
 

@@ -619,7 +619,7 @@ def test_predictions_of_another_champion_are_refused(
     assert not (tmp_path / "logs" / LOG).exists()
 
 
-EXPECTED: Any = load_suite(FOLDER / f"{SUITE}.json")
+EXPECTED: Any = load_suite(FOLDER / f"{SUITE}.json", ATTRIBUTES)
 
 
 def suite_findings(table: pd.DataFrame) -> list[str]:

@@ -13,7 +13,7 @@ from stages.common.contract.errors import DataError
 from stages.common.inference.predictions import COLUMNS, read_predictions
 from stages.common.schema.attributes import ATTRIBUTES, Attribute
 
-SUITE: Any = load_suite(FOLDER / "predictions.json")
+SUITE: Any = load_suite(FOLDER / "predictions.json", ATTRIBUTES)
 THRESHOLDS = {"low_confidence": 0.6, "min_confident_fraction": 0.75, "min_answered_fraction": 0.7, "versions": ["v3"]}
 
 
@@ -117,7 +117,7 @@ def test_a_critical_finding_is_one_line_and_keeps_its_report(tmp_path: Path) -> 
     unanswered = {"mustache_predicted": None, "mustache_confidence": None}
     table = corrupted(good_table(), unanswered, {"filename": "<b>.png", **wrong}, wrong, wrong, wrong)
     with pytest.raises(DataError) as caught:
-        check("predictions", table, THRESHOLDS, tmp_path / "out", tmp_path / "failed")
+        check(ATTRIBUTES, "predictions", table, THRESHOLDS, tmp_path / "out", tmp_path / "failed")
     line = str(caught.value)
     assert "beard_predicted not a class (4 of 10 images, the first <b>.png, s1_2.png, s1_3.png)" in line
     assert "mustache" not in line

@@ -10,7 +10,7 @@ from stages.prepare_train.params import DataSection, PrepareTrainSection
 from stages.prepare_train.statistics import Row
 from stages.prepare_train.table import suite_thresholds
 
-SUITE: Any = load_suite(FOLDER / "prepared.json")
+SUITE: Any = load_suite(FOLDER / "prepared.json", ATTRIBUTES)
 THRESHOLDS: dict[str, float] = {
     "min_std": 10, "mean_min": 60, "mean_max": 230, "std_min": 30, "std_max": 110,
     "train_min": 12, "train_max": 20, "val_min": 1, "val_max": 6, "test_min": 1, "test_max": 6,

@@ -187,7 +187,9 @@ def test_hair_colour_of_a_bald_face_becomes_unknown_and_is_listed(data: Data) ->
     assert data.validate() == 0
     row = read(data.out / "annotations.csv")[0]
     assert (row["hair_color"], row["hair_length"]) == ("", "0")
-    assert [row["reason"] for row in read(data.out / "warnings.csv")] == ["hair colour of a bald face (found '3')"]
+    assert [row["reason"] for row in read(data.out / "warnings.csv")] == [
+        "hair colour where hair length is bald (found '3')"
+    ]
 
 
 def test_too_many_rejects_fail_and_leave_the_reports_but_no_artifact(

@@ -91,7 +91,7 @@ class Raw:
 
 def failing(table: pd.DataFrame) -> dict[str, list[str]]:
     with warnings.catch_warnings():
-        result = run_suite(load_suite(SUITE), "images", table, PARAMS.validate.model_dump())
+        result = run_suite(load_suite(SUITE, ()), "images", table, PARAMS.validate.model_dump())
     return {finding.reason: finding.rows or [] for finding in findings(result)}
 
 

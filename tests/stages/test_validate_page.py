@@ -34,7 +34,7 @@ SUITE = {
 
 def run_toy(folder: Path, beard: list[str]) -> tuple[Any, Any]:
     (folder / "toy.json").write_text(json.dumps(SUITE))
-    suite = load_suite(folder / "toy.json")
+    suite = load_suite(folder / "toy.json", ())
     table = pd.DataFrame({"beard": pd.Series(beard, dtype="str"), "size": range(len(beard))})
     return suite, run_suite(suite, "toy", table, {"min_rows": 77})
 

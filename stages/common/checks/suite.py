@@ -3,7 +3,6 @@
 Great Expectations needs seconds to import, so this module is imported by a run only, not by `--help`.
 """
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,10 +16,17 @@ from great_expectations.data_context.types.base import (
     InMemoryStoreBackendDefaults,
     ProgressBarsConfig,
 )
+from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
+from stages.common.checks.template import read_suite
+from stages.common.contract.errors import UsageError
 from stages.common.contract.version import ROOT
+from stages.common.schema.attributes import Attributes
 
 FOLDER = ROOT / "expectations"
+
+SHOWN = 160
+"""Characters of an expectation that an error names."""
 
 
 @dataclass(frozen=True)
@@ -50,18 +56,24 @@ class Finding:
     details: dict[str, Any]
 
 
-def load_suite(path: Path) -> gx.ExpectationSuite:
-    """Read a suite from JSON in Great Expectations' own form.
+def load_suite(path: Path, attributes: Attributes) -> gx.ExpectationSuite:
+    """Read a suite from JSON: Great Expectations' own form, with templates for what repeats per attribute.
 
     Raises:
-        ValueError: an expectation of it is not valid (Great Expectations itself only logs and drops it).
+        UsageError: no JSON, a template that cannot be expanded (`stages.common.checks.template`), or an expectation
+            that is not valid (Great Expectations itself only logs and drops it); the line names it.
     """
     logging.getLogger("great_expectations").setLevel(logging.WARNING)  # at INFO it logs hundreds of lines
-    data = json.loads(path.read_text(encoding="utf-8"))
-    suite = gx.ExpectationSuite(**data)
-    if len(suite.expectations) != len(data["expectations"]):
-        raise ValueError(f"{path}: {len(data['expectations']) - len(suite.expectations)} expectations are not valid")
-    return suite
+    data = read_suite(path, attributes)
+    expectations = []
+    for one in data["expectations"]:
+        try:
+            expectations.append(ExpectationConfiguration(**one).to_domain_obj())
+            one["meta"]["reason"]  # what reports say
+        except Exception as error:  # of several libraries
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UsageError(f"{path}: {str(one)[:SHOWN]} is no valid expectation ({why}): correct it") from error
+    return gx.ExpectationSuite(**data | {"expectations": expectations})
 
 
 def run_suite(

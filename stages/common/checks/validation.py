@@ -19,6 +19,7 @@ from stages.common.contract.errors import DataError
 from stages.common.contract.logs import log
 from stages.common.contract.tables import write_csv
 from stages.common.reports.report import REPORT, Report, Section, Table, shown, text_of, write_report
+from stages.common.schema.attributes import Attributes
 
 FINDINGS = "findings.csv"
 COLUMNS = ("severity", "reason", "filename", "column", "found")
@@ -60,6 +61,7 @@ class Checked:
 
 
 def check(
+    attributes: Attributes,
     suite: str,
     table: pd.DataFrame,
     thresholds: Mapping[str, Any],
@@ -70,6 +72,7 @@ def check(
     """Check `table`: findings of severity warning are logged, one that is critical ends the stage.
 
     Args:
+        attributes: what the suite's templates are expanded for.
         suite: name of the suite in `expectations/`.
         table: one row an image, column `filename` among others.
         thresholds: values of the suite's parameters.
@@ -80,7 +83,7 @@ def check(
     Raises:
         DataError: a finding is critical; the line says which, how many images it is about, and names the first.
     """
-    expected = load_suite(FOLDER / f"{suite}.json")
+    expected = load_suite(FOLDER / f"{suite}.json", attributes)
     if without:
         expected.expectations = [one for one in expected.expectations if getattr(one, "column", None) not in without]
     result = run_suite(expected, suite, table, thresholds)

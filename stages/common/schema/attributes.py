@@ -1,7 +1,8 @@
 """What is annotated: attributes, each with its classes. They are data, and travel from artifact to artifact."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,12 +27,14 @@ class Attribute:
         classes: class names; a label is an index into them.
         column: the column of the flat annotation CSV.
         title: what reports print.
+        unknown_when: other attribute -> class of it with which this one cannot be told; a label is cleared then.
     """
 
     name: str
     classes: tuple[str, ...]
     column: str
     title: str
+    unknown_when: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 Attributes = tuple[Attribute, ...]
@@ -66,7 +69,13 @@ ATTRIBUTES: Attributes = (
     Attribute("beard", ("no", "yes"), "beard", "Beard"),
     Attribute("mustache", ("no", "yes"), "mustache", "Mustache"),
     Attribute("glasses", ("no", "yes"), "glasses_binary", "Glasses"),
-    Attribute("hair_color", ("blond", "brown", "red", "dark", "gray"), "hair_color_label", "Hair colour"),
+    Attribute(
+        "hair_color",
+        ("blond", "brown", "red", "dark", "gray"),
+        "hair_color_label",
+        "Hair colour",
+        unknown_when={"hair_length": "bald"},
+    ),
     Attribute("hair_length", ("bald", "short", "long"), "hair_length", "Hair length"),
 )
 

@@ -1,0 +1,137 @@
+"""Suites as they are written: what repeats stands there once, and is expanded to the plain form when a suite is read.
+
+An object with `"each"` in a list, of expectations or of anything else, stands for several: what else is in it, or what
+its `"items"` list, is repeated
+
+    "each": "attribute"                            once for each attribute
+    "each": "unknown_when"                         once for each class of another attribute that leaves one unknown
+    "each": [{"split": "train"}, {"split": "val"}] once for each object of the list
+
+and placeholders such as `{split}` in its texts take their values from there. A text that is one placeholder and nothing
+else becomes the value itself, which may be a list or a number. Of an attribute there are
+
+    {name} {column}      as in attributes.yaml
+    {title}              as within a sentence, with small letters
+    {classes} {indices}  list of the names of its classes; of "0", "1", ...
+    {legend}             the text "0 no, 1 yes"
+    {count}              number of its classes
+    {lowest_confidence}  of the most probable class: 1/{count}, rounded down to four digits
+
+and of `unknown_when` besides {other_column} and {other_title} of the other attribute, and {class} and {class_index}.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.common.contract.errors import UsageError
+from stages.common.schema.attributes import Attribute, Attributes
+
+LISTED = 12
+"""Classes that a text names; of more it names the first three and the last."""
+
+_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+
+Values = Mapping[str, Any]
+"""Placeholder -> its value."""
+
+
+def read_suite(path: Path, attributes: Attributes) -> dict[str, Any]:
+    """A suite in Great Expectations' own form, its templates expanded.
+
+    Raises:
+        UsageError: it is no JSON, or an entry is no template that can be expanded; the line names file and entry.
+    """
+    try:
+        suite = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} is no JSON ({error}): correct it") from error
+    things = {
+        "attribute": [_of(one) for one in attributes],
+        "unknown_when": [values for one in attributes for values in _unknown_when(one, attributes)],
+    }
+    expectations = []
+    for number, entry in enumerate(suite["expectations"], 1):
+        try:
+            expectations += _expand([entry], things, {})
+        except _TemplateError as error:
+            raise UsageError(f"{path}, entry {number}: {error}") from error
+    return {**suite, "expectations": expectations}
+
+
+class _TemplateError(Exception):
+    """Why an entry cannot be expanded."""
+
+
+def _of(attribute: Attribute) -> Values:
+    count = len(attribute.classes)
+    return {
+        "name": attribute.name,
+        "column": attribute.column,
+        "title": attribute.title.lower(),
+        "classes": list(attribute.classes),
+        "indices": [str(index) for index in range(count)],
+        "legend": ", ".join(_few([f"{index} {name}" for index, name in enumerate(attribute.classes)])),
+        "count": count,
+        "lowest_confidence": int(1e4 / count) / 1e4,
+    }
+
+
+def _unknown_when(attribute: Attribute, attributes: Attributes) -> Iterator[Values]:
+    named = {one.name: one for one in attributes}
+    for name, class_ in attribute.unknown_when.items():
+        other = named[name]
+        yield {
+            **_of(attribute),
+            "other_column": other.column,
+            "other_title": other.title.lower(),
+            "class": class_,
+            "class_index": str(other.classes.index(class_)),
+        }
+
+
+def _few(words: Sequence[str]) -> Sequence[str]:
+    return words if len(words) <= LISTED else [*words[:3], "\u2026", words[-1]]
+
+
+def _expand(value: Any, things: Mapping[str, list[Values]], values: Values) -> Any:
+    if isinstance(value, str):
+        return _fill(value, values)
+    if isinstance(value, dict):
+        return {name: _expand(one, things, values) for name, one in value.items()}
+    if isinstance(value, list):
+        return [one for item in value for one in _repeat(item, things, values)]
+    return value
+
+
+def _repeat(item: Any, things: Mapping[str, list[Values]], values: Values) -> list[Any]:
+    """What an item of a list stands for."""
+    if not (isinstance(item, dict) and "each" in item):
+        return [_expand(item, things, values)]
+    each = item["each"]
+    repeated = {name: one for name, one in item.items() if name != "each"}
+    items = repeated.get("items", [repeated])
+    if "items" in repeated and (len(repeated) > 1 or not isinstance(items, list)):
+        raise _TemplateError('"items" is a list, and beside it stands nothing but "each"')
+    found = things.get(each) if isinstance(each, str) else each
+    if not isinstance(found, list) or not all(isinstance(thing, dict) for thing in found):
+        raise _TemplateError(f'"each" is {json.dumps(each)}: write {", ".join(things)} or a list of objects')
+    return [one for thing in found for one in _expand(items, things, {**values, **thing})]
+
+
+def _fill(text: str, values: Values) -> Any:
+    def value_of(found: re.Match[str]) -> Any:
+        if found[1] not in values:
+            known = ", ".join(f"{{{name}}}" for name in values)
+            remedy = f"write one of {known}" if known else 'it takes an "each" to have placeholders'
+            raise _TemplateError(f"placeholder {found[0]} is unknown: {remedy}")
+        return values[found[1]]
+
+    def text_of(found: re.Match[str]) -> str:
+        value = value_of(found)
+        return ",".join(_few(value)) if isinstance(value, list) else str(value)
+
+    whole = _PLACEHOLDER.fullmatch(text)
+    return value_of(whole) if whole else _PLACEHOLDER.sub(text_of, text)
