@@ -12,10 +12,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
-from data.make_samples import annotation_table, draw_face, filenames, main, make_samples
-from stages.common.schema.attributes import ATTRIBUTES
+from data.make_samples import LABELS, annotation_table, draw_face, filenames, main, make_samples
+from tests.common.samples import SAMPLE_ATTRIBUTES
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -62,10 +63,29 @@ def test_labels_are_in_range_balanced_and_a_bald_head_has_no_hair_color() -> Non
     rows = list(csv.DictReader(io.StringIO(table)))
     assert len(rows) == 2000
     assert all((row["hair_color_label"] == "") == (row["hair_length"] == "0") for row in rows)
-    for attribute in ATTRIBUTES:
+    for attribute in SAMPLE_ATTRIBUTES:
         counts = Counter(row[attribute.column] for row in rows if row[attribute.column])
         assert set(counts) == {str(index) for index in range(len(attribute.classes))}
         assert min(counts.values()) > 0.75 * sum(counts.values()) / len(attribute.classes)
+
+
+def test_the_generator_and_the_attributes_agree() -> None:
+    assert {one.name: (one.column, list(one.classes)) for one in SAMPLE_ATTRIBUTES} == LABELS
+
+
+def test_styles_are_the_same_pictures_with_attributes_of_their_own(tmp_path: Path) -> None:
+    make_samples(tmp_path / "faces", count=4, lots=2)
+    assert main(["--out", str(tmp_path / "styles"), "--count", "4", "--lots", "2", "--styles"]) == 0
+    faces, styles = read_files(tmp_path / "faces"), read_files(tmp_path / "styles")
+    attributes = yaml.safe_load(styles.pop("attributes.yaml"))
+    rows = list(csv.DictReader(io.StringIO(styles.pop("annotations.csv").decode())))
+    assert styles == {name: content for name, content in faces.items() if name != "annotations.csv"}
+    assert (
+        list(rows[0])
+        == ["filename", "top", "eyes", "clothes", "skin"]
+        == ["filename", *(a["name"] for a in attributes)]
+    )
+    assert all(row[one["name"]] in one["classes"] for row in rows for one in attributes)
 
 
 def test_a_second_run_leaves_a_whole_set_alone_and_completes_one_without_annotations(tmp_path: Path) -> None:
