@@ -1,6 +1,6 @@
 # The one vocabulary; CI calls only this.
 export PYTHONUTF8 = 1# names of files are UTF-8, whatever the locale says
-.PHONY: help run report up down ps logs test test-faults check bench data venv lock engine stop images
+.PHONY: help run report up down ps logs test test-faults check bench stage data venv lock engine stop images
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -34,6 +34,9 @@ check: venv ## formatting, lint and types
 
 bench: ## measure every figure of bench/README.md; DATA=<folder> for real faces, ONLY="train search" for some
 	@scripts/bench
+
+stage: venv ## make the files of a new stage: NAME=explain, and LIKE=<stage> to begin with its inputs and libraries
+	@.venv/bin/python scripts/new_stage.py "$(NAME)" $(if $(LIKE),--like "$(LIKE)")
 
 data: venv ## draw the sample data set into data/, and let DVC keep it
 	@.venv/bin/python -m data.make_samples --out data

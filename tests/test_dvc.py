@@ -110,7 +110,7 @@ def test_metrics_and_plots_of_dvc_yaml_are_shown(reproduced: tuple[Workspace, st
 def test_a_parameter_of_train_reruns_train_onward_as_an_experiment(reproduced: tuple[Workspace, str]) -> None:
     workspace, _ = reproduced
     output = workspace.run("dvc", "exp", "run", "--name", "longer", "--set-param", "train.epochs=2")
-    assert stages_run(output) == ["train", "evaluate", "label_doubt", "archive", "champion", "predict", "monitor"]
+    assert stages_run(output) == STAGES[STAGES.index("train") :]
     assert "longer" in workspace.run("dvc", "exp", "show", "--csv")
     changes = json.loads(workspace.run("dvc", "metrics", "diff", "--json"))
     assert changes["artifacts/train/metrics/train_metrics.json"]["epochs"] == {"old": 1, "new": 2, "diff": 1}

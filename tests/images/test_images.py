@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ["airflow", "engine_proxy"]
-WITH_TORCH = ["hyperopt", "label_doubt", "train"]
+WITH_TORCH = [
+    stage for stage in STAGES if "torch.in" in (ROOT / "images" / stage / "requirements.in").read_text(encoding="utf-8")
+]
 TAG = "test-images"
 FACTS = """
 import importlib.util, json, os

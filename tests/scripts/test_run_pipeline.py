@@ -1,6 +1,5 @@
 """`make run` and what it says: data folders as people have them, runs that fail, and what a container may name."""
 
-import hashlib
 import os
 import re
 import runpy
@@ -14,6 +13,7 @@ import pytest
 import yaml
 
 from data.make_samples import make_samples
+from tests.scripts.environment import link_environment
 from tests.test_dvc import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -98,14 +98,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for section, values in TINY.items():
         params[section] |= values
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    # An environment that scripts/venv finds up to date.
-    (folder / ".venv").mkdir()
-    for name in ("bin", "lib", "pyvenv.cfg"):
-        (folder / ".venv" / name).symlink_to(ROOT / ".venv" / name)
-    (folder / ".cache").touch()  # no folder, so that nothing can be installed into it
-    locks = b"".join((folder / name).read_bytes() for name in ("scripts/uv.txt", "requirements.txt"))
-    stamp = hashlib.sha256(f"{folder}\n".encode() + locks).hexdigest()
-    (folder / ".venv/.digest").write_text(f"{stamp}  -\n")
+    link_environment(folder)
     return folder
 
 

@@ -1,0 +1,217 @@
+"""Make the files of a new stage, and name it where stages are named: `make stage NAME=explain`.
+
+It begins with the inputs, the libraries and the settings of the stage that LIKE names, and is a task of the main DAG.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+DAG = "dags/ml_pipeline_face_attributes"
+
+PARAMS = '''"""Parameters of stage `NAME`."""
+
+from pydantic import Field
+
+from stages.common.contract.params import Section
+
+
+class CLASSSection(Section):
+    """Section `NAME`.
+
+    Attributes:
+        seed: of whatever is random.
+    """
+
+    seed: int = Field(ge=0)
+
+
+class Params(Section):
+    """The sections that this stage reads."""
+
+    NAME: CLASSSection
+'''
+
+STAGE = '''"""The wiring of stage `NAME`: what goes in, what comes out."""
+
+from stages.common.contract.artifacts import write_json
+from stages.common.contract.stage import Context, Headline, Input, Stage
+from stages.NAME.params import Params
+
+
+def _run(context: Context[Params]) -> Headline:
+    # Here goes what the stage does: it reads `context.inputs`, and writes its files to `context.out`.
+    found = {"inputs": len(context.inputs)}
+    write_json(context.out / "NAME.json", found)
+    return found
+
+
+STAGE = Stage(
+    name="NAME",
+    description="Says how many inputs it has.",
+    params=Params,
+    inputs={INPUTS},
+    outputs={"NAME": ("NAME.json", "number of inputs")},
+    run=_run,
+)
+'''
+
+TEST = '''"""Stage `NAME`, on artifacts that are empty."""
+
+import json
+from pathlib import Path
+
+from stages.common.contract.command_line import main
+from stages.NAME.stage import STAGE
+from tests.common.prepared import finish
+
+
+def test_it_says_how_many_inputs_it_has(tmp_path: Path) -> None:
+    arguments = []
+    for name in STAGE.inputs:
+        (tmp_path / name).mkdir()
+        arguments += [f"--{name}", str(finish(tmp_path / name, name))]
+    out = tmp_path / "out"
+    assert main(STAGE, [*arguments, "--out", str(out)]) == 0
+    assert json.loads((out / "NAME.json").read_text()) == {"inputs": len(STAGE.inputs)}
+'''
+
+DOCS = '''    "NAME": """
+Says how many inputs it has.
+
+**In**: INPUTS. **Out**: `NAME.json`.
+""",
+'''
+
+
+class UnfitError(Exception):
+    """Nothing is made, for the reason that it says."""
+
+
+def read(path: str) -> str:
+    """The text of a file of the repository."""
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+class Maker:
+    """Makes the files; nothing is written before all of them are known.
+
+    Attributes:
+        files: path in the repository -> its text.
+    """
+
+    def __init__(self, name: str, like: str) -> None:
+        """Refuse what cannot be."""
+        stages = re.findall(r"^  (\w+):\n    desc:", read("dvc.yaml"), re.MULTILINE)
+        fit = [stage for stage in stages if self._task(stage)]
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise UnfitError(f"{name!r} is no name: small letters, digits and _, for example explain")
+        if any((ROOT / folder / name).exists() for folder in ("stages", "images")):
+            raise UnfitError(f"there is a stage or an image {name} already: choose another name")
+        if like not in fit:
+            raise UnfitError(f"LIKE={like}: a new stage can be like {' or '.join(fit)}")
+        self.name, self.like = name, like
+        self.files: dict[str, str] = {}
+
+    @staticmethod
+    def _task(stage: str) -> re.Match[str] | None:
+        """The line of the DAG that makes the task of a stage, if it asks for inputs of other stages and no more."""
+        return re.search(
+            rf'^( +){stage} = (stage\("{stage}", inputs=\w+(, \*\*GPU)?\))\n', read(f"{DAG}.py"), re.MULTILINE
+        )
+
+    def make(self) -> None:
+        """Make all files."""
+        wired = self._insert("dvc.yaml", rf"^  {self.like}:\n(    .*\n)+\n", self._wiring)
+        inputs = [name for name in re.findall(r"--(\w+) artifacts/", wired) if name != "out"]
+        entries = "".join(f'"{name}": Input("artifact of stage {name}"),' for name in inputs)
+        folder = f"stages/{self.name}"
+        self._new(f"{folder}/__init__.py", '"""Stage `NAME`: says how many inputs it has."""\n')
+        self.files[f"{folder}/__main__.py"] = self._renamed(read(f"stages/{self.like}/__main__.py"))
+        self._new(f"{folder}/params.py", PARAMS)
+        self._new(f"{folder}/stage.py", STAGE.replace("INPUTS", entries))
+        self._new(f"tests/stages/test_{self.name}.py", TEST)
+        for file in ("Dockerfile", "requirements.in", "requirements.txt"):
+            self.files[f"images/{self.name}/{file}"] = self._renamed(read(f"images/{self.like}/{file}"))
+        self._insert("params.yaml", rf"^{self.like}:\n(  .*\n)+\n", lambda _: self._named(
+            "NAME:\n  seed: 42                     # of whatever is random\n\n"))  # fmt: skip
+        self._insert("params.yaml", rf"^    {self.like}: {{.*\n", self._renamed)
+        docs = DOCS.replace("INPUTS", ", ".join(f"the artifact of {name}" for name in inputs))
+        self._insert("dags/task_docs.py", rf'^    "{self.like}": """\n(.*\n)*?""",\n', lambda _: self._named(docs))
+        task = self._task(self.like)
+        assert task  # noqa: S101 (looked at before)
+        self._insert(f"{DAG}.py", re.escape(task[0]), lambda _: self._renamed(f"{task[1]}{task[2]}\n"))
+        self._draw()
+
+    def write(self) -> None:
+        """Write them, formatted."""
+        for name, text in self.files.items():
+            (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
+            (ROOT / name).write_text(text, encoding="utf-8")
+        python = [ROOT / name for name in self.files if name.endswith(".py")]
+        ruff = Path(sys.executable).with_name("ruff")
+        subprocess.run([ruff, "check", "--quiet", "--fix", *python], cwd=ROOT, check=True)
+        subprocess.run([ruff, "format", "--quiet", *python], cwd=ROOT, check=True)
+
+    def _named(self, text: str) -> str:
+        words = "".join(word.capitalize() for word in self.name.split("_"))
+        return text.replace("CLASS", words).replace("NAME", self.name)
+
+    def _renamed(self, text: str) -> str:
+        """A piece that is the other stage's, for this one."""
+        text = re.sub(r", which .*:\n", ", which says how many inputs it has:\n", text)
+        text = re.sub(r"^.*expectations.*\n", "", text, flags=re.MULTILINE)
+        return re.sub(rf"\b{self.like}\b", self.name, text)
+
+    def _wiring(self, piece: str) -> str:
+        return self._renamed(re.sub("desc: .*", "desc: Say how many inputs it has", piece))
+
+    def _new(self, path: str, text: str) -> None:
+        self.files[path] = self._named(text)
+
+    def _insert(self, path: str, pattern: str, piece: Callable[[str], str]) -> str:
+        """Insert behind what matches a pattern what `piece` makes of it; return that."""
+        text = self.files.get(path) or read(path)
+        found = re.search(pattern, text, re.MULTILINE)
+        if not found:
+            raise UnfitError(f"{path} names {self.like} in another form than others: add {self.name} by hand")
+        new = piece(found[0])
+        self.files[path] = text[: found.end()] + new + text[found.end() :]
+        return new
+
+    def _draw(self) -> None:
+        """Draw the task at the foot of the DAG's picture, in a row of its own."""
+        text = read(f"{DAG}.svg")
+        height = int(re.findall(r'viewBox="0 0 \d+ (\d+)"', text)[0])
+        text = text.replace(f' {height}"', f' {height + 48}"').replace(f'height="{height}"', f'height="{height + 48}"')
+        box = (
+            f'  <rect class="task" x="14" y="{height}" width="138" height="38" rx="5"/>\n'
+            f'  <text class="name" x="83" y="{height + 16}">NAME</text>'
+            f'<text class="makes" x="83" y="{height + 30}">NAME.json</text>\n'
+        )
+        self._new(f"{DAG}.svg", text.replace("</svg>", f"{box}</svg>"))
+
+
+def main() -> int:
+    """Make them; 64 if the name or the other stage is of no use."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    parser.add_argument("--like", default="evaluate", metavar="STAGE", help="default: %(default)s")
+    arguments = parser.parse_args()
+    try:
+        maker = Maker(arguments.name, arguments.like)
+        maker.make()
+    except UnfitError as error:
+        print(f"stage: {error}", file=sys.stderr)
+        return 64
+    maker.write()
+    print("".join(f"{name}\n" for name in maker.files), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
