@@ -28,7 +28,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from stages.common.images.decode import Picture
+from stages.common.images.resizer import Picture
 
 ROWS, COLUMNS = 16, 17
 """Grey cells of a picture; 16 x 16 neighbours make 256 bits."""

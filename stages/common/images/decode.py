@@ -31,7 +31,6 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 import xxhash
-from cykooz_resizer.rust_lib import PilImageWrapper, RustAlphaMulDiv
 from kornia_rs import io as kornia
 from kornia_rs.imgproc import rgba_from_rgb
 from PIL import Image, ImageOps
@@ -39,14 +38,12 @@ from PIL import Image, ImageOps
 from stages.common.images import room
 from stages.common.images.foreign import what_it_is
 from stages.common.images.jpeg import MAX_PARTS, Parts, parts_of, without_profiles
+from stages.common.images.resizer import Picture, multiply_by_opacity, wrapped
 from stages.common.images.settings import ImagesSection
 
 Image.MAX_IMAGE_PIXELS = (
     None  # `max_megapixels` is the limit; Pillow's own would warn at 89 and raise at 179 megapixels
 )
-
-Picture = npt.NDArray[np.uint8]
-"""uint8 (H, W, 4): red, green, blue and 255. Pillow looks at such memory without a copy."""
 
 FORMATS = ("PNG", "JPEG")
 WHITE = (255, 255, 255)
@@ -181,12 +178,6 @@ def as_image(picture: Picture) -> Image.Image:
     return wrapped(picture).convert("RGB")
 
 
-def wrapped(picture: Picture) -> Image.Image:
-    """Pillow's view of contiguous memory (H, W, 4), without a copy: RGBA."""
-    height, width, _ = picture.shape
-    return Image.frombuffer("RGBA", (width, height), picture, "raw", "RGBA", 0, 1)
-
-
 def _checked_chunks(png: bytes) -> dict[bytes, int]:
     """Check the checksum of every chunk up to the end mark; decoders look only at those before the pixels.
 
@@ -271,8 +262,7 @@ def _white_behind(pixels: npt.NDArray[np.uint8]) -> Picture:
     whole = pixels.view(np.uint32).ravel()  # alpha is the highest byte
     if whole.min() < OPAQUE:
         whole ^= COLOR
-        # by SIMD; cykooz_resizer's own AlphaMulDiv would copy an image that is a view
-        RustAlphaMulDiv().multiply_alpha_pil_inplace(PilImageWrapper(wrapped(pixels)))
+        multiply_by_opacity(pixels)
         whole ^= COLOR
         whole |= OPAQUE
     return pixels

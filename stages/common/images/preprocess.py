@@ -21,15 +21,10 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions
-from cykooz_resizer.rust_lib import PilImageWrapper, RustResizer
 
-from stages.common.images.decode import ImageError, Picture, decode_file, read_image_file, wrapped
+from stages.common.images.decode import ImageError, decode_file, read_image_file
+from stages.common.images.resizer import Picture, resized
 from stages.common.images.settings import ImagesSection, Preprocessing
-
-# all four channels alike: colours that are multiplied by opacity, and divided again, take twice the time
-AREA = ResizeOptions(ResizeAlg.convolution(FilterType.box), use_alpha=False).rust_options
-BILINEAR = ResizeOptions(ResizeAlg.convolution(FilterType.bilinear), use_alpha=False).rust_options
 
 PICTURE_DETAIL, CONTENT_DETAIL = 3, 2
 """Pixels a side that a reduced JPEG, and its content, must have for one of the result."""
@@ -100,10 +95,7 @@ def fit(content: Picture, settings: Preprocessing) -> npt.NDArray[np.uint8]:
     height, width, _ = content.shape
     side, longest = settings.image_size, max(width, height)
     size = (max(1, round(side * width / longest)), max(1, round(side * height / longest)))
-    pixels = np.empty((size[1], size[0], 4), np.uint8)
-    kernel = AREA if longest >= side else BILINEAR
-    # not cykooz_resizer's own Resizer, whose choice among modes takes 2 us of 29
-    RustResizer().resize_pil(PilImageWrapper(wrapped(content)), PilImageWrapper(wrapped(pixels)), kernel)
+    pixels = resized(content, *size, enlarge=longest < side)
     square = np.full((side, side, 3), 255, np.uint8)
     left, top = (side - size[0]) // 2, (side - size[1]) // 2
     inside = square[top : top + size[1], left : left + size[0]]
