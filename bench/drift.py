@@ -31,7 +31,7 @@ from stages.common.contract.params import load_params
 from stages.common.contract.stage import Stage
 from stages.common.contract.version import ROOT
 from stages.common.images.decode import decode, read_image_file
-from stages.common.images.preprocess import crop, fit
+from stages.common.images.preprocess import crop, fit_square
 from stages.common.inference.features import Features, join_features
 from stages.common.inference.observation import observe
 from stages.common.inference.onnx_model import OnnxModel, load
@@ -108,7 +108,7 @@ def look(model: OnnxModel, paths: Sequence[Path], shift: Shift | None = None) ->
         if shift:
             changed = shift(Image.fromarray(picture).convert("RGB"))
             picture = np.array(changed.convert("RGBA"))  # as `decode` gives it
-        images.append(fit(crop(picture, model.preprocessing), model.preprocessing))
+        images.append(fit_square(crop(picture, model.preprocessing), model.preprocessing))
     return observe(model, [path.name for path in paths], np.stack(images).__getitem__, 256)
 
 

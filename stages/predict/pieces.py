@@ -16,7 +16,7 @@ import numpy as np
 
 from stages.common.contract.tables import write_csv
 from stages.common.images.decode import ImageError, read_image_file
-from stages.common.images.preprocess import content_of, fit
+from stages.common.images.preprocess import content_of, fit_square
 from stages.common.images.settings import Preprocessing
 from stages.common.images.sources import Source
 from stages.common.inference.features import Features, evenly_spread, join_features
@@ -31,7 +31,7 @@ INFERENCE_BYTES = 3600
 """Inference takes as long as the decoding of so many bytes, 0.54 ms."""
 
 
-class Job(NamedTuple):
+class AnswerJob(NamedTuple):
     """Some images, the model that answers them, the largest picture, and the names of those to keep whole."""
 
     model: Path
@@ -63,7 +63,9 @@ class Piece:
     images: int
 
 
-def recipe_of(model: Path, model_digest: str, max_megapixels: float, batch_size: int) -> Recipe[Job, Answered, Piece]:
+def recipe_of(
+    model: Path, model_digest: str, max_megapixels: float, batch_size: int
+) -> Recipe[AnswerJob, Answered, Piece]:
     """How the answers of a lot are made.
 
     Args:
@@ -73,9 +75,9 @@ def recipe_of(model: Path, model_digest: str, max_megapixels: float, batch_size:
         batch_size: images a job.
     """
 
-    def job(_folder: Path, images: Sequence[Source], start: int) -> Job:
+    def job(_folder: Path, images: Sequence[Source], start: int) -> AnswerJob:
         examples = frozenset(images[position].filename for position in evenly_spread(len(images)))
-        return Job(model, model_digest, max_megapixels, images[start : start + batch_size], examples)
+        return AnswerJob(model, model_digest, max_megapixels, images[start : start + batch_size], examples)
 
     decides = {"model": model_digest, "max_megapixels": max_megapixels}
     return Recipe("predict", decides, batch_size, job, answer_images, _write, _read, INFERENCE_BYTES)
@@ -92,7 +94,7 @@ def limited(settings: Preprocessing, max_megapixels: float) -> Preprocessing:
     return settings.model_copy(update={"max_megapixels": min(settings.max_megapixels, max_megapixels)})
 
 
-def answer_images(job: Job) -> Answered:
+def answer_images(job: AnswerJob) -> Answered:
     """Answer some images; this is what a worker process runs.
 
     Raises:
@@ -127,7 +129,7 @@ def _prepare(source: Source, settings: Preprocessing, image: Images) -> tuple[st
         data = read_image_file(source.path, settings)
         content = hashlib.sha256(data).hexdigest()
         picture, pixels = content_of(data, settings)
-        image[:] = fit(picture, settings)
+        image[:] = fit_square(picture, settings)
     except ImageError as error:
         reason = str(error)
     source.require_unchanged(content)

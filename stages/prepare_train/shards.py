@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.common.images.decode import ImageError, read_image_file
-from stages.common.images.preprocess import content_of, fit
+from stages.common.images.preprocess import content_of, fit_square
 from stages.common.images.settings import Preprocessing
 from stages.common.images.sources import Source
 from stages.common.workers.lot_cache import Recipe
@@ -27,11 +27,11 @@ RECORDS = "images.csv"
 CHUNK = 128
 """Images a job; of 64, the main process takes 4 us an image more."""
 
-Row = tuple[str, str, str]
+Outcome = tuple[str, str, str]
 """What became of an image: SHA-256 of the file as it was read, empty if refused unread; the rest as in `RECORDS`."""
 
 
-class Job(NamedTuple):
+class PrepareJob(NamedTuple):
     """Some images of a lot, and the file that takes the accepted ones, from byte `start` on.
 
     Paths are text: a worker process takes 3 to 5 us to receive a `Source` with its `Path`.
@@ -58,7 +58,7 @@ class Piece:
     rejected: dict[str, str]
 
 
-def recipe_of(settings: Preprocessing) -> Recipe[Job, list[Row], Piece]:
+def recipe_of(settings: Preprocessing) -> Recipe[PrepareJob, list[Outcome], Piece]:
     """How the shard of a lot is made. Labels decide nothing: they stand in index.csv alone."""
     return Recipe(
         stage="prepare_train",
@@ -71,14 +71,14 @@ def recipe_of(settings: Preprocessing) -> Recipe[Job, list[Row], Piece]:
     )
 
 
-def _job(settings: Preprocessing, folder: Path, images: Sequence[Source], start: int) -> Job:
+def _job(settings: Preprocessing, folder: Path, images: Sequence[Source], start: int) -> PrepareJob:
     (shard := folder / IMAGES).touch()
     side = settings.image_size
     paths = [str(image.path) for image in images[start : start + CHUNK]]
-    return Job(paths, settings, shard, len(_header(0, side)) + start * side * side * 3)
+    return PrepareJob(paths, settings, shard, len(_header(0, side)) + start * side * side * 3)
 
 
-def prepare_images(job: Job) -> list[Row]:
+def prepare_images(job: PrepareJob) -> list[Outcome]:
     """Prepare some images; this is what a worker process runs. It writes them itself: sending one costs 12 us."""
     rows = []
     with job.file.open("r+b") as file:
@@ -91,7 +91,7 @@ def prepare_images(job: Job) -> list[Row]:
     return rows
 
 
-def _prepare(path: str, settings: Preprocessing) -> tuple[Row, npt.NDArray[np.uint8] | None]:
+def _prepare(path: str, settings: Preprocessing) -> tuple[Outcome, npt.NDArray[np.uint8] | None]:
     """The row of an image, and what the network gets of it. Its picture is gone before the next is decoded.
 
     Of two, the C library returns memory to the system after each file, and getting it back takes time.
@@ -101,7 +101,7 @@ def _prepare(path: str, settings: Preprocessing) -> tuple[Row, npt.NDArray[np.ui
         data = read_image_file(path, settings)
         content = hashlib.sha256(data).hexdigest()
         picture, pixels = content_of(data, settings)
-        return (content, pixels, ""), fit(picture, settings)
+        return (content, pixels, ""), fit_square(picture, settings)
     except ImageError as error:
         return (content, "", str(error)), None
 
@@ -124,7 +124,7 @@ def _header(rows: int, side: int) -> bytes:
     return file.getvalue()
 
 
-def _write(side: int, folder: Path, done: Iterable[tuple[Sequence[Source], list[Row]]]) -> None:
+def _write(side: int, folder: Path, done: Iterable[tuple[Sequence[Source], list[Outcome]]]) -> None:
     """Jobs write their images to where they lie if none is rejected; else those after it move up here.
 
     Plain writes and no memory map: on a full disk a write is an honest error, a mapped page is a SIGBUS.

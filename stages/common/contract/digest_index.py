@@ -27,7 +27,7 @@ BATCH = 1000
 WAIT_S = 5.0
 """How long to wait for others that write."""
 
-Result = TypeVar("Result")
+ResultT = TypeVar("ResultT")
 
 _TABLE = (
     "create table if not exists digests (path blob primary key, stat text, digest text, seen integer, sum integer) "
@@ -113,7 +113,7 @@ class DigestIndex:
             return None
         return database
 
-    def _transact(self, begin: str, work: Callable[[sqlite3.Connection], Result]) -> Result | None:
+    def _transact(self, begin: str, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT | None:
         """What `work` returns, done in one transaction; None where the database cannot be used."""
         if not self._database:
             return None

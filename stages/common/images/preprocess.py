@@ -1,7 +1,7 @@
 """From an image file to the network's input: the one function that training and prediction share.
 
-`preprocess` = `content_of` (file to RGB picture on white, cropped to its content) and `fit` (square, resize). Its
-settings are stored beside the prepared data and in the model's metadata, so a model gets its pictures made as in
+`preprocess` = `content_of` (file to RGB picture on white, cropped to its content) and `fit_square` (square, resize).
+Its settings are stored beside the prepared data and in the model's metadata, so a model gets its pictures made as in
 training.
 
 What is decided here, and why (`stages.common.images.decode` says what becomes of formats, alpha and orientation):
@@ -86,7 +86,7 @@ def _first_dark(rows: npt.NDArray[np.uint8], settings: ImagesSection) -> int:
     raise ImageError(f"blank: no pixel is darker than near-white ({settings.near_white})")
 
 
-def fit(content: Picture, settings: Preprocessing) -> npt.NDArray[np.uint8]:
+def fit_square(content: Picture, settings: Preprocessing) -> npt.NDArray[np.uint8]:
     """Centre a cropped picture on a white square and resize it.
 
     Returns:
@@ -114,4 +114,4 @@ def preprocess(source: Path | bytes, settings: Preprocessing) -> npt.NDArray[np.
         ImageError: the image cannot be used; the message says why.
     """
     file = read_image_file(source, settings) if isinstance(source, Path) else source
-    return fit(content_of(file, settings).picture, settings)
+    return fit_square(content_of(file, settings).picture, settings)

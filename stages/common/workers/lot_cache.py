@@ -20,13 +20,13 @@ from stages.common.contract.version import stage_version
 from stages.common.images.sources import Source
 from stages.common.workers.pool import WorkerPool, useful_workers
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
-Piece = TypeVar("Piece")
+JobT = TypeVar("JobT")
+ResultT = TypeVar("ResultT")
+PieceT = TypeVar("PieceT")
 
 
 @dataclass(frozen=True)
-class Recipe(Generic[Job, Result, Piece]):
+class Recipe(Generic[JobT, ResultT, PieceT]):
     """How a stage makes the piece of a lot.
 
     Attributes:
@@ -45,15 +45,15 @@ class Recipe(Generic[Job, Result, Piece]):
     stage: str
     decides: Mapping[str, Any]
     chunk: int
-    job: Callable[[Path, Sequence[Source], int], Job]
-    do: Callable[[Job], Result]
-    write: Callable[[Path, Iterable[tuple[Sequence[Source], Result]]], None]
-    read: Callable[[Path, Sequence[Source]], Piece]
+    job: Callable[[Path, Sequence[Source], int], JobT]
+    do: Callable[[JobT], ResultT]
+    write: Callable[[Path, Iterable[tuple[Sequence[Source], ResultT]]], None]
+    read: Callable[[Path, Sequence[Source]], PieceT]
     burden: int = 0
 
 
 @dataclass(frozen=True)
-class Lots(Generic[Piece]):
+class Lots(Generic[PieceT]):
     """The pieces of some lots.
 
     Attributes:
@@ -62,7 +62,7 @@ class Lots(Generic[Piece]):
         images_per_s: how fast these were made; None if there is none.
     """
 
-    pieces: dict[str, Piece]
+    pieces: dict[str, PieceT]
     made: frozenset[str]
     images_per_s: float | None
 
@@ -84,8 +84,8 @@ class _Begun:
 
 
 def take_lots(
-    recipe: Recipe[Job, Result, Piece], lots: Mapping[str, Sequence[Source]], cache: Path, workers: int
-) -> Lots[Piece]:
+    recipe: Recipe[JobT, ResultT, PieceT], lots: Mapping[str, Sequence[Source]], cache: Path, workers: int
+) -> Lots[PieceT]:
     """The piece of every lot, from the cache or made now.
 
     Args:
@@ -117,7 +117,7 @@ def take_lots(
     return Lots(whole, made, rate)
 
 
-def make_pieces(recipe: Recipe[Job, Result, Any], lots: Mapping[Path, Sequence[Source]], pool: WorkerPool) -> None:
+def make_pieces(recipe: Recipe[JobT, ResultT, Any], lots: Mapping[Path, Sequence[Source]], pool: WorkerPool) -> None:
     """Make the pieces of lots, each in its folder, which appears whole or not at all.
 
     One stream of jobs goes through all lots: the workers are on the next lot while one is written, and do not wait for
@@ -127,7 +127,7 @@ def make_pieces(recipe: Recipe[Job, Result, Any], lots: Mapping[Path, Sequence[S
     progress = Progress(sum(map(len, lots.values())), "images")
     begun = deque[_Begun]()
 
-    def jobs() -> Iterator[Job]:
+    def jobs() -> Iterator[JobT]:
         for folder, images in sorted(lots.items()):
             lot = _begin(recipe, folder, images)
             if not lot:  # another run has made it meanwhile
@@ -137,8 +137,8 @@ def make_pieces(recipe: Recipe[Job, Result, Any], lots: Mapping[Path, Sequence[S
             yield from (recipe.job(lot.partial, images, start) for start in range(0, len(images), recipe.chunk))
 
     def counted(
-        chunks: Sequence[Sequence[Source]], results: Iterable[Result]
-    ) -> Iterator[tuple[Sequence[Source], Result]]:
+        chunks: Sequence[Sequence[Source]], results: Iterable[ResultT]
+    ) -> Iterator[tuple[Sequence[Source], ResultT]]:
         for chunk, result in zip(chunks, results, strict=False):  # what is done after these is another lot's
             yield chunk, result
             progress.advance(len(chunk))
@@ -162,7 +162,7 @@ def _key(recipe: Recipe[Any, Any, Any], version: str, images: Sequence[Source]) 
     return artifacts.json_digest({"version": version, "decides": recipe.decides, "files": files})
 
 
-def _read(recipe: Recipe[Any, Any, Piece], folder: Path, images: Sequence[Source]) -> Piece | None:
+def _read(recipe: Recipe[Any, Any, PieceT], folder: Path, images: Sequence[Source]) -> PieceT | None:
     """The piece of a lot; None if there is none, or if it is damaged, which is said."""
     if not folder.exists():
         return None

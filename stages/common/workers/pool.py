@@ -23,8 +23,8 @@ from stages.common.contract.errors import UnavailableError
 from stages.common.images import room
 from stages.common.images.room import Room
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
+JobT = TypeVar("JobT")
+ResultT = TypeVar("ResultT")
 
 IN_FLIGHT = 2
 """Jobs per worker handed out ahead: keeps workers busy and bounds the memory of results that wait."""
@@ -48,7 +48,7 @@ def _start_worker(shared: Room) -> None:
     _follow_parent()
 
 
-def _do(function: Callable[[Job], Result], job: Job) -> Result:
+def _do(function: Callable[[JobT], ResultT], job: JobT) -> ResultT:
     try:
         return function(job)
     finally:
@@ -115,7 +115,7 @@ class WorkerPool:
         # interpreter's own end race with the executor's thread.
         self._executor.shutdown(cancel_futures=kind is not None)
 
-    def map(self, function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
+    def map(self, function: Callable[[JobT], ResultT], jobs: Iterable[JobT]) -> Iterator[ResultT]:
         """Results of `function(job)` in the order of `jobs`, with few of them in memory at any time.
 
         Raises:
@@ -124,7 +124,7 @@ class WorkerPool:
         if not self._executor:
             yield from map(function, jobs)
             return
-        waiting: deque[Future[Result]] = deque()
+        waiting: deque[Future[ResultT]] = deque()
         for job in jobs:
             waiting.append(self.submit(function, job))
             if len(waiting) > IN_FLIGHT * self.workers:
@@ -132,7 +132,7 @@ class WorkerPool:
         while waiting:
             yield self._wait(waiting.popleft())
 
-    def submit(self, function: Callable[[Job], Result], job: Job) -> "Future[Result]":
+    def submit(self, function: Callable[[JobT], ResultT], job: JobT) -> "Future[ResultT]":
         """Hand out one job, for those who choose the next one by the results so far; ask `done` when it is done.
 
         One worker does the job here and now, and its exceptions are raised here.
@@ -142,13 +142,13 @@ class WorkerPool:
         """
         if self._executor:
             with self._explained():
-                future: Future[Result] = self._executor.submit(_do, function, job)
+                future: Future[ResultT] = self._executor.submit(_do, function, job)
                 return future
         future = Future()
         future.set_result(function(job))
         return future
 
-    def done(self, futures: "Iterable[Future[Result]]") -> "list[Future[Result]]":
+    def done(self, futures: "Iterable[Future[ResultT]]") -> "list[Future[ResultT]]":
         """Those of some futures that are done, in their order, once there is one; after a second perhaps none.
 
         Raises:
@@ -165,7 +165,7 @@ class WorkerPool:
                 broken.result()
         return [future for future in futures if future in done]
 
-    def _wait(self, future: "Future[Result]") -> Result:
+    def _wait(self, future: "Future[ResultT]") -> ResultT:
         while not self.done([future]):
             pass
         return future.result()
