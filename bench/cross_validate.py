@@ -22,29 +22,31 @@ from bench.prepared import fit_as_stage_train, prepare
 from stages.common.contract.logs import log, start_logging
 from stages.common.contract.params import load_params
 from stages.common.contract.version import ROOT
-from stages.common.schema.attributes import ATTRIBUTES, NAMES, read_attributes, write_attributes
+from stages.common.schema.attributes import Attributes, names, read_attributes, write_attributes
 from stages.common.schema.dataset import INDEX, index_columns, read_index
 from stages.train.params import Params
 
 Figures = npt.NDArray[np.float64]
 
 
-def hold_back(prepared: Path, fold: npt.NDArray[np.int32], number: int, folder: Path) -> tuple[Path, Figures]:
+def hold_back(
+    attributes: Attributes, prepared: Path, fold: npt.NDArray[np.int32], number: int, folder: Path
+) -> tuple[Path, Figures]:
     """Show a prepared data set as if a fold were its validation split and all else its training split.
 
     Args:
+        attributes: those of `prepared`.
         prepared: artifact of prepare_train.
         fold: int32 (N,), of every row of its index.
         number: the fold.
         folder: gets an index and a link to the shards.
 
     Returns:
-        `folder`, and how many labels of each attribute are known in the fold, (5,).
+        `folder`, and how many labels of each attribute are known in the fold, (attributes,).
     """
     folder.mkdir()
     (folder / "shards").symlink_to(prepared / "shards")
     rows = read_index(prepared)
-    attributes = read_attributes(prepared)
     write_attributes(folder, attributes)
     with (folder / INDEX).open("w", encoding="utf-8", newline="") as file:
         index = csv.DictWriter(file, index_columns(attributes))
@@ -53,7 +55,7 @@ def hold_back(prepared: Path, fold: npt.NDArray[np.int32], number: int, folder: 
             row | {"split": "val" if one == number else "train"} for row, one in zip(rows, fold.tolist(), strict=True)
         )
     held_back = [row for row, one in zip(rows, fold.tolist(), strict=True) if one == number]
-    return folder, np.array([sum(bool(row[name]) for row in held_back) for name in NAMES], np.float64)
+    return folder, np.array([sum(bool(row[name]) for row in held_back) for name in names(attributes)], np.float64)
 
 
 def main() -> None:
@@ -75,15 +77,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepared = prepare(arguments.data / "raw", arguments.data / "annotations.csv", folder)
+        attributes = read_attributes(prepared)
         fold = assign_folds([row["group"] for row in read_index(prepared)], arguments.folds, arguments.seed)
         for number in range(min(arguments.folds, arguments.only or arguments.folds)):
-            held, labels = hold_back(prepared, fold, number, folder / f"fold{number}")
+            held, labels = hold_back(attributes, prepared, fold, number, folder / f"fold{number}")
             started = time.monotonic()
             result, processes = fit_as_stage_train(held, section)
             seconds.append(time.monotonic() - started)
             rates.append(len(result.history) / sum(1 / epoch.images_per_s for epoch in result.history))
             told = result.history[-1].val_accuracy
-            accuracy = np.array([np.nan if (share := told[one]) is None else share for one in NAMES])
+            accuracy = np.array([np.nan if (share := told[one]) is None else share for one in names(attributes)])
             right.append(np.nan_to_num(accuracy) * labels)
             known.append(labels)
             learned, images = int((fold != number).sum()), int((fold == number).sum())
@@ -100,7 +103,7 @@ def main() -> None:
     rows.append(("pooled", "", "", "", "", *_shares(np.where(np.sum(known, 0) > 0, pooled, np.nan))))
     print(f"\n{len(fold)} images, {arguments.folds} folds (seed {arguments.seed}), {section.epochs} epochs of", end=" ")
     print(f"{section.batch_size} images a step on {result.device}, {processes} process(es)\n")
-    titles = [attribute.title.lower() for attribute in ATTRIBUTES]
+    titles = [attribute.title.lower() for attribute in attributes]
     print(table(("fold", "learned from", "held back", "seconds", "images/s", "mean", *titles), rows))
 
 
