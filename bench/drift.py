@@ -71,7 +71,6 @@ SHIFTS: Mapping[str, Mapping[str, Shift]] = {
     },
     "JPEG": {f"quality {quality}": _jpeg(quality) for quality in (90, 50, 20)},
 }
-MISSING = {"glasses": ("glasses_binary", "1"), "hair red": ("hair_color_label", "2"), "hair long": ("hair_length", "2")}
 STYLE = (0.1, 0.25, 0.5, 1.0)  # share of avatars in a lot
 
 
@@ -151,7 +150,9 @@ def main() -> None:
             yield rest[number * size : (number + 1) * size]
 
     def compare(reference: npt.NDArray[np.intp], *lots: Features) -> Drift:
-        return find_drift(clean.take(reference), {f"s{number}": lot for number, lot in enumerate(lots, 1)}, settings)
+        return find_drift(
+            model.attributes, clean.take(reference), {f"s{number}": lot for number, lot in enumerate(lots, 1)}, settings
+        )
 
     print(
         f"{len(learned)} images to learn from, {len(held)} held back, {REFERENCE} of them as reference; alpha "
@@ -192,14 +193,16 @@ def main() -> None:
             return compare(reference, join_features([clean.take(lot[count:]), new]))
 
         cases.append(("drawing style", f"{share:.0%} avatars", one_style))
-    for title, (column, label) in MISSING.items():
-        among = labels[column] != label
+    for one in model.attributes:  # as if the last class of each had never come
+        among = labels[one.column] != str(len(one.classes) - 1)
 
         def one_class(size: int, among: npt.NDArray[np.bool_] = among) -> Drift:
             reference, lot = draw(size, among=among)
             return compare(reference, clean.take(lot))
 
-        cases.append(("class missing", f"{title} ({1 - among.mean():.0%} then)", one_class))
+        cases.append(
+            ("class missing", f"{one.title.lower()} {one.classes[-1]} ({1 - among.mean():.0%} then)", one_class)
+        )
     for kind, strength, check in cases:
         cells = []
         named: dict[str, int] = {}

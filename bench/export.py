@@ -30,8 +30,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from stages.common.inference.answers import answers_of
-from stages.common.inference.onnx_model import INPUT, load
-from stages.common.schema.attributes import NAMES
+from stages.common.inference.onnx_model import EMBEDDING, INPUT, load
+from stages.common.schema.attributes import Attributes, names
 from stages.common.schema.dataset import Split, read_split
 from stages.common.training.network import Classifier, Network
 from stages.evaluate.measures import mean_of, measure
@@ -80,13 +80,21 @@ def open_session(path: Path, threads: int) -> Any:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
+def asked(session: Any) -> list[str]:
+    """The outputs that are attributes."""
+    return [one.name for one in session.get_outputs() if one.name != EMBEDDING]
+
+
 def answer(session: Any, images: Images) -> dict[str, npt.NDArray[np.float32]]:
     """Probabilities per attribute, (N, classes)."""
-    batches = [session.run(list(NAMES), {INPUT: images[start : start + 256]}) for start in range(0, len(images), 256)]
-    return dict(zip(NAMES, map(np.concatenate, zip(*batches, strict=True)), strict=True))
+    outputs = asked(session)
+    batches = [session.run(outputs, {INPUT: images[start : start + 256]}) for start in range(0, len(images), 256)]
+    return dict(zip(outputs, map(np.concatenate, zip(*batches, strict=True)), strict=True))
 
 
-def in_pytorch(trained: Path, images: Images, *, calibrated: bool = True) -> dict[str, npt.NDArray[np.float32]]:
+def in_pytorch(
+    attributes: Attributes, trained: Path, images: Images, *, calibrated: bool = True
+) -> dict[str, npt.NDArray[np.float32]]:
     """What PyTorch says with the weights of the same artifact; not calibrated: at temperature 1."""
     with safe_open(trained / "model.safetensors", "pt") as file:
         metadata = file.metadata()
@@ -96,14 +104,14 @@ def in_pytorch(trained: Path, images: Images, *, calibrated: bool = True) -> dic
     classifier = Classifier(network, temperatures if calibrated else None, learned).eval()
     with torch.inference_mode():
         parts = torch.split(torch.from_numpy(images), 256)
-        batches = [[one.numpy() for one in classifier(part)[: len(NAMES)]] for part in parts]
-    return dict(zip(NAMES, map(np.concatenate, zip(*batches, strict=True)), strict=True))
+        batches = [[one.numpy() for one in classifier(part)[: len(attributes)]] for part in parts]
+    return dict(zip(names(attributes), map(np.concatenate, zip(*batches, strict=True)), strict=True))
 
 
 def quality(trained: Path, images: Split, found: dict[str, npt.NDArray[np.float32]]) -> dict[str, float | None]:
     """Means over the attributes, with the thresholds of the model."""
     calibration = load(trained / "model.onnx").calibration
-    measures = [measure(one) for one in answers_of(found, calibration, images.labels)]
+    measures = [measure(one) for one in answers_of(images.attributes, found, calibration, images.labels)]
     return {name: mean_of(name, measures) for name in ("accuracy", "ece", "coverage", "answered_accuracy")}
 
 
@@ -111,12 +119,13 @@ def measure_rates(forms: dict[str, Path], images: Images, threads: int, batch: i
     """Form -> images a second, the median of `repeat` turns of 2,048 images each."""
     many = np.resize(images, (2048, *images.shape[1:]))
     sessions = {name: open_session(path, threads) for name, path in forms.items()}
+    outputs = {name: asked(session) for name, session in sessions.items()}
     rates: dict[str, list[float]] = {name: [] for name in forms}
     for turn in range(repeat + 1):
         for name, session in sessions.items():
             started = time.perf_counter()
             for start in range(0, len(many), batch):
-                session.run(list(NAMES), {INPUT: many[start : start + batch]})
+                session.run(outputs[name], {INPUT: many[start : start + batch]})
             if turn:  # the first turn warms up
                 rates[name].append(len(many) / (time.perf_counter() - started))
     return {name: statistics.median(values) for name, values in rates.items()}
@@ -133,19 +142,19 @@ def main() -> None:
     arguments = parser.parse_args()
     train, split = (read_split(arguments.prepared, name) for name in ("train", arguments.split))
     images = split.take()
-    truth = in_pytorch(arguments.model, images)
+    truth = in_pytorch(split.attributes, arguments.model, images)
     with tempfile.TemporaryDirectory() as name:
         forms = make_forms(arguments.model / "model.onnx", train, Path(name))
         print(
             f"{f'{len(split)} {arguments.split} images':<24} accuracy     ECE  answered  right of these"
             "  other answers  difference      MB"
         )
-        rows = {"PyTorch, temperature 1": in_pytorch(arguments.model, images, calibrated=False)}
+        rows = {"PyTorch, temperature 1": in_pytorch(split.attributes, arguments.model, images, calibrated=False)}
         rows |= {form: answer(open_session(path, 1), images) for form, path in forms.items()}
         for form, found in rows.items():
             one = quality(arguments.model, split, found)
-            differs = max(float(np.abs(found[attribute] - truth[attribute]).max()) for attribute in NAMES)
-            other = sum(int((found[name].argmax(1) != truth[name].argmax(1)).sum()) for name in NAMES)
+            differs = max(float(np.abs(found[attribute] - truth[attribute]).max()) for attribute in truth)
+            other = sum(int((found[name].argmax(1) != truth[name].argmax(1)).sum()) for name in truth)
             size = f"{forms[form].stat().st_size / 1e6:8.2f}" if form in forms else ""
             print(
                 f"{form:<24} {one['accuracy']:.4f}  {one['ece']:.4f}    {one['coverage']:.4f}"

@@ -33,6 +33,7 @@ from stages.common.images.settings import Preprocessing
 from stages.common.images.sources import find_source
 from stages.common.inference.onnx_model import load
 from stages.common.registry.champion import CHAMPION
+from stages.common.schema.attributes import write_attributes
 from stages.common.workers.lot_cache import make_pieces
 from stages.common.workers.pool import WorkerPool
 from stages.predict.pieces import recipe_of
@@ -73,6 +74,7 @@ def release(model: Path, folder: Path) -> Path:
     shutil.copy(model, folder / "model.onnx")
     version = {"version": "v1", "model_digest": "0" * 64, "mean_accuracy": 1.0, "lots": []}
     artifacts.write_json(folder / CHAMPION, version)
+    write_attributes(folder, load(folder / "model.onnx").attributes)
     artifacts.write_manifest(folder, stage="champion", key="0" * 64)
     return folder
 

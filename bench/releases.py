@@ -15,9 +15,11 @@ import numpy as np
 from scipy.stats import norm
 
 from bench.machine import table
-from stages.archive.gate import Judgement, Right, compare, judge, mean_accuracy
-from stages.common.schema.attributes import NAMES
+from stages.archive.gate import Judgement, compare, judge, mean_accuracy
+from stages.common.inference.answers import Right
+from stages.common.schema.attributes import Attribute
 
+ATTRIBUTES = tuple(Attribute(name, ("no", "yes"), name, name) for name in "abcde")
 IMAGES = 200  # of a test split
 START = 0.984  # true accuracy of the first champion
 STEP = 0.002  # that each candidate is truly worse than the champion
@@ -28,8 +30,8 @@ NO_MARGIN = 1.0
 
 
 def answers(random: np.random.Generator, accuracies: Sequence[float]) -> list[Right]:
-    """What models of some accuracies answer to the same new images, (IMAGES, 5) each."""
-    shape = (IMAGES, len(NAMES))
+    """What models of some accuracies answer to the same new images, (IMAGES, A) each."""
+    shape = (IMAGES, len(ATTRIBUTES))
     ease = np.sqrt(SHARED) * random.standard_normal(shape)
     own = [np.sqrt(1 - SHARED) * random.standard_normal(shape) for _ in accuracies]
     return [(ease + one < norm.ppf(accuracy)).astype(float) for one, accuracy in zip(own, accuracies, strict=True)]
@@ -39,8 +41,8 @@ def judged(candidate: Right, champion: Right, best: Right | None, margin: float)
     """What the gate says; the best version is the champion where it is None."""
     found = replace(
         Judgement(mean_accuracy(candidate), (0, 1), fit=False, reasons=[]),
-        champion=compare("champion", candidate, champion),
-        best=None if best is None else compare("best", candidate, best),
+        champion=compare(ATTRIBUTES, "champion", candidate, champion),
+        best=None if best is None else compare(ATTRIBUTES, "best", candidate, best),
     )
     return judge(found, 0, ALPHA, margin)
 

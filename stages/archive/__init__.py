@@ -3,6 +3,7 @@
 Inputs: the artifacts of all stages before it, which must belong to one run.
 Outputs:
     model/          model.onnx, model.safetensors
+    attributes.json what the model answers
     metrics/        the JSON metrics of every stage
     plots/          the PNG plots of every stage
     <stage>/        per input: its report.html, and the files of its artifact that the report links (Data Docs, CSVs)

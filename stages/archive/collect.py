@@ -14,6 +14,7 @@ import numpy as np
 from stages.common.contract.artifacts import copy_folder
 from stages.common.registry.seen import SEEN, pictures
 from stages.common.reports.report import REPORT
+from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
 from stages.common.schema.dataset import INDEX
 
 REJECTED = "rejected.csv"
@@ -42,7 +43,7 @@ def linked_files(artifact: Path) -> set[Path]:
 
 
 def collect(inputs: Mapping[str, Path], out: Path) -> None:
-    """Copy the model, what tells drift from its images, which pictures it knows, and what people look at.
+    """Copy the model, what it answers, what tells drift from its images, which it knows, and what people look at.
 
     Names of metrics and plots are unique across stages.
 
@@ -62,6 +63,7 @@ def collect(inputs: Mapping[str, Path], out: Path) -> None:
             shutil.copy(artifact / path, out / name / path)
     copy_folder(inputs["evaluate"] / "reference", out / "reference")
     np.save(out / "reference" / SEEN, pictures(_known_pictures(inputs["validate"], inputs["prepare_train"])))
+    shutil.copy(inputs["prepare_train"] / ATTRIBUTES_FILE, out)
     shutil.copy(inputs["evaluate"] / HARDEST, out / HARDEST)
     for name in ("model.onnx", "model.safetensors"):
         shutil.copy(inputs["train"] / name, out / "model" / name)

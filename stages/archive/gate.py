@@ -17,34 +17,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
 
-from stages.common.schema.attributes import ATTRIBUTES, NAMES, UNKNOWN
+from stages.common.inference.answers import Right
+from stages.common.schema.attributes import Attributes
 from stages.common.schema.statistics import holm
-
-Right = npt.NDArray[np.float64]
-"""(N, 5) in the order of `NAMES`: 1 where an answer is right, 0 where it is wrong, NaN where the label is unknown, or
-where the model never answers."""
 
 RESAMPLES = 10_000
 """Of the bootstrap: the ends of a 95 % interval of .01 then vary by some .0002 from seed to seed."""
 SEED = 2026
-
-
-def right_answers(
-    probabilities: Mapping[str, npt.NDArray[np.float32]],
-    labels: npt.NDArray[np.int8],
-) -> Right:
-    """Which answers are right.
-
-    Args:
-        probabilities: attribute -> (N, classes); where a model gives no finite ones, its answer is wrong.
-        labels: (N, 5) class indices, -1 where unknown, or where the model never answers (`answerable`).
-    """
-    columns = []
-    for column, name in enumerate(NAMES):
-        finite = np.isfinite(probabilities[name]).all(axis=1)
-        right = (np.nan_to_num(probabilities[name]).argmax(axis=1) == labels[:, column]) & finite
-        columns.append(np.where(labels[:, column] == UNKNOWN, np.nan, right))
-    return np.stack(columns, axis=1)
 
 
 def mean_accuracy(right: Right) -> float:
@@ -113,9 +92,9 @@ class Comparison:
         images: N.
         candidate_accuracy, version_accuracy: means over the attributes.
         difference: the former minus the latter, and `interval` that holds it with 95 %.
-        attributes: name -> labels, accuracies of both, answers in which the candidate is better and worse, and `p`: how
-            often equally good models would differ at least so much to the candidate's disadvantage, adjusted for all
-            attributes.
+        attributes: name -> title, labels, accuracies of both, answers in which the candidate is better and worse, and
+            `p`: how often equally good models would differ at least so much to the candidate's disadvantage, adjusted
+            for all attributes.
         notes: what makes it less than a fair comparison.
     """
 
@@ -139,14 +118,17 @@ class Comparison:
         return self.interval[0] > 0
 
 
-def compare(version: str, candidate: Right, of_version: Right, notes: Sequence[str] = ()) -> Comparison:
-    """Compare answers to the same images, both (N, 5); what one of both does not answer counts for neither."""
+def compare(
+    attributes: Attributes, version: str, candidate: Right, of_version: Right, notes: Sequence[str] = ()
+) -> Comparison:
+    """Compare answers to the same images, both (N, A); what one of both does not answer counts for neither."""
     known = np.isfinite(candidate) & np.isfinite(of_version)
     ours, theirs = (np.where(known, right, np.nan) for right in (candidate, of_version))
     figures: dict[str, dict[str, Any]] = {}
-    for column, name in enumerate(NAMES):
+    for column, attribute in enumerate(attributes):
         one, other = (right[known[:, column], column] for right in (ours, theirs))
-        figures[name] = {
+        figures[attribute.name] = {
+            "title": attribute.title,
             "labels": len(one),
             "candidate": float(one.mean()) if len(one) else None,
             "version": float(other.mean()) if len(one) else None,
@@ -224,10 +206,9 @@ def judge(found: Judgement, min_accuracy: float, alpha: float, margin: float, re
 
 def _worse(comparison: Comparison, alpha: float, margin: float) -> list[str]:
     """In which attributes the candidate is significantly worse, and by more than `margin`."""
-    titles = {attribute.name: attribute.title.lower() for attribute in ATTRIBUTES}
     return [
-        f"worse than {comparison.version} in {titles[name]}: {one['worse']} answers worse, {one['better']} better "
-        f"(p {one['p']:.2g})"
-        for name, one in comparison.attributes.items()
+        f"worse than {comparison.version} in {one['title'].lower()}: {one['worse']} answers worse, {one['better']} "
+        f"better (p {one['p']:.2g})"
+        for one in comparison.attributes.values()
         if one["p"] < alpha and one["candidate"] - one["version"] < -margin
     ]

@@ -9,14 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from stages.archive.gate import Right, right_answers
 from stages.common.contract.errors import DataError
+from stages.common.inference.answers import Right, answers_of, right_answers
 from stages.common.inference.onnx_model import OnnxModel, load
 from stages.common.registry.registry import MODEL, Registry
 from stages.common.registry.seen import Pictures, read_seen
-from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.schema.attributes import difference, names
 from stages.common.schema.dataset import read_split
-from stages.common.schema.learned import answerable
 
 
 class IncomparableError(ValueError):
@@ -44,6 +43,7 @@ class Candidate:
     """A model, and the test images of the data that it has learned from.
 
     Attributes:
+        attributes: A attributes of the data.
         right: which of its answers are right.
     """
 
@@ -57,13 +57,18 @@ class Candidate:
             seen: the pictures in it.
         """
         split = read_split(prepared, "test")
-        self._images, self._labels = split.take(), split.labels
+        self._images, self._labels, self.attributes = split.take(), split.labels, split.attributes
         self._model, self._data, self._seen = load(model), data, seen
         self._said = self._model.predict(self._images)
         self.right = self._right(self._model, self._said)
 
     def _right(self, model: OnnxModel, said: Mapping[str, npt.NDArray[np.float32]]) -> Right:
-        return right_answers(said, answerable(self._labels, model.calibration.learned))
+        """(N, A); an attribute that the model does not know, it never answers."""
+        right = np.full(self._labels.shape, np.nan)
+        known = [column for column, name in enumerate(names(self.attributes)) if name in said]
+        asked = tuple(self.attributes[column] for column in known)
+        right[:, known] = right_answers(answers_of(asked, said, model.calibration, self._labels[:, known]))
+        return right
 
     def meet(self, registry: Registry, name: str, folder: Path) -> Met:
         """Show the test images to a version.
@@ -84,7 +89,7 @@ class Candidate:
         right = self._right(model, said)
         if not (np.isfinite(right) & np.isfinite(self.right)).any():
             raise IncomparableError("which answers nothing that this one answers and that a test image has a label for")
-        notes, objections = self._compare_answered(name, model.calibration.answered)
+        notes, objections = self._compare_answered(name, model.answered)
         if yaml.safe_load(registry.text(name, "params.yaml"))["data"] != self._data:
             notes.append(f"{name} was trained with other splits, so it may have learned from some of these test images")
         theirs = read_seen(folder / "reference")
@@ -104,9 +109,9 @@ class Candidate:
 
     def _compare_answered(self, name: str, theirs: Sequence[str]) -> tuple[list[str], list[str]]:
         """Notes and objections about attributes that one of both never answers, which are left out."""
-        ours = self._model.calibration.answered
-        more = [one.title.lower() for one in ATTRIBUTES if one.name in ours and one.name not in theirs]
-        fewer = [one.title.lower() for one in ATTRIBUTES if one.name in theirs and one.name not in ours]
+        ours = self._model.answered
+        more = [one.title.lower() for one in self.attributes if one.name in ours and one.name not in theirs]
+        fewer = [one.title.lower() for one in self.attributes if one.name in theirs and one.name not in ours]
         notes, objections = [], []
         if more:
             notes.append(f"{name} never answers {' and '.join(more)}, so that is left out")
@@ -122,8 +127,9 @@ def load_opponent(path: Path, candidate: OnnxModel) -> OnnxModel:
     """Load the model of a released version to meet a candidate.
 
     Raises:
-        IncomparableError: it is of earlier code, or its images are prepared in another way. That must not end the run,
-            or no training could ever succeed such a champion.
+        IncomparableError: it is of earlier code, its images are prepared in another way, or it answers attributes, or
+            classes of them, that the candidate does not. That must not end the run, or no training could ever succeed
+            such a champion.
     """
     try:
         champion = load(path)
@@ -132,5 +138,10 @@ def load_opponent(path: Path, candidate: OnnxModel) -> OnnxModel:
     if champion.preprocessing != candidate.preprocessing:
         raise IncomparableError(
             f"whose images are prepared in another way ({champion.preprocessing} against {candidate.preprocessing})"
+        )
+    common = tuple(one for one in candidate.attributes if one.name in names(champion.attributes))
+    if difference(common, champion.attributes):  # what the candidate answers besides is no obstacle
+        raise IncomparableError(
+            f"a model of other attributes ({difference(candidate.attributes, champion.attributes)})"
         )
     return champion

@@ -13,6 +13,7 @@ from stages.common.contract.errors import TryAgainError
 from stages.common.contract.logs import log
 from stages.common.registry.registry import Registry, Version, now
 from stages.common.reports.report import REPORT
+from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
 
 GATE = "gate.json"
 NONE = "none"
@@ -108,7 +109,7 @@ def write_content(artifact: Path, content: Path, version: Version) -> None:
     """
     for name in ("model", "metrics", "plots", "reference"):
         copy_folder(artifact / name, content / name)
-    for name in ("params.yaml", "lineage.json", GATE):
+    for name in ("params.yaml", "lineage.json", ATTRIBUTES_FILE, GATE):
         shutil.copy(artifact / name, content)
     report = content / "report"
     report.mkdir()

@@ -23,7 +23,7 @@ from stages.common.reports.report import (
     Table,
     shown,
 )
-from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.schema.attributes import Attributes, read_attributes
 
 REJECTS_SHOWN = 50
 """Rows of a rejects table; the full list is in `<stage>/rejected.csv` beside the report."""
@@ -80,7 +80,11 @@ def build_report(title: str, archive: Path, run: Sequence[Section] = (), subtitl
         _gate(gate),
         *([] if run else [_stages(chain, archive)]),
         Group(
-            "Test metrics", [_measures(evaluation), *_plots(archive, "confusion_matrices", "roc_curves", "reliability")]
+            "Test metrics",
+            [
+                _measures(read_attributes(archive), evaluation),
+                *_plots(archive, "confusion_matrices", "roc_curves", "reliability"),
+            ],
         ),
         *_hardest(archive),
         Group("Training", _plots(archive, "training_curves", "accuracy_curves", "trials")),
@@ -131,11 +135,8 @@ def _difference(comparison: Mapping[str, Any]) -> str:
 
 def _compared(title: str, comparison: Mapping[str, Any]) -> Table:
     version = comparison["version"]
-    titles = {attribute.name: attribute.title for attribute in ATTRIBUTES}
-    rows = [
-        (titles[name], one["labels"], one["candidate"], one["version"], one["better"], one["worse"], one["p"])
-        for name, one in comparison["attributes"].items()
-    ]
+    figures = ("title", "labels", "candidate", "version", "better", "worse", "p")
+    rows = [tuple(one[name] for name in figures) for one in comparison["attributes"].values()]
     note = (
         f"{version} has {comparison['version_accuracy']:.4f} on the same {comparison['images']} images, the candidate "
         f"{comparison['candidate_accuracy']:.4f}. Difference {_difference(comparison)}."
@@ -178,12 +179,12 @@ def _stages(chain: Chain, archive: Path) -> Table:
     return Table("Reports of the stages", ("Stage", "Headline", "Seconds", "Memory, MB"), rows)
 
 
-def _measures(evaluation: Mapping[str, Any]) -> Table:
+def _measures(attributes: Attributes, evaluation: Mapping[str, Any]) -> Table:
     found = evaluation["attributes"]
     return Table(
         "",
         ("Attribute", *MEASURES.values()),
-        [(one.title, *(found[one.name][name] for name in MEASURES)) for one in ATTRIBUTES],
+        [(one.title, *(found[one.name][name] for name in MEASURES)) for one in attributes],
         note="Precision, recall and F1 are means over classes; an unknown label does not count. ECE is the expected "
         "calibration error. Answered is the share for which the model is sure enough, Right what is right of these.",
     )

@@ -17,6 +17,7 @@ from stages.common.contract.artifacts import file_digest, write_json
 from stages.common.contract.stage import Context, Delivered, Delivery, Headline, Input, Stage
 from stages.common.registry.registry import MODEL, Registry
 from stages.common.reports.report import REPORT, write_report
+from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
 
 if TYPE_CHECKING:
     from stages.archive.gate import Judgement
@@ -71,9 +72,9 @@ def _judge(context: Context[Params], against: str) -> "tuple[Judgement, str | No
             best = candidate.meet(registry, name, context.state / "best")
         except IncomparableError as error:
             notes = [*notes, f"The best version so far was {name}, {error}, so {against} takes its place"]
-    to_champion = compare(champion.name, candidate.right, champion.right, notes)
-    to_best = compare(best.name, candidate.right, best.right, best.notes) if best else None
-    between = compare(best.name, champion.right, best.right) if best else None
+    to_champion = compare(candidate.attributes, champion.name, candidate.right, champion.right, notes)
+    to_best = compare(candidate.attributes, best.name, candidate.right, best.right, best.notes) if best else None
+    between = compare(candidate.attributes, best.name, champion.right, best.right) if best else None
     met = replace(found, champion=to_champion, best=to_best, champion_to_best=between)
     measure = to_best or to_champion
     return decide(met, champion.objections), None if measure.better else measure.version
@@ -149,6 +150,7 @@ STAGE = Stage(
         "metrics": ("metrics", "JSON metrics of every stage"),
         "plots": ("plots", "PNG plots of every stage"),
         "reference": ("reference", "what tells drift from images that it has not learned from, and which it knows"),
+        "attributes": (ATTRIBUTES_FILE, "what the model answers: name, classes and title of each"),
         "params": ("params.yaml", "the parameters that every stage really used"),
         "lineage": ("lineage.json", "keys, versions, inputs, images and cost, down to the raw files"),
     },

@@ -1,5 +1,6 @@
 """The wiring of stage `champion`: from the registry to an artifact that predict and monitor take."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,8 @@ from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Headline, Input, Stage
 from stages.common.registry.champion import CHAMPION
 from stages.common.registry.registry import MODEL, Registry, Version
+from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
+from stages.common.schema.attributes import Attribute, Attributes, read_attributes, write_attributes
 
 
 def _chosen(params: Params, inputs: Mapping[str, Path]) -> Version | None:
@@ -21,6 +24,17 @@ def _identify(params: Params, inputs: Mapping[str, Path], _name: str) -> str:
     """A version never changes, so its name and its model decide the artifact; how it became the champion does not."""
     version = _chosen(params, inputs)
     return f"{version.name} {version.model_digest}" if version else "none"
+
+
+def _attributes(version: Path) -> Attributes:
+    """What a version answers; of one that earlier code has registered, as its metrics name it."""
+    if (version / ATTRIBUTES_FILE).exists():
+        return read_attributes(version)
+    metrics = json.loads((version / "metrics" / "eval_metrics.json").read_text(encoding="utf-8"))
+    return tuple(
+        Attribute(name, tuple(one["classes"]), name, name.replace("_", " ").capitalize())
+        for name, one in metrics["attributes"].items()
+    )
 
 
 def _run(context: Context[Params]) -> Headline:
@@ -36,6 +50,7 @@ def _run(context: Context[Params]) -> Headline:
     shutil.move(taken / "reference", context.out)
     for name in ("lineage.json", "params.yaml"):
         shutil.move(taken / name, context.out)
+    write_attributes(context.out, _attributes(taken))
     found = {
         "version": version.name,
         "model_digest": file_digest(context.out / MODEL.name),
@@ -52,9 +67,9 @@ STAGE = Stage(
     params=Params,
     inputs={"registry": Input("folder of the registry that stage archive keeps", artifact=False, created=True)},
     outputs={
-        "champion": (CHAMPION, "version, digest of its model, mean accuracy, lots; version null before a release")
+        "champion": (CHAMPION, "version, digest of its model, mean accuracy, lots; version null before a release"),
     },
     run=_run,
-    content=(CHAMPION, "model.onnx", "reference"),
+    content=(CHAMPION, ATTRIBUTES_FILE, "model.onnx", "reference"),
     identify=_identify,
 )

@@ -35,8 +35,7 @@ def roc_curves(answers: Answers) -> dict[str, tuple[npt.NDArray[np.float64], npt
 def reliability_of(everything: Answers) -> list[Bin]:
     """Confidence against accuracy per part of 0 to 1, of known labels."""
     answers = everything.known()
-    right = answers.predicted == answers.labels
-    return reliability(answers.confidence[answers.finite], right[answers.finite])
+    return reliability(answers.confidence[answers.finite], answers.right[answers.finite])
 
 
 def measure(everything: Answers) -> Measures:
@@ -58,7 +57,7 @@ def measure(everything: Answers) -> Measures:
     present = [number for number in range(len(classes)) if (answers.labels == number).any()]
     curves = roc_curves(answers)
     notes = []
-    right, answered = answers.predicted == answers.labels, answers.answered
+    right, answered = answers.right, answers.answered
     unanswered = int((~answers.finite).sum())
     unlearned = {name: int((answers.labels == classes.index(name)).sum()) for name in answers.unlearned}
     if answers.never:

@@ -11,7 +11,7 @@ from stages.common.checks.validation_report import data_docs_links, past_runs
 from stages.common.images.thumbnails import thumbnail
 from stages.common.inference.answers import Answers
 from stages.common.reports.report import Cards, Links, Picture, Pictures, Plot, Report, Section, Share, Table
-from stages.common.schema.attributes import ATTRIBUTES, UNKNOWN
+from stages.common.schema.attributes import UNKNOWN, Attributes
 from stages.common.schema.dataset import Split
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def _cases(answers: Sequence[Answers], *, wrong: bool) -> list[Case]:
     """Wrong answers, the surest first, or those that are not known to be wrong, the least sure first."""
     cases = []
     for one in answers:
-        is_wrong = (one.labels != UNKNOWN) & (one.labels != one.predicted)
+        is_wrong = (one.labels != UNKNOWN) & ~one.right
         chosen = np.flatnonzero(one.finite & (is_wrong == wrong))
         cases += [(float(one.confidence[index]), int(index), one) for index in chosen]
     return sorted(cases, key=lambda case: -case[0] if wrong else case[0])
@@ -67,10 +67,10 @@ def _lines(answers: Answers, index: int, confidence: float) -> Iterable[str]:
     yield f"label: {'unknown' if label == UNKNOWN else classes[label]}"
 
 
-def _confidences(measures: Mapping[str, Mapping[str, Any]]) -> Table:
+def _confidences(attributes: Attributes, measures: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = [
         (attribute.title, one["ece"], one["threshold"], *map(_share, (one["coverage"], one["answered_accuracy"])))
-        for attribute in ATTRIBUTES
+        for attribute in attributes
         for one in (measures[attribute.name],)
     ]
     return Table(
@@ -87,6 +87,7 @@ def _share(value: float | None) -> Share | None:
 
 
 def describe_model(
+    attributes: Attributes,
     out: Path,
     checked: "Checked",
     metrics: Mapping[str, Any],
@@ -96,6 +97,7 @@ def describe_model(
     """Put together the report of the artifact in `out`.
 
     Args:
+        attributes: what is evaluated.
         out: the artifact; its plots are there.
         checked: what the suite found.
         metrics: `metrics/eval_metrics.json`.
@@ -103,7 +105,7 @@ def describe_model(
         history: past runs, this one last: means, the accuracy per attribute, `images`, `findings`.
     """
     measures, mean = metrics["attributes"], metrics["mean_accuracy"]
-    titles = {attribute.name: attribute.title for attribute in ATTRIBUTES}
+    titles = {attribute.name: attribute.title for attribute in attributes}
     cards = {"mean accuracy": mean, **{titles[name]: one["accuracy"] for name, one in measures.items()}}
     sections: list[Section] = [
         Cards({**cards, "test images": metrics["images"]}),
@@ -113,7 +115,7 @@ def describe_model(
             [(titles[name], *(one.get(key, "") for key in MEASURES)) for name, one in measures.items()],
             note="precision, recall and F1 are means over the classes that have labels",
         ),
-        _confidences(measures),
+        _confidences(attributes, measures),
         *checked.sections(),
         Plot("Confusion matrices", (out / "plots" / "confusion_matrices.png").read_bytes()),
         Plot("ROC curves", (out / "plots" / "roc_curves.png").read_bytes()),

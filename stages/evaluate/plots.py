@@ -1,25 +1,32 @@
-"""The pictures of an evaluation. All are PNGs of 1650 x 990 pixels with a panel per attribute and one of figures."""
+"""The pictures of an evaluation. All are PNGs with a panel of 550 x 495 pixels per attribute, three in a row."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
 
 from stages.common.inference.answers import Answers
-from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.schema.attributes import Attributes
 from stages.common.schema.statistics import wilson
 from stages.evaluate.measures import Measures, reliability_of, roc_curves
 
 COLORS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951")
+IN_A_ROW = 3
+WRITTEN = 12
+"""Classes whose names and counts still fit into a confusion matrix."""
 
 
-def _panels() -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(11, 6.6), layout="constrained")
-    return figure, list(figure.subplots(2, 3).flat)
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    rows = -(-count // IN_A_ROW)
+    figure = Figure(figsize=(11, 3.3 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, IN_A_ROW, squeeze=False).flat)
+    for axes in panels[count:]:
+        axes.axis("off")
+    return figure, panels[:count]
 
 
 def _title(axes: Axes, text: str, remark: str) -> None:
@@ -28,65 +35,55 @@ def _title(axes: Axes, text: str, remark: str) -> None:
     axes.tick_params(labelsize=8)
 
 
-SUMMARY = {"labels": "labels", "accuracy": "accuracy", "f1": "F1", "roc_auc": "ROC AUC"}
-
-
-def _draw_summary(axes: Axes, measures: Mapping[str, Measures], columns: Mapping[str, str] = SUMMARY) -> None:
-    """A table of figures in the place of the sixth panel; `columns`: measure -> what people call it."""
-
-    def cell(value: float | None) -> str:
-        return "none" if value is None else f"{value}" if isinstance(value, int) else f"{value:.3f}"
-
-    table = axes.table(
-        [[cell(one[name]) for name in columns] for one in (measures[attribute.name] for attribute in ATTRIBUTES)],
-        rowLabels=[attribute.title for attribute in ATTRIBUTES],
-        colLabels=list(columns.values()),
-        cellLoc="right",
-        edges="horizontal",
-        bbox=Bbox.from_bounds(0.22, 0.2, 0.78, 0.6),
-    )
-    table.auto_set_font_size(False)
-    table.set_fontsize(9)
-    axes.axis("off")
-
-
-def plot_confusion(path: Path, measures: Mapping[str, Measures]) -> None:
+def plot_confusion(attributes: Attributes, path: Path, measures: Mapping[str, Measures]) -> None:
     """Draw a confusion matrix per attribute: counts, coloured by the share of their true class."""
-    figure, panels = _panels()
-    for attribute, axes in zip(ATTRIBUTES, panels, strict=False):
+    figure, panels = _panels(len(attributes))
+    for attribute, axes in zip(attributes, panels, strict=True):
         counts = np.array(measures[attribute.name]["confusion_matrix"])
         shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        for (row, column), count in np.ndenumerate(counts):
-            axes.text(
-                column,
-                row,
-                f"{count}\n{100 * shares[row, column]:.0f} %",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="white" if shares[row, column] > 0.55 else "#333",
-            )
-        axes.set_xticks(range(len(attribute.classes)), attribute.classes)
-        axes.set_yticks(range(len(attribute.classes)), attribute.classes)
+        if len(attribute.classes) <= WRITTEN:
+            _write_counts(axes, counts, shares)
+            axes.set_xticks(range(len(attribute.classes)), attribute.classes)
+            axes.set_yticks(range(len(attribute.classes)), attribute.classes)
         axes.set_xlabel("predicted", fontsize=8)
         axes.set_ylabel("true", fontsize=8)
         axes.spines[:].set_visible(False)
         _title(axes, attribute.title, f"{measures[attribute.name]['labels']} labels")
-    _draw_summary(panels[-1], measures)
     figure.savefig(path, dpi=150)
 
 
+def _write_counts(axes: Axes, counts: npt.NDArray[np.int64], shares: npt.NDArray[np.float64]) -> None:
+    for (row, column), count in np.ndenumerate(counts):
+        axes.text(
+            column,
+            row,
+            f"{count}\n{100 * shares[row, column]:.0f} %",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if shares[row, column] > 0.55 else "#333",
+        )
+
+
 def plot_roc(path: Path, answers: Sequence[Answers], measures: Mapping[str, Measures]) -> None:
-    """Draw the ROC curves per attribute, every class against the rest."""
-    figure, panels = _panels()
-    for one, axes in zip(answers, panels, strict=False):
+    """Draw the ROC curves per attribute, every class against the rest; those of the lowest areas have a name."""
+    figure, panels = _panels(len(answers))
+    for one, axes in zip(answers, panels, strict=True):
         axes.plot([0, 1], [0, 1], color="#bbb", linewidth=0.8, linestyle="--")
         curves = roc_curves(one.known())
-        for color, (name, (false_rate, true_rate, area)) in zip(COLORS, curves.items(), strict=False):
-            axes.plot(false_rate, true_rate, color=color, linewidth=1.6, label=f"{name}: {area:.3f}", clip_on=False)
+        lowest = sorted(curves, key=lambda name: curves[name][-1])[: len(COLORS)]
+        colors = iter(COLORS)
+        for name, (false_rate, true_rate, area) in curves.items():
+            if name in lowest:
+                axes.plot(
+                    false_rate, true_rate, color=next(colors), linewidth=1.6, label=f"{name}: {area:.3f}", clip_on=False
+                )
+            else:
+                axes.plot(false_rate, true_rate, color="#ccc", linewidth=0.6, zorder=1)
         if curves:
-            axes.legend(title="area", fontsize=8, title_fontsize=8, loc="lower right", frameon=False)
+            title = "area" if len(curves) == len(lowest) else f"area, the lowest of {len(curves)}"
+            axes.legend(title=title, fontsize=8, title_fontsize=8, loc="lower right", frameon=False)
         else:
             note = textwrap.fill(measures[one.attribute.name].get("note", ""), 36)
             axes.text(0.5, 0.5, note, ha="center", va="center", fontsize=8, color="#555", backgroundcolor="white")
@@ -97,7 +94,6 @@ def plot_roc(path: Path, answers: Sequence[Answers], measures: Mapping[str, Meas
         axes.set_ylabel("true positive rate", fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
         _title(axes, one.attribute.title, f"{measures[one.attribute.name]['labels']} labels")
-    _draw_summary(panels[-1], measures)
     figure.savefig(path, dpi=150)
 
 
@@ -106,8 +102,8 @@ def plot_reliability(path: Path, answers: Sequence[Answers], measures: Mapping[s
 
     A dot is a bin of answers, its area their number; the line through it spans 95 % of what chance makes of so few.
     """
-    figure, panels = _panels()
-    for one, axes in zip(answers, panels, strict=False):
+    figure, panels = _panels(len(answers))
+    for one, axes in zip(answers, panels, strict=True):
         lowest = 1 / len(one.attribute.classes)
         axes.plot([lowest, 1], [lowest, 1], color="#bbb", linewidth=0.8, linestyle="--")
         found = reliability_of(one)
@@ -127,8 +123,4 @@ def plot_reliability(path: Path, answers: Sequence[Answers], measures: Mapping[s
         axes.set_ylabel("right", fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
         _title(axes, one.attribute.title, f"{measures[one.attribute.name]['labels']} labels")
-    _draw_summary(
-        panels[-1], measures, {"ece": "ECE", "threshold": "from", "coverage": "answered",
-                               "answered_accuracy": "right"},
-    )  # fmt: skip
     figure.savefig(path, dpi=150)

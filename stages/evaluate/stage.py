@@ -10,6 +10,7 @@ from stages.common.contract.history import recall, remember
 from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Headline, Input, Stage
 from stages.common.reports.report import REPORT, write_report
+from stages.common.schema.attributes import difference
 from stages.common.schema.dataset import read_split
 from stages.common.schema.learned import never_answered, remarks
 from stages.evaluate.params import Params
@@ -55,9 +56,11 @@ def _run(context: Context[Params]) -> Headline:
         raise DataError(
             f"the model expects images of {model.image_size} pixels, found {split.image_size}: train again on these"
         )
-    section = context.params.evaluate
+    attributes, section = split.attributes, context.params.evaluate
+    if unlike := difference(attributes, model.attributes):
+        raise DataError(f"the model is one of other attributes than the data, {unlike}: train again on these")
     of_test, of_val = (observe(model, one.filenames, one.take, section.batch_size) for one in (split, val))
-    answers = answers_of(of_test.probabilities, model.calibration, split.labels)
+    answers = answers_of(attributes, of_test.probabilities, model.calibration, split.labels)
     measures = {one.attribute.name: measure(one) for one in answers}
     mean, ece, coverage = (mean_of(name, list(measures.values())) for name in ("accuracy", "ece", "coverage"))
     if mean is None:
@@ -69,7 +72,7 @@ def _run(context: Context[Params]) -> Headline:
             log.warning("%s: %s", name, one["note"])
 
     write_predictions(context.out / "predictions.csv", split.filenames, answers)
-    table = read_predictions(context.out / "predictions.csv")
+    table = read_predictions(attributes, context.out / "predictions.csv")
     never = never_answered(model.calibration.learned)
     checked = check(
         split.attributes, SUITE, table, section.thresholds(), context.out, context.failed, columns_of(never)
@@ -79,12 +82,12 @@ def _run(context: Context[Params]) -> Headline:
         (context.out / folder).mkdir()
     reference = join_features([of_val, of_test])
     reference.save(context.out / "reference" / "features.npz")
-    write_json(context.out / "reference" / PARTITIONS, partitions(reference))
+    write_json(context.out / "reference" / PARTITIONS, partitions(attributes, reference))
     means = {"mean_accuracy": mean, "mean_ece": ece, "mean_coverage": coverage}
     untold = remarks(model.calibration.learned)
     metrics = {**means, "images": len(split), "never_answered": untold, "attributes": measures}
     write_json(context.out / "metrics" / "eval_metrics.json", metrics)
-    plot_confusion(context.out / "plots" / "confusion_matrices.png", measures)
+    plot_confusion(attributes, context.out / "plots" / "confusion_matrices.png", measures)
     plot_roc(context.out / "plots" / "roc_curves.png", answers, measures)
     plot_reliability(context.out / "plots" / "reliability.png", answers, measures)
     accuracies = {name: round(one["accuracy"], 4) for name, one in measures.items() if one["accuracy"] is not None}
@@ -92,7 +95,7 @@ def _run(context: Context[Params]) -> Headline:
     remember(context.cache, SUITE, {"success": True, **found})
     hardest = hardest_images(split, answers)
     write_json(context.out / HARDEST, [asdict(pictures) for pictures in hardest])
-    report = describe_model(context.out, checked, metrics, hardest, recall(context.cache, SUITE))
+    report = describe_model(attributes, context.out, checked, metrics, hardest, recall(context.cache, SUITE))
     write_report(context.out / REPORT, report)
     told = {"never_answered": ", ".join(never)} if never else {}
     return {"mean_accuracy": round(mean, 4), "images": len(split), **accuracies, **told}

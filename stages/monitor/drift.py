@@ -32,7 +32,7 @@ from scipy import stats
 from stages.common.inference.features import Features
 from stages.common.inference.partitions import count, expected_weights, partition_of, signals, weights_of
 from stages.common.registry.monitor_settings import MonitorSection
-from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.schema.attributes import Attributes
 from stages.common.schema.statistics import holm
 
 FOUND, NONE, NOT_ENOUGH = "found", "none", "not enough data"
@@ -105,7 +105,9 @@ def directions(embeddings: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.floa
     return mean, axes[told][:DIRECTIONS].T
 
 
-def table_of(features: Features, mean: npt.NDArray[np.float64], axes: npt.NDArray[np.float64]) -> pd.DataFrame:
+def table_of(
+    attributes: Attributes, features: Features, mean: npt.NDArray[np.float64], axes: npt.NDArray[np.float64]
+) -> pd.DataFrame:
     """`signals` and the embeddings along `axes`; of images that look alike to the model only one is kept.
 
     The same picture a hundred times is one observation, and tests that take it for a hundred find drift in anything.
@@ -114,13 +116,15 @@ def table_of(features: Features, mean: npt.NDArray[np.float64], axes: npt.NDArra
     raw = pd.DataFrame(np.hstack([embeddings, *features.probabilities.values()]))
     kept = ~pd.concat([raw, pd.DataFrame(dict(features.statistics))], axis=1).duplicated()
     along = {f"{EMBEDDING}{number}": values for number, values in enumerate(((embeddings - mean) @ axes).T, 1)}
-    return signals(features).assign(**along)[kept.to_numpy()].reset_index(drop=True)
+    return signals(attributes, features).assign(**along)[kept.to_numpy()].reset_index(drop=True)
 
 
-def find_drift(reference: Features, lots: Mapping[str, Features], settings: MonitorSection) -> Drift:
+def find_drift(
+    attributes: Attributes, reference: Features, lots: Mapping[str, Features], settings: MonitorSection
+) -> Drift:
     """Compare the new images of every lot, and all of them together, with the reference."""
     mean, axes = directions(reference.embeddings)
-    table = partial(table_of, mean=mean, axes=axes)
+    table = partial(table_of, attributes, mean=mean, axes=axes)
     then = table(reference)
     now = {lot: table(features) for lot, features in lots.items()}
     if len(now) > 1:
@@ -181,7 +185,7 @@ def _known(values: "pd.Series[Any]") -> "pd.Series[Any]":
 
 
 def _compare_classes(test: Signal, then: "pd.Series[Any]", now: "pd.Series[Any]") -> Signal:
-    classes = classes_of(test.signal)
+    classes = list(then.cat.categories)
     shares = {name: (float((then == name).mean()), float((now == name).mean())) for name in classes}
     tested = classes[1:] if len(classes) == 2 else classes  # two classes are one question
     p = {
@@ -198,11 +202,6 @@ def _compare_classes(test: Signal, then: "pd.Series[Any]", now: "pd.Series[Any]"
         p=min(1.0, float(p[moved]) * len(p)),
         moved=moved,
     )
-
-
-def classes_of(signal: str) -> tuple[str, ...]:
-    """The classes of a signal `<attribute>_predicted`."""
-    return next(one.classes for one in ATTRIBUTES if f"{one.name}_predicted" == signal)
 
 
 def stability_index(then: "pd.Series[Any]", now: "pd.Series[Any]") -> float:

@@ -26,7 +26,7 @@ from stages.common.reports.report import (
     Table,
     shown,
 )
-from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.schema.attributes import Attributes
 from stages.monitor import drift as drifting
 from stages.monitor import performance as performing
 from stages.monitor.drift import ALL, EMBEDDING, Drift, Signal
@@ -49,8 +49,10 @@ TONES = {"ok": "good", "none": "good", "low": "bad", "found": "remark"}
 FILES = ("decision.json", "metrics/drift.json", "metrics/performance.json")
 
 
-def verdict_line(decision: Mapping[str, Any], performance: Performance, drift: Drift) -> str:
-    """What came out, in one or two sentences."""
+def verdict_line(
+    champion: Champion, decision: Mapping[str, Any], performance: Performance, drift: Drift, unlike: str = ""
+) -> str:
+    """What came out, in one or two sentences; `unlike` says which labels are left out, and why."""
     mean, version = performance.total.mean, decision["champion"]
     if mean.value is None:
         first = f"Accuracy of {version} on new images: not enough data ({mean.labels} labels)"
@@ -60,7 +62,8 @@ def verdict_line(decision: Mapping[str, Any], performance: Performance, drift: D
         first = f"{version} is right in {mean.value:.1%} of new labels ({mean.low:.1%} to {mean.high:.1%}): {how}"
     if drift.verdict == drifting.FOUND:
         moved = _telling(drift)[0]
-        second = f"New images of {_names(drift.concerned)} are not like those it was measured on: {explain(moved)}"
+        how = explain(champion.attributes, moved)
+        second = f"New images of {_names(drift.concerned)} are not like those it was measured on: {how}"
         second += f" in {moved.lot}" if len(drift.lots) > 1 else ""
         more = len({test.signal for test in drift.tests if test.drifted}) - 1
         second += f", and {more} more signals moved" if more > 1 else ", and one more signal moved" if more else ""
@@ -75,6 +78,8 @@ def verdict_line(decision: Mapping[str, Any], performance: Performance, drift: D
         )
     if not decision["labels_read"]:
         third += " No labels could be read, for stage validate gave none: its report says why."
+    if unlike:
+        third += f" {unlike}."
     return f"{first}. {second}.{third}"
 
 
@@ -118,6 +123,7 @@ def describe_check(
     looked_at: Sequence[str],
     history: Sequence[Mapping[str, Any]],
     settings: MonitorSection,
+    unlike: str = "",
 ) -> Report:
     """Put together the report of the artifact in `out`, and draw its plots there.
 
@@ -134,7 +140,9 @@ def describe_check(
         looked_at: the lots that the suite was run on.
         history: past checks, this one last: `mean_accuracy`, `drifted`, `images`, `lots`.
         settings: the thresholds.
+        unlike: how the attributes of the labels differ from the champion's, in a sentence; "" if they do not.
     """
+    attributes = champion.attributes
     cards: dict[str, object] = {
         "mean accuracy on new labels": performance.total.mean.value,
         "mean accuracy at release": champion.mean_accuracy,
@@ -149,12 +157,12 @@ def describe_check(
     files = (*FILES, *(["findings.csv"] if checked else []))
     sections: list[Section | None] = [
         Cards(cards),
-        _moved(drift),
-        *_plots(out, drift),
+        _moved(attributes, drift),
+        *_plots(attributes, out, drift),
         _examples(drift, reference, lots),
-        _attributes(performance, settings),
+        _accuracies(attributes, performance, settings),
         _lots(performance, drift, decision["lots"], decision["seen"]),
-        _all_signals(drift),
+        _all_signals(attributes, drift),
         _expectations(checked, looked_at) if checked else None,
         past_runs(
             history,
@@ -174,7 +182,7 @@ def describe_check(
     return Report(
         title="Monitoring",
         subtitle=f"The released model {champion.version} on images that it has not learned from.",
-        verdict=verdict_line(decision, performance, drift),
+        verdict=verdict_line(champion, decision, performance, drift, unlike),
         passed=not ill,
         remarked=unsure or bool(checked and checked.found),
         sections=[section for section in sections if section],
@@ -182,19 +190,19 @@ def describe_check(
     )
 
 
-def _moved(drift: Drift) -> Table:
+def _moved(attributes: Attributes, drift: Drift) -> Table:
     moved = [test for test in drift.tests if test.drifted]
     first, note = shown(moved or [test for test in drift.tests if test.p is not None], MOVED if moved else PLOTS)
-    rows = [(test.lot, explain(test), *_row(test)[1:-1]) for test in first]
+    rows = [(test.lot, explain(attributes, test), *_row(attributes, test)[1:-1]) for test in first]
     columns = ("Lot", "In words", "Signal", "Then", "Now", "PSI", "Distance", "p corrected")
     if moved:
         return Table("What moved", columns, rows, note=note or "The strongest first.")
     return Table("What moved most, though it is no drift", columns, rows)
 
 
-def _row(test: Signal) -> tuple[object, ...]:
+def _row(attributes: Attributes, test: Signal) -> tuple[object, ...]:
     figures = [Share(value) if test.moved and value is not None else _figure(value) for value in (test.then, test.now)]
-    what = title_of(test.signal) + (f" ({test.moved})" if test.moved else "")
+    what = title_of(attributes, test.signal) + (f" ({test.moved})" if test.moved else "")
     verdict = Badge(test.note or ("moved" if test.drifted else "no drift"), "remark" if test.drifted else "plain")
     return test.lot, what, *figures, _figure(test.psi), _figure(test.distance), _p(test.p_corrected), verdict
 
@@ -207,7 +215,7 @@ def _p(value: float | None) -> object:
     return None if value is None else "< 0.001" if value < 0.001 else round(value, 3)
 
 
-def _plots(out: Path, drift: Drift) -> list[Plot]:
+def _plots(attributes: Attributes, out: Path, drift: Drift) -> list[Plot]:
     """The signals that moved most, as many of each lot that drifted."""
     telling = _telling(drift)
     lots = list(dict.fromkeys(test.lot for test in telling if test.lot != ALL)) or [ALL]
@@ -218,7 +226,7 @@ def _plots(out: Path, drift: Drift) -> list[Plot]:
     for number, test in enumerate(chosen, 1):
         path = out / "plots" / f"{number}_{test.signal}.png"
         plot_signal(path, drift.then[test.signal], drift.now[test.lot][test.signal])
-        plots.append(Plot(f"{title_of(test.signal)}, {test.lot}", path.read_bytes()))
+        plots.append(Plot(f"{title_of(attributes, test.signal)}, {test.lot}", path.read_bytes()))
     return plots
 
 
@@ -241,9 +249,9 @@ def _pictures(features: Features, most: int) -> list[Picture]:
     return [Picture(thumbnail(Image.fromarray(features.examples[at])), [features.example_names[at]]) for at in chosen]
 
 
-def _attributes(performance: Performance, settings: MonitorSection) -> Table:
+def _accuracies(attributes: Attributes, performance: Performance, settings: MonitorSection) -> Table:
     total = performance.total
-    named = {one.title: total.attributes[one.name] for one in ATTRIBUTES} | {"Mean": total.mean}
+    named = {one.title: total.attributes[one.name] for one in attributes} | {"Mean": total.mean}
     return Table(
         "How often the model is right on new labels",
         ("Attribute", "Labels", "Right", "Lowest", "Highest", "Verdict"),
@@ -281,8 +289,8 @@ def _lots(performance: Performance, drift: Drift, images: Mapping[str, int], see
     return Table("New images by lot", columns, first, note=note)
 
 
-def _all_signals(drift: Drift) -> Table:
-    first, note = shown([_row(test) for test in drift.tests], 200)
+def _all_signals(attributes: Attributes, drift: Drift) -> Table:
+    first, note = shown([_row(attributes, test) for test in drift.tests], 200)
     columns = ("Lot", "Signal", "Then", "Now", "PSI", "Distance", "p corrected", "Verdict")
     return Table(f"All {len(drift.tests)} signals", columns, first, note=note, folded=True)
 

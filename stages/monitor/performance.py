@@ -16,17 +16,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from stages.common.contract.errors import DataError
+from stages.common.inference.answers import Answers, Right, right_answers
 from stages.common.inference.features import Features
 from stages.common.registry.monitor_settings import MonitorSection
 from stages.common.registry.seen import picture_of
-from stages.common.schema.attributes import ATTRIBUTES, NAMES, UNKNOWN
+from stages.common.schema.attributes import UNKNOWN, Attributes, names, read_attributes
 from stages.common.schema.statistics import wilson
 from stages.monitor.drift import ALL
 
 OK, LOW, NOT_ENOUGH = "ok", "low", "not enough data"
 
 Labels = Mapping[int, npt.NDArray[np.int8]]
-"""Picture (`stages.common.registry.seen`) -> class indices in the order of `NAMES`, -1 where unknown."""
+"""Picture (`stages.common.registry.seen`) -> class indices in the order of the attributes, -1 where unknown."""
 
 
 @dataclass(frozen=True)
@@ -71,29 +72,40 @@ class Performance:
     concerned: Sequence[str]
 
 
-def read_labels(validated: Path) -> Labels:
-    """The labels that stage `validate` accepted.
+def read_labels(attributes: Attributes, validated: Path) -> Labels:
+    """The labels of the champion's attributes that stage `validate` accepted.
+
+    An attribute that the annotations do not have, or with other classes, is unknown in all of them.
 
     Raises:
         DataError: its annotations cannot be read.
     """
-    path = validated / "annotations.csv"
+    path, classes = validated / "annotations.csv", {one.name: one.classes for one in read_attributes(validated)}
     try:
         table = pd.read_csv(path, dtype="str", keep_default_na=False)
-        labels = table[list(NAMES)].replace("", str(UNKNOWN)).astype("int8")
-        return dict(zip(map(picture_of, table["pixels"]), labels.to_numpy(), strict=True))
+        labels = np.full((len(table), len(attributes)), UNKNOWN, np.int8)
+        for column, one in enumerate(attributes):
+            if classes.get(one.name) == one.classes:
+                labels[:, column] = table[one.name].replace("", str(UNKNOWN)).astype("int8")
+        return dict(zip(map(picture_of, table["pixels"]), labels, strict=True))
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"cannot read the labels in {path} ({error}): run stage validate again") from error
 
 
 def measure(
-    lots: Mapping[str, Features], labels: Labels, settings: MonitorSection, answered: Collection[str] = NAMES
+    attributes: Attributes,
+    lots: Mapping[str, Features],
+    labels: Labels,
+    settings: MonitorSection,
+    answered: Collection[str],
 ) -> Performance:
     """Compare what the champion predicted with the labels of the attributes that it answers."""
-    right = {lot: right_answers(features, labels, answered) for lot, features in lots.items()}
-    total = summarise(np.concatenate([np.empty((0, len(NAMES))), *right.values()]), settings.min_labels)
+    right = {lot: _right(attributes, features, labels, answered) for lot, features in lots.items()}
+    total = summarise(
+        attributes, np.concatenate([np.empty((0, len(attributes))), *right.values()]), settings.min_labels
+    )
     groups = {
-        lot: summarise(one, settings.min_labels) for lot, one in right.items() if np.isfinite(one).any()
+        lot: summarise(attributes, one, settings.min_labels) for lot, one in right.items() if np.isfinite(one).any()
     }  # without labels there is nothing to say about a lot
     if total.mean.value is None:
         return Performance(NOT_ENOUGH, total, groups, [])
@@ -104,26 +116,21 @@ def measure(
     return Performance(LOW if concerned else OK, total, groups, concerned)
 
 
-def right_answers(features: Features, labels: Labels, answered: Collection[str]) -> npt.NDArray[np.float64]:
-    """(N, 5): 1 where the answer is right, 0 where not or where the model gave no number.
-
-    NaN where nobody knows, and for attributes that are not among those `answered`.
-    """
-    unknown = np.full(len(NAMES), UNKNOWN, np.int8)
-    known = np.array([labels.get(picture, unknown) for picture in features.pictures.tolist()], np.int8).reshape(
-        -1, len(NAMES)
+def _right(attributes: Attributes, features: Features, labels: Labels, answered: Collection[str]) -> Right:
+    unknown = np.full(len(attributes), UNKNOWN, np.int8)
+    known = np.array([labels.get(picture, unknown) for picture in features.pictures.tolist()], np.int8)
+    known = known.reshape(-1, len(attributes))
+    return right_answers(
+        [
+            Answers(
+                one, known[:, column], features.probabilities[one.name], learned=None if one.name in answered else ()
+            )
+            for column, one in enumerate(attributes)
+        ]
     )
-    right = np.full(known.shape, np.nan)
-    for column, attribute in enumerate(ATTRIBUTES):
-        probabilities = features.probabilities[attribute.name]
-        finite = np.isfinite(probabilities).all(axis=1)
-        predicted = np.where(finite, probabilities.argmax(axis=1), len(attribute.classes))
-        labelled = (known[:, column] != UNKNOWN) & (attribute.name in answered)
-        right[labelled, column] = (predicted == known[:, column])[labelled]
-    return right
 
 
-def summarise(right: npt.NDArray[np.float64], min_labels: int) -> Group:
+def summarise(attributes: Attributes, right: Right, min_labels: int) -> Group:
     """Accuracy per attribute that has enough labels, and the mean of these.
 
     The interval of the mean is Wilson's for the effective number of labels: as many as would vary as much as the mean
@@ -133,18 +140,18 @@ def summarise(right: npt.NDArray[np.float64], min_labels: int) -> Group:
     known = np.isfinite(right)
     images, counts = int(known.any(axis=1).sum()), known.sum(axis=0)
     told = counts >= min_labels
-    attributes = {
+    accuracy = {
         name: Accuracy(int(counts[column]), value, *wilson(value, int(counts[column])))
         if told[column] and (value := float(right[known[:, column], column].mean())) is not None
         else Accuracy(int(counts[column]))
-        for column, name in enumerate(NAMES)
+        for column, name in enumerate(names(attributes))
     }
     if not told.any():
-        return Group(images, attributes, Accuracy(int(counts.sum())))
-    accuracies = np.array([one.value for one in attributes.values() if one.value is not None])
+        return Group(images, accuracy, Accuracy(int(counts.sum())))
+    accuracies = np.array([one.value for one in accuracy.values() if one.value is not None])
     mean = float(accuracies.mean())
     apart = np.where(known[:, told], right[:, told] - accuracies, 0) / counts[told] / len(accuracies)
     variance = float(np.square(apart.sum(axis=1)).sum())
     least, most = float(counts[told].min()), float(counts[told].sum())
     effective = min(most, max(least, mean * (1 - mean) / variance)) if variance else least
-    return Group(images, attributes, Accuracy(int(counts[told].sum()), mean, *wilson(mean, effective)))
+    return Group(images, accuracy, Accuracy(int(counts[told].sum()), mean, *wilson(mean, effective)))

@@ -7,8 +7,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from stages.monitor.drift import classes_of
-
 THEN, NOW = "#8a94a0", "#d9622b"
 BARS = 24
 """Bars of a histogram."""
@@ -34,7 +32,7 @@ def plot_signal(path: Path, then: "pd.Series[Any]", now: "pd.Series[Any]") -> No
             known = np.clip(values[np.isfinite(values)], edges[0], edges[-1])
             axes.hist(known, edges, weights=np.full(len(known), 1 / len(known)), color=color, alpha=0.55, label=label)
     else:
-        classes = classes_of(str(then.name))
+        classes = list(then.cat.categories)
         for values, color, label, side in zip((then, now), (THEN, NOW), labels, (-0.2, 0.2), strict=True):
             shares = [float((values.dropna() == name).mean()) for name in classes]
             axes.bar(np.arange(len(classes)) + side, shares, 0.38, color=color, label=label)

@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.contract.artifacts import write_json
@@ -12,9 +11,9 @@ from stages.common.contract.errors import DataError
 from stages.common.contract.history import recall, remember
 from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Delivered, Delivery, Headline, Input, Stage
-from stages.common.registry.champion import read_champion
+from stages.common.registry.champion import Champion, read_champion
 from stages.common.reports.report import REPORT, write_report
-from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.schema.attributes import difference, read_attributes
 from stages.monitor.params import Params
 
 if TYPE_CHECKING:
@@ -59,9 +58,15 @@ def _run(context: Context[Params]) -> Headline:
     champion = read_champion(context.inputs["champion"])
     check_same_champion(context.manifests["predict"], context.manifests["champion"])
     validate = context.inputs.get("validate")
-    labels = read_labels(validate) if validate else None
-    if labels is None:
+    attributes = champion.attributes if champion else ()
+    labels, unlike = None, ""
+    if not validate:
         log.warning(NO_LABELS)
+    else:
+        labels = read_labels(attributes, validate)
+        if champion and (how := difference(attributes, read_attributes(validate))):
+            unlike = f"The labels are of other attributes than {champion.version} answers ({how}): they are left out"
+            log.warning(unlike)
     folder = context.inputs["predict"] / "features"
     new = find_new_images(folder, champion) if champion else NewImages({}, {})
     lots = new.lots
@@ -79,16 +84,16 @@ def _run(context: Context[Params]) -> Headline:
         return _headline(decision)
 
     reference = load_features(champion.reference / "features.npz")
-    performance = measure(lots, labels or {}, settings, reference.answered)
-    drift = find_drift(reference, lots, settings)
+    performance = measure(attributes, lots, labels or {}, settings, reference.answered)
+    drift = find_drift(attributes, reference, lots, settings)
     decision = decide(champion, new, performance, drift, labels_read=labels is not None)
     write_json(out / DECISION, decision)
     unlabelled = write_to_label(out / TO_LABEL, lots, labels, decision["labels_needed"], reference.answered)
     write_json(out / "metrics" / "performance.json", asdict(performance))
     told = {"verdict": drift.verdict, "lots": drift.lots, "signals": [asdict(test) for test in drift.tests]}
     write_json(out / "metrics" / "drift.json", told)
-    log.info(verdict_line(decision, performance, drift))
-    checked, looked_at = _check_expectations(context, champion.reference, reference, drift)
+    log.info(verdict_line(champion, decision, performance, drift))
+    checked, looked_at = _check_expectations(context, champion, reference, drift)
     found = {
         "mean_accuracy": performance.total.mean.value,
         "drifted": len({test.signal for test in drift.tests if test.drifted}),
@@ -98,14 +103,15 @@ def _run(context: Context[Params]) -> Headline:
     remember(context.cache, "monitor", {"success": not decision["retrain"], **found})
     history = recall(context.cache, "monitor")
     report = describe_check(
-        out, champion, decision, performance, drift, reference, lots, unlabelled, checked, looked_at, history, settings
+        out, champion, decision, performance, drift, reference, lots, unlabelled, checked, looked_at, history, settings,
+        unlike,
     )  # fmt: skip
     write_report(out / REPORT, report)
     return _headline(decision)
 
 
 def _check_expectations(
-    context: Context[Params], folder: Path, reference: "Features", drift: "Drift"
+    context: Context[Params], champion: Champion, reference: "Features", drift: "Drift"
 ) -> "tuple[Checked | None, list[str]]":
     """Run the suite on the lot that drifted most, or on all new ones: one drifted lot is not diluted here either.
 
@@ -123,12 +129,13 @@ def _check_expectations(
     own = [test.lot for test in drift.tests if test.drifted and test.lot != ALL]
     lots = own[:1] or [lot for lot in drift.now if lot != ALL]
     table = pd.concat([drift.now[lot] for lot in lots], ignore_index=True)
-    values = thresholds(read_partitions(folder, reference), table, context.params.monitor.min_psi)
+    kept = read_partitions(champion.attributes, champion.reference, reference)
+    values = thresholds(kept, table, context.params.monitor.min_psi)
     if not values:
         return None, lots
     # nothing can be said about what is absent then or now, or was constant then
     without = {name for name in (*STATISTICS, *table) if f"{name}_partition" not in values}
-    return check(ATTRIBUTES, SUITE, table, values, context.out, context.failed, without), lots
+    return check(champion.attributes, SUITE, table, values, context.out, context.failed, without), lots
 
 
 def _headline(decision: Mapping[str, Any]) -> Headline:

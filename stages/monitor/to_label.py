@@ -7,7 +7,6 @@ import numpy as np
 
 from stages.common.contract.tables import write_csv
 from stages.common.inference.features import Features
-from stages.common.schema.attributes import NAMES
 from stages.monitor.drift import ALL
 from stages.monitor.performance import Labels
 
@@ -19,7 +18,7 @@ def write_to_label(
     lots: Mapping[str, Features],
     labels: Labels | None,
     needed: Collection[str] = (),
-    answered: Sequence[str] = NAMES,
+    answered: Sequence[str] = (),
 ) -> int:
     """List the new images without a label: those of lots that need labels first, and of these the least sure.
 

@@ -1,6 +1,6 @@
 """What moved, in words for people who are no statisticians."""
 
-from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.schema.attributes import Attributes
 from stages.monitor.drift import EMBEDDING, Signal
 
 SLIGHT, LARGE = 0.1, 0.25
@@ -19,9 +19,9 @@ _STATISTICS = {
 """Statistic -> how images are called whose value is lower, and higher; one that is not here is called by its name."""
 
 
-def title_of(signal: str) -> str:
+def title_of(attributes: Attributes, signal: str) -> str:
     """What people call a signal."""
-    for attribute in ATTRIBUTES:
+    for attribute in attributes:
         if signal == f"{attribute.name}_confidence":
             return f"{attribute.title}: confidence"
         if signal == f"{attribute.name}_predicted":
@@ -36,12 +36,12 @@ def size_of(psi: float) -> str:
     return "slightly" if psi < SLIGHT else "clearly" if psi < LARGE else "much"
 
 
-def explain(signal: Signal) -> str:
+def explain(attributes: Attributes, signal: Signal) -> str:
     """One sentence on a signal that was tested."""
     if signal.then is None or signal.now is None or signal.psi is None:
         return signal.note
     how, higher = size_of(signal.psi), signal.now > signal.then
-    for attribute in ATTRIBUTES:
+    for attribute in attributes:
         if signal.signal == f"{attribute.name}_confidence":
             return f"the model is {how} {'more' if higher else 'less'} sure of {attribute.title.lower()}"
         if signal.signal == f"{attribute.name}_predicted":

@@ -18,7 +18,7 @@ from stages.common.reports.report import (
     Table,
     shown,
 )
-from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.schema.attributes import Attributes
 from stages.predict.counts import ABSTAINED, Unsure
 
 if TYPE_CHECKING:
@@ -39,21 +39,21 @@ def nothing_released() -> Report:
     return Report(TITLE, "What the released model says about the images of the raw folder.", verdict, remarked=True)
 
 
-def _lots(metrics: Mapping[str, Any]) -> Table:
+def _lots(attributes: Attributes, metrics: Mapping[str, Any]) -> Table:
     """Images per lot, and how many of them are not answered, by attribute."""
     rows = []
     for lot, found in metrics["lots"].items():
         images = found["images"]
-        abstained = [Share(found["classes"][one.name][ABSTAINED] / images) if images else None for one in ATTRIBUTES]
+        abstained = [Share(found["classes"][one.name][ABSTAINED] / images) if images else None for one in attributes]
         rows.append((lot, images, found["undecodable"], *abstained, "taken from the cache" if found["reused"] else ""))
     first, note = shown(rows, ROWS_SHOWN)
     told = "Under each attribute the share of images without an answer, for the model is not sure enough."
-    columns = ("Lot", "Images", "Undecodable", *(one.title for one in ATTRIBUTES), "Predicted before")
+    columns = ("Lot", "Images", "Undecodable", *(one.title for one in attributes), "Predicted before")
     return Table("Lots", columns, first, note=" ".join(filter(None, (told, note))))
 
 
-def _classes(metrics: Mapping[str, Any]) -> Group:
-    bars = [Bars(one.title, metrics["classes"][one.name], muted={ABSTAINED}) for one in ATTRIBUTES]
+def _classes(attributes: Attributes, metrics: Mapping[str, Any]) -> Group:
+    bars = [Bars(one.title, metrics["classes"][one.name], muted={ABSTAINED}) for one in attributes]
     return Group("Answers", bars, note="Images per class; a class counts those answers that are given.")
 
 
@@ -97,6 +97,7 @@ def left_out(undecodable: Rows, ignored: Rows) -> list[Section]:
 
 
 def describe_predictions(
+    attributes: Attributes,
     metrics: Mapping[str, Any],
     checked: "Checked",
     cases: Sequence[Unsure],
@@ -108,6 +109,7 @@ def describe_predictions(
     """Put the report together.
 
     Args:
+        attributes: what is answered.
         metrics: `metrics/predictions.json`.
         checked: what the suite found.
         cases: the least sure answers.
@@ -126,8 +128,8 @@ def describe_predictions(
     sections: list[Section] = [
         Cards(cards),
         *left_out(undecodable, []),
-        _lots(metrics),
-        _classes(metrics),
+        _lots(attributes, metrics),
+        _classes(attributes, metrics),
         _unsure(cases, picture),
         *checked.sections(),
         *left_out([], ignored),

@@ -15,7 +15,6 @@ from stages.common.images.listing import require_lots
 from stages.common.images.sources import Source, find_source
 from stages.common.registry.champion import Champion, read_champion
 from stages.common.reports.report import REPORT, Report, write_report
-from stages.common.schema.attributes import ATTRIBUTES
 from stages.common.schema.learned import never_answered, remarks
 from stages.predict.images import Found, find_images
 from stages.predict.page import TITLE, describe_predictions, left_out, nothing_released
@@ -109,11 +108,11 @@ def _write_lots(
 
     lots: dict[str, dict[str, Any]] = {}
     cases: list[Unsure] = []
-    none = {one.name: np.empty((0, len(one.classes)), np.float32) for one in ATTRIBUTES}
+    none = {one.name: np.empty((0, len(one.classes)), np.float32) for one in model.attributes}
     for lot, piece in answered.pieces.items():
         features = load_features(piece.features) if piece.features else None
         names, probabilities = (features.filenames, features.probabilities) if features else ([], none)
-        answers = answers_of(probabilities, model.calibration)
+        answers = answers_of(model.attributes, probabilities, model.calibration)
         write_predictions(out / "outputs" / f"predictions_{lot}.csv", names, answers, champion.version)
         if piece.features:
             link_or_copy(piece.features, out / "features" / f"{lot}.npz")
@@ -152,12 +151,14 @@ def _run(context: Context[Params]) -> Headline:
     _write_left_out(out, undecodable, found.ignored)
     lots, cases = _write_lots(out, answered, model, champion)
     tables = [
-        read_predictions(out / "outputs" / f"predictions_{lot}.csv", lot) for lot, one in lots.items() if one["images"]
+        read_predictions(model.attributes, out / "outputs" / f"predictions_{lot}.csv", lot)
+        for lot, one in lots.items()
+        if one["images"]
     ]
     table = pd.concat(tables, ignore_index=True)
     never = never_answered(model.calibration.learned)
     checked = check(
-        ATTRIBUTES, SUITE, table, params.thresholds(champion.version), out, context.failed, columns_of(never)
+        model.attributes, SUITE, table, params.thresholds(champion.version), out, context.failed, columns_of(never)
     )
     for line in (untold := remarks(model.calibration.learned)):
         log.warning("%s", line)
@@ -187,7 +188,9 @@ def _run(context: Context[Params]) -> Headline:
     counts = {"images": images, "undecodable": len(undecodable), "findings": len(checked.found)}
     remember(context.cache, str(raw), {"success": True, **counts})
     history = recall(context.cache, str(raw))
-    report = describe_predictions(metrics, checked, cases, picture, undecodable, found.ignored, history)
+    report = describe_predictions(
+        model.attributes, metrics, checked, cases, picture, undecodable, found.ignored, history
+    )
     write_report(out / REPORT, report)
     told: dict[str, int | str] = {
         "lots": len(lots),

@@ -11,17 +11,28 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from stages.common.images.settings import Preprocessing
-from stages.common.schema.attributes import ATTRIBUTES, NAMES
+from stages.common.schema.attributes import Attributes, names
+from tests.common.samples import SAMPLE_ATTRIBUTES
 
 SIDE = 8
 PREPROCESSING = Preprocessing(image_size=SIDE, near_white=245, max_megapixels=50).model_dump()
-METADATA: dict[str, Any] = {
-    "attributes": {attribute.name: list(attribute.classes) for attribute in ATTRIBUTES},
-    "image_size": SIDE,
-    "preprocessing": PREPROCESSING,
-    "temperatures": dict.fromkeys(NAMES, 1.5),
-    "abstention": dict.fromkeys(NAMES, 0.0) | {"beard": 0.8001},
-}
+
+
+def metadata_of(attributes: Attributes) -> dict[str, Any]:
+    """What a model carries that answers these; the first one from a confidence of 0.8001 on."""
+    return {
+        "attributes": [
+            {"name": one.name, "classes": one.classes, "column": one.column, "title": one.title} for one in attributes
+        ],
+        "image_size": SIDE,
+        "preprocessing": PREPROCESSING,
+        "temperatures": dict.fromkeys(names(attributes), 1.5),
+        "abstention": dict.fromkeys(names(attributes), 0.0) | {attributes[0].name: 0.8001},
+        "learned": {one.name: list(one.classes) for one in attributes},
+    }
+
+
+METADATA = metadata_of(SAMPLE_ATTRIBUTES)
 
 
 def save_model(
@@ -35,8 +46,9 @@ def save_model(
     batch: str | int = "N",
     never: Collection[str] = (),
     row: int = 0,
+    attributes: Attributes = SAMPLE_ATTRIBUTES,
 ) -> Path:
-    """A model that answers attribute k with class `images[:, row, k, 0]`, at probability `confidence`.
+    """A model that answers attribute k with class `images[:, row, k % SIDE, 0]`, at probability `confidence`.
 
     Its embeddings are the red of that row, `images[:, row, :, 0]`. Its operators are among those
     that stage train's models may have.
@@ -52,6 +64,7 @@ def save_model(
         batch: how many images it takes, and gives answers to: any number, which has a name, or so many.
         never: attributes that it never answers, for training has no label of them.
         row: of the pictures that it reads; models of other rows may answer in another way.
+        attributes: what it answers.
     """
     flat = SIDE * SIDE * 3
     nodes = [
@@ -67,11 +80,11 @@ def save_model(
         "red": red,
         "one": np.ones(1, np.float32),
     }
-    for number, attribute in enumerate(ATTRIBUTES[drop:]):
+    for number, attribute in enumerate(attributes[drop:]):
         name, classes = attribute.name, len(attribute.classes)
         rest = float("nan") if name in never else 0.2 / (classes - 1)
         pick = np.zeros((SIDE, classes), np.float32)
-        pick[number] = 1
+        pick[number % SIDE] = 1
         same = np.eye(classes, dtype=np.float32)
         constants |= {
             f"{name}_pick": pick,
@@ -106,8 +119,9 @@ def save_model(
     images = helper.make_tensor_value_info("images", kind, [batch, SIDE, SIDE, 3])
     graph = helper.make_graph(nodes, "faces", [images], outputs, kept)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
-    learned = {one.name: [] if one.name in never else list(one.classes) for one in ATTRIBUTES}
-    metadata = METADATA | {"learned": learned} if metadata is None else metadata
+    if metadata is None:
+        metadata = metadata_of(attributes)
+        metadata["learned"] |= {name: [] for name in never}
     if metadata:
         helper.set_model_props(model, {"face_attributes": json.dumps(metadata)})
     onnx.save(model, path)

@@ -1,6 +1,6 @@
 """Attributes for tests: those of the sample data set."""
 
-from stages.common.schema.attributes import Attribute, Attributes
+from stages.common.schema.attributes import Attribute, Attributes, names
 
 SAMPLE_ATTRIBUTES: Attributes = (
     Attribute("beard", ("no", "yes"), "beard", "Beard"),
@@ -9,3 +9,5 @@ SAMPLE_ATTRIBUTES: Attributes = (
     Attribute("hair_color", ("blond", "brown", "red", "dark", "gray"), "hair_color_label", "Hair colour"),
     Attribute("hair_length", ("bald", "short", "long"), "hair_length", "Hair length"),
 )
+
+SAMPLE_NAMES = names(SAMPLE_ATTRIBUTES)

@@ -5,7 +5,7 @@ import html
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from stages.archive.stage import STAGE
 from stages.common.contract import artifacts
 from stages.common.contract.command_line import main
 from stages.common.registry.registry import Registry
-from stages.common.schema.attributes import ATTRIBUTES, NAMES, write_attributes
+from stages.common.schema.attributes import Attributes, write_attributes
 from stages.common.schema.dataset import INDEX, index_columns
 from tests.common.onnx_models import PREPROCESSING, SIDE, save_model
-from tests.common.samples import SAMPLE_ATTRIBUTES
+from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 
 MODELS = 6
 """The picture's row r holds what model r answers."""
@@ -49,39 +49,52 @@ class Pipeline:
         row = dict.fromkeys(
             ("labels", "accuracy", "precision", "recall", "f1", "roc_auc", "ece", "coverage", "answered_accuracy")
         )
-        metrics = {"mean_accuracy": 0.9, "images": 1, "attributes": dict.fromkeys(NAMES, row)}
+        metrics = {"mean_accuracy": 0.9, "images": 1, "attributes": dict.fromkeys((*SAMPLE_NAMES, "hat"), row)}
         artifacts.write_json(folder / "evaluate" / "metrics" / "eval_metrics.json", metrics)
         self._finish("evaluate")
         self.prepare()
 
-    def prepare(self, pictures: str = "a", images: int = 200, wrong: Sequence[int] = (0,) * MODELS) -> None:
+    def prepare(
+        self,
+        pictures: str = "a",
+        images: int = 200,
+        wrong: Sequence[int] = (0,) * MODELS,
+        attributes: Attributes = SAMPLE_ATTRIBUTES,
+        unlabelled: Collection[str] = (),
+    ) -> None:
         """Make other data.
 
         Args:
             pictures: those of one text have nothing in common with those of another.
             images: in the test split.
             wrong: per model, how many of its answers are wrong: one an image, of each model in other images.
+            attributes: what is annotated.
+            unlabelled: those of them without a label.
         """
         folder = self.inputs["prepare_train"]
         shutil.rmtree(folder, ignore_errors=True)
         for name in ("shards", "metrics"):
             (folder / name).mkdir(parents=True)
         random = np.random.default_rng(0)
-        labels = np.stack([random.integers(0, len(one.classes), images) for one in ATTRIBUTES], axis=1)
+        labels = np.stack([random.integers(0, len(one.classes), images) for one in attributes], axis=1)
         shard = np.zeros((images, SIDE, SIDE, 3), np.uint8)
         for model, count in enumerate(wrong):
-            shard[:, model, : len(NAMES), 0] = labels
+            shard[:, model, : len(attributes), 0] = labels
             for image in (sum(wrong[:model]) + np.arange(count)) % images:
-                column = image % len(NAMES)
-                shard[image, model, column, 0] = (labels[image, column] + 1) % len(ATTRIBUTES[column].classes)
+                column = image % len(attributes)
+                shard[image, model, column, 0] = (labels[image, column] + 1) % len(attributes[column].classes)
         np.save(folder / "shards" / "s1.npy", shard)
-        write_attributes(folder, SAMPLE_ATTRIBUTES)
+        write_attributes(folder, attributes)
         with (folder / INDEX).open("w", newline="") as file:
             table = csv.writer(file)
-            table.writerow(index_columns(SAMPLE_ATTRIBUTES))
+            table.writerow(index_columns(attributes))
             for number in range(images):
                 digest = artifacts.json_digest([pictures, number])[:32]
-                table.writerow([f"s1_{number}.png", "s1", number, "test", digest, digest, *labels[number]])
+                cells = [
+                    "" if one.name in unlabelled else label
+                    for one, label in zip(attributes, labels[number], strict=True)
+                ]
+                table.writerow([f"s1_{number}.png", "s1", number, "test", digest, digest, *cells])
         artifacts.write_json(folder / "metrics" / "data_stats.json", self._statistics(images))
         self._finish("prepare_train", params={"data": {"seed": 1}}, headline={"images": images})
 

@@ -20,7 +20,8 @@ from stages.common.contract.artifacts import read_manifest
 from stages.common.contract.errors import DataError
 from stages.common.registry.registry import Release, Version
 from stages.common.reports.report import write_report
-from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.schema.attributes import write_attributes
+from tests.common.samples import SAMPLE_ATTRIBUTES
 
 
 def manifest(key: str, inputs: dict[str, Any], **params: Any) -> dict[str, Any]:
@@ -63,6 +64,7 @@ def write_version(folder: Path, manifests: dict[str, dict[str, Any]], **gate: An
     (folder / "lineage.json").write_text(json.dumps(manifests))
     (folder / "params.yaml").write_text(json.dumps(used_params(manifests)))
     (folder / "gate.json").write_text(json.dumps(GATE | gate))
+    write_attributes(folder, SAMPLE_ATTRIBUTES)
     picture = {"uri": "data:image/jpeg;base64,xx", "lines": ["s1_1.png", "Beard: yes (97%)"], "missing": ""}
     hardest = {"title": "Wrong answers", "pictures": [picture], "note": "the surest of 9"}
     (folder / "hardest.json").write_text(json.dumps([hardest]))
@@ -75,7 +77,11 @@ def test_the_report_shows_cells_as_text_and_unmeasured_figures_as_a_dash(
     for folder in ("metrics", "validate"):
         (tmp_path / folder).mkdir()
     row = dict.fromkeys(MEASURES) | {"labels": 3, "accuracy": 0.5}
-    metrics = {"mean_accuracy": 0.5, "images": 3, "attributes": {attribute.name: row for attribute in ATTRIBUTES}}
+    metrics = {
+        "mean_accuracy": 0.5,
+        "images": 3,
+        "attributes": {attribute.name: row for attribute in SAMPLE_ATTRIBUTES},
+    }
     (tmp_path / "metrics" / "eval_metrics.json").write_text(json.dumps(metrics))
     validation = {
         "not_selected": 41, "unannotated": 42, "remarks": {"repeats another row": 43}, "ignored": {"<link>": 44},
@@ -107,13 +113,17 @@ def test_the_report_shows_cells_as_text_and_unmeasured_figures_as_a_dash(
 
 
 def test_the_report_says_of_p_no_more_than_it_is(manifests: dict[str, dict[str, Any]], tmp_path: Path) -> None:
-    champion = np.ones((9, len(ATTRIBUTES)))
+    champion = np.ones((9, len(SAMPLE_ATTRIBUTES)))
     candidate = champion.copy()
     candidate[:3] = 0
-    write_version(tmp_path, manifests, champion=asdict(compare("v1", candidate, champion)))
+    write_version(tmp_path, manifests, champion=asdict(compare(SAMPLE_ATTRIBUTES, "v1", candidate, champion)))
     (tmp_path / "metrics").mkdir()
     row = dict.fromkeys(MEASURES) | {"labels": 9, "accuracy": 0.5}
-    metrics = {"mean_accuracy": 0.5, "images": 9, "attributes": {attribute.name: row for attribute in ATTRIBUTES}}
+    metrics = {
+        "mean_accuracy": 0.5,
+        "images": 9,
+        "attributes": {attribute.name: row for attribute in SAMPLE_ATTRIBUTES},
+    }
     (tmp_path / "metrics" / "eval_metrics.json").write_text(json.dumps(metrics))
     write_report(tmp_path / "report.html", build_report("Faces", tmp_path))
     page = (tmp_path / "report.html").read_text()
@@ -130,13 +140,19 @@ def test_the_page_of_a_run_says_what_it_did_and_what_was_there_already(
         "version": "v1", "images": 3, "candidate_accuracy": 0.5, "version_accuracy": 0.4, "difference": 0.1,
         "interval": [-0.1, 0.3], "notes": ["v1 was trained with other splits"],
         "attributes": {
-            one.name: {"labels": 3, "candidate": 0.5, "version": 0.4, "better": 2, "worse": 1, "p": 0.25}
-            for one in ATTRIBUTES
+            one.name: {
+                "title": one.title, "labels": 3, "candidate": 0.5, "version": 0.4, "better": 2, "worse": 1, "p": 0.25,
+            }
+            for one in SAMPLE_ATTRIBUTES
         },
     }  # fmt: skip
     write_version(archive, manifests, fit=True, reasons=["good"], champion=comparison)
     row = dict.fromkeys(MEASURES) | {"labels": 3, "accuracy": 0.5}
-    metrics = {"mean_accuracy": 0.5, "images": 3, "attributes": {attribute.name: row for attribute in ATTRIBUTES}}
+    metrics = {
+        "mean_accuracy": 0.5,
+        "images": 3,
+        "attributes": {attribute.name: row for attribute in SAMPLE_ATTRIBUTES},
+    }
     for name in ("metrics", "train"):
         (archive / name).mkdir()
     (archive / "train" / "report.html").write_text("")

@@ -11,6 +11,8 @@ import pytest
 from stages.archive.commands import run
 from stages.common.contract import artifacts
 from stages.common.registry.seen import read_seen
+from stages.common.schema.attributes import Attribute, Attributes
+from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 from tests.stages.archived import COPY, Pipeline
 
 
@@ -87,6 +89,51 @@ def test_what_one_of_both_never_answers_is_left_out_and_fewer_answers_are_no_pro
     assert "v1 never answers glasses, so that is left out" in pipeline.page()
     attributes = json.loads((Path(pipeline.result["path"]) / "gate.json").read_text())["champion"]["attributes"]
     assert [name for name, one in attributes.items() if one["labels"]] == ["hair_color", "hair_length"]
+
+
+HAT = Attribute("hat", ("none", "cap"), "hat", "Hat")
+TALL = Attribute("beard", ("no", "yes", "goatee"), "beard", "Beard")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "how"),
+    [
+        (SAMPLE_ATTRIBUTES[1:], "with beard"),
+        ((HAT, *SAMPLE_ATTRIBUTES[:3]), "without hat, with hair_color and hair_length"),
+        ((TALL, *SAMPLE_ATTRIBUTES[1:]), "with other classes of beard"),
+    ],
+    ids=["fewer", "others", "other classes"],
+)
+def test_a_model_of_other_attributes_replaces_no_champion_unless_a_person_asks(
+    pipeline: Pipeline, attributes: Attributes, how: str
+) -> None:
+    pipeline.prepare(wrong=(90, 0, 0, 0, 0, 0))
+    pipeline.train(0)
+    assert pipeline.archive() == 0
+    pipeline.prepare(attributes=attributes)
+    pipeline.train(1, attributes=attributes)
+    assert pipeline.archive() == 0
+    assert (versions(pipeline), pipeline.champion()) == (["v1", "v2"], "v1")
+    assert f"it cannot be compared with v1, a model of other attributes ({how}): archive.force" in pipeline.verdict()
+    assert pipeline.archive("archive.force=true") == 0
+    assert pipeline.champion() == "v2"
+
+
+@pytest.mark.parametrize("unlabelled", [False, True], ids=["with labels", "without a label"])
+def test_an_attribute_that_is_added_is_no_obstacle(pipeline: Pipeline, unlabelled: bool) -> None:
+    """The models are compared in the attributes that both answer."""
+    more, none = (*SAMPLE_ATTRIBUTES, HAT), ["hat"] if unlabelled else []
+    for model, attributes in enumerate([SAMPLE_ATTRIBUTES, more, more]):
+        pipeline.prepare(attributes=attributes, unlabelled=none, wrong=(40, 10, 80, 0, 0, 0))
+        pipeline.train(model, attributes=attributes, never=[name for name in none if len(attributes) > 5])
+        assert pipeline.archive() == 0
+        assert pipeline.champion() == ("v1" if model == 0 else "v2")
+        gate = json.loads((Path(pipeline.result["path"]) / "gate.json").read_text())
+        if model == 1:
+            assert ("v1 never answers hat, so that is left out" in pipeline.page()) is not unlabelled
+        if gate["champion"]:
+            compared = [name for name, one in gate["champion"]["attributes"].items() if one["labels"]]
+            assert compared == [*SAMPLE_NAMES, *(["hat"] if model == 2 and not unlabelled else [])]
 
 
 def test_data_that_have_grown_are_no_other_data(pipeline: Pipeline) -> None:

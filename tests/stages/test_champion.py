@@ -14,6 +14,8 @@ from stages.common.contract.command_line import main
 from stages.common.contract.errors import DataError
 from stages.common.registry.champion import Champion, read_champion
 from stages.common.registry.registry import Registry, Version, now
+from stages.common.schema.attributes import difference, write_attributes
+from tests.common.samples import SAMPLE_ATTRIBUTES
 
 Call = Callable[..., tuple[int, dict[str, Any]]]
 
@@ -36,8 +38,8 @@ def digest_of(name: str) -> str:
     return hashlib.sha256(f"model of {name}".encode()).hexdigest()
 
 
-def release(home: Path, *names: str) -> Registry:
-    """A registry in which these versions were released in turn."""
+def release(home: Path, *names: str, earlier: bool = False) -> Registry:
+    """A registry in which these versions were released in turn, by earlier code, or by this."""
     registry = Registry(home)
     for name in names:
         content = home.parent / f"content-{name}"
@@ -47,6 +49,12 @@ def release(home: Path, *names: str) -> Registry:
         (content / "reference" / "features.npz").write_text(f"reference of {name}")
         for file in ("lineage.json", "params.yaml"):
             (content / file).write_text("{}")
+        if earlier:
+            (content / "metrics").mkdir()
+            found = {one.name: {"classes": one.classes} for one in SAMPLE_ATTRIBUTES}
+            (content / "metrics" / "eval_metrics.json").write_text(json.dumps({"attributes": found}))
+        else:
+            write_attributes(content, SAMPLE_ATTRIBUTES)
         version = Version(name, digest_of(name), "a" * 64, 0.9, "", name, True, ["good"], ["s1", "s2"], now())
         with registry.locked():
             registry.register(content, version)
@@ -67,7 +75,8 @@ def test_the_champion_is_taken_and_a_rollback_finds_the_earlier_artifact(call: C
     release(tmp_path / "registry", "v2")
     second = call()[1]
     path = Path(second["path"])
-    expected = Champion("v2", digest_of("v2"), 0.9, frozenset({"s1", "s2"}), path / "model.onnx", path / "reference")
+    lots = frozenset({"s1", "s2"})
+    expected = Champion("v2", digest_of("v2"), 0.9, lots, SAMPLE_ATTRIBUTES, path / "model.onnx", path / "reference")
     assert read_champion(path) == expected
     assert expected.model.read_text() == "model of v2"
     assert (expected.reference / "features.npz").read_text() == "reference of v2"
@@ -79,6 +88,14 @@ def test_the_champion_is_taken_and_a_rollback_finds_the_earlier_artifact(call: C
     chosen = read_champion(Path(call("--set", "champion.version=v2")[1]["path"]))
     assert chosen
     assert chosen.version == "v2"
+
+
+def test_what_a_version_of_earlier_code_answers_follows_from_its_metrics(call: Call, tmp_path: Path) -> None:
+    release(tmp_path / "registry", "v1", earlier=True)
+    champion = read_champion(Path(call()[1]["path"]))
+    assert champion
+    assert difference(champion.attributes, SAMPLE_ATTRIBUTES) == ""
+    assert [one.title for one in champion.attributes] == ["Beard", "Mustache", "Glasses", "Hair color", "Hair length"]
 
 
 @pytest.mark.parametrize("version", ["v7", "v0", "3", "'; rm'"])

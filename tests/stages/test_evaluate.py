@@ -18,12 +18,12 @@ from stages.common.contract.errors import DataError
 from stages.common.inference.answers import Answers
 from stages.common.inference.features import load_features
 from stages.common.inference.onnx_model import load
-from stages.common.schema.attributes import ATTRIBUTES, NAMES, write_attributes
+from stages.common.schema.attributes import write_attributes
 from stages.common.schema.dataset import INDEX, index_columns
 from stages.evaluate.measures import measure
 from stages.evaluate.stage import STAGE
-from tests.common.onnx_models import METADATA, PREPROCESSING, SIDE, save_model
-from tests.common.samples import SAMPLE_ATTRIBUTES
+from tests.common.onnx_models import METADATA, PREPROCESSING, SIDE, metadata_of, save_model
+from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 
 
 def finish(folder: Path, stage: str, **inputs: Any) -> str:
@@ -46,7 +46,7 @@ def evaluate(tmp_path: Path) -> Iterator[Callable[..., int]]:
         (prepared / "shards").mkdir(parents=True)
         train.mkdir()
         images = np.full((len(labels), SIDE, SIDE, 3), 77, np.uint8)
-        images[:, 0, : len(NAMES), 0] = answers
+        images[:, 0, : len(SAMPLE_NAMES), 0] = answers
         np.save(prepared / "shards" / "a.npy", images)
         write_attributes(prepared, SAMPLE_ATTRIBUTES)
         with (prepared / INDEX).open("w", newline="") as file:
@@ -72,7 +72,7 @@ def test_every_figure_of_an_evaluation(evaluate: Callable[..., int], tmp_path: P
     assert evaluate(labels, answers) == 0
 
     metrics = json.loads((tmp_path / "out" / "metrics" / "eval_metrics.json").read_text())
-    beard, mustache, glasses, color, length = (metrics["attributes"][name] for name in NAMES)
+    beard, mustache, glasses, color, length = (metrics["attributes"][name] for name in SAMPLE_NAMES)
     assert metrics["images"] == 5
     assert beard["labels"] == 5
     assert beard["confusion_matrix"] == [[1, 1], [1, 2]]
@@ -153,7 +153,7 @@ def test_a_test_split_without_labels_is_refused(evaluate: Callable[..., int], ca
 
 def test_answers_that_are_not_numbers_count_as_wrong() -> None:
     probabilities = np.array([[0.9, 0.1], [np.nan, np.nan], [0.2, 0.8], [np.inf, 0.1]])
-    result = measure(Answers(ATTRIBUTES[0], np.array([0, 0, 1, -1]), probabilities))
+    result = measure(Answers(SAMPLE_ATTRIBUTES[0], np.array([0, 0, 1, -1]), probabilities))
     assert result["accuracy"] == pytest.approx(2 / 3)
     assert result["recall"] == pytest.approx((1 / 2 + 1) / 2)
     assert result["confusion_matrix"] == [[1, 0], [0, 1]]
@@ -168,7 +168,7 @@ def test_a_good_model_loads_and_predicts(tmp_path: Path) -> None:
     images[2, 0, 3, 0] = 4
     predicted, embeddings = model.predict_and_embed(images)
     assert embeddings.tolist() == images[:, 0, :, 0].tolist()
-    assert list(predicted) == list(NAMES)
+    assert list(predicted) == list(SAMPLE_NAMES)
     assert predicted["hair_color"].shape == (3, 5)
     assert predicted["hair_color"].dtype == np.float32
     assert predicted["hair_color"].argmax(axis=1).tolist() == [0, 0, 4]
@@ -210,14 +210,30 @@ def without(name: str) -> dict[str, Any]:
     ("changes", "words"),
     [
         ({"metadata": {}}, "no metadata 'face_attributes'"),
-        ({"metadata": METADATA | {"attributes": {"beard": ["no", "yes"]}}}, r"attributes expected .*gray.* found"),
+        (
+            {"metadata": METADATA | {"attributes": {"beard": ["no", "yes"]}}},
+            r"temperatures expected \['beard'\], found .*hair_color",
+        ),
+        (
+            {"metadata": METADATA | {"attributes": None}},
+            r"another attributes than this code: attributes: .*tuple: train",
+        ),
+        ({"metadata": METADATA | {"attributes": []}}, r"attributes: .*at least 1 item"),
+        ({"metadata": METADATA | {"attributes": [{"name": "beard"}]}}, r"attributes\.0\.classes: Field required"),
+        ({"metadata": metadata_of(SAMPLE_ATTRIBUTES[:1] * 2)}, r"names of attributes, each once, expected \['beard'\]"),
         ({"metadata": METADATA | {"image_size": 32}}, "image_size expected 8, found 32"),
         ({"metadata": METADATA | {"preprocessing": PREPROCESSING | {"version": 0}}}, r"preprocessing\.version"),
         ({"metadata": METADATA | {"preprocessing": None}}, "another preprocessing"),
         ({"metadata": without("temperatures")}, r"calibration\.temperatures: Field required: train again"),
         ({"metadata": without("abstention")}, r"calibration\.abstention: Field required: train again"),
-        ({"metadata": METADATA | {"abstention": {"beard": 0.5}}}, r"abstention: .*exactly the keys beard, mustache"),
-        ({"metadata": METADATA | {"temperatures": dict.fromkeys(NAMES, 0)}}, r"temperatures\.beard: .*greater than 0"),
+        (
+            {"metadata": METADATA | {"abstention": {"beard": 0.5}}},
+            r"abstention expected \['beard', .*'mustache'\], found \['beard'\]",
+        ),
+        (
+            {"metadata": METADATA | {"temperatures": dict.fromkeys(SAMPLE_NAMES, 0)}},
+            r"temperatures\.beard: .*greater than 0",
+        ),
         ({"kind": TensorProto.INT32}, r"input expected .*uint8.* found .*int32"),
         ({"drop": 1}, r"outputs expected .*beard.* found"),
         (

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from stages.common.inference.partitions import PARTITIONS, count, expected_weigh
 from stages.common.registry.champion import Champion
 from stages.common.registry.monitor_settings import MonitorSection
 from stages.common.registry.seen import SEEN
-from stages.common.schema.attributes import ATTRIBUTES, NAMES
+from stages.common.schema.attributes import Attribute, Attributes, names, write_attributes
 from stages.common.schema.statistics import wilson
 from stages.monitor import monitoring_log
 from stages.monitor.decision import decide
@@ -32,6 +33,7 @@ from stages.monitor.new_images import NewImages
 from stages.monitor.performance import LOW, OK, Performance, measure, summarise
 from stages.monitor.stage import RUN, STAGE
 from stages.monitor.words import explain
+from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 
 SETTINGS = MonitorSection(min_accuracy=0.85, min_labels=50, min_images=50, alpha=0.01, min_psi=0.2)
 STATISTICS = ("brightness", "contrast", "saturation", "warmth", "sharpness", "flatness", "ripple", "white")
@@ -56,10 +58,10 @@ def make(
         moved: added to the embeddings, whose deviation is 1.
     """
     random = np.random.default_rng(seed)
-    answers = {one.name: random.integers(0, len(one.classes), images) for one in ATTRIBUTES}
+    answers = {one.name: random.integers(0, len(one.classes), images) for one in SAMPLE_ATTRIBUTES}
     answers |= {name: np.full(images, number) for name, number in (classes or {}).items()}
     probabilities = {}
-    for one in ATTRIBUTES:
+    for one in SAMPLE_ATTRIBUTES:
         confidence = random.uniform(0.7, 1, images)
         rest = (1 - confidence) / (len(one.classes) - 1)
         values = np.repeat(rest[:, None], len(one.classes), axis=1)
@@ -82,7 +84,7 @@ REFERENCE = make(250)
 
 
 def check_drift(*lots: Features, settings: MonitorSection = SETTINGS) -> Drift:
-    return find_drift(REFERENCE, {f"s{number}": lot for number, lot in enumerate(lots, 3)}, settings)
+    return find_drift(SAMPLE_ATTRIBUTES, REFERENCE, {f"s{number}": lot for number, lot in enumerate(lots, 3)}, settings)
 
 
 def of(drift: Drift, signal: str, lot: str = "s3") -> Signal:
@@ -99,7 +101,12 @@ def test_clean_lots_show_no_drift() -> None:
 def test_false_alarms_are_as_rare_as_alpha_says() -> None:
     anyhow = SETTINGS.model_copy(update={"alpha": 0.05, "min_psi": 0.0})
     alarms = sum(
-        find_drift(make(250, 1000 + seed), {"s3": make(60, 2000 + seed), "s4": make(60, 3000 + seed)}, anyhow).verdict
+        find_drift(
+            SAMPLE_ATTRIBUTES,
+            make(250, 1000 + seed),
+            {"s3": make(60, 2000 + seed), "s4": make(60, 3000 + seed)},
+            anyhow,
+        ).verdict
         == FOUND
         for seed in range(60)
     )
@@ -145,7 +152,7 @@ def test_a_drift_that_only_all_lots_together_show_concerns_them_all() -> None:
 
 
 def test_a_change_that_is_certain_but_small_is_no_drift() -> None:
-    test = of(find_drift(make(4000), {"s3": make(4000, 1, shift={"white": 0.2})}, SETTINGS), "white")
+    test = of(find_drift(SAMPLE_ATTRIBUTES, make(4000), {"s3": make(4000, 1, shift={"white": 0.2})}, SETTINGS), "white")
     assert test.p_corrected is not None
     assert test.p_corrected < 1e-6
     assert not test.drifted
@@ -160,7 +167,7 @@ def test_too_few_images_are_not_enough_data(images: int) -> None:
 
 @pytest.mark.parametrize("images", [0, 1, 49])
 def test_a_small_reference_is_not_enough_data(images: int) -> None:
-    assert find_drift(make(images), {"s3": make(100, 1)}, SETTINGS).verdict == NOT_ENOUGH
+    assert find_drift(SAMPLE_ATTRIBUTES, make(images), {"s3": make(100, 1)}, SETTINGS).verdict == NOT_ENOUGH
 
 
 def test_a_picture_a_hundred_times_is_one_image() -> None:
@@ -201,7 +208,9 @@ def test_a_model_without_numbers_is_not_enough_data() -> None:
 
 
 def test_a_class_that_neither_side_lacks_nor_varies_says_nothing() -> None:
-    drift = find_drift(make(100, classes={"beard": 0}), {"s3": make(100, 1, classes={"beard": 0})}, SETTINGS)
+    drift = find_drift(
+        SAMPLE_ATTRIBUTES, make(100, classes={"beard": 0}), {"s3": make(100, 1, classes={"beard": 0})}, SETTINGS
+    )
     assert of(drift, "beard_predicted").p is None
     assert of(drift, "beard_predicted").note
 
@@ -209,7 +218,7 @@ def test_a_class_that_neither_side_lacks_nor_varies_says_nothing() -> None:
 def test_a_statistic_that_only_one_side_has_does_not_matter() -> None:
     lot = make(100, 1)
     fewer = Features(**{**vars(REFERENCE), "statistics": {"brightness": REFERENCE.statistics["brightness"]}})
-    tested = {test.signal for test in find_drift(fewer, {"s3": lot}, SETTINGS).tests}
+    tested = {test.signal for test in find_drift(SAMPLE_ATTRIBUTES, fewer, {"s3": lot}, SETTINGS).tests}
     assert tested & set(STATISTICS) == {"brightness"}
 
 
@@ -231,9 +240,9 @@ def test_cells_of_numbers_hold_a_tenth_each_and_of_ties_none_is_empty() -> None:
 def test_partitions_are_json_and_leave_out_what_tells_nothing() -> None:
     lot = make(100)
     statistics = {**lot.statistics, "white": np.full(100, np.nan, np.float32)}
-    found = partitions(Features(**{**vars(lot), "statistics": statistics}))
+    found = partitions(SAMPLE_ATTRIBUTES, Features(**{**vars(lot), "statistics": statistics}))
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert set(found["columns"]) == set(signals(lot)) - {"white"}
+    assert set(found["columns"]) == set(signals(SAMPLE_ATTRIBUTES, lot)) - {"white"}
 
 
 def test_chance_is_what_psi_is_without_drift() -> None:
@@ -247,15 +256,21 @@ def test_chance_is_what_psi_is_without_drift() -> None:
 
 def labels_of(features: Features, right: float, known: int | None = None) -> dict[int, Any]:
     """Labels with which the answers to the first `right` of the images are right, and of `known` images only."""
-    answers = np.stack([features.probabilities[name].argmax(axis=1) for name in NAMES], axis=1)
+    answers = np.stack([features.probabilities[name].argmax(axis=1) for name in SAMPLE_NAMES], axis=1)
     wrong = np.arange(len(features)) >= right * len(features)
-    answers[wrong] = (answers[wrong] + 1) % [len(one.classes) for one in ATTRIBUTES]
+    answers[wrong] = (answers[wrong] + 1) % [len(one.classes) for one in SAMPLE_ATTRIBUTES]
     return dict(list(zip(features.pictures.tolist(), answers.astype(np.int8), strict=True))[:known])
 
 
 def check_accuracy(*lots: tuple[Features, Mapping[int, Any]]) -> Performance:
     labels = {name: label for _, known in lots for name, label in known.items()}
-    return measure({f"s{number}": lot for number, (lot, _) in enumerate(lots, 3)}, labels, SETTINGS)
+    return measure(
+        SAMPLE_ATTRIBUTES,
+        {f"s{number}": lot for number, (lot, _) in enumerate(lots, 3)},
+        labels,
+        SETTINGS,
+        SAMPLE_NAMES,
+    )
 
 
 def test_labels_of_an_attribute_that_the_model_never_answers_measure_nothing() -> None:
@@ -263,7 +278,7 @@ def test_labels_of_an_attribute_that_the_model_never_answers_measure_nothing() -
     labels = labels_of(lot, 1)
     silent = {**lot.probabilities, "beard": np.full((100, 2), np.nan, np.float32)}
     features = Features(**{**vars(lot), "probabilities": silent})
-    found = measure({"s3": features}, labels, SETTINGS, features.answered).total
+    found = measure(SAMPLE_ATTRIBUTES, {"s3": features}, labels, SETTINGS, features.answered).total
     assert (found.attributes["beard"].labels, found.attributes["beard"].value) == (0, None)
     assert found.mean.value == 1
 
@@ -288,7 +303,7 @@ def test_an_attribute_with_few_labels_is_left_out_of_the_mean() -> None:
     lot = make(100, 1, "s3")
     labels = labels_of(lot, 1.0)
     for name in list(labels)[:60]:
-        labels[name][NAMES.index("glasses")] = -1
+        labels[name][SAMPLE_NAMES.index("glasses")] = -1
     total = check_accuracy((lot, labels)).total
     assert total.attributes["glasses"].labels == 40
     assert total.attributes["glasses"].value is None
@@ -321,16 +336,16 @@ def test_an_answer_that_is_no_number_is_wrong() -> None:
 def test_intervals() -> None:
     same = np.repeat((np.arange(100) < 90)[:, None], 5, axis=1).astype(float)  # five answers that go together
     apart = np.stack([np.roll(same[:, 0], 20 * column) for column in range(5)], axis=1)
-    together, single = summarise(same, 50).mean, summarise(apart, 50).mean
+    together, single = summarise(SAMPLE_ATTRIBUTES, same, 50).mean, summarise(SAMPLE_ATTRIBUTES, apart, 50).mean
     assert (together.low, together.high) == pytest.approx(wilson(0.9, 100))
     assert together.low is not None
     assert single.low is not None
     assert single.low > together.low
-    sure = summarise(np.ones((100, 5)), 50).mean
+    sure = summarise(SAMPLE_ATTRIBUTES, np.ones((100, 5)), 50).mean
     assert (sure.low, sure.high) == pytest.approx(wilson(1, 100))
 
 
-CHAMPION = Champion("v3", "k" * 64, 0.97, frozenset({"s1", "s2"}), Path("m"), Path("r"))
+CHAMPION = Champion("v3", "k" * 64, 0.97, frozenset({"s1", "s2"}), SAMPLE_ATTRIBUTES, Path("m"), Path("r"))
 
 
 @pytest.mark.parametrize("right", [1.0, 0.5])
@@ -339,7 +354,12 @@ def test_the_decision(right: float, shift: float) -> None:
     lots = {"s3": make(100, 1, "s3"), "s4": make(100, 2, "s4", shift={"brightness": shift})}
     labels = labels_of(lots["s3"], 1.0) | labels_of(lots["s4"], right)
     new = NewImages(lots, {"s1": 60, "s3": 0, "s4": 7})
-    decision = decide(CHAMPION, new, measure(lots, labels, SETTINGS), find_drift(REFERENCE, lots, SETTINGS))
+    decision = decide(
+        CHAMPION,
+        new,
+        measure(SAMPLE_ATTRIBUTES, lots, labels, SETTINGS, SAMPLE_NAMES),
+        find_drift(SAMPLE_ATTRIBUTES, REFERENCE, lots, SETTINGS),
+    )
     assert (decision["lots"], decision["seen"]["s4"]) == ({"s3": 100, "s4": 100}, 7)
     low, drifted = (["s4"] if right < 1 else []), (["s4"] if shift else [])
     assert decision["performance"]["verdict"] == (LOW if low else OK)
@@ -468,14 +488,17 @@ def monitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         labels: Mapping[int, Any] | None,
         version: str | None = "v3",
         other: str = "",
+        attributes: Attributes = SAMPLE_ATTRIBUTES,
     ) -> int:
         champion, predict, validate = (tmp_path / name for name in ("champion", "predict", "validate"))
         for folder in (champion / "reference", predict / "features", validate):
             folder.mkdir(parents=True, exist_ok=True)
         told = {"version": version, "model_digest": "k" * 64, "mean_accuracy": 0.97, "lots": ["s1", "s2"]}
         (champion / "champion.json").write_text(json.dumps(told if version else {"version": None}))
+        if version:
+            write_attributes(champion, SAMPLE_ATTRIBUTES)
         REFERENCE.save(champion / "reference" / "features.npz")
-        (champion / "reference" / PARTITIONS).write_text(json.dumps(partitions(REFERENCE)))
+        (champion / "reference" / PARTITIONS).write_text(json.dumps(partitions(SAMPLE_ATTRIBUTES, REFERENCE)))
         np.save(champion / "reference" / SEEN, np.sort(KNOWN.pictures))
         finish(champion, "champion")
         KNOWN.save(predict / "features" / "s1.npz")
@@ -484,10 +507,11 @@ def monitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         finish(predict, "predict", champion={"key": "k", "content": other or content_of(champion)})
         with (validate / "annotations.csv").open("w", newline="") as file:
             table = csv.writer(file)
-            table.writerow(("filename", "lot", "path", "digest", "pixels", "group", *NAMES))
+            table.writerow(("filename", "lot", "path", "digest", "pixels", "group", *names(attributes)))
             for picture, known in (labels or {}).items():
                 cells = ["" if label < 0 else label for label in known]
                 table.writerow(("x.png", "x", "x/x.png", "", f"{picture:016x}" + "0" * 16, "", *cells))
+        write_attributes(validate, attributes)
         finish(validate, "validate")
         arguments = ["--champion", champion, "--predict", predict, "--logs", tmp_path / "logs",
                      "--store", tmp_path / "store", "--result", tmp_path / "result.json"]  # fmt: skip
@@ -574,7 +598,7 @@ def test_drift_of_images_without_labels_asks_for_labels_and_for_no_training(
     assert "Label images of lot s4 first" in Path(result["report"]).read_text()
     listed = read_rows(result["outputs"]["to_label"])
     assert [row["lot"] for row in listed] == ["s4"] * 100 + ["s3"] * 20
-    least = [min(float(row[f"{name}_confidence"]) for name in NAMES) for row in listed]
+    least = [min(float(row[f"{name}_confidence"]) for name in SAMPLE_NAMES) for row in listed]
     assert least[:100] == sorted(least[:100])
     assert read_log(tmp_path / "logs" / LOG)[0].labels_needed == ["s4"]
     assert monitor({}, labels_of(drifted, 1.0, 3)) == 0  # somebody has begun
@@ -589,6 +613,29 @@ def test_without_labels_drift_is_told_all_the_same(monitor: Callable[..., int], 
     assert headline == {"drift": "found", "performance": NOT_ENOUGH, "retrain": "no"}
     assert "No labels could be read" in Path(result["report"]).read_text()
     assert not read_log(tmp_path / "logs" / LOG)[0].labels_read
+
+
+def test_labels_of_other_attributes_are_left_out_which_is_said(
+    monitor: Callable[..., int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lot = make(100, 1, "s4")
+    hat, beard = (
+        Attribute("hat", ("none", "cap"), "hat", "Hat"),
+        replace(SAMPLE_ATTRIBUTES[0], classes=("none", "some")),
+    )
+    labels = {picture: known[::-1] for picture, known in labels_of(lot, 1.0).items()}  # in another order
+    others = (*SAMPLE_ATTRIBUTES[:0:-1][:-1], hat, beard)
+    assert monitor({"s4": lot}, labels, attributes=others) == 0
+    how = "without mustache, with hat, with other classes of beard"
+    line = f"The labels are of other attributes than v3 answers ({how}): they are left out"
+    assert line in caplog.text
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert line in Path(result["report"]).read_text()
+    found = json.loads(Path(result["outputs"]["performance"]).read_text())["total"]
+    assert {name: one["labels"] for name, one in found["attributes"].items()} == {
+        "beard": 0, "mustache": 0, "glasses": 100, "hair_color": 100, "hair_length": 100,
+    }  # fmt: skip
+    assert found["mean"]["value"] == 1
 
 
 def read_rows(file: str) -> list[dict[str, str]]:
@@ -619,21 +666,21 @@ def test_predictions_of_another_champion_are_refused(
     assert not (tmp_path / "logs" / LOG).exists()
 
 
-EXPECTED: Any = load_suite(FOLDER / f"{SUITE}.json", ATTRIBUTES)
+EXPECTED: Any = load_suite(FOLDER / f"{SUITE}.json", SAMPLE_ATTRIBUTES)
 
 
 def suite_findings(table: pd.DataFrame) -> list[str]:
-    values = thresholds(partitions(REFERENCE), table, SETTINGS.min_psi)
+    values = thresholds(partitions(SAMPLE_ATTRIBUTES, REFERENCE), table, SETTINGS.min_psi)
     return [finding.reason for finding in findings(run_suite(EXPECTED, SUITE, table, values))]
 
 
 def test_clean_images_meet_every_expectation() -> None:
-    assert suite_findings(signals(make(150, 5))) == []
+    assert suite_findings(signals(SAMPLE_ATTRIBUTES, make(150, 5))) == []
 
 
 @pytest.mark.parametrize("expectation", EXPECTED.expectations, ids=lambda one: one.meta["reason"])
 def test_each_expectation_is_failed_by_drift_of_its_column_alone(expectation: Any) -> None:
-    table = signals(make(150, 5))
+    table = signals(SAMPLE_ATTRIBUTES, make(150, 5))
     column = expectation.column
     if column.endswith("_predicted"):
         table[column] = table[column].iloc[0]
@@ -649,7 +696,7 @@ def test_each_expectation_is_failed_by_drift_of_its_column_alone(expectation: An
 
 def test_every_signal_is_told_in_words() -> None:
     drift = check_drift(make(100, 1, shift={"brightness": 2, "warmth": 1}, classes={"glasses": 1}, moved=1))
-    told = {test.signal: explain(test) for test in drift.tests}
+    told = {test.signal: explain(SAMPLE_ATTRIBUTES, test) for test in drift.tests}
     assert told["brightness"] == "the images are much brighter"
     assert told["glasses_predicted"].startswith("glasses 'yes' is predicted much more often")
     assert told["embedding_1"].startswith("the model sees")

@@ -14,14 +14,15 @@ import pytest
 from stages.common.contract import artifacts
 from stages.common.contract.command_line import main
 from stages.common.inference.onnx_model import load
-from stages.common.schema.attributes import NAMES, UNKNOWN
+from stages.common.schema.attributes import UNKNOWN
 from stages.common.schema.dataset import read_split
 from stages.evaluate.stage import STAGE as EVALUATE
 from stages.hyperopt.stage import STAGE as HYPEROPT
 from stages.train.stage import STAGE as TRAIN
 from tests.common.prepared import make_prepared, make_searched
+from tests.common.samples import SAMPLE_NAMES
 
-BEARD, COLOR, LENGTH = (NAMES.index(name) for name in ("beard", "hair_color", "hair_length"))
+BEARD, COLOR, LENGTH = (SAMPLE_NAMES.index(name) for name in ("beard", "hair_color", "hair_length"))
 GRAY, LONG = 4, 2
 QUICK = ["train.epochs=3", "train.width=8", "train.batch_size=16", "train.device=cpu"]
 
@@ -88,10 +89,10 @@ def test_an_attribute_with_fewer_than_two_classes_in_training(
     assert metrics["never_answered"] == [line]
     assert artifacts.read_manifest(train)["headline"]["never_answered"] == "hair_length"
     model = load(train / "model.onnx")
-    assert model.calibration.answered == [name for name in NAMES if name != "hair_length"]
+    assert model.answered == [name for name in SAMPLE_NAMES if name != "hair_length"]
     found = model.predict(read_split(prepared, "test").take())
     assert np.isnan(found["hair_length"]).all()
-    assert all(np.isfinite(found[name]).all() for name in model.calibration.answered)
+    assert all(np.isfinite(found[name]).all() for name in model.answered)
 
     evaluated = run(EVALUATE, tmp_path / "evaluated", {"prepare_train": prepared, "train": train}, [])
     measured = metrics_of(evaluated, "eval_metrics")
@@ -122,7 +123,7 @@ def test_a_class_without_a_label_in_training_is_never_answered_and_its_labels_co
     prepared, train = trained(tmp_path, no_gray)
     assert "hair_color is never answered with gray: training has no label of it" in caplog.text
     model = load(train / "model.onnx")
-    assert model.calibration.answered == list(NAMES)
+    assert model.answered == list(SAMPLE_NAMES)
     found = model.predict(read_split(prepared, "test").take())["hair_color"]
     assert (found[:, GRAY] == 0).all()
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)

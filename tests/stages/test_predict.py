@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from stages.common.images.preprocess import content_of
 from stages.common.images.settings import Preprocessing
 from stages.common.inference.features import load_features
 from stages.common.registry.seen import picture_of
-from stages.common.schema.attributes import ATTRIBUTES, NAMES
+from stages.common.schema.attributes import write_attributes
 from stages.predict.counts import add_counts, count_answers, least_sure
 from stages.predict.images import LOT_BYTES, find_images
 from stages.predict.stage import STAGE
-from tests.common.onnx_models import METADATA, PREPROCESSING, SIDE, save_model, slow_down, squander
+from tests.common.onnx_models import METADATA, PREPROCESSING, SIDE, metadata_of, save_model, slow_down, squander
+from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 
 ROOT = Path(__file__).parents[2]
 Answer = tuple[int, int, int, int, int]
@@ -36,7 +38,7 @@ Answer = tuple[int, int, int, int, int]
 def draw(path: Path, answer: Answer) -> None:
     """A picture that the model reads this answer off; another one for every name, so that no two files are equal."""
     pixels = np.full((SIDE, SIDE, 3), 77, np.uint8)
-    pixels[0, : len(NAMES), 0] = answer
+    pixels[0, : len(SAMPLE_NAMES), 0] = answer
     pixels[1, :, 2] = list(artifacts.json_digest(path.name)[:SIDE].encode())
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
@@ -67,6 +69,7 @@ class Data:
         if version:
             spoil(save_model(self.champion / "model.onnx", **changes))
             told |= {"model_digest": model * 64, "mean_accuracy": 0.9, "lots": ["a"]}
+            write_attributes(self.champion, SAMPLE_ATTRIBUTES)
         artifacts.write_json(self.champion / "champion.json", told)
         key = artifacts.json_digest(artifacts.list_files(self.champion))
         artifacts.write_manifest(self.champion, stage="champion", key=key)
@@ -122,8 +125,8 @@ def test_every_image_is_answered_and_every_row_names_the_version(data: Data) -> 
     for filename, row in found.items():
         answer = (1, 0, 1, 3, 2) if filename.startswith("a") else (0, 1, 0, 0, 1)
         assert row["model_version"] == "v3"
-        assert not set(NAMES) & row.keys()
-        for attribute, expected in zip(ATTRIBUTES, answer, strict=True):
+        assert not set(SAMPLE_NAMES) & row.keys()
+        for attribute, expected in zip(SAMPLE_ATTRIBUTES, answer, strict=True):
             assert row[f"{attribute.name}_predicted"] == attribute.classes[expected]
             assert row[f"{attribute.name}_confidence"] == "0.8000"
             assert row[f"{attribute.name}_answered"] == ("no" if attribute.name == "beard" else "yes")
@@ -367,10 +370,11 @@ def test_before_any_release_nothing_is_done_and_nothing_fails(data: Data, caplog
     assert data.result(lots='["a"]')[1]["version"] == "none"
 
 
-def test_a_model_with_other_classes_is_refused(data: Data, caplog: pytest.LogCaptureFixture) -> None:
-    data.release(metadata=METADATA | {"attributes": {"beard": ["no", "yes"]}})
+def test_a_model_with_other_classes_than_it_says_is_refused(data: Data, caplog: pytest.LogCaptureFixture) -> None:
+    bearded = replace(SAMPLE_ATTRIBUTES[0], classes=("no", "yes", "goatee"))
+    data.release(metadata=metadata_of((bearded, *SAMPLE_ATTRIBUTES[1:])))
     assert data.run() == 65
-    assert "attributes expected" in caplog.text
+    assert "outputs expected [('beard', 'tensor(float)', ['any number', 3])" in caplog.text
     assert not list((data.store / "predict").glob("*/manifest.json"))
 
 
@@ -481,10 +485,14 @@ def test_counts_add_up_and_the_least_sure_come_first() -> None:
     from stages.common.inference.calibration import Calibration
 
     random = np.random.default_rng(0)
-    probabilities = {one.name: random.dirichlet(np.ones(len(one.classes)), 9) for one in ATTRIBUTES}
+    probabilities = {one.name: random.dirichlet(np.ones(len(one.classes)), 9) for one in SAMPLE_ATTRIBUTES}
     probabilities["beard"][4] = np.nan
-    calibration = Calibration(temperatures=dict.fromkeys(NAMES, 1.0), abstention=dict.fromkeys(NAMES, 0.7))
-    answers = answers_of(probabilities, calibration)
+    calibration = Calibration(
+        temperatures=dict.fromkeys(SAMPLE_NAMES, 1.0),
+        abstention=dict.fromkeys(SAMPLE_NAMES, 0.7),
+        learned={one.name: list(one.classes) for one in SAMPLE_ATTRIBUTES},
+    )
+    answers = answers_of(SAMPLE_ATTRIBUTES, probabilities, calibration)
     counts = count_answers(answers)
     assert all(sum(classes.values()) == 9 for classes in counts.values())
     assert counts["beard"]["abstained"] == 9 - (probabilities["beard"].max(axis=1) >= 0.7).sum()

@@ -10,10 +10,11 @@ import pytest
 from stages.common.checks.suite import FOLDER, findings, load_suite, run_suite
 from stages.common.checks.validation import check
 from stages.common.contract.errors import DataError
-from stages.common.inference.predictions import COLUMNS, read_predictions
-from stages.common.schema.attributes import ATTRIBUTES, Attribute
+from stages.common.inference.predictions import columns, read_predictions
+from stages.common.schema.attributes import Attribute
+from tests.common.samples import SAMPLE_ATTRIBUTES
 
-SUITE: Any = load_suite(FOLDER / "predictions.json", ATTRIBUTES)
+SUITE: Any = load_suite(FOLDER / "predictions.json", SAMPLE_ATTRIBUTES)
 THRESHOLDS = {"low_confidence": 0.6, "min_confident_fraction": 0.75, "min_answered_fraction": 0.7, "versions": ["v3"]}
 
 
@@ -38,13 +39,13 @@ CORRUPTED_ROW: dict[str, dict[str, object]] = {
     "model_version missing": {"model_version": None},
     "model_version is another": {"model_version": "v2"},
 }
-for one in ATTRIBUTES:
+for one in SAMPLE_ATTRIBUTES:
     CORRUPTED_ROW |= corrupted_rows(one)
 
 
 def good_table(rows: int = 10) -> pd.DataFrame:
     columns: dict[str, object] = {"filename": [f"s1_{number}.png" for number in range(rows)]}
-    for attribute in ATTRIBUTES:
+    for attribute in SAMPLE_ATTRIBUTES:
         classes, name = attribute.classes, attribute.name
         columns[name] = [classes[number % len(classes)] for number in range(rows)]
         columns[f"{name}_predicted"] = columns[name]
@@ -67,14 +68,18 @@ def found(table: pd.DataFrame, versions: Sequence[str] = ("v3",)) -> dict[str, l
 
 
 def test_good_predictions_meet_every_expectation(tmp_path: Path) -> None:
-    equal = {f"{one.name}_confidence": int(1e4 / len(one.classes)) / 1e4 for one in ATTRIBUTES}  # as the file has it
+    equal = {
+        f"{one.name}_confidence": int(1e4 / len(one.classes)) / 1e4 for one in SAMPLE_ATTRIBUTES
+    }  # as the file has it
     table = corrupted(good_table(), {"beard": None}, equal, {"lot": "s2", "filename": "s1_3.png"})
     assert not found(table)
     table = corrupted(good_table(), {"beard": None}, equal).drop(columns="lot")
-    table.drop(columns=[one.name for one in ATTRIBUTES]).to_csv(tmp_path / "p.csv", index=False)
-    assert not found(read_predictions(tmp_path / "p.csv"))  # those of a model in use
+    table.drop(columns=[one.name for one in SAMPLE_ATTRIBUTES]).to_csv(tmp_path / "p.csv", index=False)
+    assert not found(read_predictions(SAMPLE_ATTRIBUTES, tmp_path / "p.csv"))  # those of a model in use
     table.drop(columns="model_version").to_csv(tmp_path / "p.csv", index=False)
-    assert not found(read_predictions(tmp_path / "p.csv"), [""])  # those of a model that is no version yet
+    assert not found(
+        read_predictions(SAMPLE_ATTRIBUTES, tmp_path / "p.csv"), [""]
+    )  # those of a model that is no version yet
 
 
 def test_each_corrupted_row_fails_its_expectation_alone() -> None:
@@ -87,7 +92,7 @@ def test_each_corrupted_row_fails_its_expectation_alone() -> None:
 def test_each_corrupted_table_fails_its_expectation_alone() -> None:
     assert found(good_table().assign(extra=1)) == {"columns are not as expected": None}
     assert found(good_table()[:0]) == {"there are no predictions": None}
-    for attribute in ATTRIBUTES:
+    for attribute in SAMPLE_ATTRIBUTES:
         table = good_table()
         table.loc[[2, 3, 4], f"{attribute.name}_confidence"] = 0.59  # three of ten
         assert found(table) == {f"{attribute.name}_confidence low for many images": [2, 3, 4]}
@@ -98,14 +103,16 @@ def test_each_corrupted_table_fails_its_expectation_alone() -> None:
 
 def test_no_expectation_is_untested() -> None:
     tables = {"columns are not as expected", "there are no predictions"}
-    tables |= {f"{one.name}_{what} for many images" for one in ATTRIBUTES for what in ("confidence low", "answered no")}
+    tables |= {
+        f"{one.name}_{what} for many images" for one in SAMPLE_ATTRIBUTES for what in ("confidence low", "answered no")
+    }
     reasons = [expectation.meta["reason"] for expectation in SUITE.expectations]
     assert sorted(reasons) == sorted({*CORRUPTED_ROW, *tables})
 
 
 def test_columns_and_classes_agree_with_the_attributes() -> None:
-    assert set(SUITE.expectations[0].column_set) == set(COLUMNS)
-    for attribute in ATTRIBUTES:
+    assert set(SUITE.expectations[0].column_set) == set(columns(SAMPLE_ATTRIBUTES))
+    for attribute in SAMPLE_ATTRIBUTES:
         for column in (attribute.name, f"{attribute.name}_predicted"):
             asked = [expectation for expectation in SUITE.expectations if getattr(expectation, "column", "") == column]
             sets = [expectation.value_set for expectation in asked if hasattr(expectation, "value_set")]
@@ -117,7 +124,7 @@ def test_a_critical_finding_is_one_line_and_keeps_its_report(tmp_path: Path) -> 
     unanswered = {"mustache_predicted": None, "mustache_confidence": None}
     table = corrupted(good_table(), unanswered, {"filename": "<b>.png", **wrong}, wrong, wrong, wrong)
     with pytest.raises(DataError) as caught:
-        check(ATTRIBUTES, "predictions", table, THRESHOLDS, tmp_path / "out", tmp_path / "failed")
+        check(SAMPLE_ATTRIBUTES, "predictions", table, THRESHOLDS, tmp_path / "out", tmp_path / "failed")
     line = str(caught.value)
     assert "beard_predicted not a class (4 of 10 images, the first <b>.png, s1_2.png, s1_3.png)" in line
     assert "mustache" not in line

@@ -17,13 +17,13 @@ from stages.archive.gate import (
     mcnemar,
     mean_accuracy,
     paired_bootstrap,
-    right_answers,
 )
 from stages.archive.meeting import IncomparableError, load_opponent
+from stages.common.inference.answers import answers_of, right_answers
 from stages.common.inference.onnx_model import load
-from stages.common.schema.attributes import ATTRIBUTES, NAMES
 from stages.common.schema.statistics import holm
 from tests.common.onnx_models import METADATA, PREPROCESSING, save_model
+from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 
 
 def measured(mean: float) -> Judgement:
@@ -33,7 +33,7 @@ def measured(mean: float) -> Judgement:
 
 def answers(count: int, wrong: int, attribute: int = 0) -> npt.NDArray[np.float64]:
     """All right but for the first `wrong` images of one attribute."""
-    right = np.ones((count, len(NAMES)))
+    right = np.ones((count, len(SAMPLE_NAMES)))
     right[:wrong, attribute] = 0
     return right
 
@@ -41,10 +41,10 @@ def answers(count: int, wrong: int, attribute: int = 0) -> npt.NDArray[np.float6
 def test_an_unknown_label_is_no_answer_and_a_nan_is_a_wrong_one() -> None:
     labels = np.array([[0] * 5, [-1] * 5, [1] * 5], np.int8)
     probabilities = {
-        one.name: np.tile(np.eye(len(one.classes), dtype=np.float32)[0], (3, 1)) for one in ATTRIBUTES
+        one.name: np.tile(np.eye(len(one.classes), dtype=np.float32)[0], (3, 1)) for one in SAMPLE_ATTRIBUTES
     }  # class 0
     probabilities["glasses"][0] = np.nan
-    right = right_answers(probabilities, labels)
+    right = right_answers(answers_of(SAMPLE_ATTRIBUTES, probabilities, labels=labels))
     assert np.isnan(right[1]).all()
     assert right[0].tolist() == [1, 1, 0, 1, 1]
     assert right[2].tolist() == [0] * 5
@@ -105,7 +105,7 @@ def everywhere(count: int, wrong: int) -> npt.NDArray[np.float64]:
 def test_whom_the_gate_lets_pass(
     candidate: npt.NDArray[np.float64], champion: npt.NDArray[np.float64], fit: bool, words: str
 ) -> None:
-    found = replace(measured(mean_accuracy(candidate)), champion=compare("v1", candidate, champion))
+    found = replace(measured(mean_accuracy(candidate)), champion=compare(SAMPLE_ATTRIBUTES, "v1", candidate, champion))
     judgement = judge(found, 0.85, 0.05, 0.01)
     assert judgement.fit is fit
     assert words in "; ".join(judgement.reasons)
@@ -156,8 +156,8 @@ def test_a_loss_in_one_attribute_is_seen_although_others_gain() -> None:
     champion[100:102, 3] = 0  # as good as the candidate
     found = replace(
         measured(mean_accuracy(candidate)),
-        champion=compare("v7", candidate, champion),
-        best=compare("v3", candidate, best),
+        champion=compare(SAMPLE_ATTRIBUTES, "v7", candidate, champion),
+        best=compare(SAMPLE_ATTRIBUTES, "v3", candidate, best),
     )
     assert judge(found, 0.85, 0.05, 0.01).reasons == ["worse than v3 in beard: 14 answers worse, 0 better (p 0.00031)"]
     assert judge(found, 0.85, 0.05, 0.1).fit

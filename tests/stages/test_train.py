@@ -212,11 +212,13 @@ from pathlib import Path
 import torch
 from stages.common.schema.attributes import NAMES
 from stages.common.inference.calibration import Calibration
+from stages.common.schema.learned import all_learned
 from stages.common.training.network import Network
 from stages.train.export import export_onnx
 
 torch.manual_seed(0)
-calibration = Calibration(temperatures=dict.fromkeys(NAMES, 1.5), abstention=dict.fromkeys(NAMES, 0.0))
+temperatures, abstention = (dict.fromkeys(NAMES, value) for value in (1.5, 0.0))
+calibration = Calibration(temperatures=temperatures, abstention=abstention, learned=all_learned())
 export_onnx(Path(sys.argv[1]), Network(8).eval(), calibration, {"image_size": 20})
 """
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.common.inference.calibration import Calibration
-from stages.common.schema.attributes import ATTRIBUTES, UNKNOWN, Attribute
+from stages.common.schema.attributes import UNKNOWN, Attribute, Attributes
 from stages.common.schema.learned import unlearned, why_never
 
 
@@ -57,6 +57,12 @@ class Answers:
         return np.where(self.finite, self.probabilities.max(axis=1), np.nan)
 
     @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """(N,): where the predicted class is the label; nowhere where there is no answer, or no label."""
+        right: npt.NDArray[np.bool_] = self.predicted == self.labels
+        return right
+
+    @property
     def answered(self) -> npt.NDArray[np.bool_]:
         """(N,): where the model is confident enough to answer; elsewhere it abstains."""
         given: npt.NDArray[np.bool_] = self.confidence >= self.threshold  # never for NaN
@@ -69,26 +75,38 @@ class Answers:
 
 
 def answers_of(
+    attributes: Attributes,
     probabilities: Mapping[str, npt.NDArray[np.floating[Any]]],
-    calibration: Calibration,
+    calibration: Calibration | None = None,
     labels: npt.NDArray[np.integer[Any]] | None = None,
 ) -> list[Answers]:
-    """What a model said about N images, in the order of `ATTRIBUTES`.
+    """What a model said about N images, in the order of `attributes`.
 
     Args:
+        attributes: A of those that the model answers.
         probabilities: attribute -> (N, classes).
-        calibration: the model's.
-        labels: int (N, 5), -1 where unknown; None if nobody knows any.
+        calibration: the model's; None where all that it says is wanted, however unsure.
+        labels: int (N, A) in the order of `attributes`, -1 where unknown; None if nobody knows any.
     """
     if labels is None:
-        labels = np.full((len(probabilities[ATTRIBUTES[0].name]), len(ATTRIBUTES)), UNKNOWN)
+        labels = np.full((len(probabilities[attributes[0].name]), len(attributes)), UNKNOWN)
     return [
         Answers(
             attribute,
             labels[:, column],
             probabilities[attribute.name],
-            calibration.abstention[attribute.name],
-            calibration.learned[attribute.name],
+            calibration.abstention[attribute.name] if calibration else 0.0,
+            calibration.learned[attribute.name] if calibration else None,
         )
-        for column, attribute in enumerate(ATTRIBUTES)
+        for column, attribute in enumerate(attributes)
     ]
+
+
+Right = npt.NDArray[np.float64]
+"""(N, A): 1 where an answer is right, 0 where not, NaN where the label is unknown or the attribute never answered."""
+
+
+def right_answers(answers: Sequence[Answers]) -> Right:
+    """Which answers are right, (N, A) in the order of `answers`; where a model gives no number, its answer is wrong."""
+    unknown = [(one.labels == UNKNOWN) | bool(one.never) for one in answers]
+    return np.stack([np.where(none, np.nan, one.right) for one, none in zip(answers, unknown, strict=True)], axis=1)

@@ -9,11 +9,10 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from stages.common.contract.params import Section
-from stages.common.schema.attributes import NAMES, UNKNOWN, name_every_attribute
-from stages.common.schema.learned import all_learned, never_answered
+from stages.common.schema.attributes import UNKNOWN
 
 TEMPERATURES = np.exp(np.linspace(-np.log(10), np.log(10), 461))
 """Temperatures that are tried: 0.1 to 10 in steps of 1 %, which is nearer than any data set tells them."""
@@ -39,19 +38,12 @@ class Calibration(Section):
     Attributes:
         temperatures: attribute -> what its logits are divided by before the softmax; the model does it itself.
         abstention: attribute -> the lowest confidence (0-1) with which an answer is given; below, the model abstains.
-        learned: attribute -> the classes that training has seen (`stages.common.schema.learned`); all, if it does not
-            say.
+        learned: attribute -> the classes that training has seen (`stages.common.schema.learned`).
     """
 
-    temperatures: Annotated[dict[str, Annotated[float, Field(gt=0)]], AfterValidator(name_every_attribute)]
-    abstention: Annotated[dict[str, Annotated[float, Field(ge=0, le=1)]], AfterValidator(name_every_attribute)]
-    learned: Annotated[dict[str, list[str]], AfterValidator(name_every_attribute)] = Field(default_factory=all_learned)
-
-    @property
-    def answered(self) -> list[str]:
-        """The attributes that the model answers."""
-        never = never_answered(self.learned)
-        return [name for name in NAMES if name not in never]
+    temperatures: dict[str, Annotated[float, Field(gt=0)]]
+    abstention: dict[str, Annotated[float, Field(ge=0, le=1)]]
+    learned: dict[str, list[str]]
 
 
 def softmax(logits: Numbers) -> npt.NDArray[np.float64]:

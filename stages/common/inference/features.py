@@ -7,13 +7,13 @@ stage `monitor` compares both. All are computed from the network's input, so bot
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
 from stages.common.contract.errors import DataError
-from stages.common.schema.attributes import NAMES
 
 EXAMPLES = 24
 """Images that are kept whole, for a report that shows then and now."""
@@ -53,7 +53,7 @@ class Features:
     @property
     def answered(self) -> list[str]:
         """The attributes that the model answers: of the others it gives no number for any image."""
-        return [name for name in NAMES if np.isfinite(self.probabilities[name]).any()]
+        return [name for name, values in self.probabilities.items() if np.isfinite(values).any()]
 
     def take(self, chosen: npt.NDArray[np.intp]) -> "Features":
         """Some of the images, by their positions, with those examples that are among them."""
@@ -79,7 +79,7 @@ class Features:
             "example_names": np.array(self.example_names, np.str_),
             "pictures": self.pictures,
             **{f"statistic_{name}": values for name, values in self.statistics.items()},
-            **{f"probability_{name}": self.probabilities[name] for name in NAMES},
+            **{f"probability_{name}": values for name, values in self.probabilities.items()},
         }
         with path.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
@@ -97,19 +97,19 @@ def load_features(path: Path) -> Features:
             found = {name: arrays[name] for name in arrays.files}
         return Features(
             filenames=found["filenames"].tolist(),
-            statistics={
-                name.removeprefix("statistic_"): values
-                for name, values in found.items()
-                if name.startswith("statistic_")
-            },
+            statistics=_named("statistic_", found),
             embeddings=found["embeddings"].astype(np.float32),
-            probabilities={name: found[f"probability_{name}"] for name in NAMES},
+            probabilities=_named("probability_", found),
             examples=found["examples"],
             example_names=found["example_names"].tolist(),
             pictures=found.get("pictures", np.empty(0, np.uint64)),  # earlier code kept none
         )
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:  # EOFError of an empty file
         raise DataError(f"{path} holds no features ({error}): run the stage that makes it again") from error
+
+
+def _named(prefix: str, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
 
 
 def join_features(parts: Sequence[Features]) -> Features:
@@ -121,7 +121,9 @@ def join_features(parts: Sequence[Features]) -> Features:
         filenames=[name for part in parts for name in part.filenames],
         statistics={name: np.concatenate([part.statistics[name] for part in parts]) for name in parts[0].statistics},
         embeddings=np.concatenate([part.embeddings for part in parts]),
-        probabilities={name: np.concatenate([part.probabilities[name] for part in parts]) for name in NAMES},
+        probabilities={
+            name: np.concatenate([part.probabilities[name] for part in parts]) for name in parts[0].probabilities
+        },
         examples=examples[chosen],
         example_names=[names[position] for position in chosen],
         pictures=np.concatenate([part.pictures for part in parts]),

@@ -3,23 +3,24 @@
 Input `images` uint8 (N, S, S, 3) RGB. Outputs: one per attribute, named by it, float32 (N, classes) of probabilities;
 and `embedding` float32 (N, D), the network's features averaged over the image, D as the model says.
 The metadata key `face_attributes` holds JSON:
-{"attributes": {name: [classes]}, "image_size": S, "preprocessing": {...},
+{"attributes": [{"name": ..., "classes": [...], "column": ..., "title": ...}], "image_size": S, "preprocessing": {...},
 "temperatures": {name: what the logits were divided by}, "abstention": {name: lowest confidence of an answer},
 "learned": {name: [classes that training has seen]}}. Any other class has probability 0; an attribute with fewer than
-two of them is never answered, and has the probabilities NaN.
+two of them is never answered, and has the probabilities NaN. Models of earlier code have {name: [classes]} for the
+attributes, and say nothing of what training has seen, which was everything.
 """
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from stages.common.contract.cpus import available_cpus
 from stages.common.contract.errors import DataError
@@ -27,7 +28,8 @@ from stages.common.contract.params import Section
 from stages.common.images.settings import Preprocessing
 from stages.common.inference.calibration import Calibration
 from stages.common.inference.onnx_operators import require_known_operators
-from stages.common.schema.attributes import ATTRIBUTES, NAMES
+from stages.common.schema.attributes import Attributes, names
+from stages.common.schema.learned import is_answered
 
 METADATA = "face_attributes"
 INPUT = "images"
@@ -35,6 +37,7 @@ EMBEDDING = "embedding"
 ANY = "any number"
 """In a shape, how many images there are."""
 SectionT = TypeVar("SectionT", bound=Section)
+_ATTRIBUTES = TypeAdapter(Annotated[Attributes, Field(min_length=1)])
 _RUNTIME_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (/\S+ [^)]*\) )?")
 """Error number and C++ function in front of what ONNX Runtime says."""
 
@@ -45,6 +48,7 @@ class OnnxModel:
 
     Attributes:
         session: the ONNX Runtime session.
+        attributes: what it answers, in their order.
         image_size: side S of the square images in pixels.
         preprocessing: how its images were prepared in training.
         calibration: its temperatures, which its probabilities contain, from which confidence on it answers, and what.
@@ -52,21 +56,29 @@ class OnnxModel:
     """
 
     session: Any
+    attributes: Attributes
     image_size: int
     preprocessing: Preprocessing
     calibration: Calibration
     path: Path
 
+    @property
+    def answered(self) -> list[str]:
+        """The names of the attributes that it answers: training has seen classes to choose between."""
+        return [name for name in names(self.attributes) if is_answered(self.calibration.learned[name])]
+
     def predict(self, images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
         """Class probabilities of images, uint8 (N, S, S, 3) RGB: attribute -> float32 (N, classes)."""
-        return dict(zip(NAMES, self._run(NAMES, images), strict=True))
+        outputs = names(self.attributes)
+        return dict(zip(outputs, self._run(outputs, images), strict=True))
 
     def predict_and_embed(
         self, images: npt.NDArray[np.uint8]
     ) -> tuple[dict[str, npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
         """What `predict` gives, and the embeddings, float32 (N, D)."""
-        *probabilities, embeddings = self._run((*NAMES, EMBEDDING), images)
-        return dict(zip(NAMES, probabilities, strict=True)), embeddings
+        outputs = names(self.attributes)
+        *probabilities, embeddings = self._run((*outputs, EMBEDDING), images)
+        return dict(zip(outputs, probabilities, strict=True)), embeddings
 
     def _run(self, outputs: Sequence[str], images: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
         """Some of the outputs, a row an image.
@@ -102,20 +114,39 @@ def load(path: Path, threads: int | None = None) -> OnnxModel:
     """
     session = _open_session(path, threads or available_cpus())
     metadata = _read_metadata(path, session.get_modelmeta().custom_metadata_map)
-    _expect(path, "attributes", {one.name: list(one.classes) for one in ATTRIBUTES}, metadata.get("attributes"))
+    attributes = _read_attributes(path, metadata.get("attributes"), [one.name for one in session.get_outputs()])
     preprocessing = _parse(path, "preprocessing", Preprocessing, metadata.get("preprocessing"))
-    settings = {name: metadata[name] for name in Calibration.model_fields if name in metadata}
+    settings = {"learned": {one.name: list(one.classes) for one in attributes}}  # of earlier code
+    settings |= {name: metadata[name] for name in Calibration.model_fields if name in metadata}
     calibration = _parse(path, "calibration", Calibration, settings)
+    for field in Calibration.model_fields:
+        _expect(path, f"attributes of {field}", sorted(names(attributes)), sorted(getattr(calibration, field)))
     side = preprocessing.image_size
     _expect(path, "image_size", side, metadata.get("image_size"))
     inputs = [(one.name, one.type, _shape(one)) for one in session.get_inputs()]
     _expect(path, "input", [(INPUT, "tensor(uint8)", [ANY, side, side, 3])], inputs)
     outputs = sorted((one.name, one.type, _shape(one)) for one in session.get_outputs())
-    widths: dict[str, Any] = {one.name: len(one.classes) for one in ATTRIBUTES}
+    widths: dict[str, Any] = {one.name: len(one.classes) for one in attributes}
     width = next((shape[-1] for name, _, shape in outputs if name == EMBEDDING), None)
     widths[EMBEDDING] = width if isinstance(width, int) else "a fixed number"
     _expect(path, "outputs", sorted((name, "tensor(float)", [ANY, one]) for name, one in widths.items()), outputs)
-    return OnnxModel(session, side, preprocessing, calibration, path)
+    return OnnxModel(session, attributes, side, preprocessing, calibration, path)
+
+
+def _read_attributes(path: Path, told: object, outputs: Sequence[str]) -> Attributes:
+    """What the metadata say of the attributes; what earlier code wrote has the order of the outputs."""
+    if isinstance(told, Mapping):
+        ordered = sorted(told, key=lambda name: outputs.index(name) if name in outputs else len(outputs))
+        told = [
+            {"name": name, "classes": told[name], "column": name, "title": name.replace("_", " ").capitalize()}
+            for name in ordered
+        ]
+    try:
+        found = _ATTRIBUTES.validate_python(told)
+    except ValidationError as error:
+        raise _another(path, "attributes", error) from error
+    _expect(path, "names of attributes, each once,", sorted(set(names(found))), sorted(names(found)))
+    return found
 
 
 def _shape(value: Any) -> list[Any]:
@@ -162,9 +193,13 @@ def _parse(path: Path, what: str, model: type[SectionT], value: object) -> Secti
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, (what, *problem["loc"])))
-        raise DataError(f"{path} has another {what} than this code: {where}: {problem['msg']}: train again") from error
+        raise _another(path, what, error) from error
+
+
+def _another(path: Path, what: str, error: ValidationError) -> DataError:
+    problem = error.errors()[0]
+    where = ".".join(map(str, (what, *problem["loc"])))
+    return DataError(f"{path} has another {what} than this code: {where}: {problem['msg']}: train again")
 
 
 def _expect(path: Path, what: str, expected: object, found: object) -> None:

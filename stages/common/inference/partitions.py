@@ -15,8 +15,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from stages.common.contract.errors import DataError
+from stages.common.inference.answers import answers_of
 from stages.common.inference.features import Features
-from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.schema.attributes import Attributes
 
 PARTITIONS = "partitions.json"
 CELLS = 10
@@ -28,25 +29,23 @@ Partition = Mapping[str, Any]
 """`bins` (edges), `weights` between them and `tail_weights` below and above; or `values` (classes) and `weights`."""
 
 
-def signals(features: Features) -> pd.DataFrame:
+def signals(attributes: Attributes, features: Features) -> pd.DataFrame:
     """What is compared then and now, one row an image.
 
     Returns:
-        A column per statistic (float64); `<attribute>_confidence` (float64, 0-1), and `<attribute>_predicted` (class
-        name), missing where the model gave no finite probabilities.
+        A column per statistic (float64); `<attribute>_confidence` (float64, 0-1), and `<attribute>_predicted` (one of
+        the attribute's classes, which are the categories), missing where the model gave no finite probabilities.
     """
     columns: dict[str, Any] = {name: np.asarray(values, np.float64) for name, values in features.statistics.items()}
-    for attribute in ATTRIBUTES:
-        probabilities = np.asarray(features.probabilities[attribute.name], np.float64)
-        finite = np.isfinite(probabilities).all(axis=1)
-        columns[f"{attribute.name}_confidence"] = np.where(finite, probabilities.max(axis=1, initial=0), np.nan)
-        names = [*attribute.classes, None]
-        chosen = np.where(finite, probabilities.argmax(axis=1), len(attribute.classes))
-        columns[f"{attribute.name}_predicted"] = pd.Series([names[number] for number in chosen], dtype="str")
+    for one in answers_of(attributes, features.probabilities):
+        name, classes = one.attribute.name, one.attribute.classes
+        columns[f"{name}_confidence"] = np.asarray(one.confidence, np.float64)
+        chosen = np.where(one.finite, one.predicted, -1)  # by which pandas knows what is missing
+        columns[f"{name}_predicted"] = pd.Categorical.from_codes(chosen, categories=pd.Index(classes))
     return pd.DataFrame(columns)
 
 
-def partitions(features: Features) -> dict[str, Any]:
+def partitions(attributes: Attributes, features: Features) -> dict[str, Any]:
     """How the images of a reference distribute.
 
     Returns:
@@ -55,7 +54,7 @@ def partitions(features: Features) -> dict[str, Any]:
         image: they tell nothing.
     """
     columns = {}
-    for name, values in signals(features).items():
+    for name, values in signals(attributes, features).items():
         known = values[np.isfinite(values)] if values.dtype.kind == "f" else values.dropna()
         partition = partition_of(known)
         if partition:
@@ -65,7 +64,7 @@ def partitions(features: Features) -> dict[str, Any]:
     return {"images": len(features), "columns": columns}
 
 
-def read_partitions(reference: Path, features: Features) -> dict[str, Any]:
+def read_partitions(attributes: Attributes, reference: Path, features: Features) -> dict[str, Any]:
     """What was kept in the reference folder of a version; of one that has none, they are made from its features.
 
     Raises:
@@ -73,7 +72,7 @@ def read_partitions(reference: Path, features: Features) -> dict[str, Any]:
     """
     path = reference / PARTITIONS
     if not path.exists():
-        return partitions(features)
+        return partitions(attributes, features)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         found["images"], found["columns"].keys()
@@ -85,14 +84,15 @@ def read_partitions(reference: Path, features: Features) -> dict[str, Any]:
 def partition_of(known: "pd.Series[Any]") -> dict[str, Any] | None:
     """The cells of a column's values, none of which is missing; None of numbers that are all the same, or of nothing.
 
+    The cells of classes are the column's categories.
+
     Numbers are cut at their deciles, each moved halfway to the next higher value: so no value of the reference lies on
     an edge, and many equal ones stay in one cell.
     """
     if known.empty:
         return None
     if known.dtype.kind != "f":
-        attribute = next(one for one in ATTRIBUTES if f"{one.name}_predicted" == known.name)
-        bare: dict[str, Any] = {"values": list(attribute.classes)}
+        bare: dict[str, Any] = {"values": list(known.cat.categories)}
         return bare | {"weights": weights_of(count(known, bare)).tolist()}
     distinct = np.unique(known.to_numpy())
     if len(distinct) < 2:

@@ -7,13 +7,16 @@ import pandas as pd
 
 from stages.common.contract.tables import as_written, write_csv
 from stages.common.inference.answers import Answers
-from stages.common.schema.attributes import NAMES
+from stages.common.schema.attributes import Attributes, names
 
 SUITE = "predictions"
 VERSION = "model_version"
 PARTS = ("", "_predicted", "_confidence", "_answered")
-COLUMNS = ("filename", "lot", *(f"{name}{part}" for name in NAMES for part in PARTS), VERSION)
-"""Columns that the suite checks."""
+
+
+def columns(attributes: Attributes) -> tuple[str, ...]:
+    """Columns that the suite checks."""
+    return ("filename", "lot", *(f"{name}{part}" for name in names(attributes) for part in PARTS), VERSION)
 
 
 def write_predictions(path: Path, filenames: Sequence[str], answers: Sequence[Answers], version: str = "") -> None:
@@ -29,40 +32,39 @@ def write_predictions(path: Path, filenames: Sequence[str], answers: Sequence[An
         answers: one per attribute, of N images.
         version: of a model in use, which every row then names; nobody knows labels there, so they have no columns.
     """
-    columns: dict[str, Sequence[str]] = {"filename": filenames}
+    table: dict[str, Sequence[str]] = {"filename": filenames}
     for one in answers:
-        names = [*one.attribute.classes, ""]  # the last is found by -1, an unknown label, and by the class of no answer
+        shown = [*one.attribute.classes, ""]  # the last is found by -1, an unknown label, and by the class of no answer
         cells = (
-            [names[label] for label in one.labels],
-            [names[label] for label in one.predicted],
+            [shown[label] for label in one.labels],
+            [shown[label] for label in one.predicted],
             [f"{value:.4f}" if known else "" for value, known in zip(one.confidence, one.finite, strict=True)],
             ["yes" if given else "no" for given in one.answered],
         )
-        columns |= {f"{one.attribute.name}{part}": column for part, column in zip(PARTS, cells, strict=True)}
+        wanted = {part: column for part, column in zip(PARTS, cells, strict=True) if part or not version}
+        table |= {f"{one.attribute.name}{part}": column for part, column in wanted.items()}
     if version:
-        columns = {name: column for name, column in columns.items() if name not in NAMES}
-        columns[VERSION] = [version] * len(filenames)
-    write_csv(path, columns, zip(*columns.values(), strict=True), for_people=True)
+        table[VERSION] = [version] * len(filenames)
+    write_csv(path, table, zip(*table.values(), strict=True), for_people=True)
 
 
-def columns_of(attributes: Iterable[str]) -> set[str]:
-    """The columns with the answers about some attributes, of which the suite expects nothing if there never are any."""
-    return {f"{name}{part}" for name in attributes for part in PARTS[1:]}
+def columns_of(never: Iterable[str]) -> set[str]:
+    """The columns with the answers about attributes that are never answered, of which the suite expects nothing."""
+    return {f"{name}{part}" for name in never for part in PARTS[1:]}
 
 
-def read_predictions(path: Path, lot: str = "") -> pd.DataFrame:
+def read_predictions(attributes: Attributes, path: Path, lot: str = "") -> pd.DataFrame:
     """Read a predictions.csv as the suite checks it: text, confidences as numbers, missing where a cell is empty.
 
     Columns of labels that are not there are added, all missing; so is that of the version, with the empty text, which
     is what a model is called that is no version yet; and that of the lot that the file is of.
     """
-    confidences = {f"{name}_confidence": "float64" for name in NAMES}
-    table = pd.read_csv(
-        path, dtype={**dict.fromkeys(COLUMNS, "str"), **confidences}, keep_default_na=False, na_values=[""]
-    )
+    labelled = names(attributes)
+    types = {**dict.fromkeys(columns(attributes), "str"), **{f"{name}_confidence": "float64" for name in labelled}}
+    table = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
     table["filename"] = table["filename"].map(as_written, na_action="ignore")
     absent = {"lot": pd.Series(lot, table.index, "str")}
-    absent |= {name: pd.Series(pd.NA, table.index, "str") for name in NAMES if name not in table}
+    absent |= {name: pd.Series(pd.NA, table.index, "str") for name in labelled if name not in table}
     if VERSION not in table:
         absent[VERSION] = pd.Series("", table.index, "str")
     return table.assign(**absent)

@@ -3,6 +3,7 @@
 champion.json   {"version": "v3", "model_digest": SHA-256 of model.onnx, "mean_accuracy": on its test split,
                 "lots": those that it has learned from or was measured on}; {"version": null} before any release
 model.onnx      absent before any release, like the rest
+attributes.json what the model answers (`stages.common.schema.attributes`)
 reference/      features.npz (`stages.common.inference.features`) of images that it has not learned from, and what
                 else stage evaluate keeps to tell drift; seen.npy (`stages.common.registry.seen`): the pictures that it
                 has learned from or was measured on, absent if earlier code has registered it
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.common.contract.errors import DataError
+from stages.common.schema.attributes import Attributes, read_attributes
 
 CHAMPION = "champion.json"
 
@@ -27,6 +29,7 @@ class Champion:
         model_digest: SHA-256 (64 hex digits) of its model.onnx, by which a model is known.
         mean_accuracy: on its own test split.
         lots: the lots that it has learned from or was measured on.
+        attributes: what it answers.
         model: its model.onnx.
         reference: folder with what tells drift from the images that it was measured on, and which it has seen.
     """
@@ -35,6 +38,7 @@ class Champion:
     model_digest: str
     mean_accuracy: float
     lots: frozenset[str]
+    attributes: Attributes
     model: Path
     reference: Path
 
@@ -54,6 +58,7 @@ def read_champion(artifact: Path) -> Champion | None:
             model_digest=found["model_digest"],
             mean_accuracy=found["mean_accuracy"],
             lots=frozenset(found["lots"]),
+            attributes=read_attributes(artifact),
             model=artifact / "model.onnx",
             reference=artifact / "reference",
         )

@@ -46,6 +46,19 @@ def names(attributes: Attributes) -> tuple[str, ...]:
     return tuple(attribute.name for attribute in attributes)
 
 
+def difference(ours: Attributes, theirs: Attributes) -> str:
+    """How `theirs` differ from `ours`, in words such as "without beard, with hat"; order and titles do not count.
+
+    Returns:
+        "" if they do not differ.
+    """
+    here, there = ({one.name: one.classes for one in many} for many in (ours, theirs))
+    lacking, more = ([name for name in one if name not in other] for one, other in ((here, there), (there, here)))
+    others = [name for name in here if name in there and here[name] != there[name]]
+    told = {"without": lacking, "with": more, "with other classes of": others}
+    return ", ".join(f"{how} {' and '.join(which)}" for how, which in told.items() if which)
+
+
 def write_attributes(folder: Path, attributes: Attributes) -> None:
     """Write the attributes into an artifact."""
     write_json(folder / FILE, [asdict(attribute) for attribute in attributes])

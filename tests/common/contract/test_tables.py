@@ -9,9 +9,8 @@ import pytest
 
 from stages.common.contract.tables import write_csv
 from stages.common.inference.answers import answers_of
-from stages.common.inference.calibration import Calibration
 from stages.common.inference.predictions import read_predictions, write_predictions
-from stages.common.schema.attributes import ATTRIBUTES, NAMES
+from tests.common.samples import SAMPLE_ATTRIBUTES
 
 SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20"
 CELLS = [
@@ -39,8 +38,7 @@ def test_names_are_read_back_from_predictions_as_they_were_written(tmp_path: Pat
     draw = random.Random(0)  # noqa: S311 (not for cryptography)
     drawn = ["".join(draw.choices("a'=;\t \"|-\uff1d", k=6)) + ".png" for _ in range(500)]
     names = [f"{cell}.png" for cell in CELLS if "\r" not in cell and "\n" not in cell] + drawn
-    probabilities = {one.name: np.full((len(names), len(one.classes)), 0.5) for one in ATTRIBUTES}
-    calibration = Calibration(temperatures=dict.fromkeys(NAMES, 1.0), abstention=dict.fromkeys(NAMES, 0.0))
-    answers = answers_of(probabilities, calibration)
+    probabilities = {one.name: np.full((len(names), len(one.classes)), 0.5) for one in SAMPLE_ATTRIBUTES}
+    answers = answers_of(SAMPLE_ATTRIBUTES, probabilities)
     write_predictions(tmp_path / "predictions.csv", names, answers)
-    assert read_predictions(tmp_path / "predictions.csv")["filename"].tolist() == names
+    assert read_predictions(SAMPLE_ATTRIBUTES, tmp_path / "predictions.csv")["filename"].tolist() == names

@@ -10,8 +10,8 @@ from stages.common.images.statistics import STATISTICS, image_statistics
 from stages.common.inference.features import EXAMPLES, Features, evenly_spread, join_features, load_features
 from stages.common.inference.observation import observe
 from stages.common.inference.onnx_model import load
-from stages.common.schema.attributes import ATTRIBUTES, NAMES
 from tests.common.onnx_models import SIDE, save_model
+from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 
 
 def picture(*colors: tuple[int, int, int]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -65,7 +65,7 @@ def test_a_model_observes_the_same_in_batches_of_any_size(tmp_path: Path) -> Non
         assert (features.examples == one.examples).all()
         assert (features.embeddings == one.embeddings).all()
         assert list(features.statistics) == list(STATISTICS)
-        for attribute in ATTRIBUTES:
+        for attribute in SAMPLE_ATTRIBUTES:
             assert features.probabilities[attribute.name].shape == (50, len(attribute.classes))
             assert (features.probabilities[attribute.name] == one.probabilities[attribute.name]).all()
 
@@ -84,7 +84,7 @@ def make(names: list[str]) -> Features:
         filenames=names,
         statistics={"brightness": np.zeros(count, np.float32)},
         embeddings=np.zeros((count, 4), np.float32),
-        probabilities={name: np.zeros((count, 2), np.float32) for name in NAMES},
+        probabilities={name: np.zeros((count, 2), np.float32) for name in SAMPLE_NAMES},
         examples=np.zeros((count, 2, 2, 3), np.uint8),
         example_names=names,
     )

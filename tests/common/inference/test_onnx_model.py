@@ -10,7 +10,9 @@ from onnx import TensorProto, helper
 
 from stages.common.contract.errors import DataError
 from stages.common.inference.onnx_model import load
-from tests.common.onnx_models import SIDE, extend, save_model, squander
+from stages.common.schema.attributes import Attribute
+from tests.common.onnx_models import METADATA, SIDE, extend, save_model, squander
+from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 
 
 def loop(path: Path) -> Path:
@@ -55,6 +57,32 @@ def test_what_may_never_end_is_refused_before_it_begins(
     with pytest.raises(DataError, match=words) as caught:
         load(spoil(save_model(tmp_path / "model.onnx")))
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_says_itself_what_it_answers(tmp_path: Path) -> None:
+    hats = (
+        Attribute("hat", ("none", "cap", "top hat"), "hat_label", "Hat"),
+        Attribute("smile", ("no", "yes"), "s", "S"),
+    )
+    model = load(save_model(tmp_path / "model.onnx", attributes=hats, never=["smile"]))
+    assert model.attributes == hats
+    assert model.answered == ["hat"]
+    images = np.zeros((3, SIDE, SIDE, 3), np.uint8)
+    images[:, 0, 0, 0] = (0, 2, 1)
+    assert {name: values.argmax(1).tolist() for name, values in model.predict(images).items()} == {
+        "hat": [0, 2, 1], "smile": [0, 0, 0],
+    }  # fmt: skip
+
+
+def test_a_model_of_earlier_code_answers_in_the_order_of_its_outputs(tmp_path: Path) -> None:
+    earlier = {name: value for name, value in METADATA.items() if name != "learned"}
+    earlier["attributes"] = {one.name: one.classes for one in sorted(SAMPLE_ATTRIBUTES, key=lambda one: one.name)}
+    model = load(save_model(tmp_path / "model.onnx", earlier))
+    assert [(one.name, one.classes) for one in model.attributes] == [
+        (one.name, one.classes) for one in SAMPLE_ATTRIBUTES
+    ]
+    assert model.attributes[3].title == "Hair color"
+    assert model.answered == list(SAMPLE_NAMES)
 
 
 def test_a_model_for_one_image_is_refused(tmp_path: Path) -> None:
