@@ -1,6 +1,6 @@
 # The one vocabulary; CI calls only this.
 export PYTHONUTF8 = 1# names of files are UTF-8, whatever the locale says
-.PHONY: help run report up down ps logs test test-faults check bench stage data venv lock engine stop images
+.PHONY: help run report up down ps logs quick test test-faults check bench stage data venv lock engine stop images
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -22,6 +22,9 @@ ps: ## the state of its services
 
 logs: ## follow its logs
 	@docker compose --profile celery logs --follow --tail 100
+
+quick: venv check ## checks, and the tests that need neither an engine nor a browser nor much time
+	@.venv/bin/pytest --numprocesses logical --maxprocesses 4 --dist loadgroup -m "not (docker or browser or slow)"
 
 test: ## set everything up and run all checks and tests
 	@scripts/test

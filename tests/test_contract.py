@@ -21,6 +21,7 @@ from stages.common.reports.report import text_of
 from tests.pipeline import STAGES
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
 TINY = (
     "hyperopt.max_evals=2", "hyperopt.epochs=1", "train.epochs=2", "label_doubt.folds=2", "label_doubt.epochs=1",
     "prepare_train.workers=1", "archive.force=true",

@@ -16,6 +16,8 @@ import yaml
 from data.make_samples import annotation_table, draw_face, filenames, make_samples
 from tests.pipeline import STAGES
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 TINY: dict[str, dict[str, Any]] = {
     "data": {"train_split": 0.6, "val_split": 0.2, "test_split": 0.2},

@@ -18,6 +18,8 @@ import pytest
 
 from tests.stack.stack import free_port, wait_until
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PASSWORD = uuid.uuid4().hex
 START_S = 180

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CODE = """
 import asyncio, json, sys
 from pathlib import Path

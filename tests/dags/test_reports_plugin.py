@@ -14,6 +14,8 @@ import pytest
 
 from tests.stack.stack import free_port, wait_until
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 KEY = "a" * 64
 REQUESTS = 4000

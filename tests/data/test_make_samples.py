@@ -37,6 +37,7 @@ def test_same_seed_same_bytes_whatever_the_global_random_state(tmp_path: Path) -
     assert not set(one.values()) & set(other.values()) - {b""}
 
 
+@pytest.mark.slow
 def test_a_larger_set_drawn_by_processes_contains_the_smaller(tmp_path: Path) -> None:
     make_samples(tmp_path / "small", count=2, lots=2)
     make_samples(tmp_path / "large", count=110, lots=2)

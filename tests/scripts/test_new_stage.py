@@ -41,6 +41,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tree
 
 
+@pytest.mark.slow
 def test_new_stages_pass_all_checks(tree: Path) -> None:
     if (cache := ROOT / ".mypy_cache").exists():  # which spares a minute
         shutil.copytree(cache, tree / ".mypy_cache")
@@ -48,6 +49,7 @@ def test_new_stages_pass_all_checks(tree: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_new_stages_agree_with_all_that_names_stages(tree: Path) -> None:
     files = ["test_wiring.py", "test_contract.py", "images", "stages/test_explain.py", "stages/test_second_look.py"]
     chosen = "explain or second_look or test_wiring or test_images"

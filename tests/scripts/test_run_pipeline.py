@@ -127,6 +127,7 @@ def finished(tree: Path) -> tuple[Path, Done]:
     return folder, run_in(tree, folder)
 
 
+@pytest.mark.slow
 def test_a_tree_without_git_and_the_only_table_of_a_data_folder_do(tree: Path, finished: tuple[Path, Done]) -> None:
     data, done = finished
     assert done.returncode == 0, done.stdout + done.stderr
@@ -135,12 +136,14 @@ def test_a_tree_without_git_and_the_only_table_of_a_data_folder_do(tree: Path, f
     assert Path(re.findall(r"^report: (.*)$", done.stdout, re.MULTILINE)[0]).is_file()
 
 
+@pytest.mark.slow
 def test_a_data_folder_has_a_registry_of_its_own(tree: Path, finished: tuple[Path, Done]) -> None:
     own = tree / re.findall(r"^models of these data, .*: folder (\S+)$", finished[1].stdout, re.MULTILINE)[0]
     assert {path.name for path in own.iterdir()} >= {"registry", "run", "logs"}
     assert not (tree / "artifacts/registry").exists()
 
 
+@pytest.mark.slow
 def test_the_table_of_a_failed_run_shows_nothing_of_an_earlier_one(tree: Path, finished: tuple[Path, Done]) -> None:
     other = tree.parent / "other"
     make_samples(other, count=60, lots=2)

@@ -30,6 +30,8 @@ from stages.train.params import Params as TrainParams
 from tests.common.prepared import make_prepared
 from tests.processes import is_running
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _keep_signal_handler() -> Iterator[None]:

@@ -25,6 +25,8 @@ from stages.label_doubt.folds import assign_folds
 from stages.label_doubt.stage import STAGE
 from tests.common.prepared import finish, make_prepared, make_trained
 
+pytestmark = pytest.mark.slow
+
 QUICK = [
     word
     for setting in ("folds=2", "epochs=25", "width=8", "batch_size=16", "device=cpu", "max_shown=3")

@@ -22,6 +22,8 @@ from stages.train.stage import STAGE as TRAIN
 from tests.common.prepared import make_prepared, make_searched
 from tests.common.samples import SAMPLE_NAMES
 
+pytestmark = pytest.mark.slow
+
 BEARD, COLOR, LENGTH = (SAMPLE_NAMES.index(name) for name in ("beard", "hair_color", "hair_length"))
 GRAY, LONG = 4, 2
 QUICK = ["train.epochs=3", "train.width=8", "train.batch_size=16", "train.device=cpu"]

@@ -11,6 +11,8 @@ from PIL import Image
 
 from data.make_samples import make_samples
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

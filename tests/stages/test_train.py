@@ -27,6 +27,8 @@ from stages.common.training.network import Classifier, Network
 from stages.train.stage import STAGE
 from tests.common.prepared import SIDE, TINY, finish, make_prepared, make_searched
 
+pytestmark = pytest.mark.slow
+
 QUICK = [
     "--set",
     "train.epochs=3",

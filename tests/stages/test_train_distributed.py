@@ -28,6 +28,8 @@ from stages.train.params import Params
 from tests.common.prepared import TINY, make_prepared
 from tests.processes import is_running
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = FitSettings(TINY, epochs=8, seed=1, device="cpu")
 
 

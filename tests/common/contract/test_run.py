@@ -63,6 +63,7 @@ def test_the_result_is_the_last_line_of_stdout_and_the_result_file(start: Start,
     assert manifest["inputs"]["raw"]["files"] == 1
 
 
+@pytest.mark.slow
 def test_the_store_computes_once_and_again_when_data_or_parameters_change(start: Start, tmp_path: Path) -> None:
     store = ("--store", str(tmp_path / "s"))
     first = finish(start(*store))[1]
@@ -131,6 +132,7 @@ def test_sigterm_ends_within_three_seconds_and_keeps_the_old_artifact(start: Sta
     assert not list(tmp_path.glob(".partial-*"))
 
 
+@pytest.mark.slow
 def test_sigterm_ends_within_three_seconds_what_is_deaf_to_it(start: Start, tmp_path: Path) -> None:
     process = start("--out", str(tmp_path / "o"), "--set", "toy.fault=deaf")
     while not list(tmp_path.glob(".partial-o.*/deaf")):
@@ -156,6 +158,7 @@ def test_raw_files_that_change_during_the_run_are_not_published_under_the_key_of
     assert not list((tmp_path / "s" / "toy").glob("*/manifest.json"))
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_leaves_the_old_artifact_or_the_new_one_whole(start: Start, tmp_path: Path) -> None:
     moments = random.Random(7)  # noqa: S311 (not for cryptography)
     begin = time.monotonic()

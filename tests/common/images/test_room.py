@@ -37,6 +37,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> int:
     return 8
 
 
+@pytest.mark.slow
 def test_the_megapixels_held_at_once_are_bounded(tmp_path: Path, small: int) -> None:
     sizes = [5, 3, 6, 2, 7, 1, 8, 4, 5, 3, 9, 2]  # one of them larger than the room
     with WorkerPool(4, "toy.workers") as pool:

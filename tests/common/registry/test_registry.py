@@ -22,6 +22,8 @@ from stages.common.contract.errors import DataError, UnavailableError, UsageErro
 from stages.common.registry.registry import Registry, Version, now
 from stages.common.registry.registry import sync_file_system as really_sync
 
+pytestmark = pytest.mark.slow
+
 
 def content(folder: Path, number: int) -> Path:
     """The files of a version."""

@@ -20,6 +20,8 @@ from stages.common.training.hyperparameters import Hyperparameters
 from stages.common.training.network import Network
 from tests.common.prepared import TINY, make_prepared
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = FitSettings(TINY, epochs=3, seed=1, device="cpu")
 
 

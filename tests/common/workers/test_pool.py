@@ -16,6 +16,7 @@ def large_result(_number: int) -> bytes:
     return bytes(400_000)  # more than a pipe holds, so that a worker is nearly always amid writing one
 
 
+@pytest.mark.slow
 def test_an_interruption_at_any_moment_ends_the_pool_at_once() -> None:
     moments = random.Random(3)  # noqa: S311 (not for cryptography)
     for _ in range(10):
@@ -31,6 +32,7 @@ def test_an_interruption_at_any_moment_ends_the_pool_at_once() -> None:
         assert time.monotonic() - started < 3  # the 3 s that a stage has after SIGTERM
 
 
+@pytest.mark.slow
 def test_a_worker_killed_at_any_moment_is_an_error_and_not_a_hang() -> None:
     moments = random.Random(4)  # noqa: S311 (not for cryptography)
     for _ in range(5):
