@@ -98,7 +98,7 @@ def in_pytorch(
     """What PyTorch says with the weights of the same artifact; not calibrated: at temperature 1."""
     with safe_open(trained / "model.safetensors", "pt") as file:
         metadata = file.metadata()
-    network = Network(int(metadata["width"]))
+    network = Network(attributes, int(metadata["width"]))
     network.load_state_dict(load_file(trained / "model.safetensors"))
     temperatures, learned = (json.loads(metadata[name]) for name in ("temperatures", "learned"))
     classifier = Classifier(network, temperatures if calibrated else None, learned).eval()

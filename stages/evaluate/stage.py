@@ -73,7 +73,7 @@ def _run(context: Context[Params]) -> Headline:
 
     write_predictions(context.out / "predictions.csv", split.filenames, answers)
     table = read_predictions(attributes, context.out / "predictions.csv")
-    never = never_answered(model.calibration.learned)
+    never = never_answered(attributes, model.calibration.learned)
     checked = check(
         split.attributes, SUITE, table, section.thresholds(), context.out, context.failed, columns_of(never)
     )
@@ -84,7 +84,7 @@ def _run(context: Context[Params]) -> Headline:
     reference.save(context.out / "reference" / "features.npz")
     write_json(context.out / "reference" / PARTITIONS, partitions(attributes, reference))
     means = {"mean_accuracy": mean, "mean_ece": ece, "mean_coverage": coverage}
-    untold = remarks(model.calibration.learned)
+    untold = remarks(attributes, model.calibration.learned)
     metrics = {**means, "images": len(split), "never_answered": untold, "attributes": measures}
     write_json(context.out / "metrics" / "eval_metrics.json", metrics)
     plot_confusion(attributes, context.out / "plots" / "confusion_matrices.png", measures)

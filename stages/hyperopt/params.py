@@ -38,7 +38,6 @@ class HyperoptSection(Section):
         for key in ("learning_rate", "muon_learning_rate", "weight_decay", "loss_weight"):
             if getattr(self, key)[0] <= 0:
                 raise ValueError(f"{key}: a logarithmic scale needs bounds above 0")
-        weights = dict.fromkeys(self.first.loss_weights, self.loss_weight[1])
         for corner in (0, 1):  # a wrong bound shows now and not in some trial
             Hyperparameters(
                 learning_rate=self.learning_rate[corner],
@@ -47,11 +46,13 @@ class HyperoptSection(Section):
                 dropout=self.dropout[corner],
                 width=(min, max)[corner](self.width),
                 batch_size=(min, max)[corner](self.batch_size),
-                loss_weights=weights,
+                loss_weights={"any": self.loss_weight[corner]},
             )
         first = self.first.model_dump(exclude={"loss_weights", *CHOICES})
         pairs = [(key, value, getattr(self, key)) for key, value in first.items()]
-        pairs += [(f"loss_weights.{key}", value, self.loss_weight) for key, value in self.first.loss_weights.items()]
+        weights = {f"loss_weights.{key}": weight for key, weight in self.first.loss_weights.items()}
+        weights["loss_weights of what is not named"] = 1.0
+        pairs += [(key, weight, self.loss_weight) for key, weight in weights.items()]
         for key, value, (low, high) in pairs:
             if not low <= value <= high:
                 raise ValueError(f"first.{key}: {value} is outside of the search space {low} to {high}")

@@ -85,7 +85,7 @@ def plot_trials(path: Path, trials: Sequence[Trial], best: Trial) -> None:
 
 def plot_importance(path: Path, importance: Importance) -> None:
     """Share of the importance per hyperparameter, or why it cannot be told."""
-    figure = Figure(figsize=(9, 3.5 if importance.shares else 1.2), dpi=120, layout="constrained")
+    figure = Figure(figsize=(9, 1.2 + 0.21 * len(importance.shares)), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     axes.set_title("How much each hyperparameter mattered", loc="left", fontsize=11, fontweight="bold")
     axes.spines[["top", "right"]].set_visible(False)

@@ -34,7 +34,6 @@ from pydantic import TypeAdapter
 from stages.common.contract.artifacts import json_digest, write_json
 from stages.common.contract.errors import UsageError
 from stages.common.contract.logs import log
-from stages.common.schema.attributes import NAMES
 from stages.common.training.hyperparameters import Hyperparameters
 from stages.common.workers.pool import WorkerPool
 from stages.hyperopt.params import CHOICES, HyperoptSection
@@ -105,7 +104,11 @@ def _space(section: HyperoptSection) -> dict[str, Any]:
         "weight_decay": log_uniform("weight_decay", section.weight_decay),
         "dropout": hp.uniform("dropout", *section.dropout),
         **{label: hp.choice(label, getattr(section, label)) for label in CHOICES},
-        **{f"loss_weights.{name}": log_uniform(f"loss_weights.{name}", section.loss_weight) for name in NAMES},
+        **{
+            label: log_uniform(label, section.loss_weight)
+            for name in section.first.loss_weights
+            if (label := f"loss_weights.{name}")
+        },
     }
 
 
@@ -156,7 +159,9 @@ def suggest(
         weight_decay=_within(values["weight_decay"], section.weight_decay),
         dropout=_within(values["dropout"], section.dropout),
         **{label: getattr(section, label)[int(values[label])] for label in CHOICES},
-        loss_weights={name: _within(values[f"loss_weights.{name}"], section.loss_weight) for name in NAMES},
+        loss_weights={
+            name: _within(values[f"loss_weights.{name}"], section.loss_weight) for name in section.first.loss_weights
+        },
     )
 
 
@@ -187,7 +192,7 @@ def search(
     """Run trials until there are `section.max_evals` or `section.timeout` seconds have passed.
 
     Args:
-        section: search space and limits.
+        section: search space and limits; its first trial names the loss weight of every attribute.
         evaluate: trains; gives the score, or text that says why the run failed, or None if it gave up because time was
             over. It is called in other processes.
         state: a folder that outlives a kill; the runs are saved there after each one.

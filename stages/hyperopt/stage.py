@@ -1,6 +1,7 @@
 """The wiring of stage `hyperopt`: search, write, draw."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -8,9 +9,24 @@ from pathlib import Path
 from stages.common.contract.artifacts import write_json
 from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Headline, Input, Stage
-from stages.hyperopt.params import Params
+from stages.common.schema.attributes import read_attributes
+from stages.hyperopt.params import HyperoptSection, Params
 
 RESULTS = "metrics/hyperopt_results.json"
+
+
+def complete(section: HyperoptSection, prepared: Path) -> HyperoptSection:
+    """The same section whose first trial names the loss weight of every attribute of a prepare_train artifact.
+
+    Raises:
+        UsageError: it names one that these data do not have.
+    """
+    return section.model_copy(update={"first": section.first.complete(read_attributes(prepared))})
+
+
+def _check(params: Params, inputs: Mapping[str, Path]) -> Headline:
+    complete(params.hyperopt, inputs["prepare_train"])
+    return {}
 
 
 def _run(context: Context[Params]) -> Headline:
@@ -22,14 +38,15 @@ def _run(context: Context[Params]) -> Headline:
     from stages.hyperopt.training import count_workers, run_trial
     from stages.hyperopt.trials import rungs_of
 
-    section = context.params.hyperopt
+    prepared = context.inputs["prepare_train"]
+    section = complete(context.params.hyperopt, prepared)
     context.environment.update(describe_device(section.device))
     workers = count_workers(section)
     log.info(
         "up to %d trials of %s epochs, %d at a time",
         section.max_evals, " or ".join(map(str, rungs_of(section))), workers,
     )  # fmt: skip
-    result = search(section, partial(run_trial, context.inputs["prepare_train"], section), context.state, workers)
+    result = search(section, partial(run_trial, prepared, section), context.state, workers)
     trials, best = result.trials, result.best
     importance = measure_importance(trials, section.seed)
     if importance.note:
@@ -89,6 +106,7 @@ STAGE = Stage(
         "importance": ("plots/importance.png", "how much each hyperparameter mattered"),
     },
     run=_run,
+    check=_check,
     is_final=_is_final,
     content=("best_params.json",),
 )

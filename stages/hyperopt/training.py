@@ -73,7 +73,7 @@ def run_trial(prepared: Path, section: HyperoptSection, job: Job) -> Score | str
         return None
     return Score(
         last.val_mean_accuracy,
-        calibrated_loss(result.network, val, learned_classes(train.labels), section.device),
+        calibrated_loss(result.network, val, learned_classes(train.attributes, train.labels), section.device),
         result.hyperparameters.batch_size,
     )
 
@@ -88,9 +88,10 @@ def calibrated_loss(network: Network, val: Split, learned: Learned, device: str)
         device: auto, cpu or cuda.
     """
     outputs = outputs_of(network, val, choose_device(device, threads=1))
+    unseen, can_be_right = masks(val.attributes, learned), learnable(val.attributes, val.labels, learned)
     columns = [
         (logits + mask, labels)
-        for logits, mask, labels in zip(outputs, masks(learned), learnable(val.labels, learned).T, strict=True)
+        for logits, mask, labels in zip(outputs, unseen, can_be_right.T, strict=True)
         if (labels != UNKNOWN).any()
     ]
     return float(np.mean([cross_entropy(*column, fit_temperature(*column)) for column in columns]))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.common.schema.attributes import NAMES
 from stages.common.training.hyperparameters import Hyperparameters
 from stages.hyperopt.params import HyperoptSection
 
@@ -175,4 +174,4 @@ def ranked(trials: Sequence[Trial]) -> list[float]:
 def flatten(hyperparameters: Mapping[str, Any]) -> dict[str, float]:
     """Label -> value, those of the loss weights as `loss_weights.<attribute>`."""
     flat = {key: value for key, value in hyperparameters.items() if key != "loss_weights"}
-    return flat | {f"loss_weights.{name}": hyperparameters["loss_weights"][name] for name in NAMES}
+    return flat | {f"loss_weights.{name}": weight for name, weight in hyperparameters["loss_weights"].items()}

@@ -39,7 +39,7 @@ as badly as that. Networks with a mean accuracy of .46 doubted 518 of 1,423 labe
 
 
 def skill_of(
-    attribute: Attribute, labels: npt.NDArray[np.int8], probabilities: npt.NDArray[np.float32]
+    attribute: Attribute, labels: npt.NDArray[np.int16], probabilities: npt.NDArray[np.float32]
 ) -> float | None:
     """How much better than guessing the answers are: mean accuracy of the classes, from chance (0) to all right (1).
 
@@ -47,7 +47,7 @@ def skill_of(
 
     Args:
         attribute: what the labels are of.
-        labels: int8 (N,), -1 where unknown.
+        labels: int16 (N,), -1 where unknown.
         probabilities: float32 (N, classes), out of fold.
     """
     present = [number for number in range(len(attribute.classes)) if (labels == number).any()]
@@ -58,7 +58,7 @@ def skill_of(
     return float((recall - 1 / len(present)) / (1 - 1 / len(present)))
 
 
-def why_not_judged(attribute: Attribute, labels: npt.NDArray[np.int8], probabilities: npt.NDArray[np.float32]) -> str:
+def why_not_judged(attribute: Attribute, labels: npt.NDArray[np.int16], probabilities: npt.NDArray[np.float32]) -> str:
     """Why no label of an attribute is doubted; empty if they are judged. Arguments as for `skill_of`."""
     skill = skill_of(attribute, labels, probabilities)
     if skill is None:
@@ -72,7 +72,7 @@ def why_not_judged(attribute: Attribute, labels: npt.NDArray[np.int8], probabili
 
 
 def find_doubts(
-    attribute: Attribute, labels: npt.NDArray[np.int8], probabilities: npt.NDArray[np.float32]
+    attribute: Attribute, labels: npt.NDArray[np.int16], probabilities: npt.NDArray[np.float32]
 ) -> list[Doubt]:
     """The labels of one attribute that confident learning holds for wrong, the most doubtful first.
 
@@ -81,7 +81,7 @@ def find_doubts(
 
     Args:
         attribute: what the labels are of.
-        labels: int8 (N,), -1 where unknown.
+        labels: int16 (N,), -1 where unknown.
         probabilities: float32 (N, classes), out of fold.
     """
     known = np.flatnonzero(labels != UNKNOWN)

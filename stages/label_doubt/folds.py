@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stages.common.contract.errors import DataError
 from stages.common.contract.logs import log, start_logging
-from stages.common.schema.attributes import ATTRIBUTES, UNKNOWN
+from stages.common.schema.attributes import UNKNOWN, names
 from stages.common.schema.dataset import Split
 from stages.common.schema.learned import Learned, learnable, learned_classes, remarks
 from stages.common.training.device import choose_device, use_gpu
@@ -65,7 +65,7 @@ class _Mirrored(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         seen, mirrored = self.classifier(images), self.classifier(images.flip(2))  # 2: width of (n, S, S, 3)
-        both = list(zip(seen, mirrored, strict=True))[: len(ATTRIBUTES)]  # no embeddings
+        both = list(zip(seen, mirrored, strict=True))[:-1]  # no embeddings
         return tuple((one + other) / 2 for one, other in both)
 
 
@@ -75,7 +75,7 @@ def predict(network: Network, learned: Learned, images: Split, settings: FitSett
     0 of classes that it has not learned, NaN of attributes of which it has learned fewer than two.
     """
     outputs = outputs_of(_Mirrored(network, learned).eval(), images, choose_device(settings.device, settings.threads))
-    return {attribute.name: output for attribute, output in zip(ATTRIBUTES, outputs, strict=True)}
+    return dict(zip(names(images.attributes), outputs, strict=True))
 
 
 def predict_out_of_fold(
@@ -94,7 +94,7 @@ def predict_out_of_fold(
         Per attribute float32 (N, classes).
     """
     folds = int(fold.max()) + 1
-    result = {one.name: np.empty((len(images), len(one.classes)), np.float32) for one in ATTRIBUTES}
+    result = {one.name: np.empty((len(images), len(one.classes)), np.float32) for one in images.attributes}
     with WorkerPool(workers, "label_doubt.workers") as pool:
         done = pool.map(partial(_predict_fold, images, fold, settings, state), range(folds))
         for number, found in enumerate(done):
@@ -113,7 +113,7 @@ def _predict_fold(
     else:
         log.info("%s", shown)
     file, checkpoint = state / f"fold_{number}.safetensors", state / f"fold_{number}_checkpoint.safetensors"
-    shapes = {one.name: (int((fold == number).sum()), len(one.classes)) for one in ATTRIBUTES}
+    shapes = {one.name: (int((fold == number).sum()), len(one.classes)) for one in images.attributes}
     if kept := recover(file):
         found = {name: tensor.numpy() for name, tensor in kept[0].items()}
         if {name: one.shape for name, one in found.items()} == shapes:
@@ -121,9 +121,10 @@ def _predict_fold(
             return found
         log.warning("%s is of other images: its fold is done again", file)
     seen, held_out = (images.select(np.flatnonzero(chosen)) for chosen in (fold != number, fold == number))
-    learned = learned_classes(seen.labels)
-    if not (learnable(held_out.labels, learned) != UNKNOWN).any():
-        log.warning("no label of %d images can be judged: %s", len(held_out), "; ".join(remarks(learned)))
+    learned = learned_classes(images.attributes, seen.labels)
+    if not (learnable(images.attributes, held_out.labels, learned) != UNKNOWN).any():
+        why = "; ".join(remarks(images.attributes, learned))
+        log.warning("no label of %d images can be judged: %s", len(held_out), why)
         return {name: np.full(shape, np.nan, np.float32) for name, shape in shapes.items()}
     log.info("training on %d images for %d", len(seen), len(held_out))
     use_gpu(settings.device, number)

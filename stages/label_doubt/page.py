@@ -7,7 +7,7 @@ from PIL import Image
 
 from stages.common.images.thumbnails import thumbnail
 from stages.common.reports.report import Cards, Picture, Pictures, Report, Section, Share, Table
-from stages.common.schema.attributes import ATTRIBUTES, Attribute
+from stages.common.schema.attributes import Attribute
 from stages.common.schema.dataset import Split
 from stages.label_doubt.doubts import Doubt
 
@@ -29,7 +29,7 @@ def doubt_report(
         max_shown: how many doubts to show, from the first.
     """
     ranked = list(enumerate(doubts, 1))[:max_shown]
-    pictures: dict[Attribute, list[Picture]] = {attribute: [] for attribute in ATTRIBUTES}
+    pictures: dict[Attribute, list[Picture]] = {attribute: [] for attribute in images.attributes}
     for rank, doubt in ranked:
         pixels = images.take(slice(doubt.image, doubt.image + 1))[0]
         lines = _lines(rank, doubt, rows[doubt.image])
@@ -39,7 +39,9 @@ def doubt_report(
     verdict = f"None of {metrics['labels']:,} labels is doubtful"
     if doubts:
         verdict = f"{len(doubts):,} of {metrics['labels']:,} labels are doubtful: look at them, and mend what is wrong"
-    refused = [f"{one.title} is not judged: {why}" for one in ATTRIBUTES if (why := found[one.name]["not_judged"])]
+    refused = [
+        f"{one.title} is not judged: {why}" for one in images.attributes if (why := found[one.name]["not_judged"])
+    ]
     sections: list[Section] = [
         Cards({
             "labels doubted": len(doubts),
@@ -52,7 +54,7 @@ def doubt_report(
             ("attribute", "known labels", "doubted", "accuracy out of fold"),
             [
                 (one.title, row["labels"], row["doubts"], None if row["accuracy"] is None else Share(row["accuracy"]))
-                for one in ATTRIBUTES
+                for one in images.attributes
                 if (row := found[one.name])
             ],
             note="Accuracy against the labels as annotated, of networks that had not seen the image.",

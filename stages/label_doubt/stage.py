@@ -14,7 +14,7 @@ from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Headline, Input, Stage
 from stages.common.contract.tables import write_csv
 from stages.common.reports.report import REPORT, write_report
-from stages.common.schema.attributes import ATTRIBUTES, NAMES, UNKNOWN
+from stages.common.schema.attributes import UNKNOWN, Attributes, names, read_attributes
 from stages.common.schema.dataset import SPLITS, map_images, read_index
 from stages.common.schema.learned import learnable, learned_classes
 from stages.common.training.hyperparameters import USED, Hyperparameters
@@ -45,15 +45,16 @@ def read_hyperparameters(trained: Path) -> Hyperparameters:
 
 
 def _measure(
-    judged: npt.NDArray[np.int8],
-    labels: npt.NDArray[np.int8],
+    attributes: Attributes,
+    judged: npt.NDArray[np.int16],
+    labels: npt.NDArray[np.int16],
     predicted: "Probabilities",
     doubts: "list[Doubt]",
     refused: Mapping[str, str],
 ) -> dict[str, dict[str, Any]]:
     """Per attribute: known labels, doubts, accuracy out of fold against the labels that networks can judge, remark."""
     measured = {}
-    for column, name in enumerate(NAMES):
+    for column, name in enumerate(names(attributes)):
         known = judged[:, column] != UNKNOWN
         right = predicted[name][known].argmax(1) == judged[known, column]
         measured[name] = {
@@ -86,10 +87,12 @@ def _run(context: Context[Params]) -> Headline:
     chosen = read_hyperparameters(context.inputs["train"]).model_copy(
         update={"width": section.width, "batch_size": section.batch_size}
     )
-    rows = [row for row in read_index(prepared) if any(row[name] for name in NAMES)]
+    labelled = names(read_attributes(prepared))
+    rows = [row for row in read_index(prepared) if any(row[name] for name in labelled)]
     if not rows:
         raise DataError(f"{prepared} has no known label: annotate images")
     images = map_images(prepared, rows)
+    attributes = images.attributes
     fold = assign_folds([row["group"] for row in rows], section.folds, section.seed)
     settings = FitSettings(
         hyperparameters=chosen,
@@ -104,23 +107,23 @@ def _run(context: Context[Params]) -> Headline:
     # of a class that they have never seen, networks cannot say that a label is wrong
     judged = np.full_like(images.labels, UNKNOWN)
     for number in range(section.folds):
-        learned = learned_classes(images.labels[fold != number])
-        judged[fold == number] = learnable(images.labels[fold == number], learned)
+        learned = learned_classes(attributes, images.labels[fold != number])
+        judged[fold == number] = learnable(attributes, images.labels[fold == number], learned)
     refused = {
         attribute.name: why_not_judged(attribute, judged[:, column], predicted[attribute.name])
-        for column, attribute in enumerate(ATTRIBUTES)
+        for column, attribute in enumerate(attributes)
     }
     for name, why in refused.items():
         if why:
             log.warning("%s: no label is doubted: %s", name, why)
     found = [
         [] if refused[attribute.name] else find_doubts(attribute, judged[:, column], predicted[attribute.name])
-        for column, attribute in enumerate(ATTRIBUTES)
+        for column, attribute in enumerate(attributes)
     ]
     doubts = sorted((doubt for part in found for doubt in part), key=lambda doubt: doubt.probability_of_label)
     log.info("%d of %d labels are doubtful", len(doubts), int((images.labels != UNKNOWN).sum()))
 
-    measured = _measure(judged, images.labels, predicted, doubts, refused)
+    measured = _measure(attributes, judged, images.labels, predicted, doubts, refused)
     accuracies = [one["accuracy"] for one in measured.values() if one["accuracy"] is not None]
     metrics = {
         "images": len(images),

@@ -26,7 +26,7 @@ from stages.monitor.drift import ALL
 
 OK, LOW, NOT_ENOUGH = "ok", "low", "not enough data"
 
-Labels = Mapping[int, npt.NDArray[np.int8]]
+Labels = Mapping[int, npt.NDArray[np.int16]]
 """Picture (`stages.common.registry.seen`) -> class indices in the order of the attributes, -1 where unknown."""
 
 
@@ -83,10 +83,10 @@ def read_labels(attributes: Attributes, validated: Path) -> Labels:
     path, classes = validated / "annotations.csv", {one.name: one.classes for one in read_attributes(validated)}
     try:
         table = pd.read_csv(path, dtype="str", keep_default_na=False)
-        labels = np.full((len(table), len(attributes)), UNKNOWN, np.int8)
+        labels = np.full((len(table), len(attributes)), UNKNOWN, np.int16)
         for column, one in enumerate(attributes):
             if classes.get(one.name) == one.classes:
-                labels[:, column] = table[one.name].replace("", str(UNKNOWN)).astype("int8")
+                labels[:, column] = table[one.name].replace("", str(UNKNOWN)).astype("int16")
         return dict(zip(map(picture_of, table["pixels"]), labels, strict=True))
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"cannot read the labels in {path} ({error}): run stage validate again") from error
@@ -117,8 +117,8 @@ def measure(
 
 
 def _right(attributes: Attributes, features: Features, labels: Labels, answered: Collection[str]) -> Right:
-    unknown = np.full(len(attributes), UNKNOWN, np.int8)
-    known = np.array([labels.get(picture, unknown) for picture in features.pictures.tolist()], np.int8)
+    unknown = np.full(len(attributes), UNKNOWN, np.int16)
+    known = np.array([labels.get(picture, unknown) for picture in features.pictures.tolist()], np.int16)
     known = known.reshape(-1, len(attributes))
     return right_answers(
         [

@@ -156,11 +156,11 @@ def _run(context: Context[Params]) -> Headline:
         if one["images"]
     ]
     table = pd.concat(tables, ignore_index=True)
-    never = never_answered(model.calibration.learned)
+    never = never_answered(model.attributes, model.calibration.learned)
     checked = check(
         model.attributes, SUITE, table, params.thresholds(champion.version), out, context.failed, columns_of(never)
     )
-    for line in (untold := remarks(model.calibration.learned)):
+    for line in (untold := remarks(model.attributes, model.calibration.learned)):
         log.warning("%s", line)
 
     images = sum(one["images"] for one in lots.values())

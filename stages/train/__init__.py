@@ -5,7 +5,7 @@ section `train` while `train.use_hyperopt` is true. Learned from is the train sp
 the confidences can be believed; the test split is not looked at.
 Outputs:
     model.onnx                  input `images` uint8 (N, S, S, 3) RGB; one output per attribute, named by it, float32
-                                (N, classes) probabilities; metadata `face_attributes`: class names, image size,
+                                (N, classes) probabilities; metadata `face_attributes`: attributes, image size,
                                 preprocessing, temperatures and the lowest confidence of an answer, as JSON
     model.safetensors           the same weights for PyTorch; the network's width and temperatures in its metadata
     hyperparameters.json        those that were trained with

@@ -10,7 +10,7 @@ from stages.common.inference.calibration import (
     fit_temperature,
     softmax,
 )
-from stages.common.schema.attributes import ATTRIBUTES, UNKNOWN
+from stages.common.schema.attributes import UNKNOWN
 from stages.common.schema.dataset import Split
 from stages.common.schema.learned import Learned, answerable, is_answered, learnable, masks
 from stages.common.training.device import choose_device
@@ -39,7 +39,7 @@ class Calibrated:
 
 
 def calibrate(network: Network, val: Split, learned: Learned, device: str, wanted: float) -> list[Calibrated]:
-    """Fit temperatures and thresholds, in the order of `ATTRIBUTES`.
+    """Fit temperatures and thresholds, attribute by attribute.
 
     Args:
         network: on the CPU, in evaluation mode.
@@ -52,8 +52,9 @@ def calibrate(network: Network, val: Split, learned: Learned, device: str, wante
     found = []
     outputs = outputs_of(network, val, choose_device(device))  # in float32, as the exported model computes
     network.cpu()
-    compared, can_be_right = answerable(val.labels, learned), learnable(val.labels, learned)
-    for column, (attribute, raw, mask) in enumerate(zip(ATTRIBUTES, outputs, masks(learned), strict=True)):
+    attributes = val.attributes
+    compared, can_be_right = (of(attributes, val.labels, learned) for of in (answerable, learnable))
+    for column, (attribute, raw, mask) in enumerate(zip(attributes, outputs, masks(attributes, learned), strict=True)):
         known = compared[:, column] != UNKNOWN
         logits, labels = (raw + mask)[known], compared[known, column]
         temperature = fit_temperature(logits, can_be_right[known, column])

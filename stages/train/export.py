@@ -4,6 +4,7 @@ import json
 import logging
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from stages.common.inference.calibration import Calibration
-from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.schema.attributes import names
 from stages.common.training.kept import save_file
 from stages.common.training.network import Classifier, Network
 
@@ -27,11 +28,11 @@ def export_onnx(path: Path, network: Network, calibration: Calibration, preproce
         network: on the CPU, in evaluation mode.
         calibration: temperatures, which become part of the graph, and thresholds.
         preprocessing: how images were prepared; its `image_size` fixes S of the input (N, S, S, 3). It goes into the
-            metadata with the class names and the calibration.
+            metadata with the attributes and the calibration.
     """
     side = int(preprocessing["image_size"])
     metadata = {
-        "attributes": {attribute.name: list(attribute.classes) for attribute in ATTRIBUTES},
+        "attributes": [asdict(attribute) for attribute in network.attributes],
         "image_size": side,
         "preprocessing": dict(preprocessing),
         **calibration.model_dump(),
@@ -48,12 +49,12 @@ def export_onnx(path: Path, network: Network, calibration: Calibration, preproce
             dynamo=True,
             verbose=False,
             input_names=["images"],
-            output_names=[*(attribute.name for attribute in ATTRIBUTES), "embedding"],
+            output_names=[*names(network.attributes), "embedding"],
             dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
         )
         assert program is not None  # noqa: S101 (for mypy: it is None for the old exporter only)
         ClearMetadataAndDocStringPass()(program.model)  # lines and folders of the code that the exporter came through
-        program.model.metadata_props["face_attributes"] = json.dumps(metadata, sort_keys=True)
+        program.model.metadata_props["face_attributes"] = json.dumps(metadata)
         program.save(path, external_data=False)
 
 

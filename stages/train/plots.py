@@ -1,5 +1,7 @@
 """The curves of a training."""
 
+import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,10 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.schema.attributes import Attributes
 from stages.common.training.fit import Epoch
 
 COLORS = ("#4269d0", "#efb118", "#3ca951", "#ff725c", "#a463f2")
+LINES = ("-", "--", ":", "-.")
+LEGEND_ROWS = 18
 
 
 def _epoch_axis(axes: Axes, history: Sequence[Epoch]) -> list[int]:
@@ -43,20 +47,23 @@ def plot_training(path: Path, history: Sequence[Epoch]) -> None:
     figure.savefig(path)
 
 
-def plot_accuracy(path: Path, history: Sequence[Epoch]) -> None:
+def plot_accuracy(path: Path, attributes: Attributes, history: Sequence[Epoch]) -> None:
     """Validation accuracy per epoch, for every attribute and their mean; attributes without known labels have none."""
-    figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
+    columns = math.ceil((len(attributes) + 1) / LEGEND_ROWS)
+    figure = Figure(figsize=(7 + 2 * columns, 4.5), dpi=120, layout="constrained")
     axes = figure.subplots()
     numbers = _epoch_axis(axes, history)
-    for attribute, color in zip(ATTRIBUTES, COLORS, strict=True):
+    styles = itertools.cycle(itertools.product(LINES, COLORS))
+    for attribute, (line, color) in zip(attributes, styles, strict=False):
         values = [epoch.val_accuracy[attribute.name] for epoch in history]
         final = history[-1].val_accuracy[attribute.name]
         if final is not None:
             shown = [100 * value for value in values if value is not None]
-            axes.plot(numbers, shown, color=color, linewidth=1.2, label=f"{attribute.title}  {100 * final:.1f}")
+            label = f"{attribute.title}  {100 * final:.1f}"
+            axes.plot(numbers, shown, line, color=color, linewidth=1.2, label=label)
     mean = [100 * epoch.val_mean_accuracy for epoch in history]
     axes.plot(numbers, mean, "o-", color="#222", markersize=3.5, label=f"mean  {mean[-1]:.1f}")
     axes.set_ylabel("right, % of known labels")
     axes.set_title("Validation accuracy (legend: at the end)", loc="left", fontsize=11, fontweight="bold")
-    axes.legend(loc="lower right", edgecolor="none", framealpha=0.9)
+    figure.legend(loc="outside right upper", frameon=False, ncols=columns)
     figure.savefig(path)

@@ -13,6 +13,7 @@ from stages.common.contract.artifacts import write_json
 from stages.common.contract.errors import DataError
 from stages.common.contract.logs import INTERVAL_S, log
 from stages.common.contract.stage import Context, Headline, Input, Stage
+from stages.common.schema.attributes import read_attributes
 from stages.common.schema.dataset import PREPROCESSING, read_split
 from stages.common.schema.learned import learned_classes, never_answered, remarks
 from stages.common.training.hyperparameters import USED, Hyperparameters
@@ -87,6 +88,12 @@ def _check_same_data(manifests: Mapping[str, Mapping[str, Any]]) -> None:
         )
 
 
+def _check(params: Params, inputs: Mapping[str, Path]) -> Headline:
+    """Refuse loss weights of attributes that the data do not have."""
+    params.train.complete(read_attributes(inputs["prepare_train"]))
+    return {}
+
+
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help: importing torch takes seconds
     from stages.common.training.device import describe_device
@@ -95,20 +102,22 @@ def _run(context: Context[Params]) -> Headline:
     from stages.train.calibrate import as_calibration, calibrate
     from stages.train.distributed import count_processes, fit_in_processes
 
+    _check(context.params, context.inputs)
     section = context.params.train
     context.environment.update(describe_device(section.device))
     if section.use_hyperopt:
         _check_same_data(context.manifests)
-    chosen = choose_hyperparameters(section, context.inputs["hyperopt"])
     preprocessing = read_preprocessing(context.inputs["prepare_train"])
     train, val = (read_split(context.inputs["prepare_train"], split) for split in ("train", "val"))
+    attributes = train.attributes
+    chosen = choose_hyperparameters(section, context.inputs["hyperopt"]).complete(attributes)
     log.info(
         "training on %d images, validating on %d, with %s: %s",
         len(train), len(val), "the best parameters of the search" if section.use_hyperopt else "section train",
         chosen.model_dump_json(),
     )  # fmt: skip
-    learned = learned_classes(train.labels)
-    for line in remarks(learned):
+    learned = learned_classes(attributes, train.labels)
+    for line in remarks(attributes, learned):
         log.warning("%s", line)
     settings = FitSettings(
         hyperparameters=chosen,
@@ -145,7 +154,7 @@ def _run(context: Context[Params]) -> Headline:
             "val_mean_accuracy": last.val_mean_accuracy,
             "val_accuracy": last.val_accuracy,
             "val_loss": last.val_loss,
-            "never_answered": remarks(learned),
+            "never_answered": remarks(attributes, learned),
             "epochs": len(result.history),
             "train_images": len(train),
             "val_images": len(val),
@@ -163,13 +172,13 @@ def _run(context: Context[Params]) -> Headline:
     )
     write_json(context.out / USED, used.model_dump())
     plot_training(context.out / "plots" / "training_curves.png", result.history)
-    plot_accuracy(context.out / "plots" / "accuracy_curves.png", result.history)
+    plot_accuracy(context.out / "plots" / "accuracy_curves.png", attributes, result.history)
     return {
         "val_mean_accuracy": round(last.val_mean_accuracy, 4),
         "epochs": len(result.history),
         "images_per_s": round(images_per_s),
         "device": result.device,
-        **({"never_answered": ", ".join(never)} if (never := never_answered(learned)) else {}),
+        **({"never_answered": ", ".join(never)} if (never := never_answered(attributes, learned)) else {}),
     }
 
 
@@ -190,5 +199,6 @@ STAGE = Stage(
         "accuracy_curves": ("plots/accuracy_curves.png", "validation accuracy per epoch and attribute"),
     },
     run=_run,
+    check=_check,
     content=("model.onnx", "model.safetensors", USED),
 )

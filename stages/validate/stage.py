@@ -316,7 +316,7 @@ def run(context: Context[Params]) -> Headline:
     summary = summary if success else "; ".join(filter(None, [summary, rows.links]))
     notices = [*of_reading, *notices]
     # what follows from a table that is refused is no news
-    untold = remarks(_learned(verdict.accepted)) if success else []
+    untold = remarks(ATTRIBUTES, _learned(verdict.accepted)) if success else []
     found = _metrics(rows, checked, verdict, annotations)
     told = {"never_answered": untold, "notices": notices, "notices_of_reading": of_reading}
     metrics = {"success": success, **told, **found}

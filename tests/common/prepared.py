@@ -1,4 +1,4 @@
-"""A prepared data set that a tiny network learns in seconds: every attribute is the brightness of its own rows."""
+"""A prepared data set that a tiny network learns in seconds: every attribute is the brightness of its own pixels."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from stages.common.contract import artifacts
 from stages.common.images.settings import Preprocessing
-from stages.common.schema.attributes import ATTRIBUTES, write_attributes
+from stages.common.schema.attributes import Attributes, write_attributes
 from stages.common.schema.dataset import INDEX, PREPROCESSING, index_columns
 from stages.common.training.hyperparameters import USED, Hyperparameters
 from tests.common.samples import SAMPLE_ATTRIBUTES
@@ -24,7 +24,7 @@ TINY = Hyperparameters(
     dropout=0.0,
     width=8,
     batch_size=16,
-    loss_weights={attribute.name: 1.0 for attribute in ATTRIBUTES},
+    loss_weights={},
 )
 
 
@@ -34,6 +34,7 @@ def make_prepared(
     val: int = 40,
     test: int = 0,
     change: Callable[[npt.NDArray[np.int64], npt.NDArray[np.str_]], object] = lambda _labels, _splits: None,
+    attributes: Attributes = SAMPLE_ATTRIBUTES,
 ) -> Path:
     """Write what stage prepare_train would: two lots, a tenth of the labels unknown.
 
@@ -42,27 +43,27 @@ def make_prepared(
         train: images of the train split.
         val: images of the validation split.
         test: images of the test split.
-        change: changes the labels, (N, 5), in place; it is also given the split of each image, (N,).
+        change: changes the labels, (N, A), in place; it is also given the split of each image, (N,).
+        attributes: A attributes.
     """
     random = np.random.default_rng(0)
     count = train + val + test
     splits = np.repeat(["train", "val", "test"], [train, val, test])
-    labels = np.stack([random.integers(0, len(attribute.classes), count) for attribute in ATTRIBUTES], 1)
+    labels = np.stack([random.integers(0, len(attribute.classes), count) for attribute in attributes], 1)
     images = random.integers(0, 30, (count, SIDE, SIDE, 3), np.uint8)
-    for column, attribute in enumerate(ATTRIBUTES):
-        rows = slice(column * SIDE // 5, (column + 1) * SIDE // 5)
-        images[:, rows] += (220 * labels[:, column] // (len(attribute.classes) - 1)).astype(np.uint8)[
-            :, None, None, None
-        ]
+    parts = np.array_split(np.arange(SIDE**2), len(attributes))
+    for column, (attribute, part) in enumerate(zip(attributes, parts, strict=True)):
+        brightness = (220 * labels[:, column] // (len(attribute.classes) - 1)).astype(np.uint8)
+        images.reshape(count, -1, 3)[:, part] += brightness[:, None, None]
     labels[random.random(labels.shape) < 0.1] = -1
     change(labels, splits)
     (folder / "shards").mkdir(parents=True)
     for number, lot in enumerate(("a", "b")):
         np.save(folder / "shards" / f"{lot}.npy", images[number::2])
-    write_attributes(folder, SAMPLE_ATTRIBUTES)
+    write_attributes(folder, attributes)
     with (folder / INDEX).open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(index_columns(SAMPLE_ATTRIBUTES))
+        table.writerow(index_columns(attributes))
         for row in range(count):
             known = ["" if label < 0 else label for label in labels[row]]
             table.writerow(

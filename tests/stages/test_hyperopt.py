@@ -19,7 +19,6 @@ from stages.common.contract.command_line import main
 from stages.common.contract.errors import UsageError
 from stages.common.contract.params import load_params
 from stages.common.contract.version import ROOT
-from stages.common.schema.attributes import NAMES
 from stages.common.training.hyperparameters import Hyperparameters
 from stages.hyperopt.importance import measure_importance
 from stages.hyperopt.params import HyperoptSection, Params
@@ -28,6 +27,7 @@ from stages.hyperopt.stage import STAGE
 from stages.hyperopt.trials import Job, Score, Trial
 from stages.train.params import Params as TrainParams
 from tests.common.prepared import make_prepared
+from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 from tests.processes import is_running
 
 pytestmark = pytest.mark.slow
@@ -43,7 +43,9 @@ def _keep_signal_handler() -> Iterator[None]:
 def section(**changes: Any) -> HyperoptSection:
     """The section of params.yaml with other values; a third of the trials go on after the rung."""
     halving = {"epochs": 6, "rungs": [0.34], "keep": 0.34, "lag": 4, "startup_trials": 4, "width": [16, 24, 32]}
-    return load_params(Params, ROOT / "params.yaml").hyperopt.model_copy(update=halving | changes)
+    settings = load_params(Params, ROOT / "params.yaml").hyperopt
+    first = settings.first.complete(SAMPLE_ATTRIBUTES)
+    return settings.model_copy(update=halving | {"first": first} | changes)
 
 
 def score(job: Job) -> Score:
@@ -136,7 +138,7 @@ def test_the_search_starts_with_the_given_trial_and_finds_better_ones_inside_the
             low, high = getattr(settings, key)
             assert low <= one[key] <= high
         assert one["width"] in settings.width
-        assert set(one["loss_weights"]) == set(NAMES)
+        assert set(one["loss_weights"]) == set(SAMPLE_NAMES)
 
 
 def test_it_is_the_parzen_estimator_and_not_chance_after_the_start(tmp_path: Path) -> None:
@@ -277,10 +279,10 @@ def test_what_mattered_is_told_and_that_a_few_trials_tell_nothing(tmp_path: Path
 
 def test_the_first_trial_has_the_defaults_of_stage_train() -> None:
     defaults = load_params(TrainParams, ROOT / "params.yaml").train
-    assert section().first == Hyperparameters(**defaults.model_dump(include=set(Hyperparameters.model_fields)))
+    assert load_params(Params, ROOT / "params.yaml").hyperopt.first == defaults.hyperparameters()
 
 
-FIRST = load_params(Params, ROOT / "params.yaml").hyperopt.first.model_dump() | {"width": 8}
+FIRST = load_params(Params, ROOT / "params.yaml").hyperopt.first.model_copy(update={"width": 8})
 
 
 def arguments(prepared: Path, out: Path, *settings: str) -> list[str]:
@@ -291,7 +293,7 @@ def arguments(prepared: Path, out: Path, *settings: str) -> list[str]:
         "rungs=[0.5]",
         "keep=0.34",
         "width=[8]",
-        f"first={json.dumps(FIRST)}",
+        f"first={FIRST.model_dump_json()}",
         "device=cpu",
     )
     words = [word for setting in (*common, *settings) for word in ("--set", f"hyperopt.{setting}")]
@@ -323,7 +325,7 @@ def test_the_stage_searches_on_real_trainings(searched: Path) -> None:
     assert results["finished"] + results["stopped"] == 5
     assert results["best"]["val_loss"] == min(trial["val_loss"] for trial in finished)
     assert results["best"]["hyperparameters"] == best.model_dump()
-    assert results["trials"][0]["hyperparameters"] == FIRST
+    assert results["trials"][0]["hyperparameters"] == FIRST.complete(SAMPLE_ATTRIBUTES).model_dump()
     assert "too few trials" in results["importance"]["note"]
     for plot in ("trials", "importance"):
         assert (searched / "plots" / f"{plot}.png").stat().st_size > 5_000

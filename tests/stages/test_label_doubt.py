@@ -18,12 +18,12 @@ from stages.common.contract import artifacts
 from stages.common.contract.command_line import main
 from stages.common.contract.errors import DataError
 from stages.common.contract.version import ROOT
-from stages.common.schema.attributes import ATTRIBUTES, NAMES
 from stages.common.schema.dataset import INDEX, read_index
 from stages.label_doubt.doubts import find_doubts
 from stages.label_doubt.folds import assign_folds
 from stages.label_doubt.stage import STAGE
 from tests.common.prepared import finish, make_prepared, make_trained
+from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ QUICK = [
     for setting in ("folds=2", "epochs=25", "width=8", "batch_size=16", "device=cpu", "max_shown=3")
     for word in ("--set", f"label_doubt.{setting}")
 ]
-HAIR_COLOR = ATTRIBUTES[NAMES.index("hair_color")]
+HAIR_COLOR = SAMPLE_ATTRIBUTES[SAMPLE_NAMES.index("hair_color")]
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +98,7 @@ def test_labels_that_are_wrong_are_found_and_shown_with_what_they_should_be(fold
 
 
 def test_unknown_labels_are_never_doubted_and_nothing_found_is_said(folder: Path) -> None:
-    unknown = dict.fromkeys(NAMES, "")
+    unknown = dict.fromkeys(SAMPLE_NAMES, "")
     rewrite(folder / "prepared", {"*": unknown | {"glasses": "1"}, "a_0.png": unknown})
     out = folder / "out"
     assert main(STAGE, [*inputs(folder), "--out", str(out), *QUICK, "--set", "label_doubt.epochs=1"]) == 0
@@ -115,7 +115,7 @@ def test_networks_that_do_not_know_better_than_chance_doubt_nothing_and_the_repo
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def shuffled(labels: npt.NDArray[np.int64], _splits: object) -> None:
-        np.random.default_rng(1).shuffle(labels[:, NAMES.index("hair_color")])
+        np.random.default_rng(1).shuffle(labels[:, SAMPLE_NAMES.index("hair_color")])
 
     make_prepared(tmp_path / "prepared", train=120, change=shuffled)
     make_trained(tmp_path / "trained")
@@ -133,7 +133,7 @@ def test_networks_that_do_not_know_better_than_chance_doubt_nothing_and_the_repo
 
 def test_a_label_of_a_class_that_networks_have_not_seen_is_not_doubted(tmp_path: Path) -> None:
     def one_gray(labels: npt.NDArray[np.int64], _splits: object) -> None:
-        color = labels[:, NAMES.index("hair_color")]
+        color = labels[:, SAMPLE_NAMES.index("hair_color")]
         color[color == 4] = -1
         color[7] = 4
 
@@ -154,7 +154,7 @@ def test_a_class_is_doubted_against_how_sure_the_networks_are_of_it() -> None:
     seen[20, 0], seen[20, 2] = 0.65, 0.35
     seen[21, 2], seen[21, 0] = 0.7, 0.3
     seen[22] = 0.2
-    labels = np.array([0] * 10 + [2] * 10 + [2, 0, -1], np.int8)
+    labels = np.array([0] * 10 + [2] * 10 + [2, 0, -1], np.int16)
     assert [doubt.image for doubt in find_doubts(HAIR_COLOR, labels, seen)] == [20]
 
 

@@ -259,7 +259,7 @@ def labels_of(features: Features, right: float, known: int | None = None) -> dic
     answers = np.stack([features.probabilities[name].argmax(axis=1) for name in SAMPLE_NAMES], axis=1)
     wrong = np.arange(len(features)) >= right * len(features)
     answers[wrong] = (answers[wrong] + 1) % [len(one.classes) for one in SAMPLE_ATTRIBUTES]
-    return dict(list(zip(features.pictures.tolist(), answers.astype(np.int8), strict=True))[:known])
+    return dict(list(zip(features.pictures.tolist(), answers.astype(np.int16), strict=True))[:known])
 
 
 def check_accuracy(*lots: tuple[Features, Mapping[int, Any]]) -> Performance:

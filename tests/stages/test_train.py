@@ -21,11 +21,12 @@ from stages.common.contract.command_line import main
 from stages.common.contract.version import ROOT
 from stages.common.inference.calibration import MIN_ANSWERS, expected_calibration_error
 from stages.common.inference.onnx_model import load
-from stages.common.schema.attributes import NAMES, UNKNOWN
+from stages.common.schema.attributes import UNKNOWN
 from stages.common.schema.dataset import read_split
 from stages.common.training.network import Classifier, Network
 from stages.train.stage import STAGE
 from tests.common.prepared import SIDE, TINY, finish, make_prepared, make_searched
+from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +73,7 @@ def load_pytorch(trained: Path) -> Classifier:
     """The network from its weights and their metadata alone."""
     with safe_open(trained / "model.safetensors", "pt") as file:
         metadata = file.metadata()
-    network = Network(int(metadata["width"]))
+    network = Network(SAMPLE_ATTRIBUTES, int(metadata["width"]))
     network.load_state_dict(load_file(trained / "model.safetensors"))
     return Classifier(network, json.loads(metadata["temperatures"])).eval()
 
@@ -94,7 +95,7 @@ def test_the_model_is_one_file_and_onnx_runtime_answers_as_pytorch(trained: Path
             *expected, embedded = classifier(torch.from_numpy(images))
         assert embeddings.shape == (len(images), 4 * TINY.width)
         np.testing.assert_allclose(embeddings, embedded.numpy(), rtol=0, atol=1e-4)
-        for name, values in zip(NAMES, expected, strict=True):
+        for name, values in zip(SAMPLE_NAMES, expected, strict=True):
             np.testing.assert_allclose(found[name], values.numpy(), rtol=0, atol=1e-4)
             np.testing.assert_array_equal(found[name], model.predict(images)[name])
 
@@ -103,7 +104,7 @@ def test_confidences_are_those_that_the_calibration_was_made_for(trained: Path, 
     """Read back from the exported model on the validation split: temperatures are in the graph, thresholds fit them."""
     model, val = load(trained / "model.onnx"), read_split(folder / "prepared", "val")
     metrics = json.loads((trained / "metrics" / "train_metrics.json").read_text())
-    assert [one["attribute"] for one in metrics["calibration"]] == list(NAMES)
+    assert [one["attribute"] for one in metrics["calibration"]] == list(SAMPLE_NAMES)
     for column, (one, probabilities) in enumerate(
         zip(metrics["calibration"], model.predict(val.take()).values(), strict=True)
     ):
@@ -122,8 +123,8 @@ def test_confidences_are_those_that_the_calibration_was_made_for(trained: Path, 
 def test_the_metrics_are_those_of_the_last_epoch_and_tell_what_was_used(trained: Path) -> None:
     metrics = json.loads((trained / "metrics" / "train_metrics.json").read_text())
     assert metrics["val_mean_accuracy"] == metrics["history"][-1]["val_mean_accuracy"]
-    assert set(metrics["val_accuracy"]) == set(NAMES)
-    assert metrics["hyperparameters"] == TINY.model_dump()
+    assert set(metrics["val_accuracy"]) == set(SAMPLE_NAMES)
+    assert metrics["hyperparameters"] == TINY.model_dump() | {"loss_weights": dict.fromkeys(SAMPLE_NAMES, 1.0)}
     assert (metrics["train_images"], metrics["epochs"], metrics["device"]) == (96, 3, "cpu")
     headline = artifacts.read_manifest(trained)["headline"]
     assert set(headline) == {"val_mean_accuracy", "epochs", "images_per_s", "device"}
@@ -172,7 +173,7 @@ def test_a_gpu_asked_for_and_absent(folder: Path, tmp_path: Path, caplog: pytest
 
 
 @pytest.mark.parametrize(
-    "setting", ["train.epochs=-1", "train.dropout=1.0", "train.loss_weights={beard: 1}", "train.device=tpu"]
+    "setting", ["train.epochs=-1", "train.dropout=1.0", "train.loss_weights={beard: 0}", "train.device=tpu"]
 )
 def test_wrong_parameters_are_named(
     setting: str, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -212,16 +213,16 @@ EXPORT = """
 import sys
 from pathlib import Path
 import torch
-from stages.common.schema.attributes import NAMES
+from stages.common.schema.attributes import Attribute
 from stages.common.inference.calibration import Calibration
 from stages.common.schema.learned import all_learned
 from stages.common.training.network import Network
 from stages.train.export import export_onnx
 
 torch.manual_seed(0)
-temperatures, abstention = (dict.fromkeys(NAMES, value) for value in (1.5, 0.0))
-calibration = Calibration(temperatures=temperatures, abstention=abstention, learned=all_learned())
-export_onnx(Path(sys.argv[1]), Network(8).eval(), calibration, {"image_size": 20})
+attributes = (Attribute("hat", ("no", "yes"), "hat", "Hat"),)
+calibration = Calibration(temperatures={"hat": 1.5}, abstention={"hat": 0.0}, learned={"hat": ["no", "yes"]})
+export_onnx(Path(sys.argv[1]), Network(attributes, 8).eval(), calibration, {"image_size": 20})
 """
 
 

@@ -20,7 +20,7 @@ from stages.common.contract.errors import DataError
 from stages.common.contract.logs import log
 from stages.common.contract.params import load_params
 from stages.common.contract.version import ROOT
-from stages.common.schema.attributes import ATTRIBUTES, NAMES, UNKNOWN
+from stages.common.schema.attributes import UNKNOWN, names
 from stages.common.schema.dataset import Split, read_split
 from stages.common.training.fit import FitSettings, fit
 from stages.train.distributed import count_processes, fit_in_processes
@@ -66,11 +66,12 @@ def test_the_gradient_is_that_of_one_process_also_where_labels_are_unknown(
     monkeypatch.setattr("stages.common.training.fit.has_fast_bfloat16", lambda _device: False)
     train, val = make_splits(tmp_path, train=22)
     random = np.random.default_rng(1)
-    labels = np.stack([random.integers(0, len(one.classes), 22) for one in ATTRIBUTES], 1).astype(np.int8)
+    labels = np.stack([random.integers(0, len(one.classes), 22) for one in train.attributes], 1).astype(np.int16)
     labels[random.random(labels.shape) < 0.5] = UNKNOWN
     labels[:, 1] = [0, 1, *[UNKNOWN] * 20]
     same = dataclasses.replace(train.select(np.zeros(22, np.int64)), labels=labels)
-    whole = TINY.model_copy(update={"batch_size": 22, "loss_weights": dict(zip(NAMES, (1, 2, 3, 0.5, 1), strict=True))})
+    weights = dict(zip(names(train.attributes), (1, 2, 3, 0.5, 1), strict=True))
+    whole = TINY.model_copy(update={"batch_size": 22, "loss_weights": weights})
     settings = dataclasses.replace(SETTINGS, epochs=1, hyperparameters=whole)
 
     one = fit(same, val, settings, checkpoint=tmp_path / "one.safetensors")

@@ -29,7 +29,7 @@ from stages.common.images.settings import Preprocessing
 from stages.common.inference.calibration import Calibration
 from stages.common.inference.onnx_operators import require_known_operators
 from stages.common.schema.attributes import Attributes, names
-from stages.common.schema.learned import is_answered
+from stages.common.schema.learned import all_learned, is_answered
 
 METADATA = "face_attributes"
 INPUT = "images"
@@ -116,7 +116,7 @@ def load(path: Path, threads: int | None = None) -> OnnxModel:
     metadata = _read_metadata(path, session.get_modelmeta().custom_metadata_map)
     attributes = _read_attributes(path, metadata.get("attributes"), [one.name for one in session.get_outputs()])
     preprocessing = _parse(path, "preprocessing", Preprocessing, metadata.get("preprocessing"))
-    settings = {"learned": {one.name: list(one.classes) for one in attributes}}  # of earlier code
+    settings = {"learned": all_learned(attributes)}  # of earlier code
     settings |= {name: metadata[name] for name in Calibration.model_fields if name in metadata}
     calibration = _parse(path, "calibration", Calibration, settings)
     for field in Calibration.model_fields:

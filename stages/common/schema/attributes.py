@@ -4,12 +4,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 from stages.common.contract.artifacts import write_json
 from stages.common.contract.errors import DataError
-
-Value = TypeVar("Value")
 
 FILE = "attributes.json"
 """What an artifact calls the attributes that it is about."""
@@ -93,14 +90,3 @@ ATTRIBUTES: Attributes = (
 )
 
 NAMES: tuple[str, ...] = tuple(attribute.name for attribute in ATTRIBUTES)
-
-
-def name_every_attribute(values: dict[str, Value]) -> dict[str, Value]:
-    """The same mapping of attribute names; a parameter's validator.
-
-    Raises:
-        ValueError: a name is missing, or it is no attribute's.
-    """
-    if sorted(values) != sorted(NAMES):
-        raise ValueError(f"expected exactly the keys {', '.join(NAMES)}")
-    return values

@@ -40,7 +40,7 @@ class Split:
     Attributes:
         attributes: A attributes.
         filenames: N names.
-        labels: int8 (N, A) class indices in the order of `attributes`, -1 where unknown.
+        labels: int16 (N, A) class indices in the order of `attributes`, -1 where unknown.
         shards: the mapped lots, each uint8 (n, S, S, 3).
         shard: int32 (N,), which shard an image is in.
         row: int32 (N,), its row there.
@@ -48,7 +48,7 @@ class Split:
 
     attributes: Attributes
     filenames: list[str]
-    labels: npt.NDArray[np.int8]
+    labels: npt.NDArray[np.int16]
     shards: list[npt.NDArray[np.uint8]]
     shard: npt.NDArray[np.int32]
     row: npt.NDArray[np.int32]
@@ -110,7 +110,7 @@ def map_images(prepared: Path, rows: Iterable[Mapping[str, str]]) -> Split:
     attributes = read_attributes(prepared)
     labelled = names(attributes)
     filenames: list[str] = []
-    shard, number, labels = array("i"), array("i"), array("b")
+    shard, number, labels = array("i"), array("i"), array("h")
     lots: dict[str, int] = {}  # in the order in which they come up
     for row in rows:  # which are not kept: they would be 70 MB for 100,000 images
         filenames.append(row["filename"])
@@ -120,7 +120,7 @@ def map_images(prepared: Path, rows: Iterable[Mapping[str, str]]) -> Split:
     return Split(
         attributes=attributes,
         filenames=filenames,
-        labels=np.array(labels, np.int8).reshape(-1, len(attributes)),
+        labels=np.array(labels, np.int16).reshape(-1, len(attributes)),
         shards=[np.load(prepared / "shards" / f"{lot}.npy", mmap_mode="r") for lot in lots],
         shard=np.array(shard, np.int32),
         row=np.array(number, np.int32),

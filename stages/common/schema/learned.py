@@ -11,25 +11,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stages.common.schema.attributes import ATTRIBUTES, UNKNOWN, Attribute
+from stages.common.schema.attributes import UNKNOWN, Attribute, Attributes
 
 Labels = npt.NDArray[np.integer[Any]]
-"""(N, 5) class indices in the order of `ATTRIBUTES`, -1 where unknown."""
+"""(N, A) class indices in the order of A attributes, -1 where unknown."""
 
 Learned = Mapping[str, Sequence[str]]
 """Attribute -> the names of its classes that training has seen, in the attribute's order."""
 
 
-def all_learned() -> dict[str, list[str]]:
+def all_learned(attributes: Attributes) -> dict[str, list[str]]:
     """What a training has seen that has seen everything."""
-    return {attribute.name: list(attribute.classes) for attribute in ATTRIBUTES}
+    return {attribute.name: list(attribute.classes) for attribute in attributes}
 
 
-def learned_classes(labels: Labels) -> dict[str, list[str]]:
+def learned_classes(attributes: Attributes, labels: Labels) -> dict[str, list[str]]:
     """What a training with these labels has seen."""
     return {
         attribute.name: [name for number, name in enumerate(attribute.classes) if (labels[:, column] == number).any()]
-        for column, attribute in enumerate(ATTRIBUTES)
+        for column, attribute in enumerate(attributes)
     }
 
 
@@ -38,9 +38,9 @@ def is_answered(learned: Sequence[str]) -> bool:
     return len(learned) > 1
 
 
-def never_answered(learned: Learned) -> dict[str, str]:
+def never_answered(attributes: Attributes, learned: Learned) -> dict[str, str]:
     """The attributes that are never answered -> why, for people."""
-    return {one.name: why for one in ATTRIBUTES if (why := why_never(learned[one.name]))}
+    return {one.name: why for one in attributes if (why := why_never(learned[one.name]))}
 
 
 def why_never(learned: Sequence[str]) -> str:
@@ -55,36 +55,36 @@ def unlearned(attribute: Attribute, learned: Sequence[str]) -> list[str]:
     return [name for name in attribute.classes if name not in learned] if is_answered(learned) else []
 
 
-def remarks(learned: Learned) -> list[str]:
+def remarks(attributes: Attributes, learned: Learned) -> list[str]:
     """A line for every attribute, and for the classes of every other attribute, that are never answered."""
-    lines = [f"{name} is never answered: {why}" for name, why in never_answered(learned).items()]
-    for attribute in ATTRIBUTES:
+    lines = [f"{name} is never answered: {why}" for name, why in never_answered(attributes, learned).items()]
+    for attribute in attributes:
         if absent := unlearned(attribute, learned[attribute.name]):
             shown = " and ".join(filter(None, (", ".join(absent[:-1]), absent[-1])))
             lines.append(f"{attribute.name} is never answered with {shown}: training has no label of it")
     return lines
 
 
-def answerable(labels: npt.NDArray[np.int8], learned: Learned) -> npt.NDArray[np.int8]:
+def answerable(attributes: Attributes, labels: npt.NDArray[np.int16], learned: Learned) -> npt.NDArray[np.int16]:
     """The labels that an answer can be compared with: those of attributes that are never answered become unknown."""
     kept = labels.copy()
-    for column, attribute in enumerate(ATTRIBUTES):
+    for column, attribute in enumerate(attributes):
         if not is_answered(learned[attribute.name]):
             kept[:, column] = UNKNOWN
     return kept
 
 
-def learnable(labels: npt.NDArray[np.int8], learned: Learned) -> npt.NDArray[np.int8]:
+def learnable(attributes: Attributes, labels: npt.NDArray[np.int16], learned: Learned) -> npt.NDArray[np.int16]:
     """The labels that an answer can be right for: of those of `answerable`, the classes that training has seen."""
-    kept = answerable(labels, learned)
-    for column, attribute in enumerate(ATTRIBUTES):
+    kept = answerable(attributes, labels, learned)
+    for column, attribute in enumerate(attributes):
         seen = [attribute.classes.index(name) for name in learned[attribute.name]]
         kept[~np.isin(kept[:, column], seen), column] = UNKNOWN
     return kept
 
 
-def masks(learned: Learned) -> list[npt.NDArray[np.float32]]:
-    """What is added to the logits of every attribute, (classes,) each, in the order of `ATTRIBUTES`.
+def masks(attributes: Attributes, learned: Learned) -> list[npt.NDArray[np.float32]]:
+    """What is added to the logits of every attribute, (classes,) each, in their order.
 
     Returns:
         0 for a class that training has seen; minus infinity, hence probability 0, for one that it has not; NaN for all
@@ -97,5 +97,5 @@ def masks(learned: Learned) -> list[npt.NDArray[np.float32]]:
             else [np.nan] * len(one.classes),
             np.float32,
         )
-        for one in ATTRIBUTES
+        for one in attributes
     ]

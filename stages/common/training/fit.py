@@ -20,7 +20,7 @@ from torch.optim import AdamW, Muon, Optimizer
 
 from stages.common.contract.errors import DataError, UnavailableError, UsageError
 from stages.common.contract.logs import Progress, log
-from stages.common.schema.attributes import NAMES, UNKNOWN
+from stages.common.schema.attributes import UNKNOWN, names
 from stages.common.schema.dataset import Split
 from stages.common.schema.learned import Learned, answerable, learnable, learned_classes, masks, never_answered
 from stages.common.training.augment import augment
@@ -115,11 +115,11 @@ def summed_losses(outputs: tuple[Tensor, ...], labels: Tensor, smoothing: float 
 
     Args:
         outputs: logits per attribute, (N, classes).
-        labels: int64 (N, 5), -1 where unknown.
+        labels: int64 (N, A), -1 where unknown.
         smoothing: probability that is spread over all classes.
 
     Returns:
-        float32 (5,); 0 where no label is known, so that it adds nothing to loss or gradient.
+        float32 (A,); 0 where no label is known, so that it adds nothing to loss or gradient.
     """
     losses = [
         functional.cross_entropy(
@@ -159,16 +159,16 @@ class _Validation:
     """The validation split, and what of its labels can be compared with answers."""
 
     def __init__(self, val: Split, learned: Learned, device: torch.device) -> None:
-        self.data = Loader(replace(val, labels=answerable(val.labels, learned)), device)
-        can_be_right = learnable(val.labels, learned)
+        self.data = Loader(replace(val, labels=answerable(val.attributes, val.labels, learned)), device)
+        can_be_right = learnable(val.attributes, val.labels, learned)
         self.with_loss = torch.from_numpy(can_be_right.astype(np.int64)).to(device)
-        self.masks = [torch.from_numpy(mask).to(device) for mask in masks(learned)]
+        self.masks = [torch.from_numpy(mask).to(device) for mask in masks(val.attributes, learned)]
         self.known, self.losses = ((labels != UNKNOWN).sum(0) for labels in (self.data.split.labels, can_be_right))
 
     def measure(self, network: Network, cast: torch.autocast) -> tuple[float, dict[str, float | None], float]:
         """Loss, accuracy per attribute, mean accuracy; one synchronisation at the end."""
         network.eval()
-        totals = torch.zeros(2, len(NAMES), device=self.data.device)
+        totals = torch.zeros(2, len(self.known), device=self.data.device)
         batches = torch.split(torch.arange(len(self.data.split)), VAL_BATCH)
         with torch.inference_mode(), cast:
             for batch, (images, labels) in zip(batches, self.data.batches(batches), strict=True):
@@ -178,7 +178,10 @@ class _Validation:
                 totals += torch.stack([losses, right.sum(0)])
         losses, right = totals.double().cpu().numpy()
         told, counted = self.losses > 0, self.known > 0
-        accuracy = {name: float(right[i] / self.known[i]) if counted[i] else None for i, name in enumerate(NAMES)}
+        accuracy = {
+            name: float(right[at] / self.known[at]) if counted[at] else None
+            for at, name in enumerate(names(self.data.split.attributes))
+        }
         means = (losses[told] / self.losses[told]).mean(), (right[counted] / self.known[counted]).mean()
         return float(means[0]), accuracy, float(means[1])
 
@@ -205,18 +208,20 @@ def fit(
         DataError: the train split knows two classes of no attribute, or the val split has no label of one of them.
         DivergedError: the loss is not a number.
         UnavailableError: the device is absent, or its memory does not suffice.
+        UsageError: a loss weight is of no attribute of these data.
     """
-    learned = learned_classes(train.labels)
-    if len(never_answered(learned)) == len(NAMES):
+    attributes = train.attributes
+    learned = learned_classes(attributes, train.labels)
+    if len(never_answered(attributes, learned)) == len(attributes):
         raise DataError(
             "the train split knows two classes of no attribute: annotate more images or enlarge data.train_split"
         )
-    if not (learnable(val.labels, learned) != UNKNOWN).any():
+    if not (learnable(attributes, val.labels, learned) != UNKNOWN).any():
         raise DataError(
             "the val split has no known label of what training has seen: annotate more images or enlarge data.val_split"
         )
-    train = replace(train, labels=answerable(train.labels, learned))  # one class alone teaches nothing
-    chosen = settings.hyperparameters
+    train = replace(train, labels=answerable(attributes, train.labels, learned))  # one class alone teaches nothing
+    chosen = settings.hyperparameters.complete(attributes)
     for last in (dist.is_initialized(), True):  # of several processes, one alone cannot begin again
         try:
             return _fit(train, val, replace(settings, hyperparameters=chosen), on_epoch, checkpoint)
@@ -246,7 +251,7 @@ def _fit(
 
     def begin() -> tuple[Network, tuple[Muon, AdamW]]:
         torch.manual_seed(settings.seed)
-        network = Network(chosen.width, chosen.dropout).to(device)
+        network = Network(train.attributes, chosen.width, chosen.dropout).to(device)
         return network, make_optimizers(network, chosen)
 
     network, optimizers = begin()
@@ -261,13 +266,16 @@ def _fit(
             if history:  # with half a batch, if memory did not suffice for a whole one
                 chosen = chosen.model_copy(update={"batch_size": min(chosen.batch_size, batch_size)})
     peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
-    weights = torch.tensor([chosen.loss_weights[name] for name in NAMES], device=device)
+    weights = torch.tensor([chosen.loss_weights[name] for name in names(train.attributes)], device=device)
     weights /= weights.sum()
     if 0 < len(history) < settings.epochs:  # what worker processes have finished comes back in the same way
         log.info("going on after epoch %d, from its checkpoint", len(history))
     learner: nn.Module = DistributedDataParallel(network) if processes > 1 else network
 
-    train_data, validation = Loader(train, device), _Validation(val, learned_classes(train.labels), device)
+    train_data, validation = (
+        Loader(train, device),
+        _Validation(val, learned_classes(train.attributes, train.labels), device),
+    )
     is_known = torch.from_numpy(train.labels != UNKNOWN)
     steps = math.ceil(len(train) / chosen.batch_size)
     progress = Progress((settings.epochs - len(history)) * len(train), "images")

@@ -1,11 +1,12 @@
 """The hyperparameters that `hyperopt` searches and `train` uses; also the content of best_params.json."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
+from stages.common.contract.errors import UsageError
 from stages.common.contract.params import Section
-from stages.common.schema.attributes import name_every_attribute
+from stages.common.schema.attributes import Attributes, names
 
 USED = "hyperparameters.json"
 """The hyperparameters that stage train used, in its artifact."""
@@ -21,7 +22,7 @@ class Hyperparameters(Section):
         dropout: share of pooled features that are zeroed in training.
         width: channels of the network's first convolution; the cost grows with its square.
         batch_size: images per step, over all processes.
-        loss_weights: attribute -> weight of its loss; only their proportions matter.
+        loss_weights: attribute -> weight of its loss, 1 if it is not named; only their proportions matter.
     """
 
     learning_rate: float = Field(gt=0, le=1)
@@ -30,4 +31,17 @@ class Hyperparameters(Section):
     dropout: float = Field(ge=0, lt=1)
     width: int = Field(ge=4, le=512)
     batch_size: int = Field(ge=1, le=65_536)
-    loss_weights: Annotated[dict[str, Annotated[float, Field(gt=0, le=1000)]], AfterValidator(name_every_attribute)]
+    loss_weights: dict[str, Annotated[float, Field(gt=0, le=1000)]]
+
+    def complete(self, attributes: Attributes) -> Self:
+        """The same with the loss weight of every attribute, in their order.
+
+        Raises:
+            UsageError: a loss weight is of none of these attributes.
+        """
+        known = names(attributes)
+        if unknown := [name for name in self.loss_weights if name not in known]:
+            raise UsageError(
+                f"loss_weights: {', '.join(unknown)}: no such attribute in the data, which have {', '.join(known)}"
+            )
+        return self.model_copy(update={"loss_weights": {name: self.loss_weights.get(name, 1.0) for name in known}})

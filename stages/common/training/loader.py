@@ -15,7 +15,7 @@ RESIDENT_SHARE = 0.25
 
 
 class Loader:
-    """Gives batches of a split on a device. Labels are resident always, 40 bytes an image."""
+    """Gives batches of a split on a device. Labels are resident always, 8 bytes each."""
 
     def __init__(self, split: Split, device: torch.device) -> None:
         self.split = split
@@ -36,7 +36,7 @@ class Loader:
         return images
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images uint8 (n, S, S, 3) and labels int64 (n, 5), batch by batch.
+        """Images uint8 (n, S, S, 3) and labels int64 (n, A), batch by batch.
 
         Args:
             indices: of every batch, int64 (n,) on the CPU.

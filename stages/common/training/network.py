@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.schema.attributes import Attributes
 from stages.common.schema.dataset import Split
 from stages.common.schema.learned import Learned, all_learned, masks
 
@@ -38,7 +38,7 @@ class Convolution(nn.Module):
 
 
 class Network(nn.Module):
-    """Plain multi-head network; 84,000 parameters at width 16.
+    """Plain multi-head network; 70,000 parameters at width 16, and 1,025 a class.
 
         images   (N, S, S, 3) RGB in 0..255, uint8 or float, S >= 16
         trunk    five 3x3 convolutions, each with batch normalisation and ReLU
@@ -46,7 +46,7 @@ class Network(nn.Module):
                  stride 2, stride 1               (N, 2w, S/4,  S/4)
                  stride 2, stride 1               (N, 4w, S/8,  S/8)
         pooling  average to a 4x4 grid, dropout   (N, 64w)
-        heads    one linear layer per attribute   5 x (N, classes), logits in the order of `ATTRIBUTES`
+        heads    one linear layer per attribute   each (N, classes), logits in the order of the attributes
 
     Faces are cropped alike, so where something is says what it is: hence the 4x4 grid. Shortcuts (He et al. 2016) were
     tried around all convolutions and around those that keep the shape: at equal seconds of training they are worse, and
@@ -56,14 +56,16 @@ class Network(nn.Module):
     (Ioffe and Szegedy 2015) folds into the convolutions at inference.
     """
 
-    def __init__(self, width: int = 16, dropout: float = 0.1) -> None:
+    def __init__(self, attributes: Attributes, width: int = 16, dropout: float = 0.1) -> None:
         """Make a network with fresh weights.
 
         Args:
+            attributes: what it answers.
             width: channels of the first convolution; the cost grows with its square.
             dropout: share of pooled features zeroed while training.
         """
         super().__init__()
+        self.attributes = attributes
         self.width = width
         layers: list[nn.Module] = []
         widths = (3, width, 2 * width, 2 * width, 4 * width, 4 * width)
@@ -71,10 +73,10 @@ class Network(nn.Module):
             layers += [Convolution(before, after, stride), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
         self.trunk = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
-        self.heads = nn.ModuleList(nn.Linear(4 * width * GRID**2, len(attribute.classes)) for attribute in ATTRIBUTES)
+        self.heads = nn.ModuleList(nn.Linear(4 * width * GRID**2, len(attribute.classes)) for attribute in attributes)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Logits of every attribute, each (N, classes), in the order of `ATTRIBUTES`."""
+        """Logits of every attribute, each (N, classes)."""
         return self.logits(self.features(images))
 
     def features(self, images: Tensor) -> Tensor:
@@ -84,7 +86,7 @@ class Network(nn.Module):
         return features
 
     def logits(self, features: Tensor) -> tuple[Tensor, ...]:
-        """What the heads make of `features`: of every attribute (N, classes), in the order of `ATTRIBUTES`."""
+        """What the heads make of `features`: of every attribute (N, classes)."""
         side = features.shape[-1]
         # the same where it divides, and its gradient takes a sixth of the time: 6 % of a step
         pooled = (
@@ -119,19 +121,19 @@ class Classifier(nn.Module):
         """
         super().__init__()
         self.network = network
-        self.temperatures = [1.0 if temperatures is None else temperatures[one.name] for one in ATTRIBUTES]
-        for attribute, mask in zip(ATTRIBUTES, masks(learned or all_learned()), strict=True):
+        attributes = network.attributes
+        self.temperatures = [1.0 if temperatures is None else temperatures[one.name] for one in attributes]
+        for number, mask in enumerate(masks(attributes, learned or all_learned(attributes))):
             needed = torch.from_numpy(mask) if mask.any() else None  # where all was learned, the graph has no such step
-            self.register_buffer(f"mask_{attribute.name}", needed, persistent=False)
+            self.register_buffer(f"mask_{number}", needed, persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Probabilities of every attribute, in the order of `ATTRIBUTES`, and last the embeddings."""
+        """Probabilities of every attribute, and last the embeddings."""
         features = self.network.features(images)
         probabilities = []
-        for attribute, logits, divisor in zip(
-            ATTRIBUTES, self.network.logits(features), self.temperatures, strict=True
-        ):
-            mask = getattr(self, f"mask_{attribute.name}")
+        outputs = zip(self.network.logits(features), self.temperatures, strict=True)
+        for number, (logits, divisor) in enumerate(outputs):
+            mask = getattr(self, f"mask_{number}")
             scaled = logits.float() / divisor
             probabilities.append((scaled if mask is None else scaled + mask).softmax(1))
         return (*probabilities, features.float().mean((2, 3)))
