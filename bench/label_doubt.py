@@ -2,16 +2,16 @@
 
 python -m bench.label_doubt --data FOLDER [--seed N] [--set label_doubt.KEY=VALUE ...]
 
-FOLDER holds raw/ and a flat annotations.csv. Of each attribute, 3 % of the known labels are changed to another class;
-then the images are validated and prepared, and their labels judged, as the pipeline does it. Where as many labels are
+FOLDER holds raw/ and annotations.csv. The images are validated and prepared as the pipeline does it; of each attribute,
+3 % of the known labels are then changed to another class, and all are judged. Where as many labels are
 taken from the top of the ranking as were flipped, precision and recall are the same figure. What else is wrong with
 the annotations counts against precision, so it is a lower bound.
 """
 
 import argparse
-import csv
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,8 @@ from bench.prepared import prepare
 from stages.common.contract.logs import start_logging
 from stages.common.contract.params import Section, load_params
 from stages.common.contract.version import ROOT
-from stages.common.schema.attributes import ATTRIBUTES, UNKNOWN
-from stages.common.schema.dataset import map_images, read_index
+from stages.common.schema.attributes import UNKNOWN
+from stages.common.schema.dataset import Split, map_images, read_index
 from stages.common.training.device import trainings_at_once
 from stages.common.training.fit import FitSettings
 from stages.label_doubt.doubts import find_doubts
@@ -30,7 +30,6 @@ from stages.label_doubt.params import LabelDoubtSection
 from stages.train.params import TrainSection
 
 FLIPPED = 0.03  # of the known labels of each attribute
-Flipped = dict[tuple[str, str], int]  # (file name, attribute) -> the label before
 
 
 class Params(Section):
@@ -40,24 +39,15 @@ class Params(Section):
     train: TrainSection
 
 
-def flip(source: Path, target: Path, seed: int) -> Flipped:
-    """Copy annotations with flipped labels."""
-    random = np.random.default_rng(seed)
-    with source.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    flipped: Flipped = {}
-    for attribute in ATTRIBUTES:
-        known = [row for row in rows if row[attribute.column]]
-        for number in random.choice(len(known), round(FLIPPED * len(known)), replace=False):
-            row = known[number]
-            label = int(row[attribute.column])
-            flipped[row["filename"], attribute.name] = label
-            row[attribute.column] = str(random.choice([one for one in range(len(attribute.classes)) if one != label]))
-    with target.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, rows[0])
-        table.writeheader()
-        table.writerows(rows)
-    return flipped
+def flip(images: Split, seed: int) -> Split:
+    """The same images, some of whose labels are wrong."""
+    random, labels = np.random.default_rng(seed), images.labels.copy()
+    for column, attribute in enumerate(images.attributes):
+        known = np.flatnonzero(labels[:, column] != UNKNOWN)
+        for number in random.choice(known, round(FLIPPED * len(known)), replace=False):
+            others = [one for one in range(len(attribute.classes)) if one != labels[number, column]]
+            labels[number, column] = random.choice(others)
+    return replace(images, labels=labels)
 
 
 def main() -> None:
@@ -72,10 +62,10 @@ def main() -> None:
     section = params.label_doubt
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        flipped = flip(arguments.data / "annotations.csv", folder / "annotations.csv", arguments.seed)
-        prepared = prepare(arguments.data / "raw", folder / "annotations.csv", folder)
+        prepared = prepare(arguments.data / "raw", arguments.data / "annotations.csv", folder)
         rows = read_index(prepared)
-        images = map_images(prepared, rows)
+        before = map_images(prepared, rows)
+        images = flip(before, arguments.seed)
         settings = FitSettings(
             hyperparameters=params.train.hyperparameters().model_copy(
                 update={"width": section.width, "batch_size": section.batch_size}
@@ -94,10 +84,9 @@ def main() -> None:
 
     print(f"{'attribute':<12} labels flipped  P=R at flipped  listed  precision  recall  accuracy out of fold")
     total = [0, 0, 0, 0]
-    for column, attribute in enumerate(ATTRIBUTES):
-        labels, probabilities = images.labels[:, column], predicted[attribute.name]
-        pairs = zip(images.filenames, labels.tolist(), strict=True)
-        truth = np.array([flipped.get((filename, attribute.name), label) for filename, label in pairs])
+    for column, attribute in enumerate(images.attributes):
+        labels, truth = images.labels[:, column], before.labels[:, column]
+        probabilities = predicted[attribute.name]
         wrong = labels != truth
         known = np.flatnonzero(labels != UNKNOWN)
         ranked = known[np.argsort(probabilities[known, labels[known]], kind="stable")]
@@ -106,7 +95,7 @@ def main() -> None:
         counts = [int(wrong.sum()), int(top.sum()), len(listed), int(found.sum())]
         total = [one + other for one, other in zip(total, counts, strict=True)]
         accuracy = (probabilities[known].argmax(1) == truth[known]).mean()  # against the labels before
-        print(_line(attribute.name, len(known), counts) + f"  {accuracy:8.3f}")
+        print(_line(attribute.title, len(known), counts) + f"  {accuracy:8.3f}")
     print(_line("all", int((images.labels != UNKNOWN).sum()), total))
     print(f"{len(images)} images, {section.folds} folds of {section.epochs} epochs, {seconds:.0f} s")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stages.common.contract.command_line import main as run_stage
-from stages.common.schema.attributes import read_attributes, write_attributes
+from stages.common.schema.attributes import Attribute, Attributes, read_attributes, write_attributes
 from stages.common.schema.dataset import INDEX, index_columns, map_images, read_index, read_split
 from stages.prepare_train.stage import STAGE as PREPARE_TRAIN
 from stages.train.params import TrainSection
@@ -43,7 +43,12 @@ def prepare(raw: Path, annotations: Path, folder: Path) -> Path:
     return prepared
 
 
-def repeat(prepared: Path, images: int, folder: Path) -> Path:
+def made_up(count: int) -> Attributes:
+    """So many attributes of two classes, of which no label is known."""
+    return tuple(Attribute(f"a{number}", ("no", "yes"), f"a{number}", f"A {number}") for number in range(count))
+
+
+def repeat(prepared: Path, images: int, folder: Path, attributes: Attributes = ()) -> Path:
     """Write a prepared data set of any size, as far as training reads it: shards and index.
 
     Args:
@@ -51,16 +56,20 @@ def repeat(prepared: Path, images: int, folder: Path) -> Path:
         images: how many training images it gets: those of `prepared` in their order, again and again. The validation
             images are those of `prepared`, once; training never sees them.
         folder: gets it; 12 kB an image of 64x64.
+        attributes: that it has in place of those of `prepared`, with random labels.
 
     Returns:
         `folder`.
     """
     rows = read_index(prepared)
+    random = np.random.default_rng(0)
+    for row in rows:
+        row.update({one.name: str(random.integers(len(one.classes))) for one in attributes})
     train, val = ([row for row in rows if row["split"] == split] for split in ("train", "val"))
     learned, held_back = map_images(prepared, train), map_images(prepared, val)
     (folder / "shards").mkdir(parents=True)
     np.save(folder / "shards" / "val.npy", held_back.take())
-    attributes = read_attributes(prepared)
+    attributes = attributes or read_attributes(prepared)
     write_attributes(folder, attributes)
     with (folder / INDEX).open("w", encoding="utf-8", newline="") as file:
         index = csv.DictWriter(file, index_columns(attributes), extrasaction="ignore")

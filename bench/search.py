@@ -267,6 +267,7 @@ def main() -> None:
         epochs=given.final_epochs or load_params(TrainParams, params).train.epochs,
         trainings=given.trainings,
     )
+    from stages.hyperopt.stage import complete
     from stages.hyperopt.training import count_workers
 
     workers = count_workers(section)
@@ -277,6 +278,7 @@ def main() -> None:
         prepared = given.data
         if not (prepared / MANIFEST).exists():
             prepared = prepare(given.data / "raw", given.data / "annotations.csv", folder)
+        section = complete(section, prepared)
         seeds = []
         for seed in range(given.first_seed, given.first_seed + given.seeds):
             place = folder / str(seed)

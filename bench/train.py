@@ -1,10 +1,11 @@
 """How fast the network trains, in how much memory, against the number of images, processes, and on a GPU the batch.
 
     python -m bench.train --data FOLDER [--images N ...] [--passes N] [--repeat N] [--parts PART ...]
-                          [--device auto|cpu|cuda] [--set train.KEY=VALUE ...] [--plot FILE]
+                          [--attributes N] [--device auto|cpu|cuda] [--set train.KEY=VALUE ...] [--plot FILE]
 
 FOLDER holds raw/ and annotations.csv. They are validated and prepared as the pipeline does it, and repeated on disk
-until there are as many training images as wanted; the validation images are other pictures. Every line of a table is a
+until there are as many training images as wanted; the validation images are other pictures. With --attributes they get
+N attributes of two classes, with random labels, in place of theirs: what N heads cost. Every line of a table is a
 program of its own that trains as stage train does, with section train of params.yaml but for the epochs:
 
     size     rate and memory against the number of images: as many whole epochs as make N passes of images, at least
@@ -32,7 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.machine import Memory, peak_memory, run_measured, table
-from bench.prepared import fit_as_stage_train, prepare, repeat
+from bench.prepared import fit_as_stage_train, made_up, prepare, repeat
 from stages.common.contract.cpus import available_cpus
 from stages.common.contract.logs import log, start_logging
 from stages.common.contract.params import load_params
@@ -277,7 +278,8 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
     section = load_params(Params, ROOT / "params.yaml", arguments.set).train
     devices = _devices(arguments.device)
     prepared = prepare(arguments.data / "raw", arguments.data / "annotations.csv", folder)
-    sets = {images: repeat(prepared, images, folder / str(images)) for images in sorted(set(arguments.images))}
+    attributes = made_up(arguments.attributes)
+    sets = {count: repeat(prepared, count, folder / str(count), attributes) for count in sorted(set(arguments.images))}
 
     def job(images: int, device: str, epochs: int, processes: int = section.processes) -> Job:
         changed = section.model_copy(update={"device": device, "epochs": epochs, "processes": processes})
@@ -308,6 +310,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with raw/ and annotations.csv")
     parser.add_argument("--images", type=int, nargs="+", default=[1_000, 10_000, 100_000], metavar="N")
+    parser.add_argument("--attributes", type=int, default=0, metavar="N", help="made up (default: those of the data)")
     parser.add_argument("--passes", type=int, help=f"images times epochs of a line of part size (default: {PASSES})")
     parser.add_argument("--repeat", type=int, default=3, help="turns of part threads (default: %(default)s)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))

@@ -93,6 +93,7 @@ def plot_importance(path: Path, importance: Importance) -> None:
         labels = [label.replace("_", " ").replace(".", ": ") for label in importance.shares]
         bars = axes.barh(labels, [100 * share for share in importance.shares.values()], color="#4269d0")
         axes.bar_label(bars, fmt="%.0f", padding=3)
+        axes.margins(y=0.01)
         axes.invert_yaxis()
         axes.set_xlabel(f"share, %  ({importance.note})")
     else:
