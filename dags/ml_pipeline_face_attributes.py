@@ -29,7 +29,7 @@ from typing import Any
 from airflow.sdk import Param, TaskGroup, XComArg, dag, task
 from notifications import on_new_version
 from shared_parts import (
-    ANNOTATIONS,
+    ANNOTATED,
     DATA_SET,
     DEFAULTS,
     EPOCHS,
@@ -91,15 +91,14 @@ def group_lots(lots: Any) -> list[list[str]]:
 )
 def ml_pipeline_face_attributes() -> None:
     """Check, validate, prepare, search, train, evaluate, doubt labels, archive and release."""
-    annotated = {"raw": RAW, "annotations": ANNOTATIONS}
     lots = {"validate.lots": "lots"}
 
     with TaskGroup("checks", prefix_group_id=False, tooltip="Is everything there?") as checks:
-        look = stage("check_raw_data", stage="validate", inputs=annotated, settings=lots, check=True)
+        look = stage("check_raw_data", stage="validate", **ANNOTATED, settings=lots, check=True)
         check_environment() >> look
 
     with TaskGroup("data", prefix_group_id=False, tooltip="From raw data to a data set"):
-        validate = stage("validate", inputs=annotated, settings=lots)
+        validate = stage("validate", **ANNOTATED, settings=lots)
         checks >> validate  # the only edge that no data makes
         raw = {"raw": RAW, **validate.artifact}
         spread = {"map_index_template": "{{ task.label }}", "max_active_tis_per_dagrun": SETTINGS.lot_groups_at_once}

@@ -21,7 +21,7 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import XComArg, dag, task
 from airflow.sdk.exceptions import AirflowFailException
 from shared_parts import (
-    ANNOTATIONS,
+    ANNOTATED,
     DEFAULTS,
     EPOCHS,
     MAX_EVALS,
@@ -69,7 +69,7 @@ def model_monitoring_and_retraining() -> None:
     """Take the champion, check labels, predict, compare, train again if need be."""
     champion = stage("champion", inputs={"registry": REGISTRY})
     check_environment() >> champion
-    validate = stage("validate", inputs={"raw": RAW, "annotations": ANNOTATIONS})
+    validate = stage("validate", **ANNOTATED)
     champion >> validate
     predict = stage("predict", inputs={"raw": RAW, **champion.artifact})
     seen = champion.artifact | predict.artifact | validate.artifact

@@ -13,6 +13,11 @@ from task_settings import load_settings
 
 RAW = os.environ.get("FACE_ATTRIBUTES_RAW", "/data/raw")
 ANNOTATIONS = os.environ.get("FACE_ATTRIBUTES_ANNOTATIONS", "/data/annotations.csv")
+# Without it validate takes the attributes.yaml beside the annotations, or else the one in its image.
+ATTRIBUTES = os.environ.get("FACE_ATTRIBUTES_ATTRIBUTES") or None
+ANNOTATED = {
+    "inputs": {"raw": RAW, "annotations": ANNOTATIONS, "attributes": ATTRIBUTES}, "optional": ["attributes"],
+}  # fmt: skip
 REGISTRY = "/artifacts/registry"
 
 DATA_SET = Asset("face_attributes_data_set")

@@ -36,6 +36,7 @@ DAGS = ("ml_pipeline_face_attributes", "predict_new_lots", "model_monitoring_and
 ARTIFACTS_VOLUME = "face-attributes-artifacts"
 ARTIFACT = re.compile(r"/artifacts/[a-z_]+/([0-9a-f]{64}|failed-[0-9a-f]+)")
 ANNOTATIONS = ("annotations.csv", "annotations")  # the names that need no guess
+ATTRIBUTES = "attributes.yaml"
 HOME = Path(os.environ.get("AIRFLOW_HOME", ROOT / ".airflow"))
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a log line could do to a terminal
 SHOWN = re.compile(
@@ -153,7 +154,8 @@ def make_volumes(data: Path, artifacts: str) -> str:
 def unreadable(data: Path) -> Path | None:
     """The first file or folder of a data folder that others than its owner cannot read; stages run as uid 10001."""
     folders = dict.fromkeys((data / annotations_of(data), data / "raw"))
-    for path in (data, *folders, *(path for folder in folders for path in folder.rglob("*"))):
+    own = [data / ATTRIBUTES] if (data / ATTRIBUTES).exists() else []
+    for path in (data, *own, *folders, *(path for folder in folders for path in folder.rglob("*"))):
         mode = path.lstat().st_mode
         needed = stat.S_IROTH | stat.S_IXOTH if stat.S_ISDIR(mode) else stat.S_IROTH
         if mode & needed != needed:
@@ -209,7 +211,7 @@ def unusable(data: Path, in_containers: bool) -> str:
             f"{data} has no annotations.csv and no folder annotations/{found}: save the annotations as annotations.csv"
         )
     if in_containers:
-        for path in (data / "raw", data / annotations_of(data)):
+        for path in (data / "raw", data / annotations_of(data), data / ATTRIBUTES):
             if leads_out(path, data):
                 return (
                     f"{path} is a link to {path.readlink()}, where containers see nothing: move it here, or ENGINE=none"
@@ -356,6 +358,11 @@ def run_with_airflow(dag: str, data: Path, conf: str) -> Outcome:
     return Outcome(results, failed, None)
 
 
+def attributes_of(data: Path) -> Path:
+    """What is annotated in a data folder: it says so itself, or it has the attributes of the samples."""
+    return data / ATTRIBUTES if (data / ATTRIBUTES).exists() else Path("data", ATTRIBUTES)
+
+
 def kept_of(data: Path) -> str:
     """Folder with registry, monitoring log and pages of runs of a data folder, without containers."""
     return "artifacts" if data == ROOT / "data" else f"artifacts/data-{digest_of(data)}"
@@ -367,7 +374,12 @@ def input_section(data: Path | None = None) -> dict[str, str]:
 
     file = str(ROOT / "params.yaml")
     if data:
-        own = {"raw": str(data / "raw"), "annotations": str(data / annotations_of(data)), "kept": kept_of(data)}
+        own = {
+            "raw": str(data / "raw"),
+            "annotations": str(data / annotations_of(data)),
+            "attributes": str(attributes_of(data)),
+            "kept": kept_of(data),
+        }
         with modify_yaml(file) as params:
             params["input"] |= own
     return dict(load_yaml(file)["input"])
@@ -425,7 +437,11 @@ def main() -> int:
     """Run, print the table and the report's path; 1 if the run failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", choices=("docker", "none"), default="docker", help="default: %(default)s")
-    parser.add_argument("--data", type=Path, help="folder with raw/, annotations.csv or annotations/ (default: data)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="folder with raw/, annotations.csv or annotations/, perhaps attributes.yaml (default: data)",
+    )
     parser.add_argument("--dag", choices=DAGS, default=DAGS[0], help="with docker; default: %(default)s")
     parser.add_argument("--conf", default="{}", help="run parameters of the DAG, for example '{\"epochs\": 3}'")
     parser.add_argument("--report", action="store_true", help="run nothing, give the report of the newest run")

@@ -64,6 +64,8 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, str
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder)
+    (folder / "data").mkdir()
+    shutil.copy(ROOT / "data/attributes.yaml", folder / "data")
     raw_data = folder.parent / "my data"
     make_samples(raw_data, count=60, lots=2)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from stages.common.contract.errors import DataError
-from stages.common.schema.attributes import ATTRIBUTES, NAMES, UNKNOWN
+from stages.common.schema.attributes import UNKNOWN, Attributes, names, read_attributes
 
 ANNOTATIONS = "annotations.csv"
 
@@ -20,7 +20,7 @@ class Annotation:
         path: its file, relative to the raw folder.
         digest: SHA-256 of the file that was validated.
         group: the same for images that are nearly the same picture; otherwise a digest of its own.
-        labels: class indices in the order of `NAMES`, -1 where unknown.
+        labels: class indices in the order of the attributes, -1 where unknown.
     """
 
     filename: str
@@ -37,14 +37,14 @@ def read_annotations(validated: Path) -> list[Annotation]:
     Raises:
         DataError: no such file, or it is not what `validate` writes; the first offending row is named.
     """
-    file = validated / ANNOTATIONS
+    file, attributes = validated / ANNOTATIONS, read_attributes(validated)
     try:
         with file.open(encoding="utf-8", newline="") as lines:
             rows = csv.DictReader(lines)
-            missing = {"filename", "lot", "path", "digest", "group", *NAMES} - set(rows.fieldnames or ())
+            missing = {"filename", "lot", "path", "digest", "group", *names(attributes)} - set(rows.fieldnames or ())
             if missing:
                 raise DataError(f"{file} lacks the columns {sorted(missing)}: run stage validate again")
-            found = [_annotation(row, f"{file}, row {number}") for number, row in enumerate(rows, 2)]
+            found = [_annotation(attributes, row, f"{file}, row {number}") for number, row in enumerate(rows, 2)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot read {file} ({error}): give the artifact of stage validate") from error
     if len({one.filename for one in found}) < len(found):
@@ -54,7 +54,7 @@ def read_annotations(validated: Path) -> list[Annotation]:
     return sorted(found, key=lambda one: (one.lot, one.filename))
 
 
-def _annotation(row: dict[str, str], where: str) -> Annotation:
+def _annotation(attributes: Attributes, row: dict[str, str], where: str) -> Annotation:
     path = PurePosixPath(row["path"] or "")
     if not row["path"]:
         raise DataError(f"{where}: no path: run stage validate with --raw, so that it finds the images")
@@ -64,9 +64,9 @@ def _annotation(row: dict[str, str], where: str) -> Annotation:
     if any(not part or part.startswith(".") for part in row["lot"].split("/")):
         raise DataError(f"{where}: the lot {row['lot']!r} cannot name a file: rename the image {row['filename']!r}")
     labels = []
-    for attribute in ATTRIBUTES:
+    for attribute in attributes:
         text = row[attribute.name]
-        if text and text not in map(str, range(len(attribute.classes))):
+        if text and not (text.isdecimal() and int(text) < len(attribute.classes)):
             raise DataError(f"{where}: {attribute.name} is {text!r}, not a class index: run stage validate again")
         labels.append(int(text) if text else UNKNOWN)
     return Annotation(row["filename"], row["lot"], row["path"], row["digest"], row["group"], tuple(labels))

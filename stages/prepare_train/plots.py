@@ -1,16 +1,22 @@
 """The picture of the data distribution."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.schema.attributes import Attributes
 from stages.common.schema.dataset import SPLITS
 
 COLORS = {"train": "#4269d0", "val": "#efb118", "test": "#3ca951"}
 BAR = 0.26
+COLUMNS = 3
+CLASSES_SHOWN = 20
+"""Classes of an attribute that are drawn, the most frequent ones."""
+UPRIGHT = 6
+"""Classes whose names have room side by side."""
 
 
 def _short(count: int) -> str:
@@ -20,9 +26,11 @@ def _short(count: int) -> str:
 
 def _draw_shares(axes: Axes, title: str, counts: Mapping[str, Mapping[str, int]]) -> None:
     """Grouped bars: per class, the share of each split's known labels; unknown labels are told in the title."""
-    classes = [name for name in counts["train"] if name != "unknown"]
+    totals = {name: sum(counts[split][name] for split in SPLITS) for name in counts["train"] if name != "unknown"}
+    most = sorted(totals, key=lambda name: -totals[name])[:CLASSES_SHOWN]
+    classes = [name for name in totals if name in most]
     for position, split in enumerate(SPLITS):
-        known = sum(counts[split][name] for name in classes)
+        known = sum(counts[split][name] for name in totals)
         shares = [100 * counts[split][name] / max(1, known) for name in classes]
         bars = axes.bar(
             [number + (position - 1) * BAR for number in range(len(classes))],
@@ -35,8 +43,12 @@ def _draw_shares(axes: Axes, title: str, counts: Mapping[str, Mapping[str, int]]
             bars, labels=[_short(counts[split][name]) for name in classes], fontsize=6.5, color="#555", padding=1
         )
     unknown = sum(counts[split]["unknown"] for split in SPLITS)
-    axes.set_title(title + (f"  ({unknown} unknown)" if unknown else ""), loc="left", fontsize=10, fontweight="bold")
-    axes.set_xticks(range(len(classes)), classes)
+    told = [f"{len(classes)} most frequent of {len(totals)} classes"] if len(totals) > len(classes) else []
+    told += [f"{unknown} unknown"] if unknown else []
+    axes.set_title(title + (f"  ({', '.join(told)})" if told else ""), loc="left", fontsize=10, fontweight="bold")
+    axes.set_xticks(range(len(classes)), [name if len(name) <= 10 else name[:9] + "…" for name in classes])
+    if len(classes) > UPRIGHT:
+        axes.tick_params(axis="x", labelrotation=45)
     axes.set_ylabel("share of known labels, %", fontsize=8)
     axes.margins(y=0.12)
 
@@ -61,21 +73,28 @@ def _draw_lots(axes: Axes, lots: Mapping[str, Mapping[str, int]]) -> None:
 
 
 def plot_distribution(
-    path: Path, classes: Mapping[str, Mapping[str, Mapping[str, int]]], lots: Mapping[str, Mapping[str, int]]
+    attributes: Attributes,
+    path: Path,
+    classes: Mapping[str, Mapping[str, Mapping[str, int]]],
+    lots: Mapping[str, Mapping[str, int]],
 ) -> None:
-    """Draw class shares per attribute and split, and images per lot, as a PNG of 1650 x 900 pixels.
+    """Draw class shares per attribute and split, and images per lot, as a PNG of 1650 pixels, 450 per row of three.
 
     Args:
+        attributes: what is annotated.
         path: the file to write.
         classes: what `statistics.count_classes` returns.
         lots: lot -> split -> images.
     """
-    figure = Figure(figsize=(11, 6), layout="constrained")
-    panels = figure.subplots(2, 3).flat
-    for attribute, axes in zip(ATTRIBUTES, panels, strict=False):
+    rows = math.ceil((len(attributes) + 1) / COLUMNS)
+    figure = Figure(figsize=(11, 3 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    for attribute, axes in zip(attributes, panels, strict=False):
         _draw_shares(axes, attribute.title, classes[attribute.name])
-    _draw_lots(panels[len(ATTRIBUTES)], lots)
-    for axes in panels:
+    _draw_lots(panels[len(attributes)], lots)
+    for axes in panels[len(attributes) + 1 :]:
+        axes.remove()
+    for axes in panels[: len(attributes) + 1]:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
     totals = {split: sum(lot[split] for lot in lots.values()) for split in SPLITS}

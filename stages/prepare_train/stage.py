@@ -131,7 +131,7 @@ def _run(context: Context[Params]) -> Headline:
     thresholds = suite_thresholds(rows, params.data, params.prepare_train)
     checked = check(attributes, SUITE, table, thresholds, out, context.failed)
 
-    classes = count_classes(rows)
+    classes = count_classes(attributes, rows)
     lots = dict.fromkeys(prepared.rejected, dict.fromkeys(SPLITS, 0))
     left_out_of = Counter(row.lot for row in everything if row.filename in left_out)
     lots |= {lot: count_splits(members) for lot, members in groupby(rows, key=lambda row: row.lot)}
@@ -167,7 +167,7 @@ def _run(context: Context[Params]) -> Headline:
         (out / folder).mkdir()
     write_json(out / "metrics" / "data_stats.json", statistics)
     write_json(out / PREPROCESSING, params.preprocessing.model_dump())
-    plot_distribution(out / "plots" / "data_distribution.png", classes, lots)
+    plot_distribution(attributes, out / "plots" / "data_distribution.png", classes, lots)
     contradicting = duplicates["contradicting_labels"]
     found = {"images": len(rows), **splits, "left_out": len(left_out)}
     found |= {"rejected": len(rejected), "contradicting": contradicting}

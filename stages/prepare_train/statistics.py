@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stages.common.schema.attributes import ATTRIBUTES, NAMES, UNKNOWN
+from stages.common.schema.attributes import UNKNOWN, Attributes
 from stages.common.schema.dataset import SPLITS
 
 LISTED = 20
@@ -34,13 +34,18 @@ def count_splits(rows: Iterable[Row]) -> dict[str, int]:
     return {split: counts[split] for split in SPLITS}
 
 
-def count_classes(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, int]]]:
+def count_classes(attributes: Attributes, rows: Sequence[Row]) -> dict[str, dict[str, dict[str, int]]]:
     """Attribute -> split -> class name (and "unknown") -> images."""
-    counts = Counter((name, row.split, label) for row in rows for name, label in zip(NAMES, row.labels, strict=True))
-    classes = {attribute.name: [*enumerate(attribute.classes), (UNKNOWN, "unknown")] for attribute in ATTRIBUTES}
+    counts = Counter((column, row.split, label) for row in rows for column, label in enumerate(row.labels))
     return {
-        name: {split: {title: counts[name, split, label] for label, title in titles} for split in SPLITS}
-        for name, titles in classes.items()
+        attribute.name: {
+            split: {
+                title: counts[column, split, label]
+                for label, title in (*enumerate(attribute.classes), (UNKNOWN, "unknown"))
+            }
+            for split in SPLITS
+        }
+        for column, attribute in enumerate(attributes)
     }
 
 

@@ -11,10 +11,12 @@ Inputs:
                  newest file wins, label by label. Backups are no annotations, and a copy beside its original is refused
     raw          folder of images, any depth; an image's lot is its file name up to the first `_`, or its folder's name.
                  Without it, only the annotations are checked
+    attributes   attributes.yaml, which says what is annotated. Without it, the one beside annotations or raw is taken,
+                 and if there is none `data/attributes.yaml` of the repository
 
 Outputs (a row is a line of an annotation file; text cells never start a spreadsheet formula):
     report.html              what was found, with pictures; it opens without network access
-    attributes.json          what is annotated: per attribute name, classes, column of the flat CSV, and title
+    attributes.json          what is annotated: per attribute name, classes, column, title, unknown_when
     annotations.csv          filename, lot, path (relative to raw); digest (SHA-256 of the file), pixels (digest of its
                              picture, by which an image is known) and group (the same for images that are the same or
                              nearly the same picture: the least `pixels` among them), empty without raw; then a column

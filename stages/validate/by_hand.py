@@ -30,6 +30,7 @@ def look(argv: Sequence[str]) -> int:
     parser = Parser(prog="python -m stages.validate", description=__doc__)
     parser.add_argument("annotations", type=Path, help="annotation file of any form, or a folder of them")
     parser.add_argument("--raw", type=Path, help="folder of images; without it only the annotations are checked")
+    parser.add_argument("--attributes", type=Path, help="attributes.yaml (default: beside them, or data/ here)")
     parser.add_argument("--out", type=Path, help="folder for the report (default: reports/validate-<name>)")
     parser.add_argument("--params", type=Path, default=ROOT / "params.yaml", help="parameters (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one")
@@ -41,6 +42,7 @@ def look(argv: Sequence[str]) -> int:
     out = arguments.out or Path("reports") / f"validate-{arguments.annotations.resolve().stem}"
     command = ["--annotations", str(arguments.annotations), "--out", str(out), "--params", str(arguments.params)]
     command += ["--raw", str(arguments.raw)] if arguments.raw else []
+    command += ["--attributes", str(arguments.attributes)] if arguments.attributes else []
     for item in arguments.set:
         command += ["--set", item]
 

@@ -4,8 +4,9 @@ from pathlib import PurePosixPath
 
 import pandas as pd
 
+from stages.common.schema.attributes import Attributes
 from stages.validate.duplicates import Duplicates, find_duplicates
-from stages.validate.table import LABEL_COLUMNS
+from stages.validate.table import labelled_columns
 
 FORMATS = {".png": {"PNG"}, ".jpg": {"JPEG", "MPO"}, ".jpeg": {"JPEG", "MPO"}}
 """What a file name promises; a phone's MPO is a JPEG with more behind it."""
@@ -21,10 +22,13 @@ def images_to_inspect(table: pd.DataFrame) -> dict[str, str]:
     return dict(zip(named["path"], named["lot"], strict=True))
 
 
-def image_table(table: pd.DataFrame, facts: pd.DataFrame, near_duplicate_bits: int) -> tuple[pd.DataFrame, Duplicates]:
+def image_table(
+    attributes: Attributes, table: pd.DataFrame, facts: pd.DataFrame, near_duplicate_bits: int
+) -> tuple[pd.DataFrame, Duplicates]:
     """Join annotation rows with what was found in their images.
 
     Args:
+        attributes: what is annotated.
         table: rows of `stages.validate.table.join_images`.
         facts: `stages.validate.inspection.inspect_images` of `images_to_inspect(table)`.
         near_duplicate_bits: images whose perceptual hashes differ in at most so many of 256 bits are near duplicates.
@@ -37,7 +41,7 @@ def image_table(table: pd.DataFrame, facts: pd.DataFrame, near_duplicate_bits: i
         images have to do with each other.
     """
     named = table[table["files"] == 1].drop_duplicates("path").set_index("path")
-    labels = named[[name for name in LABEL_COLUMNS if name in table]].reindex(facts.index)
+    labels = named[labelled_columns(attributes, table)].reindex(facts.index)
     duplicates = find_duplicates(facts, labels, near_duplicate_bits)
     found = facts.drop(columns=["digest", "pixels", "cropped", "hash"]).join(duplicates.columns)
     found["duplicate_of"] = found["duplicate_of"].mask(found["contradicts"].notna())

@@ -1,15 +1,17 @@
 """Annotations of several files become one table: label by label, the newest file that knows it wins."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
-from stages.validate.forms.part import COLUMNS, SHORT, Broken
+from stages.validate.forms.part import SHORT, Broken
 from stages.validate.forms.text import brief
 
 _PLAIN = r"^(?!/)(?!(?:.*/)?\.).+"  # not absolute, no `..` and nothing hidden in it
 
 
-def merge(parts: list[pd.DataFrame]) -> tuple[pd.DataFrame, list[Broken], pd.DataFrame]:
+def merge(columns: Sequence[str], parts: list[pd.DataFrame]) -> tuple[pd.DataFrame, list[Broken], pd.DataFrame]:
     """Merge rows of different files that name the same image; rows of one file are never merged with each other.
 
     Two names mean the same image when their base names agree and their folders as far as both give them: `lot/x.png`
@@ -22,6 +24,7 @@ def merge(parts: list[pd.DataFrame]) -> tuple[pd.DataFrame, list[Broken], pd.Dat
     file settles, stays a contradiction for the suite.
 
     Args:
+        columns: of the flat CSV, `filename` first.
         parts: `RawAnnotations.rows` of each file, the oldest first.
 
     Returns:
@@ -29,7 +32,7 @@ def merge(parts: list[pd.DataFrame]) -> tuple[pd.DataFrame, list[Broken], pd.Dat
         merged rows, a column per label with the place of another row that it was taken from, missing elsewhere.
     """
     rows = pd.concat(parts)
-    rows = rows[["source", "row", *(name for name in (*COLUMNS, SHORT) if name in rows)]]
+    rows = rows[["source", "row", *(name for name in (*columns, SHORT) if name in rows)]]
     if len(parts) == 1 or "filename" not in rows:
         return rows, [], pd.DataFrame()
     groups = _groups(rows["filename"], np.repeat(np.arange(len(parts)), [len(part) for part in parts]))
@@ -42,7 +45,7 @@ def merge(parts: list[pd.DataFrame]) -> tuple[pd.DataFrame, list[Broken], pd.Dat
     replaced: dict[int, list[str]] = {}
     taken: dict[str, pd.Series] = {}
     where = (rows["source"] + " row " + rows["row"].astype("str")).to_numpy(dtype=object)
-    for label in (name for name in COLUMNS[1:] if name in rows):
+    for label in (name for name in columns[1:] if name in rows):
         cells = rows[label].to_numpy(dtype=object)
         known = groups[~pd.isna(cells[groups["at"]])]
         winners = known.drop_duplicates("group", keep="last").set_index("group")["at"]

@@ -20,7 +20,7 @@ from stages.common.reports.report import (
     Table,
     shown,
 )
-from stages.common.schema.attributes import ATTRIBUTES, NAMES, Attribute
+from stages.common.schema.attributes import Attribute, Attributes, names
 from stages.validate.raw_annotations import AnnotationFile
 from stages.validate.summary import class_counts
 from stages.validate.verdict import REPLACED
@@ -31,6 +31,8 @@ EXAMPLES = 12
 """Rows shown per reason."""
 GROUP_PICTURES = 4
 """Pictures shown of one group of duplicates."""
+LABELS_SHOWN = 8
+"""Labels told beside a picture."""
 ROWS_SHOWN = 50
 """Rows of a table; the CSV files hold all."""
 SHEETS = {
@@ -45,6 +47,7 @@ Show = Callable[[str], str]
 
 
 def build_report(
+    attributes: Attributes,
     *,
     name: str,
     verdict_line: str,
@@ -66,6 +69,7 @@ def build_report(
     """Put together what a validation found.
 
     Args:
+        attributes: what is annotated.
         name: of the annotations.
         verdict_line: what came out, in one line.
         success: whether the run may go on.
@@ -95,8 +99,8 @@ def build_report(
         _notices(metrics),
         _failing("Rows with a remark", remarks, picture, REMARKED_PICTURES, "warnings.csv", present),
         _replaced(replaced, present),
-        _duplicates(duplicates, near_duplicates, known, picture),
-        _distributions(accepted),
+        _duplicates(attributes, duplicates, near_duplicates, known, picture),
+        _distributions(attributes, accepted),
         _files(files),
         _lots(metrics),
         _left_out(metrics, present),
@@ -189,34 +193,39 @@ def _replaced(replaced: pd.DataFrame, present: Sequence[str]) -> Table | None:
     )
 
 
-def _distributions(accepted: pd.DataFrame) -> Group | None:
+def _distributions(attributes: Attributes, accepted: pd.DataFrame) -> Group | None:
     if accepted.empty:
         return None
-    counts = class_counts(accepted)
-    bars = [Bars(attribute.title, counts[attribute.name], muted=("unknown",)) for attribute in ATTRIBUTES]
+    counts = class_counts(attributes, accepted)
+    bars = [Bars(attribute.title, counts[attribute.name], muted=("unknown",)) for attribute in attributes]
     return Group("Labels of the accepted rows", bars, note="An unknown label is left out of losses and metrics.")
 
 
 def _duplicates(
-    exact: Sequence[Sequence[str]], near: Sequence[Sequence[str]], labels: pd.DataFrame, picture: Show | None
+    attributes: Attributes,
+    exact: Sequence[Sequence[str]],
+    near: Sequence[Sequence[str]],
+    labels: pd.DataFrame,
+    picture: Show | None,
 ) -> Group | None:
     """Groups of images, those with contradicting labels first."""
     if not (exact or near):
         return None
     counts, parts = [], []
     for title, groups in (("The same picture", exact), ("Nearly the same picture", near)):
-        disputed = contradicting(groups, labels)
+        disputed = contradicting(attributes, groups, labels)
         counts.append((title, len(groups), sum(map(len, groups)), sum(map(bool, disputed))))
         boxes: list[Section] = []
         budget = DUPLICATE_PICTURES // 2
-        for attributes, paths in sorted(zip(disputed, groups, strict=True), key=lambda one: not one[0]):
+        for differing, paths in sorted(zip(disputed, groups, strict=True), key=lambda one: not one[0]):
             first, note = shown(paths, GROUP_PICTURES)
             if len(first) > budget:
                 break
             budget -= len(first)
-            names = ", ".join(one.title.lower() for one in attributes)
-            mark = Badge(f"labels contradict: {names}", "remark") if names else None
-            pictures = [_labelled_picture(path, labels, attributes, picture) for path in first]
+            named = ", ".join(one.title.lower() for one in differing)
+            mark = Badge(f"labels contradict: {named}", "remark") if named else None
+            told_of = (differing or attributes)[:LABELS_SHOWN]
+            pictures = [_labelled_picture(path, labels, told_of, picture) for path in first]
             boxes.append(Pictures("", pictures, note, mark=mark))
         if groups:
             told = shown(groups, len(boxes))[1]
@@ -225,33 +234,35 @@ def _duplicates(
     return Group("Duplicates", [table, *parts])
 
 
-def contradicting(groups: Sequence[Sequence[str]], labels: pd.DataFrame) -> list[list[Attribute]]:
+def contradicting(
+    attributes: Attributes, groups: Sequence[Sequence[str]], labels: pd.DataFrame
+) -> list[list[Attribute]]:
     """For each group of images that show the same, the attributes whose known labels differ.
 
     Args:
+        attributes: what is annotated.
         groups: paths.
         labels: by path.
     """
     numbers = [number for number, paths in enumerate(groups) for _ in paths]
-    some = labels.reindex([path for paths in groups for path in paths])[list(NAMES)]
+    some = labels.reindex([path for paths in groups for path in paths])[list(names(attributes))]
     differ = some.groupby(numbers).nunique() > 1
-    return [[one for one, is_so in zip(ATTRIBUTES, row, strict=True) if is_so] for row in differ.to_numpy().tolist()]
+    return [[one for one, is_so in zip(attributes, row, strict=True) if is_so] for row in differ.to_numpy().tolist()]
 
 
-def _labelled_picture(path: str, labels: pd.DataFrame, disputed: Sequence[Attribute], picture: Show | None) -> Picture:
+def _labelled_picture(path: str, labels: pd.DataFrame, told: Sequence[Attribute], picture: Show | None) -> Picture:
     uri = picture(path) if picture else ""
     if path not in labels.index:
         return Picture(uri, [path, "no annotation"])
     row = labels.loc[path]
-    told = [f"{one.title}: {_class(one, row[one.name])}" for one in disputed or ATTRIBUTES]
-    return Picture(uri, [path, *told])
+    return Picture(uri, [path, *(f"{one.title}: {_class(one, row[one.name])}" for one in told)])
 
 
 def _class(attribute: Attribute, label: Any) -> str:
     if pd.isna(label):
         return "unknown"
-    names = {str(index): name for index, name in enumerate(attribute.classes)}
-    return names.get(str(label), str(label))
+    classes = {str(index): name for index, name in enumerate(attribute.classes)}
+    return classes.get(str(label), str(label))
 
 
 def _files(files: Sequence[AnnotationFile]) -> Table | None:

@@ -10,6 +10,7 @@ import datetime
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -17,25 +18,24 @@ import pandas as pd
 from stages.common.contract.errors import DataError
 from stages.common.contract.stage import RawFiles
 from stages.common.images.listing import OTHER_NAME, SUFFIXES, as_text, list_folder, lot_of
-from stages.validate.forms import cartoon_set, celeba, flat_csv
+from stages.common.schema.attributes import Attributes
+from stages.validate.attributes_file import AttributesFile
+from stages.validate.forms.cartoon_set import CartoonSetPairs
+from stages.validate.forms.celeba import CelebAList, CelebATable
 from stages.validate.forms.copies import NAMED, original_of
+from stages.validate.forms.flat_csv import FlatCsv, WideCartoonSetCsv
 from stages.validate.forms.foreign import foreign_form, remedy
 from stages.validate.forms.header import Header, find_header
-from stages.validate.forms.part import COLUMNS, Form
+from stages.validate.forms.part import Form, example
 from stages.validate.forms.text import brief, read_head, read_text
 from stages.validate.merge import merge
 
 __all__ = [
-    "COLUMNS", "AnnotationFile", "RawAnnotations", "annotation_files", "brief", "count_annotations", "read_annotations",
+    "AnnotationFile", "RawAnnotations", "annotation_files", "brief", "count_annotations", "read_annotations",
 ]  # fmt: skip
 
-FORMS = (celeba.LIST_FORM, cartoon_set.PAIRS_FORM, celeba.TABLE_FORM, flat_csv.WIDE_FORM, flat_csv.FLAT_FORM)
+FORMS: tuple[type[Form], ...] = (CelebAList, CartoonSetPairs, CelebATable, WideCartoonSetCsv, FlatCsv)
 """All forms; the first that recognises a file reads it."""
-
-EXPECTED = (
-    f"a flat CSV (columns {', '.join(COLUMNS)}), a wide Cartoon Set CSV (filename, {', '.join(cartoon_set.VARIANTS)}), "
-    "csX.csv beside csX.png, or CelebA's list_attr_celeba.txt"
-)
 
 NO_FORM = "no form of annotations"
 NOT_NAMED = "annotations, but not called .csv or .txt; rename it if it is no backup"
@@ -67,11 +67,12 @@ class RawAnnotations:
     """Annotations as read.
 
     Attributes:
+        attributes: what was asked for.
         name: what messages call them.
         header: the columns found, of all files.
         rows: one row an image, or more if a file names it more than once; its index is unique and what reports call the
             row: `<file>:<line>`, or the pair file. Columns: `source` (file), `row` (line number, from 1), then those of
-            `COLUMNS` that were found, as stripped text. An empty cell is missing. A whole number written as a float
+            the flat CSV that were found, as stripped text. An empty cell is missing. A whole number written as a float
             (`1.0`, as pandas writes integer columns with gaps) is read as the integer.
         broken: `source`, `row`, `filename`, `reason` of annotations that could not be read.
         replaced: the same of rows with labels that a newer file replaced by others; the reason says by which.
@@ -83,6 +84,7 @@ class RawAnnotations:
         published: files of forms that whole data sets come with.
     """
 
+    attributes: Attributes
     name: str
     header: tuple[str, ...]
     rows: pd.DataFrame
@@ -105,18 +107,45 @@ class _Unit:
     header: Header
 
 
-def read_annotations(path: Path) -> RawAnnotations:
+class _Forms:
+    """All forms, read by what attributes.yaml asks for."""
+
+    def __init__(self, asked: AttributesFile) -> None:
+        self.all = [form(asked) for form in FORMS]
+        self.together = next(form for form in self.all if form.together)
+        self.flat = self.all[-1]
+        self.example = example(asked.attributes)
+        expected = [form.expected for form in reversed(self.all) if form.expected]
+        self.expected = ", or ".join(filter(None, [", ".join(expected[:-1]), expected[-1]]))
+        # the same few names stand in each of 100,000 pairs
+        self._is_column = lru_cache(1024)(lambda name: any(form.is_column(name) for form in self.all))
+
+    def recognise(self, start: str) -> tuple[Form | None, Header]:
+        """The form of a file, from how it starts, and its header."""
+        header = find_header(start, self._is_column)
+        if foreign_form(start):
+            return None, header
+        return next((form for form in self.all if form.recognises(header, start)), None), header
+
+
+def read_annotations(asked: AttributesFile, path: Path) -> RawAnnotations:
     """Read an annotation file, or all annotation files of a folder, and merge them (see `stages.validate.merge`).
+
+    Args:
+        asked: which attributes are asked for.
+        path: the file or folder.
 
     Raises:
         DataError: a file cannot be read as a whole or is of no form, or there is none.
     """
-    folder, units, ignored, unseen = _find(path)
+    forms = _Forms(asked)
+    folder, units, ignored, unseen = _find(forms, path)
     if not units:
-        raise _nothing(path, ignored)
+        raise _nothing(forms, path, ignored)
     parts = [unit.form.read(folder, unit.files, unit.header) for unit in units]
-    rows, replaced, taken = merge([part.rows for part in parts])
+    rows, replaced, taken = merge(forms.flat.columns, [part.rows for part in parts])
     return RawAnnotations(
+        attributes=asked.attributes,
         name=as_text(path.absolute()).name,
         header=tuple(dict.fromkeys(name for part in parts for name in part.header)),
         rows=rows,
@@ -138,44 +167,40 @@ def read_annotations(path: Path) -> RawAnnotations:
     )
 
 
-def count_annotations(path: Path) -> int:
+def count_annotations(asked: AttributesFile, path: Path) -> int:
     """How many annotations there are in all files together, without reading pairs.
 
     Raises:
         DataError: there is none, or a file cannot be read.
     """
-    folder, units, ignored, _ = _find(path)
+    forms = _Forms(asked)
+    folder, units, ignored, _ = _find(forms, path)
     count = 0
     for unit in units:
-        if unit.form is cartoon_set.PAIRS_FORM:
+        if unit.form.together:
             count += len(unit.files)
         else:
             part = unit.form.read(folder, unit.files, unit.header)
             count += len(part.rows) + len(part.broken)
     if not count:
-        raise _nothing(path, ignored)
+        raise _nothing(forms, path, ignored)
     return count
 
 
-def annotation_files(path: Path, lots: Collection[str] = ()) -> RawFiles:
+def annotation_files(asked: AttributesFile, path: Path, lots: Collection[str] = ()) -> RawFiles:
     """The files that are read, the oldest first, of pairs those of `lots` only, if any; and the others of the folder.
 
     A file is as new as the date in its name (`2026-11-20` or `20261120`), else as its modification time; of two the
     same age the one with the later name is newer. Pairs count as one file, as new as the newest of them.
     """
-    _, units, ignored, unseen = _find(path)
-    read = [
-        file
-        for unit in units
-        for file in unit.files
-        if unit.form is not cartoon_set.PAIRS_FORM or not lots or lot_of(file) in lots
-    ]
+    _, units, ignored, unseen = _find(_Forms(asked), path)
+    read = [file for unit in units for file in unit.files if not unit.form.together or not lots or lot_of(file) in lots]
     return RawFiles(read, (ignored | unseen).items())
 
 
-def _nothing(path: Path, ignored: Mapping[str, str]) -> DataError:
-    line = f"{path} holds no annotations: give {EXPECTED}, or a folder of such files"
-    beside = [file for file in _siblings(path) if _recognise(read_head(file))[0]]
+def _nothing(forms: _Forms, path: Path, ignored: Mapping[str, str]) -> DataError:
+    line = f"{path} holds no annotations: give {forms.expected}, or a folder of such files"
+    beside = [file for file in _siblings(path) if forms.recognise(read_head(file))[0]]
     if beside:
         line += f"; {beside[0].name} beside it is one: call it annotations.csv, or name it"
     told = _told(ignored)
@@ -203,22 +228,22 @@ def _told(ignored: Mapping[str, str]) -> list[str]:
 
 
 def _called(unit: _Unit) -> str:
-    if unit.form is cartoon_set.PAIRS_FORM:
+    if unit.form.together:
         return f"{len(unit.files)} csX.csv" if len(unit.files) > 1 else as_text(unit.files[0]).as_posix()
     return as_text(unit.files[0]).as_posix()
 
 
-def _find(path: Path) -> tuple[Path, list[_Unit], dict[str, str], dict[str, str]]:
+def _find(forms: _Forms, path: Path) -> tuple[Path, list[_Unit], dict[str, str], dict[str, str]]:
     """The folder; what is read of it, the oldest first; the reason for each file that is looked into and not read.
 
     And the reason for each that is not looked into: links, hidden files, FIFOs, but for images.
     """
     if not path.is_dir():
         start = read_head(path)
-        form, header = _recognise(start)
+        form, header = forms.recognise(start)
         if not form and (foreign := foreign_form(start)):
-            raise DataError(f"{path} {remedy(foreign)}")
-        return path.parent, [_Unit(form or flat_csv.FLAT_FORM, [Path(path.name)], _dated(path), header)], {}, {}
+            raise DataError(f"{path} {remedy(foreign, forms.example)}")
+        return path.parent, [_Unit(form or forms.flat, [Path(path.name)], _dated(path), header)], {}, {}
     listing = list_folder(path)
     files = sorted([*listing.images, *(file for file, why in listing.ignored.items() if why == OTHER_NAME)])
     unseen = {
@@ -234,13 +259,13 @@ def _find(path: Path) -> tuple[Path, list[_Unit], dict[str, str], dict[str, str]
         if file.suffix.lower() in SUFFIXES:
             continue
         start = read_head(path / file)
-        form, header = _recognise(start)
+        form, header = forms.recognise(start)
         foreign = "" if form else foreign_form(start)
         is_csv = file.suffix.lower() == ".csv"
         if file not in named:
             reason = NOT_NAMED if form else f"{foreign}, which is not read" if foreign else NO_FORM
             ignored[as_text(file).as_posix()] = reason
-        elif form is cartoon_set.PAIRS_FORM or (not form and is_csv and file.with_suffix("") in images):
+        elif (form and form.together) or (not form and is_csv and file.with_suffix("") in images):
             pairs.append(file)
         elif form:
             if original := original_of(file, named):
@@ -251,17 +276,18 @@ def _find(path: Path) -> tuple[Path, list[_Unit], dict[str, str], dict[str, str]
             tables.append(_Unit(form, [file], _dated(path / file), header))
         elif is_csv:
             if foreign:
-                raise DataError(f"{path / file} {remedy(foreign)}")
-            read_text(path / file, EXPECTED)  # a damaged file has a better cause than this
+                raise DataError(f"{path / file} {remedy(foreign, forms.example)}")
+            read_text(path / file, forms.expected)  # a damaged file has a better cause than this
             found = brief(", ".join(header.names), 200)
             raise DataError(
-                f"{path / file} is no annotation file: expected {EXPECTED}; found {found}; mend it or move it elsewhere"
+                f"{path / file} is no annotation file: expected {forms.expected}; found {found}; mend it or move it "
+                "elsewhere"
             )
         else:
             ignored[as_text(file).as_posix()] = f"{foreign}, which is not read" if foreign else NO_FORM
     if pairs:
         newest = max(pairs, key=lambda file: (path / file).stat().st_mtime_ns)
-        tables.append(_Unit(cartoon_set.PAIRS_FORM, pairs, _modified(path / newest), Header((), ",", 1)))
+        tables.append(_Unit(forms.together, pairs, _modified(path / newest), Header((), ",", 1)))
     return path, sorted(tables, key=lambda unit: (unit.dated, unit.files[0].as_posix())), ignored, unseen
 
 
@@ -277,11 +303,3 @@ def _dated(path: Path) -> str:
         except ValueError:
             continue  # 20261399 is a number
     return _modified(path)
-
-
-def _recognise(start: str) -> tuple[Form | None, Header]:
-    """The form of a file, from how it starts, and its header."""
-    header = find_header(start, lambda name: flat_csv.is_column(name) or name in celeba.ATTRIBUTES)
-    if foreign_form(start):
-        return None, header
-    return next((form for form in FORMS if form.recognises(header, start)), None), header

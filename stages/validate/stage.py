@@ -20,9 +20,10 @@ from stages.common.images.listing import Listing, about_links, as_text, list_fol
 from stages.common.images.settings import ImagesSection
 from stages.common.images.thumbnails import thumbnail
 from stages.common.reports.report import REPORT, write_report
-from stages.common.schema.attributes import ATTRIBUTES, NAMES, write_attributes
 from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
+from stages.common.schema.attributes import Attributes, names, write_attributes
 from stages.common.schema.learned import Learned, remarks
+from stages.validate.attributes_file import find_attributes_file, read_attributes_file
 from stages.validate.image_table import image_table, images_to_inspect
 from stages.validate.inspection import inspect_images
 from stages.validate.page import build_report
@@ -123,7 +124,8 @@ def _join(annotations: RawAnnotations, context: Context[Params]) -> _Rows:
     if raw:
         require_lots(lots, images["lot"], LOTS)
         images = images[images["lot"].isin(lots)] if lots else images  # what others hold is not part of the key
-    read, unread = join_images(annotations.rows, images), join_images(annotations.broken, images)
+    attributes = annotations.attributes
+    read, unread = (join_images(attributes, rows, images) for rows in (annotations.rows, annotations.broken))
     table, broken = select_lots(read, lots), select_lots(unread, lots)
     not_selected = len(read) + len(unread) - len(table) - len(broken)
     named = pd.concat([table["candidates"], broken["candidates"]]).explode()
@@ -136,7 +138,7 @@ def _join(annotations: RawAnnotations, context: Context[Params]) -> _Rows:
     unannotated = pd.concat(unused).rename(columns={"image": "filename"}).drop_duplicates("path").sort_values("path")
     absent = pd.concat([_absent(one, annotations) for one in (table, broken)] if raw else [table[:0]])
     table, broken = table.drop(index=absent.index, errors="ignore"), broken[~broken.index.isin(absent.index)]
-    table, repeats = split_repeats(table)
+    table, repeats = split_repeats(attributes, table)
     return _Rows(table, repeats, absent, broken, not_selected, images, unannotated, links)
 
 
@@ -165,7 +167,7 @@ def _notices(rows: _Rows, annotations: RawAnnotations) -> list[str]:
 
 def _metrics(rows: _Rows, checked: _Checked, verdict: Verdict, annotations: RawAnnotations) -> dict[str, Any]:
     accepted, rejected = verdict.accepted, verdict.rejected
-    classes = class_counts(accepted)
+    classes = class_counts(annotations.attributes, accepted)
     reasons = rows.unannotated["reason"]
     return {
         "rows": rows.count,
@@ -191,15 +193,16 @@ def _metrics(rows: _Rows, checked: _Checked, verdict: Verdict, annotations: RawA
     }
 
 
-def _check(context: Context[Params], rows: _Rows, name: str) -> _Checked:
+def _check(context: Context[Params], rows: _Rows, annotations: RawAnnotations) -> _Checked:
     from stages.common.checks.suite import FOLDER, findings, load_suite, run_suite  # takes seconds to import
 
     section = context.params.validate
-    checked = _Checked(add_classes(rows.table))
+    attributes = annotations.attributes
+    checked = _Checked(add_classes(attributes, rows.table))
 
     def run(suite: str, table: pd.DataFrame) -> None:
-        checked.suites[suite] = load_suite(FOLDER / f"{suite}.json", ATTRIBUTES)
-        checked.results[suite] = run_suite(checked.suites[suite], name, table, section.model_dump())
+        checked.suites[suite] = load_suite(FOLDER / f"{suite}.json", attributes)
+        checked.results[suite] = run_suite(checked.suites[suite], annotations.name, table, section.model_dump())
         checked.findings += findings(checked.results[suite])
 
     run("raw_annotations", checked.table.drop(columns=[*LISTED[:2], *_OF_IMAGES, "candidates", "lot"]))
@@ -210,7 +213,7 @@ def _check(context: Context[Params], rows: _Rows, name: str) -> _Checked:
             if finding.clear:  # what becomes unknown contradicts nothing
                 remaining.loc[remaining.index.intersection(finding.rows or []), finding.column] = pd.NA
         facts = inspect_images(images_to_inspect(remaining), context)
-        looked, duplicates = image_table(remaining, facts, section.near_duplicate_bits)
+        looked, duplicates = image_table(attributes, remaining, facts, section.near_duplicate_bits)
         run("images", looked)
         checked.table = checked.table.join(looked.drop(columns=_OF_IMAGES))
         checked.duplicates, checked.near_duplicates = duplicates.exact, duplicates.near
@@ -218,9 +221,9 @@ def _check(context: Context[Params], rows: _Rows, name: str) -> _Checked:
     return checked
 
 
-def _labels_by_path(table: pd.DataFrame) -> pd.DataFrame:
-    names = {one.column: one.name for one in ATTRIBUTES if one.column in table}
-    return table[table["path"].notna()].drop_duplicates("path").set_index("path")[list(names)].rename(columns=names)
+def _labels_by_path(attributes: Attributes, table: pd.DataFrame) -> pd.DataFrame:
+    called = {one.column: one.name for one in attributes if one.column in table}
+    return table[table["path"].notna()].drop_duplicates("path").set_index("path")[list(called)].rename(columns=called)
 
 
 def _show(raw: Path, settings: ImagesSection, path: str) -> str:
@@ -231,14 +234,14 @@ def _show(raw: Path, settings: ImagesSection, path: str) -> str:
         return ""
 
 
-def _identified(accepted: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+def _identified(attributes: Attributes, accepted: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     """Canonical annotations with the columns `KNOWN`; a group is called by the least `pixels` in it.
 
     So its name does not depend on file names, and no image that was rejected is in it.
     """
     table = accepted.join(known, on="path")
     table["group"] = table.groupby("group")["pixels"].transform("min")
-    return table[["filename", "lot", "path", *KNOWN, *NAMES]]
+    return table[["filename", "lot", "path", *KNOWN, *names(attributes)]]
 
 
 def _write(path: Path, table: pd.DataFrame, *, for_people: bool = True) -> None:
@@ -258,8 +261,9 @@ def _write_reports(
     _write(folder / "warnings.csv", pd.concat([verdict.remarks[LISTED], absent[LISTED]]))
     _write(folder / "unannotated.csv", rows.unannotated[["filename", "lot", "path", "reason"]])
     if metrics["success"]:
-        write_attributes(folder, ATTRIBUTES)
-        _write(folder / "annotations.csv", _identified(verdict.accepted, checked.known), for_people=False)
+        write_attributes(folder, annotations.attributes)
+        identified = _identified(annotations.attributes, verdict.accepted, checked.known)
+        _write(folder / "annotations.csv", identified, for_people=False)
     for suite, result in checked.results.items():
         write_data_docs(folder / "data_docs" / suite, checked.suites[suite], result, summary, others=checked.results)
     figures = ("success", "rows", "accepted", "rejected", "warnings", "images")
@@ -267,6 +271,7 @@ def _write_reports(
     remember(context.cache, source, {name: metrics[name] for name in figures})
     raw = context.inputs.get("raw")
     report = build_report(
+        annotations.attributes,
         name=annotations.name,
         verdict_line=summary,
         success=metrics["success"],
@@ -280,43 +285,46 @@ def _write_reports(
         history=recall(context.cache, source),
         duplicates=checked.duplicates,
         near_duplicates=checked.near_duplicates,
-        labels=_labels_by_path(checked.table),
+        labels=_labels_by_path(annotations.attributes, checked.table),
         picture=partial(_show, raw, context.params.images) if raw else None,
         sheets=[path.name for path in folder.glob("*.csv")],
     )
     write_report(folder / REPORT, report)
 
 
-def _learned(accepted: pd.DataFrame) -> Learned:
+def _learned(attributes: Attributes, accepted: pd.DataFrame) -> Learned:
     """What a training on all accepted rows would see."""
-    counts = class_counts(accepted)
-    return {one.name: [name for name in one.classes if counts[one.name][name]] for one in ATTRIBUTES}
+    counts = class_counts(attributes, accepted)
+    return {one.name: [name for name in one.classes if counts[one.name][name]] for one in attributes}
 
 
 def run(context: Context[Params]) -> Headline:
     """Validate: see the package's docstring."""
-    annotations = read_annotations(context.inputs["annotations"])
+    annotations = read_annotations(read_attributes_file(context.inputs["attributes"]), context.inputs["annotations"])
+    attributes = annotations.attributes
     rows = _join(annotations, context)
     log.info("%d annotations, %d images", len(annotations.rows) + len(annotations.broken), len(rows.images))
     of_reading = _notices(rows, annotations)
-    checked = _check(context, rows, annotations.name)
+    checked = _check(context, rows, annotations)
     from stages.common.checks.validation import describe  # imports Great Expectations
 
     notices: list[str] = []
     if checked.stopping:  # what else is remarkable about the table, such as classes that no row has, follows from it
-        verdict, success = no_verdict(), False
+        verdict, success = no_verdict(attributes), False
         summary = stopping_line(checked.stopping, annotations, rows.not_selected)
     else:
         notices = [describe(one, checked.table) for one in checked.findings if one.rows is None]
         findings = [one for one in checked.findings if one.rows is not None]
-        verdict = judge(checked.table, rows.repeats, annotations.replaced, annotations.taken, rows.broken, findings)
+        verdict = judge(
+            attributes, checked.table, rows.repeats, annotations.replaced, annotations.taken, rows.broken, findings
+        )
         allowed = context.params.validate.max_rejected_fraction
         success = len(verdict.rejected) <= allowed * rows.count and len(verdict.accepted) > 0
         summary = verdict_line(verdict, rows.count, allowed, remedies(checked.findings))
     summary = summary if success else "; ".join(filter(None, [summary, rows.links]))
     notices = [*of_reading, *notices]
     # what follows from a table that is refused is no news
-    untold = remarks(ATTRIBUTES, _learned(verdict.accepted)) if success else []
+    untold = remarks(attributes, _learned(attributes, verdict.accepted)) if success else []
     found = _metrics(rows, checked, verdict, annotations)
     told = {"never_answered": untold, "notices": notices, "notices_of_reading": of_reading}
     metrics = {"success": success, **told, **found}
@@ -346,7 +354,7 @@ def raw_files(params: Params, inputs: Mapping[str, Path], name: str) -> RawFiles
     """
     lots = params.validate.lots
     if name == "annotations":
-        return annotation_files(inputs[name], lots)
+        return annotation_files(read_attributes_file(inputs["attributes"]), inputs[name], lots)
     listing = list_folder(inputs[name], inputs["annotations"])
     require_lots(lots, {lot_of(path) for path in listing.images}, LOTS)
     images = [path for path in listing.images if not lots or lot_of(path) in lots]
@@ -360,7 +368,7 @@ def check(params: Params, inputs: Mapping[str, Path]) -> Headline:
         DataError: there are none.
         UsageError: a selected lot does not exist.
     """
-    found = {"annotation_rows": count_annotations(inputs["annotations"])}
+    found = {"annotation_rows": count_annotations(read_attributes_file(inputs["attributes"]), inputs["annotations"])}
     if "raw" in inputs:
         listing = list_folder(inputs["raw"], inputs["annotations"])
         images = listing.image_table()
@@ -388,9 +396,16 @@ STAGE = Stage(
             "folder of images, any depth; without it only the annotations are checked", artifact=False, required=False
         ),
         "annotations": Input("annotation file of any form, or a folder of such files", artifact=False),
+        "attributes": Input(
+            "attributes.yaml, which says what is annotated; without it that beside annotations or raw, if there is "
+            "none that of the repository",
+            artifact=False,
+            required=False,
+            default=find_attributes_file,
+        ),
     },
     outputs={
-        "attributes": (ATTRIBUTES_FILE, "what is annotated: per attribute name, classes, column and title"),
+        "attributes": (ATTRIBUTES_FILE, "what is annotated: per attribute name, classes, column, title, unknown_when"),
         "annotations": (
             "annotations.csv",
             "accepted: filename, lot, path, digests, class index or empty per attribute",

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from stages.common.checks.validation_report import thresholds
-from stages.common.schema.attributes import ATTRIBUTES
-from stages.validate.forms.part import ROW
+from stages.common.schema.attributes import Attributes
+from stages.validate.forms.part import columns_shown, example_row, flat_columns
 from stages.validate.forms.text import brief
-from stages.validate.raw_annotations import COLUMNS, RawAnnotations
+from stages.validate.raw_annotations import RawAnnotations
 from stages.validate.verdict import Verdict, count
 
 if TYPE_CHECKING:
@@ -24,9 +24,11 @@ def stopping_line(finding: "Finding", annotations: RawAnnotations, not_selected:
     line = f"{annotations.name}: {finding.reason} ({finding.type})"
     missing = finding.details.get("details", {}).get("mismatched", {}).get("missing")
     if missing:
-        missing = [name for name in missing if name in COLUMNS]
-        line += f": missing {', '.join(missing)}; expected {', '.join(COLUMNS)}"
-        line += f"; found {brief(', '.join(annotations.header), 200)}; a row is, for instance, {ROW}"
+        columns = flat_columns(annotations.attributes)
+        missing = [name for name in missing if name in columns]
+        line += f": missing {columns_shown(missing)}; expected {columns_shown(columns)}"
+        line += f"; found {brief(', '.join(annotations.header), 200)}"
+        line += f"; a row is, for instance, {example_row(annotations.attributes)}"
     elif allowed := thresholds(finding.kwargs):
         line += f": found {finding.details.get('observed_value')}, expected {allowed}"
     if len(annotations.broken):
@@ -77,10 +79,10 @@ def listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {what}" for what, number in counts.items())
 
 
-def class_counts(accepted: pd.DataFrame) -> dict[str, dict[str, int]]:
+def class_counts(attributes: Attributes, accepted: pd.DataFrame) -> dict[str, dict[str, int]]:
     """Attribute -> class name, and "unknown" -> accepted images."""
     found = {}
-    for one in ATTRIBUTES:
+    for one in attributes:
         counts = accepted[one.name].value_counts()
         found[one.name] = {name: int(counts.get(str(index), 0)) for index, name in enumerate(one.classes)}
         found[one.name]["unknown"] = int(accepted[one.name].isna().sum())

@@ -8,11 +8,8 @@ from pathlib import PurePosixPath
 import pandas as pd
 
 from stages.common.images.listing import lot_of
-from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.schema.attributes import Attributes
 from stages.validate.forms.part import SHORT
-
-LABEL_COLUMNS = [attribute.column for attribute in ATTRIBUTES]
-
 
 _SPELLINGS: tuple[Callable[[str], str], ...] = (
     lambda path: unicodedata.normalize("NFC", path),
@@ -52,12 +49,13 @@ def _similar(filenames: Collection[str], paths: Sequence[str]) -> dict[str, tupl
     return found
 
 
-def join_images(rows: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
+def join_images(attributes: Attributes, rows: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     """Find the image of every annotation among those listed; no path out of an annotation is ever opened.
 
     An image that no annotation names may be meant by one whose name differs in case, extension or Unicode form.
 
     Args:
+        attributes: what is annotated.
         rows: `RawAnnotations.rows`, or `broken`.
         images: `Listing.image_table` of the raw folder, of the selected lots.
 
@@ -93,7 +91,7 @@ def join_images(rows: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     table["candidates"] = pd.Series(candidates, rows.index, dtype="object")
     table["files"] = pd.Series(map(len, candidates), rows.index, dtype="Int64")
     table["files"] = table["files"].mask(image.isna() | table["ambiguous"].notna())
-    table["known_labels"] = rows[[name for name in LABEL_COLUMNS if name in rows]].notna().sum(axis=1)
+    table["known_labels"] = rows[labelled_columns(attributes, rows)].notna().sum(axis=1)
     table[SHORT] = rows[SHORT] if SHORT in rows else pd.Series(pd.NA, rows.index, "str")
     table["path"] = pd.Series([found[0] if found else None for found in candidates], rows.index, dtype="str")
     table["lot"] = table["path"].map(images.set_index("path")["lot"]).astype("str").fillna(named_lot)
@@ -105,20 +103,25 @@ def select_lots(table: pd.DataFrame, lots: Collection[str]) -> pd.DataFrame:
     return table[table["lot"].isin(lots) | table["lot"].isna()] if lots else table
 
 
-def split_repeats(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def labelled_columns(attributes: Attributes, table: pd.DataFrame) -> list[str]:
+    """Those of the columns with labels that a table has."""
+    return [one.column for one in attributes if one.column in table]
+
+
+def split_repeats(attributes: Attributes, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Take out rows that name the same file with the same labels as an earlier one.
 
     Returns:
         The rows that stay, and the others with a column `reason` that says which they repeat.
     """
-    same = ["image", "path", *(name for name in LABEL_COLUMNS if name in table)]
+    same = ["image", "path", *labelled_columns(attributes, table)]
     repeats = table["image"].notna() & table.duplicated(same)
     where = table["source"] + " row " + table["row"].astype("str")
     first = where.groupby([table[name] for name in same], dropna=False).transform("first")
     return table[~repeats], table[repeats].assign(reason="repeats " + first[repeats] + " with the same labels")
 
 
-def add_classes(table: pd.DataFrame) -> pd.DataFrame:
+def add_classes(attributes: Attributes, table: pd.DataFrame) -> pd.DataFrame:
     """Add what the suite asks of the labels of each attribute that has a column.
 
     Returns:
@@ -126,7 +129,7 @@ def add_classes(table: pd.DataFrame) -> pd.DataFrame:
         among the known labels that are one (0-1); both missing elsewhere.
     """
     added = {}
-    for attribute in ATTRIBUTES:
+    for attribute in attributes:
         if attribute.column in table:
             cells = table[attribute.column]
             known = cells.where(cells.str.fullmatch("[0-9]+").fillna(False).astype(bool))

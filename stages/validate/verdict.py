@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from stages.common.schema.attributes import ATTRIBUTES, NAMES
+from stages.common.schema.attributes import Attributes, names
 from stages.validate.forms.text import brief
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ LISTED = ["source", "row", "filename", "reason"]
 
 REPLACED = "label replaced by a newer file"
 """The kind of remark about rows of older files; reports give it a table of its own."""
-
-CELLS = {f"{attribute.name}_class": attribute.column for attribute in ATTRIBUTES}
-"""Columns that `add_classes` made -> the cells that they were made of."""
 
 _DETAILS = [*LISTED, "path", "kind", "found"]
 _UNTOLD = frozenset({"image", "files", "known_labels"})
@@ -44,16 +41,17 @@ class Verdict:
     remarks: pd.DataFrame
 
 
-def no_verdict() -> Verdict:
+def no_verdict(attributes: Attributes) -> Verdict:
     """What is known of the rows when the table as a whole is not as expected: nothing."""
     return Verdict(
-        pd.DataFrame(columns=["filename", "lot", "path", *NAMES], dtype="str"),
+        pd.DataFrame(columns=["filename", "lot", "path", *names(attributes)], dtype="str"),
         pd.DataFrame(columns=_DETAILS, dtype="str"),
         pd.DataFrame(columns=_DETAILS, dtype="str"),
     )
 
 
 def judge(
+    attributes: Attributes,
     table: pd.DataFrame,
     left_out: pd.DataFrame,
     replaced: pd.DataFrame,
@@ -64,6 +62,7 @@ def judge(
     """Sort annotations into accepted and rejected.
 
     Args:
+        attributes: what is annotated.
         table: the rows that the suites have checked, with the columns that they looked at, `path` and `lot`.
         left_out: rows left out before because they repeat one of `table`, with their `reason`.
         replaced: rows of older files with labels that a newer one replaced, with their `reason`.
@@ -72,6 +71,7 @@ def judge(
         found: the findings about rows, in the order of the suites.
     """
     values = table.copy()
+    cells_of = {f"{one.name}_class": one.column for one in attributes}  # what `add_classes` made them of
     none = table[:0].assign(reason="", kind="", found="")
     rejects: list[pd.DataFrame] = [none]
     remarks: list[pd.DataFrame] = [
@@ -82,7 +82,7 @@ def judge(
         failing = table.loc[finding.rows or []]
         told = finding.column is not None and finding.column not in _UNTOLD
         cells = failing[finding.column] if told else pd.Series(pd.NA, failing.index)
-        column = CELLS.get(finding.column or "", finding.column)
+        column = cells_of.get(finding.column or "", finding.column)
         places = taken[column].reindex(failing.index) if column in taken else pd.Series(pd.NA, failing.index)
         shown = [
             "" if pd.isna(cell) else f" (found {_told(cell)}{'' if pd.isna(place) else f' in {place}'})"
@@ -105,8 +105,8 @@ def judge(
     rejected_or_broken = pd.concat([rejected, broken.assign(kind="cannot be read", found=broken["reason"])])
 
     accepted = values.drop(index=rejected.index).drop(columns="filename")
-    accepted = accepted.rename(columns={attribute.column: attribute.name for attribute in ATTRIBUTES})
-    accepted = accepted.rename(columns={"image": "filename"})[["filename", "lot", "path", *NAMES]]
+    accepted = accepted.rename(columns={one.column: one.name for one in attributes})
+    accepted = accepted.rename(columns={"image": "filename"})[["filename", "lot", "path", *names(attributes)]]
     return Verdict(
         accepted=accepted.sort_values("filename"),
         rejected=rejected_or_broken.sort_values(["source", "row"])[_DETAILS],

@@ -6,7 +6,13 @@ SAMPLE_ATTRIBUTES: Attributes = (
     Attribute("beard", ("no", "yes"), "beard", "Beard"),
     Attribute("mustache", ("no", "yes"), "mustache", "Mustache"),
     Attribute("glasses", ("no", "yes"), "glasses_binary", "Glasses"),
-    Attribute("hair_color", ("blond", "brown", "red", "dark", "gray"), "hair_color_label", "Hair colour"),
+    Attribute(
+        "hair_color",
+        ("blond", "brown", "red", "dark", "gray"),
+        "hair_color_label",
+        "Hair colour",
+        unknown_when={"hair_length": "bald"},
+    ),
     Attribute("hair_length", ("bald", "short", "long"), "hair_length", "Hair length"),
 )
 

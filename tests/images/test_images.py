@@ -155,11 +155,11 @@ def test_stage_may_write_to_a_fresh_volume(docker: "DockerClient", image: Callab
 
 
 def dockerfile(stage: str) -> str:
-    """A Dockerfile without the stage's name and what it does, and without the suites and git that some need."""
+    """A Dockerfile without the stage's name and what it does, and without suites, attributes and git that some need."""
     text = (ROOT / "images" / stage / "Dockerfile").read_text()
     text = re.sub(", which .*:", ":", text, count=1).replace(stage, "STAGE")
     text = re.sub(r"# git keeps the registry\.\n(.*\\\n)*.*\n", "", text)
-    return text.replace("COPY --chmod=755 expectations expectations\n", "")
+    return re.sub("COPY --chmod=755 (expectations expectations|data/attributes.yaml data/)\n", "", text)
 
 
 def test_dockerfiles_differ_in_the_name_of_the_stage_only() -> None:
@@ -212,7 +212,17 @@ def test_dockerfiles_of_one_size_and_time_are_told_apart(script: Any, tmp_path: 
 
 
 def test_an_image_is_built_again_when_and_only_when_what_it_holds_changed(script: Any, tmp_path: Path) -> None:
-    for name in ("dags", "images", "stages", "expectations", "scripts", "params.yaml", ".dockerignore"):
+    (tmp_path / "data").mkdir()
+    for name in (
+        "data/attributes.yaml",
+        "dags",
+        "images",
+        "stages",
+        "expectations",
+        "scripts",
+        "params.yaml",
+        ".dockerignore",
+    ):
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
 
     def digests() -> dict[str, str]:
@@ -235,6 +245,7 @@ def test_an_image_is_built_again_when_and_only_when_what_it_holds_changed(script
         "predict",
         "monitor",
     ]
+    assert rebuilt("data/attributes.yaml") == ["validate"]
     assert rebuilt("stages/common/contract/stage.py") == STAGES
     assert rebuilt("params.yaml") == [*STAGES, "airflow"]
     assert rebuilt("dags/stage_operator/operator.py") == rebuilt("images/airflow/plugins/reports.py") == ["airflow"]

@@ -58,6 +58,10 @@ def test_a_raw_folder_that_is_a_link_out_of_the_data_folder_is_refused(data: Pat
     (data / "annotations.csv").rename(tmp_path / "labels.csv")
     (data / "annotations.csv").symlink_to(tmp_path / "labels.csv")  # raw/, which stays inside, is none
     assert refused(data).startswith(f"{data}/annotations.csv is a link to {tmp_path}/labels.csv, ")
+    (data / "annotations.csv").unlink()
+    (tmp_path / "labels.csv").rename(data / "annotations.csv")
+    (data / "attributes.yaml").symlink_to(ROOT / "data/attributes.yaml")
+    assert refused(data).startswith(f"{data}/attributes.yaml is a link to {ROOT}/data/attributes.yaml, ")
 
 
 def test_what_lies_there_in_place_of_annotations_is_named(data: Path) -> None:
@@ -94,6 +98,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     for name in ("dvc.yaml", ".dvcignore", ".gitignore", "requirements.txt"):
         shutil.copy(ROOT / name, folder)
+    (folder / "data").mkdir()
+    shutil.copy(ROOT / "data/attributes.yaml", folder / "data")
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     for section, values in TINY.items():
         params[section] |= values
@@ -148,8 +154,10 @@ def test_the_table_of_a_failed_run_shows_nothing_of_an_earlier_one(tree: Path, f
     other = tree.parent / "other"
     make_samples(other, count=60, lots=2)
     shutil.rmtree(other / "raw/s1")
+    shutil.copy(ROOT / "data/attributes.yaml", other)
     done = run_in(tree, other)
     assert done.returncode != 0
+    assert yaml.safe_load((tree / "params.yaml").read_text())["input"]["attributes"] == f"{other}/attributes.yaml"
     assert {stage: row.split() for stage, row in rows(done.stdout).items()} == {"validate": ["FAILED"]}
 
 

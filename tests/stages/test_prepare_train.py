@@ -18,7 +18,7 @@ from PIL import Image
 
 from stages.common.contract import artifacts
 from stages.common.contract.command_line import main
-from stages.common.schema.attributes import NAMES, write_attributes
+from stages.common.schema.attributes import names, write_attributes
 from stages.common.schema.dataset import read_split
 from stages.prepare_train.params import DataSection
 from stages.prepare_train.plots import plot_distribution
@@ -60,7 +60,7 @@ class Data:
         table = self.validated / "annotations.csv"
         with table.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["filename", "lot", "path", "digest", "group", *NAMES])
+            writer.writerow(["filename", "lot", "path", "digest", "group", *names(SAMPLE_ATTRIBUTES)])
             for name, labels in sorted(self.labels.items()):
                 path = self.path(name)
                 digest = self.digests.get(name) or (artifacts.file_digest(path) if path.is_file() else "0" * 64)
@@ -86,7 +86,7 @@ class Data:
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Data]:
     """60 images in two lots. The plot, which takes longer than all the rest, has a test of its own."""
-    monkeypatch.setattr("stages.prepare_train.plots.plot_distribution", lambda path, *_: path.write_bytes(b""))
+    monkeypatch.setattr("stages.prepare_train.plots.plot_distribution", lambda _, path, *__: path.write_bytes(b""))
     handler = signal.getsignal(signal.SIGTERM)
     data = Data(tmp_path)
     data.add("a", range(30))
@@ -136,7 +136,8 @@ def test_statistics_count_classes_unknown_labels_and_pixels(data: Data) -> None:
 def test_the_plot_copes_with_many_lots_and_empty_classes(tmp_path: Path) -> None:
     row = Row("a_1.png", "a", 0, "train", "", "", (0, 0, 0, -1, 2))
     lots = {f"a lot with a long name {number}": {"train": 12_345, "val": 0, "test": 9} for number in range(30)}
-    plot_distribution(tmp_path / "p.png", count_classes([row]), lots)
+    classes = count_classes(SAMPLE_ATTRIBUTES, [row])
+    plot_distribution(SAMPLE_ATTRIBUTES, tmp_path / "p.png", classes, lots)
     with Image.open(tmp_path / "p.png") as picture:
         assert picture.size == (1650, 900)
 

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,14 @@ from PIL import Image
 
 from stages.common.contract.command_line import main
 from stages.common.contract.errors import DataError
-from stages.common.schema import attributes
-from stages.validate.forms.celeba import ATTRIBUTES
-from stages.validate.raw_annotations import (
-    COLUMNS,
-    RawAnnotations,
-    annotation_files,
-    count_annotations,
-    read_annotations,
-)
+from stages.validate import raw_annotations
+from stages.validate.attributes_file import CELEBA, DEFAULT, read_attributes_file
+from stages.validate.forms.part import flat_columns
+from stages.validate.raw_annotations import RawAnnotations
 from stages.validate.stage import STAGE
 
+ASKED = read_attributes_file(DEFAULT)
+COLUMNS = flat_columns(ASKED.attributes)
 HEADER = ",".join(COLUMNS)
 DRAWN = [
     "s1_0.png,0,0,1,0,2", "s1_1.png,0,1,0,1,1", "s1_2.png,1,0,1,2,", "s1_3.png,1,1,,3,2", "s1_4.png,,,0,4,1",
@@ -35,7 +33,11 @@ PHOTOS = [
 ]  # fmt: skip
 """Labels that CelebA can express."""
 FACIAL_HAIR = {("0", "0"): 14, ("0", "1"): 5, ("1", "0"): 4, ("1", "1"): 0}
-NAMES = sorted(ATTRIBUTES)
+NAMES = sorted(CELEBA)
+
+read_annotations = partial(raw_annotations.read_annotations, ASKED)
+count_annotations = partial(raw_annotations.count_annotations, ASKED)
+annotation_files = partial(raw_annotations.annotation_files, ASKED)
 
 
 def cells(rows: Sequence[str]) -> list[list[str]]:
@@ -331,5 +333,50 @@ def test_the_stage_takes_a_folder_of_several_forms(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(STAGE, ["--raw", str(raw), "--annotations", str(files), "--out", str(out)]) == 0
     table = pd.read_csv(out / "annotations.csv", dtype="str").fillna("")
-    found = table[["filename", *(one.name for one in attributes.ATTRIBUTES)]].agg(",".join, axis=1).tolist()
+    found = table[["filename", *(one.name for one in ASKED.attributes)]].agg(",".join, axis=1).tolist()
     assert found == sorted([*DRAWN, *PHOTOS[:4], "000005.jpg,1,0,0,,", PHOTOS[5]])
+
+
+def test_other_attributes_of_the_known_data_sets_are_read_as_asked(tmp_path: Path) -> None:
+    path = tmp_path / "attributes.yaml"
+    path.write_text(
+        """
+        - {name: smile, classes: ["no", "yes"], celeba: Smiling}
+        - {name: age, classes: [young, old], celeba: {young: [Young, -Gray_Hair], old: [-Young]}}
+        - {name: face, classes: [a, b, c, d, e, f, g], cartoon_set: {attribute: face_shape, variants: 7}}
+        - {name: hat, classes: ["no", "yes"]}
+        """
+    )
+    asked = read_attributes_file(path)
+
+    def read(write: Callable[[Path, Sequence[str]], Path], rows: Sequence[str]) -> list[str]:
+        folder = tmp_path / write.__name__
+        folder.mkdir()
+        found = raw_annotations.read_annotations(asked, write(folder, rows))
+        return [",".join(row) for row in found.rows[list(found.header)].fillna("").itertuples(index=False)]
+
+    def celeba(folder: Path, _rows: Sequence[str]) -> Path:
+        said = ({"Smiling", "Young"}, {"Young", "Gray_Hair"}, {"Bald"})
+        lines = [f"{number}.jpg " + " ".join("1" if name in yes else "-1" for name in NAMES)
+                 for number, yes in enumerate(said)]  # fmt: skip
+        (folder / "list.txt").write_text("\n".join(["3", " ".join(NAMES), *lines]))
+        return folder / "list.txt"
+
+    assert read(celeba, []) == ["0.jpg,1,0,,", "1.jpg,0,,,", "2.jpg,0,1,,"]
+    assert read(pairs, DRAWN[:1]) == ["s1_0.png,,,4,"]
+    path = tmp_path / "wide.csv"
+    path.write_text("filename,face_shape,hat\na.csv.png,6,yes\nb.png,7,\n")
+    wide_one = raw_annotations.read_annotations(asked, path)
+    assert [file.form for file in wide_one.files] == ["wide Cartoon Set CSV"]
+    assert wide_one.rows[["filename", "face", "hat"]].fillna("").to_numpy().tolist() == [
+        ["a.png", "6", "1"], ["b.png", "face_shape=7", ""],
+    ]  # fmt: skip
+
+
+def test_a_list_that_tells_nothing_of_what_is_asked_for_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "attributes.yaml").write_text('- {name: hat, classes: ["no", "yes"]}')
+    (tmp_path / "list.txt").write_text(LIST)
+    with pytest.raises(
+        DataError, match=r"attributes\.yaml says nowhere how CelebA tells an attribute: add, for instance"
+    ):
+        raw_annotations.read_annotations(read_attributes_file(tmp_path / "attributes.yaml"), tmp_path / "list.txt")

@@ -14,9 +14,11 @@ import pytest
 from PIL import Image
 
 from stages.common.contract.command_line import main
+from stages.validate.attributes_file import DEFAULT, read_attributes_file
 from stages.validate.raw_annotations import read_annotations
 from stages.validate.stage import STAGE
 
+ASKED = read_attributes_file(DEFAULT)
 HEADER = "filename,beard,mustache,glasses_binary,hair_color_label,hair_length"
 GOOD = [f"s{lot}_{number:05}.png,1,0,1,{number},2" for lot in (1, 2) for number in range(5)]
 
@@ -106,7 +108,7 @@ def test_what_no_training_can_answer_is_told_first(data: Data, caplog: pytest.Lo
 )
 def test_dialects_of_csv_read_the_same(data: Data, change: Callable[[str], bytes]) -> None:
     def rows() -> pd.DataFrame:
-        return read_annotations(data.csv).rows.drop(columns="row").reset_index(drop=True)
+        return read_annotations(ASKED, data.csv).rows.drop(columns="row").reset_index(drop=True)
 
     expected = rows()
     text = data.csv.read_text()

@@ -23,7 +23,6 @@ from stages.common.contract.stage import Context
 from stages.common.contract.version import ROOT
 from stages.common.images.listing import list_folder
 from stages.common.images.settings import ImagesSection
-from stages.common.schema.attributes import ATTRIBUTES
 from stages.validate.duplicates import Duplicates, find_duplicates
 from stages.validate.image_table import image_table, images_to_inspect
 from stages.validate.inspection import inspect_images
@@ -31,9 +30,10 @@ from stages.validate.look import look_at
 from stages.validate.params import Params
 from stages.validate.perceptual import find_near
 from stages.validate.table import join_images
+from tests.common.samples import SAMPLE_ATTRIBUTES
 
 SUITE = FOLDER / "images.json"
-LABELS = [attribute.column for attribute in ATTRIBUTES]
+LABELS = [attribute.column for attribute in SAMPLE_ATTRIBUTES]
 PARAMS = load_params(Params, ROOT / "params.yaml", [])
 
 
@@ -78,14 +78,16 @@ class Raw:
         cells: dict[str, Any] = {"filename": list(self.labels), "source": "a.csv", "row": range(len(self.labels))}
         cells |= {name: [labels.get(name) for labels in self.labels.values()] for name in LABELS}
         rows = pd.DataFrame(cells, list(self.labels)).astype(dict.fromkeys(["filename", *LABELS], "str"))
-        return join_images(rows, list_folder(self.folder).image_table())
+        return join_images(SAMPLE_ATTRIBUTES, rows, list_folder(self.folder).image_table())
 
     def facts(self, digest: Callable[[Path], str] = file_digest) -> pd.DataFrame:
         return inspect_images(images_to_inspect(self.rows()), self.context(digest))
 
     def check(self) -> tuple[dict[str, list[str]], Duplicates]:
         """Reason -> the rows that fail, and the duplicates."""
-        table, duplicates = image_table(self.rows(), self.facts(), PARAMS.validate.near_duplicate_bits)
+        table, duplicates = image_table(
+            SAMPLE_ATTRIBUTES, self.rows(), self.facts(), PARAMS.validate.near_duplicate_bits
+        )
         return failing(table), duplicates
 
 

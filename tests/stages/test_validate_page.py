@@ -13,8 +13,9 @@ import pytest
 from stages.common.checks.data_docs import write_data_docs
 from stages.common.checks.suite import load_suite, run_suite
 from stages.common.reports.report import text_of, write_report
-from stages.common.schema.attributes import NAMES
+from stages.common.schema import attributes
 from stages.validate.page import build_report
+from tests.common.samples import SAMPLE_ATTRIBUTES
 
 PICTURE = "data:image/jpeg;base64," + "A" * 6700  # 72 by 72 pixels of noise, the largest there is
 SUITE = {
@@ -44,7 +45,7 @@ def listed(*rows: tuple[str, int, str, str | None, str, str]) -> pd.DataFrame:
 
 
 def accepted(*rows: tuple[str | None, ...]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["filename", "lot", "path", *NAMES], dtype="str")
+    return pd.DataFrame(rows, columns=["filename", "lot", "path", *attributes.names(SAMPLE_ATTRIBUTES)], dtype="str")
 
 
 def write(folder: Path, **changes: Any) -> str:
@@ -66,7 +67,7 @@ def write(folder: Path, **changes: Any) -> str:
     write_data_docs(folder / "data_docs" / "toy", suite, result, "summary")
     for sheet in ("rejected.csv", "warnings.csv", "unannotated.csv"):
         (folder / sheet).touch()
-    write_report(folder / "report.html", build_report(**(settings | changes)))
+    write_report(folder / "report.html", build_report(SAMPLE_ATTRIBUTES, **(settings | changes)))
     return (folder / "report.html").read_text()
 
 
@@ -92,7 +93,9 @@ def test_every_link_of_every_page_leads_to_a_file(tmp_path: Path) -> None:
 
 
 def test_duplicates_that_contradict_each_other_come_first(tmp_path: Path) -> None:
-    labels = pd.DataFrame({name: ["0", "0", "0", "1", None] for name in NAMES}, index=list("abcde"))
+    labels = pd.DataFrame(
+        {name: ["0", "0", "0", "1", None] for name in attributes.names(SAMPLE_ATTRIBUTES)}, index=list("abcde")
+    )
     labels.loc["d", ["beard", "mustache"]] = "0"
     text = write(tmp_path, duplicates=[["a", "b", "e"], ["c", "d"]], labels=labels)
     assert text.count("labels contradict") == 1
@@ -130,7 +133,9 @@ def test_100_000_hostile_rows_stay_below_2_mb_and_no_cell_is_markup(tmp_path: Pa
         {"source": "a.csv", "row": range(count), "filename": names, "path": names,
          "kind": [f"kind {number % 25}" for number in range(count)], "reason": names},
     )  # fmt: skip
-    good = pd.DataFrame({"filename": names, "lot": "s", "path": names} | dict.fromkeys(NAMES, "1"))
+    good = pd.DataFrame(
+        {"filename": names, "lot": "s", "path": names} | dict.fromkeys(attributes.names(SAMPLE_ATTRIBUTES), "1")
+    )
     pairs = [names[number : number + 2] for number in range(0, count, 2)]
     write(
         tmp_path, beard=names, rejected=rejected, remarks=rejected, accepted=good, duplicates=pairs,

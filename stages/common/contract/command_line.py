@@ -145,6 +145,7 @@ def _obey(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
         raise UsageError("one of --out DIR and --store DIR is needed")
     params = load_params(stage.params, arguments.params, arguments.set)
     inputs = {name: Path(path) for name in stage.inputs if (path := getattr(arguments, name))}
+    inputs |= {name: one.default(inputs) for name, one in stage.inputs.items() if one.default and name not in inputs}
     for name, path in inputs.items():
         if stage.inputs[name].created:
             path.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,8 @@ class Input:
     Attributes:
         help: what it holds, for `--help`.
         artifact: True for the output of the stage of the same name; False for raw files from outside.
-        required: False if the stage can do without; it is then absent from `Context.inputs`.
+        required: False if the stage can do without; it is then absent from `Context.inputs`, unless it has a default.
+        default: (the inputs that are given) -> the path that is taken if none is.
         created: True for a folder that outlives runs, such as a registry. It is made where it is missing, `deliver`
             alone writes to it, and of its content `Stage.identify` says what decides the artifact.
     """
@@ -27,6 +28,7 @@ class Input:
     help: str
     artifact: bool = True
     required: bool = True
+    default: Callable[[Mapping[str, Path]], Path] | None = None
     created: bool = False
 
 

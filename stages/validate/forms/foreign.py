@@ -3,8 +3,6 @@
 import json
 import re
 
-from stages.validate.forms.part import EXAMPLE
-
 _STARTS = {
     "PK\x03\x04": "a workbook of Excel or LibreOffice, or another ZIP file",
     "\ufffd\ufffd\x11\ufffd": "an old Excel workbook",
@@ -44,6 +42,6 @@ def _json(text: str) -> str:
     return "JSON lines" if len(text.splitlines()) > 1 else "JSON"
 
 
-def remedy(name: str) -> str:
-    """What to do about a form that is not read."""
-    return f"is {name}, which is not read: write a CSV with the header {EXAMPLE}"
+def remedy(name: str, example: str) -> str:
+    """What to do about a form that is not read; `example` is what a flat CSV looks like."""
+    return f"is {name}, which is not read: write a CSV with the header {example}"

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 
 from stages.common.contract.errors import DataError
@@ -46,6 +47,7 @@ class Header:
         return [f"{source}: the header is line {self.line}; not read is what stands above it: {brief(self.above[0])}"]
 
 
+@lru_cache(1024)  # the same few names stand in each of 100,000 pairs
 def spelling(name: str) -> str:
     """A column's name in lower case with `_` for blanks and hyphens: `Hair Length` is `hair_length`."""
     return re.sub(r"[\s-]+", "_", name.casefold())

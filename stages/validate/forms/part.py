@@ -1,45 +1,92 @@
 """What the reader of any form hands over: the annotations of one file, in the columns of the flat CSV."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import pandas as pd
 
-from stages.common.schema.attributes import ATTRIBUTES
+from stages.common.schema.attributes import Attributes
+from stages.validate.attributes_file import AttributesFile
 from stages.validate.forms.header import Header
 from stages.validate.forms.text import brief
-
-COLUMNS = ("filename", *(attribute.column for attribute in ATTRIBUTES))
-"""The columns of a flat CSV; their order is free and further columns are ignored."""
 
 SHORT = "short"
 """A further column of rows that lack fields at their end, as spreadsheets save them: the columns that are missing."""
 
-ROW = f"s1_00000.png{',1' * len(ATTRIBUTES)}"
-"""A row of a flat CSV, for messages."""
 
-EXAMPLE = f"{','.join(COLUMNS)} and below it, for instance, {ROW}"
-"""What a flat CSV looks like, likewise."""
+COLUMNS_SHOWN = 12
+"""Columns that a message names."""
 
 
-@dataclass(frozen=True)
-class Form:
+def flat_columns(attributes: Attributes) -> tuple[str, ...]:
+    """The columns of a flat CSV; their order is free and further columns are ignored."""
+    return ("filename", *(attribute.column for attribute in attributes))
+
+
+def columns_shown(names: Sequence[str]) -> str:
+    """Names of columns, for messages: the first of them."""
+    more = len(names) - COLUMNS_SHOWN
+    return ", ".join(names) if more < 2 else f"{', '.join(names[:COLUMNS_SHOWN])} and {more} more"
+
+
+def example_row(attributes: Attributes) -> str:
+    """A row of a flat CSV, for messages."""
+    return f"s1_00000.png{',1' * len(attributes)}"
+
+
+def example(attributes: Attributes) -> str:
+    """What a flat CSV looks like, likewise."""
+    return f"{','.join(flat_columns(attributes))} and below it, for instance, {example_row(attributes)}"
+
+
+class Form(ABC):
     """One form of annotations.
 
     Attributes:
         name: what people call it.
-        recognises: (the header, the first 64 KiB) -> whether a file is of this form.
-        read: (folder, files relative to it, the header) -> their annotations. Raises DataError for a file that cannot
-            be read as a whole.
         published: a list that whole data sets come with: who has a part of the images need not cut it.
+        together: all files of a folder are read at once, and are as new as one.
+        asked: which attributes are asked for, and where data sets keep them.
+        columns: those of the flat CSV, in which annotations of every form are handed over.
     """
 
-    name: str
-    recognises: Callable[[Header, str], bool]
-    read: Callable[[Path, Sequence[Path], Header], "Part"]
-    published: bool = False
+    name: ClassVar[str]
+    published: ClassVar[bool] = False
+    together: ClassVar[bool] = False
+
+    def __init__(self, asked: AttributesFile) -> None:
+        """Read by what attributes.yaml asks for."""
+        self.asked = asked
+        self.columns = flat_columns(asked.attributes)
+
+    def is_column(self, _name: str) -> bool:
+        """Whether a column of this name is read."""
+        return False
+
+    @property
+    def expected(self) -> str:
+        """How a message calls it that lists what is read; "" if it goes without saying, or nothing is asked of it."""
+        return ""
+
+    @abstractmethod
+    def recognises(self, header: Header, start: str) -> bool:
+        """Whether a file is of this form, as its header and its first 64 KiB tell."""
+
+    @abstractmethod
+    def read(self, folder: Path, files: Sequence[Path], header: Header) -> "Part":
+        """Read annotations.
+
+        Args:
+            folder: where they lie.
+            files: relative to it; one, unless the form is read `together`.
+            header: of the file.
+
+        Raises:
+            DataError: the file cannot be read as a whole.
+        """
 
 
 class Broken(NamedTuple):
@@ -103,15 +150,27 @@ _BACKSLASHES = (r"\\", "/")
 _DOTS = (r"(^|(?<=/))(?:\./)+", "")
 
 
-def with_places(cells: pd.DataFrame, source: str | list[str], lines: list[int]) -> pd.DataFrame:
-    """Put `source` and `row` in front, order the columns as `COLUMNS`, and call each row by its place.
+def without_untellable(attributes: Attributes, labels: pd.DataFrame) -> pd.DataFrame:
+    """The labels (text, a column per attribute that is known) without those that `unknown_when` says cannot be told."""
+    known = {one.name: one for one in attributes if one.column in labels}
+    told = labels.copy()
+    for one in known.values():
+        for other in (known[name] for name in one.unknown_when if name in known):
+            index = str(other.classes.index(one.unknown_when[other.name]))
+            told[one.column] = told[one.column].mask(labels[other.column] == index)
+    return told
+
+
+def with_places(columns: Sequence[str], cells: pd.DataFrame, source: str | list[str], lines: list[int]) -> pd.DataFrame:
+    """Put `source` and `row` in front, order the columns, and call each row by its place.
 
     Args:
+        columns: `flat_columns`.
         cells: one row an annotation.
         source: the file of all rows, or of each: then a file holds one annotation and its name alone is the place.
         lines: line number of each row.
     """
-    rows = cells[[name for name in (*COLUMNS, SHORT) if name in cells]].astype("str")
+    rows = cells[[name for name in (*columns, SHORT) if name in cells]].astype("str")
     if "filename" in rows and isinstance(source, str):  # typed by people, on Windows, or with the raw folder as `.`
         for pattern, text in (_BACKSLASHES, _DOTS):
             rows["filename"] = rows["filename"].str.replace(pattern, text, regex=True)

@@ -1,11 +1,11 @@
 """What people write into label cells: codes, the names of classes, and words for what they do not know."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from stages.common.schema.attributes import ATTRIBUTES, Attribute
+from stages.common.schema.attributes import Attribute, Attributes
 
 UNKNOWN = frozenset({"-", "--", "\u2013", "\u2014", "?", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "unknown"})
 """Cells that mean that a label is not known, in lower case; an empty cell does, too."""
@@ -29,22 +29,21 @@ def codes_of(attribute: Attribute) -> dict[str, str]:
     return codes | {name.casefold(): str(index) for index, name in enumerate(attribute.classes)}
 
 
-_CODES = {attribute.column: codes_of(attribute) for attribute in ATTRIBUTES}
-
-
-def read_words(cells: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+def read_words(attributes: Attributes, cells: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     """Tidy all cells, and read those of labels: a class by its name or its index, `1.0` as `1`, `NA` as unknown.
 
     pandas writes integer columns with gaps as `1.0`, a spreadsheet may make `1,0` or `1.00E+00` of it. What is neither
     stays as it is, for the suite to reject.
 
     Args:
+        attributes: whose names of classes are read.
         cells: text; all columns but `filename` hold labels.
 
     Returns:
         The cells, missing where unknown; and word -> cells that hold it and were taken as unknown, empty ones left out.
     """
     unknown: dict[str, int] = {}
+    codes = {attribute.column: codes_of(attribute) for attribute in attributes}
 
     def read(values: "pd.Series[str]", meaning: Callable[[str], str]) -> "pd.Series[str]":
         counts = values.value_counts()  # few distinct cells, however many rows
@@ -54,15 +53,13 @@ def read_words(cells: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
                 unknown[word] = unknown.get(word, 0) + int(counts[value])
         return values.map(found).astype("str")
 
-    read_cells = {name: values.map(tidy) if name == "filename" else read(values, _reader(str(name)))
+    read_cells = {name: values.map(tidy) if name == "filename" else read(values, _reader(codes.get(str(name), {})))
                   for name, values in cells.items()}  # fmt: skip
     table = pd.DataFrame(read_cells, cells.index, columns=cells.columns, dtype="str")
     return table.mask(table == ""), unknown
 
 
-def _reader(column: str) -> Callable[[str], str]:
-    codes = _CODES.get(column, {})
-
+def _reader(codes: Mapping[str, str]) -> Callable[[str], str]:
     def meaning(cell: str) -> str:
         text = tidy(cell)
         word = text.casefold()
