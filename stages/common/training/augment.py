@@ -1,4 +1,10 @@
-"""Augmentation of a whole batch where it lies, on CPU or GPU."""
+"""Augmentation of a whole batch where it lies, on CPU or GPU.
+
+torchvision.transforms.v2 draws once for a whole batch, so it must be called image by image to change each in its own
+way: flip, pad, affine, crop and colour jitter then take 4.5 times as long as this, and scale width and height alike.
+Its functions on boxes of whole pixels, which scale them apart, take 1.3 times as long. (CPU seconds of one thread,
+medians of 60 batches of 64 images of 64x64, in turns, on a machine that others shared.)
+"""
 
 import torch
 from torch import Tensor
