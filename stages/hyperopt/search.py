@@ -98,17 +98,14 @@ def _space(section: HyperoptSection) -> dict[str, Any]:
     def log_uniform(label: str, bounds: Sequence[float]) -> Any:
         return hp.loguniform(label, *np.log(bounds))
 
+    weights = [f"loss_weights.{name}" for name in section.first.loss_weights]
     return {
         "learning_rate": log_uniform("learning_rate", section.learning_rate),
         "muon_learning_rate": log_uniform("muon_learning_rate", section.muon_learning_rate),
         "weight_decay": log_uniform("weight_decay", section.weight_decay),
         "dropout": hp.uniform("dropout", *section.dropout),
         **{label: hp.choice(label, getattr(section, label)) for label in CHOICES},
-        **{
-            label: log_uniform(label, section.loss_weight)
-            for name in section.first.loss_weights
-            if (label := f"loss_weights.{name}")
-        },
+        **{label: log_uniform(label, section.loss_weight) for label in weights},
     }
 
 
