@@ -109,7 +109,7 @@ def describe_predictions(
     """Put the report together.
 
     Args:
-        attributes: what is answered.
+        attributes: what is answered; the verdict names what never is.
         metrics: `metrics/predictions.json`.
         checked: what the suite found.
         cases: the least sure answers.

@@ -188,9 +188,8 @@ def _run(context: Context[Params]) -> Headline:
     counts = {"images": images, "undecodable": len(undecodable), "findings": len(checked.found)}
     remember(context.cache, str(raw), {"success": True, **counts})
     history = recall(context.cache, str(raw))
-    report = describe_predictions(
-        model.attributes, metrics, checked, cases, picture, undecodable, found.ignored, history
-    )
+    attributes = tuple(one for one in model.attributes if one.name not in never)
+    report = describe_predictions(attributes, metrics, checked, cases, picture, undecodable, found.ignored, history)
     write_report(out / REPORT, report)
     told: dict[str, int | str] = {
         "lots": len(lots),

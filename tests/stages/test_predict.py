@@ -161,7 +161,9 @@ def test_an_attribute_that_is_never_answered_has_empty_cells_and_is_named(
         assert row["glasses_predicted"]
     line = "hair_length is never answered: training has no label of it"
     assert line in caplog.text
-    assert line in (artifact / "report.html").read_text()
+    page = (artifact / "report.html").read_text()
+    assert line in page
+    assert "Hair length" not in page, "the figures of an attribute without an answer read as if the model were unsure"
     assert not [row for row in rows(artifact / "findings.csv") if row["column"].startswith("hair_length")]
 
 
