@@ -44,7 +44,8 @@ def plot_confusion(attributes: Attributes, path: Path, measures: Mapping[str, Me
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         if len(attribute.classes) <= WRITTEN:
             _write_counts(axes, counts, shares)
-            axes.set_xticks(range(len(attribute.classes)), attribute.classes)
+            upright = 90 if len(attribute.classes) > WRITTEN / 2 else 0
+            axes.set_xticks(range(len(attribute.classes)), attribute.classes, rotation=upright)
             axes.set_yticks(range(len(attribute.classes)), attribute.classes)
         axes.set_xlabel("predicted", fontsize=8)
         axes.set_ylabel("true", fontsize=8)

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 THEN, NOW = "#8a94a0", "#d9622b"
 BARS = 24
 """Bars of a histogram."""
+CLASSES = 6
+"""Classes that are drawn: those that moved most."""
 
 
 def plot_signal(path: Path, then: "pd.Series[Any]", now: "pd.Series[Any]") -> None:
@@ -33,10 +35,13 @@ def plot_signal(path: Path, then: "pd.Series[Any]", now: "pd.Series[Any]") -> No
             axes.hist(known, edges, weights=np.full(len(known), 1 / len(known)), color=color, alpha=0.55, label=label)
     else:
         classes = list(then.cat.categories)
-        for values, color, label, side in zip((then, now), (THEN, NOW), labels, (-0.2, 0.2), strict=True):
-            shares = [float((values.dropna() == name).mean()) for name in classes]
-            axes.bar(np.arange(len(classes)) + side, shares, 0.38, color=color, label=label)
-        axes.set_xticks(range(len(classes)), classes)
+        shares = np.array([[float((values.dropna() == name).mean()) for name in classes] for values in (then, now)])
+        chosen = np.sort(np.argsort(-abs(shares[1] - shares[0]), kind="stable")[:CLASSES])
+        for of_images, color, label, side in zip(shares, (THEN, NOW), labels, (-0.2, 0.2), strict=True):
+            axes.bar(np.arange(len(chosen)) + side, of_images[chosen], 0.38, color=color, label=label)
+        axes.set_xticks(range(len(chosen)), [classes[number] for number in chosen])
+        if len(chosen) < len(classes):
+            axes.set_xlabel(f"the {len(chosen)} of {len(classes)} classes that moved most")
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes.set_ylabel("share of images")
     axes.spines[["top", "right"]].set_visible(False)
