@@ -39,10 +39,11 @@ from stages.common.contract.version import ROOT
 from stages.common.images.decode import as_image, decode, read_image_file
 from stages.common.images.settings import Preprocessing
 from stages.common.images.sources import find_source
-from stages.common.schema.attributes import ATTRIBUTES, NAMES
+from stages.common.schema.attributes import names, write_attributes
 from stages.common.workers.lot_cache import make_pieces
 from stages.common.workers.pool import WorkerPool
 from stages.prepare_train.shards import recipe_of
+from stages.validate.attributes_file import DEFAULT, read_attributes_file
 
 LOT = 1000
 SHARD = "prepare_train's shards"
@@ -82,12 +83,14 @@ def whole_stage(data: Path, images: int, workers: int, folder: Path) -> list[str
     for lot in range(-(-images // LOT)):
         copies(data, min(LOT, images - lot * LOT), raw / f"l{lot:03d}", link=True)
     validated.mkdir()
+    attributes = read_attributes_file(DEFAULT).attributes
+    write_attributes(validated, attributes)
     with (validated / "annotations.csv").open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["filename", "lot", "path", "digest", "group", *NAMES])
+        rows.writerow(["filename", "lot", "path", "digest", "group", *names(attributes)])
         for path in sorted(artifacts.walk_files(raw)):
             number = int(path.stem) % different  # the same picture has the same labels
-            labels = [number % len(attribute.classes) for attribute in ATTRIBUTES]
+            labels = [number % len(attribute.classes) for attribute in attributes]
             name, digest = f"{path.parent}_{path.name}", artifacts.file_digest(raw / path)
             rows.writerow([name, path.parent, path, digest, number, *labels])
     artifacts.write_manifest(validated, stage="validate", key="0" * 64)

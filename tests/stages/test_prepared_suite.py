@@ -5,12 +5,12 @@ from typing import Any
 import pandas as pd
 
 from stages.common.checks.suite import FOLDER, findings, load_suite, run_suite
-from stages.common.schema.attributes import ATTRIBUTES
 from stages.prepare_train.params import DataSection, PrepareTrainSection
 from stages.prepare_train.statistics import Row
 from stages.prepare_train.table import suite_thresholds
+from tests.common.samples import SAMPLE_ATTRIBUTES
 
-SUITE: Any = load_suite(FOLDER / "prepared.json", ATTRIBUTES)
+SUITE: Any = load_suite(FOLDER / "prepared.json", SAMPLE_ATTRIBUTES)
 THRESHOLDS: dict[str, float] = {
     "min_std": 10, "mean_min": 60, "mean_max": 230, "std_min": 30, "std_max": 110,
     "train_min": 12, "train_max": 20, "val_min": 1, "val_max": 6, "test_min": 1, "test_max": 6,
@@ -38,7 +38,9 @@ CORRUPTED_TABLE: dict[str, dict[str, Any]] = {
     "images darker or brighter than usual": {"mean": 59.0},
     "images of less or more contrast than usual": {"std": 111.0},
 }
-CORRUPTED_TABLE |= {f"a class of {one.name} is missing in the train split": {one.name: "0"} for one in ATTRIBUTES}
+CORRUPTED_TABLE |= {
+    f"a class of {one.name} is missing in the train split": {one.name: "0"} for one in SAMPLE_ATTRIBUTES
+}
 
 
 def good_table(splits: str = "t" * 16 + "vvvv" + "eeee") -> pd.DataFrame:
@@ -53,7 +55,7 @@ def good_table(splits: str = "t" * 16 + "vvvv" + "eeee") -> pd.DataFrame:
             "split": [names[letter] for letter in splits],
             "pixels": [f"{number:032x}" for number in range(count)],
             "group": [f"{number:032x}" for number in range(count)],
-            **{one.name: [str(number % len(one.classes)) for number in range(count)] for one in ATTRIBUTES},
+            **{one.name: [str(number % len(one.classes)) for number in range(count)] for one in SAMPLE_ATTRIBUTES},
             "splits_of_picture": pd.Series(1, range(count), "Int64"),
             "mean": 180.0,
             "std": 70.0,
@@ -110,7 +112,7 @@ def test_no_expectation_is_untested() -> None:
 
 
 def test_classes_agree_with_the_attributes() -> None:
-    for attribute in ATTRIBUTES:
+    for attribute in SAMPLE_ATTRIBUTES:
         sets = [e.value_set for e in SUITE.expectations if getattr(e, "column", "") == attribute.name]
         assert sets == [[str(number) for number in range(len(attribute.classes))]] * 2
 

@@ -73,20 +73,3 @@ def read_attributes(folder: Path) -> Attributes:
         return tuple(Attribute(**{**one, "classes": tuple(one["classes"])}) for one in found)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"cannot read {path} ({error}): run the stage that made {folder} again") from error
-
-
-ATTRIBUTES: Attributes = (
-    Attribute("beard", ("no", "yes"), "beard", "Beard"),
-    Attribute("mustache", ("no", "yes"), "mustache", "Mustache"),
-    Attribute("glasses", ("no", "yes"), "glasses_binary", "Glasses"),
-    Attribute(
-        "hair_color",
-        ("blond", "brown", "red", "dark", "gray"),
-        "hair_color_label",
-        "Hair colour",
-        unknown_when={"hair_length": "bald"},
-    ),
-    Attribute("hair_length", ("bald", "short", "long"), "hair_length", "Hair length"),
-)
-
-NAMES: tuple[str, ...] = tuple(attribute.name for attribute in ATTRIBUTES)
