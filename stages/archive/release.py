@@ -1,6 +1,5 @@
 """What becomes of an archived candidate: a version in the registry, and the champion if that is due."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from stages.common.contract.artifacts import copy_folder
+from stages.common.contract.artifacts import copy_folder, read_json
 from stages.common.contract.errors import TryAgainError
 from stages.common.contract.logs import log
 from stages.common.registry.registry import Registry, Version, now
@@ -45,7 +44,7 @@ def release(registry: Registry, artifact: Path, key: str, *, force: bool) -> Ver
     Raises:
         TryAgainError: another version became the champion since the candidate was judged.
     """
-    gate = json.loads((artifact / GATE).read_text(encoding="utf-8"))
+    gate = read_json(artifact / GATE)
     with registry.locked():
         champion = registry.champion()
         version = registry.find(gate["model_digest"])
@@ -114,7 +113,7 @@ def write_content(artifact: Path, content: Path, version: Version) -> None:
     report = content / "report"
     report.mkdir()
     shutil.copy(artifact / REPORT, report)
-    for stage in json.loads((artifact / "lineage.json").read_text(encoding="utf-8")):
+    for stage in read_json(artifact / "lineage.json"):
         if (artifact / stage).is_dir():
             copy_folder(artifact / stage, report / stage)
     (content / "README.md").write_text(_README.format(**version.__dict__), encoding="utf-8")

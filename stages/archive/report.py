@@ -1,7 +1,6 @@
 """The report of a version: how good it is, whether it is fit for release, and where it came from."""
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import yaml
 
 from stages.archive.collect import HARDEST, REJECTED
 from stages.archive.release import GATE
+from stages.common.contract.artifacts import read_json
 from stages.common.reports.report import (
     REPORT,
     Cards,
@@ -60,9 +60,9 @@ def build_report(title: str, archive: Path, run: Sequence[Section] = (), subtitl
         subtitle: one line below the title.
         base: relative address of the archive, ending in a slash, seen from where the page will be; "" inside of it.
     """
-    chain: Chain = json.loads((archive / "lineage.json").read_text(encoding="utf-8"))
-    gate = json.loads((archive / GATE).read_text(encoding="utf-8"))
-    metrics = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (archive / "metrics").glob("*.json")}
+    chain: Chain = read_json(archive / "lineage.json")
+    gate = read_json(archive / GATE)
+    metrics = {path.stem: read_json(path) for path in (archive / "metrics").glob("*.json")}
     evaluation = metrics["eval_metrics"]
     rejects = {stage: _rejects(archive / stage) for stage in ("validate", "prepare_train")}
     figures = {
@@ -197,7 +197,7 @@ def _plots(archive: Path, *names: str) -> list[Section]:
 
 def _hardest(archive: Path) -> list[Section]:
     """What stage evaluate found hardest."""
-    groups = json.loads((archive / HARDEST).read_text(encoding="utf-8"))
+    groups = read_json(archive / HARDEST)
     pictures = [
         Pictures(one["title"], [Picture(**picture) for picture in one["pictures"]], one["note"]) for one in groups
     ]

@@ -1,6 +1,5 @@
 """A page per run: what ran, what was there already, and the version that it ended in."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from stages.archive.release import GATE
 from stages.archive.report import build_report
-from stages.common.contract.artifacts import json_digest, making, publish, write_manifest
+from stages.common.contract.artifacts import json_digest, making, publish, read_json, write_manifest
 from stages.common.registry.registry import now
 from stages.common.reports.report import REPORT, Badge, Link, Section, Table, write_report
 
@@ -45,7 +44,7 @@ def write_run(
             f"{title}: {released['version']}", archive, _this_run(run, archive, base, standing), subtitle, base
         )
         write_report(partial / REPORT, report)
-        gate = json.loads((archive / GATE).read_text(encoding="utf-8"))
+        gate = read_json(archive / GATE)
         headline = {**released, "mean_accuracy": round(gate["mean_accuracy"], 4), "run": name}
         write_manifest(partial, stage=STAGE, key=digest, inputs={"archive": {"key": key}}, headline=headline)
         publish(partial, final)
@@ -53,7 +52,7 @@ def write_run(
 
 
 def _this_run(run: Mapping[str, Any], archive: Path, base: str, standing: str) -> list[Section]:
-    chain = json.loads((archive / "lineage.json").read_text(encoding="utf-8"))
+    chain = read_json(archive / "lineage.json")
     told = run.get("stages", {})
     rows: list[list[object]] = []
     for stage, entry in chain.items():

@@ -1,12 +1,11 @@
 """The wiring of stage `champion`: from the registry to an artifact that predict and monitor take."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from stages.champion.params import Params
-from stages.common.contract.artifacts import file_digest, write_json
+from stages.common.contract.artifacts import file_digest, read_json, write_json
 from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Headline, Input, Stage
 from stages.common.registry.champion import CHAMPION
@@ -30,7 +29,7 @@ def _attributes(version: Path) -> Attributes:
     """What a version answers; of one that earlier code has registered, as its metrics name it."""
     if (version / ATTRIBUTES_FILE).exists():
         return read_attributes(version)
-    metrics = json.loads((version / "metrics" / "eval_metrics.json").read_text(encoding="utf-8"))
+    metrics = read_json(version / "metrics" / "eval_metrics.json")
     return tuple(
         Attribute(name, tuple(one["classes"]), name, name.replace("_", " ").capitalize())
         for name, one in metrics["attributes"].items()

@@ -1,12 +1,11 @@
 """The wiring of stage `hyperopt`: search, write, draw."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from stages.common.contract.artifacts import write_json
+from stages.common.contract.artifacts import read_json, write_json
 from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Headline, Input, Stage
 from stages.common.schema.attributes import read_attributes
@@ -87,7 +86,7 @@ def _run(context: Context[Params]) -> Headline:
 
 def _is_final(artifact: Path) -> bool:
     """A search that its timeout ended is good enough to go on with, and goes on itself in the next run."""
-    results = json.loads((artifact / RESULTS).read_text(encoding="utf-8"))
+    results = read_json(artifact / RESULTS)
     return not results["ended_by_timeout"]
 
 

@@ -1,11 +1,10 @@
 """The wiring of stage `predict`: lots and the released model in, predictions and features out."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common.contract.artifacts import link_or_copy, write_json
+from stages.common.contract.artifacts import link_or_copy, read_json, write_json
 from stages.common.contract.errors import DataError
 from stages.common.contract.history import recall, remember
 from stages.common.contract.logs import log
@@ -251,7 +250,7 @@ def _check(params: Params, inputs: Mapping[str, Path]) -> Headline:
 
 def _lots_of(artifact: Path) -> dict[str, int]:
     """Predicted images of each lot."""
-    lots = json.loads((artifact / METRICS).read_text(encoding="utf-8"))["lots"]
+    lots = read_json(artifact / METRICS)["lots"]
     return {lot: found["images"] for lot, found in lots.items()}
 
 

@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
-from stages.common.contract.errors import DataError
+from stages.common.contract.artifacts import reading
 
 EXAMPLES = 24
 """Images that are kept whole, for a report that shows then and now."""
@@ -91,7 +90,7 @@ def load_features(path: Path) -> Features:
     Raises:
         DataError: it is no such file.
     """
-    try:
+    with reading(path):
         # numpy leaves a file open that it opens itself and finds to be none of its own
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
@@ -104,8 +103,6 @@ def load_features(path: Path) -> Features:
             example_names=found["example_names"].tolist(),
             pictures=found.get("pictures", np.empty(0, np.uint64)),  # earlier code kept none
         )
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:  # EOFError of an empty file
-        raise DataError(f"{path} holds no features ({error}): run the stage that makes it again") from error
 
 
 def _named(prefix: str, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import onnxruntime
 from pydantic import Field, TypeAdapter, ValidationError
 
+from stages.common.contract.artifacts import reading
 from stages.common.contract.cpus import available_cpus
 from stages.common.contract.errors import DataError
 from stages.common.contract.params import Section
@@ -160,10 +161,8 @@ def _open_session(path: Path, threads: int) -> Any:
     options.intra_op_num_threads = threads  # the default counts the cores of the whole machine
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what matters comes as an exception
-    try:
+    with reading(path, "train"):
         content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read the model {path} ({error.strerror}): run stage train") from error
     require_known_operators(content, str(path))
     try:
         # bytes and no path: a model that wants to read further files finds none

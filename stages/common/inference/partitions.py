@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from stages.common.contract.errors import DataError
+from stages.common.contract.artifacts import reading
 from stages.common.inference.answers import answers_of
 from stages.common.inference.features import Features
 from stages.common.schema.attributes import Attributes
@@ -73,12 +73,10 @@ def read_partitions(attributes: Attributes, reference: Path, features: Features)
     path = reference / PARTITIONS
     if not path.exists():
         return partitions(attributes, features)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+    with reading(path, "evaluate"):
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         found["images"], found["columns"].keys()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} holds no partitions ({error}): run stage evaluate again") from error
-    return dict(found)
+    return found
 
 
 def partition_of(known: "pd.Series[Any]") -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.common.contract.errors import DataError
+from stages.common.contract.artifacts import reading
 from stages.common.schema.attributes import Attributes, read_attributes
 
 CHAMPION = "champion.json"
@@ -49,7 +49,7 @@ def read_champion(artifact: Path) -> Champion | None:
     Raises:
         DataError: the artifact is not one of stage champion.
     """
-    try:
+    with reading(artifact / CHAMPION, "champion"):
         found = json.loads((artifact / CHAMPION).read_text(encoding="utf-8"))
         if found["version"] is None:
             return None
@@ -62,5 +62,3 @@ def read_champion(artifact: Path) -> Champion | None:
             model=artifact / "model.onnx",
             reference=artifact / "reference",
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{artifact} holds no readable {CHAMPION}: run stage champion again") from error
