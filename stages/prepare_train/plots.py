@@ -16,7 +16,7 @@ COLUMNS = 3
 CLASSES_SHOWN = 20
 """Classes of an attribute that are drawn, the most frequent ones."""
 UPRIGHT = 6
-"""Classes whose names have room side by side."""
+"""Classes whose names, and the counts on their bars, have room side by side."""
 
 
 def _short(count: int) -> str:
@@ -39,16 +39,17 @@ def _draw_shares(axes: Axes, title: str, counts: Mapping[str, Mapping[str, int]]
             color=COLORS[split],
             label=split,
         )
-        axes.bar_label(
-            bars, labels=[_short(counts[split][name]) for name in classes], fontsize=6.5, color="#555", padding=1
-        )
+        if len(classes) <= UPRIGHT:
+            labels = [_short(counts[split][name]) for name in classes]
+            axes.bar_label(bars, labels=labels, fontsize=6.5, color="#555", padding=1)
     unknown = sum(counts[split]["unknown"] for split in SPLITS)
-    told = [f"{len(classes)} most frequent of {len(totals)} classes"] if len(totals) > len(classes) else []
+    told = [f"{len(classes)} of {len(totals)} classes"] if len(totals) > len(classes) else []
     told += [f"{unknown} unknown"] if unknown else []
     axes.set_title(title + (f"  ({', '.join(told)})" if told else ""), loc="left", fontsize=10, fontweight="bold")
     axes.set_xticks(range(len(classes)), [name if len(name) <= 10 else name[:9] + "…" for name in classes])
     if len(classes) > UPRIGHT:
-        axes.tick_params(axis="x", labelrotation=45)
+        for label in axes.get_xticklabels():
+            label.set(rotation=45, ha="right", rotation_mode="anchor")
     axes.set_ylabel("share of known labels, %", fontsize=8)
     axes.margins(y=0.12)
 

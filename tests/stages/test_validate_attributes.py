@@ -3,11 +3,17 @@
 import re
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import yaml
+from PIL import Image
 
 from stages.common.contract.command_line import main
 from stages.common.contract.errors import DataError, UsageError
 from stages.common.schema.attributes import read_attributes
+from stages.common.schema.dataset import read_split
+from stages.prepare_train.stage import STAGE as PREPARE_TRAIN
 from stages.validate.attributes_file import DEFAULT, Variants, find_attributes_file, read_attributes_file
 from stages.validate.stage import STAGE
 from tests.common.samples import SAMPLE_ATTRIBUTES
@@ -199,3 +205,32 @@ def test_the_stage_reads_annotations_by_the_file_and_another_one_makes_another_a
     assert second.read_text().splitlines()[1:3] == ["s1_0.png,s1,,,,,1", "s1_1.png,s1,,,,,0"]
     other.write_text("- {name: smile}")
     assert validate("--attributes", str(other))[0] == 65
+
+
+@pytest.mark.parametrize(("attributes", "classes"), [(1, 200), (40, 2)])
+def test_few_and_many_attributes_and_classes_are_prepared(attributes: int, classes: int, tmp_path: Path) -> None:
+    raw, images = tmp_path / "raw", 200
+    raw.mkdir()
+    noise = np.random.default_rng(0)
+    names = [f"s{number % 2}_{number}.png" for number in range(images)]
+    for name in names:
+        Image.fromarray(noise.integers(0, 256, (40, 40, 3), np.uint8)).save(raw / name)
+    asked = [{"name": f"a{at}", "classes": [f"c{n}" for n in range(classes)]} for at in range(attributes)]
+    (tmp_path / "attributes.yaml").write_text(yaml.safe_dump(asked))
+    labels = [[(number + at) % classes for at in range(attributes)] for number in range(images)]
+    table = pd.DataFrame(labels, columns=[one["name"] for one in asked])
+    table.insert(0, "filename", names)
+    table.to_csv(tmp_path / "annotations.csv", index=False)
+
+    validated, prepared = tmp_path / "out/validate", tmp_path / "out/prepare_train"
+    given = ["--raw", str(raw), "--annotations", str(tmp_path / "annotations.csv"), "--out", str(validated)]
+    assert main(STAGE, [*given, "--set", "validate.workers=1"]) == 0
+    given = ["--raw", str(raw), "--validate", str(validated), "--out", str(prepared)]
+    assert main(PREPARE_TRAIN, [*given, "--set", "prepare_train.workers=1", "--set", "data.image_size=16"]) == 0
+    split = read_split(prepared, "train")
+    found = dict(zip(split.filenames, split.labels.tolist(), strict=True))
+    assert found == {name: label for name, label in zip(names, labels, strict=True) if name in found}
+    with Image.open(prepared / "plots/data_distribution.png") as picture:
+        assert picture.size == (1650, 450 * (attributes // 3 + 1))
+    for page in (validated / "report.html", prepared / "report.html"):
+        assert page.stat().st_size < 2_000_000
