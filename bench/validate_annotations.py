@@ -15,18 +15,28 @@ import tempfile
 import time
 from pathlib import Path
 
-HEADER = "filename,beard,mustache,glasses_binary,hair_color_label,hair_length\n"
+from stages.validate.attributes_file import DEFAULT, read_attributes_file
+from stages.validate.forms.part import flat_columns
+
+ATTRIBUTES = read_attributes_file(DEFAULT).attributes
+HEADER = ",".join(flat_columns(ATTRIBUTES)) + "\n"
+HOSTILE = ("<script>alert(1)</script>" * 3, "=cmd()|1", "9", "7", "0.5")
 
 
 def write_good(path: Path, rows: int) -> None:
-    """Right labels at random, seeded; bald faces have no hair colour."""
+    """Right labels at random, seeded, but for those that another label leaves unknown."""
     draw = random.Random(1).randrange  # noqa: S311 (not for cryptography)
     with path.open("w") as file:
         file.write(HEADER)
         for number in range(rows):
-            length = draw(3)
-            color = draw(5) if length else ""
-            file.write(f"s{number % 20}_{number:06}.png,{draw(2)},{draw(2)},{draw(2)},{color},{length}\n")
+            drawn = {one.name: one.classes[draw(len(one.classes))] for one in ATTRIBUTES}
+            cells = (
+                ""
+                if any(drawn[other] == label for other, label in one.unknown_when.items())
+                else str(one.classes.index(drawn[one.name]))
+                for one in ATTRIBUTES
+            )
+            file.write(f"s{number % 20}_{number:06}.png,{','.join(cells)}\n")
 
 
 def write_bad(path: Path, rows: int) -> None:
@@ -34,7 +44,8 @@ def write_bad(path: Path, rows: int) -> None:
     with path.open("w") as file:
         file.write(HEADER)
         for number in range(rows):
-            file.write(f"../s{number}.png,{'<script>alert(1)</script>' * 3},=cmd()|{number},9,7,0.5\n")
+            cells = (HOSTILE[at % len(HOSTILE)] for at in range(len(ATTRIBUTES)))
+            file.write(f"../s{number}.png,{','.join(cells)}\n")
 
 
 def measure(annotations: Path, out: Path) -> tuple[float, float, float]:

@@ -10,7 +10,8 @@ Looks at parameters, annotations and images before any work starts: `validate --
 Checks every annotation and every image with Great Expectations, and leaves out what cannot be used, with the reason.
 Too many rejects stop the run here.
 
-**In**: raw images, annotations. **Out**: canonical annotations, rejects, warnings. **Report**: what was found, with
+**In**: raw images, annotations, and `attributes.yaml` beside them if they are about other attributes than the samples.
+**Out**: canonical annotations, rejects, warnings. **Report**: what was found, with
 pictures, and Data Docs.
 """,
     "prepare_lots": """

@@ -223,7 +223,7 @@ def _read_classes(node: _Node, name: str) -> tuple[str, ...]:
 
 def _read_unknown_when(node: _Node, name: str) -> dict[str, str]:
     if not isinstance(node.node, yaml.MappingNode):
-        node.refuse(f"unknown_when of {name}: expected another attribute and its class, such as {{hair_length: bald}}")
+        node.refuse(f'unknown_when of {name}: expected another attribute and its class, such as {{hat: "yes"}}')
     others = [_Node(node.path, key).text(f"unknown_when of {name}") for key, _ in node.node.value]
     return {other: one.text(f"unknown_when of {name}") for other, one in node.pairs("unknown_when", others).items()}
 

@@ -207,6 +207,7 @@ def test_the_stage_reads_annotations_by_the_file_and_another_one_makes_another_a
     assert validate("--attributes", str(other))[0] == 65
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("attributes", "classes"), [(1, 200), (40, 2)])
 def test_few_and_many_attributes_and_classes_are_prepared(attributes: int, classes: int, tmp_path: Path) -> None:
     raw, images = tmp_path / "raw", 200
