@@ -39,10 +39,16 @@ def call(stage: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+def raw_inputs(data: Path) -> dict[str, str]:
+    """Input -> path, of a data folder of samples."""
+    own = {"raw": str(data / "raw"), "annotations": str(data / "annotations.csv")}
+    return own | {"attributes": str(ROOT / "data" / "attributes.yaml")}
+
+
 def run_all(data: Path, store: Path, *overrides: str) -> dict[str, dict[str, Any]]:
     """Run every stage in order into `store`; each stage reads only the sections that it knows."""
     results: dict[str, dict[str, Any]] = {}
-    raw = {"raw": str(data / "raw"), "annotations": str(data / "annotations.csv")}
+    raw = raw_inputs(data)
     raw |= {name: str(store / name) for name in ("registry", "logs")} | {"runs": str(store / "run")}
     for name in STAGES:
         stage = load(name)
@@ -241,7 +247,7 @@ def test_the_parameters_of_a_version_give_its_metrics_again_to_the_last_digit(
     results: dict[str, dict[str, Any]], data: Path, tmp_path: Path
 ) -> None:
     version = Path(results["archive"]["path"])
-    paths = {"raw": str(data / "raw"), "annotations": str(data / "annotations.csv")}
+    paths = raw_inputs(data)
     for name in ("validate", "prepare_train", "hyperopt", "train", "evaluate"):
         inputs = [item for needed in load(name).inputs for item in (f"--{needed}", paths[needed])]
         process = call(name, *inputs, "--params", str(version / "params.yaml"), "--store", str(tmp_path))
