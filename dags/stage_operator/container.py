@@ -110,6 +110,7 @@ def create(
     command: Sequence[str],
     *,
     image: str,
+    image_id: str,
     environment: Mapping[str, str],
     mem_limit: Any,
     cpus: float,
@@ -122,7 +123,8 @@ def create(
         client: of the engine.
         one: the try.
         command: arguments of the stage.
-        image: id of its image.
+        image: name of its image.
+        image_id: its id, which the stage is told.
         environment: variables beside those that every stage has.
         mem_limit: as of `StageOperator`, like `cpus` and `gpu`; the engine grants no more than it has.
         cpus: 0 for all.
@@ -150,7 +152,7 @@ def create(
         user=USER,
         stdin_open=True,  # for the one who attaches first, until he goes: then a stage ends by itself
         environment={
-            "FACE_ATTRIBUTES_IMAGE": image,
+            "FACE_ATTRIBUTES_IMAGE": image_id,
             "FACE_ATTRIBUTES_ENDS_WITH_STDIN": "1",
             "HOME": "/tmp",  # noqa: S108 (the only writable place for what libraries cache)
             **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads),

@@ -206,13 +206,13 @@ class StageOperator(DockerOperator):
             self.log.warning("Could not remove the container, the next try will: %s", one_line(error))
 
     def _create(
-        self, client: APIClient, one: Try, command: list[str], image: str, environment: Mapping[str, str]
+        self, client: APIClient, one: Try, command: list[str], image_id: str, environment: Mapping[str, str]
     ) -> str:
         self.log.info("Running %s %s", self.image, " ".join(command))
         self._made = one  # said before: a call that is interrupted may have made it all the same
         try:
             return create(
-                client, one, command, image=image, environment=environment,
+                client, one, command, image=self.image, image_id=image_id, environment=environment,
                 mem_limit=self.mem_limit, cpus=self.cpus, gpu=self.gpu,
                 mounts=self.mounts, network_mode=self.network_mode, shm_size=self.shm_size,
             )  # fmt: skip
