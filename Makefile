@@ -24,7 +24,7 @@ logs: ## follow its logs
 	@docker compose --profile celery logs --follow --tail 100
 
 quick: venv check ## checks, and the tests that need neither an engine nor a browser nor much time
-	@.venv/bin/pytest --numprocesses logical --maxprocesses 4 --dist loadgroup -m "not (docker or browser or slow)"
+	@.venv/bin/pytest --numprocesses logical --maxprocesses 4 --dist loadfile -m "not (docker or browser or slow)"
 
 test: ## set everything up and run all checks and tests
 	@scripts/test

@@ -6,23 +6,37 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 if TYPE_CHECKING:
     from docker import DockerClient
     from playwright.sync_api import Browser, Page, Request
 
+ROOT = Path(__file__).parents[1]
 
-@pytest.hookimpl(tryfirst=True)
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a browser, and share the tests out: one worker has the engine, and each file one worker."""
+    """Mark what needs a browser."""
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
-        group = "engine" if item.get_closest_marker("docker") else item.location[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+
+
+class Shares(LoadFileScheduling):  # type: ignore[misc]
+    """Which tests run in one process, one after the other: those of a file, and of all files with the engine."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "engine" if "pytest.mark.docker" in (ROOT / file).read_text(encoding="utf-8") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shares:
+    """Share the tests out among processes, if there are several."""
+    return Shares(config, log)
 
 
 @pytest.fixture(scope="session")
