@@ -14,6 +14,7 @@ from stages.common.images.listing import require_lots
 from stages.common.images.sources import Source, find_source
 from stages.common.registry.champion import Champion, read_champion
 from stages.common.reports.report import REPORT, Report, write_report
+from stages.common.schema.attributes import names
 from stages.common.schema.learned import never_answered, remarks
 from stages.predict.images import Found, find_images
 from stages.predict.page import TITLE, describe_predictions, left_out, nothing_released
@@ -50,7 +51,8 @@ def _answer_lots(context: LotsContext[Params], champion: Champion, found: Found)
     from stages.predict.pieces import load_once, recipe_of
 
     section, largest = context.params.predict, context.params.images.max_megapixels
-    load_once(champion.model, champion.model_digest)  # a model that does not fit is refused here, in one line
+    model = load_once(champion.model, champion.model_digest)  # one that does not fit is refused here, in one line
+    log.info("%s answers %s", champion.version, ", ".join(names(model.attributes)))
     sources: dict[str, list[Source]] = {
         lot: [find_source(name, context.inputs["raw"] / path, context.digest) for name, path in images.items()]
         for lot, images in found.lots.items()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from stages.common.inference.answers import Answers
 from stages.common.inference.calibration import (
     Abstention,
     Calibration,
@@ -58,16 +59,15 @@ def calibrate(network: Network, val: Split, learned: Learned, device: str, wante
         known = compared[:, column] != UNKNOWN
         logits, labels = (raw + mask)[known], compared[known, column]
         temperature = fit_temperature(logits, can_be_right[known, column])
-        right = logits.argmax(axis=1) == labels
-        before, after = (softmax(logits / divisor).max(axis=1) for divisor in (1, temperature))
+        before, after = (Answers(attribute, labels, softmax(logits / divisor)) for divisor in (1, temperature))
         found.append(
             Calibrated(
                 attribute.name,
                 int(known.sum()),
                 temperature,
-                expected_calibration_error(before, right),
-                expected_calibration_error(after, right),
-                choose_abstention(after, right, wanted)
+                expected_calibration_error(before.confidence, before.right),
+                expected_calibration_error(after.confidence, after.right),
+                choose_abstention(after.confidence, after.right, wanted)
                 if is_answered(learned[attribute.name])
                 else Abstention(0.0, None, None),
             )

@@ -75,7 +75,9 @@ def make_prepared(folder: Path, attributes: Attributes, pictures: npt.NDArray[np
 
 
 @pytest.mark.parametrize(("count", "classes"), [(1, 2), (40, 2), (2, 200)])
-def test_any_attributes_are_evaluated_predicted_and_monitored(count: int, classes: int, tmp_path: Path) -> None:
+def test_any_attributes_are_evaluated_predicted_and_monitored(
+    count: int, classes: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     attributes, pictures = attributes_of(count, classes), make_pictures(classes)
     titles = [one.title for one in attributes]
     prepared, train = tmp_path / "prepared", tmp_path / "train"
@@ -101,6 +103,7 @@ def test_any_attributes_are_evaluated_predicted_and_monitored(count: int, classe
         Image.fromarray(picture).save(tmp_path / "raw" / "s2" / f"s2_{number}.png")
     predicted = tmp_path / "predicted"
     run(PREDICT, predicted, {"raw": tmp_path / "raw", "champion": champion})
+    assert f"v1 answers {', '.join(names(attributes))}" in caplog.text
     with (predicted / "outputs" / "predictions_s2.csv").open(newline="") as file:
         rows = {row["filename"]: row for row in csv.DictReader(file)}
     for number, picture in enumerate(pictures):
