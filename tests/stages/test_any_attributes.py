@@ -19,6 +19,8 @@ from stages.label_doubt.stage import STAGE as LABEL_DOUBT
 from stages.train.stage import STAGE as TRAIN
 from tests.common.prepared import make_prepared, make_searched
 
+pytestmark = pytest.mark.slow
+
 ONE: Attributes = (Attribute("hat", ("no", "yes"), "hat", "Hat"),)
 FORTY: Attributes = (
     Attribute("breed", tuple(f"breed {number}" for number in range(200)), "breed_label", "Breed"),

@@ -15,6 +15,8 @@ from stages.common.schema.attributes import Attribute, Attributes
 from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 from tests.stages.archived import COPY, Pipeline
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Pipeline:

@@ -17,6 +17,8 @@ from stages.common.registry.registry import Registry, Version, now
 from stages.common.schema.attributes import difference, write_attributes
 from tests.common.samples import SAMPLE_ATTRIBUTES
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[..., tuple[int, dict[str, Any]]]
 
 

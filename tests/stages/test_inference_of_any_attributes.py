@@ -23,6 +23,8 @@ from stages.monitor.stage import STAGE as MONITOR
 from stages.predict.stage import STAGE as PREDICT
 from tests.common.onnx_models import SIDE, save_model
 
+pytestmark = pytest.mark.slow
+
 IMAGES = 60
 
 

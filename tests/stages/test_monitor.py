@@ -35,6 +35,8 @@ from stages.monitor.stage import RUN, STAGE
 from stages.monitor.words import explain
 from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = MonitorSection(min_accuracy=0.85, min_labels=50, min_images=50, alpha=0.01, min_psi=0.2)
 STATISTICS = ("brightness", "contrast", "saturation", "warmth", "sharpness", "flatness", "ripple", "white")
 

@@ -31,6 +31,8 @@ from stages.predict.stage import STAGE
 from tests.common.onnx_models import METADATA, PREPROCESSING, SIDE, metadata_of, save_model, slow_down, squander
 from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 Answer = tuple[int, int, int, int, int]
 

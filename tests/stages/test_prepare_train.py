@@ -27,6 +27,8 @@ from stages.prepare_train.stage import STAGE
 from stages.prepare_train.statistics import Row, count_classes
 from tests.common.samples import SAMPLE_ATTRIBUTES
 
+pytestmark = pytest.mark.slow
+
 Labels = tuple[int | str, ...]
 ROOT = Path(__file__).parents[2]
 

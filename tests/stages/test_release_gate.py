@@ -25,6 +25,8 @@ from stages.common.schema.statistics import holm
 from tests.common.onnx_models import METADATA, PREPROCESSING, save_model
 from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 
+pytestmark = pytest.mark.slow
+
 
 def measured(mean: float) -> Judgement:
     """A candidate that has met nobody."""

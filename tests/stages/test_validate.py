@@ -18,6 +18,8 @@ from stages.validate.attributes_file import DEFAULT, read_attributes_file
 from stages.validate.raw_annotations import read_annotations
 from stages.validate.stage import STAGE
 
+pytestmark = pytest.mark.slow
+
 ASKED = read_attributes_file(DEFAULT)
 HEADER = "filename,beard,mustache,glasses_binary,hair_color_label,hair_length"
 GOOD = [f"s{lot}_{number:05}.png,1,0,1,{number},2" for lot in (1, 2) for number in range(5)]

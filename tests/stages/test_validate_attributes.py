@@ -18,6 +18,8 @@ from stages.validate.attributes_file import DEFAULT, Variants, find_attributes_f
 from stages.validate.stage import STAGE
 from tests.common.samples import SAMPLE_ATTRIBUTES
 
+pytestmark = pytest.mark.slow
+
 SMILE = '- {name: smile, classes: ["no", "yes"]}\n'
 
 

@@ -9,6 +9,8 @@ import pytest
 from stages.common.contract.command_line import main
 from stages.prepare_train.stage import STAGE as PREPARE_TRAIN
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 ROWS = [f"s1_{n}.png,{n % 2},{n % 2},{n % 2},{n % 5},{1 + n % 2}" for n in range(19)] + ["s1_19.png,0,0,0,,0"]
 

@@ -32,6 +32,8 @@ from stages.validate.perceptual import find_near
 from stages.validate.table import join_images
 from tests.common.samples import SAMPLE_ATTRIBUTES
 
+pytestmark = pytest.mark.slow
+
 SUITE = FOLDER / "images.json"
 LABELS = [attribute.column for attribute in SAMPLE_ATTRIBUTES]
 PARAMS = load_params(Params, ROOT / "params.yaml", [])

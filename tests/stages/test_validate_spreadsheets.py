@@ -18,6 +18,8 @@ from stages.common.contract.command_line import main
 from stages.validate.stage import STAGE
 from tests.common.samples import SAMPLE_ATTRIBUTES
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = ["filename", *(attribute.column for attribute in SAMPLE_ATTRIBUTES)]
 HEADER = ",".join(COLUMNS)
 LABELS = {f"s1_{number}.png": f"{number % 2},{number % 2},1,{number % 5},{1 + number % 2}" for number in range(10)}
