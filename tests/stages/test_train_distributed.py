@@ -87,7 +87,7 @@ def test_the_gradient_is_that_of_one_process_also_where_labels_are_unknown(
     assert gradient.keys() == shared.keys()
     assert len(gradient) == 5 + 2 * 5 + 2 * 5, "five convolutions, normalisations and heads"
     for name, expected in gradient.items():
-        torch.testing.assert_close(shared[name], expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()) + 1e-9)
+        torch.testing.assert_close(shared[name], expected, rtol=1e-4, atol=2e-5 * float(expected.abs().max()) + 1e-9)
     several = fit(same, val, settings, checkpoint=tmp_path / "several.safetensors")
     assert several.history[0].train_loss == pytest.approx(one.history[0].train_loss, rel=1e-5)
 
