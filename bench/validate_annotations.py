@@ -1,8 +1,8 @@
 """How long a validation of many annotation rows takes, how much memory, and how large its pages are.
 
-python -m bench.validate_annotations [--rows 100000] [--repeat 3]
+python -m bench.validate_annotations [--rows 100000] [--repeat 3] [--attributes 40]
 
-Two files are made: `good`, all rows right, and `bad`, every row rejected for five reasons with long hostile cells.
+Two files are made: `good`, all rows right, and `bad`, every row rejected for every attribute with long hostile cells.
 """
 
 import argparse
@@ -13,45 +13,50 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import cycle, islice
 from pathlib import Path
+from typing import TextIO
 
+from stages.common.schema.attributes import Attributes
 from stages.validate.attributes_file import DEFAULT, read_attributes_file
-from stages.validate.forms.part import flat_columns
 
-ATTRIBUTES = read_attributes_file(DEFAULT).attributes
-HEADER = ",".join(flat_columns(ATTRIBUTES)) + "\n"
-HOSTILE = ("<script>alert(1)</script>" * 3, "=cmd()|1", "9", "7", "0.5")
+WRONG = ("<script>alert(1)</script>" * 3, "=cmd()|{number}", "9999", "7777", "0.5")
 
 
-def write_good(path: Path, rows: int) -> None:
-    """Right labels at random, seeded, but for those that another label leaves unknown."""
-    draw = random.Random(1).randrange  # noqa: S311 (not for cryptography)
+def write_header(file: TextIO, attributes: Attributes) -> None:
+    """The names of the columns."""
+    file.write(",".join(["filename", *(one.column for one in attributes)]) + "\n")
+
+
+def write_good(path: Path, attributes: Attributes, rows: int) -> None:
+    """Right labels at random, seeded; empty where another label says that nobody can tell."""
+    draw = random.Random(1).choice  # noqa: S311 (not for cryptography)
     with path.open("w") as file:
-        file.write(HEADER)
+        write_header(file, attributes)
         for number in range(rows):
-            drawn = {one.name: one.classes[draw(len(one.classes))] for one in ATTRIBUTES}
-            cells = (
-                ""
-                if any(drawn[other] == label for other, label in one.unknown_when.items())
-                else str(one.classes.index(drawn[one.name]))
-                for one in ATTRIBUTES
-            )
+            labels = {one.name: draw(one.classes) for one in attributes}
+            cells = [
+                "" if any(labels[other] == name for other, name in one.unknown_when.items())
+                else str(one.classes.index(labels[one.name]))
+                for one in attributes
+            ]  # fmt: skip
             file.write(f"s{number % 20}_{number:06}.png,{','.join(cells)}\n")
 
 
-def write_bad(path: Path, rows: int) -> None:
+def write_bad(path: Path, attributes: Attributes, rows: int) -> None:
     """Rows that all fail."""
+    cells = ",".join(islice(cycle(WRONG), len(attributes)))
     with path.open("w") as file:
-        file.write(HEADER)
+        write_header(file, attributes)
         for number in range(rows):
-            cells = (HOSTILE[at % len(HOSTILE)] for at in range(len(ATTRIBUTES)))
-            file.write(f"../s{number}.png,{','.join(cells)}\n")
+            file.write(f"../s{number}.png,{cells.format(number=number)}\n")
 
 
-def measure(annotations: Path, out: Path) -> tuple[float, float, float]:
+def measure(annotations: Path, attributes: Path, out: Path) -> tuple[float, float, float]:
     """Seconds, peak memory in MB and HTML in MB of one validation."""
     started = time.monotonic()
     command = [sys.executable, "-m", "stages.validate", str(annotations), "--out", str(out)]
+    command += ["--attributes", str(attributes)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, _, usage = os.wait4(process.pid, 0)
     seconds = time.monotonic() - started
@@ -64,13 +69,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument(
+        "--attributes", type=int, help="so many of two classes (default: those of data/attributes.yaml)"
+    )
     arguments = parser.parse_args()
     print(f"{'rows':<6} {'seconds (median of ' + str(arguments.repeat) + ')':>22} {'peak MB':>8} {'HTML MB':>8}")
     for name, write in (("good", write_good), ("bad", write_bad)):
         with tempfile.TemporaryDirectory() as folder:
-            annotations = Path(folder, f"{name}.csv")
-            write(annotations, arguments.rows)
-            found = [measure(annotations, Path(folder, f"out{n}", "look")) for n in range(arguments.repeat)]
+            annotations, asked = Path(folder, f"{name}.csv"), DEFAULT
+            if arguments.attributes:
+                asked = Path(folder, DEFAULT.name)
+                names = (f"a{number}" for number in range(arguments.attributes))
+                asked.write_text("".join(f'- {{name: {one}, classes: ["no", "yes"]}}\n' for one in names))
+            write(annotations, read_attributes_file(asked).attributes, arguments.rows)
+            found = [measure(annotations, asked, Path(folder, f"out{n}", "look")) for n in range(arguments.repeat)]
             seconds, memory, pages = (statistics.median(column) for column in zip(*found, strict=True))
             print(f"{name:<6} {seconds:>22.1f} {memory:>8.0f} {pages:>8.2f}")
 

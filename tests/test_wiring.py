@@ -118,39 +118,6 @@ def test_every_setting_of_a_dag_is_a_parameter(dags: list[Any]) -> None:
             assert key in parameters[section], f"{task}: {dotted}"
 
 
-def words_of(path: Path) -> set[str]:
-    """The words of a file that are no comment and, of code, no docstring or name."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".py":
-        tree = ast.parse(text)
-        told = {
-            node.body[0].value
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-            and node.body
-            and isinstance(node.body[0], ast.Expr)
-        }
-        texts = [
-            node.value
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in told
-        ]
-        text = " ".join(texts)
-    elif path.suffix == ".yaml":
-        text = re.sub("#.*", "", text)
-    return set(re.findall(r"\w+", text))
-
-
-def test_no_attribute_is_typed_where_it_is_data() -> None:
-    attributes = read_yaml("data/attributes.yaml")
-    names = {one[key] for one in attributes for key in ("name", "column") if key in one}
-    assert "beard" in names
-    files = [path for folder in ("stages", "dags") for path in python_files(folder)]
-    files += [*(ROOT / "expectations").glob("*.json"), ROOT / "params.yaml", ROOT / "dvc.yaml"]
-    typed = {path.relative_to(ROOT).as_posix(): found for path in files if (found := words_of(path) & names)}
-    assert typed == {}
-
-
 @cache
 def imports(path: Path) -> frozenset[str]:
     """Modules that a file imports anywhere in it, in full."""

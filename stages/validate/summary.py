@@ -75,7 +75,7 @@ def examples(rows: pd.DataFrame, remedies: Mapping[str, str]) -> dict[str, str]:
 
 
 def listed(counts: Mapping[str, int]) -> str:
-    """Counts in words: `12 beard not in 0,1, 3 image missing`."""
+    """Counts in words: `12 filename empty, 3 image missing`."""
     return ", ".join(f"{number} {what}" for what, number in counts.items())
 
 

@@ -88,7 +88,7 @@ class FlatCsv(Form):
         return Part(self.name, header, with_places(self.columns, cells, source, lines), broken, notices)
 
     def _names(self, names: Sequence[str]) -> tuple[str, ...]:
-        """The names of a header, those that are read in our spelling: `Hair Length` is `hair_length`."""
+        """The names of a header, those that are read in our spelling: `Image-Id` is `image_id`."""
         return tuple(self._spelt.get(spelling(name), name) for name in names)
 
     def _ignored(self, source: str, header: Sequence[str]) -> list[str]:

@@ -49,7 +49,7 @@ class Header:
 
 @lru_cache(1024)  # the same few names stand in each of 100,000 pairs
 def spelling(name: str) -> str:
-    """A column's name in lower case with `_` for blanks and hyphens: `Hair Length` is `hair_length`."""
+    """A column's name in lower case with `_` for blanks and hyphens: `Image-Id` is `image_id`."""
     return re.sub(r"[\s-]+", "_", name.casefold())
 
 
