@@ -1,6 +1,5 @@
 """What an archive takes from the artifacts of a run: the model, metrics and plots, and reports with what they link."""
 
-import csv
 import html
 import os
 import re
@@ -14,8 +13,9 @@ import numpy as np
 from stages.common.contract.artifacts import copy_folder
 from stages.common.registry.seen import SEEN, pictures
 from stages.common.reports.report import REPORT
+from stages.common.schema.annotations import annotation_rows
 from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
-from stages.common.schema.dataset import INDEX
+from stages.common.schema.dataset import read_index
 
 REJECTED = "rejected.csv"
 HARDEST = "hardest.json"
@@ -71,9 +71,8 @@ def collect(inputs: Mapping[str, Path], out: Path) -> None:
 
 def _known_pictures(validate: Path, prepare_train: Path) -> set[str]:
     """Digests of the pictures in the prepared data, and of those left out there for being nearly the same."""
-    with (prepare_train / INDEX).open(encoding="utf-8", newline="") as index:
-        rows = list(csv.DictReader(index))
+    rows = read_index(prepare_train)
     groups = {row["group"] for row in rows}
-    with (validate / "annotations.csv").open(encoding="utf-8", newline="") as annotations:
-        alike = {row["pixels"] for row in csv.DictReader(annotations) if row["group"] in groups}
+    annotations = annotation_rows(validate, "pixels", "group")
+    alike = {row["pixels"] for row in annotations if row["group"] in groups}
     return {row["pixels"] for row in rows} | alike

@@ -9,6 +9,7 @@ from stages.common.contract.artifacts import read_json, write_json
 from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Headline, Input, Stage
 from stages.common.schema.attributes import read_attributes
+from stages.common.training.hyperparameters import BEST
 from stages.hyperopt.params import HyperoptSection, Params
 
 RESULTS = "metrics/hyperopt_results.json"
@@ -64,7 +65,7 @@ def _run(context: Context[Params]) -> Headline:
         headline["first_val_loss"] = round(trials[0].val_loss or 0, 4)
     for folder in ("metrics", "plots"):
         (context.out / folder).mkdir()
-    write_json(context.out / "best_params.json", best.hyperparameters)
+    write_json(context.out / BEST, best.hyperparameters)
     write_json(
         context.out / RESULTS,
         {
@@ -96,7 +97,7 @@ STAGE = Stage(
     params=Params,
     inputs={"prepare_train": Input("artifact of stage prepare_train")},
     outputs={
-        "best": ("best_params.json", "the best hyperparameters, for stage train"),
+        "best": (BEST, "the best hyperparameters, for stage train"),
         "metrics": (
             RESULTS,
             "every trial, how it ended, its losses; which parameters mattered",
@@ -107,5 +108,5 @@ STAGE = Stage(
     run=_run,
     check=_check,
     is_final=_is_final,
-    content=("best_params.json",),
+    content=(BEST,),
 )

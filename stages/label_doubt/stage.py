@@ -1,12 +1,10 @@
 """The wiring of stage `label_doubt`: read, predict out of fold, compare with the labels, write, show."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
 from stages.common.contract.artifacts import write_json
 from stages.common.contract.errors import DataError
@@ -17,7 +15,7 @@ from stages.common.reports.report import REPORT, write_report
 from stages.common.schema.attributes import UNKNOWN, Attributes, names, read_attributes
 from stages.common.schema.dataset import SPLITS, map_images, read_index
 from stages.common.schema.learned import learnable, learned_classes
-from stages.common.training.hyperparameters import USED, Hyperparameters
+from stages.common.training.hyperparameters import USED, read_hyperparameters
 from stages.label_doubt.params import Params
 
 if TYPE_CHECKING:
@@ -28,20 +26,6 @@ COLUMNS = (
     "rank", "filename", "lot", "split", "attribute", "label", "suggested", "probability_of_label",
     "probability_of_suggested",
 )  # fmt: skip
-
-
-def read_hyperparameters(trained: Path) -> Hyperparameters:
-    """The hyperparameters that stage train used.
-
-    Raises:
-        DataError: the artifact does not tell.
-    """
-    path = trained / USED
-    try:
-        return Hyperparameters.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        cause = " ".join(str(error).split())
-        raise DataError(f"{path} tells no hyperparameters ({cause}): run stage train again") from error
 
 
 def _measure(
@@ -84,7 +68,7 @@ def _run(context: Context[Params]) -> Headline:
 
     section, prepared = context.params.label_doubt, context.inputs["prepare_train"]
     context.environment.update(describe_device(section.device))
-    chosen = read_hyperparameters(context.inputs["train"]).model_copy(
+    chosen = read_hyperparameters(context.inputs["train"] / USED, "train").model_copy(
         update={"width": section.width, "batch_size": section.batch_size}
     )
     labelled = names(read_attributes(prepared))

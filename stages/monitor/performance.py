@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from stages.common.contract.errors import DataError
+from stages.common.contract.artifacts import reading
 from stages.common.inference.answers import Answers, Right, right_answers
 from stages.common.inference.features import Features
 from stages.common.registry.monitor_settings import MonitorSection
 from stages.common.registry.seen import picture_of
+from stages.common.schema.annotations import ANNOTATIONS, annotation_rows
 from stages.common.schema.attributes import UNKNOWN, Attributes, names, read_attributes
 from stages.common.schema.statistics import wilson
 from stages.monitor.drift import ALL
@@ -80,16 +80,14 @@ def read_labels(attributes: Attributes, validated: Path) -> Labels:
     Raises:
         DataError: its annotations cannot be read.
     """
-    path, classes = validated / "annotations.csv", {one.name: one.classes for one in read_attributes(validated)}
-    try:
-        table = pd.read_csv(path, dtype="str", keep_default_na=False)
-        labels = np.full((len(table), len(attributes)), UNKNOWN, np.int16)
-        for column, one in enumerate(attributes):
-            if classes.get(one.name) == one.classes:
-                labels[:, column] = table[one.name].replace("", str(UNKNOWN)).astype("int16")
-        return dict(zip(map(picture_of, table["pixels"]), labels, strict=True))
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"cannot read the labels in {path} ({error}): run stage validate again") from error
+    classes = {one.name: one.classes for one in read_attributes(validated)}
+    known = [one.name if classes.get(one.name) == one.classes else "" for one in attributes]
+    labels: dict[int, npt.NDArray[np.int16]] = {}
+    with reading(validated / ANNOTATIONS, "validate"):
+        for row in annotation_rows(validated, "pixels", *filter(None, known)):
+            found = [int(row[name] or UNKNOWN) if name else UNKNOWN for name in known]
+            labels[picture_of(row["pixels"])] = np.array(found, np.int16)
+    return labels
 
 
 def measure(

@@ -1,13 +1,11 @@
 """The canonical annotations that stage `validate` wrote."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from stages.common.contract.errors import DataError
+from stages.common.schema.annotations import ANNOTATIONS, annotation_rows
 from stages.common.schema.attributes import UNKNOWN, Attributes, names, read_attributes
-
-ANNOTATIONS = "annotations.csv"
 
 
 @dataclass(frozen=True)
@@ -38,15 +36,8 @@ def read_annotations(validated: Path) -> list[Annotation]:
         DataError: no such file, or it is not what `validate` writes; the first offending row is named.
     """
     file, attributes = validated / ANNOTATIONS, read_attributes(validated)
-    try:
-        with file.open(encoding="utf-8", newline="") as lines:
-            rows = csv.DictReader(lines)
-            missing = {"filename", "lot", "path", "digest", "group", *names(attributes)} - set(rows.fieldnames or ())
-            if missing:
-                raise DataError(f"{file} lacks the columns {sorted(missing)}: run stage validate again")
-            found = [_annotation(attributes, row, f"{file}, row {number}") for number, row in enumerate(rows, 2)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read {file} ({error}): give the artifact of stage validate") from error
+    rows = annotation_rows(validated, "filename", "lot", "path", "digest", "group", *names(attributes))
+    found = [_annotation(attributes, row, f"{file}, row {number}") for number, row in enumerate(rows, 2)]
     if len({one.filename for one in found}) < len(found):
         raise DataError(f"{file} names an image twice: run stage validate again")
     if not found:

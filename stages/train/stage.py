@@ -1,22 +1,19 @@
 """The wiring of stage `train`: read, fit, calibrate, export, draw."""
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from stages.common.contract.artifacts import write_json
 from stages.common.contract.errors import DataError
 from stages.common.contract.logs import INTERVAL_S, log
 from stages.common.contract.stage import Context, Headline, Input, Stage
 from stages.common.schema.attributes import read_attributes
-from stages.common.schema.dataset import PREPROCESSING, read_split
+from stages.common.schema.dataset import read_preprocessing, read_split
 from stages.common.schema.learned import learned_classes, never_answered, remarks
-from stages.common.training.hyperparameters import USED, Hyperparameters
+from stages.common.training.hyperparameters import BEST, USED, Hyperparameters, read_hyperparameters
 from stages.train.params import Params, TrainSection
 
 if TYPE_CHECKING:
@@ -35,25 +32,7 @@ def choose_hyperparameters(section: TrainSection, searched: Path) -> Hyperparame
     """
     if not section.use_hyperopt:
         return section.hyperparameters()
-    path = searched / "best_params.json"
-    try:
-        return Hyperparameters.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        cause = " ".join(str(error).split())
-        raise DataError(f"{path} holds no hyperparameters ({cause}): run stage hyperopt again") from error
-
-
-def read_preprocessing(prepared: Path) -> dict[str, Any]:
-    """How prepare_train made its images; goes with the model, so that prediction does the same.
-
-    Raises:
-        DataError: the artifact does not tell.
-    """
-    path = prepared / PREPROCESSING
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path} tells no preprocessing: run stage prepare_train again") from error
+    return read_hyperparameters(searched / BEST, "hyperopt")
 
 
 class EpochLog:

@@ -1,6 +1,5 @@
 """The stage `validate`: what it takes, what it makes, and the run itself."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from stages.common.contract.artifacts import write_json
+from stages.common.contract.artifacts import read_json, write_json
 from stages.common.contract.errors import DataError
 from stages.common.contract.history import recall, remember
 from stages.common.contract.logs import log
@@ -20,8 +19,9 @@ from stages.common.images.listing import Listing, about_links, as_text, list_fol
 from stages.common.images.settings import ImagesSection
 from stages.common.images.thumbnails import thumbnail
 from stages.common.reports.report import REPORT, write_report
+from stages.common.schema.annotations import ANNOTATIONS, annotation_columns
 from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
-from stages.common.schema.attributes import Attributes, names, write_attributes
+from stages.common.schema.attributes import Attributes, write_attributes
 from stages.common.schema.learned import Learned, remarks
 from stages.validate.attributes_file import find_attributes_file, read_attributes_file
 from stages.validate.image_table import image_table, images_to_inspect
@@ -241,7 +241,7 @@ def _identified(attributes: Attributes, accepted: pd.DataFrame, known: pd.DataFr
     """
     table = accepted.join(known, on="path")
     table["group"] = table.groupby("group")["pixels"].transform("min")
-    return table[["filename", "lot", "path", *KNOWN, *names(attributes)]]
+    return table[list(annotation_columns(attributes))]
 
 
 def _write(path: Path, table: pd.DataFrame, *, for_people: bool = True) -> None:
@@ -263,7 +263,7 @@ def _write_reports(
     if metrics["success"]:
         write_attributes(folder, annotations.attributes)
         identified = _identified(annotations.attributes, verdict.accepted, checked.known)
-        _write(folder / "annotations.csv", identified, for_people=False)
+        _write(folder / ANNOTATIONS, identified, for_people=False)
     for suite, result in checked.results.items():
         write_data_docs(folder / "data_docs" / suite, checked.suites[suite], result, summary, others=checked.results)
     figures = ("success", "rows", "accepted", "rejected", "warnings", "images")
@@ -383,7 +383,7 @@ def check(params: Params, inputs: Mapping[str, Path]) -> Headline:
 
 def lots_of(artifact: Path) -> dict[str, int]:
     """Accepted images of each lot."""
-    metrics = json.loads((artifact / "metrics" / "validation.json").read_text(encoding="utf-8"))
+    metrics = read_json(artifact / "metrics" / "validation.json")
     return dict(metrics["lots"])
 
 
@@ -407,7 +407,7 @@ STAGE = Stage(
     outputs={
         "attributes": (ATTRIBUTES_FILE, "what is annotated: per attribute name, classes, column, title, unknown_when"),
         "annotations": (
-            "annotations.csv",
+            ANNOTATIONS,
             "accepted: filename, lot, path, digests, class index or empty per attribute",
         ),
         "rejected": ("rejected.csv", "rows left out: source, row, filename, reason"),
@@ -417,7 +417,7 @@ STAGE = Stage(
         "metrics": ("metrics/validation.json", "counts of rows, per reason, class, lot and attribute"),
     },
     run=run,
-    content=("annotations.csv", ATTRIBUTES_FILE),
+    content=(ANNOTATIONS, ATTRIBUTES_FILE),
     raw_files=raw_files,
     check=check,
     lots=lots_of,

@@ -153,7 +153,7 @@ def other_data(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("spoil", "said"),
-    [(break_best, "best_params.json holds no hyperparameters"), (other_data, "the search ran on data 0123456789ab")],
+    [(break_best, "): run stage hyperopt again"), (other_data, "the search ran on data 0123456789ab")],
 )
 def test_a_search_that_does_not_fit_is_refused(
     spoil: Callable[[Path], None], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from stages.common.contract.artifacts import write_json
-from stages.common.contract.errors import DataError
+from stages.common.contract.artifacts import reading, write_json
 
 FILE = "attributes.json"
 """What an artifact calls the attributes that it is about."""
@@ -68,8 +67,6 @@ def read_attributes(folder: Path) -> Attributes:
         DataError: it has none, or they are not as `write_attributes` writes them.
     """
     path = folder / FILE
-    try:
+    with reading(path):
         found = json.loads(path.read_text(encoding="utf-8"))
         return tuple(Attribute(**{**one, "classes": tuple(one["classes"])}) for one in found)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"cannot read {path} ({error}): run the stage that made {folder} again") from error

@@ -10,6 +10,7 @@
 """
 
 import csv
+import json
 import mmap
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stages.common.contract.artifacts import reading
 from stages.common.contract.errors import DataError
 from stages.common.schema.attributes import UNKNOWN, Attributes, names, read_attributes
 
@@ -103,6 +105,16 @@ def _rows(prepared: Path) -> Iterator[dict[str, str]]:
 def read_index(prepared: Path) -> list[dict[str, str]]:
     """The rows of the index of a `prepare_train` artifact, each column -> cell."""
     return list(_rows(prepared))
+
+
+def read_preprocessing(prepared: Path) -> dict[str, Any]:
+    """How prepare_train made its images; goes with the model, so that prediction does the same.
+
+    Raises:
+        DataError: the artifact does not tell.
+    """
+    with reading(prepared / PREPROCESSING, "prepare_train"):
+        return dict(json.loads((prepared / PREPROCESSING).read_text(encoding="utf-8")))
 
 
 def map_images(prepared: Path, rows: Iterable[Mapping[str, str]]) -> Split:

@@ -1,13 +1,17 @@
 """The hyperparameters that `hyperopt` searches and `train` uses; also the content of best_params.json."""
 
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field
 
+from stages.common.contract.artifacts import reading
 from stages.common.contract.errors import UsageError
 from stages.common.contract.params import Section
 from stages.common.schema.attributes import Attributes, names
 
+BEST = "best_params.json"
+"""The best hyperparameters that stage hyperopt has found, in its artifact."""
 USED = "hyperparameters.json"
 """The hyperparameters that stage train used, in its artifact."""
 
@@ -45,3 +49,17 @@ class Hyperparameters(Section):
                 f"loss_weights: {', '.join(unknown)}: no such attribute in the data, which have {', '.join(known)}"
             )
         return self.model_copy(update={"loss_weights": {name: self.loss_weights.get(name, 1.0) for name in known}})
+
+
+def read_hyperparameters(path: Path, stage: str) -> Hyperparameters:
+    """The hyperparameters in a file of an artifact.
+
+    Args:
+        path: `BEST` of stage hyperopt, or `USED` of stage train.
+        stage: whose artifact it is.
+
+    Raises:
+        DataError: the artifact does not tell.
+    """
+    with reading(path, stage):
+        return Hyperparameters.model_validate_json(path.read_bytes())
