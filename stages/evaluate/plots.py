@@ -16,8 +16,10 @@ from stages.evaluate.measures import Measures, reliability_of, roc_curves
 
 COLORS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951")
 IN_A_ROW = 3
-WRITTEN = 12
-"""Classes whose names and counts still fit into a confusion matrix."""
+COUNTED, NAMED = 7, 16
+"""Classes whose counts, and whose names, still fit into a confusion matrix."""
+LETTERS = 32
+"""Letters of all names that fit side by side below it."""
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
@@ -42,9 +44,10 @@ def plot_confusion(attributes: Attributes, path: Path, measures: Mapping[str, Me
         counts = np.array(measures[attribute.name]["confusion_matrix"])
         shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        if len(attribute.classes) <= WRITTEN:
+        if len(attribute.classes) <= COUNTED:
             _write_counts(axes, counts, shares)
-            upright = 90 if len(attribute.classes) > WRITTEN / 2 else 0
+        if len(attribute.classes) <= NAMED:
+            upright = 90 if sum(map(len, attribute.classes)) > LETTERS else 0
             axes.set_xticks(range(len(attribute.classes)), attribute.classes, rotation=upright)
             axes.set_yticks(range(len(attribute.classes)), attribute.classes)
         axes.set_xlabel("predicted", fontsize=8)
