@@ -15,11 +15,11 @@ from stages.common.reports.report import (
     Cards,
     Group,
     Link,
+    PageSection,
     Picture,
     Pictures,
     Plot,
     Report,
-    Section,
     Table,
     shown,
 )
@@ -50,7 +50,9 @@ Chain = Mapping[str, Mapping[str, Any]]
 """`lineage.json`: stage -> key, inputs, cost, headline."""
 
 
-def build_report(title: str, archive: Path, run: Sequence[Section] = (), subtitle: str = "", base: str = "") -> Report:
+def build_report(
+    title: str, archive: Path, run: Sequence[PageSection] = (), subtitle: str = "", base: str = ""
+) -> Report:
     """Put the report of a version, or of a run that made it, together.
 
     Args:
@@ -74,7 +76,7 @@ def build_report(title: str, archive: Path, run: Sequence[Section] = (), subtitl
     if "label_doubt" in metrics:
         figures["doubtful labels"] = metrics["label_doubt"]["doubts"]
     data = [_rejected(stage, rows, base) for stage, rows in rejects.items() if rows]
-    sections: list[Section] = [
+    sections: list[PageSection] = [
         Cards(figures),
         *run,
         _gate(gate),
@@ -104,7 +106,7 @@ def build_report(title: str, archive: Path, run: Sequence[Section] = (), subtitl
     )
 
 
-def _gate(gate: Mapping[str, Any]) -> Section:
+def _gate(gate: Mapping[str, Any]) -> PageSection:
     """The candidate against the champion, and against the best version."""
     low, high = gate["interval"]
     mean = f"Mean accuracy {gate['mean_accuracy']:.4f}, 95 % from {low:.4f} to {high:.4f}"
@@ -190,12 +192,12 @@ def _measures(attributes: Attributes, evaluation: Mapping[str, Any]) -> Table:
     )
 
 
-def _plots(archive: Path, *names: str) -> list[Section]:
+def _plots(archive: Path, *names: str) -> list[PageSection]:
     files = [(name, archive / "plots" / f"{name}.png") for name in names]
     return [Plot(PLOTS[name], file.read_bytes()) for name, file in files if file.exists()]
 
 
-def _hardest(archive: Path) -> list[Section]:
+def _hardest(archive: Path) -> list[PageSection]:
     """What stage evaluate found hardest."""
     groups = read_json(archive / HARDEST)
     pictures = [
@@ -204,7 +206,7 @@ def _hardest(archive: Path) -> list[Section]:
     return [Group("Hardest test images", pictures)] if pictures else []
 
 
-def _left_out(metrics: Mapping[str, Any], base: str) -> list[Section]:
+def _left_out(metrics: Mapping[str, Any], base: str) -> list[PageSection]:
     """What is left out or remarked besides the rejects."""
     rows: list[tuple[object, ...]] = []
     if validation := metrics.get("validation"):
@@ -238,4 +240,4 @@ def _params(archive: Path) -> Table:
     """The parameters that the stages really used."""
     sections = yaml.safe_load((archive / "params.yaml").read_text(encoding="utf-8"))
     rows = [(section, name, str(value)) for section, values in sections.items() for name, value in values.items()]
-    return Table("Parameters", ("Section", "Parameter", "Value"), rows, folded=True)
+    return Table("Parameters", ("PageSection", "Parameter", "Value"), rows, folded=True)

@@ -9,7 +9,7 @@ from stages.archive.release import GATE
 from stages.archive.report import build_report
 from stages.common.contract.artifacts import json_digest, making, publish, read_json, write_manifest
 from stages.common.registry.registry import now
-from stages.common.reports.report import REPORT, Badge, Link, Section, Table, write_report
+from stages.common.reports.report import REPORT, Badge, Link, PageSection, Table, write_report
 
 STAGE = "run"
 """In place of a stage's name, in the manifest of a run's page."""
@@ -51,7 +51,7 @@ def write_run(
     return final / REPORT
 
 
-def _this_run(run: Mapping[str, Any], archive: Path, base: str, standing: str) -> list[Section]:
+def _this_run(run: Mapping[str, Any], archive: Path, base: str, standing: str) -> list[PageSection]:
     chain = read_json(archive / "lineage.json")
     told = run.get("stages", {})
     rows: list[list[object]] = []

@@ -10,7 +10,7 @@ from PIL import Image
 from stages.common.checks.validation_report import data_docs_links, past_runs
 from stages.common.images.thumbnails import thumbnail
 from stages.common.inference.answers import Answers
-from stages.common.reports.report import Cards, Links, Picture, Pictures, Plot, Report, Section, Share, Table
+from stages.common.reports.report import Cards, Links, PageSection, Picture, Pictures, Plot, Report, Share, Table
 from stages.common.schema.attributes import UNKNOWN, Attributes
 from stages.common.schema.dataset import Split
 
@@ -107,7 +107,7 @@ def describe_model(
     measures, mean = metrics["attributes"], metrics["mean_accuracy"]
     titles = {attribute.name: attribute.title for attribute in attributes}
     cards = {"mean accuracy": mean, **{titles[name]: one["accuracy"] for name, one in measures.items()}}
-    sections: list[Section] = [
+    sections: list[PageSection] = [
         Cards({**cards, "test images": metrics["images"]}),
         Table(
             "Measures",

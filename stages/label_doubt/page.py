@@ -6,7 +6,7 @@ from typing import Any
 from PIL import Image
 
 from stages.common.images.thumbnails import thumbnail
-from stages.common.reports.report import Cards, Picture, Pictures, Report, Section, Share, Table
+from stages.common.reports.report import Cards, PageSection, Picture, Pictures, Report, Share, Table
 from stages.common.schema.attributes import Attribute
 from stages.common.schema.dataset import Split
 from stages.label_doubt.doubts import Doubt
@@ -42,7 +42,7 @@ def doubt_report(
     refused = [
         f"{one.title} is not judged: {why}" for one in images.attributes if (why := found[one.name]["not_judged"])
     ]
-    sections: list[Section] = [
+    sections: list[PageSection] = [
         Cards({
             "labels doubted": len(doubts),
             "images with such a label": metrics["doubtful_images"],

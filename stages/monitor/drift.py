@@ -135,7 +135,7 @@ def find_drift(
         for name in then
         if name in values  # what only one side was asked for is no signal
     ]
-    tests = judge(tests, settings)
+    tests = judge_signals(tests, settings)
     verdicts = {lot: _verdict([test for test in tests if test.lot == lot]) for lot in now}
     own = [lot for lot in lots if verdicts[lot] == FOUND]
     concerned = own or ([ALL] if verdicts.get(ALL) == FOUND else [])
@@ -219,7 +219,7 @@ def chance(cells: int, then: int, now: int) -> float:
     return (cells - 1) * (1 / then + 1 / now)
 
 
-def judge(tests: Sequence[Signal], settings: MonitorSection) -> list[Signal]:
+def judge_signals(tests: Sequence[Signal], settings: MonitorSection) -> list[Signal]:
     """Correct the p of all tests together, and say which have drifted."""
     known = [test for test in tests if test.p is not None]
     corrected = iter(holm([test.p for test in known if test.p is not None]).tolist())

@@ -17,11 +17,11 @@ from stages.common.reports.report import (
     Cards,
     Group,
     Links,
+    PageSection,
     Picture,
     Pictures,
     Plot,
     Report,
-    Section,
     Share,
     Table,
     shown,
@@ -155,7 +155,7 @@ def describe_check(
         "champion": champion.version,
     }
     files = (*FILES, *(["findings.csv"] if checked else []))
-    sections: list[Section | None] = [
+    sections: list[PageSection | None] = [
         Cards(cards),
         _moved(attributes, drift),
         *_plots(attributes, out, drift),

@@ -47,7 +47,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Group:
+class GroupAccuracy:
     """One lot, or all together: the accuracy per attribute and their mean; `images` with any label."""
 
     images: int
@@ -67,8 +67,8 @@ class Performance:
     """
 
     verdict: str
-    total: Group
-    lots: Mapping[str, Group]
+    total: GroupAccuracy
+    lots: Mapping[str, GroupAccuracy]
     concerned: Sequence[str]
 
 
@@ -128,7 +128,7 @@ def _right(attributes: Attributes, features: Features, labels: Labels, answered:
     )
 
 
-def summarise(attributes: Attributes, right: Right, min_labels: int) -> Group:
+def summarise(attributes: Attributes, right: Right, min_labels: int) -> GroupAccuracy:
     """Accuracy per attribute that has enough labels, and the mean of these.
 
     The interval of the mean is Wilson's for the effective number of labels: as many as would vary as much as the mean
@@ -145,11 +145,11 @@ def summarise(attributes: Attributes, right: Right, min_labels: int) -> Group:
         for column, name in enumerate(names(attributes))
     }
     if not told.any():
-        return Group(images, accuracy, Accuracy(int(counts.sum())))
+        return GroupAccuracy(images, accuracy, Accuracy(int(counts.sum())))
     accuracies = np.array([one.value for one in accuracy.values() if one.value is not None])
     mean = float(accuracies.mean())
     apart = np.where(known[:, told], right[:, told] - accuracies, 0) / counts[told] / len(accuracies)
     variance = float(np.square(apart.sum(axis=1)).sum())
     least, most = float(counts[told].min()), float(counts[told].sum())
     effective = min(most, max(least, mean * (1 - mean) / variance)) if variance else least
-    return Group(images, accuracy, Accuracy(int(counts[told].sum()), mean, *wilson(mean, effective)))
+    return GroupAccuracy(images, accuracy, Accuracy(int(counts[told].sum()), mean, *wilson(mean, effective)))

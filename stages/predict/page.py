@@ -10,10 +10,10 @@ from stages.common.reports.report import (
     Cards,
     Group,
     Links,
+    PageSection,
     Picture,
     Pictures,
     Report,
-    Section,
     Share,
     Table,
     shown,
@@ -72,14 +72,14 @@ def _unsure(cases: Sequence[Unsure], picture: Callable[[str, str], str]) -> Pict
     return Pictures("Least sure images", pictures, note=note)
 
 
-def left_out(undecodable: Rows, ignored: Rows) -> list[Section]:
+def left_out(undecodable: Rows, ignored: Rows) -> list[PageSection]:
     """What has no prediction: images by reason and by name, and other files.
 
     Args:
         undecodable: (filename, lot, reason) of each.
         ignored: (filename, lot, path, reason) of each.
     """
-    sections: list[Section] = []
+    sections: list[PageSection] = []
     if undecodable:
         kinds = Counter(reason.partition(":")[0] for _, _, reason in undecodable).most_common()
         counted, counted_note = shown(kinds, ROWS_SHOWN)
@@ -125,7 +125,7 @@ def describe_predictions(
     files = [f"outputs/predictions_{lot}.csv" for lot in metrics["lots"]]
     first, note = shown(files, ROWS_SHOWN)
     names = [*first, "undecodable.csv", "ignored.csv", "findings.csv", "metrics/predictions.json"]
-    sections: list[Section] = [
+    sections: list[PageSection] = [
         Cards(cards),
         *left_out(undecodable, []),
         _lots(attributes, metrics),

@@ -10,7 +10,7 @@ from PIL import Image
 
 from stages.common.checks.validation_report import data_docs_links, past_runs
 from stages.common.images.thumbnails import thumbnail
-from stages.common.reports.report import Cards, Group, Links, Picture, Pictures, Plot, Report, Section, Table, shown
+from stages.common.reports.report import Cards, Group, Links, PageSection, Picture, Pictures, Plot, Report, Table, shown
 from stages.common.schema.dataset import SPLITS
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def describe_data(
         "lots": len(lots),
     }
     by_lot, note = shown([(lot, *counts.values()) for lot, counts in lots.items()], ROWS_SHOWN)
-    sections: list[Section] = [
+    sections: list[PageSection] = [
         Cards(cards),
         *checked.sections(),
         Plot("Classes and lots", (out / "plots" / "data_distribution.png").read_bytes()),

@@ -14,7 +14,7 @@ from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Headline, Input, LotsContext, RawFiles, Stage
 from stages.common.contract.tables import write_csv
 from stages.common.images.sources import Source, find_source, is_regular
-from stages.common.reports.report import REPORT, Cards, Report, Section, write_report
+from stages.common.reports.report import REPORT, Cards, PageSection, Report, write_report
 from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
 from stages.common.schema.attributes import UNKNOWN, read_attributes, write_attributes
 from stages.common.schema.dataset import INDEX, PREPROCESSING, SPLITS, index_columns
@@ -82,7 +82,7 @@ def _check_rejects(context: Context[Params], rejected: Mapping[str, str], images
             f"{len(rejected)} of {images} images cannot be used, more than prepare_train.max_rejected_fraction "
             f"({limit:g}) allows; the first is {name}: {reason}; mend or remove those in {context.failed}/rejected.csv"
         )
-        sections: list[Section] = [Cards({"images": images, "rejected": len(rejected)}), describe_rejects(rejected)]
+        sections: list[PageSection] = [Cards({"images": images, "rejected": len(rejected)}), describe_rejects(rejected)]
         write_report(context.failed / REPORT, Report("Prepared images", "", message, passed=False, sections=sections))
         raise DataError(message)
 

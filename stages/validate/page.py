@@ -12,10 +12,10 @@ from stages.common.reports.report import (
     Cards,
     Group,
     Links,
+    PageSection,
     Picture,
     Pictures,
     Report,
-    Section,
     Share,
     Table,
     shown,
@@ -93,7 +93,7 @@ def build_report(
     known = (accepted if labels is None else labels.assign(path=labels.index)).dropna(subset="path")
     known = known.drop_duplicates("path").set_index("path")
     present = [sheet for sheet in SHEETS if sheet in set(sheets)]
-    sections: list[Section | None] = [
+    sections: list[PageSection | None] = [
         _cards(metrics),
         _failing("Rejected rows", rejected, picture, REJECTED_PICTURES, "rejected.csv", present),
         _notices(metrics),
@@ -153,7 +153,7 @@ def _failing(
     table = Table("", ("Reason", "Rows", "Share"), [(kind, int(n), Share(n / len(rows))) for kind, n in counts.items()])
     with_picture = int(rows["path"].notna().groupby(rows["kind"]).any().sum()) if picture else 0
     each = max(1, min(EXAMPLES, most // max(1, with_picture)))
-    examples: list[Section] = []
+    examples: list[PageSection] = []
     for kind in counts.index.drop(REPLACED, errors="ignore"):
         some = rows[rows["kind"] == kind]
         if picture and most >= each and some["path"].notna().any():
@@ -215,7 +215,7 @@ def _duplicates(
     for title, groups in (("The same picture", exact), ("Nearly the same picture", near)):
         disputed = contradicting(attributes, groups, labels)
         counts.append((title, len(groups), sum(map(len, groups)), sum(map(bool, disputed))))
-        boxes: list[Section] = []
+        boxes: list[PageSection] = []
         budget = DUPLICATE_PICTURES // 2
         for differing, paths in sorted(zip(disputed, groups, strict=True), key=lambda one: not one[0]):
             first, note = shown(paths, GROUP_PICTURES)

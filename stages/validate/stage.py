@@ -45,7 +45,7 @@ from stages.validate.summary import (
     verdict_line,
 )
 from stages.validate.table import add_classes, join_images, select_lots, split_repeats
-from stages.validate.verdict import LISTED, Verdict, count, judge, no_verdict
+from stages.validate.verdict import LISTED, Verdict, count, judge_rows, no_verdict
 
 if TYPE_CHECKING:
     from stages.common.checks.suite import Finding
@@ -315,7 +315,7 @@ def run(context: Context[Params]) -> Headline:
     else:
         notices = [describe(one, checked.table) for one in checked.findings if one.rows is None]
         findings = [one for one in checked.findings if one.rows is not None]
-        verdict = judge(
+        verdict = judge_rows(
             attributes, checked.table, rows.repeats, annotations.replaced, annotations.taken, rows.broken, findings
         )
         allowed = context.params.validate.max_rejected_fraction

@@ -50,7 +50,7 @@ def no_verdict(attributes: Attributes) -> Verdict:
     )
 
 
-def judge(
+def judge_rows(
     attributes: Attributes,
     table: pd.DataFrame,
     left_out: pd.DataFrame,

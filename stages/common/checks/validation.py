@@ -18,7 +18,7 @@ from stages.common.checks.validation_report import thresholds as allowed_by
 from stages.common.contract.errors import DataError
 from stages.common.contract.logs import log
 from stages.common.contract.tables import write_csv
-from stages.common.reports.report import REPORT, Report, Section, Table, shown, text_of, write_report
+from stages.common.reports.report import REPORT, PageSection, Report, Table, shown, text_of, write_report
 from stages.common.schema.attributes import Attributes
 
 FINDINGS = "findings.csv"
@@ -53,7 +53,7 @@ class Checked:
         met, asked = (self.result.statistics[f"{name}_expectations"] for name in ("successful", "evaluated"))
         return f"{met} of {asked} expectations of suite {self.suite} met"
 
-    def sections(self) -> list[Section]:
+    def sections(self) -> list[PageSection]:
         """The suite's part of a report: every check, and what failed."""
         first, note = shown(self.rows, LISTED)
         listed = Table("Findings", [name.capitalize() for name in COLUMNS], first, note=note, link=(FINDINGS, FINDINGS))

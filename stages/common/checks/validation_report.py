@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from stages.common.reports.report import Badge, Group, Links, Section, Share, Table, Trend, text_of
+from stages.common.reports.report import Badge, Group, Links, PageSection, Share, Table, Trend, text_of
 
 DATA_DOCS = "data_docs"
 """Folder of an artifact with a folder per suite: `index.html` (what was found) and `suite.html` (what is expected)."""
@@ -27,7 +27,7 @@ def checks(name: str, result: Any) -> Group:
     rows = sorted((_check(outcome) for outcome in result.results), key=lambda row: row[0])
     unmet, met = ([row for order, row in rows if (order == _MET) is wanted] for wanted in (False, True))
     columns = ("Finding if not met", "Result", "Severity", "Column", "Found", "Allowed")
-    sections: list[Section] = [Table("", columns, unmet)] if unmet else []
+    sections: list[PageSection] = [Table("", columns, unmet)] if unmet else []
     if met:
         sections.append(Table(f"{len(met)} expectations that are met", columns, met, folded=True))
     return Group(
@@ -105,7 +105,7 @@ def past_runs(history: Sequence[Mapping[str, Any]], names: Mapping[str, str]) ->
     times = [str(run["time"]).replace("T", " ")[: len("2026-01-01 00:00")] for run in runs]
     series = {title: [_figure(run.get(name)) for run in runs] for name, title in names.items()}
     listed = [(time, _verdict(run), *(run.get(name) for name in names)) for time, run in zip(times, runs, strict=True)]
-    sections: list[Section] = [Trend("", times, {name: values for name, values in series.items() if _any(values)})]
+    sections: list[PageSection] = [Trend("", times, {name: values for name, values in series.items() if _any(values)})]
     if listed:
         columns = ("Time (UTC)", "Verdict", *names.values())
         sections.append(Table("Past runs, the latest first", columns, listed[::-1], folded=True))

@@ -142,12 +142,12 @@ class Group:
 
     kind: ClassVar[str] = "group"
     title: str
-    sections: Sequence["Section"]
+    sections: Sequence["PageSection"]
     note: str = ""
     link: tuple[str, str] | None = None
 
 
-Section = Union[Cards, Table, Plot, Pictures, Bars, Trend, Links, Group]  # noqa: UP007 - a name in quotes takes no `|`
+PageSection = Union[Cards, Table, Plot, Pictures, Bars, Trend, Links, Group]  # noqa: UP007 - a name in quotes takes no `|`
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Report:
     subtitle: str = ""
     verdict: str = ""
     passed: bool = True
-    sections: Sequence[Section] = field(default=())
+    sections: Sequence[PageSection] = field(default=())
     remarked: bool = False
     word: str = ""
 

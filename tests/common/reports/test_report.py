@@ -13,11 +13,11 @@ from stages.common.reports.report import (
     Group,
     Link,
     Links,
+    PageSection,
     Picture,
     Pictures,
     Plot,
     Report,
-    Section,
     Share,
     Table,
     Trend,
@@ -40,14 +40,14 @@ class Attributes(HTMLParser):
         self.found += [(name, value or "") for name, value in attrs]
 
 
-def page(tmp_path: Path, *sections: Section, title: str = "x", verdict: str = "") -> str:
+def page(tmp_path: Path, *sections: PageSection, title: str = "x", verdict: str = "") -> str:
     write_report(tmp_path / "report.html", Report(title, title, verdict, sections=sections))
     return (tmp_path / "report.html").read_text()
 
 
 def test_text_from_data_stays_text_wherever_it_stands(tmp_path: Path) -> None:
     picture = Picture("", [HOSTILE], HOSTILE)
-    sections: list[Section] = [
+    sections: list[PageSection] = [
         Cards({HOSTILE: HOSTILE}),
         Table(HOSTILE, (HOSTILE,), [(HOSTILE,), (Badge(HOSTILE, "bad"),), (Link(HOSTILE, HOSTILE),)], HOSTILE),
         Table(HOSTILE, (), [], HOSTILE, (HOSTILE, HOSTILE), folded=True),
