@@ -83,13 +83,13 @@ def test_no_password_that_make_up_draws_is_refused(monkeypatch: pytest.MonkeyPat
 def test_edges_agree(dags: list[Any], stage: str) -> None:
     expected = artifact_inputs(stage)
     for inputs in (dag["inputs"][stage] for dag in dags if stage in dag["inputs"]):
-        assert sorted(name for name, source in inputs.items() if source) == expected
+        given = sorted(name for name, source in inputs.items() if source)
+        assert given == expected, f"{stage}: the DAG and STAGE name other inputs"
         assert all(source == name for name, source in inputs.items() if source)
     deps = WIRING[stage]["deps"]
     before = {"champion": ["archive"]}  # it takes what archive has put into the registry
-    assert sorted(dep.removeprefix("artifacts/") for dep in deps if dep.startswith("artifacts/")) == before.get(
-        stage, expected
-    )
+    given = sorted(dep.removeprefix("artifacts/") for dep in deps if dep.startswith("artifacts/"))
+    assert given == before.get(stage, expected), f"{stage}: deps in dvc.yaml and STAGE name other inputs"
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -105,7 +105,7 @@ def test_inputs_and_sections_agree(dags: list[Any], stage: str) -> None:
     definition = importlib.import_module(f"stages.{stage}.stage").STAGE
     for inputs in (dag["inputs"][stage] for dag in dags if stage in dag["inputs"]):
         assert sorted(inputs) == sorted(definition.inputs)
-    assert sorted(INPUTS[stage]) == sorted(definition.inputs)
+    assert sorted(INPUTS[stage]) == sorted(definition.inputs), f"{stage}: cmd in dvc.yaml names other inputs"
     assert sorted(WIRING[stage]["params"]) == sorted(definition.params.model_fields)
     assert set(definition.params.model_fields) <= set(read_yaml("params.yaml"))
 

@@ -125,5 +125,5 @@ STAGE = Stage(
         "partitions": ("reference/partitions.json", "how these distribute, for Great Expectations"),
     },
     run=_run,
-    content=("metrics", "reference"),
+    content=("metrics", "predictions.csv", "reference"),
 )

@@ -72,13 +72,20 @@ class AttributesFile:
 
 
 def find_attributes_file(inputs: Mapping[str, Path]) -> Path:
-    """The file beside the annotations, or beside the raw folder; that of the repository where there is none.
+    """The file beside the annotations, in their folder, or beside the raw folder; else that of the repository.
 
     Raises:
-        UsageError: there are two different ones.
+        UsageError: there are two different ones, or one is called otherwise.
     """
-    beside = [inputs[name].absolute().parent / FILE for name in ("annotations", "raw") if name in inputs]
-    found = [path for path in dict.fromkeys(beside) if path.is_file()]
+    folders = [inputs["raw"].absolute().parent] if "raw" in inputs else []
+    if "annotations" in inputs:
+        annotations = inputs["annotations"].absolute()
+        home = annotations if annotations.is_dir() else annotations.parent
+        folders += [home, home.parent] if annotations.is_dir() or home.name == "annotations" else [home]
+    for folder in folders:
+        if (other := (folder / FILE).with_suffix(".yml")).is_file():
+            raise UsageError(f"{other} is not read: call it {FILE}")
+    found = [path for path in dict.fromkeys(folder / FILE for folder in folders) if path.is_file()]
     if len(found) > 1:
         raise UsageError(f"{found[0]} and {found[1]} both say what is annotated: name one with --attributes")
     return found[0] if found else DEFAULT
@@ -98,7 +105,9 @@ def read_attributes_file(path: Path) -> AttributesFile:
         raise DataError(f"{path} is a folder: name the file {FILE} in it") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise DataError(f"{path}, line {line}: no YAML ({error.problem}): mend the line") from error
+        raise DataError(
+            f"{path}, line {line}: no YAML ({error.problem}): mend it, or the indent of the line above"
+        ) from error
     except yaml.YAMLError as error:
         raise DataError(f"{path}: no YAML ({' '.join(str(error).split())}): mend it") from error
     entries = _Node(path, root).items("attributes") if root else []

@@ -8,11 +8,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 
 from stages.common.contract.command_line import Parser, main
 from stages.common.contract.errors import UsageError
 from stages.common.contract.version import ROOT
 from stages.common.reports.report import REPORT
+from stages.validate.attributes_file import find_attributes_file
 from stages.validate.stage import STAGE
 
 REASONS = 10
@@ -56,21 +58,26 @@ def look(argv: Sequence[str]) -> int:
     finally:
         logging.disable(level)
     if told:  # not where there is no report of this run: one of an earlier run may lie there
-        print("\n".join(verdict(str(arguments.annotations), Path(told["report"]).parent, looked=bool(arguments.raw))))
+        inputs = {name: path for name, path in vars(arguments).items() if name in ("annotations", "raw") and path}
+        asked = arguments.attributes or find_attributes_file(inputs)
+        left = Path(told["report"]).parent
+        print("\n".join(verdict(str(arguments.annotations), asked, left, looked=bool(arguments.raw))))
     return code
 
 
-def verdict(name: str, folder: Path, *, looked: bool) -> list[str]:
+def verdict(name: str, asked: Path, folder: Path, *, looked: bool) -> list[str]:
     """The lines to print.
 
     Args:
         name: what the annotations are called.
+        asked: the file that says what is annotated.
         folder: what the stage left: report, metrics and CSV files.
         looked: whether the images were looked at.
     """
     found = json.loads((folder / "metrics" / "validation.json").read_text(encoding="utf-8"))
     word = "PASS" if found["success"] else "FAIL"
     lines = [f"{word}  {name}: {found['accepted']:,} of {found['rows']:,} rows can be used"]
+    lines.append(f"  attributes: {shorten(', '.join(found['labels_known']), 80, placeholder=' …')} ({asked})")
     for title, counts in (("rejected", found["reasons"]), ("kept with a remark", found["remarks"])):
         if counts:
             lines.append(f"  {title}: {sum(counts.values()):,}")

@@ -25,7 +25,7 @@ from stages.validate.forms.celeba import CelebAList, CelebATable
 from stages.validate.forms.copies import NAMED, original_of
 from stages.validate.forms.flat_csv import FlatCsv, WideCartoonSetCsv
 from stages.validate.forms.foreign import foreign_form, remedy
-from stages.validate.forms.header import Header, find_header
+from stages.validate.forms.header import Header, find_header, spelling
 from stages.validate.forms.part import Form, example
 from stages.validate.forms.text import brief, read_head, read_text
 from stages.validate.merge import merge
@@ -279,6 +279,11 @@ def _find(forms: _Forms, path: Path) -> tuple[Path, list[_Unit], dict[str, str],
                 raise DataError(f"{path / file} {remedy(foreign, forms.example)}")
             read_text(path / file, forms.expected)  # a damaged file has a better cause than this
             found = brief(", ".join(header.names), 200)
+            if set(map(spelling, header.names)) & {"filename", "image_id"}:
+                raise DataError(
+                    f"{path / file}: no column is a label: found {found}; attributes.yaml asks for "
+                    f"{brief(', '.join(forms.flat.columns[1:]), 200)}: rename the column, or change `column` there"
+                )
             raise DataError(
                 f"{path / file} is no annotation file: expected {forms.expected}; found {found}; mend it or move it "
                 "elsewhere"

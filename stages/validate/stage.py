@@ -21,7 +21,7 @@ from stages.common.images.thumbnails import thumbnail
 from stages.common.reports.report import REPORT, write_report
 from stages.common.schema.annotations import ANNOTATIONS, annotation_columns
 from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
-from stages.common.schema.attributes import Attributes, write_attributes
+from stages.common.schema.attributes import Attributes, names, write_attributes
 from stages.common.schema.learned import Learned, remarks
 from stages.validate.attributes_file import find_attributes_file, read_attributes_file
 from stages.validate.image_table import image_table, images_to_inspect
@@ -302,6 +302,7 @@ def run(context: Context[Params]) -> Headline:
     """Validate: see the package's docstring."""
     annotations = read_annotations(read_attributes_file(context.inputs["attributes"]), context.inputs["annotations"])
     attributes = annotations.attributes
+    log.info("%s asks for %s", context.inputs["attributes"], brief(", ".join(names(attributes)), 200))
     rows = _join(annotations, context)
     log.info("%d annotations, %d images", len(annotations.rows) + len(annotations.broken), len(rows.images))
     of_reading = _notices(rows, annotations)
@@ -395,7 +396,11 @@ STAGE = Stage(
         "raw": Input(
             "folder of images, any depth; without it only the annotations are checked", artifact=False, required=False
         ),
-        "annotations": Input("annotation file of any form, or a folder of such files", artifact=False),
+        "annotations": Input(
+            "annotation file of any form, or a folder of such files; given alone, without the flag, it is only looked "
+            "at, and a verdict is printed",
+            artifact=False,
+        ),
         "attributes": Input(
             "attributes.yaml, which says what is annotated; without it that beside annotations or raw, if there is "
             "none that of the repository",

@@ -289,7 +289,10 @@ def test_other_files_of_the_folder_are_listed_or_refused(tmp_path: Path) -> None
     }  # fmt: skip
     stray = tmp_path / "boxes.csv"
     for content, cause in (
-        (b"filename,x,y\na.png,1,2\n", "is no annotation file: expected a flat CSV (columns filename, beard"),
+        (
+            b"filename,x,y\na.png,1,2\n",
+            "no column is a label: found 'filename, x, y'; attributes.yaml asks for 'beard",
+        ),
         (b"", "is empty: expected a flat CSV"),
         (b"\0", "line 1: a NUL byte"),
     ):

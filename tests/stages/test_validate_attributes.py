@@ -178,8 +178,22 @@ def test_the_file_beside_the_data_is_taken(tmp_path: Path) -> None:
     assert find_attributes_file({"annotations": annotations, "raw": raw}) == raw.parent / "attributes.yaml"
     (annotations.parent / "attributes.yaml").write_text(SMILE)
     assert find_attributes_file({"annotations": annotations}) == annotations.parent / "attributes.yaml"
+    assert find_attributes_file({"annotations": annotations.parent}) == annotations.parent / "attributes.yaml"
     with pytest.raises(UsageError, match="both say what is annotated: name one with --attributes"):
         find_attributes_file({"annotations": annotations, "raw": raw})
+
+
+def test_one_of_several_annotation_files_finds_the_file_of_the_data_folder(tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "attributes.yaml").write_text(SMILE)
+    for annotations in (tmp_path / "annotations", tmp_path / "annotations" / "labels.csv"):
+        assert find_attributes_file({"annotations": annotations}) == tmp_path / "attributes.yaml"
+
+
+def test_a_file_of_nearly_the_right_name_is_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "attributes.yml").write_text(SMILE)
+    with pytest.raises(UsageError, match=r"attributes\.yml is not read: call it attributes\.yaml"):
+        find_attributes_file({"annotations": tmp_path / "labels.csv"})
 
 
 def test_the_stage_reads_annotations_by_the_file_and_another_one_makes_another_artifact(tmp_path: Path) -> None:

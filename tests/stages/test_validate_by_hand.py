@@ -8,10 +8,13 @@ import pytest
 
 from stages.common.contract.command_line import main
 from stages.prepare_train.stage import STAGE as PREPARE_TRAIN
+from stages.validate.attributes_file import DEFAULT
+from tests.common.samples import SAMPLE_NAMES
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
+ATTRIBUTES = f"  attributes: {', '.join(SAMPLE_NAMES)} ({DEFAULT})"
 ROWS = [f"s1_{n}.png,{n % 2},{n % 2},{n % 2},{n % 5},{1 + n % 2}" for n in range(19)] + ["s1_19.png,0,0,0,,0"]
 
 
@@ -29,11 +32,12 @@ def look(*arguments: object, cwd: Path) -> "subprocess.CompletedProcess[str]":
     )  # fmt: skip
 
 
-def test_good_annotations_pass_in_three_lines(annotations: Path, tmp_path: Path) -> None:
+def test_good_annotations_pass_in_four_lines(annotations: Path, tmp_path: Path) -> None:
     process = look(annotations, cwd=tmp_path)
     report = tmp_path / "reports/validate-labels/report.html"
     assert process.stdout.splitlines() == [
         f"PASS  {annotations}: 20 of 20 rows can be used",
+        ATTRIBUTES,
         "  the images were not looked at: give --raw FOLDER",
         f"report: {report}",
     ]
@@ -49,6 +53,7 @@ def test_bad_annotations_fail_with_reasons_examples_and_a_report(annotations: Pa
     report = tmp_path / "failed-look/report.html"
     assert process.stdout.splitlines() == [
         f"FAIL  {annotations}: 0 of 20 rows can be used",
+        ATTRIBUTES,
         "  rejected: 20",
         "         19  image missing, first labels.csv row 2: 's1_0.png'; put the image below the raw folder, or "
         "correct its name",
@@ -72,7 +77,7 @@ def test_pointers_in_place_of_images_are_told_with_the_remedy(annotations: Path,
     webp = "image cannot be used: WebP image (convert it to PNG or JPEG)"
     first = ", first labels.csv row 2: 's1_0.png'; "
     assert f"19 {pointers}{first}1 {webp}, first labels.csv row 21: 's1_19.png'; see " in process.stderr
-    assert process.stdout.splitlines()[1:4] == [
+    assert process.stdout.splitlines()[2:5] == [
         "  rejected: 20",
         f"         19  {pointers}, first labels.csv row 2: 's1_0.png'",
         f"          1  {webp}, first labels.csv row 21: 's1_19.png'",

@@ -175,7 +175,8 @@ def test_a_word_that_is_no_class_is_told_once_with_value_row_and_codes(told: Tol
     assert told.run(GOOD.replace("png,1,1", "png,ja,1").replace("png,0,0", "png,nein,0")) == 65
     assert told.error().startswith(
         "validate: 10 of 10 rows rejected (100.0% > 5.0% allowed): 10 beard neither a number nor a class name, "
-        "first labels.csv row 2: 's1_0.png' (found 'nein'); write 0 no, 1 yes, or nothing if it is not known; see "
+        "first labels.csv row 2: 's1_0.png' (found 'nein'); write 0 no, 1 yes, nothing if it is not known, or add "
+        "the class to attributes.yaml; see "
     )
     assert len(told.lines) == 1
 
