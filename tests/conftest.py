@@ -34,9 +34,9 @@ class Shares(LoadFileScheduling):  # type: ignore[misc]
         return "engine" if "pytest.mark.docker" in (ROOT / file).read_text(encoding="utf-8") else file
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shares:
-    """Share the tests out among processes, if there are several."""
-    return Shares(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shares | None:
+    """Share the tests out among processes, if there are several; by files alone where none needs the engine."""
+    return None if "docker" in config.option.markexpr else Shares(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ from task_settings import load_settings
 
 from tests.pipeline import TRAINING
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 DAG_ID = "ml_pipeline_face_attributes"
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PREDICT, MONITOR = "predict_new_lots", "model_monitoring_and_retraining"
 ACCEPTED: dict[str, list[dict[str, Any]]] = {
     PREDICT: [{}, {"lots": ["s1"], "version": "v12", "recompute": True}, {"version": None}],

@@ -180,6 +180,7 @@ def test_a_path_of_no_artifact_is_not_copied(path: str, tmp_path: Path, capsys: 
     assert outside.exists()
 
 
+@pytest.mark.slow
 def test_a_stage_runs_with_names_in_utf_8_whatever_the_locale_says(data: Path, tmp_path: Path) -> None:
     image = next((data / "raw/s1").iterdir())
     image.rename(image.with_name("s1_😀.png"))

@@ -25,6 +25,8 @@ from stages.evaluate.stage import STAGE
 from tests.common.onnx_models import METADATA, PREPROCESSING, SIDE, metadata_of, save_model
 from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 
+pytestmark = pytest.mark.slow
+
 
 def finish(folder: Path, stage: str, **inputs: Any) -> str:
     """Close an artifact with its manifest, and return the digest of its content."""

@@ -14,6 +14,8 @@ from stages.common.inference.predictions import columns, read_predictions
 from stages.common.schema.attributes import Attribute
 from tests.common.samples import SAMPLE_ATTRIBUTES
 
+pytestmark = pytest.mark.slow
+
 SUITE: Any = load_suite(FOLDER / "predictions.json", SAMPLE_ATTRIBUTES)
 THRESHOLDS = {"low_confidence": 0.6, "min_confident_fraction": 0.75, "min_answered_fraction": 0.7, "versions": ["v3"]}
 

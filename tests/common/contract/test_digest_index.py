@@ -13,6 +13,8 @@ import pytest
 
 from stages.common.contract.digest_index import DigestIndex
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:

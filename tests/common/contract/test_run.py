@@ -185,6 +185,7 @@ def test_state_outlives_a_kill_and_is_gone_after_success(start: Start, tmp_path:
     assert not list((tmp_path / "s" / "toy").glob(".partial-*"))
 
 
+@pytest.mark.slow
 def test_two_runs_that_meet_on_one_key_end_with_one_artifact(start: Start, tmp_path: Path) -> None:
     arguments = ("--store", str(tmp_path / "s"), "--set", "toy.copies=5", "--set", "toy.pause=0.1")
     results = [finish(process)[1] for process in [start(*arguments), start(*arguments)]]
@@ -237,6 +238,7 @@ def test_of_a_folder_that_outlives_runs_only_what_the_stage_names_decides_the_ke
     assert keys[0] == keys[1] != keys[2]
 
 
+@pytest.mark.slow
 def test_leftovers_of_killed_runs_go_but_a_live_run_is_left_alone(start: Start, tmp_path: Path) -> None:
     store = ("--store", str(tmp_path / "s"))
     assert finish(start(*store, "--set", "toy.fault=die"))[0] == -9
@@ -307,6 +309,7 @@ def test_a_full_disk_that_a_library_wraps_is_one_line_and_exit_69(start: Start, 
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_its_lock_publishes_nothing(start: Start, tmp_path: Path) -> None:
     home, arguments = tmp_path / "s" / "toy", ("--store", str(tmp_path / "s"), "--set", "toy.copies=4")
     slow = (*arguments, "--set", "toy.pause=0.5")
@@ -346,6 +349,7 @@ def test_a_raw_file_that_vanishes_while_it_is_needed_is_a_passing_fault(start: S
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_an_edit_with_the_old_time_is_seen(start: Start, tmp_path: Path) -> None:
     store, file = ("--store", str(tmp_path / "s")), tmp_path / "raw" / "a.txt"
     before = file.stat()

@@ -147,6 +147,7 @@ def take_slowly(lots: dict[str, list[Source]], cache: Path, log: Path) -> None:
         make_pieces(recipe, {cache / lot: images for lot, images in lots.items()}, pool)
 
 
+@pytest.mark.slow
 def test_of_two_runs_that_need_the_same_one_does_it_also_after_a_kill(data: Data) -> None:
     spawn = multiprocessing.get_context("spawn")
     names = sorted(path.name for path in data.raw.glob("*/*"))
