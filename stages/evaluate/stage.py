@@ -74,9 +74,7 @@ def _run(context: Context[Params]) -> Headline:
     write_predictions(context.out / "predictions.csv", split.filenames, answers)
     table = read_predictions(attributes, context.out / "predictions.csv")
     never = never_answered(attributes, model.calibration.learned)
-    checked = check(
-        split.attributes, SUITE, table, section.thresholds(), context.out, context.failed, columns_of(never)
-    )
+    checked = check(attributes, SUITE, table, section.thresholds(), context.out, context.failed, columns_of(never))
 
     for folder in ("metrics", "plots", "reference"):
         (context.out / folder).mkdir()

@@ -38,13 +38,15 @@ def look(argv: Sequence[str]) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one")
     try:
         arguments = parser.parse_args(argv)
+        inputs = {name: path for name, path in vars(arguments).items() if name in ("annotations", "raw") and path}
+        asked = arguments.attributes or find_attributes_file(inputs)
     except UsageError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     out = arguments.out or Path("reports") / f"validate-{arguments.annotations.resolve().stem}"
     command = ["--annotations", str(arguments.annotations), "--out", str(out), "--params", str(arguments.params)]
     command += ["--raw", str(arguments.raw)] if arguments.raw else []
-    command += ["--attributes", str(arguments.attributes)] if arguments.attributes else []
+    command += ["--attributes", str(asked)]
     for item in arguments.set:
         command += ["--set", item]
 
@@ -58,8 +60,6 @@ def look(argv: Sequence[str]) -> int:
     finally:
         logging.disable(level)
     if told:  # not where there is no report of this run: one of an earlier run may lie there
-        inputs = {name: path for name, path in vars(arguments).items() if name in ("annotations", "raw") and path}
-        asked = arguments.attributes or find_attributes_file(inputs)
         left = Path(told["report"]).parent
         print("\n".join(verdict(str(arguments.annotations), asked, left, looked=bool(arguments.raw))))
     return code
