@@ -10,6 +10,7 @@ import numpy.typing as npt
 import yaml
 
 from stages.common.contract.errors import DataError
+from stages.common.images.settings import NetworkInput
 from stages.common.inference.answers import Right, answers_of, right_answers
 from stages.common.inference.onnx_model import OnnxModel, load
 from stages.common.registry.registry import MODEL, Registry
@@ -47,7 +48,7 @@ class Candidate:
         right: which of its answers are right.
     """
 
-    def __init__(self, model: Path, prepared: Path, data: Any, seen: Pictures | None) -> None:
+    def __init__(self, model: Path, prepared: Path, data: Mapping[str, Any], seen: Pictures | None) -> None:
         """Let it answer the test images.
 
         Args:
@@ -90,7 +91,7 @@ class Candidate:
         if not (np.isfinite(right) & np.isfinite(self.right)).any():
             raise IncomparableError("which answers nothing that this one answers and that a test image has a label for")
         notes, objections = self._compare_answered(name, model.answered)
-        if yaml.safe_load(registry.text(name, "params.yaml"))["data"] != self._data:
+        if _splitting(yaml.safe_load(registry.text(name, "params.yaml"))["data"]) != _splitting(self._data):
             notes.append(f"{name} was trained with other splits, so it may have learned from some of these test images")
         theirs = read_seen(folder / "reference")
         if theirs is None:
@@ -121,6 +122,11 @@ class Candidate:
                 "archive.force or `archive promote` releases it all the same"
             )
         return notes, objections
+
+
+def _splitting(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What of section `data` decides which image falls into which split."""
+    return {key: value for key, value in data.items() if key not in NetworkInput.model_fields}
 
 
 def load_opponent(path: Path, candidate: OnnxModel) -> OnnxModel:

@@ -5,13 +5,13 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from stages.common.contract.params import NOT_IN_KEY, Range, Section
-from stages.common.images.settings import ImagesSection, Preprocessing
+from stages.common.images.settings import ImagesSection, NetworkInput, Preprocessing
 
 
-class DataSection(Section):
-    """Section `data`: the size of images, and which share of them falls into which split."""
+class DataSection(NetworkInput):
+    """Section `data`: what the network gets of a picture, and which share of them falls into which split."""
 
-    image_size: int = Field(ge=16, le=1024)  # the network halves it three times
+    image_size: int = Field(ge=16, le=224)  # the network halves it three times
     train_split: float = Field(gt=0, lt=1)
     val_split: float = Field(gt=0, lt=1)
     test_split: float = Field(gt=0, lt=1)
@@ -46,8 +46,4 @@ class Params(Section):
     @property
     def preprocessing(self) -> Preprocessing:
         """The settings of the preprocessing function that training and prediction share."""
-        return Preprocessing(
-            image_size=self.data.image_size,
-            near_white=self.images.near_white,
-            max_megapixels=self.images.max_megapixels,
-        )
+        return Preprocessing(**self.images.model_dump(), **self.data.model_dump(include=set(NetworkInput.model_fields)))

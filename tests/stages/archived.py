@@ -61,6 +61,7 @@ class Pipeline:
         wrong: Sequence[int] = (0,) * MODELS,
         attributes: Attributes = SAMPLE_ATTRIBUTES,
         unlabelled: Collection[str] = (),
+        **data: Any,
     ) -> None:
         """Make other data.
 
@@ -70,6 +71,7 @@ class Pipeline:
             wrong: per model, how many of its answers are wrong: one an image, of each model in other images.
             attributes: what is annotated.
             unlabelled: those of them without a label.
+            **data: of section `data` of params.yaml.
         """
         folder = self.inputs["prepare_train"]
         shutil.rmtree(folder, ignore_errors=True)
@@ -96,7 +98,7 @@ class Pipeline:
                 ]
                 table.writerow([f"s1_{number}.png", "s1", number, "test", digest, digest, *cells])
         artifacts.write_json(folder / "metrics" / "data_stats.json", self._statistics(images))
-        self._finish("prepare_train", params={"data": {"seed": 1}}, headline={"images": images})
+        self._finish("prepare_train", params={"data": {"seed": 1, **data}}, headline={"images": images})
 
     def train(self, model: int = 0, key: str = "", **changes: Any) -> None:
         """Make a model: that which reads row `model`, in an artifact with a key made of `key`."""

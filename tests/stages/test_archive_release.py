@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -146,6 +147,20 @@ def test_data_that_have_grown_are_no_other_data(pipeline: Pipeline) -> None:
     pipeline.train(1)
     assert pipeline.archive() == 0
     assert pipeline.champion() == "v2"
+
+
+@pytest.mark.parametrize(("data", "others"), [({"crop": "content"}, False), ({"seed": 2}, True)], ids=["same", "other"])
+def test_a_champion_of_other_splits_is_told_by_what_makes_them(
+    pipeline: Pipeline, data: dict[str, Any], others: bool
+) -> None:
+    """A version of earlier code says nothing of the crop, which moves no image."""
+    pipeline.prepare(wrong=(30, 0, 0, 0, 0, 0))
+    pipeline.train(0)
+    assert pipeline.archive() == 0
+    pipeline.prepare(wrong=(30, 0, 0, 0, 0, 0), **data)
+    pipeline.train(1)
+    assert pipeline.archive() == 0
+    assert ("v1 was trained with other splits" in pipeline.page()) is others
 
 
 def test_small_losses_add_up_to_no_more_than_the_margin(pipeline: Pipeline) -> None:

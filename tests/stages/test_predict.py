@@ -151,6 +151,19 @@ def test_every_image_is_answered_and_every_row_names_the_version(data: Data) -> 
     assert "15 images predicted by v3" in page
 
 
+def test_images_are_cropped_as_the_model_says(data: Data) -> None:
+    framed = PREPROCESSING | {"crop": "centre", "centre_share": [0.5, 0.5]}
+    data.release(metadata=METADATA | {"preprocessing": framed})
+    for path in (data.raw / "a").iterdir():
+        picture = Image.new("RGB", (2 * SIDE, 2 * SIDE))
+        picture.paste(Image.open(path), (SIDE // 2, SIDE // 2))
+        picture.save(path)
+    artifact, _ = data.result()
+    for row in predictions(artifact, "a").values():
+        said = [row[f"{attribute.name}_predicted"] for attribute in SAMPLE_ATTRIBUTES]
+        assert said == [one.classes[at] for one, at in zip(SAMPLE_ATTRIBUTES, (1, 0, 1, 3, 2), strict=True)]
+
+
 def test_an_attribute_that_is_never_answered_has_empty_cells_and_is_named(
     data: Data, caplog: pytest.LogCaptureFixture
 ) -> None:

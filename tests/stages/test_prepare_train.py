@@ -129,7 +129,8 @@ def test_statistics_count_classes_unknown_labels_and_pixels(data: Data) -> None:
     assert sum(stats["labels"]["hair_color"][split]["gray"] for split in ("train", "val", "test")) == 30
     assert stats["lots"]["a"]["train"] + stats["lots"]["b"]["train"] == headline["train"]
     settings = json.loads((artifact / "preprocessing.json").read_text())
-    assert settings == {"version": 5, "image_size": 16, "near_white": 245, "max_megapixels": 50}
+    framed = {"image_size": 16, "crop": "content", "centre_share": None, "grey": False}
+    assert settings == {"version": 5, "near_white": 245, "max_megapixels": 50, **framed}
     images = read_split(artifact, "train").take().astype(float)
     assert stats["train_pixels"]["mean"] == pytest.approx(images.mean(axis=(0, 1, 2)), abs=1e-3)
     assert stats["train_pixels"]["std"] == pytest.approx(images.std(axis=(0, 1, 2)), abs=1e-3)
@@ -189,6 +190,25 @@ def test_a_changed_image_computes_its_lot_and_a_changed_label_none(data: Data) -
     data.labels["b_00031.png"] = (0, 0, 0, 0, 0)
     assert data.result()[1]["lots_reused"] == 2
     assert data.result("data.image_size=17")[1]["lots_reused"] == 0
+
+
+def test_the_crop_and_the_colours_are_those_of_the_parameters_and_go_with_the_model(data: Data) -> None:
+    for number, name in enumerate(data.labels):  # a square of one colour in the middle of another one
+        picture = Image.new("RGB", (32, 32), (0, 0, 90))
+        picture.paste((200, 100, number), (8, 8, 24, 24))
+        picture.save(data.path(name))
+    told = ("data.crop=centre", "data.centre_share=[0.5, 0.5]")
+    artifact, _ = data.result(*told)
+    images = read_split(artifact, "train").take()
+    assert (images[..., :2] == (200, 100)).all()
+    settings = json.loads((artifact / "preprocessing.json").read_text())
+    assert (settings["crop"], settings["centre_share"], settings["grey"]) == ("centre", [0.5, 0.5], False)
+
+    grey, headline = data.result(*told, "data.grey=true")
+    assert headline["lots_reused"] == 0
+    images = read_split(grey, "train").take()
+    assert (images == images[..., :1]).all()
+    assert splits(grey) == splits(artifact)
 
 
 def test_a_damaged_cached_shard_is_made_again(data: Data) -> None:
@@ -347,6 +367,10 @@ def test_what_is_unusual_is_told_but_does_not_end_the_stage(data: Data, caplog: 
         ("data.train_split=0", 64, "data.train_split"),
         ("data.train_split=0.7", 64, "train_split + val_split + test_split must be 1, not 0.9"),
         ("data.image_size=0", 64, "data.image_size"),
+        ("data.image_size=225", 64, "data.image_size"),
+        ("data.crop=middle", 64, "data.crop"),
+        ("data.crop=centre", 64, "crop centre needs centre_share"),
+        ("data.centre_share=[0.5, 0.5]", 64, "centre_share is of crop centre alone"),
         ("prepare_train.workers=-1", 64, "prepare_train.workers"),
     ],
 )

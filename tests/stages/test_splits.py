@@ -78,9 +78,10 @@ def test_neither_size_nor_crop_move_a_jpeg_into_another_split(samples: Path) -> 
             ("data.image_size=64",),
             ("data.image_size=96",),
             ("data.image_size=64", "images.near_white=250"),
+            ("data.image_size=64", "data.crop=squeeze", "data.grey=true"),
         )
     ]
-    assert splits[0] == splits[1] == splits[2]
+    assert splits[0] == splits[1] == splits[2] == splits[3]
 
 
 def test_annotations_know_each_image_by_its_file_and_by_its_picture(samples: Path) -> None:

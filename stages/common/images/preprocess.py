@@ -1,20 +1,24 @@
 """From an image file to the network's input: the one function that training and prediction share.
 
-`preprocess` = `content_of` (file to RGB picture on white, cropped to its content) and `fit_square` (square, resize).
+`preprocess` = `content_of` (file to RGB picture on white, cropped) and `fit_square` (square, resize, perhaps grey).
 Its settings are stored beside the prepared data and in the model's metadata, so a model gets its pictures made as in
 training.
 
 What is decided here, and why (`stages.common.images.decode` says what becomes of formats, alpha and orientation):
-    blank      a picture without any pixel darker than near-white holds no face and is refused.
-    size       a JPEG that is large for the network's input is decoded to fewer pixels (`PICTURE_DETAIL`); if the
-               content turns out to be a small part of it, decoded again, whole.
-    aspect     kept: the crop is padded to a square with white. Stretching would make long hair and a round face look
-               alike, and hair length is a matter of proportions.
+    crop       to the content where faces stand on white, as drawn ones do. A photograph has no such ground: there the
+               whole picture is taken, or, where the face is in the middle, a share around that.
+    blank      a picture without any pixel darker than near-white has no content to crop to and is refused; the other
+               crops take it as it is.
+    size       a JPEG that is large for the network's input is decoded to fewer pixels (`PICTURE_DETAIL`); if the crop
+               turns out to be a small part of it, decoded again, whole.
+    aspect     kept, but by crop squeeze: the crop is padded to a square with white. Stretching makes long hair and a
+               round face look alike, and hair length is a matter of proportions.
     filter     area averaging when shrinking (every input pixel counts once, but one whose middle is the border of two
                results may count in both), bilinear when enlarging, where area averaging would only repeat pixels. By
                cykooz-resizer, the Rust crate fast_image_resize: half of Pillow's time for 160x170 pixels.
 """
 
+import math
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -25,25 +29,27 @@ import numpy.typing as npt
 from stages.common.images.decode import ImageError, decode_file, read_image_file
 from stages.common.images.resizer import Picture, resized
 from stages.common.images.settings import ImagesSection, Preprocessing
+from stages.common.images.statistics import LUMA
 
 PICTURE_DETAIL, CONTENT_DETAIL = 3, 2
-"""Pixels a side that a reduced JPEG, and its content, must have for one of the result."""
+"""Pixels a side that a reduced JPEG, and its crop, must have for one of the result."""
 
 
 class Content(NamedTuple):
-    """A picture cut to its content, and the digest by which the image is known (`Decoded.pixels`), cut or not."""
+    """A cropped picture, and the digest by which the image is known (`Decoded.pixels`), however it is cropped."""
 
     picture: Picture
     pixels: str
 
 
 def content_of(file: bytes, settings: Preprocessing) -> Content:
-    """Decode a file and cut its picture to the content.
+    """Decode a file and crop its picture.
 
     Raises:
         ImageError: the image cannot be used; the message says why.
     """
-    decoded = decode_file(file, settings, PICTURE_DETAIL * settings.image_size)
+    share = max(settings.centre_share or [1])
+    decoded = decode_file(file, settings, math.ceil(PICTURE_DETAIL * settings.image_size / share))
     if decoded.reduced > 1:
         with suppress(ImageError):  # blank: what is dark may be too small to be seen at this size
             content = crop(decoded.picture, settings)
@@ -53,7 +59,25 @@ def content_of(file: bytes, settings: Preprocessing) -> Content:
     return Content(crop(decoded.picture, settings), decoded.pixels)
 
 
-def crop(picture: Picture, settings: ImagesSection) -> Picture:
+def crop(picture: Picture, settings: Preprocessing) -> Picture:
+    """Cut out of a picture what the settings say.
+
+    Raises:
+        ImageError: it is to be cropped to its content, and every pixel is near-white.
+    """
+    if settings.crop == "content":
+        return crop_to_content(picture, settings)
+    if settings.centre_share is None:
+        return picture
+    height, width, _ = picture.shape
+    across, down = (
+        max(1, round(share * side)) for share, side in zip(settings.centre_share, (width, height), strict=True)
+    )
+    left, top = (width - across) // 2, (height - down) // 2
+    return np.ascontiguousarray(picture[top : top + down, left : left + across])
+
+
+def crop_to_content(picture: Picture, settings: ImagesSection) -> Picture:
     """Cut a picture to its content, the bounding box of what is not near-white.
 
     Raises:
@@ -87,20 +111,26 @@ def _first_dark(rows: npt.NDArray[np.uint8], settings: ImagesSection) -> int:
 
 
 def fit_square(content: Picture, settings: Preprocessing) -> npt.NDArray[np.uint8]:
-    """Centre a cropped picture on a white square and resize it.
+    """Centre a cropped picture on a white square, or stretch it to one, and resize it.
 
     Returns:
-        uint8 (S, S, 3), RGB.
+        uint8 (S, S, 3), RGB; three equal channels if it is to be grey.
     """
     height, width, _ = content.shape
     side, longest = settings.image_size, max(width, height)
-    size = (max(1, round(side * width / longest)), max(1, round(side * height / longest)))
-    pixels = resized(content, *size, enlarge=longest < side)
+    if settings.crop == "squeeze":
+        size, enlarge = (side, side), min(width, height) < side
+    else:
+        size = (max(1, round(side * width / longest)), max(1, round(side * height / longest)))
+        enlarge = longest < side
+    pixels = resized(content, *size, enlarge=enlarge)
     square = np.full((side, side, 3), 255, np.uint8)
     left, top = (side - size[0]) // 2, (side - size[1]) // 2
     inside = square[top : top + size[1], left : left + size[0]]
     for channel in range(3):  # one by one: a third of the time
         inside[..., channel] = pixels[..., channel]
+    if settings.grey:
+        square[:] = (square @ np.array(LUMA, np.uint16) >> 8)[..., None]
     return square
 
 

@@ -1,14 +1,14 @@
 """The settings by which files become the network's input. Apart from the code, for those who only read them."""
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.common.contract.params import Section
 
 
 class ImagesSection(Section):
-    """Section `images`: what is taken for a picture of a face. `decode` and `crop` read these settings.
+    """Section `images`: what is taken for a picture of a face. `decode` and `crop_to_content` read these settings.
 
     Attributes:
         near_white: 1-255; a pixel whose channels are all at or above it is background.
@@ -19,7 +19,35 @@ class ImagesSection(Section):
     max_megapixels: float = Field(gt=0)
 
 
-class Preprocessing(ImagesSection):
+class NetworkInput(Section):
+    """What the network gets of a picture; section `data` has the same keys.
+
+    Attributes:
+        image_size: side of the result in pixels.
+        crop: content (the bounding box of what is not near-white), whole (the whole picture), squeeze (likewise, but
+            stretched to a square) or centre (a share of width and height around the middle). All but squeeze keep the
+            proportions, on a white square.
+        centre_share: of crop centre: the shares of width and of height, above 0 and up to 1.
+        grey: colours become their luma.
+    """
+
+    image_size: int = Field(ge=8, le=1024)
+    crop: Literal["content", "whole", "squeeze", "centre"] = "content"
+    centre_share: list[Annotated[float, Field(gt=0, le=1)]] | None = Field(default=None, min_length=2, max_length=2)
+    grey: bool = False
+
+    @model_validator(mode="after")
+    def _share_of_the_centre(self) -> Self:
+        if self.crop == "centre" and self.centre_share is None:
+            raise ValueError("crop centre needs centre_share: write [width, height], shares of 1 such as [0.6, 0.8]")
+        if self.crop != "centre" and self.centre_share is not None:
+            raise ValueError(
+                f"centre_share is of crop centre alone, and crop is {self.crop}: write null, or crop: centre"
+            )
+        return self
+
+
+class Preprocessing(ImagesSection, NetworkInput):
     """Settings of `preprocess`.
 
     Attributes:
@@ -28,8 +56,6 @@ class Preprocessing(ImagesSection):
             assigns pixels on a border otherwise, and does not average large pictures in blocks first. 4: large JPEGs
             are decoded to fewer pixels. 5: images are known by another digest, so they fall into other splits; turned
             JPEGs are decoded to fewer pixels too.
-        image_size: side of the result in pixels.
     """
 
     version: Literal[5] = 5
-    image_size: int = Field(ge=8, le=1024)

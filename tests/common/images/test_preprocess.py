@@ -3,20 +3,27 @@
 import io
 import os
 import random
+import re
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image, ImageDraw
+from pydantic import ValidationError
 
 from stages.common.images.decode import ImageError, decode, decode_file, pixels_digest
 from stages.common.images.preprocess import content_of, crop, preprocess
 from stages.common.images.settings import Preprocessing
 
 SETTINGS = Preprocessing(image_size=32, near_white=245, max_megapixels=1)
+
+
+def cropped(crop: str, share: list[float] | None = None, **more: object) -> Preprocessing:
+    return Preprocessing.model_validate(SETTINGS.model_dump() | {"crop": crop, "centre_share": share, **more})
 
 
 def face(mode: str = "RGB") -> Image.Image:
@@ -62,6 +69,71 @@ def test_where_the_face_stands_on_the_white_does_not_matter() -> None:
     moved = Image.new("RGB", (300, 200), (250, 250, 250))
     moved.paste(face().crop((20, 10, 40, 70)), (213, 7))
     assert np.abs(preprocess(encode(moved), SETTINGS).astype(int) - preprocess(encode(face()), SETTINGS)).max() <= 5
+
+
+def extent(image: npt.NDArray[np.uint8]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what is not near-white, the last two inclusive."""
+    rows, columns = (np.flatnonzero(ink(image).any(axis=axis)).tolist() for axis in (1, 0))
+    return columns[0], rows[0], columns[-1], rows[-1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        # of 60 x 80 pixels the face has columns 20 to 39 and rows 10 to 69; 80 of them become 32
+        pytest.param(cropped("whole"), (12, 4, 19, 27), id="whole"),
+        pytest.param(cropped("squeeze"), (10, 4, 21, 27), id="squeeze"),
+        pytest.param(cropped("centre", [1, 1]), (12, 4, 19, 27), id="all of the centre"),
+        pytest.param(cropped("centre", [2 / 3, 1]), (12, 4, 19, 27), id="narrow"),
+        pytest.param(cropped("centre", [1, 0.75]), (11, 0, 20, 31), id="low"),
+    ],
+)
+def test_a_crop_takes_what_it_says(settings: Preprocessing, expected: tuple[int, int, int, int]) -> None:
+    assert extent(preprocess(encode(face()), settings)) == pytest.approx(expected, abs=1)
+
+
+def test_the_share_of_the_face_around_the_centre_is_its_content() -> None:
+    picture = encode(face())
+    assert (preprocess(picture, cropped("centre", [1 / 3, 0.75])) == preprocess(picture, SETTINGS)).all()
+
+
+@pytest.mark.parametrize("side", [32, 200])
+def test_squeezing_fills_the_square_whatever_the_proportions(side: int) -> None:
+    brown = Image.new("RGB", (300, 40), (90, 60, 30))
+    squeezed = preprocess(encode(brown), cropped("squeeze", image_size=side))
+    assert squeezed.shape == (side, side, 3)
+    assert (squeezed == (90, 60, 30)).all()
+
+
+def test_grey_takes_the_colours_and_leaves_white() -> None:
+    grey = preprocess(encode(face()), cropped("content", grey=True))
+    assert (grey == grey[:, :, :1]).all()
+    assert (grey[0, 0] == 255).all()
+    assert np.abs(grey[16, 16, 0] - (0.299 * 200 + 0.587 * 30 + 0.114 * 30)) <= 1
+    alike = preprocess(encode(face("L").convert("RGB")), SETTINGS)  # Pillow's own luma
+    assert np.abs(grey.astype(int) - alike).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"crop": "centre"}, "crop centre needs centre_share"),
+        ({"crop": "whole", "centre_share": [0.5, 0.5]}, "centre_share is of crop centre alone, and crop is whole"),
+        ({"centre_share": [0.5, 0.5]}, "and crop is content"),
+        ({"crop": "centre", "centre_share": [0.5]}, "at least 2 items"),
+        ({"crop": "centre", "centre_share": [0.5, 0]}, "greater than 0"),
+        ({"crop": "centre", "centre_share": [1.5, 1]}, "less than or equal to 1"),
+        ({"crop": "middle"}, "'content', 'whole'"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused(wrong: dict[str, object], told: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(told)):
+        Preprocessing.model_validate(SETTINGS.model_dump() | wrong)
+
+
+def test_a_model_of_earlier_code_was_trained_on_content_in_colour() -> None:
+    told = {"version": 5, "image_size": 32, "near_white": 245, "max_megapixels": 1}
+    assert Preprocessing.model_validate(told) == SETTINGS
 
 
 def test_shrinking_averages_areas() -> None:
@@ -163,7 +235,10 @@ def test_an_animation_is_refused() -> None:
 
 
 def test_a_blank_picture_is_refused() -> None:
-    assert reason(encode(Image.new("RGB", (9, 9), (250, 246, 255)))).startswith("blank")
+    blank = encode(Image.new("RGB", (9, 9), (250, 246, 255)))
+    assert reason(blank).startswith("blank")
+    for settings in (cropped("whole"), cropped("squeeze"), cropped("centre", [0.5, 0.5])):  # no content to look for
+        assert (preprocess(blank, settings) == (250, 246, 255)).all()
 
 
 def test_what_is_no_regular_file_is_never_opened(tmp_path: Path) -> None:
@@ -238,6 +313,34 @@ def test_a_large_jpeg_is_decoded_to_fewer_pixels_and_shows_the_same() -> None:
     whole = encode(Image.open(io.BytesIO(file)))
     difference = preprocess(file, SETTINGS).astype(int) - preprocess(whole, SETTINGS)
     assert np.abs(difference).mean() < 8  # of 255; an edge may lie a third of a pixel of the result beside
+
+
+@pytest.mark.parametrize(
+    ("settings", "pixels"),
+    [
+        pytest.param(cropped("whole"), (100, 100), id="whole"),
+        pytest.param(cropped("squeeze"), (100, 100), id="squeeze"),
+        pytest.param(cropped("centre", [0.5, 0.75]), (150, 100), id="centre"),
+        pytest.param(cropped("centre", [0.1, 0.2]), (160, 80), id="a small centre"),
+    ],
+)
+def test_however_a_large_jpeg_is_cropped_it_is_decoded_once_and_shows_the_same(
+    settings: Preprocessing, pixels: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = large((101, 53, 457, 750))
+    whole = encode(Image.open(io.BytesIO(file)))
+    decodes: list[int] = []
+
+    def counted(*arguments: Any) -> Any:
+        decoded = decode_file(*arguments)
+        decodes.append(decoded.reduced)
+        return decoded
+
+    monkeypatch.setattr("stages.common.images.preprocess.decode_file", counted)
+    assert content_of(file, settings).picture.shape[:2] == pixels
+    assert len(decodes) == 1
+    difference = preprocess(file, settings).astype(int) - preprocess(whole, settings)
+    assert np.abs(difference).mean() < 3
 
 
 @pytest.mark.parametrize("box", [(300, 300, 400, 450), (301, 301, 304, 304)], ids=["small", "a dot"])
