@@ -154,7 +154,7 @@ def test_every_image_is_answered_and_every_row_names_the_version(data: Data) -> 
 def test_images_are_cropped_as_the_model_says(data: Data) -> None:
     framed = PREPROCESSING | {"crop": "centre", "centre_share": [0.5, 0.5]}
     data.release(metadata=METADATA | {"preprocessing": framed})
-    for path in (data.raw / "a").iterdir():
+    for path in data.raw.rglob("*.png"):
         picture = Image.new("RGB", (2 * SIDE, 2 * SIDE))
         picture.paste(Image.open(path), (SIDE // 2, SIDE // 2))
         picture.save(path)
