@@ -208,7 +208,8 @@ def unusable(data: Path, in_containers: bool) -> str:
         )
         found = f", but {', '.join(shown[:5])}" if shown else ""
         return (
-            f"{data} has no annotations.csv and no folder annotations/{found}: save the annotations as annotations.csv"
+            f"{data} has no annotations.csv and no folder annotations/{found}: save the annotations as "
+            "annotations.csv, or put several files into annotations/"
         )
     if in_containers:
         for path in (data / "raw", data / annotations_of(data), data / ATTRIBUTES):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from stages.common.contract.errors import DataError
-from stages.common.schema.annotations import ANNOTATIONS, annotation_rows
+from stages.common.schema.annotations import ANNOTATIONS, GIVEN, GROUP, SPLIT, annotation_rows
 from stages.common.schema.attributes import UNKNOWN, Attributes, names, read_attributes
 
 
@@ -17,8 +17,10 @@ class Annotation:
         lot: the lot it belongs to.
         path: its file, relative to the raw folder.
         digest: SHA-256 of the file that was validated.
-        group: the same for images that are nearly the same picture; otherwise a digest of its own.
+        group: the same for images that belong together or are nearly the same picture; otherwise a digest of its own.
         labels: class indices in the order of the attributes, -1 where unknown.
+        given_group: what somebody says that the image belongs to, empty if nobody does.
+        given_split: likewise, which split it is in.
     """
 
     filename: str
@@ -27,6 +29,8 @@ class Annotation:
     digest: str
     group: str
     labels: tuple[int, ...]
+    given_group: str
+    given_split: str
 
 
 def read_annotations(validated: Path) -> list[Annotation]:
@@ -60,4 +64,5 @@ def _annotation(attributes: Attributes, row: dict[str, str], where: str) -> Anno
         if text and not (text.isdecimal() and int(text) < len(attribute.classes)):
             raise DataError(f"{where}: {attribute.name} is {text!r}, not a class index: run stage validate again")
         labels.append(int(text) if text else UNKNOWN)
-    return Annotation(row["filename"], row["lot"], row["path"], row["digest"], row["group"], tuple(labels))
+    given = (row.get(GIVEN[column], "") for column in (GROUP, SPLIT))
+    return Annotation(row["filename"], row["lot"], row["path"], row["digest"], row["group"], tuple(labels), *given)

@@ -44,10 +44,17 @@ def describe_rejects(rejected: Mapping[str, str]) -> Group:
 def describe_left_out(left_out: Mapping[str, str]) -> Table:
     """Images that are nearly one of another split (filename -> reason)."""
     listed, note = shown(sorted(left_out.items()), ROWS_SHOWN)
-    told = "A model is judged on faces that it has not learned from, nor any picture nearly the same"
+    told = "A model is judged on faces that it has not learned from, nor any picture nearly the same or of their group"
     return Table(
         "Left out of validation and test", ("File name", "Reason"), listed, note="; ".join(filter(None, (told, note)))
     )
+
+
+def _describe_groups(images: Mapping[str, int], groups: Mapping[str, int]) -> Table:
+    """Images and groups per split."""
+    rows = [(split, images[split], groups[split]) for split in SPLITS]
+    told = "A group, such as all images of one person, is in one split; an image that is in none counts as one"
+    return Table("Groups", ("Split", "Images", "Groups"), rows, note=told)
 
 
 def _describe_pixels(out: Path, table: "pd.DataFrame", train: Mapping[str, Sequence[float]]) -> Group:
@@ -106,10 +113,11 @@ def describe_data(
         left_out: likewise, of images that are nearly one of another split.
         history: past runs, this one last: `images`, one per split, `left_out`, `rejected`, `contradicting`, `findings`.
     """
-    splits, lots = statistics["splits"], statistics["lots"]
+    splits, lots, given = statistics["splits"], statistics["lots"], statistics["given_groups"]
     cards = {
         "images": statistics["images"],
         **splits,
+        **({"given groups": given} if given else {}),
         "left out": len(left_out),
         "rejected": len(rejected),
         "lots": len(lots),
@@ -121,6 +129,7 @@ def describe_data(
         Plot("Classes and lots", (out / "plots" / "data_distribution.png").read_bytes()),
         *([describe_rejects(rejected)] if rejected else []),
         *([describe_left_out(left_out)] if left_out else []),
+        *([_describe_groups(splits, statistics["groups"])] if given else []),
         *([_describe_duplicates(statistics["duplicates"])] if statistics["duplicates"]["pictures"] else []),
         _describe_pixels(out, table, statistics["train_pixels"]),
         Table("Lots", ("Lot", *SPLITS, "left out", "rejected"), by_lot, note=note, folded=True),

@@ -1,6 +1,6 @@
 """Parameters of stage `prepare_train`."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,7 @@ class DataSection(NetworkInput):
     val_split: float = Field(gt=0, lt=1)
     test_split: float = Field(gt=0, lt=1)
     seed: int
+    split: Literal["digest", "given"]
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Self:

@@ -1,38 +1,80 @@
 """Which image falls into which split, and which is left out of it."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
+from stages.common.contract.errors import DataError
+from stages.prepare_train.annotations import Annotation
 from stages.prepare_train.params import DataSection
 from stages.prepare_train.statistics import Row
 
 KEEPS = ("train", "test", "val")
-"""Which split of a group of nearly the same pictures keeps its images; the others leave theirs out."""
+"""Which split of a group keeps its images; the others leave theirs out."""
 
 
-def assign_split(pixels: str, data: DataSection) -> str:
-    """The split ("train", "val" or "test") of a picture, from a hash of what it shows.
+def units_of(annotations: Sequence[Annotation], pixels: Mapping[str, str]) -> dict[str, str]:
+    """File name -> what falls into a split as one: the group of an image, if somebody has given it one.
+
+    Else the picture alone, since what is nearly the same may change with every new image, and would move old ones.
+
+    Args:
+        annotations: all of them.
+        pixels: file name -> digest of the picture, `stages.common.images.decode.Decoded.pixels`; of those prepared.
+    """
+    given = {one.group for one in annotations if one.given_group}
+    return {
+        one.filename: one.group if one.group in given else pixels[one.filename]
+        for one in annotations
+        if one.filename in pixels
+    }
+
+
+def assign_split(unit: str, data: DataSection) -> str:
+    """The split ("train", "val" or "test") of a group or a picture, from a hash of its name or of what it shows.
 
     It depends on the picture of the file and not on its name, so the same picture under two names cannot stand in train
-    and test at once. And since it depends on nothing but the picture, the fractions and the seed, neither new data nor
+    and test at once. And since it depends on nothing but the unit, the fractions and the seed, neither new data nor
     other settings of the preprocessing move an old image.
 
     Args:
-        pixels: digest of the picture, `stages.common.images.decode.Decoded.pixels`.
+        unit: one of `units_of`.
         data: fractions and seed.
     """
-    position = int(hashlib.sha256(f"{data.seed}:{pixels}".encode()).hexdigest()[:16], 16) / 2**64
+    position = int(hashlib.sha256(f"{data.seed}:{unit}".encode()).hexdigest()[:16], 16) / 2**64
     if position < data.train_split:
         return "train"
     # the last part is taken by what is left, so that rounding of the fractions loses no image
     return "val" if position < data.train_split + data.val_split else "test"
 
 
+def require_given(annotations: Sequence[Annotation]) -> None:
+    """Refuse given splits that do not say where each image is, or take a given group apart.
+
+    Raises:
+        DataError: a line that names the first image or group, and the remedy.
+    """
+    told = "or set data.split to digest"
+    if absent := [one.filename for one in annotations if not one.given_split]:
+        raise DataError(
+            f"data.split is given, and {len(absent):,} of {len(annotations):,} images are in no given split, the first "
+            f"{absent[0]}: name them in list_eval_partition.txt beside the annotations, {told}"
+        )
+    first: dict[str, Annotation] = {}
+    for one in annotations:
+        other = first.setdefault(one.given_group, one) if one.given_group else one
+        if other.given_split != one.given_split:
+            raise DataError(
+                f"data.split is given, and group {one.given_group!r} stands in two splits, {other.filename} in "
+                f"{other.given_split} and {one.filename} in {one.given_split}: give them one split, {told}"
+            )
+
+
 def leave_out(rows: Iterable[Row]) -> dict[str, str]:
     """Images that would be judged by a network that has learned from nearly the same picture, or chosen by one.
 
     Of a group, the training images stay. If it has none, those of the test split do, so that a validation image leaves
-    and versions go on being compared on the same test images.
+    and versions go on being compared on the same test images. A given group is in one split, unless the splits are
+    given too, and it shares a picture with a group of another split.
 
     Returns:
         File name -> reason, in the order of the rows.
@@ -43,7 +85,11 @@ def leave_out(rows: Iterable[Row]) -> dict[str, str]:
         if row.group not in stays or KEEPS.index(row.split) < KEEPS.index(stays[row.group].split):
             stays[row.group] = row
     return {
-        row.filename: f"{row.split} image, nearly the same picture as {kept.filename} of {kept.split}"
+        row.filename: f"{row.split} image, {_relation(row)} {kept.filename} of {kept.split}"
         for row in rows
         if (kept := stays[row.group]).split != row.split
     }
+
+
+def _relation(row: Row) -> str:
+    return "nearly the same picture as" if row.unit == row.pixels else "of the same group as"

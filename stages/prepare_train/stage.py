@@ -23,8 +23,15 @@ from stages.prepare_train.annotations import Annotation, read_annotations
 from stages.prepare_train.page import describe_data, describe_rejects
 from stages.prepare_train.params import Params
 from stages.prepare_train.shards import Piece, recipe_of
-from stages.prepare_train.split import assign_split, leave_out
-from stages.prepare_train.statistics import Row, count_classes, count_splits, find_duplicates, mean_and_std
+from stages.prepare_train.split import assign_split, leave_out, require_given, units_of
+from stages.prepare_train.statistics import (
+    Row,
+    count_classes,
+    count_groups,
+    count_splits,
+    find_duplicates,
+    mean_and_std,
+)
 
 SUITE = "prepared"
 
@@ -105,17 +112,27 @@ def _run(context: Context[Params]) -> Headline:
     params, out = context.params, context.out
     attributes = read_attributes(context.inputs["validate"])
     annotations = read_annotations(context.inputs["validate"])
+    by_digest = params.data.split == "digest"
+    if not by_digest:
+        require_given(annotations)
     prepared = _prepare_lots(context, annotations)
     pieces, rejected = prepared.pieces, prepared.rejects
     _check_rejects(context, rejected, len(annotations))
     _write_listed(out / "rejected.csv", rejected)
 
     annotated = {one.filename: one for one in annotations}
+    units = units_of(
+        annotations, {name: pixels for piece in pieces.values() for name, pixels in piece.accepted.items()}
+    )
     everything = [
-        Row(name, lot, number, assign_split(pixels, params.data), pixels, annotated[name].group, annotated[name].labels)
+        Row(
+            name, lot, number, assign_split(units[name], params.data) if by_digest else one.given_split, pixels,
+            one.group, one.labels, units[name],
+        )
         for lot, piece in pieces.items()
         for number, (name, pixels) in enumerate(piece.accepted.items())
-    ]
+        for one in (annotated[name],)
+    ]  # fmt: skip
     left_out = leave_out(everything)
     _write_listed(out / "left_out.csv", left_out)
     rows = [row for row in everything if row.filename not in left_out]
@@ -144,8 +161,8 @@ def _run(context: Context[Params]) -> Headline:
         )
     if left_out:
         log.warning(
-            "%d images of validation and test are nearly the same as one of another split and are left out; see "
-            "left_out.csv",
+            "%d images of validation and test are nearly the same as one of another split, or of its group, and are "
+            "left out; see left_out.csv",
             len(left_out),
         )
     in_train = table["split"].eq("train").to_numpy()
@@ -155,6 +172,8 @@ def _run(context: Context[Params]) -> Headline:
         "rejected": len(rejected),
         "left_out": len(left_out),
         "splits": splits,
+        "groups": count_groups(rows),
+        "given_groups": len({one.group for one in annotations if one.given_group}),
         "lots": {
             lot: {**lots[lot], "left_out": left_out_of[lot], "rejected": len(of_lot)}
             for lot, of_lot in prepared.rejected.items()
@@ -217,7 +236,7 @@ STAGE = Stage(
         "attributes": (ATTRIBUTES_FILE, "what is annotated, as stage validate has it"),
         "index": (INDEX, "per image: lot, row, split, digest and group of its picture, class indices"),
         "rejected": ("rejected.csv", "images that cannot be used, with the reason"),
-        "left_out": ("left_out.csv", "images of val and test that are nearly one of another split, with the reason"),
+        "left_out": ("left_out.csv", "images of val and test of a group of another split, with the reason"),
         "stats": ("metrics/data_stats.json", "counts, duplicates, pixel statistics"),
         "preprocessing": (PREPROCESSING, "the settings that made the images, which go with the model"),
         "findings": ("findings.csv", "what the suite found: severity, reason, filename, column, value"),

@@ -17,7 +17,10 @@ LISTED = 20
 
 @dataclass(frozen=True)
 class Row:
-    """A row of index.csv: where an image lies, its split, digest and group of its picture, its labels (-1: unknown)."""
+    """A row of index.csv: where an image lies, its split, digest and group of its picture, its labels (-1: unknown).
+
+    And, which is not in there, by what it fell into its split: its group, if that was given, else its picture.
+    """
 
     filename: str
     lot: str
@@ -26,12 +29,19 @@ class Row:
     pixels: str
     group: str
     labels: tuple[int, ...]
+    unit: str
 
 
 def count_splits(rows: Iterable[Row]) -> dict[str, int]:
     """Images per split, every split named."""
     counts = Counter(row.split for row in rows)
     return {split: counts[split] for split in SPLITS}
+
+
+def count_groups(rows: Iterable[Row]) -> dict[str, int]:
+    """Groups per split, every split named; an image that is like no other is one by itself."""
+    groups = {(row.split, row.group) for row in rows}
+    return {split: sum(one == split for one, _ in groups) for split in SPLITS}
 
 
 def count_classes(attributes: Attributes, rows: Sequence[Row]) -> dict[str, dict[str, dict[str, int]]]:

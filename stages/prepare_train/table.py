@@ -33,9 +33,9 @@ def index_table(out: Path, sums: npt.NDArray[np.int64], pixels: int) -> pd.DataF
         pixels: per image.
 
     Returns:
-        Cells as text, missing if empty; and `splits_of_picture`, in how many splits the same picture, or nearly the
-        same, stands; `mean` and `std` (0-255) of the image's pixels, the latter around the mean colour: an image of one
-        colour has 0.
+        Cells as text, missing if empty; and `splits_of_picture`, in how many splits the same picture, nearly the same,
+        or one of its group stands; `mean` and `std` (0-255) of the image's pixels, the latter around the mean colour:
+        an image of one colour has 0.
     """
     table = pd.read_csv(out / INDEX, dtype="str", keep_default_na=False, na_values=[""])
     mean, std = mean_and_std(sums, pixels)
@@ -49,16 +49,17 @@ def index_table(out: Path, sums: npt.NDArray[np.int64], pixels: int) -> pd.DataF
 def suite_thresholds(rows: Sequence[Row], data: DataSection, section: PrepareTrainSection) -> dict[str, float]:
     """The values of the suite's parameters.
 
-    A picture falls into a split by chance, and with it all images that show it: the number of images in a split of
-    share p varies with p (1 - p) times the sum of the squared numbers of images per picture.
+    A picture or given group falls into a split by chance, and with it all its images: the number of images in a split
+    of share p varies with p (1 - p) times the sum of the squared numbers of images of each. Given splits have any size.
     """
-    _, images = np.unique([row.pixels for row in rows], return_counts=True)
+    _, images = np.unique([row.unit for row in rows], return_counts=True)
     values = {"min_std": section.min_std}
     values |= dict(zip(("mean_min", "mean_max"), section.mean_range, strict=True))
     values |= dict(zip(("std_min", "std_max"), section.std_range, strict=True))
     for split in SPLITS:
         share = getattr(data, f"{split}_split")
         allowed = section.split_deviations * np.sqrt(share * (1 - share) * np.square(images).sum())
+        allowed = len(rows) if data.split == "given" else allowed
         values[f"{split}_min"] = max(0, int(np.floor(share * len(rows) - allowed)))
         values[f"{split}_max"] = int(np.ceil(share * len(rows) + allowed))
     return values

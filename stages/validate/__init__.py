@@ -8,7 +8,8 @@ that fail it, and one about the whole table fails the stage (exit 65), as do mor
 
 Inputs:
     annotations  a file in one of the forms that `data/README.md` describes, or a folder of them, which are merged: the
-                 newest file wins, label by label. Backups are no annotations, and a copy beside its original is refused
+                 newest file wins, label by label. Backups are no annotations, and a copy beside its original is
+                 refused. CelebA's lists of identities and splits are also found beside a folder called annotations
     raw          folder of images, any depth; an image's lot is its file name up to the first `_`, or its folder's name.
                  Without it, only the annotations are checked
     attributes   attributes.yaml, which says what is annotated. Without it, the one beside annotations or raw is taken,
@@ -20,7 +21,10 @@ Outputs (a row is a line of an annotation file; text cells never start a spreads
     annotations.csv          filename, lot, path (relative to raw); digest (SHA-256 of the file), pixels (digest of its
                              picture, by which an image is known) and group (the same for images that are the same or
                              nearly the same picture: the least `pixels` among them), empty without raw; then a column
-                             per attribute: class index, empty if unknown. Sorted by filename, one row an accepted image
+                             per attribute: class index, empty if unknown. Sorted by filename, a row an accepted image.
+                             Where the annotations say which images belong together, a group is all of these, called as
+                             they call it, and given_group is what they say of the image; where they say which split it
+                             is in, given_split is train, val or test
     rejected.csv             source, row (line number), filename, reason: rows left out
     warnings.csv             source, row, filename, reason: rows kept with a remark, repeats of a row, labels that a
                              newer file replaced, rows of a published list (CelebA's, Cartoon Set's) without an image

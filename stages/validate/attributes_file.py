@@ -34,8 +34,9 @@ CELEBA = frozenset(_CELEBA.split())
 _KEYS = ("name", "classes", "title", "column", "unknown_when", "celeba", "cartoon_set")
 _TABLES = """
     ambiguous aspect_ratio candidates contradicts cropped digest duplicate_of embedding filename files format found
-    group hash height image image_id images kind known_labels lot mean mode model_version near_duplicate_of other_format
-    other_name path pixels problem reason row short shorter_side source split splits_of_picture std width
+    given_group given_split group hash height image image_id images kind known_labels lot mean mode model_version
+    near_duplicate_of other_format other_name path pixels problem reason row short shorter_side source split
+    splits_of_picture std width
 """
 _OURS = frozenset(_TABLES.split()) | set(STATISTICS)
 """Columns of tables that stages make, in which attributes have columns too."""

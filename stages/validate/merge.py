@@ -5,20 +5,24 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from stages.common.schema.annotations import GIVEN
 from stages.validate.forms.part import SHORT, Broken
 from stages.validate.forms.text import brief
 
 _PLAIN = r"^(?!/)(?!(?:.*/)?\.).+"  # not absolute, no `..` and nothing hidden in it
 
 
-def merge(columns: Sequence[str], parts: list[pd.DataFrame]) -> tuple[pd.DataFrame, list[Broken], pd.DataFrame]:
+def merge(
+    columns: Sequence[str], parts: list[pd.DataFrame]
+) -> tuple[pd.DataFrame, list[Broken], pd.DataFrame, pd.DataFrame]:
     """Merge rows of different files that name the same image; rows of one file are never merged with each other.
 
     Two names mean the same image when their base names agree and their folders as far as both give them: `lot/x.png`
     and `x.png`, but not `lot/x.png` and `other/x.png`. If the folders given with a base name do not all agree, none of
     its rows is merged, nor is a row whose name leaves its folder: the suite rejects these.
 
-    An empty cell takes nothing away. A merged row stands at the place of the newest row, under the most specific name.
+    An empty cell takes nothing away. A merged row stands at the place of the newest row, under the most specific name;
+    a file without a column for labels adds no row, and none stands at its place.
     If a file names an image several times, its first row is merged with the first of the other file, and so on; the
     last one stands in for those that the other file has more of. So what a file contradicts itself in, and no newer
     file settles, stays a contradiction for the suite.
@@ -28,24 +32,32 @@ def merge(columns: Sequence[str], parts: list[pd.DataFrame]) -> tuple[pd.DataFra
         parts: `RawAnnotations.rows` of each file, the oldest first.
 
     Returns:
-        The merged rows; the place of each row with labels that a newer file replaced by others, with these; and, for
-        merged rows, a column per label with the place of another row that it was taken from, missing elsewhere.
+        The merged rows; the place of each row with labels that a newer file replaced by others, with these; for merged
+        rows, a column per label with the place of another row that it was taken from, missing elsewhere; and the rows
+        of files without labels that went into none.
     """
     rows = pd.concat(parts)
-    rows = rows[["source", "row", *(name for name in (*columns, SHORT) if name in rows)]]
+    rows = rows[["source", "row", *(name for name in (*columns, *GIVEN, SHORT) if name in rows)]]
     if len(parts) == 1 or "filename" not in rows:
-        return rows, [], pd.DataFrame()
-    groups = _groups(rows["filename"], np.repeat(np.arange(len(parts)), [len(part) for part in parts]))
+        return rows, [], pd.DataFrame(), rows[:0]
+    file = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    labelled = np.array([bool(set(columns[1:]) & set(part)) for part in parts])[file]
+    groups = _groups(rows["filename"], file)
+    groups["labelled"] = labelled[groups["at"]]
+    groups = groups[groups.groupby("group")["labelled"].transform("any")]
+    alone = np.setdiff1d(np.arange(len(rows)), groups["at"])
+    unused, alone = rows.iloc[alone[~labelled[alone]]], alone[labelled[alone]]
     if groups.empty:
-        return rows, [], pd.DataFrame()
+        return rows.iloc[alone], [], pd.DataFrame(), unused
 
-    stays = groups[~groups["copy"]].drop_duplicates("group", keep="last").set_index("group")
+    stays = groups[~groups["copy"]].sort_values(["group", "labelled"], kind="stable")
+    stays = stays.drop_duplicates("group", keep="last").set_index("group")
     merged = rows.iloc[stays["at"]].copy()
     merged["filename"] = stays["longest"].array
     replaced: dict[int, list[str]] = {}
     taken: dict[str, pd.Series] = {}
     where = (rows["source"] + " row " + rows["row"].astype("str")).to_numpy(dtype=object)
-    for label in (name for name in columns[1:] if name in rows):
+    for label in (name for name in (*columns[1:], *GIVEN) if name in rows):
         cells = rows[label].to_numpy(dtype=object)
         known = groups[~pd.isna(cells[groups["at"]])]
         winners = known.drop_duplicates("group", keep="last").set_index("group")["at"]
@@ -58,13 +70,12 @@ def merge(columns: Sequence[str], parts: list[pd.DataFrame]) -> tuple[pd.DataFra
             text = f"{label} {_shown(cells[old])} replaced by {_shown(cells[new])} of {where[new]}"
             replaced.setdefault(old, []).append(text)
 
-    alone = np.setdiff1d(np.arange(len(rows)), groups["at"])
     order = np.argsort(np.concatenate([alone, stays["at"]]))
     together = pd.concat([rows.iloc[alone], merged]).iloc[order]
     beaten = rows.iloc[sorted(replaced)]
     places = zip(beaten["source"], beaten["row"], beaten["filename"], sorted(replaced), strict=True)
     listed = [Broken(source, row, name, "; ".join(replaced[at])) for source, row, name, at in places]
-    return together, listed, pd.DataFrame(taken).set_axis(merged.index).dropna(how="all")
+    return together, listed, pd.DataFrame(taken).set_axis(merged.index).dropna(how="all"), unused
 
 
 def _groups(filename: pd.Series, file: np.ndarray) -> pd.DataFrame:

@@ -100,6 +100,7 @@ def build_report(
         _failing("Rows with a remark", remarks, picture, REMARKED_PICTURES, "warnings.csv", present),
         _replaced(replaced, present),
         _duplicates(attributes, duplicates, near_duplicates, known, picture),
+        _groups(metrics),
         _distributions(attributes, accepted),
         _files(files),
         _lots(metrics),
@@ -271,6 +272,22 @@ def _files(files: Sequence[AnnotationFile]) -> Table | None:
     first, note = shown(files, ROWS_SHOWN)
     rows = [(one.source, one.form, one.dated, one.rows) for one in first]
     return Table("What was read", ("File", "Form", "Date", "Rows"), rows, note)
+
+
+def _groups(metrics: Mapping[str, Any]) -> Table | None:
+    """Which images belong together, and which split somebody gave them."""
+    rows: list[tuple[str, int]] = []
+    if found := metrics.get("groups"):
+        rows += [
+            ("groups, such as all images of one person", found["groups"]),
+            ("images in a group", found["images"]),
+            ("images in the largest group", found["largest"]),
+            ("images in none, each alone or with those nearly the same", found["alone"]),
+            ("groups that are one, for given ones share a picture", len(found["joined"])),
+        ]
+    rows += [(f"images given to split {name}", number) for name, number in metrics.get("splits", {}).items()]
+    note = "A group is in one split and in one fold. Given splits count where data.split is given."
+    return Table("Groups", ("What", "Count"), rows, note=note) if rows else None
 
 
 def _lots(metrics: Mapping[str, Any]) -> Table | None:

@@ -22,11 +22,12 @@ from stages.common.schema.attributes import Attributes
 from stages.validate.attributes_file import AttributesFile
 from stages.validate.forms.cartoon_set import CartoonSetPairs
 from stages.validate.forms.celeba import CelebAList, CelebATable
+from stages.validate.forms.celeba_lists import CelebAIdentities, CelebAPartition, is_list
 from stages.validate.forms.copies import NAMED, original_of
 from stages.validate.forms.flat_csv import FlatCsv, WideCartoonSetCsv
 from stages.validate.forms.foreign import foreign_form, remedy
 from stages.validate.forms.header import Header, find_header, spelling
-from stages.validate.forms.part import Form, example
+from stages.validate.forms.part import Form, Part, example
 from stages.validate.forms.text import brief, read_head, read_text
 from stages.validate.merge import merge
 
@@ -34,12 +35,17 @@ __all__ = [
     "AnnotationFile", "RawAnnotations", "annotation_files", "brief", "count_annotations", "read_annotations",
 ]  # fmt: skip
 
-FORMS: tuple[type[Form], ...] = (CelebAList, CartoonSetPairs, CelebATable, WideCartoonSetCsv, FlatCsv)
+FORMS: tuple[type[Form], ...] = (
+    CelebAList, CelebAIdentities, CelebAPartition, CartoonSetPairs, CelebATable, WideCartoonSetCsv, FlatCsv,
+)  # fmt: skip
 """All forms; the first that recognises a file reads it."""
 
 NO_FORM = "no form of annotations"
 NOT_NAMED = "annotations, but not called .csv or .txt; rename it if it is no backup"
 """Why a file of a folder is not read although it is in one of the forms."""
+NUMBERS = "a number an image: with identity in its name it would tell groups, with partition splits"
+HOME = "annotations"
+"""What a folder of annotations is called that lies in a data folder, where CelebA's lists are found as well."""
 
 _DATE = re.compile(r"(?<!\d)(20\d\d)(-?)(\d\d)\2(\d\d)(?!\d)")
 _LISTED = ["source", "row", "filename", "reason"]
@@ -72,8 +78,8 @@ class RawAnnotations:
         header: the columns found, of all files.
         rows: one row an image, or more if a file names it more than once; its index is unique and what reports call the
             row: `<file>:<line>`, or the pair file. Columns: `source` (file), `row` (line number, from 1), then those of
-            the flat CSV that were found, as stripped text. An empty cell is missing. A whole number written as a float
-            (`1.0`, as pandas writes integer columns with gaps) is read as the integer.
+            the flat CSV that were found, as stripped text, and those of `GIVEN`. An empty cell is missing. A whole
+            number written as a float (`1.0`, as pandas writes integer columns with gaps) is read as the integer.
         broken: `source`, `row`, `filename`, `reason` of annotations that could not be read.
         replaced: the same of rows with labels that a newer file replaced by others; the reason says by which.
         taken: of merged rows, by the index of `rows`, a column per label with the place that it was taken from, if that
@@ -120,12 +126,13 @@ class _Forms:
         # the same few names stand in each of 100,000 pairs
         self._is_column = lru_cache(1024)(lambda name: any(form.is_column(name) for form in self.all))
 
-    def recognise(self, start: str) -> tuple[Form | None, Header]:
-        """The form of a file, from how it starts, and its header."""
+    def recognise(self, file: Path, start: str) -> tuple[Form | None, Header]:
+        """The form of a file, from how it starts and perhaps its name, and its header."""
         header = find_header(start, self._is_column)
         if foreign_form(start):
             return None, header
-        return next((form for form in self.all if form.recognises(header, start)), None), header
+        called = (form for form in self.all if form.called in file.name.casefold())
+        return next((form for form in called if form.recognises(header, start)), None), header
 
 
 def read_annotations(asked: AttributesFile, path: Path) -> RawAnnotations:
@@ -140,10 +147,10 @@ def read_annotations(asked: AttributesFile, path: Path) -> RawAnnotations:
     """
     forms = _Forms(asked)
     folder, units, ignored, unseen = _find(forms, path)
-    if not units:
+    if not any(unit.form.has_labels for unit in units):
         raise _nothing(forms, path, ignored)
     parts = [unit.form.read(folder, unit.files, unit.header) for unit in units]
-    rows, replaced, taken = merge(forms.flat.columns, [part.rows for part in parts])
+    rows, replaced, taken, unused = merge(forms.flat.columns, [part.rows for part in parts])
     return RawAnnotations(
         attributes=asked.attributes,
         name=as_text(path.absolute()).name,
@@ -157,7 +164,11 @@ def read_annotations(asked: AttributesFile, path: Path) -> RawAnnotations:
             for unit, part in zip(units, parts, strict=True)
         ],
         ignored=pd.DataFrame(sorted((ignored | unseen).items()), columns=["source", "reason"]),
-        notices=[*_told(ignored), *(line for part in parts for line in part.notices)],
+        notices=[
+            *_told(ignored),
+            *(line for part in parts for line in part.notices),
+            *(_not_annotated(part, unused) for part in parts if unused["source"].isin(part.rows["source"]).any()),
+        ],
         published=frozenset(
             source
             for unit, part in zip(units, parts, strict=True)
@@ -179,7 +190,7 @@ def count_annotations(asked: AttributesFile, path: Path) -> int:
     for unit in units:
         if unit.form.together:
             count += len(unit.files)
-        else:
+        elif unit.form.has_labels:
             part = unit.form.read(folder, unit.files, unit.header)
             count += len(part.rows) + len(part.broken)
     if not count:
@@ -200,8 +211,8 @@ def annotation_files(asked: AttributesFile, path: Path, lots: Collection[str] = 
 
 def _nothing(forms: _Forms, path: Path, ignored: Mapping[str, str]) -> DataError:
     line = f"{path} holds no annotations: give {forms.expected}, or a folder of such files"
-    beside = [file for file in _siblings(path) if forms.recognise(read_head(file))[0]]
-    if beside:
+    found = [(file, forms.recognise(file, read_head(file))[0]) for file in _siblings(path)]
+    if beside := [file for file, form in found if form and form.has_labels]:
         line += f"; {beside[0].name} beside it is one: call it annotations.csv, or name it"
     told = _told(ignored)
     return DataError("; ".join([line, *told]))
@@ -212,7 +223,23 @@ def _siblings(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     beside = path.absolute().parent.iterdir()
-    return sorted(file for file in beside if file.suffix.lower() in NAMED and file.is_file())
+    return sorted(file for file in beside if file.suffix.lower() in NAMED and file.is_file() and not file.is_symlink())
+
+
+def _not_annotated(part: Part, unused: pd.DataFrame) -> str:
+    """How many images of a list without labels nobody annotates.
+
+    Raises:
+        DataError: that is true of all.
+    """
+    lost = unused[unused["source"].isin(part.rows["source"])]
+    source, first = lost[["source", "filename"]].iloc[0]
+    if len(lost) == len(part.rows):
+        raise DataError(
+            f"{source} says where images belong, and none of its {len(lost):,} is annotated, such as {brief(first)}: "
+            "call images there as the annotations do"
+        )
+    return f"{source}: {len(lost):,} of its {len(part.rows):,} images are not annotated, such as {brief(first)}"
 
 
 def _told(ignored: Mapping[str, str]) -> list[str]:
@@ -240,7 +267,7 @@ def _find(forms: _Forms, path: Path) -> tuple[Path, list[_Unit], dict[str, str],
     """
     if not path.is_dir():
         start = read_head(path)
-        form, header = forms.recognise(start)
+        form, header = forms.recognise(path, start)
         if not form and (foreign := foreign_form(start)):
             raise DataError(f"{path} {remedy(foreign, forms.example)}")
         return path.parent, [_Unit(form or forms.flat, [Path(path.name)], _dated(path), header)], {}, {}
@@ -259,7 +286,7 @@ def _find(forms: _Forms, path: Path) -> tuple[Path, list[_Unit], dict[str, str],
         if file.suffix.lower() in SUFFIXES:
             continue
         start = read_head(path / file)
-        form, header = forms.recognise(start)
+        form, header = forms.recognise(file, start)
         foreign = "" if form else foreign_form(start)
         is_csv = file.suffix.lower() == ".csv"
         if file not in named:
@@ -289,7 +316,14 @@ def _find(forms: _Forms, path: Path) -> tuple[Path, list[_Unit], dict[str, str],
                 "elsewhere"
             )
         else:
-            ignored[as_text(file).as_posix()] = f"{foreign}, which is not read" if foreign else NO_FORM
+            reason = f"{foreign}, which is not read" if foreign else NUMBERS if is_list(start) else NO_FORM
+            ignored[as_text(file).as_posix()] = reason
+    tables += [
+        _Unit(form, [Path("..", file.name)], _dated(file), header)
+        for file in (_siblings(path) if path.absolute().name == HOME else [])
+        for form, header in [forms.recognise(file, read_head(file))]
+        if form and not form.has_labels
+    ]
     if pairs:
         newest = max(pairs, key=lambda file: (path / file).stat().st_mtime_ns)
         tables.append(_Unit(forms.together, pairs, _modified(path / newest), Header((), ",", 1)))

@@ -19,11 +19,12 @@ from stages.common.images.listing import Listing, about_links, as_text, list_fol
 from stages.common.images.settings import ImagesSection
 from stages.common.images.thumbnails import thumbnail
 from stages.common.reports.report import REPORT, write_report
-from stages.common.schema.annotations import ANNOTATIONS, annotation_columns
+from stages.common.schema.annotations import ANNOTATIONS, GIVEN, annotation_columns
 from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
 from stages.common.schema.attributes import Attributes, names, write_attributes
 from stages.common.schema.learned import Learned, remarks
 from stages.validate.attributes_file import find_attributes_file, read_attributes_file
+from stages.validate.groups import count_groups, groups_joined, join_groups
 from stages.validate.image_table import image_table, images_to_inspect
 from stages.validate.inspection import inspect_images
 from stages.validate.page import build_report
@@ -235,13 +236,9 @@ def _show(raw: Path, settings: ImagesSection, path: str) -> str:
 
 
 def _identified(attributes: Attributes, accepted: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
-    """Canonical annotations with the columns `KNOWN`; a group is called by the least `pixels` in it.
-
-    So its name does not depend on file names, and no image that was rejected is in it.
-    """
-    table = accepted.join(known, on="path")
-    table["group"] = table.groupby("group")["pixels"].transform("min")
-    return table[list(annotation_columns(attributes))]
+    """Canonical annotations with the columns `KNOWN`; no image that was rejected gives a group its name."""
+    table = join_groups(accepted.join(known, on="path"))
+    return table[list(annotation_columns(attributes, [name for name in GIVEN.values() if name in table]))]
 
 
 def _write(path: Path, table: pd.DataFrame, *, for_people: bool = True) -> None:
@@ -250,7 +247,7 @@ def _write(path: Path, table: pd.DataFrame, *, for_people: bool = True) -> None:
 
 def _write_reports(
     context: Context[Params], folder: Path, annotations: RawAnnotations, rows: _Rows, checked: _Checked,
-    verdict: Verdict, metrics: Mapping[str, Any], summary: str,
+    verdict: Verdict, identified: pd.DataFrame, metrics: Mapping[str, Any], summary: str,
 ) -> None:  # fmt: skip
     from stages.common.checks.data_docs import write_data_docs
 
@@ -262,7 +259,6 @@ def _write_reports(
     _write(folder / "unannotated.csv", rows.unannotated[["filename", "lot", "path", "reason"]])
     if metrics["success"]:
         write_attributes(folder, annotations.attributes)
-        identified = _identified(annotations.attributes, verdict.accepted, checked.known)
         _write(folder / ANNOTATIONS, identified, for_people=False)
     for suite, result in checked.results.items():
         write_data_docs(folder / "data_docs" / suite, checked.suites[suite], result, summary, others=checked.results)
@@ -323,15 +319,17 @@ def run(context: Context[Params]) -> Headline:
         success = len(verdict.rejected) <= allowed * rows.count and len(verdict.accepted) > 0
         summary = verdict_line(verdict, rows.count, allowed, remedies(checked.findings))
     summary = summary if success else "; ".join(filter(None, [summary, rows.links]))
-    notices = [*of_reading, *notices]
+    identified = _identified(attributes, verdict.accepted, checked.known) if success else verdict.accepted
+    belong = count_groups(identified) if success else {}
+    notices = [*of_reading, *notices, *groups_joined(belong)]
     # what follows from a table that is refused is no news
     untold = remarks(attributes, _learned(attributes, verdict.accepted)) if success else []
     found = _metrics(rows, checked, verdict, annotations)
     told = {"never_answered": untold, "notices": notices, "notices_of_reading": of_reading}
-    metrics = {"success": success, **told, **found}
+    metrics = {"success": success, **told, **found, **belong}
 
     folder = context.out if success else context.failed
-    _write_reports(context, folder, annotations, rows, checked, verdict, metrics, summary)
+    _write_reports(context, folder, annotations, rows, checked, verdict, identified, metrics, summary)
     if not success:
         raise DataError(f"{summary}; see {folder / REPORT}")
     log.info("%s", summary)
@@ -413,7 +411,7 @@ STAGE = Stage(
         "attributes": (ATTRIBUTES_FILE, "what is annotated: per attribute name, classes, column, title, unknown_when"),
         "annotations": (
             ANNOTATIONS,
-            "accepted: filename, lot, path, digests, class index or empty per attribute",
+            "accepted: filename, lot, path, digests, group, class index or empty per attribute, given group and split",
         ),
         "rejected": ("rejected.csv", "rows left out: source, row, filename, reason"),
         "warnings": ("warnings.csv", "rows kept with a remark, and repeats: source, row, filename, reason"),

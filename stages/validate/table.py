@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 import pandas as pd
 
 from stages.common.images.listing import lot_of
+from stages.common.schema.annotations import GIVEN
 from stages.common.schema.attributes import Attributes
 from stages.validate.forms.part import SHORT
 
@@ -61,10 +62,10 @@ def join_images(attributes: Attributes, rows: pd.DataFrame, images: pd.DataFrame
 
     Returns:
         `rows` with the columns that the suites look at besides: `image` (base name, of the image where it is known),
-        `files` (how many it may be), `known_labels` (cells that are not empty), `short`, `path`, `other_name` (the
-        path, where the name is spelt in another way) and `ambiguous` (paths, where several are spelt in another way;
-        then `files` is missing); and `candidates` (paths of those files) and `lot`. `path` and `lot` are missing where
-        they are not known.
+        `files` (how many it may be), `known_labels` (cells that are not empty), `short`, those of `GIVEN`, `path`,
+        `other_name` (the path, where the name is spelt in another way) and `ambiguous` (paths, where several are spelt
+        in another way; then `files` is missing); and `candidates` (paths of those files) and `lot`. `path` and `lot`
+        are missing where they are not known.
     """
     table = rows.copy()
     filename = rows.get("filename", pd.Series(pd.NA, rows.index)).astype("str")
@@ -92,7 +93,8 @@ def join_images(attributes: Attributes, rows: pd.DataFrame, images: pd.DataFrame
     table["files"] = pd.Series(map(len, candidates), rows.index, dtype="Int64")
     table["files"] = table["files"].mask(image.isna() | table["ambiguous"].notna())
     table["known_labels"] = rows[labelled_columns(attributes, rows)].notna().sum(axis=1)
-    table[SHORT] = rows[SHORT] if SHORT in rows else pd.Series(pd.NA, rows.index, "str")
+    for name in (SHORT, *GIVEN):
+        table[name] = rows[name] if name in rows else pd.Series(pd.NA, rows.index, "str")
     table["path"] = pd.Series([found[0] if found else None for found in candidates], rows.index, dtype="str")
     table["lot"] = table["path"].map(images.set_index("path")["lot"]).astype("str").fillna(named_lot)
     return table
@@ -109,12 +111,12 @@ def labelled_columns(attributes: Attributes, table: pd.DataFrame) -> list[str]:
 
 
 def split_repeats(attributes: Attributes, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Take out rows that name the same file with the same labels as an earlier one.
+    """Take out rows that name the same file with the same labels as an earlier one, and say the same of its group.
 
     Returns:
         The rows that stay, and the others with a column `reason` that says which they repeat.
     """
-    same = ["image", "path", *labelled_columns(attributes, table)]
+    same = ["image", "path", *labelled_columns(attributes, table), *GIVEN]
     repeats = table["image"].notna() & table.duplicated(same)
     where = table["source"] + " row " + table["row"].astype("str")
     first = where.groupby([table[name] for name in same], dropna=False).transform("first")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from stages.common.schema.annotations import GIVEN
 from stages.common.schema.attributes import Attributes, names
 from stages.validate.forms.text import brief
 
@@ -28,8 +29,8 @@ class Verdict:
     """Annotation rows, accepted or not.
 
     Attributes:
-        accepted: canonical annotations: filename, lot, path and the class index per attribute as text, missing if
-            unknown; sorted by filename.
+        accepted: canonical annotations: filename, lot, path, the class index per attribute as text, missing if unknown,
+            and what is given in `GIVEN`, likewise; sorted by filename.
         rejected: rows left out, in the columns `LISTED`, `path` (of the image, missing if not found), `kind` (the
             first reason without details) and `found` (these details); a row that fails in several ways stands there
             once.
@@ -105,8 +106,8 @@ def judge_rows(
     rejected_or_broken = pd.concat([rejected, broken.assign(kind="cannot be read", found=broken["reason"])])
 
     accepted = values.drop(index=rejected.index).drop(columns="filename")
-    accepted = accepted.rename(columns={one.column: one.name for one in attributes})
-    accepted = accepted.rename(columns={"image": "filename"})[["filename", "lot", "path", *names(attributes)]]
+    accepted = accepted.rename(columns={one.column: one.name for one in attributes} | {"image": "filename"} | GIVEN)
+    accepted = accepted[["filename", "lot", "path", *names(attributes), *GIVEN.values()]]
     return Verdict(
         accepted=accepted.sort_values("filename"),
         rejected=rejected_or_broken.sort_values(["source", "row"])[_DETAILS],

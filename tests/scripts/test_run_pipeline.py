@@ -67,7 +67,7 @@ def test_a_raw_folder_that_is_a_link_out_of_the_data_folder_is_refused(data: Pat
 def test_what_lies_there_in_place_of_annotations_is_named(data: Path) -> None:
     (data / "annotations.csv").rename(data / "a.csv")
     shutil.copy(data / "a.csv", data / "b.csv")
-    advice = ": save the annotations as annotations.csv\n"
+    advice = ": save the annotations as annotations.csv, or put several files into annotations/\n"
     start = f"{data} has no annotations.csv and no folder annotations/, but "
     assert refused(data) == f"{start}a.csv, b.csv{advice}"
     (data / "a.csv").unlink()

@@ -137,7 +137,7 @@ def test_statistics_count_classes_unknown_labels_and_pixels(data: Data) -> None:
 
 
 def test_the_plot_copes_with_many_lots_and_empty_classes(tmp_path: Path) -> None:
-    row = Row("a_1.png", "a", 0, "train", "", "", (0, 0, 0, -1, 2))
+    row = Row("a_1.png", "a", 0, "train", "", "", (0, 0, 0, -1, 2), "")
     lots = {f"a lot with a long name {number}": {"train": 12_345, "val": 0, "test": 9} for number in range(30)}
     classes = count_classes(SAMPLE_ATTRIBUTES, [row])
     plot_distribution(SAMPLE_ATTRIBUTES, tmp_path / "p.png", classes, lots)
@@ -238,7 +238,7 @@ def test_the_same_picture_never_crosses_the_split(data: Data, caplog: pytest.Log
 
 
 def test_the_split_follows_its_fractions() -> None:
-    section = DataSection(image_size=16, train_split=0.7, val_split=0.2, test_split=0.1, seed=1)
+    section = DataSection(image_size=16, train_split=0.7, val_split=0.2, test_split=0.1, seed=1, split="digest")
     parts = [assign_split(f"{number:032x}", section) for number in range(5000)]
     shares = [parts.count(split) / 5000 for split in ("train", "val", "test")]
     assert shares == pytest.approx([0.7, 0.2, 0.1], abs=0.02)

@@ -24,7 +24,7 @@ CORRUPTED_ROW: dict[str, dict[str, object]] = {
     "split empty": {"split": None},
     "digest of the picture empty": {"pixels": None},
     "group of the picture empty": {"group": None, "splits_of_picture": None},
-    "picture, or nearly the same, in more than one split": {"splits_of_picture": 2},
+    "picture, nearly the same, or its group in more than one split": {"splits_of_picture": 2},
     "beard not in 0,1": {"beard": "2"},
     "mustache not in 0,1": {"mustache": "yes"},
     "glasses not in 0,1": {"glasses": "-1"},
@@ -118,16 +118,18 @@ def test_classes_agree_with_the_attributes() -> None:
 
 
 def test_sizes_allowed_follow_the_binomial_spread_of_pictures() -> None:
-    data = DataSection(image_size=16, train_split=0.8, val_split=0.1, test_split=0.1, seed=1)
+    data = DataSection(image_size=16, train_split=0.8, val_split=0.1, test_split=0.1, seed=1, split="digest")
     section = PrepareTrainSection(
         max_rejected_fraction=0, workers=1, split_deviations=3, min_std=1, mean_range=[0, 255], std_range=[0, 255]
     )
-    alone = [Row(f"{n}.png", "a", n, "train", f"{n}", f"{n}", ()) for n in range(400)]
+    alone = [Row(f"{n}.png", "a", n, "train", f"{n}", f"{n}", (), f"{n}") for n in range(400)]
     allowed = suite_thresholds(alone, data, section)
     assert (allowed["train_min"], allowed["train_max"]) == (296, 344)  # 320 +- 3 * sqrt(400 * 0.8 * 0.2) = 24
     assert (allowed["test_min"], allowed["test_max"]) == (
         21,
         58,
     )  # 40 +- 3 * sqrt(400 * 0.1 * 0.9) = 18, and a rounding
-    pairs = [Row(f"{n}.png", "a", n, "train", f"{n // 4}", f"{n // 4}", ()) for n in range(400)]
-    assert suite_thresholds(pairs, data, section)["train_min"] == 272  # four images a picture: twice the spread
+    pairs = [Row(f"{n}.png", "a", n, "train", f"{n}", f"{n // 4}", (), f"{n // 4}") for n in range(400)]
+    assert suite_thresholds(pairs, data, section)["train_min"] == 272  # four images a unit: twice the spread
+    given = data.model_copy(update={"split": "given"})
+    assert suite_thresholds(alone, given, section)["train_max"] >= 400

@@ -26,6 +26,7 @@ def good_rows(count: int = 30) -> list[dict[str, object]]:
             "hair_length": str(1 + number % 2) if number % 3 else "0",
             "hair_color_label": str(number % 5) if number % 3 else None,
             "image": f"s1_{number}.png",
+            "group": f"{number // 2} a" if number % 3 else None,
             "known_labels": 5,
             "short": None,
         }
@@ -37,6 +38,7 @@ CORRUPTED: dict[str, dict[str, object]] = {
     "filename empty": {"filename": None, "image": None},
     "filename not a plain .png or .jpg name": {"filename": "../s1_0.png"},
     "image named more than once with different labels or folders": {"image": "s1_1.png"},
+    "group not a plain name": {"group": "=1+1"},
     **{f"{one.column} neither a number nor a class name": {one.column: "0.5"} for one in SAMPLE_ATTRIBUTES},
     **{
         f"{one.column} not in {','.join(map(str, range(len(one.classes))))}": {one.column: str(len(one.classes))}

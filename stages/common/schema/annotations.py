@@ -2,11 +2,13 @@
 
 annotations.csv has a row an accepted image: filename, lot, path (relative to the raw folder), digest (SHA-256 of the
 file), pixels (digest of its picture), group (the same for images that are nearly the same picture; otherwise a digest
-of its own), then a column per attribute: class index, empty if unknown.
+of its own), then a column per attribute: class index, empty if unknown. Where the raw annotations say which images
+belong together, a group is all of these, called as they call it, and a last column given_group has what they say of the
+image; likewise given_split, where they say which split an image is in.
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stages.common.contract.artifacts import reading
@@ -14,11 +16,14 @@ from stages.common.contract.errors import DataError
 from stages.common.schema.attributes import Attributes, names
 
 ANNOTATIONS = "annotations.csv"
+GROUP, SPLIT = "group", "split"
+GIVEN = {GROUP: "given_group", SPLIT: "given_split"}
+"""Where an image belongs, if somebody says so: column of raw annotations -> column of annotations.csv."""
 
 
-def annotation_columns(attributes: Attributes) -> tuple[str, ...]:
-    """The header of annotations.csv."""
-    return ("filename", "lot", "path", "digest", "pixels", "group", *names(attributes))
+def annotation_columns(attributes: Attributes, given: Sequence[str] = ()) -> tuple[str, ...]:
+    """The header of annotations.csv; `given` are those of `GIVEN` that the raw annotations say anything of."""
+    return ("filename", "lot", "path", "digest", "pixels", "group", *names(attributes), *given)
 
 
 def annotation_rows(validated: Path, *needed: str) -> Iterator[dict[str, str]]:

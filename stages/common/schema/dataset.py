@@ -4,8 +4,9 @@
     shards/<lot>.npy   uint8 array (images, image_size, image_size, 3), RGB
     attributes.json    what is annotated (`stages.common.schema.attributes`)
     index.csv          one row an image: filename, lot, row (in the lot's shard), split (train, val or test), pixels
-                       (digest by which the image is known), group (the same for images that are the same or nearly the
-                       same picture), then a column per attribute: class index, empty if unknown
+                       (digest by which the image is known), group (the same for images that belong together, such as
+                       those of one person, or are nearly the same picture), then a column per attribute: class index,
+                       empty if unknown
     preprocessing.json `stages.common.images.settings.Preprocessing`
 """
 

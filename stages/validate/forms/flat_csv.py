@@ -9,6 +9,7 @@ import pandas as pd
 
 from stages.common.contract.errors import DataError
 from stages.common.images.listing import as_text
+from stages.common.schema.annotations import GROUP
 from stages.validate.attributes_file import AttributesFile
 from stages.validate.forms.cartoon_set import labels_of, variants_of
 from stages.validate.forms.header import Header, name_images, spelling
@@ -29,7 +30,10 @@ _CSV_INFIX = r"(?i)\.csv(?=\.(?:png|jpe?g)$)"  # of `s5_00000.csv.png`: left ove
 
 
 class FlatCsv(Form):
-    """A column per attribute, called as attributes.yaml says; further columns are ignored."""
+    """A column per attribute, called as attributes.yaml says, and perhaps `group`; further columns are ignored.
+
+    A file with `filename` and `group` alone says of images that other files annotate which of them belong together.
+    """
 
     name = "flat CSV"
     tells_more: ClassVar[bool] = False
@@ -38,7 +42,7 @@ class FlatCsv(Form):
     def __init__(self, asked: AttributesFile, more: Sequence[str] = ()) -> None:
         """Read by what attributes.yaml asks for, and the columns `more`."""
         super().__init__(asked)
-        self._spelt = {spelling(name): name for name in (*more, *self.columns)}
+        self._spelt = {spelling(name): name for name in (*more, *self.columns, GROUP)}
 
     @property
     def expected(self) -> str:
@@ -50,8 +54,9 @@ class FlatCsv(Form):
         return spelling(name) in self._spelt
 
     def recognises(self, header: Header, _start: str) -> bool:
-        """Whether it has the column of a label."""
-        return bool(set(self.columns[1:]) & set(self._names(header.names)))
+        """Whether it has the column of a label, or those of image and group."""
+        names = set(self._names(header.names))
+        return bool(set(self.columns[1:]) & names) or names >= {"filename", GROUP}
 
     def read(self, folder: Path, files: Sequence[Path], found: Header) -> Part:
         """Read the one file."""

@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 
 import pandas as pd
 
+from stages.common.schema.annotations import GIVEN
 from stages.common.schema.attributes import Attributes
 from stages.validate.attributes_file import AttributesFile
 from stages.validate.forms.header import Header
@@ -49,6 +50,8 @@ class Form(ABC):
         name: what people call it.
         published: a list that whole data sets come with: who has a part of the images need not cut it.
         together: all files of a folder are read at once, and are as new as one.
+        called: part of its files' names, in lower case, where the content alone does not tell the form.
+        has_labels: if not, it says where images belong that other files annotate.
         asked: which attributes are asked for, and where data sets keep them.
         columns: those of the flat CSV, in which annotations of every form are handed over.
     """
@@ -56,6 +59,8 @@ class Form(ABC):
     name: ClassVar[str]
     published: ClassVar[bool] = False
     together: ClassVar[bool] = False
+    called: ClassVar[str] = ""
+    has_labels: ClassVar[bool] = True
 
     def __init__(self, asked: AttributesFile) -> None:
         """Read by what attributes.yaml asks for."""
@@ -170,7 +175,7 @@ def with_places(columns: Sequence[str], cells: pd.DataFrame, source: str | list[
         source: the file of all rows, or of each: then a file holds one annotation and its name alone is the place.
         lines: line number of each row.
     """
-    rows = cells[[name for name in (*columns, SHORT) if name in cells]].astype("str")
+    rows = cells[[name for name in (*columns, *GIVEN, SHORT) if name in cells]].astype("str")
     if "filename" in rows and isinstance(source, str):  # typed by people, on Windows, or with the raw folder as `.`
         for pattern, text in (_BACKSLASHES, _DOTS):
             rows["filename"] = rows["filename"].str.replace(pattern, text, regex=True)

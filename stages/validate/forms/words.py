@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
+from stages.common.schema.annotations import GROUP
 from stages.common.schema.attributes import Attribute, Attributes
 
 UNKNOWN = frozenset({"-", "--", "\u2013", "\u2014", "?", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "unknown"})
@@ -12,6 +13,7 @@ UNKNOWN = frozenset({"-", "--", "\u2013", "\u2014", "?", "na", "n/a", "#n/a", "<
 
 _SWITCHES = {"no": ("false", "n", "f"), "yes": ("true", "y", "t")}
 _NUMBER = re.compile(r"([0-9]{1,4})(?:[.,]0*)?(?:e\+?0+)?")
+_FLOAT = re.compile(r"([0-9]+)[.,]0*")
 _QUOTED = re.compile(r"[\"'\u2018-\u201e\u00ab\u00bb](.*)[\"'\u2018-\u201e\u00ab\u00bb]")
 _INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060"
 
@@ -37,7 +39,7 @@ def read_words(attributes: Attributes, cells: pd.DataFrame) -> tuple[pd.DataFram
 
     Args:
         attributes: whose names of classes are read.
-        cells: text; all columns but `filename` hold labels.
+        cells: text; all columns but `filename` and `group` hold labels.
 
     Returns:
         The cells, missing where unknown; and word -> cells that hold it and were taken as unknown, empty ones left out.
@@ -53,10 +55,20 @@ def read_words(attributes: Attributes, cells: pd.DataFrame) -> tuple[pd.DataFram
                 unknown[word] = unknown.get(word, 0) + int(counts[value])
         return values.map(found).astype("str")
 
-    read_cells = {name: values.map(tidy) if name == "filename" else read(values, _reader(codes.get(str(name), {})))
+    def meaning_of(column: str) -> Callable[[str], str]:
+        return _group if column == GROUP else _reader(codes.get(column, {}))
+
+    read_cells = {name: values.map(tidy) if name == "filename" else read(values, meaning_of(str(name)))
                   for name, values in cells.items()}  # fmt: skip
     table = pd.DataFrame(read_cells, cells.index, columns=cells.columns, dtype="str")
     return table.mask(table == ""), unknown
+
+
+def _group(cell: str) -> str:
+    """The name of a group: any text, of which `2880.0` is what pandas makes of 2880, and 007 is not 7."""
+    text = tidy(cell)
+    number = _FLOAT.fullmatch(text)
+    return "" if text.casefold() in UNKNOWN else number[1] if number else text
 
 
 def _reader(codes: Mapping[str, str]) -> Callable[[str], str]:
