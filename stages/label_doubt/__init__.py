@@ -4,8 +4,10 @@ Inputs: the artifact of prepare_train, and of train, whose hyperparameters (but 
 known labels are dealt out to folds, train, validation and test alike, for nothing of this feeds the released model. The
 labels of each fold are judged by a network that has learned from the other folds only, with confident learning.
 Outputs:
-    doubts.csv                one row a doubtful label, the most doubtful first: rank, filename, lot, split, attribute,
-                              label and suggested (class names), probability_of_label and probability_of_suggested (0-1)
+    doubts.csv                one row a doubtful label, those first that are worth most to mend: rank, filename, lot,
+                              split, attribute, label and suggested (class names), probability_of_label,
+                              probability_of_suggested (0-1), worth (0-1, by how much the attribute's balanced accuracy
+                              is expected to be wrong for this label: a rare class counts more)
     metrics/label_doubt.json  per attribute: known labels, doubts, out-of-fold accuracy (0-1, against annotated labels),
                               and why no label is doubted: the networks are hardly better than guessing
     report.html               the doubtful images, per attribute

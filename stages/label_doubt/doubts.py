@@ -20,6 +20,7 @@ class Doubt:
         suggested: class index that the network holds most probable.
         probability_of_label: 0-1.
         probability_of_suggested: 0-1.
+        worth: by how much the attribute's balanced accuracy is expected to be wrong for this label, 0-1.
     """
 
     image: int
@@ -28,32 +29,37 @@ class Doubt:
     suggested: int
     probability_of_label: float
     probability_of_suggested: float
+    worth: float
 
 
 MIN_SKILL = 0.5
 """How much better than guessing networks must be to doubt labels: 0 is guessing, 1 is always right.
 
-Of two classes .5 is an accuracy of .75: below, they contradict more than a quarter of the labels, and nobody annotates
-as badly as that. Networks with a mean accuracy of .46 doubted 518 of 1,423 labels.
+Of two classes .5 is a balanced accuracy of .75: below, they contradict more than a quarter of the labels of a class,
+and nobody annotates as badly as that. Networks with a mean accuracy of .46 doubted 518 of 1,423 labels.
 """
 
 
 def skill_of(
     attribute: Attribute, labels: npt.NDArray[np.int16], probabilities: npt.NDArray[np.float32]
 ) -> float | None:
-    """How much better than guessing the answers are: mean accuracy of the classes, from chance (0) to all right (1).
+    """How much better than guessing the answers are: balanced accuracy, from chance (0) to all right (1).
 
-    The classes count alike, so that always saying the most frequent one is guessing. None with fewer than two of them.
+    The classes count alike, so that always saying the most frequent one is guessing. So they do in the answers: each is
+    the class whose probability is the most times its share of the labels, which is best for balanced accuracy (Menon et
+    al. 2021, https://arxiv.org/abs/2007.07314). By probability alone, networks that tell a rare class well would
+    hardly ever answer with it. None with fewer than two classes.
 
     Args:
         attribute: what the labels are of.
         labels: int16 (N,), -1 where unknown.
         probabilities: float32 (N, classes), out of fold.
     """
-    present = [number for number in range(len(attribute.classes)) if (labels == number).any()]
+    counts = np.bincount(labels[labels != UNKNOWN], minlength=len(attribute.classes))
+    present = np.flatnonzero(counts)
     if len(present) < 2:
         return None
-    answers = probabilities.argmax(1)
+    answers = (probabilities / np.maximum(counts, 1)).argmax(1)
     recall = np.mean([(answers[labels == number] == number).mean() for number in present])
     return float((recall - 1 / len(present)) / (1 - 1 / len(present)))
 
@@ -74,10 +80,15 @@ def why_not_judged(attribute: Attribute, labels: npt.NDArray[np.int16], probabil
 def find_doubts(
     attribute: Attribute, labels: npt.NDArray[np.int16], probabilities: npt.NDArray[np.float32]
 ) -> list[Doubt]:
-    """The labels of one attribute that confident learning holds for wrong, the most doubtful first.
+    """The labels of one attribute that confident learning holds for wrong, the least probable first.
 
     Northcutt, Jiang and Chuang 2021, "Confident Learning", https://arxiv.org/abs/1911.00068, as cleanlab implements it:
     a label is counted as wrong if another class is more probable than it is, on average, for the images of that class.
+
+    A label counts in balanced accuracy, the mean over C classes of the share of their n labels that is answered right,
+    as 1 / (C n) of its class. One that is wrong counts so in a class that it does not belong to, and lacks in another.
+    The sum of both, times the probability that it is wrong, is what mending it is worth: far more where a class has few
+    labels.
 
     Args:
         attribute: what the labels are of.
@@ -89,14 +100,18 @@ def find_doubts(
     found = find_label_issues(
         given, seen, filter_by="confident_learning", return_indices_ranked_by="self_confidence", n_jobs=1
     )
+    counts = np.bincount(given, minlength=len(attribute.classes))
+    counted = 1 / (np.maximum(counts, 1) * (counts > 0).sum())  # of every class
     return [
         Doubt(
             image=int(known[index]),
             attribute=attribute,
-            label=int(given[index]),
-            suggested=int(seen[index].argmax()),
-            probability_of_label=float(seen[index, given[index]]),
-            probability_of_suggested=float(seen[index].max()),
+            label=label,
+            suggested=suggested,
+            probability_of_label=float(seen[index, label]),
+            probability_of_suggested=float(seen[index, suggested]),
+            worth=float((1 - seen[index, label]) * (counted[label] + counted[suggested])),
         )
         for index in found
+        for label, suggested in [(int(given[index]), int(seen[index].argmax()))]
     ]

@@ -22,7 +22,7 @@ def doubt_report(
     """The page.
 
     Args:
-        doubts: all of them, the most doubtful first.
+        doubts: all of them, those first that are worth most to mend.
         images: N images.
         rows: their rows of the index.
         metrics: the content of label_doubt.json.
@@ -69,7 +69,8 @@ def doubt_report(
             sections.append(Pictures(attribute.title, chosen, note, ("All doubts as CSV", "doubts.csv")))
     return Report(
         title="Label doubt",
-        subtitle="Labels that a network which had not seen the image confidently contradicts. Some of them are right.",
+        subtitle="Labels that a network which had not seen the image confidently contradicts. Some of them are right. "
+        "Those come first that are worth most to mend: where a class has few labels, each counts more.",
         verdict="; ".join([*refused, verdict]),
         remarked=bool(doubts or refused),
         sections=sections,

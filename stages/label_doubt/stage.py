@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "rank", "filename", "lot", "split", "attribute", "label", "suggested", "probability_of_label",
-    "probability_of_suggested",
+    "probability_of_suggested", "worth",
 )  # fmt: skip
 
 
@@ -55,6 +55,7 @@ def _doubt_row(rank: int, doubt: "Doubt", row: Mapping[str, str]) -> list[Any]:
     return [
         rank, row["filename"], row["lot"], row["split"], doubt.attribute.name, classes[doubt.label],
         classes[doubt.suggested], f"{doubt.probability_of_label:.4f}", f"{doubt.probability_of_suggested:.4f}",
+        f"{doubt.worth:.6f}",
     ]  # fmt: skip
 
 
@@ -104,7 +105,7 @@ def _run(context: Context[Params]) -> Headline:
         [] if refused[attribute.name] else find_doubts(attribute, judged[:, column], predicted[attribute.name])
         for column, attribute in enumerate(attributes)
     ]
-    doubts = sorted((doubt for part in found for doubt in part), key=lambda doubt: doubt.probability_of_label)
+    doubts = sorted((doubt for part in found for doubt in part), key=lambda doubt: -doubt.worth)
     log.info("%d of %d labels are doubtful", len(doubts), int((images.labels != UNKNOWN).sum()))
 
     measured = _measure(attributes, judged, images.labels, predicted, doubts, refused)
@@ -148,7 +149,7 @@ STAGE = Stage(
         "train": Input("artifact of stage train"),
     },
     outputs={
-        "doubts": ("doubts.csv", "doubtful labels, the most doubtful first, with the class suggested"),
+        "doubts": ("doubts.csv", "doubtful labels with the class suggested, those first that are worth most to mend"),
         "metrics": ("metrics/label_doubt.json", "known labels, doubts and out-of-fold accuracy per attribute"),
     },
     run=_run,

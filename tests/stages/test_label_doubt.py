@@ -19,7 +19,7 @@ from stages.common.contract.command_line import main
 from stages.common.contract.errors import DataError
 from stages.common.contract.version import ROOT
 from stages.common.schema.dataset import INDEX, read_index
-from stages.label_doubt.doubts import find_doubts
+from stages.label_doubt.doubts import find_doubts, skill_of, why_not_judged
 from stages.label_doubt.folds import assign_folds
 from stages.label_doubt.stage import STAGE
 from tests.common.prepared import finish, make_prepared, make_trained
@@ -85,8 +85,8 @@ def test_labels_that_are_wrong_are_found_and_shown_with_what_they_should_be(fold
         assert found[name]["split"] in {"train", "val"}
     ranked = doubts_of(out)
     assert [int(row["rank"]) for row in ranked] == list(range(1, len(ranked) + 1))
-    probabilities = [float(row["probability_of_label"]) for row in ranked]
-    assert probabilities == sorted(probabilities)
+    worths = [float(row["worth"]) for row in ranked]
+    assert worths == sorted(worths, reverse=True)
 
     metrics = json.loads((out / "metrics" / "label_doubt.json").read_text())
     assert metrics["doubts"] == len(ranked)
@@ -156,6 +156,24 @@ def test_a_class_is_doubted_against_how_sure_the_networks_are_of_it() -> None:
     seen[22] = 0.2
     labels = np.array([0] * 10 + [2] * 10 + [2, 0, -1], np.int16)
     assert [doubt.image for doubt in find_doubts(HAIR_COLOR, labels, seen)] == [20]
+
+
+def test_a_doubt_of_a_rare_class_is_worth_more_and_networks_that_tell_it_are_good_enough() -> None:
+    # Of 1,000 labels 40 are rare, 2 of which the networks take for frequent, and one of the frequent for rare.
+    glasses = SAMPLE_ATTRIBUTES[SAMPLE_NAMES.index("glasses")]
+    labels = np.array([1] * 40 + [0] * 960, np.int16)
+    rare = np.where(labels == 1, 0.3, 0.01).astype(np.float32)  # never the more probable class
+    assert skill_of(glasses, labels, np.stack([1 - rare, rare], 1)) == 1
+    assert why_not_judged(glasses, labels, np.stack([1 - rare, rare], 1)) == ""
+    assert why_not_judged(glasses, labels, np.tile(np.array([0.96, 0.04], np.float32), (1000, 1)))
+    rare[:2], rare[40] = 0.001, 0.9
+    few = {doubt.image: doubt.worth for doubt in find_doubts(glasses, labels, np.stack([1 - rare, rare], 1))}
+    even = np.concatenate([labels, np.ones(920, np.int16)])
+    rare = np.concatenate([rare, np.full(920, 0.3, np.float32)])
+    many = {doubt.image: doubt.worth for doubt in find_doubts(glasses, even, np.stack([1 - rare, rare], 1))}
+    assert few.keys() == many.keys() == {0, 1, 40}
+    assert few[40] == pytest.approx(0.9 * (1 / 40 + 1 / 960) / 2)
+    assert all(few[image] > 10 * many[image] for image in few)
 
 
 def test_a_picture_under_two_names_is_in_one_fold_and_folds_are_about_equal() -> None:
