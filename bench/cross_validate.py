@@ -1,37 +1,61 @@
-"""How accurate are the defaults of section train on faces that the network has not seen?
+"""How accurate is stage train on faces that the network has not seen, overall and in each class?
 
-    python -m bench.cross_validate --data FOLDER [--folds 5] [--seed N] [--only N] [--set train.KEY=VALUE ...]
+    python -m bench.cross_validate --data FOLDER [--params FILE ...] [--folds 5] [--seed N] [--only N]
+                                   [--set SECTION.KEY=VALUE ...]
 
-FOLDER holds raw/ and annotations.csv. All its images are validated and prepared as the pipeline does it and dealt out
-to folds; nearly the same pictures are in one fold. Each fold is held back once, while a network learns from
-all others as stage train does. What is held back chooses nothing: the last epoch's weights are the result. It is only
-measured, after every epoch, which the seconds include; images/s are those of training alone.
+FOLDER holds raw/, and annotations.csv or annotations/. All its images are validated and prepared as the pipeline does
+it and dealt out to folds; images of one group, such as those of one person, and nearly the same are in one fold. Each
+fold is held back once, while a network learns from all others as stage train does. What is held back chooses nothing:
+the last epoch's weights are the result. It is only measured, after every epoch, which the seconds include; images/s are
+those of training alone. Each FILE is a recipe with tables of its own, the folds are the same for all.
 """
 
 import argparse
 import csv
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from bench.machine import table
-from bench.prepared import fit_as_stage_train, prepare
+from bench.prepared import PARAMS, fit_as_stage_train, prepare
 from stages.common.contract.logs import log, start_logging
 from stages.common.contract.params import load_params
-from stages.common.contract.version import ROOT
-from stages.common.schema.attributes import Attributes, names, read_attributes, write_attributes
-from stages.common.schema.dataset import INDEX, index_columns, read_index
+from stages.common.schema.attributes import UNKNOWN, Attribute, Attributes, read_attributes, write_attributes
+from stages.common.schema.dataset import INDEX, index_columns, read_index, read_split
+from stages.common.schema.learned import learned_classes
 from stages.train.params import Params
 
 Figures = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
 
 
-def hold_back(
-    attributes: Attributes, prepared: Path, fold: npt.NDArray[np.int32], number: int, folder: Path
-) -> tuple[Path, Figures]:
+@dataclass(frozen=True)
+class Fold:
+    """What one fold came to.
+
+    Attributes:
+        learned: images that were learned from.
+        held: images held back.
+        seconds: of the training.
+        rate: images a second, of training alone.
+        counts: of each attribute (2, classes, classes): labels held back by class and by answer, the answer being the
+            most probable class, and the one whose probability is the most times its share of the labels learned from.
+        how: what it was trained on.
+    """
+
+    learned: int
+    held: int
+    seconds: float
+    rate: float
+    counts: list[Counts]
+    how: str
+
+
+def hold_back(attributes: Attributes, prepared: Path, fold: npt.NDArray[np.int32], number: int, folder: Path) -> Path:
     """Show a prepared data set as if a fold were its validation split and all else its training split.
 
     Args:
@@ -42,7 +66,7 @@ def hold_back(
         folder: gets an index and a link to the shards.
 
     Returns:
-        `folder`, and how many labels of each attribute are known in the fold, (attributes,).
+        `folder`.
     """
     folder.mkdir()
     (folder / "shards").symlink_to(prepared / "shards")
@@ -54,62 +78,135 @@ def hold_back(
         index.writerows(
             row | {"split": "val" if one == number else "train"} for row, one in zip(rows, fold.tolist(), strict=True)
         )
-    held_back = [row for row, one in zip(rows, fold.tolist(), strict=True) if one == number]
-    return folder, np.array([sum(bool(row[name]) for row in held_back) for name in names(attributes)], np.float64)
+    return folder
+
+
+def train_and_measure(held: Path, params: Params) -> Fold:
+    """Train on what `hold_back` shows, and count the answers for what is held back."""
+    from stages.common.training.device import choose_device
+    from stages.common.training.network import Classifier, outputs_of
+
+    started = time.monotonic()
+    result, processes = fit_as_stage_train(held, params.train)
+    seconds = time.monotonic() - started
+    train, val = read_split(held, "train"), read_split(held, "val")
+    classifier = Classifier(result.network, learned=learned_classes(train.attributes, train.labels)).eval()
+    outputs = outputs_of(classifier, val, choose_device(params.train.device))[:-1]  # without embeddings
+    counts = []
+    for column, (attribute, probabilities) in enumerate(zip(train.attributes, outputs, strict=True)):
+        known = (val.labels[:, column] != UNKNOWN) & ~np.isnan(probabilities).any(1)
+        learned = np.bincount(
+            train.labels[train.labels[:, column] != UNKNOWN, column], minlength=len(attribute.classes)
+        )
+        found = np.zeros((2, len(attribute.classes), len(attribute.classes)), np.int64)
+        for at, weights in enumerate((np.ones_like(learned), np.maximum(learned, 1))):
+            np.add.at(found[at], (val.labels[known, column], (probabilities[known] / weights).argmax(1)), 1)
+        counts.append(found)
+    rate = len(result.history) / sum(1 / epoch.images_per_s for epoch in result.history)
+    how = f"{len(result.history)} epochs of {result.hyperparameters.batch_size} images a step on {result.device}"
+    return Fold(len(train), len(val), seconds, rate, counts, f"{how}, {processes} process(es)")
+
+
+def accuracy(counts: Counts) -> float:
+    """Share of labels that are answered right; NaN without any."""
+    return float(np.trace(counts) / total) if (total := counts.sum()) else float("nan")
+
+
+def recalls(counts: Counts) -> Figures:
+    """The same of each class (classes,)."""
+    return np.array([row[at] / row.sum() if row.any() else np.nan for at, row in enumerate(counts)])
+
+
+def class_rows(attribute: Attribute, counts: Counts) -> list[tuple[str, ...]]:
+    """A row of the attribute and one of each class.
+
+    Labels, their share, accuracy and balanced accuracy, of a class recall and precision.
+
+    Args:
+        attribute: what was asked.
+        counts: (2, classes, classes), as of `Fold`.
+    """
+    labels = counts[0].sum(1)
+    if not labels.any():
+        return [(attribute.title.lower(), "0", *[""] * 5)]
+    per_class = [(recalls(one), recalls(one.T)) for one in counts]
+    rows = [
+        (attribute.title.lower(), f"{labels.sum():,}", f"{labels.max() / labels.sum():.4f}",
+         *(_share(float(figure)) for one in counts for figure in (accuracy(one), np.nanmean(recalls(one))))),
+    ]  # fmt: skip
+    for at, name in enumerate(attribute.classes):
+        figures = (one[at] for pair in per_class for one in pair)
+        rows.append((f"- {name}", f"{labels[at]:,}", f"{labels[at] / labels.sum():.4f}", *map(_share, figures)))
+    return rows
+
+
+def _share(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.4f}"
+
+
+def cross_validate(recipe: Path, arguments: argparse.Namespace) -> None:
+    """Train and measure by one recipe, and print its tables."""
+    from stages.label_doubt.folds import assign_folds  # imports torch, which takes seconds
+
+    params = load_params(Params, recipe, arguments.set)
+    folds: list[Fold] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepared = prepare(arguments.data, folder, recipe)
+        attributes = read_attributes(prepared)
+        groups = [row["group"] for row in read_index(prepared)]
+        fold = assign_folds(groups, arguments.folds, arguments.seed)
+        for number in range(min(arguments.folds, arguments.only or arguments.folds)):
+            held = hold_back(attributes, prepared, fold, number, folder / f"fold{number}")
+            folds.append(train_and_measure(held, params))
+            mean = np.nanmean([accuracy(one[0]) for one in folds[-1].counts])
+            log.info("fold %d of %d: accuracy %.4f, %.1f s", number + 1, arguments.folds, mean, folds[-1].seconds)
+
+    rows: list[tuple[str, ...]] = []
+    of_folds = np.array([[accuracy(one[0]) for one in done.counts] for done in folds])
+    for number, (done, shares) in enumerate(zip(folds, of_folds, strict=True), 1):
+        cells = (f"{done.seconds:.1f}", f"{done.rate:,.0f}", _share(float(np.nanmean(shares))), *map(_share, shares))
+        rows.append((str(number), str(done.learned), str(done.held), *cells))
+    pooled = [np.sum([done.counts[at] for done in folds], 0) for at in range(len(attributes))]
+    seconds, rate = np.mean([done.seconds for done in folds]), np.mean([done.rate for done in folds])
+    means = np.nanmean(of_folds, 0)
+    all_in_all = [accuracy(one[0]) for one in pooled]
+    rows.append(
+        ("mean", "", "", f"{seconds:.1f}", f"{rate:,.0f}", _share(float(np.nanmean(means))), *map(_share, means))
+    )
+    rows.append(("pooled", "", "", "", "", _share(float(np.nanmean(all_in_all))), *map(_share, all_in_all)))
+    print(f"\n{recipe.name}: {len(fold)} images in {len(set(groups))} groups, {arguments.folds} folds", end=" ")
+    print(f"(seed {arguments.seed}), {folds[0].how}\n")
+    titles = [attribute.title.lower() for attribute in attributes]
+    print(table(("fold", "learned from", "held back", "seconds", "images/s", "mean", *titles), rows))
+
+    balanced = [[float(np.nanmean(recalls(one[at]))) for one in pooled if one.any()] for at in (0, 1)]
+    weighed = [accuracy(one[1]) for one in pooled]
+    means_of = (np.nanmean(all_in_all), np.mean(balanced[0]), np.nanmean(weighed), np.mean(balanced[1]))
+    print(
+        "\nPooled. An attribute's figures are accuracy and balanced accuracy, a class's recall and precision; first of"
+    )
+    print("the most probable class, then of the one that is the most times its share of the labels learned from.\n")
+    header = ("", "labels", "share, of the largest", "accuracy", "balanced", "weighed: accuracy", "balanced")
+    every = [row for attribute, one in zip(attributes, pooled, strict=True) for row in class_rows(attribute, one)]
+    print(table(header, [*every, ("mean", "", "", *map(_share, map(float, means_of)))]))
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with raw/ and annotations.csv")
+    parser.add_argument("--data", type=Path, required=True, help="folder with raw/ and annotations")
+    parser.add_argument(
+        "--params", type=Path, action="append", metavar="FILE", help="a recipe; repeatable (default: params.yaml)"
+    )
     parser.add_argument("--folds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the folds (default: %(default)s)")
     parser.add_argument("--only", type=int, metavar="N", help="hold back the first N folds only, to be quick")
-    parser.add_argument("--set", action="append", default=[], metavar="train.KEY=VALUE")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="of stage train")
     arguments = parser.parse_args()
     start_logging()
-    section = load_params(Params, ROOT / "params.yaml", arguments.set).train
-
-    from stages.label_doubt.folds import assign_folds  # imports torch, which takes seconds
-
-    rows: list[tuple[object, ...]] = []
-    right, known, seconds, rates = [], [], [], []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        prepared = prepare(arguments.data / "raw", arguments.data / "annotations.csv", folder)
-        attributes = read_attributes(prepared)
-        fold = assign_folds([row["group"] for row in read_index(prepared)], arguments.folds, arguments.seed)
-        for number in range(min(arguments.folds, arguments.only or arguments.folds)):
-            held, labels = hold_back(attributes, prepared, fold, number, folder / f"fold{number}")
-            started = time.monotonic()
-            result, processes = fit_as_stage_train(held, section)
-            seconds.append(time.monotonic() - started)
-            rates.append(len(result.history) / sum(1 / epoch.images_per_s for epoch in result.history))
-            told = result.history[-1].val_accuracy
-            accuracy = np.array([np.nan if (share := told[one]) is None else share for one in names(attributes)])
-            right.append(np.nan_to_num(accuracy) * labels)
-            known.append(labels)
-            learned, images = int((fold != number).sum()), int((fold == number).sum())
-            rows.append((number + 1, learned, images, f"{seconds[-1]:.1f}", f"{rates[-1]:,.0f}", *_shares(accuracy)))
-            log.info(
-                "fold %d of %d: accuracy %.4f, %.1f s", number + 1, arguments.folds, np.nanmean(accuracy), seconds[-1]
-            )
-    of_folds = np.array(right) / np.maximum(known, 1)
-    of_folds[np.array(known) == 0] = np.nan
-    pooled = np.sum(right, 0) / np.maximum(np.sum(known, 0), 1)
-    rows.append(
-        ("mean", "", "", f"{np.mean(seconds):.1f}", f"{np.mean(rates):,.0f}", *_shares(np.nanmean(of_folds, 0)))
-    )
-    rows.append(("pooled", "", "", "", "", *_shares(np.where(np.sum(known, 0) > 0, pooled, np.nan))))
-    print(f"\n{len(fold)} images, {arguments.folds} folds (seed {arguments.seed}), {section.epochs} epochs of", end=" ")
-    print(f"{section.batch_size} images a step on {result.device}, {processes} process(es)\n")
-    titles = [attribute.title.lower() for attribute in attributes]
-    print(table(("fold", "learned from", "held back", "seconds", "images/s", "mean", *titles), rows))
-
-
-def _shares(accuracy: Figures) -> list[str]:
-    """Mean and single accuracies; those without known labels count for nothing."""
-    return [f"{np.nanmean(accuracy):.4f}", *("" if np.isnan(share) else f"{share:.4f}" for share in accuracy)]
+    for recipe in arguments.params or [PARAMS]:
+        cross_validate(recipe, arguments)
 
 
 if __name__ == "__main__":

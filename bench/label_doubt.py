@@ -2,8 +2,8 @@
 
 python -m bench.label_doubt --data FOLDER [--seed N] [--set label_doubt.KEY=VALUE ...]
 
-FOLDER holds raw/ and annotations.csv. The images are validated and prepared as the pipeline does it; of each attribute,
-3 % of the known labels are then changed to another class, and all are judged. Where as many labels are
+FOLDER holds raw/ and annotations.csv or annotations/. The images are validated and prepared as the pipeline does it; of
+each attribute, 3 % of the known labels are then changed to another class, and all are judged. Where as many labels are
 taken from the top of the ranking as were flipped, precision and recall are the same figure. What else is wrong with
 the annotations counts against precision, so it is a lower bound.
 """
@@ -53,7 +53,7 @@ def flip(images: Split, seed: int) -> Split:
 def main() -> None:
     """Flip, judge, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with raw/ and annotations.csv")
+    parser.add_argument("--data", type=Path, required=True, help="folder with raw/ and annotations")
     parser.add_argument("--seed", type=int, default=0, help="of what is flipped (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     arguments = parser.parse_args()
@@ -62,7 +62,7 @@ def main() -> None:
     section = params.label_doubt
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepared = prepare(arguments.data / "raw", arguments.data / "annotations.csv", folder)
+        prepared = prepare(arguments.data, folder)
         rows = read_index(prepared)
         before = map_images(prepared, rows)
         images = flip(before, arguments.seed)

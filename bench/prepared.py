@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stages.common.contract.command_line import main as run_stage
+from stages.common.contract.version import ROOT
 from stages.common.schema.attributes import Attribute, Attributes, read_attributes, write_attributes
 from stages.common.schema.dataset import INDEX, index_columns, map_images, read_index, read_split
 from stages.prepare_train.stage import STAGE as PREPARE_TRAIN
@@ -19,25 +20,29 @@ from stages.validate.stage import STAGE as VALIDATE
 if TYPE_CHECKING:
     from stages.common.training.fit import FitResult
 
+PARAMS = ROOT / "params.yaml"
 LOT = 10_000  # images a shard: 123 MB in memory while they are written
 
 
-def prepare(raw: Path, annotations: Path, folder: Path) -> Path:
-    """Validate and prepare images with the defaults.
+def prepare(data: Path, folder: Path, params: Path = PARAMS) -> Path:
+    """Validate and prepare the images of a data folder.
 
     Args:
-        raw: folder of lots.
-        annotations: their labels.
+        data: holds raw/, and annotations.csv or annotations/.
         folder: gets an artifact of each stage.
+        params: how; the defaults, if nothing else is said.
 
     Returns:
         The artifact of prepare_train. If a stage fails, it has said why, and the program ends with its exit code.
     """
     validated, prepared = folder / "validate", folder / "prepare_train"
+    file = data / "annotations.csv"
+    annotations = file if file.exists() else data / "annotations"
+    given = ["--raw", str(data / "raw"), "--params", str(params)]
     with contextlib.redirect_stdout(sys.stderr):  # a bench prints its figures and nothing else
-        code = run_stage(
-            VALIDATE, ["--raw", str(raw), "--annotations", str(annotations), "--out", str(validated)]
-        ) or run_stage(PREPARE_TRAIN, ["--raw", str(raw), "--validate", str(validated), "--out", str(prepared)])
+        code = run_stage(VALIDATE, [*given, "--annotations", str(annotations), "--out", str(validated)]) or run_stage(
+            PREPARE_TRAIN, [*given, "--validate", str(validated), "--out", str(prepared)]
+        )
     if code:
         sys.exit(code)
     return prepared

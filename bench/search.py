@@ -277,7 +277,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         prepared = given.data
         if not (prepared / MANIFEST).exists():
-            prepared = prepare(given.data / "raw", given.data / "annotations.csv", folder)
+            prepared = prepare(given.data, folder)
         section = complete(section, prepared)
         seeds = []
         for seed in range(given.first_seed, given.first_seed + given.seeds):

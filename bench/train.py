@@ -277,7 +277,7 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
     """Measure the parts that were asked for."""
     section = load_params(Params, ROOT / "params.yaml", arguments.set).train
     devices = _devices(arguments.device)
-    prepared = prepare(arguments.data / "raw", arguments.data / "annotations.csv", folder)
+    prepared = prepare(arguments.data, folder)
     attributes = made_up(arguments.attributes)
     sets = {count: repeat(prepared, count, folder / str(count), attributes) for count in sorted(set(arguments.images))}
 
