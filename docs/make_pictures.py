@@ -1,0 +1,275 @@
+"""Take the pictures of README.md and of docs/ anew, each of what really runs.
+
+python -m docs.make_pictures [--only NAME ...] [--quick]
+
+Needs the engine (`make engine`), Debian's Chromium (`make test` installs it) and the images, which it builds. It draws
+sample avatars of its own, starts a stack of its own, and removes both. NAME is one of:
+    validation  data with faults: docs/validation.png, data_docs.png
+    doubts      data with wrong labels: docs/label_doubt.png
+    life        docs/model_life.md, through Airflow: all others; the outputs that the page quotes go to standard output
+"""
+
+import argparse
+import csv
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.airflow_user import WAIT_MS, sign_in
+from tests.stack.stack import DAG_ID, ROOT, Stack
+from tests.stack.test_model_life import MONITOR, Life
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page
+
+PICTURES = Path(__file__).parent
+LOT = 500  # images
+LONG_S = 3600  # for a run with a whole search; six minutes on two idle cores
+QUICK = {"epochs": 60, "max_evals": 1}
+
+
+def shoot(page: "Page", name: str, width: int, height: int, heading: str = "") -> None:
+    """Write a picture of so many pixels, of the top of a page or from a heading on."""
+    page.set_viewport_size({"width": width, "height": height})
+    if heading:
+        page.get_by_role("heading", name=heading, exact=True).first.evaluate(
+            "one => window.scrollTo(0, one.getBoundingClientRect().top + window.scrollY - 12)"
+        )
+    page.screenshot(path=PICTURES / f"{name}.png")
+    print(f"docs/{name}.png", file=sys.stderr)
+
+
+def run(*command: object) -> str:
+    """Standard output of a program of this project."""
+    return subprocess.run([*map(str, command)], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def draw(folder: Path, count: int, lots: int) -> list[dict[str, str]]:
+    """Draw samples and return their annotations."""
+    run(sys.executable, "-m", "data.make_samples", "--out", folder, "--count", count, "--lots", lots)
+    with (folder / "annotations.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write(path: Path, rows: list[dict[str, str]]) -> None:
+    """Write annotations."""
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+
+
+def stage(name: str, folder: Path, *arguments: object) -> Path:
+    """Run a stage by hand on what lies in a folder; the folder of its artifact, or of what was wrong with the data."""
+    run(sys.executable, "-m", f"stages.{name}", *arguments, "--out", folder / name)
+    return folder / name
+
+
+def validation(browser: "Browser", folder: Path) -> None:
+    """Samples with faults of all kinds: labels that are none, names of no image, damaged and tiny images, doubles."""
+    rows = draw(folder, 3 * LOT, 3)
+    column = [name for name in rows[0] if name != "filename"]
+    dice = random.Random(1)  # noqa: S311
+    faulty = dice.sample(range(len(rows)), 40)
+    for at in faulty[:6]:
+        rows[at][column[0]] = "2"
+    for at in faulty[6:10]:
+        rows[at][column[-1]] = "long?"
+    for at in faulty[10:14]:
+        next((folder / "raw").rglob(rows[at]["filename"])).unlink()
+    for at in faulty[14:19]:
+        path = next((folder / "raw").rglob(rows[at]["filename"]))
+        path.write_bytes(path.read_bytes()[:2000])
+    for at in faulty[19:21]:  # the same picture under another name, with other labels
+        path = next((folder / "raw").rglob(rows[at]["filename"]))
+        shutil.copy(path, path.with_name(f"double_{path.name}"))
+        other = {**rows[at], "filename": f"double_{path.name}"}
+        rows.append({**other, column[0]: "1" if other[column[0]] == "0" else "0"})
+    mended = [{**rows[at], column[1]: "1"} for at in faulty[21:29]]
+    write(folder / "annotations" / "labels_2026-11-01.csv", rows)
+    write(folder / "annotations" / "mended_2026-11-20.csv", mended)
+    artifact = stage("validate", folder, "--raw", folder / "raw", "--annotations", folder / "annotations")
+    page = browser.new_page()
+    page.goto((artifact / "report.html").as_uri())
+    shoot(page, "validation", 1060, 1500)
+    page.goto((artifact / "data_docs" / "images" / "index.html").as_uri())
+    shoot(page, "data_docs", 1280, 1000)
+    page.close()
+
+
+def doubts(browser: "Browser", folder: Path) -> None:
+    """Samples of which one image in twenty has a wrong label."""
+    rows = draw(folder, 2 * LOT, 2)
+    column = [name for name in rows[0] if name != "filename"]
+    dice = random.Random(2)  # noqa: S311
+    for row in dice.sample(rows, len(rows) // 20):
+        name = dice.choice([one for one in column if row[one] in {"0", "1"}])
+        row[name] = "1" if row[name] == "0" else "0"
+    write(folder / "annotations.csv", rows)
+    raw = ("--raw", folder / "raw")
+    valid = stage("validate", folder, *raw, "--annotations", folder / "annotations.csv")
+    prepared = ("--prepare_train", stage("prepare_train", folder, *raw, "--validate", valid))
+    quick = ("--set", "hyperopt.max_evals=1", "--set", "hyperopt.epochs=1")
+    searched = stage("hyperopt", folder, *prepared, *quick)
+    own = ("--set", "train.use_hyperopt=false", "--set", "train.epochs=1")  # label_doubt takes the hyperparameters alone
+    trained = ("--train", stage("train", folder, *prepared, "--hyperopt", searched, *own))
+    page = browser.new_page()
+    page.goto((stage("label_doubt", folder, *prepared, *trained) / "report.html").as_uri())
+    shoot(page, "label_doubt", 1060, 1480)
+    page.close()
+
+
+class Photographer:
+    """A browser in which the administrator has logged in."""
+
+    def __init__(self, browser: "Browser", stack: Stack) -> None:
+        self.page = browser.new_context(base_url=stack.url, viewport={"width": 1360, "height": 900}).new_page()
+        self.page.set_default_timeout(WAIT_MS)
+        self.page.goto(f"/dags/{DAG_ID}")
+        sign_in(self.page, "airflow", stack.password)
+        self.page.get_by_role("button", name="Browse").wait_for()
+
+    def form(self) -> None:
+        """The form of a run."""
+        self.page.set_viewport_size({"width": 1360, "height": 1400})
+        self.page.goto(f"/dags/{DAG_ID}")
+        self.page.get_by_role("button", name="Trigger").first.click()
+        dialog = self.page.get_by_role("dialog")
+        dialog.get_by_label("epochs").fill("20")
+        self.page.wait_for_timeout(1000)  # until it has opened
+        self._picture(dialog, "airflow_trigger")
+
+    def graph(self, run_id: str) -> None:
+        """The graph of a run."""
+        self.page.set_viewport_size({"width": 2000, "height": 900})
+        self.page.goto(f"/dags/{DAG_ID}/runs/{run_id}")
+        self.page.get_by_role("button", name="Show Graph").click()
+        self.page.get_by_role("button", name="Expand all task groups").click()
+        self.page.wait_for_timeout(5000)  # until it has moved
+        boxes = [one.bounding_box() for one in self.page.locator(".react-flow__node").all()]
+        left, top = (min(box[side] for box in boxes if box) - 20 for side in ("x", "y"))
+        right = max(box["x"] + box["width"] for box in boxes if box) + 20
+        bottom = max(box["y"] + box["height"] for box in boxes if box) + 20
+        clip = {"x": left, "y": top, "width": right - left, "height": bottom - top}
+        self.page.screenshot(path=PICTURES / "airflow_graph.png", clip=clip)  # type: ignore[arg-type]
+
+    def reports_of_run(self, dag_id: str, run_id: str) -> None:
+        """The tab Reports of a run."""
+        self.page.set_viewport_size({"width": 1360, "height": 580})
+        self.page.goto(f"/dags/{dag_id}/runs/{run_id}")
+        self.page.get_by_role("link", name="Reports").last.click()
+        self.page.frame_locator("iframe[title=Reports]").get_by_text(run_id).wait_for()
+        self.page.wait_for_timeout(2000)
+        shoot(self.page, "airflow_monitoring", 1360, 580)
+
+    def all_reports(self) -> None:
+        """Browse > Reports."""
+        self.page.set_viewport_size({"width": 1240, "height": 760})
+        self.page.goto("/")
+        self.page.get_by_role("button", name="Browse").click()
+        self.page.get_by_role("menuitem", name="Reports").click()
+        self.page.frame_locator("iframe[title=Reports]").get_by_text("the newest first").wait_for()
+        self.page.wait_for_timeout(2000)
+        shoot(self.page, "airflow_reports", 1240, 760)
+
+    def report(self, path: str, name: str, width: int, height: int, heading: str = "") -> None:
+        """A report, by its path in the store."""
+        self.page.goto(f"/reports/{path.removeprefix('/artifacts/')}")
+        shoot(self.page, name, width, height, heading)
+
+    def _picture(self, of: "Locator", name: str) -> None:
+        of.screenshot(path=PICTURES / f"{name}.png")
+        print(f"docs/{name}.png", file=sys.stderr)
+
+
+def life(browser: "Browser", folder: Path, conf: Mapping[str, Any]) -> None:
+    """The story of docs/model_life.md."""
+    run("scripts/images")
+    samples, data = folder / "samples", folder / "data"
+    draw(samples, 4 * LOT, 4)
+    (data / "raw").mkdir(parents=True)
+    for path in (folder, data, data / "raw"):
+        path.chmod(0o755)  # stages run as another user
+    told = Life(None, samples, data)  # type: ignore[arg-type]
+    told.arrive("s1", "s2")
+
+    def say(title: str, text: str) -> None:
+        print(f"\n== {title}\n{text.strip()}", flush=True)
+
+    with Stack(folder, data) as stack:
+        told.stack = stack
+        photographer = Photographer(browser, stack)
+        photographer.form()
+
+        def ended(run_id: str, dag_id: str = DAG_ID) -> None:
+            if (state := stack.wait_for_run(run_id, LONG_S, dag_id)) != "success":
+                sys.exit(f"run {run_id} of {dag_id} ended as {state}")
+
+        def report_of(dag_id: str, run_id: str, task: str) -> str:
+            return str(told.handed_over(dag_id, run_id, task, "report"))
+
+        first = stack.trigger(**conf)
+        ended(first)
+        photographer.graph(first)
+        photographer.report(report_of(DAG_ID, first, "archive"), "report", 1000, 1020)
+        say("versions", told.archive("versions"))
+        told.predicted("v1", lots=2)
+        told.arrive("s3")
+        told.predicted("v1", lots=3)
+        quiet = stack.trigger(MONITOR, **conf)
+        ended(quiet, MONITOR)
+        say("a clean lot", json.dumps(told.checks()[-1]))
+        told.arrive("s4", drifted=True)
+        told.predicted("v1", lots=4)
+        drifted = stack.trigger(MONITOR, **conf)
+        ended(drifted, MONITOR)
+        say("a drifted lot", json.dumps(told.checks()[-1]))
+        found = report_of(MONITOR, drifted, "monitor")
+        photographer.reports_of_run(MONITOR, drifted)
+        photographer.report(found, "drift_report", 900, 1330)
+        photographer.report(found, "drift_then_and_now", 900, 1120, "Then and now")
+        say("runs", stack.airflow("dags", "list-runs", DAG_ID))
+        again = f"retraining__{told.result(MONITOR, drifted, 'monitor')['cause_id']}"
+        ended(again)
+        photographer.report(report_of(DAG_ID, again, "archive"), "release_gate", 1000, 380, "Release gate")
+        photographer.all_reports()
+        say("versions", told.archive("versions"))
+        say("rollback", told.archive("rollback", "--reason", "to show it"))
+        last = stack.trigger(MONITOR, **conf)
+        ended(last, MONITOR)
+        say("the same cause", json.dumps(told.checks()[-1]))
+        say("lineage", re.sub(r"(?m)^(  from .{40}).*", r"\1...", told.archive("lineage", "v2")))
+
+
+def main() -> None:
+    """Run the command line."""
+    from playwright.sync_api import sync_playwright
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=["validation", "doubts", "life"])
+    parser.add_argument("--quick", action="store_true", help="a search of one trial, 60 epochs: to try this program")
+    arguments = parser.parse_args()
+    conf: Mapping[str, Any] = QUICK if arguments.quick else {}
+    parts: dict[str, Callable[[Browser, Path], None]] = {
+        "validation": validation,
+        "doubts": doubts,
+        "life": lambda browser, folder: life(browser, folder, conf),
+    }
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for name in arguments.only:
+            with tempfile.TemporaryDirectory() as folder:
+                parts[name](browser, Path(folder))
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
