@@ -119,7 +119,12 @@ def doubts(browser: "Browser", folder: Path) -> None:
     prepared = ("--prepare_train", stage("prepare_train", folder, *raw, "--validate", valid))
     quick = ("--set", "hyperopt.max_evals=1", "--set", "hyperopt.epochs=1")
     searched = stage("hyperopt", folder, *prepared, *quick)
-    own = ("--set", "train.use_hyperopt=false", "--set", "train.epochs=1")  # label_doubt takes the hyperparameters alone
+    own = (
+        "--set",
+        "train.use_hyperopt=false",
+        "--set",
+        "train.epochs=1",
+    )  # label_doubt takes the hyperparameters alone
     trained = ("--train", stage("train", folder, *prepared, "--hyperopt", searched, *own))
     page = browser.new_page()
     page.goto((stage("label_doubt", folder, *prepared, *trained) / "report.html").as_uri())
