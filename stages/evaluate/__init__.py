@@ -9,7 +9,8 @@ Outputs:
     plots/roc_curves.png         one curve per class, one against the rest
     plots/reliability.png        how often the model is right at which confidence
     predictions.csv              per test image and attribute: label, predicted class, the confidence in it (0-1), and
-                                 `<attribute>_answered`: no where the confidence is too low for an answer
+                                 `<attribute>_answered`: no where the confidence is too low for an answer; the
+                                 predicted class is the most probable one, or as stage train has decided
     reference/partitions.json    `stages.common.inference.partitions` of the same images
     reference/features.npz       `stages.common.inference.features` of the val and test images, which the model has
                                  not learned from: what new images are compared with to tell drift

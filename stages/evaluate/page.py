@@ -69,7 +69,7 @@ def _lines(answers: Answers, index: int, confidence: float) -> Iterable[str]:
 
 def _confidences(attributes: Attributes, measures: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = [
-        (attribute.title, one["ece"], one["threshold"], *map(_share, (one["coverage"], one["answered_accuracy"])))
+        (attribute.title, one["ece"], _lowest(one), *map(_share, (one["coverage"], one["answered_accuracy"])))
         for attribute in attributes
         for one in (measures[attribute.name],)
     ]
@@ -82,6 +82,12 @@ def _confidences(attributes: Attributes, measures: Mapping[str, Mapping[str, Any
     )
 
 
+def _lowest(measures: Mapping[str, Any]) -> object:
+    """The threshold of an attribute, or of each of its classes."""
+    lowest = measures["threshold"]
+    return dict(zip(measures["classes"], lowest, strict=True)) if isinstance(lowest, list) else lowest
+
+
 def _share(value: float | None) -> Share | None:
     return None if value is None else Share(value)
 
@@ -91,6 +97,7 @@ def describe_model(
     out: Path,
     checked: "Checked",
     metrics: Mapping[str, Any],
+    answered: Table,
     hardest: Sequence[Pictures],
     history: Sequence[Mapping[str, Any]],
 ) -> Report:
@@ -101,6 +108,7 @@ def describe_model(
         out: the artifact; its plots are there.
         checked: what the suite found.
         metrics: `metrics/eval_metrics.json`.
+        answered: what decides which class is the answer.
         hardest: `hardest_images`.
         history: past runs, this one last: means, the accuracy per attribute, `images`, `findings`.
     """
@@ -115,6 +123,7 @@ def describe_model(
             [(titles[name], *(one.get(key, "") for key in MEASURES)) for name, one in measures.items()],
             note="precision, recall and F1 are means over the classes that have labels",
         ),
+        answered,
         _confidences(attributes, measures),
         *checked.sections(),
         Plot("Confusion matrices", (out / "plots" / "confusion_matrices.png").read_bytes()),

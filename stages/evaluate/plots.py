@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stages.common.inference.answers import Answers
+from stages.common.inference.decision import lowest_confidence
 from stages.common.schema.attributes import Attributes
 from stages.common.schema.statistics import wilson
 from stages.evaluate.measures import Measures, reliability_of, roc_curves
@@ -108,7 +109,7 @@ def plot_reliability(path: Path, answers: Sequence[Answers], measures: Mapping[s
     """
     figure, panels = _panels(len(answers))
     for one, axes in zip(answers, panels, strict=True):
-        lowest = 1 / len(one.attribute.classes)
+        lowest = lowest_confidence(one.attribute, one.decision)
         axes.plot([lowest, 1], [lowest, 1], color="#bbb", linewidth=0.8, linestyle="--")
         found = reliability_of(one)
         total = sum(part.count for part in found)
@@ -118,9 +119,11 @@ def plot_reliability(path: Path, answers: Sequence[Answers], measures: Mapping[s
                 part.confidence, part.accuracy, 12 + 200 * part.count / total, COLORS[0], linewidths=0, alpha=0.75,
                 clip_on=False, zorder=3,
             )  # fmt: skip
-        if one.threshold > 0:
-            axes.axvline(one.threshold, color=COLORS[2], linewidth=1, linestyle=":", label="answers from here")
+        label = "answers from here"
+        for threshold in sorted({*np.ravel(one.threshold).tolist()} - {0.0}):
+            axes.axvline(threshold, color=COLORS[2], linewidth=1, linestyle=":", label=label)
             axes.legend(fontsize=8, loc="lower right", frameon=False)
+            label = "_"  # of several lines, one is named
         axes.set_xlim(lowest, 1)
         axes.set_ylim(0, 1)
         axes.set_xlabel("confidence", fontsize=8)

@@ -40,6 +40,7 @@ def _run(context: Context[Params]) -> Headline:
     # not needed for --help
     from stages.common.checks.validation import check  # Great Expectations takes seconds
     from stages.common.inference.answers import answers_of
+    from stages.common.inference.decision import decision_table
     from stages.common.inference.features import join_features
     from stages.common.inference.observation import observe
     from stages.common.inference.onnx_model import load
@@ -74,7 +75,15 @@ def _run(context: Context[Params]) -> Headline:
     write_predictions(context.out / "predictions.csv", split.filenames, answers)
     table = read_predictions(attributes, context.out / "predictions.csv")
     never = never_answered(attributes, model.calibration.learned)
-    checked = check(attributes, SUITE, table, section.thresholds(), context.out, context.failed, columns_of(never))
+    checked = check(
+        attributes,
+        SUITE,
+        table,
+        section.thresholds(model.lowest_confidences),
+        context.out,
+        context.failed,
+        columns_of(never),
+    )
 
     for folder in ("metrics", "plots", "reference"):
         (context.out / folder).mkdir()
@@ -93,7 +102,8 @@ def _run(context: Context[Params]) -> Headline:
     remember(context.cache, SUITE, {"success": True, **found})
     hardest = hardest_images(split, answers)
     write_json(context.out / HARDEST, [asdict(pictures) for pictures in hardest])
-    report = describe_model(attributes, context.out, checked, metrics, hardest, recall(context.cache, SUITE))
+    answered = decision_table(attributes, model.calibration.decision, model.calibration.decided_by)
+    report = describe_model(attributes, context.out, checked, metrics, answered, hardest, recall(context.cache, SUITE))
     write_report(context.out / REPORT, report)
     told = {"never_answered": ", ".join(never)} if never else {}
     return {"mean_accuracy": round(mean, 4), "images": len(split), **accuracies, **told}

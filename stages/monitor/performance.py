@@ -121,7 +121,11 @@ def _right(attributes: Attributes, features: Features, labels: Labels, answered:
     return right_answers(
         [
             Answers(
-                one, known[:, column], features.probabilities[one.name], learned=None if one.name in answered else ()
+                one,
+                known[:, column],
+                features.probabilities[one.name],
+                learned=None if one.name in answered else (),
+                decision=features.decision.get(one.name, ()),
             )
             for column, one in enumerate(attributes)
         ]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.common.contract.tables import write_csv
+from stages.common.inference.decision import decided
 from stages.common.inference.features import Features
 from stages.monitor.drift import ALL
 from stages.monitor.performance import Labels
@@ -34,7 +35,8 @@ def write_to_label(
     """
     rows: list[tuple[bool, float, str, str, list[str]]] = []
     for lot, features in (lots if labels is not None else {}).items():
-        sure = np.stack([features.probabilities[name].max(axis=1) for name in answered], axis=1)
+        said = {name: decided(features.probabilities[name], features.decision.get(name, ())) for name in answered}
+        sure = np.stack([confidence for _, confidence in said.values()], axis=1)
         least = np.nan_to_num(sure.min(axis=1), nan=-1.0)  # no number is less than any
         for position, picture in enumerate(features.pictures.tolist()):
             if labels is not None and picture not in labels:

@@ -159,7 +159,13 @@ def _run(context: Context[Params]) -> Headline:
     table = pd.concat(tables, ignore_index=True)
     never = never_answered(model.attributes, model.calibration.learned)
     checked = check(
-        model.attributes, SUITE, table, params.thresholds(champion.version), out, context.failed, columns_of(never)
+        model.attributes,
+        SUITE,
+        table,
+        params.thresholds(model.lowest_confidences, champion.version),
+        out,
+        context.failed,
+        columns_of(never),
     )
     for line in (untold := remarks(model.attributes, model.calibration.learned)):
         log.warning("%s", line)

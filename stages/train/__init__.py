@@ -6,10 +6,11 @@ the confidences can be believed; the test split is not looked at.
 Outputs:
     model.onnx                  input `images` uint8 (N, S, S, 3) RGB; one output per attribute, named by it, float32
                                 (N, classes) probabilities; metadata `face_attributes`: attributes, image size,
-                                preprocessing, temperatures and the lowest confidence of an answer, as JSON
+                                preprocessing, temperatures, which class is the answer, and the lowest confidence of
+                                one, as JSON
     model.safetensors           the same weights for PyTorch; the network's width and temperatures in its metadata
     hyperparameters.json        those that were trained with
-    metrics/train_metrics.json  validation accuracy and calibration per attribute, every epoch, parameters used
+    metrics/train_metrics.json  validation accuracy, calibration, decision per attribute, every epoch, parameters used
     plots/training_curves.png   losses per epoch, and the learning rate
     plots/accuracy_curves.png   validation accuracy per epoch and attribute
 

@@ -1,12 +1,17 @@
-"""Temperatures and thresholds of a fitted network, chosen on the validation split."""
+"""Temperatures, decisions and thresholds of a fitted network, chosen on the validation split."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from stages.common.inference.answers import Answers
 from stages.common.inference.calibration import (
     Abstention,
     Calibration,
-    choose_abstention,
+    choose_abstentions,
     expected_calibration_error,
     fit_temperature,
     softmax,
@@ -16,6 +21,8 @@ from stages.common.schema.dataset import Split
 from stages.common.schema.learned import Learned, answerable, is_answered, learnable, masks
 from stages.common.training.device import choose_device
 from stages.common.training.network import Network, outputs_of
+from stages.train.decide import Decision, decide
+from stages.train.params import TrainSection
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,7 @@ class Calibrated:
         temperature: what its logits are divided by.
         ece_before: expected calibration error at temperature 1, None without labels.
         ece: likewise at the temperature.
+        decision: which class is the answer.
         abstention: from which confidence on it is answered.
     """
 
@@ -36,22 +44,29 @@ class Calibrated:
     temperature: float
     ece_before: float | None
     ece: float | None
+    decision: Decision
     abstention: Abstention
 
 
-def calibrate(network: Network, val: Split, learned: Learned, device: str, wanted: float) -> list[Calibrated]:
-    """Fit temperatures and thresholds, attribute by attribute.
+def calibrate(
+    network: Network,
+    val: Split,
+    learned: Learned,
+    shares: Sequence[npt.NDArray[np.floating[Any]]],
+    section: TrainSection,
+) -> list[Calibrated]:
+    """Fit temperatures, decisions and thresholds, attribute by attribute.
 
     Args:
         network: on the CPU, in evaluation mode.
         val: images that it has not learned from. Labels of classes that it has never seen count as wrong answers, and
             tell no temperature.
         learned: what it has seen.
-        device: auto, cpu or cuda.
-        wanted: accuracy of the answers that are given, 0-1.
+        shares: of the classes of each attribute, among the labels that it has learned from.
+        section: says what the answers are wanted for.
     """
     found = []
-    outputs = outputs_of(network, val, choose_device(device))  # in float32, as the exported model computes
+    outputs = outputs_of(network, val, choose_device(section.device))  # in float32, as the exported model computes
     network.cpu()
     attributes = val.attributes
     compared, can_be_right = (of(attributes, val.labels, learned) for of in (answerable, learnable))
@@ -59,7 +74,12 @@ def calibrate(network: Network, val: Split, learned: Learned, device: str, wante
         known = compared[:, column] != UNKNOWN
         logits, labels = (raw + mask)[known], compared[known, column]
         temperature = fit_temperature(logits, can_be_right[known, column])
-        before, after = (Answers(attribute, labels, softmax(logits / divisor)) for divisor in (1, temperature))
+        before, after = (
+            Answers(attribute, labels, softmax(logits / divisor), learned=learned[attribute.name])
+            for divisor in (1, temperature)
+        )
+        decision = decide(after, section.decide_by, section.wanted.get(attribute.name), shares[column])
+        answers = replace(after, decision=decision.offsets)
         found.append(
             Calibrated(
                 attribute.name,
@@ -67,7 +87,10 @@ def calibrate(network: Network, val: Split, learned: Learned, device: str, wante
                 temperature,
                 expected_calibration_error(before.confidence, before.right),
                 expected_calibration_error(after.confidence, after.right),
-                choose_abstention(after.confidence, after.right, wanted)
+                decision,
+                choose_abstentions(
+                    answers.confidence, answers.predicted, answers.right, section.answer_accuracy, mask == 0
+                )
                 if is_answered(learned[attribute.name])
                 else Abstention(0.0, None, None),
             )
@@ -81,4 +104,6 @@ def as_calibration(found: list[Calibrated], learned: Learned) -> Calibration:
         temperatures={one.attribute: one.temperature for one in found},
         abstention={one.attribute: one.abstention.threshold for one in found},
         learned={name: list(classes) for name, classes in learned.items()},
+        decision={one.attribute: one.decision.offsets for one in found},
+        decided_by={one.attribute: one.decision.by + (" (not reached)" if one.decision.note else "") for one in found},
     )

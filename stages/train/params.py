@@ -1,11 +1,42 @@
 """Parameters of stage `train`."""
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from stages.common.contract.errors import UsageError
 from stages.common.contract.params import Section
+from stages.common.schema.attributes import Attributes
 from stages.common.training.hyperparameters import Hyperparameters
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class Wanted(Section):
+    """What one attribute is answered for.
+
+    Attributes:
+        of: a class of it.
+        precision: share of right ones among the answers with that class; or
+        recall: share of the labels of that class that are answered so.
+    """
+
+    of: str
+    precision: Share | None = None
+    recall: Share | None = None
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        if (self.precision is None) == (self.recall is None):
+            raise ValueError("write either precision or recall")
+        return self
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        if self.recall is not None:
+            return f"recall {self.recall:g} of {self.of}"
+        return f"precision {self.precision:g} of {self.of}"
 
 
 class TrainSection(Hyperparameters):
@@ -13,6 +44,8 @@ class TrainSection(Hyperparameters):
 
     epochs: int = Field(ge=1, le=10_000)
     use_hyperopt: bool
+    decide_by: Literal["accuracy", "balanced_accuracy"]
+    wanted: dict[str, Wanted]
     answer_accuracy: float = Field(ge=0, le=1)
     seed: int = Field(ge=0, lt=2**32)
     device: Literal["auto", "cpu", "cuda"]
@@ -21,6 +54,24 @@ class TrainSection(Hyperparameters):
     def hyperparameters(self) -> Hyperparameters:
         """Those of this section that a search may choose."""
         return Hyperparameters(**self.model_dump(include=set(Hyperparameters.model_fields)))
+
+    def check_wanted(self, attributes: Attributes) -> None:
+        """Refuse what cannot be wanted of these attributes.
+
+        Raises:
+            UsageError: an attribute or a class is not theirs, or there are not two classes to choose between.
+        """
+        known = {one.name: one.classes for one in attributes}
+        for name, one in self.wanted.items():
+            if name not in known:
+                raise UsageError(f"train.wanted: {name}: no such attribute in the data, which have {', '.join(known)}")
+            classes = ", ".join(known[name])
+            if len(known[name]) != 2:
+                raise UsageError(
+                    f"train.wanted.{name}: it has the classes {classes}, and only of two can one be wanted"
+                )
+            if one.of not in known[name]:
+                raise UsageError(f"train.wanted.{name}.of: {one.of}: no such class; there are {classes}")
 
 
 class Params(Section):

@@ -10,14 +10,17 @@ from stages.common.contract.artifacts import write_json
 from stages.common.contract.errors import DataError
 from stages.common.contract.logs import INTERVAL_S, log
 from stages.common.contract.stage import Context, Headline, Input, Stage
+from stages.common.reports.report import REPORT, write_report
 from stages.common.schema.attributes import read_attributes
 from stages.common.schema.dataset import read_preprocessing, read_split
-from stages.common.schema.learned import learned_classes, never_answered, remarks
+from stages.common.schema.learned import class_shares, learned_classes, never_answered, remarks
 from stages.common.training.hyperparameters import BEST, USED, Hyperparameters, read_hyperparameters
 from stages.train.params import Params, TrainSection
 
 if TYPE_CHECKING:
     from stages.common.training.fit import Epoch
+
+DESCRIPTION = "Trains the network, calibrates its confidences, decides what is answered, and exports it."
 
 
 def choose_hyperparameters(section: TrainSection, searched: Path) -> Hyperparameters:
@@ -68,8 +71,10 @@ def _check_same_data(manifests: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _check(params: Params, inputs: Mapping[str, Path]) -> Headline:
-    """Refuse loss weights of attributes that the data do not have."""
-    params.train.complete(read_attributes(inputs["prepare_train"]))
+    """Refuse loss weights and wishes that do not fit the attributes of the data."""
+    attributes = read_attributes(inputs["prepare_train"])
+    params.train.complete(attributes)
+    params.train.check_wanted(attributes)
     return {}
 
 
@@ -111,13 +116,16 @@ def _run(context: Context[Params]) -> Headline:
         fit_in_processes(processes, train, val, settings, checkpoint)
     result = fit(train, val, settings, on_epoch=EpochLog(section.epochs), checkpoint=checkpoint)
 
-    calibrated = calibrate(result.network, val, learned, section.device, section.answer_accuracy)
+    calibrated = calibrate(result.network, val, learned, class_shares(attributes, train.labels), section)
     for one in calibrated:
-        if one.abstention.note:
-            log.warning("%s: %s", one.attribute, one.abstention.note)
+        if any(one.decision.offsets):
+            log.info("%s: %s, for %s", one.attribute, one.decision.answer, one.decision.by)
+        for note in filter(None, (one.decision.note, one.abstention.note)):
+            log.warning("%s: %s", one.attribute, note)
     calibration = as_calibration(calibrated, learned)
     # not needed before: what is loaded here is memory that the processes would have beside their own
     from stages.train.export import export_onnx, save_weights
+    from stages.train.page import describe_training
     from stages.train.plots import plot_accuracy, plot_training
 
     log.info("exporting, with temperatures %s", calibration.temperatures)
@@ -152,18 +160,20 @@ def _run(context: Context[Params]) -> Headline:
     write_json(context.out / USED, used.model_dump())
     plot_training(context.out / "plots" / "training_curves.png", result.history)
     plot_accuracy(context.out / "plots" / "accuracy_curves.png", attributes, result.history)
-    return {
+    headline: dict[str, int | float | str] = {
         "val_mean_accuracy": round(last.val_mean_accuracy, 4),
         "epochs": len(result.history),
         "images_per_s": round(images_per_s),
         "device": result.device,
         **({"never_answered": ", ".join(never)} if (never := never_answered(attributes, learned)) else {}),
     }
+    write_report(context.out / REPORT, describe_training(attributes, DESCRIPTION, headline, calibrated, context.out))
+    return headline
 
 
 STAGE = Stage(
     name="train",
-    description="Trains the network, calibrates its confidences and exports it.",
+    description=DESCRIPTION,
     params=Params,
     inputs={
         "prepare_train": Input("artifact of stage prepare_train"),

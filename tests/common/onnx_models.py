@@ -29,6 +29,8 @@ def metadata_of(attributes: Attributes) -> dict[str, Any]:
         "temperatures": dict.fromkeys(names(attributes), 1.5),
         "abstention": dict.fromkeys(names(attributes), 0.0) | {attributes[0].name: 0.8001},
         "learned": {one.name: list(one.classes) for one in attributes},
+        "decision": {one.name: [0.0] * len(one.classes) for one in attributes},
+        "decided_by": {one.name: "accuracy" for one in attributes},
     }
 
 

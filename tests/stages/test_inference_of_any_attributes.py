@@ -21,7 +21,7 @@ from stages.common.schema.dataset import INDEX, index_columns
 from stages.evaluate.stage import STAGE as EVALUATE
 from stages.monitor.stage import STAGE as MONITOR
 from stages.predict.stage import STAGE as PREDICT
-from tests.common.onnx_models import SIDE, save_model
+from tests.common.onnx_models import SIDE, metadata_of, save_model
 
 pytestmark = pytest.mark.slow
 
@@ -76,21 +76,31 @@ def make_prepared(folder: Path, attributes: Attributes, pictures: npt.NDArray[np
     return finish(folder, "prepare_train")
 
 
-@pytest.mark.parametrize(("count", "classes"), [(1, 2), (40, 2), (2, 200)])
+@pytest.mark.parametrize(("count", "classes", "favour"), [(1, 2, 0.0), (40, 2, 0.0), (2, 200, 0.0), (2, 2, 3.0)])
 def test_any_attributes_are_evaluated_predicted_and_monitored(
-    count: int, classes: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    count: int, classes: int, favour: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Favoured so much, class 1 is answered of every picture, whatever is most probable; `favour` 0 changes nothing."""
     attributes, pictures = attributes_of(count, classes), make_pictures(classes)
+    metadata = metadata_of(attributes)
+    metadata["decision"] = {name: [0.0, favour, *[0.0] * (classes - 2)] for name in names(attributes)}
+    metadata["decided_by"] = dict.fromkeys(names(attributes), "balanced accuracy")
     titles = [one.title for one in attributes]
     prepared, train = tmp_path / "prepared", tmp_path / "train"
     content = make_prepared(prepared, attributes, pictures, wrong=7)["content"]
     train.mkdir()
-    save_model(train / "model.onnx", attributes=attributes)
+    save_model(train / "model.onnx", metadata, attributes=attributes)
     finish(train, "train", prepare_train={"key": "k", "content": content})
     evaluated = tmp_path / "evaluated"
     found = run(EVALUATE, evaluated, {"prepare_train": prepared, "train": train})
-    assert found["headline"]["mean_accuracy"] == round(1 - 6 / 59, 4)
+    answers = pictures[:, 0, :, 0].astype(int)
+    labels = (answers + (np.arange(IMAGES) < 7)[:, None]) % classes
+    if favour:
+        answers[:] = 1
+    expected = (answers == labels)[1:, np.arange(count) % SIDE].mean()
+    assert found["headline"]["mean_accuracy"] == pytest.approx(expected, abs=1e-4)
     page = (evaluated / "report.html").read_text()
+    assert ("class 1 from a probability of 0.047 on, else class 0" in page) == bool(favour)
     assert all(title in page for title in titles)
 
     champion = tmp_path / "champion"
@@ -108,9 +118,11 @@ def test_any_attributes_are_evaluated_predicted_and_monitored(
     assert f"v1 answers {', '.join(names(attributes))}" in caplog.text
     with (predicted / "outputs" / "predictions_s2.csv").open(newline="") as file:
         rows = {row["filename"]: row for row in csv.DictReader(file)}
-    for number, picture in enumerate(pictures):
+    for number, answer in enumerate(answers):
         said = [rows[f"s2_{number}.png"][f"{name}_predicted"] for name in names(attributes)]
-        assert said == [f"class {picture[0, at % SIDE, 0]}" for at in range(count)]
+        assert said == [f"class {answer[at % SIDE]}" for at in range(count)]
+    if favour:
+        assert {rows[name]["a1_confidence"] for name in rows} == {"0.2000", "0.8000"}
     page = (predicted / "report.html").read_text()
     assert all(title in page for title in titles)
 

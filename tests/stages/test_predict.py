@@ -508,6 +508,8 @@ def test_counts_add_up_and_the_least_sure_come_first() -> None:
         temperatures=dict.fromkeys(SAMPLE_NAMES, 1.0),
         abstention=dict.fromkeys(SAMPLE_NAMES, 0.7),
         learned={one.name: list(one.classes) for one in SAMPLE_ATTRIBUTES},
+        decision={one.name: [0.0] * len(one.classes) for one in SAMPLE_ATTRIBUTES},
+        decided_by=dict.fromkeys(SAMPLE_NAMES, "accuracy"),
     )
     answers = answers_of(SAMPLE_ATTRIBUTES, probabilities, calibration)
     counts = count_answers(answers)

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 
 SUITE: Any = load_suite(FOLDER / "predictions.json", SAMPLE_ATTRIBUTES)
 THRESHOLDS = {"low_confidence": 0.6, "min_confident_fraction": 0.75, "min_answered_fraction": 0.7, "versions": ["v3"]}
+THRESHOLDS |= {f"{one.name}_lowest_confidence": int(1e4 / len(one.classes)) / 1e4 for one in SAMPLE_ATTRIBUTES}
 
 
 def corrupted_rows(attribute: Attribute) -> dict[str, dict[str, object]]:
@@ -31,7 +32,7 @@ def corrupted_rows(attribute: Attribute) -> dict[str, dict[str, object]]:
         f"{name}_answered missing": {f"{name}_answered": None},
         f"{name}_answered neither no nor yes": {f"{name}_answered": "True"},
         f"{name}_confidence above 1": {f"{name}_confidence": 1.0001},
-        f"{name}_confidence below 1/{classes}": {f"{name}_confidence": 1 / classes - 0.001},
+        f"{name}_confidence too low for an answer": {f"{name}_confidence": 1 / classes - 0.001},
     }
 
 

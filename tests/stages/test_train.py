@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from stages.common.contract import artifacts
 from stages.common.contract.command_line import main
 from stages.common.contract.version import ROOT
+from stages.common.inference.answers import answers_of
 from stages.common.inference.calibration import MIN_ANSWERS, expected_calibration_error
 from stages.common.inference.onnx_model import load
 from stages.common.schema.attributes import UNKNOWN
@@ -110,14 +111,63 @@ def test_confidences_are_those_that_the_calibration_was_made_for(trained: Path, 
     ):
         known = val.labels[:, column] != UNKNOWN
         assert one["labels"] == known.sum() >= MIN_ANSWERS
-        confidence, right = probabilities[known].max(1), probabilities[known].argmax(1) == val.labels[known, column]
+        predicted, confidence = probabilities[known].argmax(1), probabilities[known].max(1)
+        right = predicted == val.labels[known, column]
         assert one["temperature"] == model.calibration.temperatures[one["attribute"]]
         assert one["ece"] == pytest.approx(expected_calibration_error(confidence, right), abs=1e-4)
         assert one["abstention"]["threshold"] == model.calibration.abstention[one["attribute"]]
-        answered = confidence >= one["abstention"]["threshold"] - 1e-5
+        lowest = np.broadcast_to(one["abstention"]["threshold"], probabilities.shape[1])
+        answered = confidence >= lowest[predicted] - 1e-5
         assert one["abstention"]["coverage"] == pytest.approx(answered.mean())
         assert one["abstention"]["accuracy"] == pytest.approx(right[answered].mean())
         assert one["abstention"]["accuracy"] >= 0.99 or "at best" in one["abstention"]["note"]
+
+
+def test_what_is_answered_is_decided_as_asked_and_travels_in_the_model(folder: Path, tmp_path: Path) -> None:
+    asked = ["train.decide_by=balanced_accuracy", "train.wanted={glasses: {recall: 0.9, of: yes}}", "train.epochs=1"]
+    out = tmp_path / "out"
+    settings = [word for setting in asked for word in ("--set", setting)]
+    assert main(STAGE, [*inputs(folder), "--out", str(out), *QUICK, *settings]) == 0
+    calibration = load(out / "model.onnx").calibration
+    assert calibration.decided_by == dict.fromkeys(SAMPLE_NAMES, "balanced accuracy") | {"glasses": "recall 0.9 of yes"}
+    metrics = json.loads((out / "metrics" / "train_metrics.json").read_text())
+    told = {one["attribute"]: one["decision"] for one in metrics["calibration"]}
+    val = read_split(folder / "prepared", "val")
+    page = (out / "report.html").read_text()
+    answers = answers_of(SAMPLE_ATTRIBUTES, load(out / "model.onnx").predict(val.take()), calibration, val.labels)
+    for one in answers:
+        name, known = one.attribute.name, one.known()
+        assert told[name]["offsets"] == calibration.decision[name]
+        assert told[name]["accuracy"] == pytest.approx(known.right.mean())
+        recalls = [known.right[known.labels == number].mean() for number in range(len(one.attribute.classes))]
+        assert told[name]["recall"] == pytest.approx(recalls)
+        assert told[name]["answer"] in page
+    assert told["glasses"]["recall"][1] >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        (
+            "{hat: {recall: 0.9, of: yes}}",
+            "train.wanted: hat: no such attribute in the data, which have beard, mustache",
+        ),
+        ("{beard: {recall: 0.9, of: maybe}}", "train.wanted.beard.of: maybe: no such class; there are no, yes"),
+        ("{hair_length: {recall: 0.9, of: bald}}", "it has the classes bald, short, long, and only of two can one be"),
+        ("{beard: {of: yes}}", "train.wanted.beard: Value error, write either precision or recall"),
+        ("{beard: {of: yes, recall: 0.9, precision: 0.9}}", "write either precision or recall"),
+        ("{beard: {of: yes, recall: 90}}", "train.wanted.beard.recall"),
+        ("{beard: {of: true, recall: 0.9}}", "train.wanted.beard.of: expected a text (got True)"),
+    ],
+)
+def test_what_cannot_be_wanted_is_refused_in_one_line(
+    wanted: str, said: str, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = [*inputs(folder), "--out", str(tmp_path / "out"), *QUICK, "--set", f"train.wanted={wanted}"]
+    assert main(STAGE, arguments) == 64
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert said in line
+    assert "\n" not in line
 
 
 def test_the_metrics_are_those_of_the_last_epoch_and_tell_what_was_used(trained: Path) -> None:
@@ -221,7 +271,11 @@ from stages.train.export import export_onnx
 
 torch.manual_seed(0)
 attributes = (Attribute("hat", ("no", "yes"), "hat", "Hat"),)
-calibration = Calibration(temperatures={"hat": 1.5}, abstention={"hat": 0.0}, learned={"hat": ["no", "yes"]})
+learned, decision = {"hat": ["no", "yes"]}, {"hat": [0.0, 0.0]}
+by = {"hat": "accuracy"}
+calibration = Calibration(
+    temperatures={"hat": 1.5}, abstention={"hat": 0.0}, learned=learned, decision=decision, decided_by=by
+)
 export_onnx(Path(sys.argv[1]), Network(attributes, 8).eval(), calibration, {"image_size": 20})
 """
 

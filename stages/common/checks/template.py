@@ -15,7 +15,6 @@ else becomes the value itself, which may be a list or a number. Of an attribute 
     {classes} {indices}  list of the names of its classes; of "0", "1", ...
     {legend}             the text "0 no, 1 yes"
     {count}              number of its classes
-    {lowest_confidence}  of the most probable class: 1/{count}, rounded down to four digits
 
 and of `unknown_when` besides {other_column} and {other_title} of the other attribute, and {class} and {class_index}.
 """
@@ -75,7 +74,6 @@ def _of(attribute: Attribute) -> Values:
         "indices": [str(index) for index in range(count)],
         "legend": ", ".join(_few([f"{index} {name}" for index, name in enumerate(attribute.classes)])),
         "count": count,
-        "lowest_confidence": int(1e4 / count) / 1e4,
     }
 
 

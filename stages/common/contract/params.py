@@ -44,9 +44,16 @@ ParamsT = TypeVar("ParamsT", bound=Section)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text; YAML 1.2, which DVC writes, as a number. This loader agrees with DVC."""
+    """Reads YAML 1.2, as DVC does: 1e-3 is a number, and yes is a text, such as the name of a class, and not true."""
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [one for one in resolvers if one[0] != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
 )
@@ -108,6 +115,8 @@ def _told(problem: Any, model: type[BaseModel], tree: Any) -> str:
         )
     if kind == "string_type":
         return f'{name}: expected a text (got {given!r}): put it in quotes as it is spelt: "{given}"'
+    if kind == "bool_type":
+        return f"{name}: expected true or false (got {given!r})"
     if kind == "list_type":
         return f"{name}: expected a list (got {given!r}): put it in brackets: [{'' if given is None else given}]"
     if kind in {"int_type", "float_type"} and isinstance(given, str):

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stages.common.inference.calibration import Calibration
+from stages.common.inference.calibration import Calibration, Threshold
+from stages.common.inference.decision import decided
 from stages.common.schema.attributes import UNKNOWN, Attribute, Attributes
 from stages.common.schema.learned import unlearned, why_never
 
@@ -19,16 +20,20 @@ class Answers:
     Attributes:
         labels: int (N,) class indices, -1 where unknown.
         probabilities: float (N, classes).
-        threshold: the lowest confidence (0-1) with which an answer is given; below, the model abstains.
+        threshold: the lowest confidence (0-1) with which an answer is given; below, the model abstains. One for all
+            classes, or one for each.
         learned: the classes that training has seen; None means all. With fewer than two the attribute is never
             answered: the model gives no finite probabilities then.
+        decision: per class what is added to the logarithm of its probability before the highest is taken; nothing where
+            the most probable class is the answer.
     """
 
     attribute: Attribute
     labels: npt.NDArray[np.integer[Any]]
     probabilities: npt.NDArray[np.floating[Any]]
-    threshold: float = 0.0
+    threshold: Threshold = 0.0
     learned: Sequence[str] | None = None
+    decision: Sequence[float] = ()
 
     @property
     def never(self) -> str:
@@ -48,13 +53,15 @@ class Answers:
 
     @property
     def predicted(self) -> npt.NDArray[np.intp]:
-        """(N,): the most probable class, or the number of classes, which equals no label, where there is no answer."""
-        return np.where(self.finite, self.probabilities.argmax(axis=1), len(self.attribute.classes))
+        """(N,): the class that is answered; the number of classes, which equals no label, where there is no answer."""
+        chosen, _ = decided(self.probabilities, self.decision)
+        return np.where(self.finite, chosen, len(self.attribute.classes))
 
     @property
     def confidence(self) -> npt.NDArray[np.floating[Any]]:
         """(N,): the probability of the predicted class, NaN where there is no answer."""
-        return np.where(self.finite, self.probabilities.max(axis=1), np.nan)
+        _, confidence = decided(self.probabilities, self.decision)
+        return np.where(self.finite, confidence, np.nan)
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
@@ -65,7 +72,8 @@ class Answers:
     @property
     def answered(self) -> npt.NDArray[np.bool_]:
         """(N,): where the model is confident enough to answer; elsewhere it abstains."""
-        given: npt.NDArray[np.bool_] = self.confidence >= self.threshold  # never for NaN
+        lowest = np.broadcast_to(self.threshold, len(self.attribute.classes))
+        given: npt.NDArray[np.bool_] = self.confidence >= np.append(lowest, 1)[self.predicted]  # never for NaN
         return given
 
     def known(self) -> "Answers":
@@ -79,6 +87,7 @@ def answers_of(
     probabilities: Mapping[str, npt.NDArray[np.floating[Any]]],
     calibration: Calibration | None = None,
     labels: npt.NDArray[np.integer[Any]] | None = None,
+    decision: Mapping[str, Sequence[float]] | None = None,
 ) -> list[Answers]:
     """What a model said about N images, in the order of `attributes`.
 
@@ -87,7 +96,10 @@ def answers_of(
         probabilities: attribute -> (N, classes).
         calibration: the model's; None where all that it says is wanted, however unsure.
         labels: int (N, A) in the order of `attributes`, -1 where unknown; None if nobody knows any.
+        decision: attribute -> what the model decides by, where no calibration tells it (`Features.decision`).
     """
+    if calibration:
+        decision = calibration.decision
     if labels is None:
         labels = np.full((len(probabilities[attributes[0].name]), len(attributes)), UNKNOWN)
     return [
@@ -97,6 +109,7 @@ def answers_of(
             probabilities[attribute.name],
             calibration.abstention[attribute.name] if calibration else 0.0,
             calibration.learned[attribute.name] if calibration else None,
+            (decision or {}).get(attribute.name, ()),
         )
         for column, attribute in enumerate(attributes)
     ]

@@ -36,6 +36,8 @@ class Features:
         example_names: their E names.
         pictures: uint64 (N,), by which each picture is known (`stages.common.registry.seen`); (0,) where nobody needs
             it.
+        decision: attribute -> what the model adds to the logarithms of these probabilities when it answers
+            (`stages.common.inference.decision`).
     """
 
     filenames: Sequence[str]
@@ -45,6 +47,7 @@ class Features:
     examples: npt.NDArray[np.uint8]
     example_names: Sequence[str]
     pictures: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    decision: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.filenames)
@@ -67,6 +70,7 @@ class Features:
             examples=self.examples[examples],
             example_names=[self.example_names[position] for position in examples],
             pictures=self.pictures[chosen] if len(self.pictures) else self.pictures,
+            decision=self.decision,
         )
 
     def save(self, path: Path) -> None:
@@ -79,6 +83,7 @@ class Features:
             "pictures": self.pictures,
             **{f"statistic_{name}": values for name, values in self.statistics.items()},
             **{f"probability_{name}": values for name, values in self.probabilities.items()},
+            **{f"decision_{name}": np.array(offsets, np.float64) for name, offsets in self.decision.items()},
         }
         with path.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
@@ -102,6 +107,7 @@ def load_features(path: Path) -> Features:
             examples=found["examples"],
             example_names=found["example_names"].tolist(),
             pictures=found.get("pictures", np.empty(0, np.uint64)),  # earlier code kept none
+            decision={name: offsets.tolist() for name, offsets in _named("decision_", found).items()},
         )
 
 
@@ -124,4 +130,5 @@ def join_features(parts: Sequence[Features]) -> Features:
         examples=examples[chosen],
         example_names=[names[position] for position in chosen],
         pictures=np.concatenate([part.pictures for part in parts]),
+        decision=parts[0].decision,
     )

@@ -61,4 +61,5 @@ def observe_batch(
         examples=images[chosen],
         example_names=[filenames[position] for position in chosen],
         pictures=np.array(pictures, np.uint64),
+        decision=model.calibration.decision,
     )

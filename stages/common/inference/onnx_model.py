@@ -5,12 +5,15 @@ and `embedding` float32 (N, D), the network's features averaged over the image, 
 The metadata key `face_attributes` holds JSON:
 {"attributes": [{"name": ..., "classes": [...], "column": ..., "title": ...}], "image_size": S, "preprocessing": {...},
 "temperatures": {name: what the logits were divided by}, "abstention": {name: lowest confidence of an answer},
-"learned": {name: [classes that training has seen]}}. Any other class has probability 0; an attribute with fewer than
-two of them is never answered, and has the probabilities NaN. Models of earlier code have {name: [classes]} for the
-attributes, and say nothing of what training has seen, which was everything.
+"learned": {name: [classes that training has seen]}, "decision": {name: [per class what is added to the logarithm of its
+probability before the highest is taken]}, "decided_by": {name: what that was chosen for}}. The lowest confidence is one
+number, or a list of one a class. A class that training has not seen has probability 0; an attribute with fewer than two
+that it has is never answered, and has the probabilities NaN. Models of earlier code have {name: [classes]} for the
+attributes, say nothing of what training has seen, which was everything, and answer with the most probable class.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +31,7 @@ from stages.common.contract.errors import DataError
 from stages.common.contract.params import Section
 from stages.common.images.settings import Preprocessing
 from stages.common.inference.calibration import Calibration
+from stages.common.inference.decision import ACCURACY, lowest_confidence
 from stages.common.inference.onnx_operators import require_known_operators
 from stages.common.schema.attributes import Attributes, names
 from stages.common.schema.learned import all_learned, is_answered
@@ -67,6 +71,12 @@ class OnnxModel:
     def answered(self) -> list[str]:
         """The names of the attributes that it answers: training has seen classes to choose between."""
         return [name for name in names(self.attributes) if is_answered(self.calibration.learned[name])]
+
+    @property
+    def lowest_confidences(self) -> dict[str, float]:
+        """Attribute -> the least confidence that an answer can have, rounded down to the four digits of its file."""
+        lowest = {one.name: lowest_confidence(one, self.calibration.decision[one.name]) for one in self.attributes}
+        return {name: math.floor(value * 1e4) / 1e4 for name, value in lowest.items()}
 
     def predict(self, images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
         """Class probabilities of images, uint8 (N, S, S, 3) RGB: attribute -> float32 (N, classes)."""
@@ -117,11 +127,20 @@ def load(path: Path, threads: int | None = None) -> OnnxModel:
     metadata = _read_metadata(path, session.get_modelmeta().custom_metadata_map)
     attributes = _read_attributes(path, metadata.get("attributes"), [one.name for one in session.get_outputs()])
     preprocessing = _parse(path, "preprocessing", Preprocessing, metadata.get("preprocessing"))
-    settings = {"learned": all_learned(attributes)}  # of earlier code
+    settings: dict[str, Any] = {  # of earlier code
+        "learned": all_learned(attributes),
+        "decision": {one.name: [0.0] * len(one.classes) for one in attributes},
+        "decided_by": {one.name: ACCURACY for one in attributes},
+    }
     settings |= {name: metadata[name] for name in Calibration.model_fields if name in metadata}
     calibration = _parse(path, "calibration", Calibration, settings)
     for field in Calibration.model_fields:
         _expect(path, f"attributes of {field}", sorted(names(attributes)), sorted(getattr(calibration, field)))
+    for one in attributes:
+        lowest, offsets = calibration.abstention[one.name], calibration.decision[one.name]
+        _expect(path, f"numbers in decision of {one.name}", len(one.classes), len(offsets))
+        if isinstance(lowest, list):
+            _expect(path, f"numbers in abstention of {one.name}", len(one.classes), len(lowest))
     side = preprocessing.image_size
     _expect(path, "image_size", side, metadata.get("image_size"))
     inputs = [(one.name, one.type, _shape(one)) for one in session.get_inputs()]

@@ -16,9 +16,15 @@ class PredictionSettings(Section):
     max_low_confidence_fraction: float = Field(ge=0, le=1)
     max_abstained_fraction: float = Field(ge=0, le=1)
 
-    def thresholds(self, version: str = "") -> Mapping[str, Any]:
-        """Values of the suite's parameters; `version` is the model's, empty if it is none yet."""
+    def thresholds(self, lowest: Mapping[str, float], version: str = "") -> Mapping[str, Any]:
+        """Values of the suite's parameters.
+
+        Args:
+            lowest: attribute -> the least confidence that an answer can have (`OnnxModel.lowest_confidences`).
+            version: the model's, empty if it is none yet.
+        """
         return {
+            **{f"{name}_lowest_confidence": value for name, value in lowest.items()},
             "low_confidence": self.low_confidence,
             "min_confident_fraction": 1 - self.max_low_confidence_fraction,
             "min_answered_fraction": 1 - self.max_abstained_fraction,

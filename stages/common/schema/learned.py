@@ -33,6 +33,15 @@ def learned_classes(attributes: Attributes, labels: Labels) -> dict[str, list[st
     }
 
 
+def class_shares(attributes: Attributes, labels: Labels) -> list[npt.NDArray[np.float64]]:
+    """The share of every class among the known labels of each attribute, (classes,) each; all 0 where none is known."""
+    counts = [
+        np.array([(labels[:, column] == number).sum() for number in range(len(attribute.classes))], np.float64)
+        for column, attribute in enumerate(attributes)
+    ]
+    return [one / max(1.0, one.sum()) for one in counts]
+
+
 def is_answered(learned: Sequence[str]) -> bool:
     """Whether an attribute is answered of which training has seen these classes: it takes two to choose between."""
     return len(learned) > 1

@@ -54,8 +54,8 @@ def test_items_stay_together_and_may_be_texts(tmp_path: Path) -> None:
 
 
 def test_a_placeholder_on_its_own_keeps_its_type_and_in_a_text_becomes_text(tmp_path: Path) -> None:
-    entry = {"each": "attribute", "alone": ["{count}", "{lowest_confidence}"], "text": "1/{count} of {indices}"}
-    assert read(tmp_path, entry, attributes=(TOP,)) == [{"alone": [3, 0.3333], "text": "1/3 of 0,1,2"}]
+    entry = {"each": "attribute", "alone": ["{count}", "{indices}"], "text": "1/{count} of {indices}"}
+    assert read(tmp_path, entry, attributes=(TOP,)) == [{"alone": [3, ["0", "1", "2"]], "text": "1/3 of 0,1,2"}]
 
 
 def test_each_may_be_a_list_and_stand_within_another(tmp_path: Path) -> None:

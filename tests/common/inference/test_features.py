@@ -98,6 +98,14 @@ def test_joined_features_keep_few_examples_and_all_else() -> None:
     assert {name[0] for name in joined.example_names} == {"a", "b"}
 
 
+def test_what_a_model_decides_by_goes_with_its_probabilities(tmp_path: Path) -> None:
+    features = Features(**{**vars(make(["a", "b"])), "decision": {"glasses": [0.0, 1.5]}})
+    features.save(tmp_path / "features.npz")
+    loaded = load_features(tmp_path / "features.npz")
+    for one in (loaded, join_features([loaded, loaded]), loaded.take(np.array([1]))):
+        assert one.decision == {"glasses": [0.0, 1.5]}
+
+
 @pytest.mark.parametrize("content", [b"", b"PK", b"PK\x03\x04", b"\x80\x04."])
 def test_what_are_no_features_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "features.npz").write_bytes(content)

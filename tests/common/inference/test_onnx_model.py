@@ -75,7 +75,7 @@ def test_a_model_says_itself_what_it_answers(tmp_path: Path) -> None:
 
 
 def test_a_model_of_earlier_code_answers_in_the_order_of_its_outputs(tmp_path: Path) -> None:
-    earlier = {name: value for name, value in METADATA.items() if name != "learned"}
+    earlier = {name: value for name, value in METADATA.items() if name not in {"learned", "decision", "decided_by"}}
     earlier["attributes"] = {one.name: one.classes for one in sorted(SAMPLE_ATTRIBUTES, key=lambda one: one.name)}
     model = load(save_model(tmp_path / "model.onnx", earlier))
     assert [(one.name, one.classes) for one in model.attributes] == [
@@ -83,6 +83,21 @@ def test_a_model_of_earlier_code_answers_in_the_order_of_its_outputs(tmp_path: P
     ]
     assert model.attributes[3].title == "Hair color"
     assert model.answered == list(SAMPLE_NAMES)
+    assert not any(any(offsets) for offsets in model.calibration.decision.values())
+    assert model.lowest_confidences == {one.name: int(1e4 / len(one.classes)) / 1e4 for one in SAMPLE_ATTRIBUTES}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("decision", [0.0, 1.0, 2.0], "numbers in decision of beard expected 2, found 3"),
+        ("abstention", [0.5], "numbers in abstention of beard expected 2, found 1"),
+    ],
+)
+def test_a_number_for_each_class_or_none(field: str, value: list[float], said: str, tmp_path: Path) -> None:
+    metadata = METADATA | {field: METADATA[field] | {"beard": value}}
+    with pytest.raises(DataError, match=said):
+        load(save_model(tmp_path / "model.onnx", metadata))
 
 
 def test_a_model_for_one_image_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+"""Which class is answered, given the probabilities: chosen on the validation split, and carried by the model.
+
+The most probable class is right most often. A rare class is hardly ever the most probable one, so it is hardly ever
+answered. What is added to the logarithm of each probability before the highest is taken can therefore be chosen for
+something else: `train.decide_by` and `train.wanted`.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.common.inference.answers import Answers
+from stages.common.inference.decision import ACCURACY, BALANCED_ACCURACY, in_words
+from stages.train.params import Wanted
+
+Numbers = npt.NDArray[np.floating[Any]]
+TINY = 1e-30
+"""What a probability of 0 counts as, so that its logarithm is a number."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How one attribute is answered, and what that gives on the labels it was chosen with.
+
+    Attributes:
+        offsets: per class what is added to the logarithm of its probability; the highest sum is the answer.
+        by: what they were chosen for, in words.
+        answer: how an answer is chosen, in words.
+        accuracy: share of right answers, None without labels.
+        precision: per class the share of right ones among its answers, None without one.
+        recall: per class the share of its labels that are answered so, None without one.
+        note: why it is not as wanted, empty if it is.
+    """
+
+    offsets: list[float]
+    by: str
+    answer: str
+    accuracy: float | None
+    precision: list[float | None]
+    recall: list[float | None]
+    note: str = ""
+
+
+def decide(answers: Answers, rule: str, wanted: Wanted | None, shares: Numbers) -> Decision:
+    """Choose how one attribute is answered.
+
+    Args:
+        answers: about images whose label is known, with calibrated probabilities and no decision.
+        rule: `train.decide_by`.
+        wanted: the entry of the attribute in `train.wanted`, which goes before the rule.
+        shares: (classes,), of the labels that were learned from.
+    """
+    by, note = rule.replace("_", " "), ""
+    offsets: Numbers = np.zeros(len(shares))
+    if answers.never:
+        by = ACCURACY
+    elif wanted:
+        by = wanted.words
+        offsets, note = _for(wanted, answers)
+    elif by == BALANCED_ACCURACY:
+        offsets = balancing(shares)
+    rounded = [round(float(one), 6) for one in offsets]
+    return _measured(replace(answers, decision=rounded), by, note)
+
+
+def balancing(shares: Numbers) -> Numbers:
+    """The offsets that find the labels of all classes equally often, on average: the logarithm of 1/share of each.
+
+    Finding a label of class c counts 1/share(c); the class for which probability times 1/share is highest earns most
+    (Menon et al. 2021, https://arxiv.org/abs/2007.07314, post-hoc logit adjustment). That takes probabilities that are
+    true, as temperatures make them, and no label of a rare class, of which validation has a few.
+    """
+    return -np.log(np.where(shares > 0, shares, 1))
+
+
+def _for(wanted: Wanted, answers: Answers) -> tuple[Numbers, str]:
+    """The offsets of two classes with which the answers are as wanted on these labels; else the nearest, and why."""
+    number = answers.attribute.classes.index(wanted.of)
+    offsets = np.zeros(2)
+    is_it = answers.labels == number
+    if not is_it.any() or is_it.all():
+        what = "every" if is_it.any() else "no"
+        return (
+            offsets,
+            f"{what} validation label is {wanted.of!r}, so no threshold tells: the more probable is answered",
+        )
+    logarithms = np.log(np.maximum(answers.probabilities, TINY))
+    odds = logarithms[:, number] - logarithms[:, 1 - number]
+    order = np.argsort(-odds, kind="stable")
+    odds, hits = odds[order], np.cumsum(is_it[order])
+    ends = np.flatnonzero(np.append(np.diff(odds) < 0, True))  # equal ones are answered alike
+    recall, precision = hits[ends] / hits[-1], hits[ends] / (ends + 1)
+    note = ""
+    if wanted.recall is not None:
+        last = ends[np.argmax(recall >= wanted.recall)]
+    elif (enough := precision >= (least := wanted.precision or 0.0)).any():
+        last = ends[enough][-1]
+    else:
+        last = ends[precision == precision.max()][-1]
+        note = f"precision of {wanted.of} reaches {precision.max():.3f} at best on validation, not {least:g}"
+    below = odds[last + 1] if last + 1 < len(odds) else odds[last] - 1
+    offsets[number] = -(odds[last] + below) / 2
+    return offsets, note
+
+
+def _measured(answers: Answers, by: str, note: str) -> Decision:
+    predicted, labels, right = answers.predicted, answers.labels, answers.right
+    numbers = range(len(answers.attribute.classes))
+
+    def share(chosen: npt.NDArray[np.bool_]) -> float | None:
+        return float(right[chosen].mean()) if chosen.any() else None
+
+    return Decision(
+        offsets=list(answers.decision),
+        by=by,
+        answer=in_words(answers.attribute, answers.decision),
+        accuracy=share(np.ones(len(labels), bool)),
+        precision=[share(predicted == number) for number in numbers],
+        recall=[share(labels == number) for number in numbers],
+        note=note,
+    )

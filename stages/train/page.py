@@ -1,0 +1,48 @@
+"""The report of a training: its figures, what is answered on the validation split, and its curves."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from stages.common.reports.report import Report, Table, plain_report
+from stages.common.schema.attributes import Attributes
+from stages.train.calibrate import Calibrated
+
+
+def describe_training(
+    attributes: Attributes,
+    description: str,
+    headline: Mapping[str, object],
+    calibrated: Sequence[Calibrated],
+    out: Path,
+) -> Report:
+    """Put the report together.
+
+    Args:
+        attributes: what was learned.
+        description: of the stage.
+        headline: its figures.
+        calibrated: one per attribute.
+        out: the artifact; its plots are there.
+    """
+    plain = plain_report("train", description, headline, out)
+    cards, *others = plain.sections
+    noted = any(one.decision.note or one.abstention.note for one in calibrated)
+    return replace(plain, sections=[cards, _answers(attributes, calibrated), *others], remarked=noted)
+
+
+def _answers(attributes: Attributes, calibrated: Sequence[Calibrated]) -> Table:
+    rows = []
+    for attribute, one in zip(attributes, calibrated, strict=True):
+        chosen, given = one.decision, one.abstention
+        shares = [dict(zip(attribute.classes, values, strict=True)) for values in (chosen.precision, chosen.recall)]
+        lowest = given.threshold
+        from_ = dict(zip(attribute.classes, lowest, strict=True)) if isinstance(lowest, list) else lowest
+        notes = "; ".join(filter(None, (chosen.note, given.note)))
+        rows.append((attribute.title, one.labels, chosen.by, chosen.answer, chosen.accuracy, *shares, from_, notes))
+    columns = ("Attribute", "Labels", "Chosen for", "Answer", "Accuracy", "Precision", "Recall", "Given from", "Note")
+    note = (
+        "On the validation split, which chose this: which class is the answer, what that is worth, and from which "
+        "confidence on it is given rather than withheld."
+    )
+    return Table("Answers", columns, rows, note=note)
