@@ -18,8 +18,8 @@ def merge(
     """Merge rows of different files that name the same image; rows of one file are never merged with each other.
 
     Two names mean the same image when their base names agree and their folders as far as both give them: `lot/x.png`
-    and `x.png`, but not `lot/x.png` and `other/x.png`. If the folders given with a base name do not all agree, none of
-    its rows is merged, nor is a row whose name leaves its folder: the suite rejects these.
+    and `x.png`, but not `lot/x.png` and `other/x.png`, beside which `x.png` may mean either and is merged with neither.
+    Nor is a row whose name leaves its folder: the suite rejects these.
 
     An empty cell takes nothing away. A merged row stands at the place of the newest row, under the most specific name;
     a file without a column for labels adds no row, and none stands at its place.
@@ -92,22 +92,41 @@ def _groups(filename: pd.Series, file: np.ndarray) -> pd.DataFrame:
     """
     rows = pd.DataFrame({"at": np.arange(len(file)), "file": file, "name": filename.array})
     rows = rows[rows["name"].str.match(_PLAIN, na=False)]
-    rows["base"] = rows["name"].str.rsplit("/", n=1).str[-1] if rows["name"].str.contains("/").any() else rows["name"]
-    files = rows.groupby("base")["file"]
+    rows["longest"] = whole_names(rows["name"])
+    rows = rows[rows["longest"].notna()]
+    files = rows.groupby("longest")["file"]
     rows = rows[files.transform("min") != files.transform("max")]
-    by_length = rows.iloc[np.argsort(rows["name"].str.len(), kind="stable")]
-    rows["longest"] = rows["base"].map(by_length.drop_duplicates("base", keep="last").set_index("base")["name"])
-    agree = [f"/{long}".endswith(f"/{name}") for long, name in zip(rows["longest"], rows["name"], strict=True)]
-    rows = rows[pd.Series(agree, rows.index, dtype=bool).groupby(rows["base"]).transform("all")]
 
-    of_file = rows.groupby(["base", "file"])["at"]
+    of_file = rows.groupby(["longest", "file"])["at"]
     number, count = of_file.cumcount(), of_file.transform("size")
-    most = count.groupby(rows["base"]).transform("max")
+    most = count.groupby(rows["longest"]).transform("max")
     rows = rows.loc[rows.index.repeat(np.where(number == count - 1, most - number, 1))]
     rows["copy"] = rows.index.duplicated()
-    rows["nth"] = rows.groupby(["base", "file"]).cumcount()
-    rows["group"] = rows.groupby(["base", "nth"]).ngroup()
+    rows["nth"] = rows.groupby(["longest", "file"]).cumcount()
+    rows["group"] = rows.groupby(["longest", "nth"]).ngroup()
     return rows.sort_values(["group", "file"])[["at", "group", "copy", "longest"]]
+
+
+def whole_names(names: "pd.Series[str]") -> "pd.Series[str]":
+    """For each name the longest that agrees with it in all folders that both give; missing where several may be meant.
+
+    So of `x.png` and `s1/x.png` both are `s1/x.png`; beside `s2/x.png`, `x.png` may be either.
+    """
+    if not names.str.contains("/", regex=False).any():
+        return names
+    # read from its end, a name begins those that say more of its folders, so they follow it in order
+    order = sorted(f"/{name}"[::-1] for name in set(names.dropna()))
+    whole: list[str | None] = [None] * len(order)
+    end = [0] * len(order)  # behind the last that follows so
+    for at in range(len(order) - 1, -1, -1):
+        after, more = at + 1, []
+        while after < len(order) and order[after].startswith(order[at]):
+            more.append(after)
+            after = end[after]
+        end[at] = after
+        whole[at] = whole[more[0]] if len(more) == 1 else None if more else order[at]
+    found = {name[::-1][1:]: one and one[::-1][1:] for name, one in zip(order, whole, strict=True)}
+    return names.map(found).astype("str")
 
 
 def _shown(label: str) -> str:

@@ -126,7 +126,7 @@ def _join(annotations: RawAnnotations, context: Context[Params]) -> _Rows:
         require_lots(lots, images["lot"], LOTS)
         images = images[images["lot"].isin(lots)] if lots else images  # what others hold is not part of the key
     attributes = annotations.attributes
-    read, unread = (join_images(attributes, rows, images) for rows in (annotations.rows, annotations.broken))
+    read, unread = (join_images(attributes, rows, images, lots) for rows in (annotations.rows, annotations.broken))
     table, broken = select_lots(read, lots), select_lots(unread, lots)
     not_selected = len(read) + len(unread) - len(table) - len(broken)
     named = pd.concat([table["candidates"], broken["candidates"]]).explode()

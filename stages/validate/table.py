@@ -11,6 +11,7 @@ from stages.common.images.listing import lot_of
 from stages.common.schema.annotations import GIVEN
 from stages.common.schema.attributes import Attributes
 from stages.validate.forms.part import SHORT
+from stages.validate.merge import whole_names
 
 _SPELLINGS: tuple[Callable[[str], str], ...] = (
     lambda path: unicodedata.normalize("NFC", path),
@@ -50,31 +51,34 @@ def _similar(filenames: Collection[str], paths: Sequence[str]) -> dict[str, tupl
     return found
 
 
-def join_images(attributes: Attributes, rows: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
+def join_images(
+    attributes: Attributes, rows: pd.DataFrame, images: pd.DataFrame, lots: Collection[str] = ()
+) -> pd.DataFrame:
     """Find the image of every annotation among those listed; no path out of an annotation is ever opened.
 
-    An image that no annotation names may be meant by one whose name differs in case, extension or Unicode form.
+    An image that no annotation names may be meant by one whose name differs in case, extension or Unicode form. It is
+    called by its base name, or where the annotations name several images of that base name, by its path.
 
     Args:
         attributes: what is annotated.
         rows: `RawAnnotations.rows`, or `broken`.
         images: `Listing.image_table` of the raw folder, of the selected lots.
+        lots: the selected ones, none for all: what others are called changes no name.
 
     Returns:
-        `rows` with the columns that the suites look at besides: `image` (base name, of the image where it is known),
-        `files` (how many it may be), `known_labels` (cells that are not empty), `short`, those of `GIVEN`, `path`,
-        `other_name` (the path, where the name is spelt in another way) and `ambiguous` (paths, where several are spelt
-        in another way; then `files` is missing); and `candidates` (paths of those files) and `lot`. `path` and `lot`
-        are missing where they are not known.
+        `rows` with the columns that the suites look at besides: `image` (what it is called), `files` (how many it may
+        be), `known_labels` (cells that are not empty), `short`, those of `GIVEN`, `path`, `other_name` (the path, where
+        the name is spelt in another way) and `ambiguous` (paths, where several are spelt in another way; then `files`
+        is missing); and `candidates` (paths of those files) and `lot`. `path` and `lot` are missing where they are not
+        known.
     """
     table = rows.copy()
     filename = rows.get("filename", pd.Series(pd.NA, rows.index)).astype("str")
-    image = filename.str.replace(r"^.*/", "", regex=True)
-    image = image.mask(image == "")
+    base_name = _base_name(filename)
     paths = {name: list(group) for name, group in images.groupby("image")["path"]}
     candidates = [
         () if pd.isna(base) else _candidates(name, paths.get(base, ()))
-        for name, base in zip(filename, image, strict=True)
+        for name, base in zip(filename, base_name, strict=True)
     ]
     without = {str(name) for name, found in zip(filename, candidates, strict=True) if not found and not pd.isna(name)}
     named = {path for found in candidates for path in found}
@@ -82,22 +86,30 @@ def join_images(attributes: Attributes, rows: pd.DataFrame, images: pd.DataFrame
     also = [() if found or pd.isna(name) else similar.get(name, ())
             for name, found in zip(filename, candidates, strict=True)]  # fmt: skip
     candidates = [found or others for found, others in zip(candidates, also, strict=True)]
-    named_lot = filename[image.notna()].map(lambda name: lot_of(PurePosixPath(name))).reindex(rows.index)
-    other_name = pd.Series([found[0] if len(found) == 1 else None for found in also], rows.index, dtype="str")
+    named_lot = filename[base_name.notna()].map(lambda name: lot_of(PurePosixPath(name))).reindex(rows.index)
+    meant = pd.Series([found[0] if len(found) == 1 else None for found in candidates], rows.index, dtype="str")
+    meant = meant.fillna(whole_names(filename.mask(meant.notna())))
     table["ambiguous"] = pd.Series(
         [" or ".join(found) if len(found) > 1 else None for found in also], rows.index, dtype="str"
     )
-    table["other_name"] = other_name
-    table["image"] = other_name.str.replace(r"^.*/", "", regex=True).fillna(image)
+    table["other_name"] = pd.Series([found[0] if len(found) == 1 else None for found in also], rows.index, dtype="str")
     table["candidates"] = pd.Series(candidates, rows.index, dtype="object")
     table["files"] = pd.Series(map(len, candidates), rows.index, dtype="Int64")
-    table["files"] = table["files"].mask(image.isna() | table["ambiguous"].notna())
+    table["files"] = table["files"].mask(base_name.isna() | table["ambiguous"].notna())
     table["known_labels"] = rows[labelled_columns(attributes, rows)].notna().sum(axis=1)
     for name in (SHORT, *GIVEN):
         table[name] = rows[name] if name in rows else pd.Series(pd.NA, rows.index, "str")
     table["path"] = pd.Series([found[0] if found else None for found in candidates], rows.index, dtype="str")
     table["lot"] = table["path"].map(images.set_index("path")["lot"]).astype("str").fillna(named_lot)
+    called, selected = _base_name(meant), meant[select_lots(table, lots).index]
+    several = selected.groupby(called).transform("nunique") > 1
+    table["image"] = called.mask(several.reindex(rows.index, fill_value=False), meant).fillna(base_name)
     return table
+
+
+def _base_name(path: "pd.Series[str]") -> "pd.Series[str]":
+    base_name = path.str.replace(r"^.*/", "", regex=True)
+    return base_name.mask(base_name == "")
 
 
 def select_lots(table: pd.DataFrame, lots: Collection[str]) -> pd.DataFrame:

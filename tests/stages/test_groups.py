@@ -184,7 +184,7 @@ def test_what_is_no_name_of_a_group_and_two_groups_of_an_image_are_rejected(data
     assert reasons == {
         NAMES[0]: "group not a plain name (found '=cmd()')",
         NAMES[1]: "group not a plain name (found '-1')",
-        NAMES[9]: "image named more than once with different labels or folders",
+        NAMES[9]: "image named more than once with different labels",
     }
     assert data.known[NAMES[2]]["group"] == data.known[NAMES[2]]["pixels"]
     assert data.known[NAMES[2]]["given_group"] == ""
@@ -198,7 +198,7 @@ def test_a_list_that_names_an_image_twice_or_lines_that_are_none(data: Data) -> 
     assert data.validate() == 0
     reasons = [(row["filename"], row["reason"]) for row in read(data.root / "out" / "validate" / "rejected.csv")]
     line = "not an image and the number of its identity (found "
-    twice = (NAMES[0], "image named more than once with different labels or folders")
+    twice = (NAMES[0], "image named more than once with different labels")
     assert sorted(reasons) == sorted([twice, twice, (NAMES[1], f"{line}'{NAMES[1]},=1')"), ("", f"{line}'what')")])
 
 

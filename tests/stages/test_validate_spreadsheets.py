@@ -223,14 +223,21 @@ def test_an_image_that_may_be_another_is_not_guessed(told: Told) -> None:
     assert set(told.accepted) == set(LABELS) - {"s1_0.png", "s1_2.png"}
 
 
-def test_one_name_in_two_folders_says_what_to_rename(told: Told) -> None:
+def test_one_name_in_two_folders_is_two_images_once_the_rows_give_the_paths(told: Told) -> None:
     for folder in ("anna", "ben"):
         told.draw(f"{folder}/0000.png")
-    for rows in ("0000.png,1,0,1,1,1\n", "anna/0000.png,1,0,1,1,1\nben/0000.png,0,0,1,1,1\n"):
-        assert told.run(GOOD + rows) == 65
-        assert (
-            "give images of different folders different names, such as anna_0000.png for anna/0000.png" in told.error()
-        )
+    assert told.run(GOOD + "0000.png,1,0,1,1,1\n") == 65
+    assert "'0000.png'; write the image's path below the raw folder, such as anna/0000.png" in told.error()
+    several = told.annotations.with_name("annotations")
+    several.mkdir()
+    (several / "old_2026-01-01.csv").write_text(GOOD + "anna/0000.png,1,0,1,1,1\nben/0000.png,0,0,1,1,1\n")
+    (several / "new_2026-02-01.csv").write_text("filename,beard\nraw/ben/0000.png,1\n")
+    told.annotations = several
+    assert told.run() == 0
+    assert {name: labels for name, labels in told.accepted.items() if name not in LABELS} == {
+        "anna/0000.png": "1,0,1,1,1",
+        "ben/0000.png": "1,0,1,1,1",
+    }
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def good_rows(count: int = 30) -> list[dict[str, object]]:
 CORRUPTED: dict[str, dict[str, object]] = {
     "filename empty": {"filename": None, "image": None},
     "filename not a plain .png or .jpg name": {"filename": "../s1_0.png"},
-    "image named more than once with different labels or folders": {"image": "s1_1.png"},
+    "image named more than once with different labels": {"image": "s1_1.png"},
     "group not a plain name": {"group": "=1+1"},
     **{f"{one.column} neither a number nor a class name": {one.column: "0.5"} for one in SAMPLE_ATTRIBUTES},
     **{
