@@ -2,6 +2,7 @@
 
 import re
 import struct
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import xxhash
@@ -11,13 +12,13 @@ MAX_PARTS = 100_000
 MAX_EXIF = 100
 """Segments of EXIF; cameras write one. Pillow copies all that it has for each of them: 5,000 would take hours."""
 
-DHT, SOI, EOI, SOS, APP2, COM = 0xC4, 0xD8, 0xD9, 0xDA, 0xE2, 0xFE
+PROGRESSIVE, DHT, SOI, EOI, SOS, APP2, COM = 0xC2, 0xC4, 0xD8, 0xD9, 0xDA, 0xE2, 0xFE
 APP = range(0xE0, 0xF0)
 """Application segments: JFIF, EXIF, colour profiles, previews."""
 BARE = frozenset({0x01, *range(0xD0, 0xD8)})
 """Markers without a length: TEM and restarts."""
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""Markers of the segment that says how large the picture is."""
+"""Markers of the segment that says how large the picture is, of which `PROGRESSIVE` is one."""
 
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -27,6 +28,8 @@ _END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 HOLE = bytes(64)
 """What a failing disk or a broken copy leaves. In most JPEGs it would stand for two blocks of 64 equal coefficients, so
 decoders go on, and in 1 of 25 cases they end where the data do and warn of nothing."""
+LONG_HOLE = bytes(160)
+"""The same of a pass that refines coefficients: libjpeg may write a bit for each of 1,000 of them at once."""
 
 
 class Parts(NamedTuple):
@@ -63,7 +66,8 @@ def parts_of(jpeg: bytes) -> Parts:
     view, digest = memoryview(jpeg), xxhash.xxh3_128()
     scans, frame, metadata, at = 0, (0, 0, 0, 0), set[int](), 2
     profiles = list[int]()
-    flat_is_zero, hole, exif, excess = True, False, 0, ""
+    zeros, progressive = dict[int, int](), False
+    hole, exif, excess = False, 0, ""
     for _ in range(MAX_PARTS):
         found = _MARKER.search(jpeg, at)
         if not found or (kind := jpeg[found.end() - 1]) == EOI:
@@ -88,15 +92,15 @@ def parts_of(jpeg: bytes) -> Parts:
             scans += 1
             end = _END_OF_SCAN.search(jpeg, at)
             data, at = at, end.start() if end else len(jpeg)
-            hole |= not flat_is_zero and jpeg.find(HOLE, data, at) >= 0
+            odd = _never_written(jpeg[start + 4 : data], zeros, progressive=progressive)
+            hole |= bool(odd) and jpeg.find(odd, data, at) >= 0
         elif kind == DHT:
-            flat_is_zero &= _shortest_of_luma(jpeg[start + 4 : at]) in {0, None}
+            zeros |= _codes_of_zeros(jpeg[start + 4 : at])
         elif kind in FRAMES and len(jpeg) >= start + 10:
-            frame = struct.unpack_from(">BHHB", jpeg, start + 4)
+            frame, progressive = struct.unpack_from(">BHHB", jpeg, start + 4), kind == PROGRESSIVE
         digest.update(view[start:at])
     else:
         excess = f"{MAX_PARTS:,} segments"
-    hole &= scans == 1  # of colour alone, zeros may be an even area
     depth, height, width, channels = frame
     return Parts(
         digest.hexdigest(), scans, (width, height), depth, channels, frozenset(metadata), tuple(profiles), hole, excess
@@ -111,14 +115,33 @@ def without_profiles(jpeg: bytes, parts: Parts) -> bytes:
     return bytes(copy)
 
 
-def _shortest_of_luma(tables: bytes) -> int | None:
-    """What the Huffman code of zeros alone stands for in the first table of coefficients; None if it is not here.
-
-    0 is the end of a block: an even area may be nothing but zeros, as where a program has optimised the tables.
-    """
-    at = 0
+def _codes_of_zeros(tables: bytes) -> dict[int, int]:
+    """Huffman table -> what its code of zeros alone, which is its first one, stands for."""
+    found, at = dict[int, int](), 0
     while len(tables) >= at + 18:
-        if tables[at] == 0x10:
-            return tables[at + 17]
+        found[tables[at]] = tables[at + 17]
         at += 17 + sum(tables[at + 1 : at + 17])
-    return None
+    return found
+
+
+def _never_written(scan: bytes, zeros: Mapping[int, int], *, progressive: bool) -> bytes:
+    """The zeros that no encoder writes into the data of a scan; none if it may write any number.
+
+    0 is the end of a block: an even area may be nothing but zeros, as where a program has optimised the tables. So may
+    be, of a progressive JPEG, the mean of each block, runs of even blocks, and the only coefficient of many equal ones.
+
+    Args:
+        scan: its header, from the number of components on.
+        zeros: `_codes_of_zeros` of the tables before it.
+        progressive: whether the scan is one of several passes over the picture.
+    """
+    count = scan[0] if scan else 0
+    if len(scan) < 4 + 2 * count:
+        return b""
+    codes = [zeros.get(0x10 | scan[2 + 2 * number] & 15, 0) for number in range(count)]
+    if not progressive:
+        return HOLE if any(codes) else b""
+    first, refines = scan[1 + 2 * count], scan[3 + 2 * count] >> 4
+    if first == 0 or not 0 < codes[0] < 16:  # 1 to 15: of a coefficient of so many bits with none before it that is 0
+        return b""
+    return LONG_HOLE if refines else HOLE
