@@ -3,6 +3,7 @@
 import html
 import importlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from urllib.parse import unquote
 import pytest
 
 from stages.common.contract.artifacts import artifact_key, read_manifest
-from stages.common.contract.params import load_params
+from stages.common.contract.params import Section, load_params
 from stages.common.contract.stage import Stage
 from stages.common.reports.report import text_of
 from tests.pipeline import STAGES
@@ -33,10 +34,26 @@ def load(stage: str) -> Stage[Any]:
     return importlib.import_module(f"stages.{stage}.stage").STAGE  # type: ignore[no-any-return]
 
 
-def call(stage: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def call(stage: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", f"stages.{stage}", *arguments], cwd=ROOT, text=True, capture_output=True, check=False
-    )
+        [sys.executable, "-m", f"stages.{stage}", *arguments],
+        cwd=ROOT, env=os.environ | environment, text=True, capture_output=True, check=False,
+    )  # fmt: skip
+
+
+NOTE = """
+import os, sys
+noted = os.open(os.environ["NOTED"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def note(event, arguments, below=f"{os.environ['BELOW']}/"):
+    if event == "open" and not isinstance(arguments[0], int) and os.fsdecode(arguments[0]).startswith(below):
+        frame = sys._getframe(1)
+        while frame and frame.f_code.co_name != "file_digest":  # which looks whether the artifact is whole
+            frame = frame.f_back
+        if not frame:
+            os.write(noted, os.fsencode(arguments[0]) + b"\\n")
+sys.addaudithook(note)
+"""
+"""A module that Python imports when it starts: it notes which files of a folder are opened."""
 
 
 def raw_inputs(data: Path) -> dict[str, str]:
@@ -45,12 +62,17 @@ def raw_inputs(data: Path) -> dict[str, str]:
     return own | {"attributes": str(ROOT / "data" / "attributes.yaml")}
 
 
-def run_all(data: Path, store: Path, *overrides: str) -> dict[str, dict[str, Any]]:
-    """Run every stage in order into `store`; each stage reads only the sections that it knows."""
+def run_all(
+    data: Path, store: Path, *overrides: str, last: str = "", notes: Path | None = None
+) -> dict[str, dict[str, Any]]:
+    """Run every stage, or those up to one, in order into `store`; each stage reads only the sections that it knows.
+
+    In the folder `notes` a file for each stage says which files of the store it has opened.
+    """
     results: dict[str, dict[str, Any]] = {}
     raw = raw_inputs(data)
     raw |= {name: str(store / name) for name in ("registry", "logs")} | {"runs": str(store / "run")}
-    for name in STAGES:
+    for name in STAGES[: STAGES.index(last) + 1 if last else None]:
         stage = load(name)
         arguments = ["--store", str(store)]
         for needed in stage.inputs:
@@ -58,7 +80,8 @@ def run_all(data: Path, store: Path, *overrides: str) -> dict[str, dict[str, Any
         for item in (*TINY, *overrides):
             if item.split(".")[0] in stage.params.model_fields:
                 arguments += ["--set", item]
-        process = call(name, *arguments)
+        spy = {"PYTHONPATH": str(notes), "NOTED": str(notes / name), "BELOW": str(store)} if notes else {}
+        process = call(name, *arguments, **spy)
         assert process.returncode == 0, f"{name}: {process.stderr}"
         results[name] = json.loads(process.stdout.splitlines()[-1])
     return results
@@ -86,8 +109,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def results(data: Path, store: Path) -> dict[str, dict[str, Any]]:
-    return run_all(data, store)
+def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("notes")
+    (folder / "sitecustomize.py").write_text(NOTE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(data: Path, store: Path, notes: Path) -> dict[str, dict[str, Any]]:
+    return run_all(data, store, notes=notes)
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -129,15 +159,20 @@ NOT_IN_KEY = {
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 def test_every_parameter_is_part_of_the_key_but_those_that_change_no_result(name: str) -> None:
     params = load_params(load(name).params, ROOT / "params.yaml")
-    keys, same = artifact_key(name, "", params.decisive(), {}), set()
+
+    def key_with(params: Section) -> str:
+        told = {"params": params.model_dump(mode="json"), "not_in_key": params.not_in_key()}
+        return artifact_key({"stage": name, "version": "", "inputs": {}, **told})
+
+    key, same = key_with(params), set()
     for section in type(params).model_fields:
         old = getattr(params, section)
-        for key in type(old).model_fields:
-            value = getattr(old, key)
+        for parameter in type(old).model_fields:
+            value = getattr(old, parameter)
             other = not value if isinstance(value, bool) else value + 1 if isinstance(value, int | float) else "another"
-            new = params.model_copy(update={section: old.model_copy(update={key: other})})
-            if artifact_key(name, "", new.decisive(), {}) == keys:
-                same.add(f"{section}.{key}")
+            new = params.model_copy(update={section: old.model_copy(update={parameter: other})})
+            if key_with(new) == key:
+                same.add(f"{section}.{parameter}")
     assert same == NOT_IN_KEY.get(name, set())
 
 
@@ -161,6 +196,18 @@ def test_every_stage_writes_what_its_help_promises(results: dict[str, dict[str, 
         read_manifest(Path(result["path"]))
         for output in result["outputs"].values():
             assert Path(output).exists(), f"{name}: {output}"
+
+
+@pytest.mark.parametrize("name", [name for name in STAGES if name != "archive"])  # which keeps pages as they are
+def test_a_stage_reads_nothing_of_another_but_what_decides_its_key(
+    name: str, results: dict[str, dict[str, Any]], notes: Path
+) -> None:
+    opened = {Path(line) for line in (notes / name).read_text().splitlines()}
+    for other in (one for one, spec in load(name).inputs.items() if spec.artifact):
+        artifact, content = Path(results[other]["path"]), {"manifest.json", *load(other).content}
+        read = {file.relative_to(artifact) for file in opened if file.is_relative_to(artifact)}
+        assert len(read) > 1, f"nothing of {other}"
+        assert {file for file in read if not any(file.is_relative_to(one) for one in content)} == set()
 
 
 def test_validate_tells_which_lots_there_are(results: dict[str, dict[str, Any]]) -> None:
@@ -279,7 +326,7 @@ def test_every_report_asks_the_network_for_nothing_and_its_links_lead_somewhere(
 def test_the_archive_refuses_artifacts_of_different_runs(
     results: dict[str, dict[str, Any]], data: Path, store: Path, tmp_path: Path
 ) -> None:
-    other = run_all(data, store, "train.epochs=1")
+    other = run_all(data, store, "train.epochs=1", last="train")
     paths = {name: results[name]["path"] for name, spec in load("archive").inputs.items() if spec.artifact}
     paths |= {"train": other["train"]["path"], "registry": str(tmp_path / "r"), "runs": str(tmp_path / "run")}
     process = call(

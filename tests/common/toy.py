@@ -1,6 +1,7 @@
 """A toy stage for tests of the contract: `python tests/common/toy.py --raw DIR --out DIR ...`."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -49,6 +50,8 @@ def _run(context: Context[Params]) -> Headline:
         return {}
     if toy.fault == "wrapped":
         raise shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")])
+    if toy.fault == "quota":
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), str(context.out / "0.txt"))
     if toy.fault == "unsaid":  # as git, which only says that it failed
         with contextlib.suppress(OSError), (context.out / "big").open("wb", buffering=0) as file:
             while True:

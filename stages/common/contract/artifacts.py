@@ -5,6 +5,7 @@ file with size and SHA-256, the inputs by key, and the parameters: the chain of 
 """
 
 import contextlib
+import copy
 import ctypes
 import errno
 import fcntl
@@ -17,6 +18,8 @@ import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -50,17 +53,20 @@ def write_json(path: Path, value: Any) -> None:
         partial.unlink(missing_ok=True)
 
 
-def artifact_key(stage: str, version: str, params: Mapping[str, Any], inputs: Mapping[str, Mapping[str, Any]]) -> str:
+def artifact_key(told: Mapping[str, Any]) -> str:
     """The key of an artifact: SHA-256 (64 hex digits) over all that decides its content.
 
     Args:
-        stage: the stage's name.
-        version: `stages.common.contract.version.stage_version`.
-        params: the parameters that change its result.
-        inputs: per input name, `{"content": ...}` of an artifact or `{"digest": ...}` of raw files.
+        told: of it, as its manifest does: `stage`; `version`, its `stage_version`; `params`; `not_in_key`, the names of
+            those that change no result; `inputs`, name -> `{"content": ...}` of an artifact or `{"digest": ...}` of raw
+            files.
     """
-    digests = {name: value.get("content") or value["digest"] for name, value in inputs.items()}
-    return json_digest({"stage": stage, "version": version, "params": params, "inputs": digests})
+    params = copy.deepcopy(told["params"])
+    for name in told["not_in_key"]:
+        *sections, last = name.split(".")
+        del reduce(getitem, sections, params)[last]
+    digests = {name: value.get("content") or value["digest"] for name, value in told["inputs"].items()}
+    return json_digest({"stage": told["stage"], "version": told["version"], "params": params, "inputs": digests})
 
 
 def refuse(error: OSError) -> NoReturn:
@@ -145,7 +151,8 @@ def read_manifest(artifact: Path) -> dict[str, Any]:
     """The manifest of an artifact that is whole, as `write_manifest` has written it.
 
     Raises:
-        DataError: there is no manifest, or it or a file is cut short or differs from its digest, or a file is missing.
+        DataError: there is no manifest, or it or a file is cut short or differs from its digest, or a file is missing;
+            or its key is not that of the parameters and inputs that it names.
     """
     try:
         manifest = json.loads((artifact / MANIFEST).read_text(encoding="utf-8"))
@@ -158,6 +165,11 @@ def read_manifest(artifact: Path) -> dict[str, Any]:
         raise DataError(
             f"{artifact / MANIFEST} is damaged, or of an earlier version (digest expected {str(digest)[:12]}, found "
             f"{found[:12]}): remove {artifact} and run the stage that makes it again"
+        )
+    if "not_in_key" in manifest and (found := artifact_key(manifest)) != manifest["key"]:
+        raise DataError(
+            f"{artifact / MANIFEST} is not as it was written (its parameters and inputs have the key {found[:12]}, it "
+            f"says {manifest['key'][:12]}): remove {artifact} and run stage {manifest['stage']} again"
         )
     for entry in manifest["files"]:
         path = artifact / entry["path"]

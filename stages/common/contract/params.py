@@ -23,12 +23,15 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    def decisive(self) -> dict[str, Any]:
-        """The values that change results, JSON-like: all but those that are marked `NOT_IN_KEY`, at any depth."""
-        kept = {name for name, field in type(self).model_fields.items() if NOT_IN_KEY not in field.metadata}
-        values = self.model_dump(mode="json", include=kept)
-        inner = {name: value.decisive() for name in kept if isinstance(value := getattr(self, name), Section)}
-        return values | inner
+    def not_in_key(self, above: str = "") -> list[str]:
+        """Names of the values that are marked `NOT_IN_KEY`, at any depth, with the sections above them."""
+        found = []
+        for name, field in type(self).model_fields.items():
+            if NOT_IN_KEY in field.metadata:
+                found.append(above + name)
+            elif isinstance(value := getattr(self, name), Section):
+                found += value.not_in_key(f"{above}{name}.")
+        return found
 
 
 def _ordered(values: list[float]) -> list[float]:

@@ -79,14 +79,14 @@ class _Work(Generic[ParamsT]):
         call: what is asked for.
         index: what is known of raw files.
         manifests: of the artifacts among the inputs.
-        sources: what every input is, for key and lineage.
+        decides: what the key is made of, as the manifest tells it.
         key: of the artifact (64 hex digits).
     """
 
     call: Call[ParamsT]
     index: DigestIndex
     manifests: dict[str, dict[str, Any]]
-    sources: dict[str, dict[str, Any]]
+    decides: dict[str, Any]
     key: str
 
     @property
@@ -102,7 +102,8 @@ class _Work(Generic[ParamsT]):
 
 def check(call: Call[Any]) -> Result:
     """Look at the inputs, do no work."""
-    return {"stage": call.stage.name, "checked": True, "headline": dict(call.stage.check(call.params, call.inputs))}
+    with _noticing_what_vanishes(call):
+        return {"stage": call.stage.name, "checked": True, "headline": dict(call.stage.check(call.params, call.inputs))}
 
 
 def run_lots(call: Call[Any], lots: Sequence[str]) -> Result:
@@ -161,7 +162,8 @@ def _index(call: Call[Any]) -> Iterator[DigestIndex]:
     call.home.mkdir(parents=True, exist_ok=True)
     index = DigestIndex((call.store or call.home) / ".digests.sqlite", fresh=call.recompute)
     try:
-        yield index
+        with _noticing_what_vanishes(call):
+            yield index
     except UsageError:
         raise
     except Exception as error:
@@ -169,13 +171,21 @@ def _index(call: Call[Any]) -> Iterator[DigestIndex]:
             raise told from error
         if isinstance(error, ChangedError):
             index.forget(error.path)
-        if isinstance(error, FileNotFoundError) and error.filename:
-            gone = Path(error.filename)
-            if any(gone.is_relative_to(path) for path in call.raw.values()):
-                raise ChangedError(gone) from error
         raise
     finally:
         index.save()
+
+
+@contextlib.contextmanager
+def _noticing_what_vanishes(call: Call[Any]) -> Iterator[None]:
+    """Say of a raw file that is gone since it was listed that it has changed."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        gone = Path(error.filename or "")
+        if any(gone.is_relative_to(path) for path in call.raw.values()):
+            raise ChangedError(gone) from error
+        raise
 
 
 def _identify(call: Call[ParamsT], index: DigestIndex) -> _Work[ParamsT]:
@@ -188,9 +198,15 @@ def _identify(call: Call[ParamsT], index: DigestIndex) -> _Work[ParamsT]:
         for name in call.inputs
     }
     index.save()
-    name = call.stage.name
-    key = artifacts.artifact_key(name, stage_version(name), call.params.decisive(), sources)
-    return _Work(call, index, manifests, sources, key)
+    name, params = call.stage.name, call.params
+    decides = {
+        "stage": name,
+        "version": stage_version(name),
+        "params": params.model_dump(mode="json"),
+        "not_in_key": params.not_in_key(),
+        "inputs": sources,
+    }
+    return _Work(call, index, manifests, decides, artifacts.artifact_key(decides))
 
 
 def _read_manifests(call: Call[Any]) -> dict[str, dict[str, Any]]:
@@ -247,12 +263,9 @@ def _make(work: _Work[Any], lock: artifacts.Lock) -> dict[str, Any]:
         _require_outputs(stage, partial)
         manifest = artifacts.write_manifest(
             partial,
-            stage=stage.name,
             key=work.key,
             content=stage.content,
-            version=stage_version(stage.name),
-            params=call.params.model_dump(mode="json"),
-            inputs=work.sources,
+            **work.decides,
             image=os.environ.get("FACE_ATTRIBUTES_IMAGE", ""),
             git_commit=os.environ.get("FACE_ATTRIBUTES_COMMIT", ""),
             environment=environment,
@@ -311,7 +324,7 @@ def _require_unchanged(work: _Work[Any]) -> None:
         if name in work.manifests:
             continue
         try:
-            same = _raw_source(call, name, work.index) == work.sources[name]
+            same = _raw_source(call, name, work.index) == work.decides["inputs"][name]
         except (OSError, StageError):  # gone, or no longer what the stage reads
             same = False
         if not same and name not in call.raw:

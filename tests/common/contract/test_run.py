@@ -11,14 +11,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from stages.common.contract.artifacts import read_manifest
+from stages.common.contract.artifacts import json_digest, read_manifest
 from stages.common.contract.command_line import main
 from stages.common.contract.errors import DataError
+from stages.common.contract.stage import Headline
 from tests.common.toy import STAGE
 
 TOY = Path(__file__).parents[1] / "toy.py"
@@ -267,16 +268,19 @@ def test_a_flipped_bit_is_found_and_the_artifact_is_made_again(start: Start, tmp
     assert read_manifest(path)["key"] == result["key"]
 
 
-@pytest.mark.parametrize("fault", ["toy.copies=1000", "toy.fault=unsaid"])
-def test_a_full_disk_is_one_line_and_exit_69(start: Start, tmp_path: Path, fault: str) -> None:
+@pytest.mark.parametrize(
+    ("room", "fault"),
+    [("size=1m", "toy.copies=1000"), ("size=1m", "toy.fault=unsaid"), ("nr_inodes=100", "toy.copies=1000")],
+)
+def test_a_full_disk_is_one_line_and_exit_69(start: Start, tmp_path: Path, room: str, fault: str) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", room, "tmpfs", small], check=True)
     try:
         code, _, err = finish(start("--store", str(small), "--set", fault))
         assert code == 69
         said = err.splitlines()[-1]
-        assert re.search(rf"{small}/\S*: No space left on device \(\d\.\d MB and \d+ inodes free\): free space", said)
+        assert re.search(rf"{small}/\S*: No space left on device \(\d+\.\d MB and \d+ inodes free\): free space", said)
         assert "Traceback" not in err
         assert not list(small.glob("toy/[0-9a-f]*"))
         assert not list(small.glob("toy/.partial-*"))
@@ -302,10 +306,20 @@ def test_an_artifact_that_is_not_final_is_used_and_made_anew_from_its_state(
     assert found == [(False, 1), (False, 2), (True, 2)]
 
 
-def test_a_full_disk_that_a_library_wraps_is_one_line_and_exit_69(start: Start, tmp_path: Path) -> None:
-    code, _, err = finish(start("--store", str(tmp_path / "s"), "--set", "toy.fault=wrapped"))
+@pytest.mark.parametrize(
+    ("fault", "cause", "remedy"),
+    [
+        ("wrapped", "No space left on device", "free space or inodes there"),
+        ("quota", "Disk quota exceeded", "free space there, or raise the quota"),
+    ],
+)
+def test_a_full_disk_that_a_library_wraps_is_one_line_and_exit_69(
+    start: Start, tmp_path: Path, fault: str, cause: str, remedy: str
+) -> None:
+    code, _, err = finish(start("--store", str(tmp_path / "s"), "--set", f"toy.fault={fault}"))
     assert code == 69
-    assert "No space left on device" in err
+    assert cause in err
+    assert err.endswith(f": {remedy}\n")
     assert len(err.splitlines()) == 1
 
 
@@ -349,6 +363,20 @@ def test_a_raw_file_that_vanishes_while_it_is_needed_is_a_passing_fault(start: S
     assert len(err.splitlines()) == 1
 
 
+def test_a_raw_file_that_vanishes_while_it_is_checked_is_a_passing_fault(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`start` has made what the stage reads."""
+
+    def check(_params: object, inputs: Mapping[str, Path]) -> Headline:
+        (inputs["raw"] / "a.txt").unlink()
+        return {"letters": len((inputs["raw"] / "a.txt").read_text())}
+
+    given = ["--raw", str(tmp_path / "raw"), "--params", str(tmp_path / "params.yaml")]
+    assert main(dataclasses.replace(STAGE, check=check), [*given, "--check"]) == 75
+    assert f"{tmp_path}/raw/a.txt changed while it was being read" in caplog.text
+
+
 @pytest.mark.slow
 def test_an_edit_with_the_old_time_is_seen(start: Start, tmp_path: Path) -> None:
     store, file = ("--store", str(tmp_path / "s")), tmp_path / "raw" / "a.txt"
@@ -373,6 +401,17 @@ def test_every_flipped_bit_in_a_manifest_is_noticed(start: Start, tmp_path: Path
         file.write_bytes(flipped)
         with contextlib.suppress(DataError):
             assert read_manifest(tmp_path / "o") == whole  # as with `E` for `e` in a number
+
+
+def test_a_manifest_that_was_changed_together_with_its_digest_is_noticed(start: Start, tmp_path: Path) -> None:
+    finish(start("--out", str(tmp_path / "o")))
+    file = tmp_path / "o" / "manifest.json"
+    told = json.loads(file.read_text())
+    del told["digest"]
+    told["params"]["toy"]["copies"] += 1
+    file.write_text(json.dumps({**told, "digest": json_digest(told)}))
+    with pytest.raises(DataError, match="its parameters and inputs have the key"):
+        read_manifest(tmp_path / "o")
 
 
 def test_the_manifest_tells_what_the_result_may_depend_on_beyond_the_key(start: Start, tmp_path: Path) -> None:
