@@ -17,6 +17,8 @@ else becomes the value itself, which may be a list or a number. Of an attribute 
     {count}              number of its classes
 
 and of `unknown_when` besides {other_column} and {other_title} of the other attribute, and {class} and {class_index}.
+
+`notes` are a text. A `remedy` in the suite's own `meta` is that of all critical expectations that have none.
 """
 
 import json
@@ -57,7 +59,19 @@ def read_suite(path: Path, attributes: Attributes) -> dict[str, Any]:
             expectations += _expand([entry], things, {})
         except _TemplateError as error:
             raise UsageError(f"{path}, entry {number}: {error}") from error
+    for one in expectations:
+        _complete(
+            one.get("meta", {}), suite.get("meta", {}).get("remedy") if one.get("severity") == "critical" else None
+        )
     return {**suite, "expectations": expectations}
+
+
+def _complete(meta: dict[str, Any], remedy: str | None) -> None:
+    """Give `notes` the form that Data Docs show, and the suite's remedy to what has none."""
+    if isinstance(notes := meta.get("notes"), str):
+        meta["notes"] = {"format": "string", "content": [notes]}
+    if remedy:
+        meta.setdefault("remedy", remedy)
 
 
 class _TemplateError(Exception):
