@@ -38,8 +38,8 @@ check: venv ## formatting, lint and types
 bench: ## measure every figure of bench/README.md; DATA=<folder> for real faces, ONLY="train search" for some
 	@scripts/bench
 
-stage: venv ## make the files of a new stage: NAME=explain, and LIKE=<stage> to begin with its inputs and libraries
-	@.venv/bin/python scripts/new_stage.py "$(NAME)" $(if $(LIKE),--like "$(LIKE)")
+stage: venv ## make the files of a new stage: NAME=explain; LIKE=<stage> for its libraries, INPUTS="validate evaluate"
+	@.venv/bin/python scripts/new_stage.py "$(NAME)" $(if $(LIKE),--like "$(LIKE)") $(if $(INPUTS),--inputs $(INPUTS))
 
 data: venv ## draw the sample data set into data/, and let DVC keep it
 	@.venv/bin/python -m data.make_samples --out data

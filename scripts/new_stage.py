@@ -1,13 +1,14 @@
 """Make the files of a new stage, and name it where stages are named: `make stage NAME=explain`.
 
-It begins with the inputs, the libraries and the settings of the stage that LIKE names, and is a task of the main DAG.
+It begins with the libraries and the settings of the stage that LIKE names. It takes the artifacts of the stages that
+INPUTS names, else those that this stage takes, and is a task of the main DAG.
 """
 
 import argparse
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,10 +102,11 @@ class Maker:
     """Makes the files; nothing is written before all of them are known.
 
     Attributes:
+        inputs: the stages whose artifacts it takes.
         files: path in the repository -> its text.
     """
 
-    def __init__(self, name: str, like: str) -> None:
+    def __init__(self, name: str, like: str, inputs: Sequence[str] = ()) -> None:
         """Refuse what cannot be."""
         stages = re.findall(r"^  (\w+):\n    desc:", read("dvc.yaml"), re.MULTILINE)
         fit = [stage for stage in stages if self._task(stage)]
@@ -114,21 +116,38 @@ class Maker:
             raise UnfitError(f"there is a stage or an image {name} already: choose another name")
         if like not in fit:
             raise UnfitError(f"LIKE={like}: a new stage can be like {' or '.join(fit)}")
+        named = [stage for stage in stages if self._line(stage)]
+        for one in inputs:
+            if one not in named:
+                raise UnfitError(f"INPUTS={one}: a new stage can take the artifacts of {', '.join(named)}")
         self.name, self.like = name, like
+        self.inputs = list(inputs) or re.findall(r"--(\w+) artifacts/\1\b", self._entry(like))
+        self.behind = max([like, *inputs], key=stages.index)
+        self.given = " | ".join(f"{one}.artifact" for one in inputs)
         self.files: dict[str, str] = {}
 
     @staticmethod
     def _task(stage: str) -> re.Match[str] | None:
         """The line of the DAG that makes the task of a stage, if it asks for inputs of other stages and no more."""
         return re.search(
-            rf'^( +){stage} = (stage\("{stage}", inputs=\w+(, \*\*GPU)?\))\n', read(f"{DAG}.py"), re.MULTILINE
+            rf'^( +){stage} = stage\("{stage}", inputs=(\w+)((, \*\*GPU)?\))\n', read(f"{DAG}.py"), re.MULTILINE
         )
+
+    @staticmethod
+    def _line(stage: str) -> str:
+        """The line of the DAG that makes the task of a stage; "" if it is none of that DAG."""
+        found = re.search(rf'^ +{stage} = stage\("{stage}", .*\n', read(f"{DAG}.py"), re.MULTILINE)
+        return found[0] if found else ""
+
+    @staticmethod
+    def _entry(stage: str) -> str:
+        """The entry of a stage in dvc.yaml."""
+        return next(re.finditer(rf"^  {stage}:\n(    .*\n)+\n", read("dvc.yaml"), re.MULTILINE))[0]
 
     def make(self) -> None:
         """Make all files."""
-        wired = self._insert("dvc.yaml", rf"^  {self.like}:\n(    .*\n)+\n", self._wiring)
-        inputs = [name for name in re.findall(r"--(\w+) artifacts/", wired) if name != "out"]
-        entries = "".join(f'"{name}": Input("artifact of stage {name}"),' for name in inputs)
+        self._insert("dvc.yaml", re.escape(self._entry(self.behind)), lambda _: self._wiring())
+        entries = "".join(f'"{name}": Input("artifact of stage {name}"),' for name in self.inputs)
         folder = f"stages/{self.name}"
         self._new(f"{folder}/__init__.py", '"""Stage `NAME`: says how many inputs it has."""\n')
         self.files[f"{folder}/__main__.py"] = self._renamed(read(f"stages/{self.like}/__main__.py"))
@@ -140,11 +159,12 @@ class Maker:
         self._insert("params.yaml", rf"^{self.like}:\n(  .*\n)+\n", lambda _: self._named(
             "NAME:\n  seed: 42                     # of whatever is random\n\n"))  # fmt: skip
         self._insert("params.yaml", rf"^    {self.like}: {{.*\n", self._renamed)
-        docs = DOCS.replace("INPUTS", ", ".join(f"the artifact of {name}" for name in inputs))
+        docs = DOCS.replace("INPUTS", ", ".join(f"the artifact of {name}" for name in self.inputs))
         self._insert("dags/task_docs.py", rf'^    "{self.like}": """\n(.*\n)*?""",\n', lambda _: self._named(docs))
         task = self._task(self.like)
         assert task  # noqa: S101 (looked at before)
-        self._insert(f"{DAG}.py", re.escape(task[0]), lambda _: self._renamed(f"{task[1]}{task[2]}\n"))
+        line = f'{task[1]}stage("{self.name}", inputs={self.given or task[2]}{task[3]}\n'
+        self._insert(f"{DAG}.py", re.escape(self._line(self.behind)), lambda _: line)
         self._draw()
 
     def write(self) -> None:
@@ -154,8 +174,8 @@ class Maker:
             (ROOT / name).write_text(text, encoding="utf-8")
         python = [ROOT / name for name in self.files if name.endswith(".py")]
         ruff = Path(sys.executable).with_name("ruff")
-        subprocess.run([ruff, "check", "--quiet", "--fix", *python], cwd=ROOT, check=True)
         subprocess.run([ruff, "format", "--quiet", *python], cwd=ROOT, check=True)
+        subprocess.run([ruff, "check", "--quiet", "--fix", *python], cwd=ROOT, check=True)
 
     def _named(self, text: str) -> str:
         words = "".join(word.capitalize() for word in self.name.split("_"))
@@ -167,8 +187,12 @@ class Maker:
         text = re.sub(r"^.*expectations.*\n", "", text, flags=re.MULTILINE)
         return re.sub(rf"\b{self.like}\b", self.name, text)
 
-    def _wiring(self, piece: str) -> str:
-        return self._renamed(re.sub("desc: .*", "desc: Say how many inputs it has", piece))
+    def _wiring(self) -> str:
+        piece = self._renamed(re.sub("desc: .*", "desc: Say how many inputs it has", self._entry(self.like)))
+        given = " ".join(f"--{name} artifacts/{name}" for name in self.inputs)
+        piece = re.sub(r"^      (--(\w+) artifacts/\2 ?)+$", f"      {given}", piece, flags=re.MULTILINE)
+        needed = "".join(f"      - artifacts/{name}\n" for name in sorted(self.inputs))
+        return re.sub(r"(?<=    deps:\n)(      - artifacts/.*\n)+", needed, piece)
 
     def _new(self, path: str, text: str) -> None:
         self.files[path] = self._named(text)
@@ -201,9 +225,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name")
     parser.add_argument("--like", default="evaluate", metavar="STAGE", help="default: %(default)s")
+    parser.add_argument("--inputs", nargs="*", default=(), metavar="STAGE", help="default: what the other one takes")
     arguments = parser.parse_args()
     try:
-        maker = Maker(arguments.name, arguments.like)
+        maker = Maker(arguments.name, arguments.like, arguments.inputs)
         maker.make()
     except UnfitError as error:
         print(f"stage: {error}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """The README's way to add a stage, tried in a copy of the repository."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+import yaml
 
 from tests.scripts.environment import link_environment
 
@@ -35,10 +37,18 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if path.is_file() and path.name != ".env":
             shutil.copy(path, tree)
     link_environment(tree)
-    for arguments in (["NAME=explain"], ["NAME=second_look", "LIKE=label_doubt"]):
+    for arguments in (["NAME=explain", "INPUTS=evaluate validate"], ["NAME=second_look", "LIKE=label_doubt"]):
         done = run(tree, "make", "stage", *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
     return tree
+
+
+def test_a_new_stage_takes_what_it_was_given(tree: Path) -> None:
+    wired = yaml.safe_load((tree / "dvc.yaml").read_text())["stages"]["explain"]
+    assert "--evaluate artifacts/evaluate --validate artifacts/validate --params" in wired["cmd"]
+    assert {"artifacts/evaluate", "artifacts/validate"} == {one for one in wired["deps"] if one.startswith("artifacts")}
+    stage = (tree / "stages/explain/stage.py").read_text()
+    assert re.findall(r'"(\w+)": Input\(', stage) == ["evaluate", "validate"]
 
 
 @pytest.mark.slow
@@ -66,6 +76,11 @@ def test_new_stages_agree_with_all_that_names_stages(tree: Path) -> None:
         (["airflow"], "there is a stage or an image airflow already: choose another name"),
         (["common"], "there is a stage or an image common already: choose another name"),
         (["explain", "--like", "archive"], "LIKE=archive: a new stage can be like evaluate or label_doubt"),
+        (
+            ["explain", "--inputs", "evaluate", "predict"],
+            "INPUTS=predict: a new stage can take the artifacts of validate, prepare_train, hyperopt, train, evaluate, "
+            "label_doubt",
+        ),
     ],
 )
 def test_what_cannot_be_a_stage_is_refused_in_a_line(arguments: list[str], problem: str) -> None:
