@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from playwright.sync_api import Browser, Page, Request
 
+    from tests.scripts.made_run import MadeRun
+
 ROOT = Path(__file__).parents[1]
+ENDED = signal.getsignal(signal.SIGTERM)
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
@@ -27,16 +31,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Shares(LoadFileScheduling):  # type: ignore[misc]
-    """Which tests run in one process, one after the other: those of a file, and of all files with the engine."""
+    """Which tests run in one process, one after the other: those of a file, or of all files that share something."""
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
-        return "engine" if "pytest.mark.docker" in (ROOT / file).read_text(encoding="utf-8") else file
+        text = (ROOT / file).read_text(encoding="utf-8")
+        return next((name for name in ("pytest.mark.docker", "made_run") if name in text), file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shares | None:
     """Share the tests out among processes, if there are several; by files alone where none needs the engine."""
     return None if "docker" in config.option.markexpr else Shares(config, log)
+
+
+@pytest.fixture(autouse=True)
+def _own_signal_handler() -> Iterator[None]:
+    """Stages that run in this process leave theirs."""
+    yield
+    signal.signal(signal.SIGTERM, ENDED)
+
+
+@pytest.fixture(scope="session")
+def made_run(tmp_path_factory: pytest.TempPathFactory) -> "MadeRun":
+    """`make run ENGINE=none`, once for all files."""
+    from tests.scripts.made_run import make_run
+
+    return make_run(tmp_path_factory.mktemp("download"))
 
 
 @pytest.fixture(scope="session")

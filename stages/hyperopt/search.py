@@ -292,8 +292,8 @@ def _checked(trials: list[Trial], section: HyperoptSection, is_complete: bool) -
         )
     if not is_complete:
         log.warning(
-            "hyperopt.timeout (%g s) ended the search after %d of %d trials", section.timeout, len(trials),
-            section.max_evals,
+            "hyperopt.timeout (%g s) ended the search after %d of %d trials; the next run goes on with it",
+            section.timeout, len(trials), section.max_evals,
         )  # fmt: skip
     return Result(trials, best, is_complete)
 

@@ -14,7 +14,7 @@ import yaml
 
 from data.make_samples import make_samples
 from tests.scripts.environment import link_environment
-from tests.test_dvc import TINY
+from tests.scripts.made_run import MadeRun, run_in
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "run_pipeline.py"
@@ -89,53 +89,15 @@ def test_a_report_without_an_engine_is_refused_in_a_line(tmp_path: Path) -> None
     assert done.stderr == ""
 
 
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of the repository without git, as a download has them, with settings for tiny data."""
-    folder = tmp_path_factory.mktemp("download") / "tree"
-    ignored = shutil.ignore_patterns("__pycache__", "tmp", "cache", "config.local")
-    for name in ("stages", "expectations", "images", "scripts", ".dvc"):
-        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "requirements.txt"):
-        shutil.copy(ROOT / name, folder)
-    (folder / "data").mkdir()
-    shutil.copy(ROOT / "data/attributes.yaml", folder / "data")
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for section, values in TINY.items():
-        params[section] |= values
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    link_environment(folder)
-    return folder
-
-
-def run_in(tree: Path, data: Path) -> Done:
-    """`make run ENGINE=none DATA=<data>` in a tree that no repository of git is around."""
-    outside = {"GIT_CEILING_DIRECTORIES": str(tree.parents[1]), "DVC_SITE_CACHE_DIR": str(tree.parent / "site")}
-    return subprocess.run(
-        [tree / "scripts/run"],
-        env=os.environ | outside | {"ENGINE": "none", "DATA": str(data), "DVC_NO_ANALYTICS": "1"},
-        text=True, capture_output=True, check=False,
-    )  # fmt: skip
-
-
 def rows(output: str) -> dict[str, str]:
     """Stage -> its row of the closing table."""
     _, _, table = output.partition("  headline\n")
     return dict(re.findall(r"^(\w+) +(.*)$", table.partition("\n\n")[0], re.MULTILINE))
 
 
-@pytest.fixture(scope="module")
-def finished(tree: Path) -> tuple[Path, Done]:
-    """A data folder whose only table has a name of its own, and its run."""
-    folder = tree.parent / "faces"
-    make_samples(folder, count=60, lots=2)
-    (folder / "annotations.csv").rename(folder / "labels.csv")
-    return folder, run_in(tree, folder)
-
-
 @pytest.mark.slow
-def test_a_tree_without_git_and_the_only_table_of_a_data_folder_do(tree: Path, finished: tuple[Path, Done]) -> None:
-    data, done = finished
+def test_a_tree_without_git_and_the_only_table_of_a_data_folder_do(made_run: MadeRun) -> None:
+    tree, data, done = made_run
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"annotations: {data}/labels.csv\n" in done.stdout
     assert list(rows(done.stdout)) == list(yaml.safe_load((tree / "dvc.yaml").read_text())["stages"])
@@ -143,15 +105,19 @@ def test_a_tree_without_git_and_the_only_table_of_a_data_folder_do(tree: Path, f
 
 
 @pytest.mark.slow
-def test_a_data_folder_has_a_registry_of_its_own(tree: Path, finished: tuple[Path, Done]) -> None:
-    own = tree / re.findall(r"^models of these data, .*: folder (\S+)$", finished[1].stdout, re.MULTILINE)[0]
+def test_a_data_folder_has_a_registry_of_its_own(made_run: MadeRun) -> None:
+    tree, _, done = made_run
+    own = tree / re.findall(r"^models of these data, .*: folder (\S+)$", done.stdout, re.MULTILINE)[0]
     assert {path.name for path in own.iterdir()} >= {"registry", "run", "logs"}
     assert not (tree / "artifacts/registry").exists()
 
 
 @pytest.mark.slow
-def test_the_table_of_a_failed_run_shows_nothing_of_an_earlier_one(tree: Path, finished: tuple[Path, Done]) -> None:
-    other = tree.parent / "other"
+def test_the_table_of_a_failed_run_shows_nothing_of_an_earlier_one(made_run: MadeRun, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(made_run.tree, tree, ignore=shutil.ignore_patterns(".venv", ".cache"))
+    link_environment(tree)
+    other = tmp_path / "other"
     make_samples(other, count=60, lots=2)
     shutil.rmtree(other / "raw/s1")
     shutil.copy(ROOT / "data/attributes.yaml", other)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,6 @@ from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 from tests.processes import is_running
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def _keep_signal_handler() -> Iterator[None]:
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, handler)
 
 
 def section(**changes: Any) -> HyperoptSection:
