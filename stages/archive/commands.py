@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages.common.registry.registry import Registry
+from stages.common.registry.registry import LINEAGE, Registry
 
 COMMANDS = ("versions", "lineage", "promote", "rollback")
 IN_STORE = Path("/artifacts/registry")
@@ -67,7 +67,7 @@ def list_versions(registry: Registry) -> str:
 def print_lineage(registry: Registry, name: str) -> str:
     """The chain of artifacts behind a version: each with key, image, commit, and what it was made of."""
     version = registry.version(name)
-    chain = json.loads(registry.text(name, "lineage.json"))
+    chain = json.loads(registry.text(name, LINEAGE))
     lines = [f"{name}  mean accuracy {version.mean_accuracy:.4f}, registered {version.created}"]
     lines += [f"  model {version.model_digest or 'registered by earlier code, which did not keep its digest'}"]
     lines += [f"  judged against {version.champion or 'nothing'}: {'; '.join(version.reasons)}"]

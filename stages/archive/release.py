@@ -10,7 +10,7 @@ import yaml
 from stages.common.contract.artifacts import copy_folder, read_json
 from stages.common.contract.errors import TryAgainError
 from stages.common.contract.logs import log
-from stages.common.registry.registry import Registry, Version, now
+from stages.common.registry.registry import LINEAGE, Registry, Version, now
 from stages.common.reports.report import REPORT
 from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
 
@@ -108,12 +108,12 @@ def write_content(artifact: Path, content: Path, version: Version) -> None:
     """
     for name in ("model", "metrics", "plots", "reference"):
         copy_folder(artifact / name, content / name)
-    for name in ("params.yaml", "lineage.json", ATTRIBUTES_FILE, GATE):
+    for name in ("params.yaml", LINEAGE, ATTRIBUTES_FILE, GATE):
         shutil.copy(artifact / name, content)
     report = content / "report"
     report.mkdir()
     shutil.copy(artifact / REPORT, report)
-    for stage in read_json(artifact / "lineage.json"):
+    for stage in read_json(artifact / LINEAGE):
         if (artifact / stage).is_dir():
             copy_folder(artifact / stage, report / stage)
     (content / "README.md").write_text(_README.format(**version.__dict__), encoding="utf-8")

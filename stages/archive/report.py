@@ -10,6 +10,8 @@ import yaml
 from stages.archive.collect import HARDEST, REJECTED
 from stages.archive.release import GATE
 from stages.common.contract.artifacts import read_json
+from stages.common.contract.tables import as_written
+from stages.common.registry.registry import LINEAGE
 from stages.common.reports.report import (
     REPORT,
     Cards,
@@ -47,7 +49,7 @@ P_VALUE = (
 )
 
 Chain = Mapping[str, Mapping[str, Any]]
-"""`lineage.json`: stage -> key, inputs, cost, headline."""
+"""`LINEAGE`: stage -> key, inputs, cost, headline."""
 
 
 def build_report(
@@ -62,7 +64,7 @@ def build_report(
         subtitle: one line below the title.
         base: relative address of the archive, ending in a slash, seen from where the page will be; "" inside of it.
     """
-    chain: Chain = read_json(archive / "lineage.json")
+    chain: Chain = read_json(archive / LINEAGE)
     gate = read_json(archive / GATE)
     metrics = {path.stem: read_json(path) for path in (archive / "metrics").glob("*.json")}
     evaluation = metrics["eval_metrics"]
@@ -152,7 +154,7 @@ def _rejects(folder: Path) -> list[dict[str, str]]:
     if not file.exists():
         return []
     with file.open(encoding="utf-8", newline="") as rows:
-        return list(csv.DictReader(rows))
+        return [{name: as_written(cell) for name, cell in row.items()} for row in csv.DictReader(rows)]
 
 
 def _rejected(stage: str, rows: list[dict[str, str]], base: str) -> Table:
@@ -232,7 +234,7 @@ def _lineage(chain: Chain, base: str) -> Table:
             files = f" ({source['files']} file{'' if source['files'] == 1 else 's'})" if "files" in source else ""
             made_from.append(f"{name} {(source.get('key') or source['digest'])[:12]}{files}")
         rows.append((stage, entry["key"][:12], made_from))
-    link = ("All of it, with images and commits: lineage.json", f"{base}lineage.json")
+    link = (f"All of it, with images and commits: {LINEAGE}", f"{base}{LINEAGE}")
     return Table("Lineage", ("Stage", "Key", "Made from"), rows, link=link)
 
 

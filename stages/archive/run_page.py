@@ -8,7 +8,7 @@ from typing import Any
 from stages.archive.release import GATE
 from stages.archive.report import build_report
 from stages.common.contract.artifacts import json_digest, making, publish, read_json, write_manifest
-from stages.common.registry.registry import now
+from stages.common.registry.registry import LINEAGE, now
 from stages.common.reports.report import REPORT, Badge, Link, PageSection, Table, write_report
 
 STAGE = "run"
@@ -52,7 +52,7 @@ def write_run(
 
 
 def _this_run(run: Mapping[str, Any], archive: Path, base: str, standing: str) -> list[PageSection]:
-    chain = read_json(archive / "lineage.json")
+    chain = read_json(archive / LINEAGE)
     told = run.get("stages", {})
     rows: list[list[object]] = []
     for stage, entry in chain.items():

@@ -15,7 +15,7 @@ from stages.archive.params import Params
 from stages.archive.release import GATE, NONE, opponent, release, standing
 from stages.common.contract.artifacts import file_digest, write_json
 from stages.common.contract.stage import Context, Delivered, Delivery, Headline, Input, Stage
-from stages.common.registry.registry import MODEL, Registry
+from stages.common.registry.registry import LINEAGE, MODEL, Registry
 from stages.common.reports.report import REPORT, write_report
 from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
 
@@ -90,7 +90,7 @@ def _run(context: Context[Params]) -> Headline:
     model_digest = file_digest(out / MODEL)
     chain = lineage(manifests)
     chain["train"]["model_digest"] = model_digest
-    write_json(out / "lineage.json", chain)
+    write_json(out / LINEAGE, chain)
     (out / "params.yaml").write_text(yaml.safe_dump(used_params(manifests), sort_keys=False))
     against = _identify(context.params, context.inputs, "registry")
     judgement, best_after = _judge(context, against)
@@ -152,7 +152,7 @@ STAGE = Stage(
         "reference": ("reference", "what tells drift from images that it has not learned from, and which it knows"),
         "attributes": (ATTRIBUTES_FILE, "what the model answers: name, classes and title of each"),
         "params": ("params.yaml", "the parameters that every stage really used"),
-        "lineage": ("lineage.json", "keys, versions, inputs, images and cost, down to the raw files"),
+        "lineage": (LINEAGE, "keys, versions, inputs, images and cost, down to the raw files"),
     },
     run=_run,
     identify=_identify,

@@ -9,7 +9,7 @@ from stages.common.contract.artifacts import file_digest, read_json, write_json
 from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Headline, Input, Stage
 from stages.common.registry.champion import CHAMPION
-from stages.common.registry.registry import MODEL, Registry, Version
+from stages.common.registry.registry import LINEAGE, MODEL, Registry, Version
 from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
 from stages.common.schema.attributes import Attribute, Attributes, read_attributes, write_attributes
 
@@ -47,7 +47,7 @@ def _run(context: Context[Params]) -> Headline:
     registry.fetch(version.name, taken, ["model", "reference"])
     shutil.move(taken / MODEL, context.out)
     shutil.move(taken / "reference", context.out)
-    for name in ("lineage.json", "params.yaml"):
+    for name in (LINEAGE, "params.yaml"):
         shutil.move(taken / name, context.out)
     write_attributes(context.out, _attributes(taken))
     found = {

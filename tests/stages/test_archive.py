@@ -87,7 +87,9 @@ def test_the_report_shows_cells_as_text_and_unmeasured_figures_as_a_dash(
         "not_selected": 41, "unannotated": 42, "remarks": {"repeats another row": 43}, "ignored": {"<link>": 44},
     }  # fmt: skip
     stats = {"duplicates": {"pictures": 45, "images": 99, "contradicting_labels": 46, "listed": []}}
-    rejects = "source,row,filename,reason\nx,2,<script>alert(1)</script>,bad\n" + "x,3,y.png,bad\n" * 60
+    rejects = (
+        "source,row,filename,reason\nx,2,<script>alert(1)</script>,bad\nx,3,'=a.png,bad\n" + "x,4,y.png,bad\n" * 60
+    )
     (tmp_path / "validate" / "rejected.csv").write_text(rejects)
 
     def render() -> str:
@@ -106,8 +108,9 @@ def test_the_report_shows_cells_as_text_and_unmeasured_figures_as_a_dash(
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert "<title>&lt;Faces&gt;" in page
-    assert "61 rejected by validate" in page
-    assert "50 of 61 shown" in page
+    assert "62 rejected by validate" in page
+    assert "50 of 62 shown" in page
+    assert ">=a.png<" in page  # as it is called, without what keeps spreadsheets from running it
     assert "\u2013" in page
     assert "<b>Not fit for release</b>mean accuracy 0.5000 is below &lt;monitor&gt;" in page
 

@@ -1,5 +1,6 @@
 """Stage `champion`: what it takes out of the registry, and when that is another artifact."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -9,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from stages.champion.params import Params
 from stages.champion.stage import STAGE
 from stages.common.contract.command_line import main
 from stages.common.contract.errors import DataError
+from stages.common.contract.stage import Context, Headline
 from stages.common.registry.champion import Champion, read_champion
 from stages.common.registry.registry import Registry, Version, now
 from stages.common.schema.attributes import difference, write_attributes
@@ -98,6 +101,24 @@ def test_what_a_version_of_earlier_code_answers_follows_from_its_metrics(call: C
     assert champion
     assert difference(champion.attributes, SAMPLE_ATTRIBUTES) == ""
     assert [one.title for one in champion.attributes] == ["Beard", "Mustache", "Glasses", "Hair color", "Hair length"]
+
+
+def test_a_promotion_while_the_stage_runs_is_said_as_what_it_is(
+    call: Call, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = release(tmp_path / "registry", "v1", "v2")
+
+    def run(context: Context[Params]) -> Headline:
+        headline = STAGE.run(context)
+        with registry.locked():
+            registry.promote("v1", "better")
+        return headline
+
+    home = ["--registry", str(tmp_path / "registry"), "--store", str(tmp_path / "store")]
+    assert main(dataclasses.replace(STAGE, run=run), home) == 75
+    assert f"another run, or a person, has changed what --registry {registry.home} says meanwhile" in caplog.text
+    assert "copying" not in caplog.text
+    assert call()[1]["headline"]["version"] == "v1"
 
 
 @pytest.mark.parametrize("version", ["v7", "v0", "3", "'; rm'"])

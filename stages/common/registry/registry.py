@@ -68,6 +68,9 @@ DVC_FOLDERS = ("model", "plots", "reference", "report")
 MODEL = Path("model", "model.onnx")
 """The file of a version that says which model it is."""
 
+LINEAGE = "lineage.json"
+"""The file of a version that says what it was made of, and at what cost."""
+
 _GIT_CONFIG = Path(__file__).with_name("registry.gitconfig")
 _LOOSE_OBJECTS = 500
 """Of git, some 70 a version: when there are more, they are packed into one file."""
@@ -186,7 +189,7 @@ class Registry:
         return self.version(releases[-1].version) if releases else None
 
     def text(self, version: str, path: str) -> str:
-        """A text file of a version, for example "lineage.json"."""
+        """A text file of a version, for example `LINEAGE`."""
         return self._git("show", f"{version}:{path}")
 
     # ---- change ----

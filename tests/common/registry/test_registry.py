@@ -371,6 +371,23 @@ def test_git_s_files_are_packed_now_and_then(registry: Registry, tmp_path: Path)
     assert [one.name for one in grown.versions()] == ["v1", "v2", "v3", "v4"]
 
 
+def test_a_version_is_there_though_git_s_files_could_not_be_packed(
+    registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    grown = copy_of(registry, tmp_path)
+    (damaged := grown.repository / "objects" / "17").mkdir(exist_ok=True)
+    for number in range(3):  # of 256 folders, by which git estimates how many there are
+        (damaged / f"{number:038}").write_text("damaged")
+    with grown.locked():
+        grown.register(content(tmp_path / "content", 4), version("v4"))
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "gc failed: " in told
+    assert told.endswith("; the next version tries it again")
+    assert grown.next_name() == "v5"
+    grown.fetch("v4", tmp_path / "v4", ["model"])
+    assert (tmp_path / "v4" / "model" / "model.onnx").read_bytes() == bytes([4]) * 1000
+
+
 @pytest.mark.parametrize(
     "remote",
     ["--upload-pack=touch x", "ext::sh -c x", "../../etc", "models", "/models/../etc", "s3://", "file:///etc", "remote://a",
