@@ -31,7 +31,7 @@ from stages.monitor import drift as drifting
 from stages.monitor import performance as performing
 from stages.monitor.drift import ALL, EMBEDDING, Drift, Signal
 from stages.monitor.performance import Accuracy, Performance
-from stages.monitor.plots import plot_signal
+from stages.monitor.plots import DPI, draw_signal
 from stages.monitor.to_label import TO_LABEL
 from stages.monitor.words import explain, title_of
 
@@ -225,7 +225,7 @@ def _plots(attributes: Attributes, out: Path, drift: Drift) -> list[Plot]:
     (out / "plots").mkdir()
     for number, test in enumerate(chosen, 1):
         path = out / "plots" / f"{number}_{test.signal}.png"
-        plot_signal(path, drift.then[test.signal], drift.now[test.lot][test.signal])
+        draw_signal(drift.then[test.signal], drift.now[test.lot][test.signal]).savefig(path, dpi=DPI)
         plots.append(Plot(f"{title_of(attributes, test.signal)}, {test.lot}", path.read_bytes()))
     return plots
 

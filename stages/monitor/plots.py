@@ -1,6 +1,5 @@
-"""The pictures of a drift report: how one signal was distributed then, and is now. PNGs of 900 x 390 pixels."""
+"""The pictures of a drift report: how one signal was distributed then, and is now."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,17 +7,24 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 THEN, NOW = "#8a94a0", "#d9622b"
+DPI = 150
+"""Makes 900 x 390 pixels of a picture."""
 BARS = 24
 """Bars of a histogram."""
 CLASSES = 6
 """Classes that are drawn: those that moved most."""
 
 
-def plot_signal(path: Path, then: "pd.Series[Any]", now: "pd.Series[Any]") -> None:
+LETTERS = 16
+"""Of a class's name that are shown."""
+IN_A_ROW = 60
+"""Letters of names that have room side by side; more are turned."""
+
+
+def draw_signal(then: "pd.Series[Any]", now: "pd.Series[Any]") -> Figure:
     """Draw the shares of images, gray of the reference and orange of new images.
 
     Args:
-        path: the PNG.
         then: the signal's column of the reference; one known value at least.
         now: likewise of the new images.
     """
@@ -39,11 +45,13 @@ def plot_signal(path: Path, then: "pd.Series[Any]", now: "pd.Series[Any]") -> No
         chosen = np.sort(np.argsort(-abs(shares[1] - shares[0]), kind="stable")[:CLASSES])
         for of_images, color, label, side in zip(shares, (THEN, NOW), labels, (-0.2, 0.2), strict=True):
             axes.bar(np.arange(len(chosen)) + side, of_images[chosen], 0.38, color=color, label=label)
-        axes.set_xticks(range(len(chosen)), [classes[number] for number in chosen])
+        shown = [name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…" for name in (classes[at] for at in chosen)]
+        turned = sum(map(len, shown)) > IN_A_ROW
+        axes.set_xticks(range(len(chosen)), shown, rotation=25 if turned else 0, ha="right" if turned else "center")
         if len(chosen) < len(classes):
             axes.set_xlabel(f"the {len(chosen)} of {len(classes)} classes that moved most")
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes.set_ylabel("share of images")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)  # beside no bar
-    figure.savefig(path, dpi=150)
+    return figure

@@ -1,10 +1,10 @@
 """Stage monitor: drift, performance, decision, and the log, on features made by hand."""
 
 import csv
+import itertools
 import json
 import multiprocessing
-import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -31,6 +31,7 @@ from stages.monitor.expectations import SUITE, thresholds
 from stages.monitor.monitoring_log import LOG, Check, append_check, read_log
 from stages.monitor.new_images import NewImages
 from stages.monitor.performance import LOW, OK, Performance, measure, summarise
+from stages.monitor.plots import draw_signal
 from stages.monitor.stage import RUN, STAGE
 from stages.monitor.words import explain
 from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
@@ -481,9 +482,8 @@ KNOWN = make(60, 77, "s1")
 
 
 @pytest.fixture
-def monitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+def monitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Artifacts of champion, predict and validate as they are asked for, and the stage that is run on them."""
-    handler = signal.getsignal(signal.SIGTERM)
 
     def run(
         lots: Mapping[str, Features],
@@ -520,8 +520,7 @@ def monitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         arguments += ["--validate", validate] if labels is not None else []
         return main(STAGE, list(map(str, arguments)))
 
-    yield run
-    signal.signal(signal.SIGTERM, handler)
+    return run
 
 
 def test_a_check_from_end_to_end(monitor: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -703,3 +702,17 @@ def test_every_signal_is_told_in_words() -> None:
     assert told["glasses_predicted"].startswith("glasses 'yes' is predicted much more often")
     assert told["embedding_1"].startswith("the model sees")
     assert all(told.values())
+
+
+@pytest.mark.parametrize("letters", [4, 11, 300])
+def test_names_of_classes_below_the_bars_do_not_touch(letters: int) -> None:
+    classes = [f"{number}".ljust(letters, "m") for number in range(6)]
+    seen = pd.Series(pd.Categorical(classes * 5, categories=classes))
+    figure = draw_signal(seen, seen[:9])
+    figure.draw_without_rendering()
+    labels = figure.axes[0].get_xticklabels()
+    boxes = [label.get_window_extent() for label in labels]
+    apart = (boxes[1].x1 - boxes[0].x1) * np.sin(np.radians(labels[0].get_rotation()))  # of lines that are turned
+    height = 1.4 * float(labels[0].get_fontsize()) * figure.dpi / 72
+    assert apart > height or all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
+    assert boxes[0].x0 >= 0
