@@ -1,8 +1,6 @@
 """One attribute of two classes, and forty of which one has two hundred: searched, trained, exported, doubted."""
 
 import json
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +31,8 @@ FIRST = (
 
 
 @pytest.fixture(autouse=True)
-def _keep_signal_handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two threads spin where others want the cores
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, handler)
 
 
 def run(stage: Any, folder: Path, inputs: list[str], *settings: str) -> Path:

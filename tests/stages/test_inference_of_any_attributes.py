@@ -2,8 +2,6 @@
 
 import csv
 import json
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +30,6 @@ def attributes_of(count: int, classes: int) -> Attributes:
     """So many attributes, of so many classes each."""
     answers = tuple(f"class {number}" for number in range(classes))
     return tuple(Attribute(f"a{number}", answers, f"column_{number}", f"Title {number}") for number in range(count))
-
-
-@pytest.fixture(autouse=True)
-def _keep_signal_handler() -> Iterator[None]:
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, handler)
 
 
 def run(stage: Stage[Any], out: Path, inputs: dict[str, Path]) -> dict[str, Any]:

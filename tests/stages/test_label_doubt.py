@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +32,6 @@ QUICK = [
     for word in ("--set", f"label_doubt.{setting}")
 ]
 HAIR_COLOR = SAMPLE_ATTRIBUTES[SAMPLE_NAMES.index("hair_color")]
-
-
-@pytest.fixture(autouse=True)
-def _keep_signal_handler() -> Iterator[None]:
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, handler)
 
 
 def rewrite(prepared: Path, change: dict[str, dict[str, str]]) -> None:

@@ -2,8 +2,7 @@
 
 import csv
 import json
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +32,8 @@ Splits = npt.NDArray[np.str_]
 
 
 @pytest.fixture(autouse=True)
-def _keep_signal_handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two threads spin where others want the cores
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, handler)
 
 
 def one_class(labels: Labels, _splits: Splits) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,15 +90,13 @@ class Data:
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Iterator[Data]:
+def data(tmp_path: Path) -> Data:
     """Two lots, of 10 and 5 images, and a version v3."""
-    handler = signal.getsignal(signal.SIGTERM)
     data = Data(tmp_path)
     data.add("a", 10)
     data.add("b", 5, (0, 1, 0, 0, 1))
     data.release()
-    yield data
-    signal.signal(signal.SIGTERM, handler)
+    return data
 
 
 def rows(file: Path) -> list[dict[str, str]]:

@@ -86,15 +86,13 @@ class Data:
 
 
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Data]:
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Data:
     """60 images in two lots. The plot, which takes longer than all the rest, has a test of its own."""
     monkeypatch.setattr("stages.prepare_train.plots.plot_distribution", lambda _, path, *__: path.write_bytes(b""))
-    handler = signal.getsignal(signal.SIGTERM)
     data = Data(tmp_path)
     data.add("a", range(30))
     data.add("b", range(30, 60), (1, "", 1, 4, 0))
-    yield data
-    signal.signal(signal.SIGTERM, handler)
+    return data
 
 
 def splits(artifact: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -43,13 +43,6 @@ QUICK = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _keep_signal_handler() -> Iterator[None]:
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, handler)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Holds `prepared` and `searched`, the inputs."""
@@ -64,9 +57,7 @@ def inputs(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> Path:
-    handler = signal.getsignal(signal.SIGTERM)
     assert main(STAGE, [*inputs(folder), "--out", str(folder / "out"), *QUICK]) == 0
-    signal.signal(signal.SIGTERM, handler)
     return folder / "out"
 
 
