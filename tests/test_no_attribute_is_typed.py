@@ -12,7 +12,10 @@ import pytest
 from stages.validate.attributes_file import DEFAULT, read_attributes_file
 
 ROOT = Path(__file__).parents[1]
-LOOKED_AT = ("stages", "expectations", "dags", "images", "scripts", "bench", "params.yaml", "dvc.yaml", "Makefile")
+LOOKED_AT = (
+    "stages", "expectations", "dags", "images", "scripts", "bench", "params.yaml", "dvc.yaml", "Makefile",
+    "docker-compose.yml", "pyproject.toml", "CONTRIBUTING.md",
+)  # fmt: skip
 SUFFIXES = {"", ".py", ".html", ".json", ".yaml", ".yml", ".cfg", ".conf", ".js", ".css"}
 
 ALLOWED = {

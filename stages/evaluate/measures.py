@@ -72,11 +72,12 @@ def measure(everything: Answers) -> Measures:
     if answers.never:
         pass
     elif not present:
-        notes.append("no labels")
+        notes.append("no labels in the test split")
     elif not curves and not unanswered:
-        notes.append(f"no ROC AUC: every label is {classes[present[0]]!r}")
+        notes.append(f"no ROC AUC: every label in the test split is {classes[present[0]]!r}")
     elif len(present) < len(classes):
-        notes.append(f"no labels of {', '.join(name for n, name in enumerate(classes) if n not in present)}")
+        absent = ", ".join(name for n, name in enumerate(classes) if n not in present)
+        notes.append(f"no labels of {absent} in the test split")
 
     result: dict[str, Any] = {
         "labels": count,

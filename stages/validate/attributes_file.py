@@ -31,6 +31,8 @@ _CELEBA = """
 CELEBA = frozenset(_CELEBA.split())
 """CelebA's 40 attributes."""
 
+_NO_CLASSES = ("unknown", "abstained")
+"""What is counted beside the classes, of labels and of answers."""
 _KEYS = ("name", "classes", "title", "column", "unknown_when", "celeba", "cartoon_set")
 _TABLES = """
     ambiguous aspect_ratio candidates contradicts cropped digest duplicate_of embedding filename files format found
@@ -219,9 +221,9 @@ def _read_classes(node: _Node, name: str) -> tuple[str, ...]:
     found: list[str] = []
     for item in node.items(f"classes of {name}"):
         one = item.text(f"a class of {name}")
-        if re.fullmatch(r"[0-9.,+-]+", one) or one[0] in "=+-@'" or one.casefold() == "unknown":
+        if re.fullmatch(r"[0-9.,+-]+", one) or one[0] in "=+-@'" or one.casefold() in _NO_CLASSES:
             item.refuse(
-                f"class {one!r} of {name} reads as a number, a formula or no label in a cell: call it otherwise"
+                f"class {one!r} of {name} reads as a number, a formula, no label or no answer: call it otherwise"
             )
         if one.casefold() in map(str.casefold, found):
             item.refuse(f"class {one!r} of {name} stands there twice: keep one")

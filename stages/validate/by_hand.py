@@ -43,7 +43,7 @@ def look(argv: Sequence[str]) -> int:
     except UsageError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    out = arguments.out or Path("reports") / f"validate-{arguments.annotations.resolve().stem}"
+    out = arguments.out or Path("reports") / f"validate-{arguments.annotations.resolve().name}"
     command = ["--annotations", str(arguments.annotations), "--out", str(out), "--params", str(arguments.params)]
     command += ["--raw", str(arguments.raw)] if arguments.raw else []
     command += ["--attributes", str(asked)]

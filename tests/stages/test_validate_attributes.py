@@ -70,6 +70,7 @@ WRONG = {
     "classes that are numbers": ("- {name: a, classes: [0, 1]}", 1, 'quote it: "0"'),
     "a class like a number": ("- {name: a, classes: ['1', two]}", 1, "class '1' of a reads as a number"),
     "a class like a formula": ("- {name: a, classes: [=x, two]}", 1, "class '=x' of a reads as a number, a formula"),
+    "a class abstained": ("- {name: a, classes: [one, abstained]}", 1, "class 'abstained' of a reads as"),
     "a class unknown": ("- {name: a, classes: [Unknown, two]}", 1, "class 'Unknown' of a reads as"),
     "a class with a line break": ('- {name: a, classes: ["x\\ny", two]}', 1, "is no printable line"),
     "one class": ("- name: a\n  classes: [x]", 2, "a has 1 classes: give it 2 to 1000"),

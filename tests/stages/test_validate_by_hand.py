@@ -34,7 +34,7 @@ def look(*arguments: object, cwd: Path) -> "subprocess.CompletedProcess[str]":
 
 def test_good_annotations_pass_in_four_lines(annotations: Path, tmp_path: Path) -> None:
     process = look(annotations, cwd=tmp_path)
-    report = tmp_path / "reports/validate-labels/report.html"
+    report = tmp_path / "reports/validate-labels.csv/report.html"
     assert process.stdout.splitlines() == [
         f"PASS  {annotations}: 20 of 20 rows can be used",
         ATTRIBUTES,
