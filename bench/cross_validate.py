@@ -87,7 +87,7 @@ def train_and_measure(held: Path, params: Params) -> Fold:
     from stages.common.training.network import Classifier, outputs_of
 
     started = time.monotonic()
-    result, processes = fit_as_stage_train(held, params.train)
+    result, processes = fit_as_stage_train(held, params)
     seconds = time.monotonic() - started
     train, val = read_split(held, "train"), read_split(held, "val")
     classifier = Classifier(result.network, learned=learned_classes(train.attributes, train.labels)).eval()

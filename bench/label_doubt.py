@@ -22,6 +22,7 @@ from stages.common.contract.params import Section, load_params
 from stages.common.contract.version import ROOT
 from stages.common.schema.attributes import UNKNOWN
 from stages.common.schema.dataset import Split, map_images, read_index
+from stages.common.training.augmentation import Augmentation
 from stages.common.training.device import trainings_at_once
 from stages.common.training.fit import FitSettings
 from stages.label_doubt.doubts import find_doubts
@@ -35,6 +36,7 @@ FLIPPED = 0.03  # of the known labels of each attribute
 class Params(Section):
     """What decides the figures."""
 
+    augmentation: Augmentation
     label_doubt: LabelDoubtSection
     train: TrainSection
 
@@ -70,6 +72,7 @@ def main() -> None:
             hyperparameters=params.train.hyperparameters().model_copy(
                 update={"width": section.width, "batch_size": section.batch_size}
             ),
+            augmentation=params.augmentation,
             epochs=section.epochs,
             seed=section.seed,
             device=section.device,

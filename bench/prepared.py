@@ -14,7 +14,7 @@ from stages.common.contract.version import ROOT
 from stages.common.schema.attributes import Attribute, Attributes, read_attributes, write_attributes
 from stages.common.schema.dataset import INDEX, index_columns, map_images, read_index, read_split
 from stages.prepare_train.stage import STAGE as PREPARE_TRAIN
-from stages.train.params import TrainSection
+from stages.train.params import Params
 from stages.validate.stage import STAGE as VALIDATE
 
 if TYPE_CHECKING:
@@ -88,12 +88,12 @@ def repeat(prepared: Path, images: int, folder: Path, attributes: Attributes = (
     return folder
 
 
-def fit_as_stage_train(prepared: Path, section: TrainSection) -> "tuple[FitResult, int]":
+def fit_as_stage_train(prepared: Path, params: Params) -> "tuple[FitResult, int]":
     """Train as stage train does before it exports.
 
     Args:
         prepared: artifact of prepare_train, or what `repeat` makes.
-        section: its hyperparameters are those of the fit.
+        params: of stage train; the hyperparameters of its section `train` are those of the fit.
 
     Returns:
         The fitted network, and in how many processes it was fitted.
@@ -102,8 +102,10 @@ def fit_as_stage_train(prepared: Path, section: TrainSection) -> "tuple[FitResul
     from stages.common.training.fit import FitSettings, fit
     from stages.train.distributed import count_processes, fit_in_processes
 
+    section = params.train
     settings = FitSettings(
         hyperparameters=section.hyperparameters(),
+        augmentation=params.augmentation,
         epochs=section.epochs,
         seed=section.seed,
         device=section.device,

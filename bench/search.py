@@ -47,7 +47,6 @@ from stages.common.schema.attributes import UNKNOWN, read_attributes, write_attr
 from stages.common.schema.dataset import INDEX, Split, index_columns, read_index, read_split
 from stages.common.training.hyperparameters import Hyperparameters
 from stages.common.workers.pool import WorkerPool
-from stages.hyperopt.params import HyperoptSection
 from stages.hyperopt.params import Params as HyperoptParams
 from stages.train.params import Params as TrainParams
 
@@ -140,7 +139,7 @@ def deal(prepared: Path, seed: int, shares: Sequence[float], folder: Path) -> Pa
     return folder
 
 
-def train_and_measure(dealt: Path, section: HyperoptSection, epochs: int, job: tuple[Hyperparameters, int]) -> Measured:
+def train_and_measure(dealt: Path, params: HyperoptParams, epochs: int, job: tuple[Hyperparameters, int]) -> Measured:
     """Train what was chosen, with a training seed and one thread (it is called in other processes), and measure."""
     # not needed to search: importing torch takes seconds
     from stages.common.training.device import choose_device
@@ -150,10 +149,11 @@ def train_and_measure(dealt: Path, section: HyperoptSection, epochs: int, job: t
     chosen, seed = job
     learned, chosen_by, held_back = (read_split(dealt, split) for split in ("train", "val", "test"))
     started = time.process_time()
-    network = fit(learned, chosen_by, FitSettings(chosen, epochs, seed, section.device, threads=1)).network
+    device = params.hyperopt.device
+    settings = FitSettings(chosen, params.augmentation, epochs, seed, device, threads=1)
+    network = fit(learned, chosen_by, settings).network
     seconds = time.process_time() - started
-    device = choose_device(section.device, threads=1)
-    before, new = (outputs_of(network, split, device) for split in (chosen_by, held_back))
+    before, new = (outputs_of(network, split, choose_device(device, threads=1)) for split in (chosen_by, held_back))
     losses = [
         cross_entropy(logits, held_back.labels[:, column], fit_temperature(before[column], chosen_by.labels[:, column]))
         for column, logits in enumerate(new)
@@ -167,12 +167,12 @@ def _accuracy(outputs: Sequence[npt.NDArray[np.float32]], split: Split) -> float
     return float(np.mean((right & known).sum(0) / known.sum(0)))
 
 
-def compare(dealt: Path, section: HyperoptSection, limits: Limits, workers: int, folder: Path) -> dict[str, Found]:
+def compare(dealt: Path, params: HyperoptParams, limits: Limits, workers: int, folder: Path) -> dict[str, Found]:
     """One seed: what each way came to.
 
     Args:
         dealt: data with three splits.
-        section: of the searches; its first trial has the defaults.
+        params: of the searches; the first trial has the defaults.
         limits: of searches and networks.
         workers: processes.
         folder: for the state of the searches.
@@ -180,12 +180,13 @@ def compare(dealt: Path, section: HyperoptSection, limits: Limits, workers: int,
     from stages.hyperopt.search import search
     from stages.hyperopt.training import run_trial
 
+    section = params.hyperopt
     chosen, told = {"defaults": section.first}, {"defaults": ("", 0.0)}
     for way in limits.ways:
         changed = section.model_copy(update=WAYS[way])
         state = folder / way
         state.mkdir(exist_ok=True)
-        result = search(changed, partial(run_trial, dealt, changed), state, workers, limits.budget)
+        result = search(changed, partial(run_trial, dealt, params.augmentation, changed), state, workers, limits.budget)
         finished = sum(trial.state == "finished" for trial in result.trials)
         spent = sum(trial.epochs for trial in result.trials)
         told[way] = f"{finished} of {len(result.trials)}", sum(trial.seconds for trial in result.trials) / spent
@@ -194,7 +195,7 @@ def compare(dealt: Path, section: HyperoptSection, limits: Limits, workers: int,
     seeds = [section.seed + 1000 * number for number in range(1, limits.trainings + 1)]
     with WorkerPool(workers, "--workers") as pool:
         jobs = [(one, seed) for seed in seeds for one in chosen.values()]
-        networks = list(pool.map(partial(train_and_measure, dealt, section, limits.epochs), jobs))
+        networks = list(pool.map(partial(train_and_measure, dealt, params, limits.epochs), jobs))
     return {way: Found(*told[way], _mean(networks[at :: len(chosen)])) for at, way in enumerate(chosen)}
 
 
@@ -251,20 +252,19 @@ def main() -> None:
     arguments.add_argument("--set", action="append", default=[], metavar="hyperopt.KEY=VALUE")
     given = arguments.parse_args()
     start_logging()
-    params = ROOT / "params.yaml"
-    section = load_params(HyperoptParams, params, given.set).hyperopt
-    section = section.model_copy(
+    params = load_params(HyperoptParams, ROOT / "params.yaml", given.set)
+    section = params.hyperopt.model_copy(
         update={
             "timeout": given.seconds,
             "max_evals": 10_000,
-            "epochs": given.epochs or section.epochs,
+            "epochs": given.epochs or params.hyperopt.epochs,
             "workers": given.workers,
         }
     )
     limits = Limits(
         ways=given.ways,
         budget=given.budget_epochs if math.isinf(given.seconds) else math.inf,
-        epochs=given.final_epochs or load_params(TrainParams, params).train.epochs,
+        epochs=given.final_epochs or load_params(TrainParams, ROOT / "params.yaml").train.epochs,
         trainings=given.trainings,
     )
     from stages.hyperopt.stage import complete
@@ -284,7 +284,8 @@ def main() -> None:
             place = folder / str(seed)
             place.mkdir(exist_ok=True)
             dealt = deal(prepared, seed, given.shares, place / "dealt")
-            one = compare(dealt, section.model_copy(update={"seed": seed}), limits, workers, place)
+            searched = params.model_copy(update={"hyperopt": section.model_copy(update={"seed": seed})})
+            one = compare(dealt, searched, limits, workers, place)
             seeds.append(one)
             log.info("seed %d: %s", seed, ", ".join(f"{way} {found.measured}" for way, found in one.items()))
     print("\n".join(f"- {line}" for line in lines))

@@ -1,7 +1,7 @@
 """How fast the network trains, in how much memory, against the number of images, processes, and on a GPU the batch.
 
     python -m bench.train --data FOLDER [--images N ...] [--passes N] [--repeat N] [--parts PART ...]
-                          [--attributes N] [--device auto|cpu|cuda] [--set train.KEY=VALUE ...] [--plot FILE]
+                          [--attributes N] [--device auto|cpu|cuda] [--set SECTION.KEY=VALUE ...] [--plot FILE]
 
 FOLDER holds raw/ and annotations.csv. They are validated and prepared as the pipeline does it, and repeated on disk
 until there are as many training images as wanted; the validation images are other pictures. With --attributes they get
@@ -62,18 +62,24 @@ class Job:
     Attributes:
         prepared: what `repeat` has made.
         images: how many it trains on.
-        section: device, processes, batch_size, epochs and hyperparameters.
+        params: of stage train, whose section `train` says device, processes, batch_size, epochs, hyperparameters.
         resident: False keeps images off the GPU until they are needed.
     """
 
     prepared: str
     images: int
-    section: TrainSection
+    params: Params
     resident: bool = True
+
+    @property
+    def section(self) -> TrainSection:
+        """Section `train`."""
+        return self.params.train
 
     def vary(self, **changed: Any) -> "Job":
         """The same with other parameters."""
-        return replace(self, section=self.section.model_copy(update=changed))
+        section = self.section.model_copy(update=changed)
+        return replace(self, params=self.params.model_copy(update={"train": section}))
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ def train(job: Job) -> Found:
     if not job.resident:
         loader.RESIDENT_SHARE = 0
     started, start_mb = time.monotonic(), peak_memory(os.getpid())
-    result, processes = fit_as_stage_train(Path(job.prepared), job.section)
+    result, processes = fit_as_stage_train(Path(job.prepared), job.params)
     alone_on_gpu = result.device != "cpu" and processes == 1
     return Found(
         rate=rate_of(result.history),
@@ -131,7 +137,7 @@ def train(job: Job) -> Found:
 
 def measure(job: Job, environment: Mapping[str, str] | None = None) -> tuple[Found, Memory]:
     """Do a job in a program of its own."""
-    told = json.dumps(asdict(job) | {"section": job.section.model_dump()})
+    told = json.dumps(asdict(job) | {"params": job.params.model_dump()})
     output, memory = run_measured([sys.executable, "-m", "bench.train", "--job", told], environment)
     found = Found(**json.loads(output.splitlines()[-1]))
     log.info(
@@ -275,15 +281,15 @@ def _devices(wanted: str) -> list[str]:
 
 def _run(arguments: argparse.Namespace, folder: Path) -> None:
     """Measure the parts that were asked for."""
-    section = load_params(Params, ROOT / "params.yaml", arguments.set).train
+    params = load_params(Params, ROOT / "params.yaml", arguments.set)
+    section = params.train
     devices = _devices(arguments.device)
     prepared = prepare(arguments.data, folder)
     attributes = made_up(arguments.attributes)
     sets = {count: repeat(prepared, count, folder / str(count), attributes) for count in sorted(set(arguments.images))}
 
     def job(images: int, device: str, epochs: int, processes: int = section.processes) -> Job:
-        changed = section.model_copy(update={"device": device, "epochs": epochs, "processes": processes})
-        return Job(str(sets[images]), images, changed)
+        return Job(str(sets[images]), images, params).vary(device=device, epochs=epochs, processes=processes)
 
     if "size" in arguments.parts:
         jobs = []
@@ -317,13 +323,13 @@ def main() -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: all that are here")
     parser.add_argument("--target", type=float, default=0.99, help="accuracy of part target (default: %(default)s)")
     parser.add_argument("--target-epochs", type=int, default=4, help="its epochs (default: %(default)s)")
-    parser.add_argument("--set", action="append", default=[], metavar="train.KEY=VALUE")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--plot", type=Path, default=ROOT / "bench/out/rate_and_memory.png", metavar="FILE")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.job:
         told = json.loads(arguments.job)
-        print(json.dumps(asdict(train(Job(**told | {"section": TrainSection(**told["section"])})))))
+        print(json.dumps(asdict(train(Job(**told | {"params": Params.model_validate(told["params"])})))))
         return
     if not arguments.data:
         parser.error("--data is needed")

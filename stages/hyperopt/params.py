@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from stages.common.contract.params import NOT_IN_KEY, Range, Section
+from stages.common.training.augmentation import Augmentation
 from stages.common.training.hyperparameters import Hyperparameters
 
 CHOICES = ("width", "batch_size")
@@ -65,4 +66,5 @@ class HyperoptSection(Section):
 class Params(Section):
     """The sections that this stage reads."""
 
+    augmentation: Augmentation
     hyperopt: HyperoptSection

@@ -46,7 +46,7 @@ def _run(context: Context[Params]) -> Headline:
         "up to %d trials of %s epochs, %d at a time",
         section.max_evals, " or ".join(map(str, rungs_of(section))), workers,
     )  # fmt: skip
-    result = search(section, partial(run_trial, prepared, section), context.state, workers)
+    result = search(section, partial(run_trial, prepared, context.params.augmentation, section), context.state, workers)
     trials, best = result.trials, result.best
     importance = measure_importance(trials, section.seed)
     if importance.note:

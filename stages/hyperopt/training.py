@@ -13,6 +13,7 @@ from stages.common.inference.calibration import cross_entropy, fit_temperature
 from stages.common.schema.attributes import UNKNOWN
 from stages.common.schema.dataset import Split, read_split
 from stages.common.schema.learned import Learned, learnable, learned_classes, masks
+from stages.common.training.augmentation import Augmentation
 from stages.common.training.device import choose_device, trainings_at_once, use_gpu
 from stages.common.training.fit import DivergedError, FitSettings, fit
 from stages.common.training.network import Network, outputs_of
@@ -31,12 +32,13 @@ def count_workers(section: HyperoptSection) -> int:
     return trainings_at_once(section.device, section.workers, section.lag)
 
 
-def run_trial(prepared: Path, section: HyperoptSection, job: Job) -> Score | str | None:
+def run_trial(prepared: Path, augmentation: Augmentation, section: HyperoptSection, job: Job) -> Score | str | None:
     """Train on the train split, from where the trial's last run has come to, and measure on the validation split.
 
     Args:
         prepared: the artifact of prepare_train; a worker maps its images itself.
-        section: of params.yaml.
+        augmentation: of params.yaml, and so is `section`.
+        section: of the search.
         job: what to train.
 
     Returns:
@@ -50,6 +52,7 @@ def run_trial(prepared: Path, section: HyperoptSection, job: Job) -> Score | str
     train, val = (_read_split(prepared, split) for split in ("train", "val"))
     settings = FitSettings(
         hyperparameters=job.plan.hyperparameters,
+        augmentation=augmentation,
         epochs=section.epochs,
         seed=section.seed,
         device=section.device,

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from stages.common.contract.params import NOT_IN_KEY, Section
+from stages.common.training.augmentation import Augmentation
 
 
 class LabelDoubtSection(Section):
@@ -23,4 +24,5 @@ class LabelDoubtSection(Section):
 class Params(Section):
     """The sections that this stage reads."""
 
+    augmentation: Augmentation
     label_doubt: LabelDoubtSection

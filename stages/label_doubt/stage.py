@@ -81,6 +81,7 @@ def _run(context: Context[Params]) -> Headline:
     fold = assign_folds([row["group"] for row in rows], section.folds, section.seed)
     settings = FitSettings(
         hyperparameters=chosen,
+        augmentation=context.params.augmentation,
         epochs=section.epochs,
         seed=section.seed,
         device=section.device,

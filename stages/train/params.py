@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from stages.common.contract.errors import UsageError
 from stages.common.contract.params import Section
 from stages.common.schema.attributes import Attributes
+from stages.common.training.augmentation import Augmentation
 from stages.common.training.hyperparameters import Hyperparameters
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -77,4 +78,5 @@ class TrainSection(Hyperparameters):
 class Params(Section):
     """The sections that this stage reads."""
 
+    augmentation: Augmentation
     train: TrainSection

@@ -105,6 +105,7 @@ def _run(context: Context[Params]) -> Headline:
         log.warning("%s", line)
     settings = FitSettings(
         hyperparameters=chosen,
+        augmentation=context.params.augmentation,
         epochs=section.epochs,
         seed=section.seed,
         device=section.device,

@@ -12,10 +12,14 @@ from stages.common.contract import artifacts
 from stages.common.images.settings import Preprocessing
 from stages.common.schema.attributes import Attributes, write_attributes
 from stages.common.schema.dataset import INDEX, PREPROCESSING, index_columns
+from stages.common.training.augmentation import Augmentation
 from stages.common.training.hyperparameters import USED, Hyperparameters
 from tests.common.samples import SAMPLE_ATTRIBUTES
 
 SIDE = 20
+
+USUAL = Augmentation(mirror=0.5, move=0.06, scale=0.08, turn=0, light=0.08, color=0, cut_out=0)
+NONE = Augmentation(**dict.fromkeys(Augmentation.model_fields, 0))
 
 TINY = Hyperparameters(
     learning_rate=0.02,

@@ -25,12 +25,12 @@ from stages.common.schema.dataset import Split, read_split
 from stages.common.training.fit import FitSettings, fit
 from stages.train.distributed import count_processes, fit_in_processes
 from stages.train.params import Params
-from tests.common.prepared import TINY, make_prepared
+from tests.common.prepared import NONE, TINY, USUAL, make_prepared
 from tests.processes import is_running
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = FitSettings(TINY, epochs=8, seed=1, device="cpu")
+SETTINGS = FitSettings(TINY, USUAL, epochs=8, seed=1, device="cpu")
 
 
 def make_splits(folder: Path, train: int = 96) -> tuple[Split, Split]:
@@ -62,7 +62,6 @@ def test_the_gradient_is_that_of_one_process_also_where_labels_are_unknown(
     All images are the same and nothing is random, so each part has the batch statistics of the whole, and labels alone
     tell the parts apart: half of them are unknown, and of one attribute all but two.
     """
-    monkeypatch.setattr("stages.common.training.fit.augment", lambda images: images)
     monkeypatch.setattr("stages.common.training.fit.has_fast_bfloat16", lambda _device: False)
     train, val = make_splits(tmp_path, train=22)
     random = np.random.default_rng(1)
@@ -72,7 +71,7 @@ def test_the_gradient_is_that_of_one_process_also_where_labels_are_unknown(
     same = dataclasses.replace(train.select(np.zeros(22, np.int64)), labels=labels)
     weights = dict(zip(names(train.attributes), (1, 2, 3, 0.5, 1), strict=True))
     whole = TINY.model_copy(update={"batch_size": 22, "loss_weights": weights})
-    settings = dataclasses.replace(SETTINGS, epochs=1, hyperparameters=whole)
+    settings = dataclasses.replace(SETTINGS, epochs=1, hyperparameters=whole, augmentation=NONE)
 
     one = fit(same, val, settings, checkpoint=tmp_path / "one.safetensors")
     fit_in_processes(processes, same, val, settings, tmp_path / "several.safetensors")

@@ -6,35 +6,60 @@ Its functions on boxes of whole pixels, which scale them apart, take 1.3 times a
 medians of 60 batches of 64 images of 64x64, in turns, on a machine that others shared.)
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-SCALE, SHIFT, BRIGHTNESS = 0.08, 0.06, 0.08
-"""Largest change of width or height, of the position (as a share of the side), and of brightness."""
+from stages.common.training.augmentation import Augmentation
 
 
-def augment(images: Tensor) -> Tensor:
-    """Mirror, shift, scale and brighten; nothing here turns one hair colour into another.
+def augment(images: Tensor, strengths: Augmentation) -> Tensor:
+    """Mirror, scale, turn, move, light, colour and cover each picture by amounts of its own.
 
     Args:
         images: (N, S, S, 3), 0..255.
+        strengths: how much of it. What is off draws nothing or changes nothing, so that a seed gives the same pictures
+            whatever else can be asked for.
 
     Returns:
-        float32 (N, S, S, 3): half of them mirrored, width and height scaled apart, shifted, and brighter or darker, by
-        uniformly random amounts; edge pixels are repeated.
+        float32 (N, S, S, 3), 0..255; where a picture does not reach, its edge pixels are repeated.
     """
     count, device = len(images), images.device
 
-    def uniform(limit: float) -> Tensor:
-        return (torch.rand(count, device=device) * 2 - 1) * limit
+    def uniform(limit: float, *shape: int) -> Tensor:
+        return (torch.rand(count, *shape, device=device) * 2 - 1) * limit
 
-    mirror = torch.where(torch.rand(count, device=device) < 0.5, -1.0, 1.0)
+    mirror = torch.where(torch.rand(count, device=device) < strengths.mirror, -1.0, 1.0)
     zero = torch.zeros(count, device=device)
-    across, down = (1 + uniform(SCALE)) * mirror, 1 + uniform(SCALE)
+    across, down = (1 + uniform(strengths.scale)) * mirror, 1 + uniform(strengths.scale)
     # The grid spans -1..1, so a share of the side counts twice.
-    theta = torch.stack([across, zero, uniform(2 * SHIFT), zero, down, uniform(2 * SHIFT)], 1).view(-1, 2, 3)
+    right, below = uniform(2 * strengths.move), uniform(2 * strengths.move)
+    gain = (1 + uniform(strengths.light)).view(-1, 1, 1, 1)
+    theta = [across, zero, right, zero, down, below]
+    if strengths.turn:
+        angle = uniform(math.radians(strengths.turn))
+        sine, cosine = angle.sin(), angle.cos()
+        theta = [cosine * across, -sine * down, right, sine * across, cosine * down, below]
+    if strengths.color:
+        gain = gain * (1 + uniform(strengths.color, 3, 1, 1))
     planes = images.permute(0, 3, 1, 2).float()
-    grid = functional.affine_grid(theta, list(planes.shape), align_corners=False)
+    grid = functional.affine_grid(torch.stack(theta, 1).view(-1, 2, 3), list(planes.shape), align_corners=False)
     moved = functional.grid_sample(planes, grid, padding_mode="border", align_corners=False)
-    return (moved * (1 + uniform(BRIGHTNESS)).view(-1, 1, 1, 1)).clamp(0, 255).permute(0, 2, 3, 1)
+    seen = (moved * gain).clamp(0, 255)
+    if strengths.cut_out:
+        seen = torch.where(_squares(seen, strengths.cut_out), seen.mean((2, 3), keepdim=True), seen)
+    return seen.permute(0, 2, 3, 1)
+
+
+def _squares(planes: Tensor, share: float) -> Tensor:
+    """A square in each of the pictures (N, 3, S, S), whose middle lies anywhere in it: bool (N, 1, S, S).
+
+    DeVries and Taylor 2017, "Improved Regularization of Convolutional Neural Networks with Cutout",
+    https://arxiv.org/abs/1708.04552.
+    """
+    count, _, side, _ = planes.shape
+    middles = torch.rand(count, 2, 1, device=planes.device) * side
+    inside = (torch.arange(side, device=planes.device) + 0.5 - middles).abs() < share * side / 2
+    return (inside[:, 0, :, None] & inside[:, 1, None, :])[:, None]

@@ -24,6 +24,7 @@ from stages.common.schema.attributes import UNKNOWN, names
 from stages.common.schema.dataset import Split
 from stages.common.schema.learned import Learned, answerable, learnable, learned_classes, masks, never_answered
 from stages.common.training.augment import augment
+from stages.common.training.augmentation import Augmentation
 from stages.common.training.device import choose_device, has_fast_bfloat16
 from stages.common.training.hyperparameters import Hyperparameters
 from stages.common.training.kept import keep, recover
@@ -50,6 +51,7 @@ class FitSettings:
 
     Attributes:
         hyperparameters: what a search may choose.
+        augmentation: how the training images are changed each time.
         epochs: passes over the training images; the length of the learning-rate cycle.
         seed: of weights, order, augmentation and dropout; on a CPU the same seed gives the same weights.
         device: auto, cpu or cuda.
@@ -57,6 +59,7 @@ class FitSettings:
     """
 
     hyperparameters: Hyperparameters
+    augmentation: Augmentation
     epochs: int
     seed: int
     device: str = "auto"
@@ -301,7 +304,7 @@ def _fit(
                 optimizer.param_groups[0]["lr"] = peak * share
                 optimizer.zero_grad(set_to_none=True)
             with cast:
-                outputs = learner(augment(images))
+                outputs = learner(augment(images, settings.augmentation))
             loss = (summed_losses(outputs, labels, LABEL_SMOOTHING) * shares[step]).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             for optimizer in optimizers:

@@ -13,16 +13,15 @@ from stages.common.contract.cpus import available_cpus
 from stages.common.contract.errors import DataError, UnavailableError
 from stages.common.schema.attributes import names
 from stages.common.schema.dataset import Split, read_split
-from stages.common.training.augment import augment
 from stages.common.training.device import choose_device
 from stages.common.training.fit import DivergedError, Epoch, FitSettings, fit, one_cycle, summed_losses
 from stages.common.training.hyperparameters import Hyperparameters
 from stages.common.training.network import Network
-from tests.common.prepared import TINY, make_prepared
+from tests.common.prepared import TINY, USUAL, make_prepared
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = FitSettings(TINY, epochs=3, seed=1, device="cpu")
+SETTINGS = FitSettings(TINY, USUAL, epochs=3, seed=1, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -177,20 +176,6 @@ def test_an_attribute_without_labels_is_left_out_and_none_at_all_is_an_error(spl
     labels[:] = -1
     with pytest.raises(DataError, match="the val split has no known label"):
         fit(train, dataclasses.replace(val, labels=labels), settings)
-
-
-def test_augmentation_moves_pictures_and_keeps_their_colours() -> None:
-    torch.manual_seed(0)
-    images = torch.zeros(64, 20, 20, 3, dtype=torch.uint8)
-    images[..., 0], images[..., 1] = 200, 100
-    images[:, 8:12, 8:12] = 0
-    moved = augment(images)
-    assert moved.shape == images.shape
-    corner = moved[:, 0, 0]
-    torch.testing.assert_close(corner[:, 0], 2 * corner[:, 1])
-    assert (corner[:, 0] / 200).min() >= 0.92
-    assert (corner[:, 0] / 200).max() <= 1.08
-    assert len({one.numpy().tobytes() for one in moved}) == 64
 
 
 def test_the_learning_rate_rises_once_and_falls_to_nothing() -> None:

@@ -1,0 +1,27 @@
+"""Section `augmentation`: how pictures are changed each time they are learned from. Apart from the code: no PyTorch."""
+
+from pydantic import Field
+
+from stages.common.contract.params import Section
+
+
+class Augmentation(Section):
+    """What happens to every picture each time it is learned from, by uniformly random amounts; 0 means not at all.
+
+    Attributes:
+        mirror: share of the pictures that are mirrored.
+        move: largest shift, as a share of the side.
+        scale: largest change of width and of height, apart, as a share of 1.
+        turn: largest angle, in degrees.
+        light: largest change of brightness, as a share of 1.
+        color: largest change of red, green and blue, apart, as a share of 1: the colour of the light.
+        cut_out: side of the square that is covered with the picture's mean colour, as a share of the picture's.
+    """
+
+    mirror: float = Field(ge=0, le=1)
+    move: float = Field(ge=0, le=1)
+    scale: float = Field(ge=0, lt=1)
+    turn: float = Field(ge=0, le=180)
+    light: float = Field(ge=0, le=1)
+    color: float = Field(ge=0, le=1)
+    cut_out: float = Field(ge=0, lt=1)
