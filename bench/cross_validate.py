@@ -90,7 +90,8 @@ def train_and_measure(held: Path, params: Params) -> Fold:
     result, processes = fit_as_stage_train(held, params)
     seconds = time.monotonic() - started
     train, val = read_split(held, "train"), read_split(held, "val")
-    classifier = Classifier(result.network, learned=learned_classes(train.attributes, train.labels)).eval()
+    seen = learned_classes(train.attributes, train.labels)
+    classifier = Classifier(result.network, learned=seen, mirrored=params.train.mirrored_answers).eval()
     outputs = outputs_of(classifier, val, choose_device(params.train.device))[:-1]  # without embeddings
     counts = []
     for column, (attribute, probabilities) in enumerate(zip(train.attributes, outputs, strict=True)):

@@ -98,10 +98,11 @@ def in_pytorch(
     """What PyTorch says with the weights of the same artifact; not calibrated: at temperature 1."""
     with safe_open(trained / "model.safetensors", "pt") as file:
         metadata = file.metadata()
-    network = Network(attributes, int(metadata["width"]))
+    told = {name: json.loads(value) for name, value in metadata.items()}
+    network = Network(attributes, told["width"])
     network.load_state_dict(load_file(trained / "model.safetensors"))
-    temperatures, learned = (json.loads(metadata[name]) for name in ("temperatures", "learned"))
-    classifier = Classifier(network, temperatures if calibrated else None, learned).eval()
+    temperatures = told["temperatures"] if calibrated else None
+    classifier = Classifier(network, temperatures, told["learned"], mirrored=told["mirrored"]).eval()
     with torch.inference_mode():
         parts = torch.split(torch.from_numpy(images), 256)
         batches = [[one.numpy() for one in classifier(part)[: len(attributes)]] for part in parts]

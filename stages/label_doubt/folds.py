@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
 
 from stages.common.contract.errors import DataError
 from stages.common.contract.logs import log, start_logging
@@ -56,25 +55,13 @@ def assign_folds(groups: Sequence[str], folds: int, seed: int) -> npt.NDArray[np
     return np.array([dealt[group] for group in groups], np.int32)
 
 
-class _Mirrored(nn.Module):
-    """Probabilities averaged with those of the mirror images."""
-
-    def __init__(self, network: Network, learned: Learned) -> None:
-        super().__init__()
-        self.classifier = Classifier(network, learned=learned)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        seen, mirrored = self.classifier(images), self.classifier(images.flip(2))  # 2: width of (n, S, S, 3)
-        both = list(zip(seen, mirrored, strict=True))[:-1]  # no embeddings
-        return tuple((one + other) / 2 for one, other in both)
-
-
 def predict(network: Network, learned: Learned, images: Split, settings: FitSettings) -> Probabilities:
     """What a network says about N images: per attribute float32 (N, classes), averaged with their mirror images.
 
     0 of classes that it has not learned, NaN of attributes of which it has learned fewer than two.
     """
-    outputs = outputs_of(_Mirrored(network, learned).eval(), images, choose_device(settings.device, settings.threads))
+    classifier = Classifier(network, learned=learned, mirrored=True).eval()
+    *outputs, _ = outputs_of(classifier, images, choose_device(settings.device, settings.threads))
     return dict(zip(names(images.attributes), outputs, strict=True))
 
 

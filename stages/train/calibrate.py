@@ -20,7 +20,7 @@ from stages.common.schema.attributes import UNKNOWN
 from stages.common.schema.dataset import Split
 from stages.common.schema.learned import Learned, answerable, is_answered, learnable, masks
 from stages.common.training.device import choose_device
-from stages.common.training.network import Network, outputs_of
+from stages.common.training.network import Network, Outputs, outputs_of
 from stages.train.decide import Decision, decide
 from stages.train.params import TrainSection
 
@@ -63,16 +63,17 @@ def calibrate(
             tell no temperature.
         learned: what it has seen.
         shares: of the classes of each attribute, among the labels that it has learned from.
-        section: says what the answers are wanted for.
+        section: says what the answers are wanted for, and whether they are of a picture and its mirror image together.
     """
     found = []
-    outputs = outputs_of(network, val, choose_device(section.device))  # in float32, as the exported model computes
+    looking = Outputs(network, learned, mirrored=section.mirrored_answers).eval()
+    *outputs, _ = outputs_of(looking, val, choose_device(section.device))  # in float32, as the exported model computes
     network.cpu()
     attributes = val.attributes
     compared, can_be_right = (of(attributes, val.labels, learned) for of in (answerable, learnable))
     for column, (attribute, raw, mask) in enumerate(zip(attributes, outputs, masks(attributes, learned), strict=True)):
         known = compared[:, column] != UNKNOWN
-        logits, labels = (raw + mask)[known], compared[known, column]
+        logits, labels = raw[known], compared[known, column]
         temperature = fit_temperature(logits, can_be_right[known, column])
         before, after = (
             Answers(attribute, labels, softmax(logits / divisor), learned=learned[attribute.name])

@@ -17,7 +17,14 @@ from stages.common.training.kept import save_file
 from stages.common.training.network import Classifier, Network
 
 
-def export_onnx(path: Path, network: Network, calibration: Calibration, preprocessing: Mapping[str, Any]) -> None:
+def export_onnx(
+    path: Path,
+    network: Network,
+    calibration: Calibration,
+    preprocessing: Mapping[str, Any],
+    *,
+    mirrored: bool = False,
+) -> None:
     """Write the network as one ONNX file that takes uint8 images and gives probabilities and embeddings.
 
     A model is known by the bytes of this file. So the same weights, calibration and preprocessing give the same bytes,
@@ -29,6 +36,7 @@ def export_onnx(path: Path, network: Network, calibration: Calibration, preproce
         calibration: temperatures, which become part of the graph, and thresholds.
         preprocessing: how images were prepared; its `image_size` fixes S of the input (N, S, S, 3). It goes into the
             metadata with the attributes and the calibration.
+        mirrored: whether the graph looks at every image and at its mirror image, and answers of both together.
     """
     side = int(preprocessing["image_size"])
     metadata = {
@@ -44,7 +52,7 @@ def export_onnx(path: Path, network: Network, calibration: Calibration, preproce
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
         program = torch.onnx.export(
-            Classifier(network, calibration.temperatures, calibration.learned).eval(),
+            Classifier(network, calibration.temperatures, calibration.learned, mirrored=mirrored).eval(),
             (torch.zeros(2, side, side, 3, dtype=torch.uint8),),  # 2, for 1 would be taken as a constant
             dynamo=True,
             verbose=False,
@@ -58,8 +66,8 @@ def export_onnx(path: Path, network: Network, calibration: Calibration, preproce
         program.save(path, external_data=False)
 
 
-def save_weights(path: Path, network: Network, calibration: Calibration) -> None:
-    """Write the weights as safetensors; the metadata has the network's width, and temperatures and learned as JSON."""
-    told = {name: json.dumps(getattr(calibration, name)) for name in ("temperatures", "learned")}
-    metadata = {"width": str(network.width), **told}
+def save_weights(path: Path, network: Network, calibration: Calibration, *, mirrored: bool) -> None:
+    """Write the weights as safetensors, with what `Classifier` needs besides, as JSON in the metadata."""
+    told = calibration.model_dump(include={"temperatures", "learned"}) | {"width": network.width, "mirrored": mirrored}
+    metadata = {name: json.dumps(value) for name, value in told.items()}
     save_file(path, network.state_dict(), metadata)

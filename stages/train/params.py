@@ -47,6 +47,7 @@ class TrainSection(Hyperparameters):
     use_hyperopt: bool
     decide_by: Literal["accuracy", "balanced_accuracy"]
     wanted: dict[str, Wanted]
+    mirrored_answers: bool
     answer_accuracy: float = Field(ge=0, le=1)
     seed: int = Field(ge=0, lt=2**32)
     device: Literal["auto", "cpu", "cuda"]

@@ -132,8 +132,9 @@ def _run(context: Context[Params]) -> Headline:
     log.info("exporting, with temperatures %s", calibration.temperatures)
     for folder in ("metrics", "plots"):
         (context.out / folder).mkdir()
-    export_onnx(context.out / "model.onnx", result.network, calibration, preprocessing)
-    save_weights(context.out / "model.safetensors", result.network, calibration)
+    mirrored = section.mirrored_answers
+    export_onnx(context.out / "model.onnx", result.network, calibration, preprocessing, mirrored=mirrored)
+    save_weights(context.out / "model.safetensors", result.network, calibration, mirrored=mirrored)
     last, used = result.history[-1], result.hyperparameters
     images_per_s = len(result.history) / sum(1 / epoch.images_per_s for epoch in result.history)
     write_json(

@@ -55,10 +55,13 @@ def inputs(folder: Path) -> list[str]:
     return ["--prepare_train", str(folder / "prepared"), "--hyperopt", str(folder / "searched")]
 
 
-@pytest.fixture(scope="module")
-def trained(folder: Path) -> Path:
-    assert main(STAGE, [*inputs(folder), "--out", str(folder / "out"), *QUICK]) == 0
-    return folder / "out"
+@pytest.fixture(scope="module", params=["plain", "mirrored"])
+def trained(folder: Path, request: pytest.FixtureRequest) -> Path:
+    """A model that answers of the picture alone, and one that answers of its mirror image as well."""
+    out = folder / request.param
+    mirrored = f"train.mirrored_answers={json.dumps(request.param == 'mirrored')}"
+    assert main(STAGE, [*inputs(folder), "--out", str(out), *QUICK, "--set", mirrored]) == 0
+    return out
 
 
 def load_pytorch(trained: Path) -> Classifier:
@@ -67,7 +70,8 @@ def load_pytorch(trained: Path) -> Classifier:
         metadata = file.metadata()
     network = Network(SAMPLE_ATTRIBUTES, int(metadata["width"]))
     network.load_state_dict(load_file(trained / "model.safetensors"))
-    return Classifier(network, json.loads(metadata["temperatures"])).eval()
+    told = {name: json.loads(metadata[name]) for name in ("temperatures", "learned", "mirrored")}
+    return Classifier(network, **told).eval()
 
 
 def test_the_model_is_one_file_and_onnx_runtime_answers_as_pytorch(trained: Path, folder: Path) -> None:
@@ -90,6 +94,11 @@ def test_the_model_is_one_file_and_onnx_runtime_answers_as_pytorch(trained: Path
         for name, values in zip(SAMPLE_NAMES, expected, strict=True):
             np.testing.assert_allclose(found[name], values.numpy(), rtol=0, atol=1e-4)
             np.testing.assert_array_equal(found[name], model.predict(images)[name])
+        mirrored, mirrored_embeddings = model.predict_and_embed(images[:, :, ::-1].copy())
+        same = [np.allclose(found[name], mirrored[name], atol=1e-5) for name in SAMPLE_NAMES]
+        same.append(np.allclose(embeddings, mirrored_embeddings, atol=1e-4))
+        if images is not black_and_white:  # which are their own mirror images
+            assert set(same) == {trained.name == "mirrored"}
 
 
 def test_confidences_are_those_that_the_calibration_was_made_for(trained: Path, folder: Path) -> None:

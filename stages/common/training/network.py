@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stages.common.schema.attributes import Attributes
+from stages.common.schema.attributes import Attributes, names
 from stages.common.schema.dataset import Split
 from stages.common.schema.learned import Learned, all_learned, masks
 
@@ -98,10 +98,60 @@ class Network(nn.Module):
         return tuple(head(pooled) for head in self.heads)
 
 
+class Outputs(nn.Module):
+    """What a network says of images before temperatures: logits per attribute (N, classes), last embeddings (N, 4w).
+
+    An embedding is what the trunk makes of an image, averaged over the whole grid. It tells drift.
+
+    Mirrored, it looks at every image and at its mirror image: logits are then the logarithms of the mean of both's
+    probabilities, and the embedding is the mean of both's. So a temperature is fitted to what it will be applied to,
+    and whoever fits it need not know.
+    """
+
+    def __init__(self, network: Network, learned: Learned | None = None, *, mirrored: bool = False) -> None:
+        """Put a network to use.
+
+        Args:
+            network: gives the logits.
+            learned: the classes that training has seen, all if None; the others get minus infinity, and attributes that
+                are never answered NaN (`stages.common.schema.learned`).
+            mirrored: whether it looks at mirror images as well.
+        """
+        super().__init__()
+        self.network = network
+        self.mirrored = mirrored
+        attributes = network.attributes
+        for number, mask in enumerate(masks(attributes, learned or all_learned(attributes))):
+            needed = torch.from_numpy(mask) if mask.any() else None  # where all was learned, the graph has no such step
+            self.register_buffer(f"mask_{number}", needed, persistent=False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Logits of every attribute, and last the embeddings."""
+        seen = self._look(images)
+        if not self.mirrored:
+            return seen
+        *pairs, (one, other) = zip(seen, self._look(images.flip(2)), strict=True)  # 2: width of (N, S, S, 3)
+        return (*self._masked(_mean_of_probabilities(*pair) for pair in pairs), (one + other) / 2)
+
+    def _look(self, images: Tensor) -> tuple[Tensor, ...]:
+        features = self.network.features(images)
+        logits = (one.float() for one in self.network.logits(features))
+        return (*self._masked(logits), features.float().mean((2, 3)))
+
+    def _masked(self, logits: Iterable[Tensor]) -> list[Tensor]:
+        found = ((one, getattr(self, f"mask_{number}")) for number, one in enumerate(logits))
+        return [one if mask is None else one + mask for one, mask in found]
+
+
+def _mean_of_probabilities(one: Tensor, other: Tensor) -> Tensor:
+    """The logarithm of the mean of two logits' probabilities; what is too small for float32 counts as 1e-30."""
+    return ((one.softmax(1) + other.softmax(1)) / 2).clamp(min=1e-30).log()
+
+
 class Classifier(nn.Module):
     """What is exported: uint8 images (N, S, S, 3) to probabilities, per attribute float32 (N, classes), and embeddings.
 
-    An embedding is what the trunk makes of an image, averaged over the whole grid: float32 (N, 4w). It tells drift.
+    Embeddings are those of `Outputs`.
     """
 
     def __init__(
@@ -109,6 +159,8 @@ class Classifier(nn.Module):
         network: Network,
         temperatures: Mapping[str, float] | None = None,
         learned: Learned | None = None,
+        *,
+        mirrored: bool = False,
     ) -> None:
         """Put probabilities on top of a network.
 
@@ -116,27 +168,18 @@ class Classifier(nn.Module):
             network: gives the logits.
             temperatures: attribute -> what its logits are divided by (`stages.common.inference.calibration`); 1 if
                 None.
-            learned: the classes that training has seen, all if None; the others get probability 0, and attributes that
-                are never answered NaN (`stages.common.schema.learned`).
+            learned: as of `Outputs`; the classes that training has not seen get probability 0.
+            mirrored: as of `Outputs`.
         """
         super().__init__()
-        self.network = network
-        attributes = network.attributes
-        self.temperatures = [1.0 if temperatures is None else temperatures[one.name] for one in attributes]
-        for number, mask in enumerate(masks(attributes, learned or all_learned(attributes))):
-            needed = torch.from_numpy(mask) if mask.any() else None  # where all was learned, the graph has no such step
-            self.register_buffer(f"mask_{number}", needed, persistent=False)
+        self.outputs = Outputs(network, learned, mirrored=mirrored)
+        self.temperatures = [1.0 if temperatures is None else temperatures[name] for name in names(network.attributes)]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Probabilities of every attribute, and last the embeddings."""
-        features = self.network.features(images)
-        probabilities = []
-        outputs = zip(self.network.logits(features), self.temperatures, strict=True)
-        for number, (logits, divisor) in enumerate(outputs):
-            mask = getattr(self, f"mask_{number}")
-            scaled = logits.float() / divisor
-            probabilities.append((scaled if mask is None else scaled + mask).softmax(1))
-        return (*probabilities, features.float().mean((2, 3)))
+        *logits, embeddings = self.outputs(images)
+        scaled = (one / divisor for one, divisor in zip(logits, self.temperatures, strict=True))
+        return (*(one.softmax(1) for one in scaled), embeddings)
 
 
 def outputs_of(module: nn.Module, images: Split, device: torch.device) -> list[npt.NDArray[np.float32]]:

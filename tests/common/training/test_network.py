@@ -3,18 +3,50 @@
 import pytest
 import torch
 
-from stages.common.training.network import Classifier, Network, count_parameters
+from stages.common.schema.attributes import names
+from stages.common.schema.learned import all_learned
+from stages.common.training.network import Classifier, Network, Outputs, count_parameters
 from tests.common.samples import SAMPLE_ATTRIBUTES
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("side", [16, 50, 64])
-def test_bytes_of_any_size_become_probabilities_per_attribute(side: int) -> None:
+def test_bytes_of_any_size_become_probabilities_per_attribute(side: int, mirrored: bool) -> None:
     images = torch.randint(0, 256, (3, side, side, 3), dtype=torch.uint8)
-    *outputs, embeddings = Classifier(Network(SAMPLE_ATTRIBUTES, width=8).eval())(images)
+    *outputs, embeddings = Classifier(Network(SAMPLE_ATTRIBUTES, width=8).eval(), mirrored=mirrored)(images)
     assert embeddings.shape == (3, 32)
     assert [tuple(one.shape) for one in outputs] == [(3, len(attribute.classes)) for attribute in SAMPLE_ATTRIBUTES]
     for one in outputs:
         torch.testing.assert_close(one.sum(1), torch.ones(3))
+
+
+def test_mirrored_answers_are_the_mean_of_both_sides_and_temperatures_act_on_that() -> None:
+    torch.manual_seed(0)
+    network = Network(SAMPLE_ATTRIBUTES, width=8).eval()
+    images = torch.randint(0, 256, (4, 24, 24, 3), dtype=torch.uint8)
+    plain = Classifier(network)
+    means = [(one + other) / 2 for one, other in zip(plain(images), plain(images.flip(2)), strict=True)]
+    for found, mean in zip(Classifier(network, mirrored=True)(images), means, strict=True):
+        torch.testing.assert_close(found, mean)
+    temperatures = dict.fromkeys(names(SAMPLE_ATTRIBUTES), 2.0)
+    *hot, _ = Classifier(network, temperatures, mirrored=True)(images)
+    *logits, _ = Outputs(network, mirrored=True)(images)
+    for found, mean, one in zip(hot, means[:-1], logits, strict=True):
+        torch.testing.assert_close(found, mean.sqrt() / mean.sqrt().sum(1, keepdim=True))
+        torch.testing.assert_close(one.softmax(1), mean)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_what_was_never_learned_is_never_answered(mirrored: bool) -> None:
+    first, second = SAMPLE_ATTRIBUTES[-2:]
+    learned = all_learned(SAMPLE_ATTRIBUTES) | {first.name: first.classes[:1], second.name: second.classes[1:]}
+    images = torch.randint(0, 256, (3, 16, 16, 3), dtype=torch.uint8)
+    *_, one, other, _ = Classifier(Network(SAMPLE_ATTRIBUTES, width=8).eval(), learned=learned, mirrored=mirrored)(
+        images
+    )
+    assert one.isnan().all()
+    assert (other[:, 0] == 0).all()
+    torch.testing.assert_close(other.sum(1), torch.ones(3))
 
 
 def test_bytes_and_floats_of_the_same_image_get_the_same_answer() -> None:
