@@ -1,15 +1,18 @@
 """The report of the prepared data: how many images there are, what was left out, and what they look like."""
 
+import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from stages.common.checks.validation_report import data_docs_links, past_runs
-from stages.common.images.thumbnails import thumbnail
+from stages.common.images.settings import Preprocessing
+from stages.common.images.thumbnails import contact_sheet, for_sheet, thumbnail
 from stages.common.reports.report import Cards, Group, Links, PageSection, Picture, Pictures, Plot, Report, Table, shown
 from stages.common.schema.dataset import SPLITS
 
@@ -22,6 +25,8 @@ PICTURES = 12
 """Thumbnails of the images with the least contrast."""
 ROWS_SHOWN = 20
 """Rows of a table; files beside the report hold all."""
+CELL = 96
+"""Pixels a side of a picture in the sheets; larger ones are shrunk."""
 NAMES_SHOWN = 6
 """File names of one group of duplicates."""
 
@@ -64,7 +69,10 @@ def _describe_pixels(out: Path, table: "pd.DataFrame", train: Mapping[str, Seque
         for title, column in (("mean of an image", "mean"), ("standard deviation of an image", "std"))
     ]
     pictures = [
-        Picture(_show(out, row["lot"], int(row["row"])), [row["filename"], f"standard deviation {row['std']:g}"])
+        Picture(
+            thumbnail(Image.fromarray(_read(out, row["lot"], row["row"]))),
+            [row["filename"], f"standard deviation {row['std']:g}"],
+        )
         for row in table.nsmallest(PICTURES, "std").to_dict("records")
     ]
     return Group(
@@ -78,8 +86,26 @@ def _describe_pixels(out: Path, table: "pd.DataFrame", train: Mapping[str, Seque
     )
 
 
-def _show(out: Path, lot: str, row: int) -> str:
-    return thumbnail(Image.fromarray(np.load(out / "shards" / f"{lot}.npy", mmap_mode="r")[row]))
+def _read(out: Path, lot: str, row: str) -> npt.NDArray[np.uint8]:
+    images: npt.NDArray[np.uint8] = np.load(out / "shards" / f"{lot}.npy", mmap_mode="r")[int(row)]
+    return images
+
+
+def _show_splits(out: Path, table: "pd.DataFrame", settings: Preprocessing) -> Group:
+    """What the network sees: a sheet of pictures of each split, as they are in the shards up to `CELL` pixels."""
+    side, share = settings.image_size, settings.centre_share
+    of = f" of {' x '.join(f'{one:g}' for one in share)}" if share else ""
+    colours = "grey" if settings.grey else "colour"
+    sheets = []
+    for split in SPLITS:
+        images = table[table["split"] == split]
+        chosen = images.iloc[for_sheet(len(images))]
+        pictures = [_read(out, lot, row) for lot, row in zip(chosen["lot"], chosen["row"], strict=True)]
+        content = io.BytesIO()
+        contact_sheet(np.stack(pictures), CELL).save(content, "JPEG", quality=90)
+        sheets.append(Plot(f"{split}: {len(pictures)} of {len(images):,}", content.getvalue()))
+    note = f"{side} x {side} pixels in {colours}, crop {settings.crop}{of}: section data of params.yaml."
+    return Group("What the network sees", sheets, note=note)
 
 
 def _describe_duplicates(duplicates: Mapping[str, Any]) -> Table:
@@ -96,6 +122,7 @@ def _describe_duplicates(duplicates: Mapping[str, Any]) -> Table:
 def describe_data(
     out: Path,
     checked: "Checked",
+    settings: Preprocessing,
     table: "pd.DataFrame",
     statistics: Mapping[str, Any],
     rejected: Mapping[str, str],
@@ -107,6 +134,7 @@ def describe_data(
     Args:
         out: the artifact; its plots and shards are there.
         checked: what the suite found.
+        settings: that made the images.
         table: `stages.prepare_train.table.index_table`.
         statistics: `metrics/data_stats.json`.
         rejected: filename -> reason.
@@ -127,6 +155,7 @@ def describe_data(
         Cards(cards),
         *checked.sections(),
         Plot("Classes and lots", (out / "plots" / "data_distribution.png").read_bytes()),
+        _show_splits(out, table, settings),
         *([describe_rejects(rejected)] if rejected else []),
         *([describe_left_out(left_out)] if left_out else []),
         *([_describe_groups(splits, statistics["groups"])] if given else []),

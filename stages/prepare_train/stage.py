@@ -193,7 +193,9 @@ def _run(context: Context[Params]) -> Headline:
     source = str(context.inputs["raw"])
     remember(context.cache, source, {"success": True, **found, "findings": len(checked.found)})
     history = recall(context.cache, source)
-    write_report(out / REPORT, describe_data(out, checked, table, statistics, rejected, left_out, history))
+    write_report(
+        out / REPORT, describe_data(out, checked, params.preprocessing, table, statistics, rejected, left_out, history)
+    )
     return {
         "images": len(rows),
         "rejected": len(rejected),

@@ -8,11 +8,12 @@ Outputs:
                                 (N, classes) probabilities; metadata `face_attributes`: attributes, image size,
                                 preprocessing, temperatures, which class is the answer, and the lowest confidence of
                                 one, as JSON
-    model.safetensors           the same weights for PyTorch; the network's width and temperatures in its metadata
+    model.safetensors           the same weights for PyTorch; width, temperatures and the like in its metadata
     hyperparameters.json        those that were trained with
     metrics/train_metrics.json  validation accuracy, calibration, decision per attribute, every epoch, parameters used
     plots/training_curves.png   losses per epoch, and the learning rate
     plots/accuracy_curves.png   validation accuracy per epoch and attribute
+    plots/augmented.png         36 training images as the network sees them once
 
 A run that was stopped or killed goes on after its last finished epoch.
 """

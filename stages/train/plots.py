@@ -1,20 +1,26 @@
-"""The curves of a training."""
+"""The curves of a training, and the pictures that it learns from."""
 
 import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from stages.common.images.thumbnails import contact_sheet, for_sheet
 from stages.common.schema.attributes import Attributes
-from stages.common.training.fit import Epoch
+from stages.common.schema.dataset import Split
+from stages.common.training.augment import augment
+from stages.common.training.fit import Epoch, FitSettings
 
 COLORS = ("#4269d0", "#efb118", "#3ca951", "#ff725c", "#a463f2")
 LINES = ("-", "--", ":", "-.")
 LEGEND_ROWS = 18
+CELL = 64
+"""Pixels a side of a picture in a sheet, which every version keeps; larger ones are shrunk."""
 
 
 def _epoch_axis(axes: Axes, history: Sequence[Epoch]) -> list[int]:
@@ -67,3 +73,10 @@ def plot_accuracy(path: Path, attributes: Attributes, history: Sequence[Epoch]) 
     axes.set_title("Validation accuracy (legend: at the end)", loc="left", fontsize=11, fontweight="bold")
     figure.legend(loc="outside right upper", frameon=False, ncols=columns)
     figure.savefig(path)
+
+
+def plot_pictures(path: Path, train: Split, settings: FitSettings) -> None:
+    """Training images as the network sees them once: augmented."""
+    torch.manual_seed(settings.seed)
+    seen = augment(torch.from_numpy(train.take(for_sheet(len(train)))), settings.augmentation)
+    contact_sheet(seen.round().to(torch.uint8).numpy(), CELL).save(path)

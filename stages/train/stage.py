@@ -127,7 +127,7 @@ def _run(context: Context[Params]) -> Headline:
     # not needed before: what is loaded here is memory that the processes would have beside their own
     from stages.train.export import export_onnx, save_weights
     from stages.train.page import describe_training
-    from stages.train.plots import plot_accuracy, plot_training
+    from stages.train.plots import plot_accuracy, plot_pictures, plot_training
 
     log.info("exporting, with temperatures %s", calibration.temperatures)
     for folder in ("metrics", "plots"):
@@ -162,6 +162,7 @@ def _run(context: Context[Params]) -> Headline:
     write_json(context.out / USED, used.model_dump())
     plot_training(context.out / "plots" / "training_curves.png", result.history)
     plot_accuracy(context.out / "plots" / "accuracy_curves.png", attributes, result.history)
+    plot_pictures(context.out / "plots" / "augmented.png", train, settings)
     headline: dict[str, int | float | str] = {
         "val_mean_accuracy": round(last.val_mean_accuracy, 4),
         "epochs": len(result.history),
@@ -187,6 +188,7 @@ STAGE = Stage(
         "hyperparameters": (USED, "those that were trained with"),
         "metrics": ("metrics/train_metrics.json", "validation accuracy, calibration, every epoch, parameters used"),
         "training_curves": ("plots/training_curves.png", "losses and learning rate per epoch"),
+        "augmented": ("plots/augmented.png", "training images as the network sees them once"),
         "accuracy_curves": ("plots/accuracy_curves.png", "validation accuracy per epoch and attribute"),
     },
     run=_run,

@@ -342,7 +342,7 @@ def test_what_is_unusual_is_told_but_does_not_end_the_stage(data: Data, caplog: 
     data.add("c", range(60, 62))
     noise = np.random.default_rng(0).integers(0, 245, (12, 12, 3), dtype=np.uint8)
     Image.fromarray(noise).save(data.path("c_00060.png"))
-    artifact, _ = data.result("data.train_split=0.5", "data.val_split=0.4")
+    artifact, headline = data.result("data.train_split=0.5", "data.val_split=0.4")
     assert (
         "image nearly of one colour (61 of 62 images, the first a_00000.png, a_00001.png, a_00002.png)" in caplog.text
     )
@@ -353,7 +353,10 @@ def test_what_is_unusual_is_told_but_does_not_end_the_stage(data: Data, caplog: 
     assert "image nearly of one colour,c_00061.png,std,0.0" in findings
     assert "c_00060.png" not in findings
     page = (artifact / "report.html").read_text()
-    assert page.count("data:image/jpeg") == 12
+    assert page.count("data:image/jpeg") == 12 + 3
+    for split in ("train", "val", "test"):
+        assert f"{split}: {min(36, headline[split])} of {headline[split]}" in page
+    assert "16 x 16 pixels in colour, crop content" in page
     assert "image nearly of one colour" in page
 
 

@@ -1,12 +1,21 @@
-"""Thumbnails for reports."""
+"""Thumbnails for reports, and sheets of them."""
 
 import base64
 import io
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 SIDE = 72
 """Pixels of the longer side; a drawn face still shows what is wrong with its labels, at some 2 kB a piece."""
+SHEET = 36
+"""Pictures of a sheet."""
+ROW = 12
+"""Of them in a row."""
+GAP = 4
+"""Pixels between them, and `GROUND` the colour there: pictures may be white at their edges."""
+GROUND = 208
 
 
 def thumbnail(picture: Image.Image) -> str:
@@ -16,3 +25,26 @@ def thumbnail(picture: Image.Image) -> str:
     content = io.BytesIO()
     small.save(content, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def for_sheet(count: int) -> npt.NDArray[np.int64]:
+    """Which of `count` pictures stand in a sheet: the positions of up to `SHEET`, evenly spread."""
+    return np.linspace(0, count - 1, min(SHEET, count), dtype=np.int64)
+
+
+def contact_sheet(images: npt.NDArray[np.uint8], most: int) -> Image.Image:
+    """Pictures side by side, in rows of `ROW`.
+
+    Args:
+        images: uint8 (N, S, S, 3), RGB.
+        most: pixels a side; larger ones are shrunk.
+    """
+    side = min(most, images.shape[1])
+    columns, rows = min(ROW, len(images)), -(-len(images) // ROW)
+    sheet = Image.new("RGB", (columns * (side + GAP) + GAP, rows * (side + GAP) + GAP), (GROUND,) * 3)
+    for number, image in enumerate(images):
+        row, column = divmod(number, ROW)
+        picture = Image.fromarray(image)
+        picture.thumbnail((side, side))
+        sheet.paste(picture, (column * (side + GAP) + GAP, row * (side + GAP) + GAP))
+    return sheet

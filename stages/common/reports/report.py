@@ -77,11 +77,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Plot:
-    """A PNG plot with its caption."""
+    """A plot, or a sheet of pictures, with its caption: the content of a PNG or JPEG file."""
 
     kind: ClassVar[str] = "plot"
     title: str
-    png: bytes
+    image: bytes
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ def page_templates(folder: Path) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"text": text_of, "share": _share, "png": _png}
+    environment.filters |= {"text": text_of, "share": _share, "inline": _inline}
     environment.tests |= {
         "badge": lambda value: isinstance(value, Badge),
         "link": lambda value: isinstance(value, Link),
@@ -318,5 +318,6 @@ def _curve(values: Sequence[float | None]) -> _Line:
     return _Line(len(known), known[0], known[-1], low, high, " ".join(path), " ".join(dots))
 
 
-def _png(content: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(content).decode()
+def _inline(content: bytes) -> str:
+    kind = "jpeg" if content.startswith(b"\xff\xd8") else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
