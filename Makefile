@@ -5,13 +5,13 @@ export PYTHONUTF8 = 1# names of files are UTF-8, whatever the locale says
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-run: ## set everything up and run the pipeline once; DATA=<folder> for other data, ENGINE=none without containers
+run: ## set everything up and run the pipeline once; DATA=<folder> for other data, RECIPE=photographs, ENGINE=none without containers
 	@scripts/run
 
 report: venv ## copy the report of the newest run to reports/ and name it; DATA=<folder>; ENGINE=none for `dvc repro`
 	@.venv/bin/python scripts/run_pipeline.py --report $(if $(filter none,$(ENGINE)),--engine none) $(if $(DATA),--data "$(DATA)")
 
-up: ## start Airflow on PostgreSQL and print its address; DATA=<folder> for other data, PROFILE=celery for workers
+up: ## start Airflow on PostgreSQL and print its address; DATA=<folder> for other data, RECIPE=photographs, PROFILE=celery for workers
 	@scripts/up
 
 down: ## stop it; data, models and the database stay

@@ -27,7 +27,7 @@ from stages.common.contract.errors import ExitCode
 from stages.common.contract.version import ROOT
 
 WITH_TORCH = ("train", "hyperopt", "label_doubt")
-CONTEXT = (".dockerignore", "expectations", "images", "params.yaml", "scripts", "stages")
+CONTEXT = (".dockerignore", "expectations", "images", "params.yaml", "params-photographs.yaml", "scripts", "stages")
 """What the image of a stage is built from."""
 
 TORCH = "import torch; print(torch.__version__, torch.version.cuda, torch.cuda.is_available())"

@@ -10,7 +10,8 @@ test images. It becomes the champion if its accuracy is high enough, it is not s
 not far below the best version so far; else it is archived with the reason. `force` overrides that. Models are predicted
 with by `predict_new_lots` and watched by `model_monitoring_and_retraining`.
 
-**Run with parameters**: a field left empty means *as in params.yaml*.
+**Run with parameters**: a field left empty means *as in params.yaml*; `recipe` takes the values that differ from those
+out of `params-<name>.yaml`, for example for photographs.
 
 **Results**: the tab *Reports* of a run has the headline figures and the report of every task; *XCom* of a task has all
 it handed over. A new data set and a new model are events of the assets `face_attributes_data_set` and
@@ -38,6 +39,7 @@ from shared_parts import (
     MAX_EVALS,
     MODEL,
     RAW,
+    RECIPE,
     RECOMPUTE,
     REGISTRY,
     SETTINGS,
@@ -85,6 +87,7 @@ def group_lots(lots: Any) -> list[list[str]]:
         "max_evals": MAX_EVALS,
         "epochs": EPOCHS,
         "lots": LOTS,
+        "recipe": RECIPE,
         "force": Param(False, FORCE, type="boolean"),
         "recompute": RECOMPUTE,
     },

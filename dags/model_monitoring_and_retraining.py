@@ -26,6 +26,7 @@ from shared_parts import (
     EPOCHS,
     MAX_EVALS,
     RAW,
+    RECIPE,
     RECOMPUTE,
     REGISTRY,
     SETTINGS,
@@ -62,6 +63,7 @@ def retraining_is_due(headline: Any) -> bool:
         "min_psi": number("Population stability index that counts as drift.", minimum=0.0, maximum=100.0),
         "epochs": EPOCHS,
         "max_evals": MAX_EVALS,
+        "recipe": RECIPE,
         "recompute": RECOMPUTE,
     },
 )
@@ -83,7 +85,7 @@ def model_monitoring_and_retraining() -> None:
         # One id per cause: Airflow itself refuses a second run for it.
         trigger_run_id="retraining__{{ ti.xcom_pull(task_ids='monitor', key='headline')['cause_id'] }}",
         skip_when_already_exists=True,
-        conf="{{ {'epochs': params.epochs, 'max_evals': params.max_evals} | tojson }}",  # type: ignore[arg-type]
+        conf="{{ {'epochs': params.epochs, 'max_evals': params.max_evals, 'recipe': params.recipe} | tojson }}",  # type: ignore[arg-type]
         doc_md="Starts `ml_pipeline_face_attributes`. **In**: the decision of monitor. **Out**: a run of that DAG.",
     )
     retraining_is_due(XComArg(monitor, "headline")) >> again

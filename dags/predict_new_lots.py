@@ -20,6 +20,7 @@ from shared_parts import (
     MODEL,
     PREDICTIONS,
     RAW,
+    RECIPE,
     RECOMPUTE,
     REGISTRY,
     SETTINGS,
@@ -40,7 +41,12 @@ VERSION = {"type": ["null", "string"], "pattern": f"^v[1-9][0-9]*{END}"}
     doc_md=__doc__,
     tags=["face-attributes", "prediction"],
     default_args=DEFAULTS,
-    params={"lots": LOTS, "version": Param(None, "Version to predict with.", schema=VERSION), "recompute": RECOMPUTE},
+    params={
+        "lots": LOTS,
+        "version": Param(None, "Version to predict with.", schema=VERSION),
+        "recipe": RECIPE,
+        "recompute": RECOMPUTE,
+    },
 )
 def predict_new_lots() -> None:
     """Take the champion, predict."""

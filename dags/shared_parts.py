@@ -9,7 +9,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from notifications import on_failure
 from stage_operator import ARTIFACTS_VOLUME, DATA_VOLUME, StageOperator, connect, image_ids, missing_image
 from task_docs import DOCS
-from task_settings import load_settings
+from task_settings import RECIPES, load_settings
 
 RAW = os.environ.get("FACE_ATTRIBUTES_RAW", "/data/raw")
 ANNOTATIONS = os.environ.get("FACE_ATTRIBUTES_ANNOTATIONS", "/data/annotations.csv")
@@ -41,6 +41,11 @@ LOTS = Param(
     None,
     "Lots to use: `s5_00017.png` belongs to lot `s5`.",
     schema={"type": ["null", "array"], "items": {"type": "string", "pattern": f"^[A-Za-z0-9][A-Za-z0-9-]*{END}"}},
+)
+RECIPE = Param(
+    os.environ.get("FACE_ATTRIBUTES_RECIPE") or "none",
+    "Recipe: the keys that differ from params.yaml, in params-<name>.yaml.",
+    schema={"type": "string", "enum": ["none", *RECIPES]},
 )
 RECOMPUTE = Param(False, "Compute again what the store already holds.", type="boolean")
 

@@ -9,6 +9,8 @@ from croniter import croniter
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"  # of the repository, or /app/params.yaml in the image
+RECIPES = sorted(path.stem.removeprefix("params-") for path in PARAMS.parent.glob("params-*.yaml"))
+"""Names of the files beside it that hold the keys that differ: `params-<name>.yaml`."""
 
 
 class _Section(BaseModel):

@@ -37,6 +37,7 @@ ARTIFACTS_VOLUME = "face-attributes-artifacts"
 ARTIFACT = re.compile(r"/artifacts/[a-z_]+/([0-9a-f]{64}|failed-[0-9a-f]+)")
 ANNOTATIONS = ("annotations.csv", "annotations")  # the names that need no guess
 ATTRIBUTES = "attributes.yaml"
+RECIPES = sorted(path.stem.removeprefix("params-") for path in ROOT.glob("params-*.yaml"))
 HOME = Path(os.environ.get("AIRFLOW_HOME", ROOT / ".airflow"))
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a log line could do to a terminal
 SHOWN = re.compile(
@@ -93,7 +94,7 @@ def artifacts_volume(data: Path) -> str:
     return os.environ.get("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", own)
 
 
-def airflow_environment(data_volume: str, annotations: str, artifacts: str) -> dict[str, str]:
+def airflow_environment(data_volume: str, annotations: str, artifacts: str, recipe: str) -> dict[str, str]:
     """The environment that makes Airflow run our DAGs from the repository with its embedded database."""
     return {
         **os.environ,
@@ -105,6 +106,7 @@ def airflow_environment(data_volume: str, annotations: str, artifacts: str) -> d
         "FACE_ATTRIBUTES_DATA_VOLUME": data_volume,
         "FACE_ATTRIBUTES_ANNOTATIONS": f"/data/{annotations}",
         "FACE_ATTRIBUTES_ARTIFACTS_VOLUME": artifacts,
+        "FACE_ATTRIBUTES_RECIPE": recipe,
     }
 
 
@@ -220,6 +222,12 @@ def unusable(data: Path, in_containers: bool) -> str:
         if private := unreadable(data):
             return f"{private} cannot be read by the containers' user: chmod -R o+rX {data}"
     return ""
+
+
+def unknown_recipe(recipe: str) -> str:
+    """Why there is no such recipe, in a line; "" if there is."""
+    known = ["none", *RECIPES]
+    return "" if recipe in known else f"there is no recipe {recipe!r}: RECIPE is one of {', '.join(known)}"
 
 
 def follow(command: list[str], environment: Mapping[str, str], log: Path) -> int:
@@ -339,10 +347,10 @@ def newest_page(kept: Path) -> Path | None:
     return pages[-1] if pages else None
 
 
-def run_with_airflow(dag: str, data: Path, conf: str) -> Outcome:
+def run_with_airflow(dag: str, data: Path, conf: str, recipe: str) -> Outcome:
     """Run the DAG once."""
     volume = artifacts_volume(data)
-    environment = airflow_environment(make_volumes(data, volume), annotations_of(data), volume)
+    environment = airflow_environment(make_volumes(data, volume), annotations_of(data), volume, recipe)
     HOME.mkdir(exist_ok=True)
     airflow = str(Path(sys.executable).with_name("airflow"))
     if follow([airflow, "db", "migrate"], environment, HOME / "migrate.log") != 0:
@@ -384,6 +392,23 @@ def input_section(data: Path | None = None) -> dict[str, str]:
         with modify_yaml(file) as params:
             params["input"] |= own
     return dict(load_yaml(file)["input"])
+
+
+def take_recipe(recipe: str) -> None:
+    """Write the values of a recipe into params.yaml, which says what `dvc repro` takes."""
+    from dvc.utils.serialize import modify_yaml  # keeps the comments
+
+    sys.path.insert(0, str(ROOT))
+    from stages.common.contract.errors import UsageError
+    from stages.common.contract.params import lay_over, read_sections
+
+    file = ROOT / f"params-{recipe}.yaml"
+    try:
+        with modify_yaml(str(ROOT / "params.yaml")) as params:
+            lay_over(params, read_sections(file), file.name)
+    except UsageError as error:
+        stop(error.exit_code, str(error))
+    say(f"params.yaml: has the values of {file.name} now, so that DVC tracks which parameters were used")
 
 
 def run_with_dvc(data: Path | None) -> Outcome:
@@ -445,6 +470,7 @@ def main() -> int:
     )
     parser.add_argument("--dag", choices=DAGS, default=DAGS[0], help="with docker; default: %(default)s")
     parser.add_argument("--conf", default="{}", help="run parameters of the DAG, for example '{\"epochs\": 3}'")
+    parser.add_argument("--recipe", help="take the values of params-<name>.yaml in place of those of params.yaml")
     parser.add_argument("--report", action="store_true", help="run nothing, give the report of the newest run")
     arguments = parser.parse_args()
     in_containers = arguments.engine == "docker"
@@ -464,8 +490,17 @@ def main() -> int:
         return 64
     if data and (annotations := annotations_of(data)) not in ANNOTATIONS:
         say(f"annotations: {data / annotations}")
+    recipe = arguments.recipe or "none"
+    if problem := unknown_recipe(recipe):
+        say(problem)
+        return 64
     started = time.monotonic()
-    outcome = run_with_airflow(arguments.dag, data, arguments.conf) if in_containers and data else run_with_dvc(data)
+    if in_containers and data:
+        outcome = run_with_airflow(arguments.dag, data, arguments.conf, recipe)
+    else:
+        if recipe != "none":
+            take_recipe(recipe)
+        outcome = run_with_dvc(data)
     say("")
     say(table(outcome))
     say("")

@@ -1,6 +1,7 @@
 """The settings of the Airflow stack: makes `.env` on first use, with random secrets, and the volumes.
 
-A line of `.env` that is there is kept, also if it was written by hand. `--data` names other data, and that stays.
+A line of `.env` that is there is kept, also if it was written by hand. `--data` names other data, `--recipe` another
+recipe, and that stays.
 """
 
 import argparse
@@ -12,7 +13,16 @@ import sys
 from base64 import urlsafe_b64encode
 from pathlib import Path
 
-from run_pipeline import ANNOTATIONS, ROOT, annotations_of, artifacts_volume, make_volumes, say, unusable
+from run_pipeline import (
+    ANNOTATIONS,
+    ROOT,
+    annotations_of,
+    artifacts_volume,
+    make_volumes,
+    say,
+    unknown_recipe,
+    unusable,
+)
 
 HEADER = "# Secrets and settings of docker-compose.yml, made by `make up`. Keep it to yourself; git ignores it.\n"
 
@@ -53,16 +63,18 @@ def _has_database() -> bool:
 
 
 def main() -> int:
-    """Complete `.env` and the volumes; 64 if the data folder is of no use."""
+    """Complete `.env` and the volumes; 64 if the data folder is of no use, or there is no such recipe."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="folder with raw/, annotations.csv or annotations/ (default: data)")
+    parser.add_argument("--recipe", help="of runs that nobody chooses another one for; none: params.yaml as it is")
     parser.add_argument("--env-file", type=Path, default=ROOT / ".env", help="default: .env")
     arguments = parser.parse_args()
     file: Path = arguments.env_file
     known = read_settings(file)
     settings = known | {name: value for name, value in random_secrets().items() if name not in known}
     data = (arguments.data or Path(known.get("DATA", ROOT / "data"))).resolve()
-    if problem := unusable(data, in_containers=True):
+    recipe = arguments.recipe or known.get("FACE_ATTRIBUTES_RECIPE", "none")
+    if problem := unusable(data, in_containers=True) or unknown_recipe(recipe):
         say(problem)
         return 64
     if "POSTGRES_PASSWORD" not in known and file == ROOT / ".env" and _has_database():
@@ -81,6 +93,7 @@ def main() -> int:
         "FACE_ATTRIBUTES_ARTIFACTS_VOLUME": artifacts,
         "FACE_ATTRIBUTES_DATA_VOLUME": make_volumes(data, artifacts),
         "FACE_ATTRIBUTES_ANNOTATIONS": f"/data/{annotations}",
+        "FACE_ATTRIBUTES_RECIPE": recipe,
     }
     host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     settings.setdefault("ENGINE_SOCKET", host.removeprefix("unix://"))

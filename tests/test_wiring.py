@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from stages.common.contract.params import load_params
 from stages.common.contract.version import SUITES
 from tests.pipeline import INPUTS, STAGES, WIRING
 
@@ -116,6 +117,27 @@ def test_every_setting_of_a_dag_is_a_parameter(dags: list[Any]) -> None:
         for dotted in settings:
             section, key = dotted.split(".")
             assert key in parameters[section], f"{task}: {dotted}"
+
+
+RECIPES = sorted(path.name for path in ROOT.glob("params-*.yaml"))
+
+
+def values(tree: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        yield from values(value, f"{place}{key}.") if isinstance(value, dict) else [(f"{place}{key}", value)]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_holds_the_values_that_differ_and_every_stage_takes_them(recipe: str) -> None:
+    usual, other = (dict(values(read_yaml(name))) for name in ("params.yaml", recipe))
+    assert {name: value for name, value in other.items() if usual[name] == value} == {}
+    for stage in STAGES:
+        sections = importlib.import_module(f"stages.{stage}.stage").STAGE.params
+        found = load_params(sections, ROOT / "params.yaml", recipes=[ROOT / recipe]).model_dump()
+        read = dict(values(found))
+        assert {name: read[name] for name in other if name in read} == {
+            name: value for name, value in other.items() if name.partition(".")[0] in found
+        }
 
 
 @cache

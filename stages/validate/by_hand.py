@@ -12,7 +12,6 @@ from textwrap import shorten
 
 from stages.common.contract.command_line import Parser, main
 from stages.common.contract.errors import UsageError
-from stages.common.contract.version import ROOT
 from stages.common.reports.report import REPORT
 from stages.validate.attributes_file import find_attributes_file
 from stages.validate.stage import STAGE
@@ -34,7 +33,7 @@ def look(argv: Sequence[str]) -> int:
     parser.add_argument("--raw", type=Path, help="folder of images; without it only the annotations are checked")
     parser.add_argument("--attributes", type=Path, help="attributes.yaml (default: beside them, or data/ here)")
     parser.add_argument("--out", type=Path, help="folder for the report (default: reports/validate-<name>)")
-    parser.add_argument("--params", type=Path, default=ROOT / "params.yaml", help="parameters (default: %(default)s)")
+    parser.add_argument("--params", action="append", default=[], help="parameters; given again, a recipe")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one")
     try:
         arguments = parser.parse_args(argv)
@@ -44,11 +43,11 @@ def look(argv: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     out = arguments.out or Path("reports") / f"validate-{arguments.annotations.resolve().name}"
-    command = ["--annotations", str(arguments.annotations), "--out", str(out), "--params", str(arguments.params)]
+    command = ["--annotations", str(arguments.annotations), "--out", str(out)]
     command += ["--raw", str(arguments.raw)] if arguments.raw else []
     command += ["--attributes", str(asked)]
-    for item in arguments.set:
-        command += ["--set", item]
+    for option, items in (("--params", arguments.params), ("--set", arguments.set)):
+        command += [word for item in items for word in (option, item)]
 
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)  # what a run warns of stands in the verdict

@@ -25,6 +25,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {},
     {"epochs": 1, "max_evals": 1000, "lots": ["s1", "s2-b"], "force": True, "recompute": True},
     {"epochs": None, "max_evals": None, "lots": None},
+    {"recipe": "photographs"},
 ]
 REFUSED: list[dict[str, Any]] = [
     {"epochs": -1},
@@ -42,6 +43,9 @@ REFUSED: list[dict[str, Any]] = [
     {"lots": ["s1\n"]},
     {"force": "yes"},
     {"recompute": "yes"},
+    {"recipe": "drawings"},
+    {"recipe": "../photographs"},
+    {"recipe": None},
 ]
 
 
@@ -210,7 +214,7 @@ def test_a_dag_without_a_schedule_starts_when_somebody_triggers_it(tmp_path: Pat
 
 def test_each_parameter_of_a_run_reaches_a_stage(dag: Any) -> None:
     used = {name for settings in dag["settings"].values() for name in settings.values()}
-    assert used | {"recompute"} == set(dag["params"])
+    assert used | {"recipe", "recompute"} == set(dag["params"])
 
 
 def test_the_form_refuses_what_no_stage_can_use(dag: Any) -> None:
@@ -218,6 +222,21 @@ def test_the_form_refuses_what_no_stage_can_use(dag: Any) -> None:
     assert refusals[: len(ACCEPTED)] == [None] * len(ACCEPTED)
     accepted = [conf for conf, refusal in zip(REFUSED, refusals[len(ACCEPTED) :], strict=True) if refusal is None]
     assert accepted == []
+
+
+def test_a_recipe_is_handed_to_every_stage_and_the_environment_may_name_one() -> None:
+    code = (
+        "task = dag.get_task('check_raw_data'); params = dag.params.dump() | {}; "
+        "print(json.dumps([params['recipe'], task._command({'params': params})]))"
+    )
+    plain, chosen = (
+        json.loads(in_airflow(code, FACE_ATTRIBUTES_RECIPE=recipe).stdout.splitlines()[-1])
+        for recipe in ("", "photographs")
+    )
+    assert plain[0] == "none"
+    assert "--params" not in plain[1]
+    assert chosen[0] == "photographs"
+    assert " --params params.yaml --params params-photographs.yaml " in " ".join(chosen[1])
 
 
 CHECK = (
@@ -230,7 +249,7 @@ def test_a_parameter_that_does_not_exist_is_refused_and_not_tried_again() -> Non
     done = in_airflow(CHECK.format(conf={"epoch": 3, "lots": ["s1"]}))
     assert done.stderr.splitlines()[-1] == (
         "airflow.sdk.exceptions.AirflowFailException: unknown parameter epoch: there are epochs, force, lots, "
-        "max_evals, recompute"
+        "max_evals, recipe, recompute"
     )
 
 

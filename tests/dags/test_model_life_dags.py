@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 PREDICT, MONITOR = "predict_new_lots", "model_monitoring_and_retraining"
 ACCEPTED: dict[str, list[dict[str, Any]]] = {
-    PREDICT: [{}, {"lots": ["s1"], "version": "v12", "recompute": True}, {"version": None}],
+    PREDICT: [{}, {"lots": ["s1"], "version": "v12", "recompute": True}, {"version": None, "recipe": "photographs"}],
     MONITOR: [
         {},
         {"min_accuracy": 0.9, "min_labels": 10, "min_images": 30, "alpha": 0.05, "min_psi": 0.1, "epochs": 5},

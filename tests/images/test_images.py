@@ -221,6 +221,7 @@ def test_an_image_is_built_again_when_and_only_when_what_it_holds_changed(script
         "expectations",
         "scripts",
         "params.yaml",
+        "params-photographs.yaml",
         ".dockerignore",
     ):
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
@@ -247,7 +248,7 @@ def test_an_image_is_built_again_when_and_only_when_what_it_holds_changed(script
     ]
     assert rebuilt("data/attributes.yaml") == ["validate"]
     assert rebuilt("stages/common/contract/stage.py") == STAGES
-    assert rebuilt("params.yaml") == [*STAGES, "airflow"]
+    assert rebuilt("params.yaml") == rebuilt("params-photographs.yaml") == [*STAGES, "airflow"]
     assert rebuilt("dags/stage_operator/operator.py") == rebuilt("images/airflow/plugins/reports.py") == ["airflow"]
     assert rebuilt("images/engine_proxy/policy.py") == ["engine_proxy"]
     assert rebuilt("stages/train/__pycache__/new.pyc") == []

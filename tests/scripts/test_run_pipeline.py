@@ -82,6 +82,44 @@ def test_run_parameters_that_are_no_json_object_are_refused(conf: str, data: Pat
     assert done.stdout == f"--conf must be a JSON object, for example '{{\"epochs\": 3}}', not {conf!r}\n"
 
 
+def test_a_recipe_that_does_not_exist_is_refused(data: Path) -> None:
+    done = run(SCRIPT, "--data", data, "--recipe", "photos")
+    assert done.returncode == 64
+    assert done.stdout == "there is no recipe 'photos': RECIPE is one of none, photographs\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", [False, True])
+def test_without_containers_a_recipe_is_written_into_the_parameters(
+    wrong: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("scripts/run_pipeline.py", "params.yaml", "params-photographs.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "stages").symlink_to(ROOT / "stages")
+    before = (tmp_path / "params.yaml").read_text()
+    recipe = tmp_path / "params-photographs.yaml"
+    if wrong:
+        recipe.write_text("data: {image_size: 96}\ntrain: {epoch: 3}\n")
+    take_recipe: Any = runpy.run_path(str(tmp_path / "scripts/run_pipeline.py"))["take_recipe"]
+    if wrong:
+        with pytest.raises(SystemExit) as ended:
+            take_recipe("photographs")
+        assert ended.value.code == 64
+        assert "params-photographs.yaml: train.epoch: params.yaml has no such key" in capsys.readouterr().out
+        assert (tmp_path / "params.yaml").read_text() == before
+        return
+    take_recipe("photographs")
+    after = (tmp_path / "params.yaml").read_text()
+    usual, chosen, written = (yaml.safe_load(text) for text in (before, recipe.read_text(), after))
+    for section, values in usual.items():
+        expected = values | chosen.get(section, {})
+        if section == "hyperopt":
+            expected["first"] = values["first"] | chosen[section]["first"]
+        assert written[section] == expected
+    assert after.count("#") == before.count("#")  # comments stay
+
+
 def test_a_report_without_an_engine_is_refused_in_a_line(tmp_path: Path) -> None:
     done = run(SCRIPT, "--report", DOCKER_HOST=f"unix://{tmp_path}/docker.sock")
     assert done.returncode == 69

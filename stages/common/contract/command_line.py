@@ -1,6 +1,6 @@
 """The command line that every stage has, and the exit codes that it ends with.
 
-python -m stages.<name> --<input> PATH ... --params params.yaml [--set section.key=value]
+python -m stages.<name> --<input> PATH ... [--params params.yaml [--params RECIPE ...]] [--set section.key=value]
                         (--out DIR | --store DIR) [--result FILE] [--recompute] [--check | --lots JSON]
 """
 
@@ -33,6 +33,8 @@ from stages.common.contract.run import Call, check, hand_over, run, run_lots
 from stages.common.contract.stage import Stage
 from stages.common.contract.version import ROOT
 from stages.common.reports.report import REPORT
+
+PARAMS = ROOT / "params.yaml"
 
 _REMEDIES = {
     errno.ENOTDIR: "name a folder",
@@ -103,10 +105,10 @@ def parser(stage: Stage[Any]) -> argparse.ArgumentParser:
         result.add_argument(f"--{name}", type=Path, required=spec.required, metavar="PATH", help=spec.help)
     result.add_argument(
         "--params",
+        action="append",
         type=Path,
-        default=ROOT / "params.yaml",
         metavar="FILE",
-        help="parameters (default: %(default)s)",
+        help=f"parameters (default: {PARAMS}); given again, a recipe that holds the keys that differ",
     )
     result.add_argument(
         "--set",
@@ -143,7 +145,8 @@ def _lots(text: str) -> list[str]:
 def _obey(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
     if not (arguments.check or arguments.out or arguments.store):
         raise UsageError("one of --out DIR and --store DIR is needed")
-    params = load_params(stage.params, arguments.params, arguments.set)
+    file, *recipes = arguments.params or [PARAMS]
+    params = load_params(stage.params, file, arguments.set, recipes)
     inputs = {name: Path(path) for name in stage.inputs if (path := getattr(arguments, name))}
     inputs |= {name: one.default(inputs) for name, one in stage.inputs.items() if one.default and name not in inputs}
     for name, path in inputs.items():

@@ -1,7 +1,7 @@
 """Parameters: the sections of params.yaml that a stage reads, as frozen models that refuse what they do not know."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
@@ -66,16 +66,11 @@ def _parse(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
 
 
-def load_params(model: type[ParamsT], path: Path, overrides: Sequence[str] = ()) -> ParamsT:
-    """Read the sections that `model` names from a params.yaml.
-
-    Args:
-        model: its fields are the sections that the stage reads; other sections are not looked at.
-        path: the params.yaml.
-        overrides: `section.key=value` items, the value in YAML, applied in order.
+def read_sections(path: Path) -> dict[str, Any]:
+    """The sections of a params.yaml, or of a recipe, as they stand there.
 
     Raises:
-        UsageError: the file cannot be read, or a key is unknown, missing or out of range; the key is named.
+        UsageError: it cannot be read, or holds something else.
     """
     try:
         tree = _parse(path.read_text(encoding="utf-8"))
@@ -83,6 +78,51 @@ def load_params(model: type[ParamsT], path: Path, overrides: Sequence[str] = ())
         raise UsageError(f"cannot read parameters from {path}: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise UsageError(f"{path} holds no sections: expected YAML like 'train: {{epochs: 10}}'")
+    return tree
+
+
+def lay_over(tree: MutableMapping[str, Any], recipe: Mapping[str, Any], file: str, place: str = "") -> None:
+    """Let the values of a recipe replace those of a params.yaml, key by key.
+
+    Args:
+        tree: sections of the params.yaml, changed in place.
+        recipe: the keys that differ, in their sections.
+        file: what messages call the recipe.
+        place: where both lie, "" for the whole of them.
+
+    Raises:
+        UsageError: the recipe has a key that the params.yaml has not; it may have been half applied.
+    """
+    for key, value in recipe.items():
+        name = f"{place}.{key}" if place else str(key)
+        if key not in tree:
+            raise UsageError(f"{file}: {name}: params.yaml has no such key; there are {', '.join(map(str, tree))}")
+        inner = tree[key]
+        if inner and isinstance(inner, MutableMapping):
+            if not isinstance(value, Mapping):
+                raise UsageError(f"{file}: {name}: expected keys such as {next(iter(inner))!r} (got {value!r})")
+            lay_over(inner, value, file, name)
+        else:
+            tree[key] = value
+
+
+def load_params(
+    model: type[ParamsT], path: Path, overrides: Sequence[str] = (), recipes: Sequence[Path] = ()
+) -> ParamsT:
+    """Read the sections that `model` names from a params.yaml.
+
+    Args:
+        model: its fields are the sections that the stage reads; other sections are not looked at.
+        path: the params.yaml.
+        overrides: `section.key=value` items, the value in YAML, applied in order.
+        recipes: files that hold the keys that differ from the params.yaml, applied in order, before `overrides`.
+
+    Raises:
+        UsageError: a file cannot be read, or a key is unknown, missing or out of range; the key is named.
+    """
+    tree = read_sections(path)
+    for recipe in recipes:
+        lay_over(tree, read_sections(recipe), str(recipe))
     for item in overrides:
         dotted, equals, text = item.partition("=")
         section, dot, key = dotted.partition(".")
@@ -102,7 +142,8 @@ def load_params(model: type[ParamsT], path: Path, overrides: Sequence[str] = ())
         return model.model_validate({name: tree[name] for name in model.model_fields if name in tree})
     except ValidationError as error:
         told = dict.fromkeys(_told(problem, model, tree) for problem in error.errors())  # once for a whole list
-        raise UsageError(f"{path}: {'; '.join(told)}") from error
+        files = ", ".join(map(str, (path, *recipes)))
+        raise UsageError(f"{files}: {'; '.join(told)}") from error
 
 
 def _told(problem: Any, model: type[BaseModel], tree: Any) -> str:

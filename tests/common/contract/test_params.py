@@ -9,9 +9,16 @@ from stages.common.contract.errors import UsageError
 from stages.common.contract.params import Section, load_params
 
 
+class Shape(Section):
+    width: int = 1
+    height: int = 2
+
+
 class Knob(Section):
     rate: float = Field(gt=0)
     names: list[str] = Field(default_factory=list)
+    shape: Shape = Shape()
+    share: list[float] | None = None
 
 
 class Params(Section):
@@ -65,3 +72,48 @@ def test_what_to_write_instead_is_said(file: Path, override: str, remedy: str) -
     with pytest.raises(UsageError) as caught:
         load_params(Params, file, [f"knob.{override}"])
     assert remedy in str(caught.value)
+
+
+@pytest.fixture
+def shaped(tmp_path: Path) -> Path:
+    path = tmp_path / "params.yaml"
+    path.write_text(
+        "knob: {rate: 0.5, names: [a], shape: {width: 3, height: 4}, share: null}\nunrelated: {anything: 1}\n"
+    )
+    return path
+
+
+def recipe_in(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_recipes_replace_values_one_after_the_other_and_what_is_set_comes_last(shaped: Path, tmp_path: Path) -> None:
+    one = recipe_in(
+        tmp_path, "one.yaml", "knob: {rate: 1e-3, shape: {height: 5}, share: [0.5]}\nunrelated: {anything: 2}"
+    )
+    other = recipe_in(tmp_path, "other.yaml", "knob: {names: [b, c]}")
+    params = load_params(Params, shaped, recipes=[one, other])
+    assert params.knob == Knob(rate=0.001, names=["b", "c"], shape=Shape(width=3, height=5), share=[0.5])
+    assert load_params(Params, shaped, ["knob.rate=2"], [one]).knob.rate == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("knob: {rtae: 1}", "recipe.yaml: knob.rtae: params.yaml has no such key; there are rate, names, shape, share"),
+        ("konb: {rate: 1}", "recipe.yaml: konb: params.yaml has no such key; there are knob, unrelated"),
+        ("unrelated: {other: 1}", "recipe.yaml: unrelated.other: params.yaml has no such key"),  # of another stage
+        ("knob: {shape: {depth: 1}}", "recipe.yaml: knob.shape.depth: params.yaml has no such key"),
+        ("knob: 3", "recipe.yaml: knob: expected keys such as 'rate' (got 3)"),
+        ("knob: {rate: -1}", "recipe.yaml: knob.rate: Input should be greater than 0"),
+        ("[]", "recipe.yaml holds no sections"),
+        ("knob: [", "cannot read parameters from"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_one_line(shaped: Path, tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_params(Params, shaped, recipes=[recipe_in(tmp_path, "recipe.yaml", text)])
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
