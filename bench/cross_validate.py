@@ -1,13 +1,13 @@
 """How accurate is stage train on faces that the network has not seen, overall and in each class?
 
-    python -m bench.cross_validate --data FOLDER [--params FILE ...] [--folds 5] [--seed N] [--only N]
+    python -m bench.cross_validate --data FOLDER [--recipe NAME ...] [--folds 5] [--seed N] [--only N]
                                    [--set SECTION.KEY=VALUE ...]
 
 FOLDER holds raw/, and annotations.csv or annotations/. All its images are validated and prepared as the pipeline does
 it and dealt out to folds; images of one group, such as those of one person, and nearly the same are in one fold. Each
 fold is held back once, while a network learns from all others as stage train does. What is held back chooses nothing:
 the last epoch's weights are the result. It is only measured, after every epoch, which the seconds include; images/s are
-those of training alone. Each FILE is a recipe with tables of its own, the folds are the same for all.
+those of training alone. Each recipe has tables of its own, the folds are the same for all.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.machine import table
-from bench.prepared import PARAMS, fit_as_stage_train, prepare
+from bench.prepared import PARAMS, files_of, fit_as_stage_train, prepare
 from stages.common.contract.logs import log, start_logging
 from stages.common.contract.params import load_params
 from stages.common.schema.attributes import UNKNOWN, Attribute, Attributes, read_attributes, write_attributes
@@ -145,11 +145,11 @@ def _share(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.4f}"
 
 
-def cross_validate(recipe: Path, arguments: argparse.Namespace) -> None:
+def cross_validate(recipe: str, arguments: argparse.Namespace) -> None:
     """Train and measure by one recipe, and print its tables."""
     from stages.label_doubt.folds import assign_folds  # imports torch, which takes seconds
 
-    params = load_params(Params, recipe, arguments.set)
+    params = load_params(Params, PARAMS, arguments.set, files_of(recipe))
     folds: list[Fold] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -176,7 +176,7 @@ def cross_validate(recipe: Path, arguments: argparse.Namespace) -> None:
         ("mean", "", "", f"{seconds:.1f}", f"{rate:,.0f}", _share(float(np.nanmean(means))), *map(_share, means))
     )
     rows.append(("pooled", "", "", "", "", _share(float(np.nanmean(all_in_all))), *map(_share, all_in_all)))
-    print(f"\n{recipe.name}: {len(fold)} images in {len(set(groups))} groups, {arguments.folds} folds", end=" ")
+    print(f"\nrecipe {recipe}: {len(fold)} images in {len(set(groups))} groups, {arguments.folds} folds", end=" ")
     print(f"(seed {arguments.seed}), {folds[0].how}\n")
     titles = [attribute.title.lower() for attribute in attributes]
     print(table(("fold", "learned from", "held back", "seconds", "images/s", "mean", *titles), rows))
@@ -197,16 +197,14 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with raw/ and annotations")
-    parser.add_argument(
-        "--params", type=Path, action="append", metavar="FILE", help="a recipe; repeatable (default: params.yaml)"
-    )
+    parser.add_argument("--recipe", action="append", metavar="NAME", help="repeatable (default: none, params.yaml)")
     parser.add_argument("--folds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the folds (default: %(default)s)")
     parser.add_argument("--only", type=int, metavar="N", help="hold back the first N folds only, to be quick")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="of stage train")
     arguments = parser.parse_args()
     start_logging()
-    for recipe in arguments.params or [PARAMS]:
+    for recipe in arguments.recipe or ["none"]:
         cross_validate(recipe, arguments)
 
 

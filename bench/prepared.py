@@ -4,6 +4,7 @@ import contextlib
 import csv
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,24 +25,32 @@ PARAMS = ROOT / "params.yaml"
 LOT = 10_000  # images a shard: 123 MB in memory while they are written
 
 
-def prepare(data: Path, folder: Path, params: Path = PARAMS) -> Path:
+def files_of(recipe: str) -> list[Path]:
+    """The file that says what differs from `PARAMS` by a recipe of that name; nothing does by `none`."""
+    return [] if recipe == "none" else [ROOT / f"params-{recipe}.yaml"]
+
+
+def prepare(data: Path, folder: Path, recipe: str = "none", settings: Sequence[str] = ()) -> Path:
     """Validate and prepare the images of a data folder.
 
     Args:
         data: holds raw/, and annotations.csv or annotations/.
         folder: gets an artifact of each stage.
-        params: how; the defaults, if nothing else is said.
+        recipe: how; by the defaults, if nothing else is said.
+        settings: of prepare_train, `section.key=value` each, in place of the recipe's.
 
     Returns:
         The artifact of prepare_train. If a stage fails, it has said why, and the program ends with its exit code.
     """
     validated, prepared = folder / "validate", folder / "prepare_train"
-    file = data / "annotations.csv"
-    annotations = file if file.exists() else data / "annotations"
-    given = ["--raw", str(data / "raw"), "--params", str(params)]
+    table = data / "annotations.csv"
+    annotations = table if table.exists() else data / "annotations"
+    given = ["--raw", str(data / "raw")]
+    given += [word for file in (PARAMS, *files_of(recipe)) for word in ("--params", str(file))]
+    chosen = [word for item in settings for word in ("--set", item)]
     with contextlib.redirect_stdout(sys.stderr):  # a bench prints its figures and nothing else
         code = run_stage(VALIDATE, [*given, "--annotations", str(annotations), "--out", str(validated)]) or run_stage(
-            PREPARE_TRAIN, [*given, "--validate", str(validated), "--out", str(prepared)]
+            PREPARE_TRAIN, [*given, *chosen, "--validate", str(validated), "--out", str(prepared)]
         )
     if code:
         sys.exit(code)

@@ -1,7 +1,8 @@
 """How fast the network trains, in how much memory, against the number of images, processes, and on a GPU the batch.
 
     python -m bench.train --data FOLDER [--images N ...] [--passes N] [--repeat N] [--parts PART ...]
-                          [--attributes N] [--device auto|cpu|cuda] [--set SECTION.KEY=VALUE ...] [--plot FILE]
+                          [--attributes N] [--device auto|cpu|cuda] [--recipe NAME] [--set SECTION.KEY=VALUE ...]
+                          [--plot FILE]
 
 FOLDER holds raw/ and annotations.csv. They are validated and prepared as the pipeline does it, and repeated on disk
 until there are as many training images as wanted; the validation images are other pictures. With --attributes they get
@@ -33,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.machine import Memory, peak_memory, run_measured, table
-from bench.prepared import fit_as_stage_train, made_up, prepare, repeat
+from bench.prepared import PARAMS, files_of, fit_as_stage_train, made_up, prepare, repeat
 from stages.common.contract.cpus import available_cpus
 from stages.common.contract.logs import log, start_logging
 from stages.common.contract.params import load_params
@@ -281,10 +282,10 @@ def _devices(wanted: str) -> list[str]:
 
 def _run(arguments: argparse.Namespace, folder: Path) -> None:
     """Measure the parts that were asked for."""
-    params = load_params(Params, ROOT / "params.yaml", arguments.set)
+    params = load_params(Params, PARAMS, arguments.set, files_of(arguments.recipe))
     section = params.train
     devices = _devices(arguments.device)
-    prepared = prepare(arguments.data, folder)
+    prepared = prepare(arguments.data, folder, arguments.recipe)
     attributes = made_up(arguments.attributes)
     sets = {count: repeat(prepared, count, folder / str(count), attributes) for count in sorted(set(arguments.images))}
 
@@ -323,6 +324,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: all that are here")
     parser.add_argument("--target", type=float, default=0.99, help="accuracy of part target (default: %(default)s)")
     parser.add_argument("--target-epochs", type=int, default=4, help="its epochs (default: %(default)s)")
+    parser.add_argument("--recipe", default="none", metavar="NAME", help="default: params.yaml as it is")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--plot", type=Path, default=ROOT / "bench/out/rate_and_memory.png", metavar="FILE")
     parser.add_argument("--job", help=argparse.SUPPRESS)

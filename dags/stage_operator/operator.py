@@ -54,8 +54,8 @@ class StageOperator(DockerOperator):
         **kwargs: as for every operator, and image, mounts, environment, network_mode, shm_size and docker_url
             as for `DockerOperator`.
 
-    The DAG run parameter `recipe`, where there is one, names a file of the image, params-<recipe>.yaml, whose values the
-    stage takes in place of those of params.yaml; "none" names none.
+    The DAG run parameter `recipe`, where there is one, names a file of the image, params-<recipe>.yaml. The stage takes
+    the values in it in place of those of params.yaml; "none" names none.
 
     The result (also the return value) has: stage, path, key, outputs, report, cached, seconds, headline, and of
     `validate` also lots. A stage that failed on the data and kept a report of that pushes `report` alone.
