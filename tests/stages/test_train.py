@@ -58,7 +58,7 @@ def inputs(folder: Path) -> list[str]:
 @pytest.fixture(scope="module", params=["plain", "mirrored"])
 def trained(folder: Path, request: pytest.FixtureRequest) -> Path:
     """A model that answers of the picture alone, and one that answers of its mirror image as well."""
-    out = folder / request.param
+    out: Path = folder / request.param
     mirrored = f"train.mirrored_answers={json.dumps(request.param == 'mirrored')}"
     assert main(STAGE, [*inputs(folder), "--out", str(out), *QUICK, "--set", mirrored]) == 0
     return out
