@@ -4,7 +4,7 @@ Inputs: the artifact of prepare_train. Trials learn from the train split and are
 test split is not looked at.
 Outputs:
     best_params.json               learning_rate, muon_learning_rate, weight_decay, dropout, width, batch_size,
-                                   loss_weights {attribute: weight}
+                                   loss_weights {attribute: weight}, class_balance
     metrics/hyperopt_results.json  every trial: hyperparameters, how it ended, validation loss (nats, calibrated) by
                                    epochs, accuracy (0-1), seconds; the best; how much each hyperparameter mattered
     plots/trials.png               validation loss per trial, by epochs, against six of the hyperparameters

@@ -8,7 +8,7 @@ from stages.common.contract.params import NOT_IN_KEY, Range, Section
 from stages.common.training.augmentation import Augmentation
 from stages.common.training.hyperparameters import Hyperparameters
 
-CHOICES = ("width", "batch_size")
+CHOICES = ("width", "batch_size", "class_balance")
 """Hyperparameters of which the section lists the values to choose from."""
 
 
@@ -31,6 +31,7 @@ class HyperoptSection(Section):
     dropout: Range
     width: list[int] = Field(min_length=1)
     batch_size: list[int] = Field(min_length=1)
+    class_balance: list[float] = Field(min_length=1)
     loss_weight: Range
     first: Hyperparameters
 
@@ -47,6 +48,7 @@ class HyperoptSection(Section):
                 dropout=self.dropout[corner],
                 width=(min, max)[corner](self.width),
                 batch_size=(min, max)[corner](self.batch_size),
+                class_balance=(min, max)[corner](self.class_balance),
                 loss_weights={"any": self.loss_weight[corner]},
             )
         first = self.first.model_dump(exclude={"loss_weights", *CHOICES})

@@ -162,7 +162,7 @@ def suggest(
     )
 
 
-def _nearest(choices: Sequence[int], value: float) -> int:
+def _nearest(choices: Sequence[float], value: float) -> int:
     """The position of what comes nearest to a value: half a batch need not be among the choices."""
     return min(range(len(choices)), key=lambda at: abs(choices[at] - value))
 

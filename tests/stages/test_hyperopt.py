@@ -134,6 +134,22 @@ def test_the_search_starts_with_the_given_trial_and_finds_better_ones_inside_the
         assert set(one["loss_weights"]) == set(SAMPLE_NAMES)
 
 
+def test_class_balance_is_searched_where_there_is_a_choice(tmp_path: Path) -> None:
+    def best_in_balance(job: Job) -> Score:
+        return replace(score(job), val_loss=score(job).val_loss + 0.5 - job.plan.hyperparameters.class_balance)
+
+    chosen = search(section(max_evals=12, class_balance=[0.0, 0.5]), best_in_balance, _new(tmp_path / "one"))
+    assert {one["class_balance"] for one in tried(chosen.trials)} == {0.0, 0.5}
+    assert chosen.best.hyperparameters["class_balance"] == 0.5
+    fixed = tried(search(section(max_evals=4), score, _new(tmp_path / "other")).trials)
+    assert {one["class_balance"] for one in fixed} == {0.0}
+
+
+def test_what_was_found_before_there_was_a_class_balance_is_read() -> None:
+    earlier = FIRST.model_dump(exclude={"class_balance"})
+    assert Hyperparameters.model_validate(earlier).class_balance == 0
+
+
 def test_it_is_the_parzen_estimator_and_not_chance_after_the_start(tmp_path: Path) -> None:
     (tmp_path / "learns").mkdir()
     (tmp_path / "random").mkdir()
@@ -382,6 +398,8 @@ def test_time_ends_a_training_after_an_epoch(prepared: Path, tmp_path: Path, cap
         ("hyperopt.width=[24, 32]", "first.width: 16 is not among [24, 32]"),
         ("hyperopt.batch_size=[16]", "first.batch_size: 64 is not among [16]"),
         ("hyperopt.width=[1, 48]", "width"),
+        ("hyperopt.class_balance=[0.0, 2.0]", "class_balance"),
+        ("hyperopt.class_balance=[0.5]", "first.class_balance: 0.0 is not among [0.5]"),
     ],
 )
 def test_a_wrong_search_space_is_named(

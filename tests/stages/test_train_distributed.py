@@ -60,7 +60,7 @@ def test_the_gradient_is_that_of_one_process_also_where_labels_are_unknown(
     """One step over 22 images, parts of 11 or of 5 and 6; what optimizers remember of it is a part of the gradient.
 
     All images are the same and nothing is random, so each part has the batch statistics of the whole, and labels alone
-    tell the parts apart: half of them are unknown, and of one attribute all but two.
+    tell the parts apart: half of them are unknown, and of one attribute all but two. Those of rare classes count more.
     """
     monkeypatch.setattr("stages.common.training.fit.has_fast_bfloat16", lambda _device: False)
     train, val = make_splits(tmp_path, train=22)
@@ -70,7 +70,7 @@ def test_the_gradient_is_that_of_one_process_also_where_labels_are_unknown(
     labels[:, 1] = [0, 1, *[UNKNOWN] * 20]
     same = dataclasses.replace(train.select(np.zeros(22, np.int64)), labels=labels)
     weights = dict(zip(names(train.attributes), (1, 2, 3, 0.5, 1), strict=True))
-    whole = TINY.model_copy(update={"batch_size": 22, "loss_weights": weights})
+    whole = TINY.model_copy(update={"batch_size": 22, "loss_weights": weights, "class_balance": 0.5})
     settings = dataclasses.replace(SETTINGS, epochs=1, hyperparameters=whole, augmentation=NONE)
 
     one = fit(same, val, settings, checkpoint=tmp_path / "one.safetensors")

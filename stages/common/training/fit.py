@@ -25,6 +25,7 @@ from stages.common.schema.dataset import Split
 from stages.common.schema.learned import Learned, answerable, learnable, learned_classes, masks, never_answered
 from stages.common.training.augment import augment
 from stages.common.training.augmentation import Augmentation
+from stages.common.training.balance import corrections, label_weights
 from stages.common.training.device import choose_device, has_fast_bfloat16
 from stages.common.training.hyperparameters import Hyperparameters
 from stages.common.training.kept import keep, recover
@@ -110,7 +111,9 @@ class FitResult:
     hyperparameters: Hyperparameters
 
 
-def summed_losses(outputs: tuple[Tensor, ...], labels: Tensor, smoothing: float = 0.0) -> Tensor:
+def summed_losses(
+    outputs: tuple[Tensor, ...], labels: Tensor, smoothing: float = 0.0, weights: Sequence[Tensor | None] = ()
+) -> Tensor:
     """Cross-entropy of every attribute, summed over its known labels.
 
     Whoever wants the mean divides by their number. Processes that share a batch divide by that of the whole batch: of
@@ -120,15 +123,16 @@ def summed_losses(outputs: tuple[Tensor, ...], labels: Tensor, smoothing: float 
         outputs: logits per attribute, (N, classes).
         labels: int64 (N, A), -1 where unknown.
         smoothing: probability that is spread over all classes.
+        weights: per attribute how much a label of each class counts, (classes,); none: every label counts alike.
 
     Returns:
         float32 (A,); 0 where no label is known, so that it adds nothing to loss or gradient.
     """
     losses = [
         functional.cross_entropy(
-            logits.float(), column, ignore_index=UNKNOWN, reduction="sum", label_smoothing=smoothing
+            logits.float(), column, weight, ignore_index=UNKNOWN, reduction="sum", label_smoothing=smoothing
         )
-        for logits, column in zip(outputs, labels.unbind(1), strict=True)
+        for logits, column, weight in zip(outputs, labels.unbind(1), weights or [None] * len(outputs), strict=True)
     ]
     return torch.stack(losses)
 
@@ -159,13 +163,14 @@ def make_optimizers(network: Network, chosen: Hyperparameters) -> tuple[Muon, Ad
 
 
 class _Validation:
-    """The validation split, and what of its labels can be compared with answers."""
+    """The validation split, what of its labels can be compared with answers, and what corrects the logits."""
 
-    def __init__(self, val: Split, learned: Learned, device: torch.device) -> None:
+    def __init__(self, val: Split, learned: Learned, corrected: Sequence[Tensor], device: torch.device) -> None:
         self.data = Loader(replace(val, labels=answerable(val.attributes, val.labels, learned)), device)
         can_be_right = learnable(val.attributes, val.labels, learned)
         self.with_loss = torch.from_numpy(can_be_right.astype(np.int64)).to(device)
-        self.masks = [torch.from_numpy(mask).to(device) for mask in masks(val.attributes, learned)]
+        unseen = masks(val.attributes, learned)
+        self.added = [(torch.from_numpy(mask) + more).to(device) for mask, more in zip(unseen, corrected, strict=True)]
         self.known, self.losses = ((labels != UNKNOWN).sum(0) for labels in (self.data.split.labels, can_be_right))
 
     def measure(self, network: Network, cast: torch.autocast) -> tuple[float, dict[str, float | None], float]:
@@ -175,7 +180,7 @@ class _Validation:
         batches = torch.split(torch.arange(len(self.data.split)), VAL_BATCH)
         with torch.inference_mode(), cast:
             for batch, (images, labels) in zip(batches, self.data.batches(batches), strict=True):
-                outputs = tuple(logits + mask for logits, mask in zip(network(images), self.masks, strict=True))
+                outputs = tuple(logits + more for logits, more in zip(network(images), self.added, strict=True))
                 right = (torch.stack([logits.argmax(1) for logits in outputs], 1) == labels) & (labels != UNKNOWN)
                 losses = summed_losses(outputs, self.with_loss[batch.to(self.data.device)])
                 totals += torch.stack([losses, right.sum(0)])
@@ -275,9 +280,11 @@ def _fit(
         log.info("going on after epoch %d, from its checkpoint", len(history))
     learner: nn.Module = DistributedDataParallel(network) if processes > 1 else network
 
+    corrected = corrections(train, chosen.class_balance)
+    counting = [one.to(device) for one in label_weights(train, chosen.class_balance)] if chosen.class_balance else []
     train_data, validation = (
         Loader(train, device),
-        _Validation(val, learned_classes(train.attributes, train.labels), device),
+        _Validation(val, learned_classes(train.attributes, train.labels), corrected, device),
     )
     is_known = torch.from_numpy(train.labels != UNKNOWN)
     steps = math.ceil(len(train) / chosen.batch_size)
@@ -305,7 +312,7 @@ def _fit(
                 optimizer.zero_grad(set_to_none=True)
             with cast:
                 outputs = learner(augment(images, settings.augmentation))
-            loss = (summed_losses(outputs, labels, LABEL_SMOOTHING) * shares[step]).sum()
+            loss = (summed_losses(outputs, labels, LABEL_SMOOTHING, counting) * shares[step]).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             for optimizer in optimizers:
                 optimizer.step()  # type: ignore[no-untyped-call]
@@ -336,7 +343,11 @@ def _fit(
             _save_checkpoint(checkpoint, network, optimizers, history, chosen.batch_size)
         stopped = bool(on_epoch and on_epoch(epoch))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return FitResult(network.cpu().eval(), history, name, chosen)
+    network.cpu().eval()
+    with torch.no_grad():
+        for head, more in zip(network.heads, corrected, strict=True):
+            head.get_parameter("bias").add_(more)
+    return FitResult(network, history, name, chosen)
 
 
 def _save_checkpoint(

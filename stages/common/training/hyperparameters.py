@@ -27,6 +27,7 @@ class Hyperparameters(Section):
         width: channels of the network's first convolution; the cost grows with its square.
         batch_size: images per step, over all processes.
         loss_weights: attribute -> weight of its loss, 1 if it is not named; only their proportions matter.
+        class_balance: how much more a label counts in training whose class is rare (`stages.common.training.balance`).
     """
 
     learning_rate: float = Field(gt=0, le=1)
@@ -36,6 +37,7 @@ class Hyperparameters(Section):
     width: int = Field(ge=4, le=512)
     batch_size: int = Field(ge=1, le=65_536)
     loss_weights: dict[str, Annotated[float, Field(gt=0, le=1000)]]
+    class_balance: float = Field(0.0, ge=0, le=1)  # what earlier code has found says nothing of it
 
     def complete(self, attributes: Attributes) -> Self:
         """The same with the loss weight of every attribute, in their order.

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -11,12 +12,16 @@ from safetensors.torch import load_file, save_file
 
 from stages.common.contract.cpus import available_cpus
 from stages.common.contract.errors import DataError, UnavailableError
-from stages.common.schema.attributes import names
+from stages.common.inference.answers import Answers
+from stages.common.inference.calibration import expected_calibration_error, softmax
+from stages.common.schema.attributes import UNKNOWN, Attribute, names
 from stages.common.schema.dataset import Split, read_split
+from stages.common.schema.learned import class_shares
+from stages.common.training.balance import corrections, label_weights
 from stages.common.training.device import choose_device
 from stages.common.training.fit import DivergedError, Epoch, FitSettings, fit, one_cycle, summed_losses
 from stages.common.training.hyperparameters import Hyperparameters
-from stages.common.training.network import Network
+from stages.common.training.network import Network, outputs_of
 from tests.common.prepared import TINY, USUAL, make_prepared
 
 pytestmark = pytest.mark.slow
@@ -55,6 +60,50 @@ def test_same_seed_same_weights_and_another_seed_others(splits: tuple[Split, Spl
         assert torch.equal(a, b)
     name = "heads.0.weight"
     assert not torch.equal(one.state_dict()[name], other.state_dict()[name])
+
+
+def rare(count: int, seed: int) -> Split:
+    """Pictures whose brightness tells badly who of them, 3 %, has a hat, and which of three ties, one of them rare."""
+    random = np.random.default_rng(seed)
+    hats, ties = random.random(count) < 0.03, random.choice(3, count, p=[0.6, 0.37, 0.03])
+    halves = random.normal(100 + np.stack([20 * hats, 20 * ties], 1), 10)[:, :, None, None, None]
+    images = np.broadcast_to(halves, (count, 2, 10, 20, 3)).reshape(count, 20, 20, 3).clip(0, 255).astype(np.uint8)
+    attributes = (
+        Attribute("hat", ("no", "yes"), "hat", "Hat"),
+        Attribute("tie", ("none", "bow", "string"), "tie", "Tie"),
+    )
+    labels = np.stack([hats, ties], 1).astype(np.int16)
+    labels[random.random(labels.shape) < 0.1] = UNKNOWN
+    names = [f"{number}.png" for number in range(count)]
+    return Split(attributes, names, labels, [images], np.zeros(count, np.int32), np.arange(count, dtype=np.int32))
+
+
+def test_labels_of_rare_classes_may_count_more_and_confidences_are_true_all_the_same() -> None:
+    train, val, later = rare(1500, 0), rare(400, 1), rare(3000, 2)
+    balanced = TINY.model_copy(update={"class_balance": 1.0, "batch_size": 64})
+    network = fit(train, val, dataclasses.replace(SETTINGS, hyperparameters=balanced, epochs=4)).network
+    outputs = outputs_of(network, later, torch.device("cpu"))
+    for logits, labels, added in zip(outputs, later.labels.T, corrections(train, 1.0), strict=True):
+        known = labels != UNKNOWN
+        true, as_trained = (softmax(one)[known].mean(0) for one in (logits, logits - added.numpy()))
+        shares = np.bincount(labels[known]) / known.sum()
+        np.testing.assert_allclose(true, shares, atol=0.06)  # label smoothing alone makes .03 to .05 of 3 %
+        assert as_trained[-1] > 0.2, "in training every class counted alike"
+        answers = Answers(train.attributes[0], labels[known], softmax(logits)[known])
+        error = expected_calibration_error(answers.confidence, answers.right)
+        assert error is not None
+        assert error < 0.06
+
+
+def test_a_label_counts_once_on_average_however_its_class_counts() -> None:
+    train = rare(1500, 0)
+    for weights, shares in zip(label_weights(train, 1.0), class_shares(train.attributes, train.labels), strict=True):
+        np.testing.assert_allclose(
+            weights.numpy() * shares, 1 / len(shares), rtol=1e-5
+        )  # every class as much as the others
+    for half, whole in zip(label_weights(train, 0.5), label_weights(train, 1.0), strict=True):
+        np.testing.assert_allclose((half[0] / half[-1]) ** 2, whole[0] / whole[-1], rtol=1e-5)
+    assert all((weights == 1).all() for weights in label_weights(train, 0.0))
 
 
 class Killed(BaseException):
