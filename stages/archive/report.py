@@ -39,7 +39,7 @@ PLOTS = {
     "reliability": "Reliability: right answers at each confidence",
     "training_curves": "Loss",
     "accuracy_curves": "Validation accuracy",
-    "augmented": "Training pictures as the network sees them once, augmented",
+    "augmented_pictures": "Training pictures as the network sees them once, augmented",
     "trials": "Hyperparameter search",
     "data_distribution": "Class shares by split",
 }
@@ -92,7 +92,7 @@ def build_report(
             ],
         ),
         *_hardest(archive),
-        Group("Training", _plots(archive, "training_curves", "accuracy_curves", "augmented", "trials")),
+        Group("Training", _plots(archive, "training_curves", "accuracy_curves", "augmented_pictures", "trials")),
         Group("Data", [*_plots(archive, "data_distribution"), *data, *_left_out(metrics, base)]),
         _lineage(chain, base),
         _params(archive),

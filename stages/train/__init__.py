@@ -13,7 +13,8 @@ Outputs:
     metrics/train_metrics.json  validation accuracy, calibration, decision per attribute, every epoch, parameters used
     plots/training_curves.png   losses per epoch, and the learning rate
     plots/accuracy_curves.png   validation accuracy per epoch and attribute
-    plots/augmented.png         36 training images as the network sees them once
+    plots/augmented_pictures.png
+                                36 training images as the network sees them once
 
 A run that was stopped or killed goes on after its last finished epoch.
 """

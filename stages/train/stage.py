@@ -162,7 +162,7 @@ def _run(context: Context[Params]) -> Headline:
     write_json(context.out / USED, used.model_dump())
     plot_training(context.out / "plots" / "training_curves.png", result.history)
     plot_accuracy(context.out / "plots" / "accuracy_curves.png", attributes, result.history)
-    plot_pictures(context.out / "plots" / "augmented.png", train, settings)
+    plot_pictures(context.out / "plots" / "augmented_pictures.png", train, settings)
     headline: dict[str, int | float | str] = {
         "val_mean_accuracy": round(last.val_mean_accuracy, 4),
         "epochs": len(result.history),
@@ -188,7 +188,7 @@ STAGE = Stage(
         "hyperparameters": (USED, "those that were trained with"),
         "metrics": ("metrics/train_metrics.json", "validation accuracy, calibration, every epoch, parameters used"),
         "training_curves": ("plots/training_curves.png", "losses and learning rate per epoch"),
-        "augmented": ("plots/augmented.png", "training images as the network sees them once"),
+        "augmented_pictures": ("plots/augmented_pictures.png", "training images as the network sees them once"),
         "accuracy_curves": ("plots/accuracy_curves.png", "validation accuracy per epoch and attribute"),
     },
     run=_run,

@@ -178,7 +178,7 @@ def test_the_metrics_are_those_of_the_last_epoch_and_tell_what_was_used(trained:
     assert (metrics["train_images"], metrics["epochs"], metrics["device"]) == (96, 3, "cpu")
     headline = artifacts.read_manifest(trained)["headline"]
     assert set(headline) == {"val_mean_accuracy", "epochs", "images_per_s", "device"}
-    for plot in ("training_curves.png", "accuracy_curves.png", "augmented.png"):
+    for plot in ("training_curves.png", "accuracy_curves.png", "augmented_pictures.png"):
         assert (trained / "plots" / plot).stat().st_size > 10_000
 
 
