@@ -1,8 +1,7 @@
 """How fast two processes read and decode image files, and nothing else: what the image stages are measured against.
 
 Every way does a list of files and returns how many. Not all can do every file (kornia-rs knows no palettes). What is
-not installed is left out: pyspng, imagecodecs and OpenCV are no part of this project
-(`pip install pyspng imagecodecs opencv-python-headless`).
+not installed is left out: pyspng and imagecodecs are no part of this project (`pip install pyspng imagecodecs`).
 """
 
 import contextlib

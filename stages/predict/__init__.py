@@ -5,7 +5,8 @@ fails: headline version "none", no predictions.
 Outputs:
     outputs/predictions_<lot>.csv  per image, by its file name (by its path where the lot has several of that name), and
                                  per attribute: predicted class, the confidence in it (0-1), and
-                                 `<attribute>_answered`: no where the confidence is too low for an answer; and
+                                 `<attribute>_answered`: no where the confidence is too low for an answer; the fields of
+                                 `stages.common.schema.face.Face` if images are cropped to a face; and
                                  `model_version` in every row
     features/<lot>.npz           `stages.common.inference.features` of the lot, for stage monitor; none of a lot
                                  without a picture

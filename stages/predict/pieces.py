@@ -16,6 +16,7 @@ import numpy as np
 
 from stages.common.contract.tables import write_csv
 from stages.common.images.decode import ImageError, read_image_file
+from stages.common.images.faces import FACE_BYTES
 from stages.common.images.preprocess import content_of, fit_square
 from stages.common.images.settings import Preprocessing
 from stages.common.images.sources import Source
@@ -23,6 +24,7 @@ from stages.common.inference.features import Features, evenly_spread, join_featu
 from stages.common.inference.observation import Images, observe_batch
 from stages.common.inference.onnx_model import OnnxModel, load
 from stages.common.registry.seen import picture_of
+from stages.common.schema.face import Face
 from stages.common.workers.lot_cache import Recipe
 
 FEATURES = "features.npz"
@@ -80,7 +82,9 @@ def recipe_of(
         return AnswerJob(model, model_digest, max_megapixels, images[start : start + batch_size], examples)
 
     decides = {"model": model_digest, "max_megapixels": max_megapixels}
-    return Recipe("predict", decides, batch_size, job, answer_images, _write, _read, INFERENCE_BYTES)
+    finds_faces = load_once(model, model_digest).preprocessing.crop == "face"
+    burden = INFERENCE_BYTES + FACE_BYTES * finds_faces
+    return Recipe("predict", decides, batch_size, job, answer_images, _write, _read, burden)
 
 
 @lru_cache(maxsize=1)
@@ -106,34 +110,38 @@ def answer_images(job: AnswerJob) -> Answered:
     images = np.empty((len(job.sources), side, side, 3), np.uint8)
     names: list[str] = []
     pictures: list[int] = []
+    faces: list[Face] = []
     undecodable: dict[str, str] = {}
     for source in job.sources:
-        pixels, reason = _prepare(source, settings, images[len(names)])
+        pixels, face, reason = _prepare(source, settings, images[len(names)])
         if reason:
             undecodable[source.filename] = reason
         else:
             names.append(source.filename)
             pictures.append(picture_of(pixels))
-    features = observe_batch(model, names, images[: len(names)], job.examples, pictures) if names else None
+            if face:
+                faces.append(face)
+    features = observe_batch(model, names, images[: len(names)], job.examples, pictures, faces) if names else None
     return Answered(features, undecodable)
 
 
-def _prepare(source: Source, settings: Preprocessing, image: Images) -> tuple[str, str]:
-    """Make the network's input of a file in `image`, (S, S, 3): the digest of its picture, or why it has none.
+def _prepare(source: Source, settings: Preprocessing, image: Images) -> tuple[str, Face | None, str]:
+    """Make the network's input of a file in `image`, (S, S, 3): digest and face of its picture, or why it has none.
 
     In a function of its own, so that its picture is gone before the next is decoded: of two, the C library returns
     memory to the system after each file, and getting it back takes time.
     """
     content = pixels = reason = ""
+    face = None
     try:
         data = read_image_file(source.path, settings)
         content = hashlib.sha256(data).hexdigest()
-        picture, pixels = content_of(data, settings)
+        picture, pixels, face = content_of(data, settings)
         image[:] = fit_square(picture, settings)
     except ImageError as error:
         reason = str(error)
     source.require_unchanged(content)
-    return pixels, reason
+    return pixels, face, reason
 
 
 def _write(folder: Path, done: Iterable[tuple[Sequence[Source], Answered]]) -> None:

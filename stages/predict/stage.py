@@ -104,6 +104,7 @@ def _write_lots(
     from stages.common.inference.answers import answers_of
     from stages.common.inference.features import load_features
     from stages.common.inference.predictions import write_predictions
+    from stages.common.schema.face import NO_FACES
     from stages.predict.counts import count_answers, least_sure
     from stages.predict.page import PICTURES
 
@@ -114,7 +115,9 @@ def _write_lots(
         features = load_features(piece.features) if piece.features else None
         names, probabilities = (features.filenames, features.probabilities) if features else ([], none)
         answers = answers_of(model.attributes, probabilities, model.calibration)
-        write_predictions(out / "outputs" / f"predictions_{lot}.csv", names, answers, champion.version)
+        found = features.faces if features else NO_FACES
+        faces = found if model.preprocessing.crop == "face" else None
+        write_predictions(out / "outputs" / f"predictions_{lot}.csv", names, answers, champion.version, faces)
         if piece.features:
             link_or_copy(piece.features, out / "features" / f"{lot}.npz")
             cases = sorted([*cases, *least_sure(lot, names, answers, PICTURES)])[:PICTURES]

@@ -6,14 +6,15 @@ Outputs (S = data.image_size):
     attributes.json              what is annotated, as stage validate has it
     index.csv                    filename, lot, row in the shard, split, pixels (digest of the picture), group (the same
                                  for images that somebody says belong together, and for nearly the same pictures), and
-                                 per attribute the class index, empty where unknown; sorted by lot, then file name
+                                 per attribute the class index, empty where unknown; with crop face the fields of
+                                 `stages.common.schema.face.Face`; sorted by lot, then file name
     rejected.csv                 filename, reason: images that cannot be used, or are others than stage validate saw;
                                  they are counted everywhere
     left_out.csv                 filename, reason: images of validation and test that are nearly the same picture as one
                                  of the training split, and of validation that are nearly one of the test split; and,
                                  where splits are given, images of a group that shares a picture with another split
-    metrics/data_stats.json      counts per split, lot and class, of groups, duplicates, mean and standard deviation of
-                                 the train split's pixels (0-255)
+    metrics/data_stats.json      counts per split, lot and class, of groups, duplicates, faces per picture, mean and
+                                 standard deviation of the train split's pixels (0-255)
     preprocessing.json           the settings that made the images, which go with the model
     plots/data_distribution.png  class shares per attribute and split
     findings.csv                 what the suite expectations/prepared.json found: severity, reason, filename, column,

@@ -108,6 +108,11 @@ def _show_splits(out: Path, table: "pd.DataFrame", settings: Preprocessing) -> G
     return Group("What the network sees", sheets, note=note)
 
 
+def _describe_faces(faces: Mapping[str, int]) -> Table:
+    note = "The largest is taken; where none is found, the whole picture. index.csv has the boxes."
+    return Table("Faces found in a picture", ("Faces", "Images"), list(faces.items()), note=note)
+
+
 def _describe_duplicates(duplicates: Mapping[str, Any]) -> Table:
     rows = []
     for group in duplicates["listed"]:
@@ -159,6 +164,7 @@ def describe_data(
         *([describe_rejects(rejected)] if rejected else []),
         *([describe_left_out(left_out)] if left_out else []),
         *([_describe_groups(splits, statistics["groups"])] if given else []),
+        *([_describe_faces(statistics["faces"])] if statistics["faces"] else []),
         *([_describe_duplicates(statistics["duplicates"])] if statistics["duplicates"]["pictures"] else []),
         _describe_pixels(out, table, statistics["train_pixels"]),
         Table("Lots", ("Lot", *SPLITS, "left out", "rejected"), by_lot, note=note, folded=True),

@@ -1,7 +1,8 @@
 """The shard of one lot, as `stages.common.workers.lot_cache` keeps it.
 
 images.npy     uint8 (accepted images, S, S, 3), RGB
-images.csv     filename, pixels (digest of the picture; empty if rejected), reason (empty if accepted)
+images.csv     filename, pixels (digest of the picture; empty if rejected), reason (empty if accepted), and the fields
+               of `stages.common.schema.face.Face` where faces are cut out
 """
 
 import csv
@@ -17,9 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.common.images.decode import ImageError, read_image_file
+from stages.common.images.faces import FACE_BYTES
 from stages.common.images.preprocess import content_of, fit_square
 from stages.common.images.settings import Preprocessing
 from stages.common.images.sources import Source
+from stages.common.schema.face import Face
 from stages.common.workers.lot_cache import Recipe
 
 IMAGES = "images.npy"
@@ -27,7 +30,7 @@ RECORDS = "images.csv"
 CHUNK = 128
 """Images a job; of 64, the main process takes 4 us an image more."""
 
-Outcome = tuple[str, str, str]
+Outcome = tuple[str, str, str, tuple[int, ...]]
 """What became of an image: SHA-256 of the file as it was read, empty if refused unread; the rest as in `RECORDS`."""
 
 
@@ -51,11 +54,13 @@ class Piece:
         shard: file with uint8 (accepted images, S, S, 3).
         accepted: filename -> digest of the picture, in the order of the shard's rows.
         rejected: filename -> reason.
+        faces: filename -> cells of `Face`, none where faces are not cut out; of the accepted ones.
     """
 
     shard: Path
     accepted: dict[str, str]
     rejected: dict[str, str]
+    faces: dict[str, tuple[str, ...]]
 
 
 def recipe_of(settings: Preprocessing) -> Recipe[PrepareJob, list[Outcome], Piece]:
@@ -68,6 +73,7 @@ def recipe_of(settings: Preprocessing) -> Recipe[PrepareJob, list[Outcome], Piec
         do=prepare_images,
         write=partial(_write, settings.image_size),
         read=_read,
+        burden=FACE_BYTES if settings.crop == "face" else 0,
     )
 
 
@@ -100,10 +106,10 @@ def _prepare(path: str, settings: Preprocessing) -> tuple[Outcome, npt.NDArray[n
     try:
         data = read_image_file(path, settings)
         content = hashlib.sha256(data).hexdigest()
-        picture, pixels = content_of(data, settings)
-        return (content, pixels, ""), fit_square(picture, settings)
+        picture, pixels, face = content_of(data, settings)
+        return (content, pixels, "", face or ()), fit_square(picture, settings)
     except ImageError as error:
-        return (content, "", str(error)), None
+        return (content, "", str(error), ()), None
 
 
 def _read(folder: Path, _images: Sequence[Source]) -> Piece:
@@ -111,8 +117,9 @@ def _read(folder: Path, _images: Sequence[Source]) -> Piece:
         _, *records = csv.reader(file)
     return Piece(
         folder / IMAGES,
-        {filename: pixels for filename, pixels, reason in records if not reason},
-        {filename: reason for filename, _, reason in records if reason},
+        {filename: pixels for filename, pixels, reason, *_ in records if not reason},
+        {filename: reason for filename, _, reason, *_ in records if reason},
+        {filename: tuple(face) for filename, _, reason, *face in records if not reason},
     )
 
 
@@ -133,12 +140,12 @@ def _write(side: int, folder: Path, done: Iterable[tuple[Sequence[Source], list[
     shard, accepted, start = folder / IMAGES, 0, 0
     with (folder / RECORDS).open("w", encoding="utf-8", newline="") as table, shard.open("r+b") as file:
         records = csv.writer(table)
-        records.writerow(["filename", "pixels", "reason"])
+        records.writerow(["filename", "pixels", "reason", *Face._fields])
         for images, rows in done:
-            for image, (content, pixels, reason) in zip(images, rows, strict=True):
+            for image, (content, pixels, reason, face) in zip(images, rows, strict=True):
                 image.require_unchanged(content)
-                records.writerow([image.filename, pixels, reason])
-            taken = sum(not reason for _, _, reason in rows)
+                records.writerow([image.filename, pixels, reason, *face])
+            taken = sum(not reason for _, _, reason, _ in rows)
             if accepted < start:
                 file.seek(first + accepted * size)
                 file.write(np.fromfile(shard, np.uint8, taken * size, offset=first + start * size).data)

@@ -27,6 +27,7 @@ from stages.prepare_train.split import assign_split, leave_out, require_given, u
 from stages.prepare_train.statistics import (
     Row,
     count_classes,
+    count_faces,
     count_groups,
     count_splits,
     find_duplicates,
@@ -100,7 +101,7 @@ def _write_listed(path: Path, reasons: Mapping[str, str]) -> None:
 
 def _index_row(row: Row) -> list[Any]:
     labels = ["" if label == UNKNOWN else label for label in row.labels]
-    return [row.filename, row.lot, row.row, row.split, row.pixels, row.group, *labels]
+    return [row.filename, row.lot, row.row, row.split, row.pixels, row.group, *labels, *row.face]
 
 
 def _run(context: Context[Params]) -> Headline:
@@ -127,7 +128,7 @@ def _run(context: Context[Params]) -> Headline:
     everything = [
         Row(
             name, lot, number, assign_split(units[name], params.data) if by_digest else one.given_split, pixels,
-            one.group, one.labels, units[name],
+            one.group, one.labels, units[name], piece.faces[name],
         )
         for lot, piece in pieces.items()
         for number, (name, pixels) in enumerate(piece.accepted.items())
@@ -141,7 +142,7 @@ def _run(context: Context[Params]) -> Headline:
         if piece.accepted:
             link_or_copy(piece.shard, out / "shards" / f"{lot}.npy")
     write_attributes(out, attributes)
-    write_csv(out / INDEX, index_columns(attributes), map(_index_row, rows))
+    write_csv(out / INDEX, index_columns(attributes, params.data.crop == "face"), map(_index_row, rows))
     sums = read_sums(out / "shards", [lot for lot, piece in pieces.items() if piece.accepted])
     sums = sums[[row.filename not in left_out for row in everything]]
     table = index_table(out, sums, params.data.image_size**2)
@@ -179,6 +180,7 @@ def _run(context: Context[Params]) -> Headline:
             for lot, of_lot in prepared.rejected.items()
         },
         "labels": classes,
+        "faces": count_faces(rows),
         "duplicates": duplicates,
         "train_pixels": {"mean": mean.round(4).tolist(), "std": std.round(4).tolist()},
     }
@@ -236,7 +238,7 @@ STAGE = Stage(
     outputs={
         "shards": ("shards", "one <lot>.npy a lot: uint8 (images, S, S, 3), RGB, S = data.image_size"),
         "attributes": (ATTRIBUTES_FILE, "what is annotated, as stage validate has it"),
-        "index": (INDEX, "per image: lot, row, split, digest and group of its picture, class indices"),
+        "index": (INDEX, "per image: lot, row, split, digest and group of its picture, class indices, face"),
         "rejected": ("rejected.csv", "images that cannot be used, with the reason"),
         "left_out": ("left_out.csv", "images of val and test of a group of another split, with the reason"),
         "stats": ("metrics/data_stats.json", "counts, duplicates, pixel statistics"),

@@ -19,7 +19,8 @@ LISTED = 20
 class Row:
     """A row of index.csv: where an image lies, its split, digest and group of its picture, its labels (-1: unknown).
 
-    And, which is not in there, by what it fell into its split: its group, if that was given, else its picture.
+    And, which is not in there, by what it fell into its split: its group, if that was given, else its picture. `face`
+    has the cells of `stages.common.schema.face.Face`, none where faces are not cut out.
     """
 
     filename: str
@@ -30,6 +31,7 @@ class Row:
     group: str
     labels: tuple[int, ...]
     unit: str
+    face: tuple[str, ...] = ()
 
 
 def count_splits(rows: Iterable[Row]) -> dict[str, int]:
@@ -57,6 +59,11 @@ def count_classes(attributes: Attributes, rows: Sequence[Row]) -> dict[str, dict
         }
         for column, attribute in enumerate(attributes)
     }
+
+
+def count_faces(rows: Iterable[Row]) -> dict[str, int]:
+    """How many faces were found in a picture -> images, the fewest first; empty where faces are not cut out."""
+    return {str(found): count for found, count in sorted(Counter(int(row.face[0]) for row in rows if row.face).items())}
 
 
 def find_duplicates(rows: Iterable[Row]) -> dict[str, Any]:

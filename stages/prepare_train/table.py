@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from stages.common.schema.dataset import INDEX, SPLITS
+from stages.common.schema.face import Face
 from stages.prepare_train.params import DataSection, PrepareTrainSection
 from stages.prepare_train.statistics import Row, mean_and_std, pixel_sums
 
@@ -33,13 +34,13 @@ def index_table(out: Path, sums: npt.NDArray[np.int64], pixels: int) -> pd.DataF
         pixels: per image.
 
     Returns:
-        Cells as text, missing if empty; and `splits_of_picture`, in how many splits the same picture, nearly the same,
-        or one of its group stands; `mean` and `std` (0-255) of the image's pixels, the latter around the mean colour:
-        an image of one colour has 0.
+        Cells as text, missing if empty, without those of `Face`; and `splits_of_picture`, in how many splits the same
+        picture, nearly the same, or one of its group stands; `mean` and `std` (0-255) of the image's pixels, the latter
+        around the mean colour: an image of one colour has 0.
     """
     table = pd.read_csv(out / INDEX, dtype="str", keep_default_na=False, na_values=[""])
     mean, std = mean_and_std(sums, pixels)
-    return table.assign(
+    return table.drop(columns=[*Face._fields], errors="ignore").assign(
         splits_of_picture=table.groupby("group")["split"].transform("nunique"),
         mean=mean.mean(axis=1).round(2),
         std=np.sqrt(np.square(std).mean(axis=1)).round(2),

@@ -35,10 +35,10 @@ _NO_CLASSES = ("unknown", "abstained")
 """What is counted beside the classes, of labels and of answers."""
 _KEYS = ("name", "classes", "title", "column", "unknown_when", "celeba", "cartoon_set")
 _TABLES = """
-    ambiguous aspect_ratio candidates contradicts cropped digest duplicate_of embedding filename files format found
-    given_group given_split group hash height image image_id images kind known_labels lot mean mode model_version
-    near_duplicate_of other_format other_name path pixels problem reason row short shorter_side source split
-    splits_of_picture std width
+    ambiguous aspect_ratio candidates contradicts cropped digest duplicate_of embedding face_bottom face_left face_right
+    face_top faces filename files format found given_group given_split group hash height image image_id images kind
+    known_labels lot mean mode model_version near_duplicate_of other_format other_name path pixels problem reason row
+    short shorter_side source split splits_of_picture std width
 """
 _OURS = frozenset(_TABLES.split()) | set(STATISTICS)
 """Columns of tables that stages make, in which attributes have columns too."""

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from stages.common.images.content import crop_to_content
 from stages.common.images.decode import ImageError, decode_file, pixels_digest, read_image_file
-from stages.common.images.preprocess import crop_to_content
 from stages.common.images.settings import ImagesSection
 from stages.validate.perceptual import cells_of, hashes_of
 
@@ -61,9 +61,8 @@ def _look_at(path: Path, settings: ImagesSection) -> tuple[Look, bytes]:
     try:
         data = read_image_file(path, settings)
         digest = hashlib.sha256(data).hexdigest()
-        picture, pixels, kind, mode, _ = decode_file(data, settings)
+        picture, pixels, kind, mode, (width, height), _ = decode_file(data, settings)
         cropped = pixels_digest(crop_to_content(picture, settings))
-        height, width, _ = picture.shape
         return Look(digest, "", kind, mode, width, height, pixels, cropped), cells_of(picture)
     except ImageError as error:
         return Look(digest, str(error)), b""

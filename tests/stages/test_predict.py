@@ -20,15 +20,17 @@ from PIL import Image
 
 from stages.common.contract import artifacts
 from stages.common.contract.command_line import main
-from stages.common.images.preprocess import content_of
+from stages.common.images.preprocess import content_of, preprocess
 from stages.common.images.settings import Preprocessing
 from stages.common.inference.features import load_features
 from stages.common.registry.seen import picture_of
 from stages.common.schema.attributes import write_attributes
+from stages.common.schema.face import Face
 from stages.predict.counts import add_counts, count_answers, least_sure
 from stages.predict.images import LOT_BYTES, find_images
 from stages.predict.stage import STAGE
 from tests.common.onnx_models import METADATA, PREPROCESSING, SIDE, metadata_of, save_model, slow_down, squander
+from tests.common.photograph import photograph
 from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 
 pytestmark = pytest.mark.slow
@@ -160,6 +162,27 @@ def test_images_are_cropped_as_the_model_says(data: Data) -> None:
     for row in predictions(artifact, "a").values():
         said = [row[f"{attribute.name}_predicted"] for attribute in SAMPLE_ATTRIBUTES]
         assert said == [one.classes[at] for one, at in zip(SAMPLE_ATTRIBUTES, (1, 0, 1, 3, 2), strict=True)]
+
+
+def test_the_face_is_cut_out_as_in_training_and_its_box_stands_beside_the_answers(data: Data) -> None:
+    told = PREPROCESSING | {"crop": "face", "face": {"margin": 1.0}}
+    data.release(metadata=METADATA | {"preprocessing": told})
+    shutil.rmtree(data.raw)
+    (data.raw / "a").mkdir(parents=True)
+    picture = Image.new("RGB", (900, 900))  # black above the face, which the model takes for the first class
+    picture.save(data.raw / "a" / "a_1.png")
+    picture.paste(photograph().resize((200, 234)), (350, 330))
+    picture.save(data.raw / "a" / "a_0.png")
+    artifact, headline = data.result()
+    assert (headline["images"], headline["undecodable"]) == (1, 1)
+    assert rows(artifact / "undecodable.csv")[0]["reason"].startswith("no face found (")
+    (row,) = predictions(artifact, "a").values()
+    settings = Preprocessing.model_validate(told)
+    content = content_of((data.raw / "a" / "a_0.png").read_bytes(), settings)
+    assert content.face is not None
+    assert [int(row[name]) for name in Face._fields] == list(content.face)
+    features = load_features(artifact / "features" / "a.npz")
+    assert (features.examples[0] == preprocess(data.raw / "a" / "a_0.png", settings)).all()
 
 
 def test_an_attribute_that_is_never_answered_has_empty_cells_and_is_named(

@@ -18,13 +18,17 @@ from PIL import Image
 
 from stages.common.contract import artifacts
 from stages.common.contract.command_line import main
+from stages.common.images.preprocess import preprocess
+from stages.common.images.settings import FaceCrop, Preprocessing
 from stages.common.schema.attributes import names, write_attributes
-from stages.common.schema.dataset import read_split
+from stages.common.schema.dataset import read_index, read_split
+from stages.common.schema.face import Face
 from stages.prepare_train.params import DataSection
 from stages.prepare_train.plots import plot_distribution
 from stages.prepare_train.split import assign_split
 from stages.prepare_train.stage import STAGE
 from stages.prepare_train.statistics import Row, count_classes
+from tests.common.photograph import on_canvas
 from tests.common.samples import SAMPLE_ATTRIBUTES
 
 pytestmark = pytest.mark.slow
@@ -127,7 +131,7 @@ def test_statistics_count_classes_unknown_labels_and_pixels(data: Data) -> None:
     assert sum(stats["labels"]["hair_color"][split]["gray"] for split in ("train", "val", "test")) == 30
     assert stats["lots"]["a"]["train"] + stats["lots"]["b"]["train"] == headline["train"]
     settings = json.loads((artifact / "preprocessing.json").read_text())
-    framed = {"image_size": 16, "crop": "content", "centre_share": None, "grey": False}
+    framed = {"image_size": 16, "crop": "content", "centre_share": None, "face": FaceCrop().model_dump(), "grey": False}
     assert settings == {"version": 5, "near_white": 245, "max_megapixels": 50, **framed}
     images = read_split(artifact, "train").take().astype(float)
     assert stats["train_pixels"]["mean"] == pytest.approx(images.mean(axis=(0, 1, 2)), abs=1e-3)
@@ -207,6 +211,37 @@ def test_the_crop_and_the_colours_are_those_of_the_parameters_and_go_with_the_mo
     images = read_split(grey, "train").take()
     assert (images == images[..., :1]).all()
     assert splits(grey) == splits(artifact)
+
+
+def test_faces_are_cut_out_and_their_boxes_stand_in_the_index(data: Data) -> None:
+    data.labels = dict(list(data.labels.items())[:30])
+    for number, name in enumerate(data.labels):
+        on_canvas((2 * number, number, 200), size=(300, 280)).save(data.path(name))
+    on_canvas(size=(300, 280)).save(data.path("a_00007.png"))
+    on_canvas((0, 0, 150), (150, 20, 150), size=(300, 280)).save(data.path("a_00009.png"))
+    artifact, headline = data.result("data.crop=face")
+    assert (headline["images"], headline["rejected"]) == (29, 1)
+    assert rejected(artifact)["a_00007.png"].startswith("no face found (")
+    rows = {row["filename"]: row for row in read_index(artifact)}
+    left, top = (
+        int(rows["a_00020.png"][f"face_{side}"]) - int(rows["a_00000.png"][f"face_{side}"]) for side in ("left", "top")
+    )
+    assert (left, top) == pytest.approx((40, 20), abs=6)
+    assert rows["a_00020.png"]["faces"] == "1"
+    assert rows["a_00009.png"]["faces"] == "2"
+    statistics = json.loads((artifact / "metrics" / "data_stats.json").read_text())
+    assert statistics["faces"] == {"1": 28, "2": 1}
+    assert "Faces found in a picture" in (artifact / "report.html").read_text()
+    told = json.loads((artifact / "preprocessing.json").read_text())
+    images = read_split(artifact, "train")
+    for name, image in zip(images.filenames, images.take(), strict=True):
+        assert (preprocess(data.path(name), Preprocessing.model_validate(told)) == image).all()
+
+    whole, headline = data.result("data.crop=face", "data.face={none: whole, several: reject}")
+    assert (headline["images"], headline["rejected"]) == (29, 1)
+    assert rejected(whole)["a_00009.png"].startswith("several faces: 2 (")
+    row = next(row for row in read_index(whole) if row["filename"] == "a_00007.png")
+    assert [row[name] for name in Face._fields] == ["0", "0", "0", "300", "280"]
 
 
 def test_a_damaged_cached_shard_is_made_again(data: Data) -> None:
@@ -372,6 +407,8 @@ def test_what_is_unusual_is_told_but_does_not_end_the_stage(data: Data, caplog: 
         ("data.crop=middle", 64, "data.crop"),
         ("data.crop=centre", 64, "crop centre needs centre_share"),
         ("data.centre_share=[0.5, 0.5]", 64, "centre_share is of crop centre alone"),
+        ("data.face={none: largest}", 64, "data.face.none"),
+        ("data.face={margin: 3}", 64, "data.face.margin"),
         ("prepare_train.workers=-1", 64, "prepare_train.workers"),
     ],
 )

@@ -69,6 +69,8 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """Orientation -> what makes the picture upright."""
+LYING = frozenset({5, 6, 7, 8})
+"""Of these, those that exchange width and height."""
 
 MAY_SAY_MORE = frozenset({1, 2})
 """Application segments that hold EXIF and XMP, which may turn a JPEG, and MPF, which makes it an MPO."""
@@ -129,6 +131,7 @@ class Decoded(NamedTuple):
             the same however much of them is decoded. It depends on the file alone and on no parameter.
         format: PNG, JPEG or MPO.
         mode: colour mode, by Pillow's name.
+        size: width and height of the file's picture, upright.
         reduced: how many of the file's pixels a side became one.
     """
 
@@ -136,6 +139,7 @@ class Decoded(NamedTuple):
     pixels: str
     format: str
     mode: str
+    size: tuple[int, int]
     reduced: int = 1
 
 
@@ -241,7 +245,7 @@ def _plain_png(png: bytes, chunks: dict[bytes, int], settings: ImagesSection) ->
             picture = _by_table(indices, table)
     except Exception:  # whatever it is, Pillow says it better
         return None
-    return Decoded(picture, pixels_digest(picture), "PNG", MODES[color])
+    return Decoded(picture, pixels_digest(picture), "PNG", MODES[color], (width, height))
 
 
 _GREYS = np.stack([np.arange(256), np.arange(256), np.arange(256), np.full(256, 255)], axis=1).astype(np.uint8)
@@ -305,7 +309,8 @@ def _jpeg(jpeg: bytes, parts: Parts, settings: ImagesSection, enough: int | None
         return _by_pillow(jpeg, settings, parts.digest)
     if orientation in TURNS:
         picture = np.array(wrapped(picture).transpose(TURNS[orientation]))
-    return Decoded(picture, parts.digest, kind, mode, reduced)
+    upright = (height, width) if orientation in LYING else (width, height)
+    return Decoded(picture, parts.digest, kind, mode, upright, reduced)
 
 
 def _by_pillow(content: bytes, settings: ImagesSection, pixels: str = "") -> Decoded:
@@ -319,7 +324,7 @@ def _by_pillow(content: bytes, settings: ImagesSection, pixels: str = "") -> Dec
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             picture = np.array(_on_white(image))
-            return Decoded(picture, pixels or pixels_digest(picture), kind, mode)
+            return Decoded(picture, pixels or pixels_digest(picture), kind, mode, image.size)
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # damaged bytes make decoders raise nearly anything

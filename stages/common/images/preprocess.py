@@ -6,7 +6,8 @@ training.
 
 What is decided here, and why (`stages.common.images.decode` says what becomes of formats, alpha and orientation):
     crop       to the content where faces stand on white, as drawn ones do. A photograph has no such ground: there the
-               whole picture is taken, or, where the face is in the middle, a share around that.
+               whole picture is taken; or, where the face is in the middle, a share around that; or, where it may be
+               anywhere, the face that `stages.common.images.faces` finds.
     blank      a picture without any pixel darker than near-white has no content to crop to and is refused; the other
                crops take it as it is.
     size       a JPEG that is large for the network's input is decoded to fewer pixels (`PICTURE_DETAIL`); if the crop
@@ -26,20 +27,30 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from stages.common.images.content import crop_to_content
 from stages.common.images.decode import ImageError, decode_file, read_image_file
+from stages.common.images.faces import LARGER_SIDE, cut_out, take_face
 from stages.common.images.resizer import Picture, resized
-from stages.common.images.settings import ImagesSection, Preprocessing
+from stages.common.images.settings import Preprocessing
 from stages.common.images.statistics import LUMA
+from stages.common.schema.face import Face
 
 PICTURE_DETAIL, CONTENT_DETAIL = 3, 2
 """Pixels a side that a reduced JPEG, and its crop, must have for one of the result."""
 
 
 class Content(NamedTuple):
-    """A cropped picture, and the digest by which the image is known (`Decoded.pixels`), however it is cropped."""
+    """A cropped picture.
+
+    Attributes:
+        picture: what the crop has left of it.
+        pixels: the digest by which the image is known (`Decoded.pixels`), however it is cropped.
+        face: which face it is cropped to; None with another crop.
+    """
 
     picture: Picture
     pixels: str
+    face: Face | None = None
 
 
 def content_of(file: bytes, settings: Preprocessing) -> Content:
@@ -48,6 +59,8 @@ def content_of(file: bytes, settings: Preprocessing) -> Content:
     Raises:
         ImageError: the image cannot be used; the message says why.
     """
+    if settings.crop == "face":
+        return _face_of(file, settings)
     share = max(settings.centre_share or [1])
     decoded = decode_file(file, settings, math.ceil(PICTURE_DETAIL * settings.image_size / share))
     if decoded.reduced > 1:
@@ -57,6 +70,18 @@ def content_of(file: bytes, settings: Preprocessing) -> Content:
                 return Content(content, decoded.pixels)
         decoded = decode_file(file, settings)
     return Content(crop(decoded.picture, settings), decoded.pixels)
+
+
+def _face_of(file: bytes, settings: Preprocessing) -> Content:
+    decoded = decode_file(file, settings, max(LARGER_SIDE, PICTURE_DETAIL * settings.image_size))
+    face = take_face(decoded.picture, settings.face)
+    whole = face.scaled(decoded.reduced, *decoded.size)
+    if not face.faces:
+        return Content(decoded.picture, decoded.pixels, whole)
+    picture = cut_out(decoded.picture, face, settings.face.margin)
+    if decoded.reduced > 1 and len(picture) < CONTENT_DETAIL * settings.image_size:
+        picture = cut_out(decode_file(file, settings).picture, whole, settings.face.margin)
+    return Content(picture, decoded.pixels, whole)
 
 
 def crop(picture: Picture, settings: Preprocessing) -> Picture:
@@ -75,39 +100,6 @@ def crop(picture: Picture, settings: Preprocessing) -> Picture:
     )
     left, top = (width - across) // 2, (height - down) // 2
     return np.ascontiguousarray(picture[top : top + down, left : left + across])
-
-
-def crop_to_content(picture: Picture, settings: ImagesSection) -> Picture:
-    """Cut a picture to its content, the bounding box of what is not near-white.
-
-    Raises:
-        ImageError: every pixel is near-white.
-    """
-    left, top, right, bottom = content_box(picture, settings)
-    return np.ascontiguousarray(picture[top:bottom, left:right])
-
-
-def content_box(picture: Picture, settings: ImagesSection) -> tuple[int, int, int, int]:
-    """The bounding box of what is not near-white: left, top, right, bottom, the last two exclusive.
-
-    Raises:
-        ImageError: every pixel is near-white.
-    """
-    height, width, channels = picture.shape
-    values = picture.reshape(height, width * channels)
-    top, bottom = _first_dark(values, settings), _first_dark(values[::-1], settings)
-    # the darkest of a column, not all that is dark: a third of the time
-    columns = (values[top : height - bottom].min(axis=0) < settings.near_white).tobytes()
-    return columns.find(1) // channels, top, columns.rfind(1) // channels + 1, height - bottom
-
-
-def _first_dark(rows: npt.NDArray[np.uint8], settings: ImagesSection) -> int:
-    """The first row that is not near-white, found without looking at the rows far behind it."""
-    for start in range(0, len(rows), 16):
-        found = (rows[start : start + 16] < settings.near_white).tobytes().find(1)
-        if found >= 0:
-            return int(start + found // rows.shape[1])
-    raise ImageError(f"blank: no pixel is darker than near-white ({settings.near_white})")
 
 
 def fit_square(content: Picture, settings: Preprocessing) -> npt.NDArray[np.uint8]:

@@ -19,21 +19,39 @@ class ImagesSection(Section):
     max_megapixels: float = Field(gt=0)
 
 
+class FaceCrop(Section):
+    """Key `face` of section `data`: what crop face does.
+
+    Attributes:
+        none: with a picture in which no face is found: reject it, or take it whole.
+        several: with a picture of several faces: reject it, or take the largest.
+        edge: with a face that the picture's edge cuts: reject the picture, or take what is there.
+        margin: what is cut out around the face on each side, as a share of its longer side.
+    """
+
+    none: Literal["reject", "whole"] = "reject"
+    several: Literal["reject", "largest"] = "largest"
+    edge: Literal["reject", "take"] = "take"
+    margin: float = Field(default=0.3, ge=0, le=2)
+
+
 class NetworkInput(Section):
     """What the network gets of a picture; section `data` has the same keys.
 
     Attributes:
         image_size: side of the result in pixels.
         crop: content (the bounding box of what is not near-white), whole (the whole picture), squeeze (likewise, but
-            stretched to a square) or centre (a share of width and height around the middle). All but squeeze keep the
-            proportions, on a white square.
+            stretched to a square), centre (a share of width and height around the middle) or face (where it is found).
+            All but squeeze keep the proportions, on a white square.
         centre_share: of crop centre: the shares of width and of height, above 0 and up to 1.
+        face: of crop face.
         grey: colours become their luma.
     """
 
     image_size: int = Field(ge=8, le=1024)
-    crop: Literal["content", "whole", "squeeze", "centre"] = "content"
+    crop: Literal["content", "whole", "squeeze", "centre", "face"] = "content"
     centre_share: list[Annotated[float, Field(gt=0, le=1)]] | None = Field(default=None, min_length=2, max_length=2)
+    face: FaceCrop = FaceCrop()
     grey: bool = False
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.common.contract.artifacts import reading
+from stages.common.schema.face import NO_FACES
 
 EXAMPLES = 24
 """Images that are kept whole, for a report that shows then and now."""
@@ -38,6 +39,7 @@ class Features:
             it.
         decision: attribute -> what the model adds to the logarithms of these probabilities when it answers
             (`stages.common.inference.decision`).
+        faces: int32 (N, F), the F fields of `stages.common.schema.face.Face`; (0, F) where faces are not cut out.
     """
 
     filenames: Sequence[str]
@@ -48,6 +50,7 @@ class Features:
     example_names: Sequence[str]
     pictures: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
     decision: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    faces: npt.NDArray[np.int32] = field(default_factory=lambda: NO_FACES)
 
     def __len__(self) -> int:
         return len(self.filenames)
@@ -71,6 +74,7 @@ class Features:
             example_names=[self.example_names[position] for position in examples],
             pictures=self.pictures[chosen] if len(self.pictures) else self.pictures,
             decision=self.decision,
+            faces=self.faces[chosen] if len(self.faces) else self.faces,
         )
 
     def save(self, path: Path) -> None:
@@ -81,6 +85,7 @@ class Features:
             "examples": self.examples,
             "example_names": np.array(self.example_names, np.str_),
             "pictures": self.pictures,
+            **({"faces": self.faces} if len(self.faces) else {}),
             **{f"statistic_{name}": values for name, values in self.statistics.items()},
             **{f"probability_{name}": values for name, values in self.probabilities.items()},
             **{f"decision_{name}": np.array(offsets, np.float64) for name, offsets in self.decision.items()},
@@ -108,6 +113,7 @@ def load_features(path: Path) -> Features:
             example_names=found["example_names"].tolist(),
             pictures=found.get("pictures", np.empty(0, np.uint64)),  # earlier code kept none
             decision={name: offsets.tolist() for name, offsets in _named("decision_", found).items()},
+            faces=found.get("faces", NO_FACES),
         )
 
 
@@ -131,4 +137,5 @@ def join_features(parts: Sequence[Features]) -> Features:
         example_names=[names[position] for position in chosen],
         pictures=np.concatenate([part.pictures for part in parts]),
         decision=parts[0].decision,
+        faces=np.concatenate([part.faces for part in parts]),
     )

@@ -9,6 +9,7 @@ from stages.common.contract.logs import Progress
 from stages.common.images.statistics import image_statistics
 from stages.common.inference.features import Features, evenly_spread, join_features
 from stages.common.inference.onnx_model import OnnxModel
+from stages.common.schema.face import NO_FACES
 
 Images = npt.NDArray[np.uint8]
 
@@ -41,6 +42,7 @@ def observe_batch(
     images: Images,
     examples: Collection[str],
     pictures: Sequence[int] = (),
+    faces: Sequence[Sequence[int]] = (),
 ) -> Features:
     """Run a model over one batch.
 
@@ -50,6 +52,7 @@ def observe_batch(
         images: uint8 (n, S, S, 3).
         examples: names of those images to keep whole.
         pictures: n numbers by which the pictures are known, or none.
+        faces: n times the fields of `stages.common.schema.face.Face`, or none.
     """
     probabilities, embeddings = model.predict_and_embed(images)
     chosen = [position for position, name in enumerate(filenames) if name in examples]
@@ -62,4 +65,5 @@ def observe_batch(
         example_names=[filenames[position] for position in chosen],
         pictures=np.array(pictures, np.uint64),
         decision=model.calibration.decision,
+        faces=np.array(faces, np.int32).reshape(-1, NO_FACES.shape[1]),
     )

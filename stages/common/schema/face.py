@@ -1,0 +1,32 @@
+"""The face that was cut out of a picture, as index.csv and predictions.csv tell it."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Face(NamedTuple):
+    """What was found, and the box of the face that was taken, in pixels of the file's upright picture.
+
+    Attributes:
+        faces: how many were found; with none, the box is that of the whole picture.
+        face_left: the first column of the box.
+        face_top: its first row.
+        face_right: the column behind its last one.
+        face_bottom: the row below its last one.
+    """
+
+    faces: int
+    face_left: int
+    face_top: int
+    face_right: int
+    face_bottom: int
+
+    def scaled(self, by: int, width: int, height: int) -> "Face":
+        """The same in a picture of `width` x `height`, of whose pixels a side `by` had become one."""
+        left, top, right, bottom = (by * side for side in self[1:])
+        return Face(self.faces, left, top, min(width, right), min(height, bottom))
+
+
+NO_FACES = np.empty((0, len(Face._fields)), np.int32)
+"""Of images in which no face was looked for."""
