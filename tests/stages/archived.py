@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from stages.archive.stage import STAGE
 from stages.common.contract import artifacts
 from stages.common.contract.command_line import main
+from stages.common.contract.stage import Input
 from stages.common.registry.registry import Registry
 from stages.common.schema.attributes import Attributes, write_attributes
 from stages.common.schema.dataset import INDEX, index_columns
@@ -32,7 +34,7 @@ class Pipeline:
     """Artifacts of the stages before archive, as they are asked for, and the stage that is run on them."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.stage = folder, STAGE
         self.registry = Registry(folder / "registry")
         self.inputs = {name: folder / name for name in STAGE.inputs}
         self.result: dict[str, Any] = {}
@@ -109,13 +111,22 @@ class Pipeline:
         (folder / "model.safetensors").write_text(f"weights {model}")
         self._finish("train", key=artifacts.json_digest([model, key]))
 
+    def add_stage(self, name: str, page: str, **files: str) -> None:
+        """Give the stage one more input, with these files in the artifact, by their names before `.csv`."""
+        self.stage = replace(self.stage, inputs={**self.stage.inputs, name: Input("one more stage")})
+        self.inputs[name] = self.folder / name
+        self.inputs[name].mkdir()
+        for file, text in files.items():
+            (self.inputs[name] / f"{file}.csv").write_text(text)
+        self._finish(name, page=page)
+
     def archive(self, *overrides: str) -> int:
         """Run the stage; its exit code. Headline and paths are in `result`."""
         told = self.folder / "result.json"
         told.unlink(missing_ok=True)
         arguments = [word for name, path in self.inputs.items() for word in (f"--{name}", str(path))]
         arguments += ["--store", str(self.folder / "store"), "--result", str(told)]
-        code = main(STAGE, [*arguments, *(word for item in overrides for word in ("--set", item))])
+        code = main(self.stage, [*arguments, *(word for item in overrides for word in ("--set", item))])
         self.result = json.loads(told.read_text()) if told.exists() else {}
         return code
 
@@ -137,10 +148,10 @@ class Pipeline:
         duplicates = {"pictures": 0, "images": 0, "contradicting_labels": 0, "listed": []}
         return {"lots": {"s1": {"test": images}}, "preprocessing": PREPROCESSING, "duplicates": duplicates}
 
-    def _finish(self, stage: str, key: str = "", params: Any = None, headline: Any = None) -> None:
+    def _finish(self, stage: str, key: str = "", params: Any = None, headline: Any = None, page: str = "") -> None:
         folder = self.inputs[stage]
         folder.mkdir(exist_ok=True)
-        (folder / "report.html").write_text(f"<p>{stage}")
+        (folder / "report.html").write_text(page or f"<p>{stage}")
         artifacts.write_manifest(
             folder, stage=stage, key=key or artifacts.json_digest([stage, artifacts.list_files(folder)]),
             version="0" * 64, inputs={}, params=params or {}, image="", git_commit="", created="2026-01-01T00:00:00Z",

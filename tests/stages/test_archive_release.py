@@ -11,6 +11,7 @@ import pytest
 
 from stages.archive.commands import run
 from stages.common.contract import artifacts
+from stages.common.registry.registry import LINEAGE
 from stages.common.registry.seen import read_seen
 from stages.common.schema.attributes import Attribute, Attributes
 from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
@@ -53,6 +54,17 @@ def test_a_version_knows_its_pictures_and_those_left_out_for_being_nearly_the_sa
     expected = [*(artifacts.json_digest(["a", number])[:16] for number in range(3)), COPY[:16]]
     assert known is not None
     assert known.tolist() == sorted(int(digest, 16) for digest in expected)
+
+
+def test_a_version_keeps_the_report_of_one_more_stage_and_what_it_links(pipeline: Pipeline, tmp_path: Path) -> None:
+    pipeline.add_stage("explain", '<a href="reasons.csv">', reasons="why\n", other="\n")
+    pipeline.train(0)
+    assert pipeline.archive() == 0
+    pipeline.registry.fetch("v1", tmp_path / "v1", ["report"])
+    kept = tmp_path / "v1" / "report" / "explain"
+    assert {path.name for path in kept.iterdir()} == {"report.html", "reasons.csv"}
+    assert (kept / "reasons.csv").read_text() == "why\n"
+    assert "explain" in json.loads(pipeline.registry.text("v1", LINEAGE))
 
 
 def test_a_model_that_answers_as_the_champion_does_is_no_reason_to_release(pipeline: Pipeline) -> None:
