@@ -51,7 +51,8 @@ def stages_run(output: str) -> list[str]:
 def workspace(made_run: MadeRun, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace in which `dvc repro` has run before. Its raw data lie outside of it."""
     folder = tmp_path_factory.mktemp("dvc") / "repository"
-    shutil.copytree(made_run.tree, folder, ignore=shutil.ignore_patterns(".venv", ".cache"))
+    # the settings of a tree without git stay behind
+    shutil.copytree(made_run.tree, folder, ignore=shutil.ignore_patterns(".venv", ".cache", "config.local"))
     workspace = Workspace(folder)
     workspace.run("git", "init", "--quiet")
     workspace.commit()
