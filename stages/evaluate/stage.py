@@ -102,7 +102,7 @@ def _run(context: Context[Params]) -> Headline:
     remember(context.cache, SUITE, {"success": True, **found})
     hardest = hardest_images(split, answers)
     write_json(context.out / HARDEST, [asdict(pictures) for pictures in hardest])
-    answered = decision_table(attributes, model.calibration.decision, model.calibration.decided_by)
+    answered = decision_table(attributes, model.calibration)
     report = describe_model(attributes, context.out, checked, metrics, answered, hardest, recall(context.cache, SUITE))
     write_report(context.out / REPORT, report)
     told = {"never_answered": ", ".join(never)} if never else {}

@@ -99,6 +99,7 @@ def left_out(undecodable: Rows, ignored: Rows) -> list[PageSection]:
 def describe_predictions(
     attributes: Attributes,
     metrics: Mapping[str, Any],
+    answered: Table,
     checked: "Checked",
     cases: Sequence[Unsure],
     picture: Callable[[str, str], str],
@@ -111,6 +112,7 @@ def describe_predictions(
     Args:
         attributes: what is answered; the verdict names what never is.
         metrics: `metrics/predictions.json`.
+        answered: what decides which class is the answer.
         checked: what the suite found.
         cases: the least sure answers.
         picture: lot and file name -> thumbnail.
@@ -130,6 +132,7 @@ def describe_predictions(
         *left_out(undecodable, []),
         _lots(attributes, metrics),
         _classes(attributes, metrics),
+        answered,
         _unsure(cases, picture),
         *checked.sections(),
         *left_out([], ignored),

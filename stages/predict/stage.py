@@ -136,6 +136,7 @@ def _run(context: Context[Params]) -> Headline:
     from stages.common.checks.validation import check  # Great Expectations takes seconds
     from stages.common.images.decode import ImageError, as_image, decode, read_image_file
     from stages.common.images.thumbnails import thumbnail
+    from stages.common.inference.decision import decision_table
     from stages.common.inference.predictions import SUITE, columns_of, read_predictions
     from stages.predict.counts import add_counts
     from stages.predict.pieces import limited, load_once
@@ -199,7 +200,10 @@ def _run(context: Context[Params]) -> Headline:
     remember(context.cache, str(raw), {"success": True, **counts})
     history = recall(context.cache, str(raw))
     attributes = tuple(one for one in model.attributes if one.name not in never)
-    report = describe_predictions(attributes, metrics, checked, cases, picture, undecodable, found.ignored, history)
+    answers = decision_table(attributes, model.calibration)
+    report = describe_predictions(
+        attributes, metrics, answers, checked, cases, picture, undecodable, found.ignored, history
+    )
     write_report(out / REPORT, report)
     told: dict[str, int | str] = {
         "lots": len(lots),

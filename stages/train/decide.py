@@ -116,7 +116,7 @@ def _measured(answers: Answers, by: str, note: str) -> Decision:
     return Decision(
         offsets=list(answers.decision),
         by=by,
-        answer=in_words(answers.attribute, answers.decision),
+        answer=in_words(answers.attribute, answers.decision, answers.learned),
         accuracy=share(np.ones(len(labels), bool)),
         precision=[share(predicted == number) for number in numbers],
         recall=[share(labels == number) for number in numbers],

@@ -27,8 +27,13 @@ def describe_training(
     """
     plain = plain_report("train", description, headline, out)
     cards, *others = plain.sections
-    noted = any(one.decision.note or one.abstention.note for one in calibrated)
-    return replace(plain, sections=[cards, _answers(attributes, calibrated), *others], remarked=noted)
+    notes = [
+        f"{attribute.title}: {one.decision.note}"
+        for attribute, one in zip(attributes, calibrated, strict=True)
+        if one.decision.note
+    ]
+    sections = [cards, _answers(attributes, calibrated), *others]
+    return replace(plain, verdict="; ".join(notes), sections=sections, remarked=bool(notes))
 
 
 def _answers(attributes: Attributes, calibrated: Sequence[Calibrated]) -> Table:

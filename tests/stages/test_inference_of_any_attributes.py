@@ -116,6 +116,7 @@ def test_any_attributes_are_evaluated_predicted_and_monitored(
         assert {rows[name]["a1_confidence"] for name in rows} == {"0.2000", "0.8000"}
     page = (predicted / "report.html").read_text()
     assert all(title in page for title in titles)
+    assert ("class 1 from a probability of 0.047 on, else class 0" in page) == bool(favour)
 
     validated = tmp_path / "validated"
     validated.mkdir()

@@ -73,6 +73,8 @@ def test_a_class_that_training_has_not_seen_is_favoured_by_nothing() -> None:
     answers = Answers(COLOR, np.array([0, 1]), np.array([[0.7, 0.3, 0.0], [0.9, 0.1, 0.0]]))
     found = decide(answers, "balanced_accuracy", None, np.array([0.9, 0.1, 0.0]))
     assert found.offsets[2] == 0
+    assert in_words(COLOR, found.offsets, ["red", "green"]) == "green from a probability of 0.1 on, else red"
+    assert found.by == "balanced accuracy"
     np.testing.assert_array_equal(with_(answers, found).predicted, [1, 0])
 
 

@@ -4,14 +4,16 @@ They are added to the logarithms of the probabilities before the highest is take
 Stage `train` chooses them (`stages.train.decide`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from stages.common.inference.calibration import Calibration
 from stages.common.reports.report import Table
 from stages.common.schema.attributes import Attribute, Attributes
+from stages.common.schema.learned import is_answered
 
 ACCURACY = "accuracy"
 BALANCED_ACCURACY = "balanced accuracy"
@@ -37,28 +39,27 @@ def lowest_confidence(attribute: Attribute, offsets: Sequence[float]) -> float:
     return float(shares.min() / shares.sum())
 
 
-def in_words(attribute: Attribute, offsets: Sequence[float]) -> str:
-    """How an answer is chosen."""
-    if len(set(offsets)) < 2:
+def in_words(attribute: Attribute, offsets: Sequence[float], learned: Sequence[str] | None = None) -> str:
+    """How an answer is chosen, among the classes that training has seen; None means all."""
+    able = [at for at, name in enumerate(attribute.classes) if learned is None or name in learned]
+    if not any(offsets) or len({offsets[at] for at in able}) < 2:
         return MOST_PROBABLE
-    factors = np.exp(np.array(offsets) - min(offsets))
-    if len(attribute.classes) == 2:
-        named, other = attribute.classes if offsets[0] > offsets[1] else attribute.classes[::-1]
-        return f"{named} from a probability of {1 / (1 + factors.max()):.2g} on, else {other}"
-    counts = ", ".join(f"{name} {factor:.2g}" for name, factor in zip(attribute.classes, factors, strict=True))
+    lowest = min(offsets[at] for at in able)
+    factors = {attribute.classes[at]: float(np.exp(offsets[at] - lowest)) for at in able}
+    if len(factors) == 2:
+        other, named = sorted(factors, key=lambda name: factors[name])
+        return f"{named} from a probability of {1 / (1 + factors[named]):.2g} on, else {other}"
+    counts = ", ".join(f"{name} {factor:.2g}" for name, factor in factors.items())
     return f"the most probable class, where probabilities count so many times: {counts}"
 
 
-def decision_table(
-    attributes: Attributes, decision: Mapping[str, Sequence[float]], decided_by: Mapping[str, str]
-) -> Table:
-    """What every attribute is answered with, for a report.
-
-    Args:
-        attributes: those that are answered.
-        decision: attribute -> offsets.
-        decided_by: attribute -> what they were chosen for, in words.
-    """
-    rows = [(one.title, decided_by[one.name], in_words(one, decision[one.name])) for one in attributes]
+def decision_table(attributes: Attributes, calibration: Calibration) -> Table:
+    """What every attribute of a model is answered with, for a report."""
+    decision, by, learned = calibration.decision, calibration.decided_by, calibration.learned
+    rows = [
+        (one.title, by[one.name], in_words(one, decision[one.name], learned[one.name]))
+        for one in attributes
+        if is_answered(learned[one.name])
+    ]
     note = "Chosen on the validation split, as train.decide_by and train.wanted say."
     return Table("What is answered", ("Attribute", "Chosen for", "Answer"), rows, note=note)
