@@ -30,11 +30,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from stages.common.inference.answers import answers_of
+from stages.common.inference.measures import mean_of
 from stages.common.inference.onnx_model import EMBEDDING, INPUT, load
 from stages.common.schema.attributes import Attributes, names
 from stages.common.schema.dataset import Split, read_split
 from stages.common.training.network import Classifier, Network
-from stages.evaluate.measures import mean_of, measure
+from stages.evaluate.measures import measure
 
 LEARNED_FROM = 512  # images of the train split from which int8 takes the ranges of its activations
 Images = npt.NDArray[np.uint8]

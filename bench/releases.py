@@ -1,48 +1,77 @@
-"""How far does the champion sink while each candidate is a little worse than it, and how often is a good one refused?
+"""How far does the champion sink while each candidate is a little worse than it, and who is refused, by which metric?
 
-python -m bench.releases [--series N] [--judged N] [--seed N]
+python -m bench.releases [--series N] [--judged N] [--images N [N ...]] [--seed N] [--parts margin metric test]
 
-No training: the true accuracies are given, and the answers to test images are drawn with them. Images differ in how
-hard they are, so models err mostly in the same ones. Every candidate is judged by the gate of stage archive, on new
-test images.
+No training: the true recalls of the classes are given, and the answers to test images are drawn with them. Images
+differ in how hard they are, so models err mostly in the same ones. Every candidate is judged by the gate of stage
+archive, on new test images.
+
+margin  how far the champion sinks in 40 releases, and how many good candidates are refused, with and without a margin
+metric  how often equally good, better and worse candidates are refused or released by accuracy and by balanced
+        accuracy, where classes are equally frequent and where one has 3.5 % of the labels
+test    how often two tests of one attribute call equally good models different, at a level of 5 %
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import norm
 
 from bench.machine import table
-from stages.archive.gate import Judgement, compare, judge, mean_accuracy
+from stages.archive import gate
+from stages.archive.gate import Judgement, compare, judge, mcnemar_by_class, means_by_metric
 from stages.common.inference.answers import Right
+from stages.common.inference.measures import METRICS, Metric, in_words
 from stages.common.schema.attributes import Attribute
 
 ATTRIBUTES = tuple(Attribute(name, ("no", "yes"), name, name) for name in "abcde")
 IMAGES = 200  # of a test split
-START = 0.984  # true accuracy of the first champion
+START = 0.984  # true accuracy of the first champion, and recall of both classes
 STEP = 0.002  # that each candidate is truly worse than the champion
 CANDIDATES = 40
 ALPHA = 0.05
+MARGIN = 0.01
 SHARED = 0.8  # of what decides whether an answer is right: the image; the rest is the model
 NO_MARGIN = 1.0
+RESAMPLES = 1_000  # of the gate's 10,000, which judge alike but for rounding and take ten times as long
+RARE = 0.035
+EQUAL: Sequence[float] = (0.5,) * len(ATTRIBUTES)
+DATA: Mapping[str, Sequence[float]] = {
+    "equal classes": EQUAL,
+    "one attribute with a rare class": (*EQUAL[1:], RARE),
+    "all with a rare class": (RARE,) * len(ATTRIBUTES),
+}
+"""Share of the second class per attribute."""
+
+Recalls = tuple[float, float]
+"""Of the first and the second class, in every attribute."""
+Labels = npt.NDArray[np.int16]
 
 
-def answers(random: np.random.Generator, accuracies: Sequence[float]) -> list[Right]:
-    """What models of some accuracies answer to the same new images, (IMAGES, A) each."""
-    shape = (IMAGES, len(ATTRIBUTES))
-    ease = np.sqrt(SHARED) * random.standard_normal(shape)
-    own = [np.sqrt(1 - SHARED) * random.standard_normal(shape) for _ in accuracies]
-    return [(ease + one < norm.ppf(accuracy)).astype(float) for one, accuracy in zip(own, accuracies, strict=True)]
+def draw_labels(random: np.random.Generator, shares: Sequence[float], images: int) -> Labels:
+    """(images, A), each class as often as its share says."""
+    ordered = [np.arange(images) < round(share * images) for share in shares]
+    return np.stack([random.permutation(one) for one in ordered], axis=1).astype(np.int16)
 
 
-def judged(candidate: Right, champion: Right, best: Right | None, margin: float) -> Judgement:
+def answers(random: np.random.Generator, labels: Labels, recalls: Sequence[Recalls]) -> list[Right]:
+    """What models of some recalls answer to the same images, (N, A) each."""
+    ease = np.sqrt(SHARED) * random.standard_normal(labels.shape)
+    own = [np.sqrt(1 - SHARED) * random.standard_normal(labels.shape) for _ in recalls]
+    return [(ease + one < norm.ppf(recall)[labels]).astype(float) for one, recall in zip(own, recalls, strict=True)]
+
+
+def judged(
+    metric: Metric, labels: Labels, candidate: Right, champion: Right, best: Right | None, margin: float
+) -> Judgement:
     """What the gate says; the best version is the champion where it is None."""
     found = replace(
-        Judgement(mean_accuracy(candidate), (0, 1), fit=False, reasons=[]),
-        champion=compare(ATTRIBUTES, "champion", candidate, champion),
-        best=None if best is None else compare(ATTRIBUTES, "best", candidate, best),
+        Judgement(metric, means_by_metric(candidate, labels), (0, 1)),
+        champion=compare(ATTRIBUTES, metric, labels, "champion", candidate, champion),
+        best=None if best is None else compare(ATTRIBUTES, metric, labels, "best", candidate, best),
     )
     return judge(found, 0, ALPHA, margin)
 
@@ -52,9 +81,10 @@ def sink(random: np.random.Generator, margin: float, candidates: int = CANDIDATE
     champion = best = START
     path = []
     for _ in range(candidates):
+        labels = draw_labels(random, EQUAL, IMAGES)
         accuracies = [champion - STEP, champion, *([best] if best != champion else [])]
-        candidate, *others = answers(random, accuracies)
-        found = judged(candidate, others[0], others[1] if len(others) > 1 else None, margin)
+        candidate, *others = answers(random, labels, [(one, one) for one in accuracies])
+        found = judged("accuracy", labels, candidate, others[0], others[1] if len(others) > 1 else None, margin)
         measure = found.best or found.champion
         if found.fit:
             champion -= STEP
@@ -64,28 +94,111 @@ def sink(random: np.random.Generator, margin: float, candidates: int = CANDIDATE
     return path
 
 
-def refused(random: np.random.Generator, margin: float, gain: float, count: int) -> float:
-    """Share of candidates that are refused which are truly better than the champion, the best version, by `gain`."""
-    drawn = (answers(random, [START + gain, START]) for _ in range(count))
-    return 1 - float(np.mean([judged(candidate, champion, None, margin).fit for candidate, champion in drawn]))
+def refused(
+    random: np.random.Generator,
+    margin: float,
+    candidate: Recalls,
+    champion: Recalls,
+    count: int,
+    shares: Sequence[float] = EQUAL,
+    images: int = IMAGES,
+    metrics: Sequence[Metric] = ("accuracy",),
+) -> list[float]:
+    """Share of candidates that are refused, by each metric; the champion is the best version as well."""
+    fit = np.zeros(len(metrics))
+    for _ in range(count):
+        labels = draw_labels(random, shares, images)
+        ours, theirs = answers(random, labels, [candidate, champion])
+        fit += [judged(metric, labels, ours, theirs, None, margin).fit for metric in metrics]
+    return [float(1 - share) for share in fit / count]
 
 
-def main() -> None:
-    """Print both tables."""
-    parser = argparse.ArgumentParser(prog="python -m bench.releases", description=__doc__)
-    parser.add_argument("--series", type=int, default=10, help="of 40 candidates (default: %(default)s)")
-    parser.add_argument("--judged", type=int, default=300, help="candidates of each kind (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+def bootstrap_by_class(
+    random: np.random.Generator, better: Sequence[int], worse: Sequence[int], labels: Sequence[int]
+) -> float:
+    """The other test: how often a stratified bootstrap finds the candidate's balanced accuracy no lower."""
+    differences = np.zeros(RESAMPLES)
+    for won, lost, count in zip(better, worse, labels, strict=True):
+        drawn = random.multinomial(count, np.array([won, lost, count - won - lost]) / count, size=RESAMPLES)
+        differences += (drawn[:, 0] - drawn[:, 1]) / count
+    return float((differences >= 0).mean())
+
+
+def called_worse(random: np.random.Generator, counts: tuple[int, int], recalls: Recalls, pairs: int) -> list[float]:
+    """Share of pairs of equally good models whose second both tests call worse: by class, and by the bootstrap."""
+    labels = np.repeat(np.arange(2, dtype=np.int16), counts)[:, None]
+    called = np.zeros(2)
+    for _ in range(pairs):
+        ours, theirs = (one[:, 0] for one in answers(random, labels, [recalls, recalls]))
+        of = [labels[:, 0] == number for number in range(2)]
+        won, lost = ([int((which & one).sum()) for one in of] for which in (ours > theirs, ours < theirs))
+        called += [
+            mcnemar_by_class(won, lost, counts) < ALPHA, bootstrap_by_class(random, won, lost, counts) < ALPHA
+        ]  # fmt: skip
+    return [float(share) for share in called / pairs]
+
+
+def _margins(arguments: argparse.Namespace) -> None:
     sunk, kept = [], []
     for name, margin in (("none", NO_MARGIN), ("0.005", 0.005), ("0.01", 0.01), ("0.02", 0.02)):
         random = np.random.default_rng(arguments.seed)
         paths = np.array([sink(random, margin) for _ in range(arguments.series)])
         sunk.append([name, *paths[:, 9::10].mean(axis=0).round(4), paths[:, -1].min().round(4)])
-        shares = [refused(random, margin, gain, arguments.judged) for gain in (0, 0.005)]
+        gains = [(START + gain, START + gain) for gain in (0, 0.005)]
+        shares = [refused(random, margin, gain, (START, START), arguments.judged)[0] for gain in gains]
         kept.append([name, *(f"{share:.1%}" for share in shares)])
     print(table(["margin", *(f"after {count}" for count in range(10, CANDIDATES + 1, 10)), "least"], sunk))
     print(table(["margin", "equally good, refused", "better by .005, refused"], kept))
+
+
+def _metrics(arguments: argparse.Namespace) -> None:
+    champion = (0.99, 0.7)  # the second class is the harder one, as a rare one is
+    kinds = {
+        "equally good, refused": champion,
+        "second class .70 to .80, refused": (0.99, 0.8),
+        "so, for .99 to .98 in the first, refused": (0.98, 0.8),
+        "second class .70 to .55, released": (0.99, 0.55),
+    }
+    rows = []
+    for images in arguments.images:
+        for data, shares in DATA.items():
+            random = np.random.default_rng(arguments.seed)
+            found = [
+                refused(random, MARGIN, candidate, champion, arguments.judged, shares, images, METRICS)
+                for candidate in kinds.values()
+            ]
+            for at, metric in enumerate(METRICS):
+                told = [
+                    1 - one[at] if kind.endswith("released") else one[at]
+                    for kind, one in zip(kinds, found, strict=True)
+                ]
+                rows.append([f"{images:,}", data, in_words(metric), *(f"{share:.0%}" for share in told)])
+    print(table(["images", "data", "metric", *kinds], rows))
+
+
+def _tests(arguments: argparse.Namespace) -> None:
+    rows = []
+    for counts in ((100, 100), (193, 7), (1930, 70)):
+        shares = called_worse(np.random.default_rng(arguments.seed), counts, (0.99, 0.7), 10 * arguments.judged)
+        rows.append([f"{counts[0]:,} and {counts[1]}", *(f"{share:.1%}" for share in shares)])
+    print(table(["labels of the classes", "McNemar by class", "stratified bootstrap"], rows))
+
+
+PARTS = {"margin": _margins, "metric": _metrics, "test": _tests}
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m bench.releases", description=__doc__)
+    parser.add_argument("--series", type=int, default=10, help="of 40 candidates (default: %(default)s)")
+    parser.add_argument("--judged", type=int, default=300, help="candidates of each kind (default: %(default)s)")
+    parser.add_argument("--images", type=int, nargs="+", default=[IMAGES, 2_000], help="(default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    arguments = parser.parse_args()
+    gate.RESAMPLES = RESAMPLES
+    for part in arguments.parts:
+        PARTS[part](arguments)
 
 
 if __name__ == "__main__":

@@ -186,7 +186,8 @@ def compare(dealt: Path, params: HyperoptParams, limits: Limits, workers: int, f
         changed = section.model_copy(update=WAYS[way])
         state = folder / way
         state.mkdir(exist_ok=True)
-        result = search(changed, partial(run_trial, dealt, params.augmentation, changed), state, workers, limits.budget)
+        trial = partial(run_trial, dealt, params.augmentation, changed, "accuracy")
+        result = search(changed, trial, state, workers, limits.budget)
         finished = sum(trial.state == "finished" for trial in result.trials)
         spent = sum(trial.epochs for trial in result.trials)
         told[way] = f"{finished} of {len(result.trials)}", sum(trial.seconds for trial in result.trials) / spent

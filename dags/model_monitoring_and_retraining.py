@@ -2,11 +2,11 @@
 
 It measures the champion on newly annotated images, and compares what new images look like with those that the champion
 was measured on. An image is new if the champion has neither learned from its picture nor was measured on it, whatever
-lot it came into. If the champion's mean accuracy has fallen below `min_accuracy`, or the data have drifted, it starts
-`ml_pipeline_face_attributes`, whose release gate then decides; never twice for the same cause, so if `train_again`
-itself fails, clear it. Images that drifted and have no labels start no training, which would learn nothing new:
-`to_label.csv` lists what to label first. Where there is not enough data to tell, it says so. If `validate` fails, drift
-is told all the same, for it needs no labels.
+lot it came into. If the champion's mean accuracy (or balanced accuracy: `evaluate.metric` in params.yaml) has fallen
+below `min_accuracy`, or the data have drifted, it starts `ml_pipeline_face_attributes`, whose release gate decides;
+never twice for one cause, so if `train_again` itself fails, clear it. Images that drifted and have no labels start no
+training, which would learn nothing new: `to_label.csv` lists what to label first. Where there is not enough data to
+tell, it says so. If `validate` fails, drift is told all the same, for it needs no labels.
 
 **Results**: the report of `monitor` shows what moved, by how much, with pictures of then and now; every check is a line
 of `logs/monitoring_log.json` among the artifacts.
@@ -56,7 +56,7 @@ def retraining_is_due(headline: Any) -> bool:
     tags=["face-attributes", "monitoring"],
     default_args=DEFAULTS,
     params={
-        "min_accuracy": number("Mean accuracy below which the champion is trained again.", minimum=0.0, maximum=1.0),
+        "min_accuracy": number("Mean of evaluate.metric below which it is trained again.", minimum=0.0, maximum=1.0),
         "min_labels": number("Labels of new images that a measurement needs.", minimum=1),
         "min_images": number("Images of a new lot that telling drift needs.", minimum=10),
         "alpha": number("Probability of saying drift where there is none.", minimum=0.0001, maximum=0.5),

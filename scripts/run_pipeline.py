@@ -445,7 +445,7 @@ def table(outcome: Outcome) -> str:
     for stage, result in outcome.results.items():
         figures = ", ".join(
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-            for name, value in list(result["headline"].items())[:4]
+            for name, value in list(result["headline"].items())[:5]
         )
         lines.append(f"{stage:<14} {result['seconds']:>8.1f}  {'yes' if result['cached'] else 'no':<6}  {figures}")
     return "\n".join([*lines, *(f"{task:<14} {'':>8}  {'':<6}  FAILED" for task in outcome.failed)])

@@ -55,10 +55,7 @@ def list_versions(registry: Registry) -> str:
     for version in registry.versions():
         mark = "champion" if version == champion else ""
         lots = f"{len(version.lots)} lot{'' if len(version.lots) == 1 else 's'}"
-        lines.append(
-            f"{version.name:<5} {mark:<8} {version.created}  mean accuracy {version.mean_accuracy:.4f}  {lots}  "
-            f"{version.judged}"
-        )
+        lines.append(f"{version.name:<5} {mark:<8} {version.created}  {version.means}  {lots}  {version.judged}")
     lines += ["releases:"] if lines else [f"no version in {registry.home} yet"]
     lines += [f"  {one.time}  {one.action:<8} {one.version:<5} {one.reason}" for one in registry.releases()]
     return "\n".join(lines)
@@ -68,7 +65,7 @@ def print_lineage(registry: Registry, name: str) -> str:
     """The chain of artifacts behind a version: each with key, image, commit, and what it was made of."""
     version = registry.version(name)
     chain = json.loads(registry.text(name, LINEAGE))
-    lines = [f"{name}  mean accuracy {version.mean_accuracy:.4f}, registered {version.created}"]
+    lines = [f"{name}  {version.means}, registered {version.created}"]
     lines += [f"  model {version.model_digest or 'registered by earlier code, which did not keep its digest'}"]
     lines += [f"  judged against {version.champion or 'nothing'}: {'; '.join(version.reasons)}"]
     for stage, entry in reversed(chain.items()):

@@ -36,8 +36,9 @@ def lineage(manifests: Manifests) -> dict[str, dict[str, Any]]:
 
 
 def used_params(manifests: Manifests) -> dict[str, Any]:
-    """The parameters that the stages really used, by section of params.yaml."""
+    """The parameters that the stages really used, by section of params.yaml; some read a part of a section alone."""
     sections: dict[str, Any] = {}
     for manifest in manifests.values():
-        sections |= manifest["params"]
+        for name, values in manifest["params"].items():
+            sections[name] = sections.get(name, {}) | values
     return sections

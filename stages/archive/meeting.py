@@ -45,6 +45,7 @@ class Candidate:
 
     Attributes:
         attributes: A attributes of the data.
+        labels: (N, A) of the test images, -1 where unknown.
         right: which of its answers are right.
     """
 
@@ -58,17 +59,17 @@ class Candidate:
             seen: the pictures in it.
         """
         split = read_split(prepared, "test")
-        self._images, self._labels, self.attributes = split.take(), split.labels, split.attributes
+        self._images, self.labels, self.attributes = split.take(), split.labels, split.attributes
         self._model, self._data, self._seen = load(model), data, seen
         self._said = self._model.predict(self._images)
         self.right = self._right(self._model, self._said)
 
     def _right(self, model: OnnxModel, said: Mapping[str, npt.NDArray[np.float32]]) -> Right:
         """(N, A); an attribute that the model does not know, it never answers."""
-        right = np.full(self._labels.shape, np.nan)
+        right = np.full(self.labels.shape, np.nan)
         known = [column for column, name in enumerate(names(self.attributes)) if name in said]
         asked = tuple(self.attributes[column] for column in known)
-        right[:, known] = right_answers(answers_of(asked, said, model.calibration, self._labels[:, known]))
+        right[:, known] = right_answers(answers_of(asked, said, model.calibration, self.labels[:, known]))
         return right
 
     def meet(self, registry: Registry, name: str, folder: Path) -> Met:

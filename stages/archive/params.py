@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from stages.common.contract.params import NOT_IN_KEY, Section
+from stages.common.inference.settings import MetricSection
 from stages.common.registry.monitor_settings import MonitorSection
 from stages.common.registry.registry import RegistrySection
 
@@ -16,7 +17,8 @@ class ArchiveSection(Section):
         title: headline of the reports.
         alpha: a candidate is not released that is worse than the champion in an attribute by so much that equally good
             models would differ so less often than this, adjusted for all attributes.
-        margin: how far below the best version so far a candidate may lie in mean accuracy (0-1), on the same images.
+        margin: how far below the best version so far a candidate may lie in the mean of `evaluate.metric` (0-1), on the
+            same images.
         force: release it whatever the gate says.
     """
 
@@ -30,5 +32,6 @@ class Params(Section):
     """The sections that this stage reads."""
 
     archive: ArchiveSection
+    evaluate: MetricSection
     monitor: MonitorSection
     registry: RegistrySection

@@ -61,7 +61,9 @@ def release(registry: Registry, artifact: Path, key: str, *, force: bool) -> Ver
                 name=name,
                 model_digest=gate["model_digest"],
                 archive=key,
-                mean_accuracy=gate["mean_accuracy"],
+                mean_accuracy=gate["means"]["accuracy"],
+                mean_balanced_accuracy=gate["means"]["balanced_accuracy"],
+                metric=gate["metric"],
                 champion="" if gate["against"] == NONE else gate["against"],
                 best=gate["best_after"] or name,
                 fit=gate["fit"],
@@ -75,7 +77,7 @@ def release(registry: Registry, artifact: Path, key: str, *, force: bool) -> Ver
                 registry.register(content, version)
             finally:
                 shutil.rmtree(content, ignore_errors=True)
-            log.info("%s registered: mean accuracy %.4f", version.name, version.mean_accuracy)
+            log.info("%s registered: %s", version.name, version.means)
         # Judged fit, but the run was killed before the release; by now there may be another champion.
         unfinished = version.fit and not any(one.version == version.name for one in registry.releases())
         due = unfinished and (champion.name if champion else "") == version.champion
@@ -116,7 +118,7 @@ def write_content(artifact: Path, content: Path, version: Version) -> None:
     for stage in read_json(artifact / LINEAGE):
         if (artifact / stage).is_dir():
             copy_folder(artifact / stage, report / stage)
-    (content / "README.md").write_text(_README.format(**version.__dict__), encoding="utf-8")
+    (content / "README.md").write_text(_README.format(name=version.name, means=version.means), encoding="utf-8")
     pipeline: Mapping[str, Any] = {
         "metrics": sorted(f"metrics/{path.name}" for path in (content / "metrics").iterdir()),
         "params": ["params.yaml"],
@@ -127,7 +129,7 @@ def write_content(artifact: Path, content: Path, version: Version) -> None:
 
 _README = """# {name}
 
-Mean test accuracy {mean_accuracy:.4f}. Each commit is a version; `git tag` lists them (v1, v2, ...) and the releases
+On the test images: {means}. Each commit is a version; `git tag` lists them (v1, v2, ...) and the releases
 (champion-0001, ...), `git tag --list -n1 'champion-*'` says why. Both with `--sort=version:refname` in their order.
 
     dvc pull                       # model, plots, reference, report; it refuses damaged files

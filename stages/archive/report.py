@@ -11,6 +11,8 @@ from stages.archive.collect import HARDEST, REJECTED
 from stages.archive.release import GATE
 from stages.common.contract.artifacts import read_json
 from stages.common.contract.tables import as_written
+from stages.common.inference.measures import METRICS, in_words
+from stages.common.inference.measures_page import classes_table, measures_table
 from stages.common.registry.registry import LINEAGE
 from stages.common.reports.report import (
     REPORT,
@@ -25,14 +27,16 @@ from stages.common.reports.report import (
     Table,
     shown,
 )
-from stages.common.schema.attributes import Attributes, read_attributes
+from stages.common.schema.attributes import read_attributes
 
 REJECTS_SHOWN = 50
 """Rows of a rejects table; the full list is in `<stage>/rejected.csv` beside the report."""
-MEASURES = {
-    "labels": "Labels", "accuracy": "Accuracy", "precision": "Precision", "recall": "Recall", "f1": "F1",
-    "roc_auc": "ROC AUC", "ece": "ECE", "coverage": "Answered", "answered_accuracy": "Right",
-}  # fmt: skip
+MORE_MEASURES = {"roc_auc": "ROC AUC", "ece": "ECE", "coverage": "Answered", "answered_accuracy": "Right"}
+"""Figures of a table of attributes beside those that every report has."""
+MORE_NOTE = (
+    "ECE is the expected calibration error. Answered is the share for which the model is sure enough, Right what is "
+    "right of these."
+)
 PLOTS = {
     "confusion_matrices": "Confusion matrices: rows are the labels, columns what the model says",
     "roc_curves": "ROC curves",
@@ -46,8 +50,9 @@ PLOTS = {
 
 P_VALUE = (
     "Better and worse are answers that only one of both has right. p says how often two equally good models would "
-    "differ at least so much to the candidate's disadvantage (McNemar, adjusted for all attributes)."
+    "differ at least so much in {metric} to the candidate's disadvantage ({test}, adjusted for all attributes)."
 )
+TESTS = {"accuracy": "McNemar", "balanced_accuracy": "McNemar by class, each of which counts as much as the others"}
 
 Chain = Mapping[str, Mapping[str, Any]]
 """`LINEAGE`: stage -> key, inputs, cost, headline."""
@@ -72,6 +77,8 @@ def build_report(
     rejects = {stage: _rejects(archive / stage) for stage in ("validate", "prepare_train")}
     figures = {
         "mean test accuracy": evaluation["mean_accuracy"],
+        "mean balanced accuracy": evaluation["mean_balanced_accuracy"],
+        "most frequent class alone": evaluation["mean_majority"],
         "test images, seen by nothing before": evaluation["images"],
         "images prepared": chain["prepare_train"]["headline"]["images"],
         "rejected, with reasons below": sum(map(len, rejects.values())),
@@ -79,6 +86,7 @@ def build_report(
     if "label_doubt" in metrics:
         figures["doubtful labels"] = metrics["label_doubt"]["doubts"]
     data = [_rejected(stage, rows, base) for stage, rows in rejects.items() if rows]
+    attributes, measures = read_attributes(archive), evaluation["attributes"]
     sections: list[PageSection] = [
         Cards(figures),
         *run,
@@ -87,7 +95,8 @@ def build_report(
         Group(
             "Test metrics",
             [
-                _measures(read_attributes(archive), evaluation),
+                measures_table(attributes, measures, "", MORE_MEASURES, MORE_NOTE),
+                classes_table(attributes, measures),
                 *_plots(archive, "confusion_matrices", "roc_curves", "reliability"),
             ],
         ),
@@ -101,18 +110,19 @@ def build_report(
     return Report(
         title=title,
         subtitle=f"{subtitle}{model}",
-        verdict="; ".join(gate["reasons"]),
+        verdict="; ".join([*gate["reasons"], *evaluation["no_better"]]),
         passed=gate["fit"],
         sections=sections,
-        remarked=any(rejects.values()),
+        remarked=any(rejects.values()) or bool(evaluation["no_better"]),
         word="Fit for release" if gate["fit"] else "Not fit for release",
     )
 
 
 def _gate(gate: Mapping[str, Any]) -> PageSection:
     """The candidate against the champion, and against the best version."""
-    low, high = gate["interval"]
-    mean = f"Mean accuracy {gate['mean_accuracy']:.4f}, 95 % from {low:.4f} to {high:.4f}"
+    (low, high), metric = gate["interval"], gate["metric"]
+    found, words = gate["means"][metric], in_words(metric)
+    mean = f"No mean {words}" if found is None else f"Mean {words} {found:.4f}, 95 % from {low:.4f} to {high:.4f}"
     champion, best, between = gate["champion"], gate["best"], gate["champion_to_best"]
     if not champion:
         return Group("Release gate", [], note=f"{mean}. It was compared with no champion; the verdict above says why.")
@@ -129,7 +139,7 @@ def _gate(gate: Mapping[str, Any]) -> PageSection:
             _compared("Against the champion", champion),
             *([_compared("Against the best version so far", best)] if best else []),
         ],
-        note=f"{mean}. {standing} {P_VALUE}",
+        note=f"{mean}. {standing} {P_VALUE.format(metric=words, test=TESTS[metric])}",
     )
 
 
@@ -139,14 +149,22 @@ def _difference(comparison: Mapping[str, Any]) -> str:
 
 
 def _compared(title: str, comparison: Mapping[str, Any]) -> Table:
-    version = comparison["version"]
-    figures = ("title", "labels", "candidate", "version", "better", "worse", "p")
-    rows = [tuple(one[name] for name in figures) for one in comparison["attributes"].values()]
+    version, metric = comparison["version"], comparison["metric"]
+    rows: list[tuple[object, ...]] = [
+        (
+            one["title"], one["labels"],
+            *(one[who][name] for name in METRICS for who in ("candidate", "version")),
+            *(one[name] for name in ("better", "worse", "p")),
+        )
+        for one in comparison["attributes"].values()
+    ]  # fmt: skip
+    means = [comparison[who][name] for name in METRICS for who in ("candidate", "of_version")]
+    rows.append(("Mean", None, *means, None, None, None))
     note = (
-        f"{version} has {comparison['version_accuracy']:.4f} on the same {comparison['images']} images, the candidate "
-        f"{comparison['candidate_accuracy']:.4f}. Difference {_difference(comparison)}."
+        f"On the same {comparison['images']} images. Difference in mean {in_words(metric)} {_difference(comparison)}."
     )
-    columns = ("Attribute", "Labels", "Candidate", version, "Better", "Worse", "p")
+    figures = [title for name in METRICS for title in (in_words(name).capitalize(), f"{in_words(name)}, {version}")]
+    columns = ("Attribute", "Labels", *figures, "Better", "Worse", "p")
     return Table(title, columns, rows, note=" ".join([note, *comparison["notes"]]))
 
 
@@ -182,17 +200,6 @@ def _stages(chain: Chain, archive: Path) -> Table:
         for stage, entry in chain.items()
     ]
     return Table("Reports of the stages", ("Stage", "Headline", "Seconds", "Memory, MB"), rows)
-
-
-def _measures(attributes: Attributes, evaluation: Mapping[str, Any]) -> Table:
-    found = evaluation["attributes"]
-    return Table(
-        "",
-        ("Attribute", *MEASURES.values()),
-        [(one.title, *(found[one.name][name] for name in MEASURES)) for one in attributes],
-        note="Precision, recall and F1 are means over classes; an unknown label does not count. ECE is the expected "
-        "calibration error. Answered is the share for which the model is sure enough, Right what is right of these.",
-    )
 
 
 def _plots(archive: Path, *names: str) -> list[PageSection]:

@@ -45,7 +45,8 @@ def write_run(
         )
         write_report(partial / REPORT, report)
         gate = read_json(archive / GATE)
-        headline = {**released, "mean_accuracy": round(gate["mean_accuracy"], 4), "run": name}
+        means = {f"mean_{metric}": round(mean, 4) for metric, mean in gate["means"].items() if mean is not None}
+        headline = {**released, **means, "run": name}
         write_manifest(partial, stage=STAGE, key=digest, inputs={"archive": {"key": key}}, headline=headline)
         publish(partial, final)
     return final / REPORT

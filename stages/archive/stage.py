@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,15 +46,18 @@ def _judge(context: Context[Params], against: str) -> "tuple[Judgement, str | No
         The judgement; and the version that is the best one once the candidate is released, None for itself.
     """
     # not needed for --help
-    from stages.archive.gate import Judgement, compare, interval, judge, mean_accuracy
+    from stages.archive.gate import Judgement, compare, interval, judge, means_by_metric
     from stages.archive.meeting import Candidate, IncomparableError
+    from stages.common.inference.measures import cells_of
     from stages.common.registry.seen import read_seen
 
     section, least = context.params.archive, context.params.monitor.min_accuracy
+    metric = context.params.evaluate.metric
     data = context.manifests["prepare_train"]["params"]["data"]
     seen = read_seen(context.out / "reference")
     candidate = Candidate(context.inputs["train"] / MODEL.name, context.inputs["prepare_train"], data, seen)
-    found = Judgement(mean_accuracy(candidate.right), interval(candidate.right), fit=False, reasons=[])
+    right, labels = candidate.right, candidate.labels
+    found = Judgement(metric, means_by_metric(right, labels), interval(cells_of(right, labels, metric)))
 
     def decide(measured: Judgement, refused: Sequence[str] = ()) -> Judgement:
         return judge(measured, least, section.alpha, section.margin, refused)
@@ -72,9 +76,10 @@ def _judge(context: Context[Params], against: str) -> "tuple[Judgement, str | No
             best = candidate.meet(registry, name, context.state / "best")
         except IncomparableError as error:
             notes = [*notes, f"The best version so far was {name}, {error}, so {against} takes its place"]
-    to_champion = compare(candidate.attributes, champion.name, candidate.right, champion.right, notes)
-    to_best = compare(candidate.attributes, best.name, candidate.right, best.right, best.notes) if best else None
-    between = compare(candidate.attributes, best.name, champion.right, best.right) if best else None
+    against_one = partial(compare, candidate.attributes, metric, labels)
+    to_champion = against_one(champion.name, right, champion.right, notes)
+    to_best = against_one(best.name, right, best.right, best.notes) if best else None
+    between = against_one(best.name, champion.right, best.right) if best else None
     met = replace(found, champion=to_champion, best=to_best, champion_to_best=between)
     measure = to_best or to_champion
     return decide(met, champion.objections), None if measure.better else measure.version
@@ -104,7 +109,8 @@ def _run(context: Context[Params]) -> Headline:
     }
     write_json(out / GATE, gate)
     write_report(out / REPORT, build_report(context.params.archive.title, out))
-    return {"mean_accuracy": round(judgement.mean_accuracy, 4), "fit": "yes" if judgement.fit else "no"}
+    means = {f"mean_{name}": round(mean, 4) for name, mean in judgement.means.items() if mean is not None}
+    return {**means, "fit": "yes" if judgement.fit else "no"}
 
 
 def _deliver(delivery: Delivery[Params]) -> Delivered:

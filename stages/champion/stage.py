@@ -54,10 +54,17 @@ def _run(context: Context[Params]) -> Headline:
         "version": version.name,
         "model_digest": file_digest(context.out / MODEL.name),
         "mean_accuracy": version.mean_accuracy,
+        "mean_balanced_accuracy": version.mean_balanced_accuracy,
         "lots": list(version.lots),
     }
     write_json(context.out / CHAMPION, found)
-    return {"version": version.name, "mean_accuracy": round(version.mean_accuracy, 4), "lots": len(version.lots)}
+    balanced = version.mean_balanced_accuracy
+    return {
+        "version": version.name,
+        "mean_accuracy": round(version.mean_accuracy, 4),
+        **({} if balanced is None else {"mean_balanced_accuracy": round(balanced, 4)}),
+        "lots": len(version.lots),
+    }
 
 
 STAGE = Stage(

@@ -10,6 +10,7 @@ from PIL import Image
 from stages.common.checks.validation_report import data_docs_links, past_runs
 from stages.common.images.thumbnails import thumbnail
 from stages.common.inference.answers import Answers
+from stages.common.inference.measures_page import classes_table, measures_table, told_means
 from stages.common.reports.report import Cards, Links, PageSection, Picture, Pictures, Plot, Report, Share, Table
 from stages.common.schema.attributes import UNKNOWN, Attributes
 from stages.common.schema.dataset import Split
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 PICTURES = 12
 """Thumbnails of wrong answers, and as many of unsure ones."""
-MEASURES = ("labels", "accuracy", "precision", "recall", "f1", "roc_auc", "note")
 
 Case = tuple[float, int, Answers]
 """One answer: its confidence, the image's position in the split, and the attribute's answers."""
@@ -114,15 +114,16 @@ def describe_model(
     """
     measures, mean = metrics["attributes"], metrics["mean_accuracy"]
     titles = {attribute.name: attribute.title for attribute in attributes}
-    cards = {"mean accuracy": mean, **{titles[name]: one["accuracy"] for name, one in measures.items()}}
+    cards = {
+        "mean accuracy": mean,
+        "mean balanced accuracy": metrics["mean_balanced_accuracy"],
+        "most frequent class alone": metrics["mean_majority"],
+        **{titles[name]: one["accuracy"] for name, one in measures.items()},
+    }
     sections: list[PageSection] = [
         Cards({**cards, "test images": metrics["images"]}),
-        Table(
-            "Measures",
-            ("Attribute", *(name.replace("_", " ") for name in MEASURES)),
-            [(titles[name], *(one.get(key, "") for key in MEASURES)) for name, one in measures.items()],
-            note="precision, recall and F1 are means over the classes that have labels",
-        ),
+        measures_table(attributes, measures, "Measures", {"roc_auc": "ROC AUC", "note": "Note"}),
+        classes_table(attributes, measures),
         answered,
         _confidences(attributes, measures),
         *checked.sections(),
@@ -134,6 +135,7 @@ def describe_model(
             history,
             {
                 "mean_accuracy": "mean accuracy",
+                "mean_balanced_accuracy": "mean balanced accuracy",
                 **titles,
                 "mean_ece": "calibration error",
                 "mean_coverage": "answered",
@@ -149,11 +151,12 @@ def describe_model(
         subtitle="The exported model on the test split, which nothing before has seen.",
         verdict="; ".join(
             [
-                f"Mean accuracy {mean:.3f} on {metrics['images']} test images",
+                f"{told_means(metrics)} on {metrics['images']} test images",
+                *metrics["no_better"],
                 *metrics["never_answered"],
                 checked.verdict,
             ]
         ),
         sections=sections,
-        remarked=bool(checked.found or metrics["never_answered"]),
+        remarked=bool(checked.found or metrics["no_better"] or metrics["never_answered"]),
     )

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 
 from stages.common.inference.answers import Answers
 from stages.common.inference.decision import lowest_confidence
+from stages.common.inference.measures import Measures
 from stages.common.schema.attributes import Attributes
 from stages.common.schema.statistics import wilson
-from stages.evaluate.measures import Measures, reliability_of, roc_curves
+from stages.evaluate.measures import reliability_of, roc_curves
 
 COLORS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951")
 IN_A_ROW = 3

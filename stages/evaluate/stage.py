@@ -42,11 +42,12 @@ def _run(context: Context[Params]) -> Headline:
     from stages.common.inference.answers import answers_of
     from stages.common.inference.decision import decision_table
     from stages.common.inference.features import join_features
+    from stages.common.inference.measures import mean_of, means_of, no_better
     from stages.common.inference.observation import observe
     from stages.common.inference.onnx_model import load
     from stages.common.inference.partitions import PARTITIONS, partitions
     from stages.common.inference.predictions import SUITE, columns_of, read_predictions, write_predictions
-    from stages.evaluate.measures import mean_of, measure
+    from stages.evaluate.measures import measure
     from stages.evaluate.page import describe_model, hardest_images
     from stages.evaluate.plots import plot_confusion, plot_reliability, plot_roc
 
@@ -63,14 +64,17 @@ def _run(context: Context[Params]) -> Headline:
     of_test, of_val = (observe(model, one.filenames, one.take, section.batch_size) for one in (split, val))
     answers = answers_of(attributes, of_test.probabilities, model.calibration, split.labels)
     measures = {one.attribute.name: measure(one) for one in answers}
-    mean, ece, coverage = (mean_of(name, list(measures.values())) for name in ("accuracy", "ece", "coverage"))
-    if mean is None:
+    means = means_of(list(measures.values()))
+    if means["mean_accuracy"] is None:
         raise DataError(
             f"none of the {len(split)} test images has a label of an attribute that the model answers: annotate some"
         )
     for name, one in measures.items():
         if "note" in one:
             log.warning("%s: %s", name, one["note"])
+    weak = no_better(measures, section.metric)
+    for line in weak.values():
+        log.warning("%s", line)
 
     write_predictions(context.out / "predictions.csv", split.filenames, answers)
     table = read_predictions(attributes, context.out / "predictions.csv")
@@ -90,23 +94,34 @@ def _run(context: Context[Params]) -> Headline:
     reference = join_features([of_val, of_test])
     reference.save(context.out / "reference" / "features.npz")
     write_json(context.out / "reference" / PARTITIONS, partitions(attributes, reference))
-    means = {"mean_accuracy": mean, "mean_ece": ece, "mean_coverage": coverage}
-    untold = remarks(attributes, model.calibration.learned)
-    metrics = {**means, "images": len(split), "never_answered": untold, "attributes": measures}
+    all_means = means | {f"mean_{name}": mean_of(name, list(measures.values())) for name in ("ece", "coverage")}
+    metrics = {
+        **all_means,
+        "images": len(split),
+        "metric": section.metric,
+        "no_better": list(weak.values()),
+        "never_answered": remarks(attributes, model.calibration.learned),
+        "attributes": measures,
+    }
     write_json(context.out / "metrics" / "eval_metrics.json", metrics)
     plot_confusion(attributes, context.out / "plots" / "confusion_matrices.png", measures)
     plot_roc(context.out / "plots" / "roc_curves.png", answers, measures)
     plot_reliability(context.out / "plots" / "reliability.png", answers, measures)
     accuracies = {name: round(one["accuracy"], 4) for name, one in measures.items() if one["accuracy"] is not None}
-    found = {**means, "images": len(split), **accuracies, "findings": len(checked.found)}
+    found = {**all_means, "images": len(split), **accuracies, "findings": len(checked.found)}
     remember(context.cache, SUITE, {"success": True, **found})
     hardest = hardest_images(split, answers)
     write_json(context.out / HARDEST, [asdict(pictures) for pictures in hardest])
     answered = decision_table(attributes, model.calibration)
     report = describe_model(attributes, context.out, checked, metrics, answered, hardest, recall(context.cache, SUITE))
     write_report(context.out / REPORT, report)
-    told = {"never_answered": ", ".join(never)} if never else {}
-    return {"mean_accuracy": round(mean, 4), "images": len(split), **accuracies, **told}
+    return {
+        **{name: round(value, 4) for name, value in means.items() if value is not None},
+        **({"no_better": ", ".join(weak)} if weak else {}),
+        "images": len(split),
+        **accuracies,
+        **({"never_answered": ", ".join(never)} if never else {}),
+    }
 
 
 STAGE = Stage(
@@ -118,7 +133,10 @@ STAGE = Stage(
         "train": Input("artifact of stage train"),
     },
     outputs={
-        "metrics": ("metrics/eval_metrics.json", "accuracy, precision, recall, F1, ROC AUC, calibration per attribute"),
+        "metrics": (
+            "metrics/eval_metrics.json",
+            "accuracy beside majority and balanced accuracy, figures of each class, ROC AUC, calibration",
+        ),
         "confusion": ("plots/confusion_matrices.png", "a confusion matrix per attribute"),
         "roc": ("plots/roc_curves.png", "ROC curves per attribute, every class against the rest"),
         "reliability": ("plots/reliability.png", "confidence against accuracy per attribute"),

@@ -5,8 +5,9 @@ test split is not looked at.
 Outputs:
     best_params.json               learning_rate, muon_learning_rate, weight_decay, dropout, width, batch_size,
                                    loss_weights {attribute: weight}, class_balance
-    metrics/hyperopt_results.json  every trial: hyperparameters, how it ended, validation loss (nats, calibrated) by
-                                   epochs, accuracy (0-1), seconds; the best; how much each hyperparameter mattered
+    metrics/hyperopt_results.json  every trial: hyperparameters, how it ended, validation loss (nats, calibrated, of
+                                   `evaluate.metric`) by epochs, accuracy and balanced accuracy (0-1), seconds; the
+                                   best; how much each hyperparameter mattered
     plots/trials.png               validation loss per trial, by epochs, against six of the hyperparameters
     plots/importance.png           how much each hyperparameter mattered
 

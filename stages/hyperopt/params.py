@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from stages.common.contract.params import NOT_IN_KEY, Range, Section
+from stages.common.inference.settings import MetricSection
 from stages.common.training.augmentation import Augmentation
 from stages.common.training.hyperparameters import Hyperparameters
 
@@ -69,4 +70,5 @@ class Params(Section):
     """The sections that this stage reads."""
 
     augmentation: Augmentation
+    evaluate: MetricSection
     hyperopt: HyperoptSection

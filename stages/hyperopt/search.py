@@ -306,6 +306,8 @@ def _tell(run: Run, section: HyperoptSection) -> None:
         log.warning("%s: failed: %s (%s)", which, run.failure, shown)
     else:
         log.info(
-            "%s: validation loss %.4f, accuracy %.4f, %.0f s (%s)",
-            which, run.score.val_loss, run.score.val_mean_accuracy, run.seconds, shown,
+            "%s: validation loss %.4f, accuracy %.4f, balanced %.4f, %.0f s (%s)",
+            which, run.score.val_loss, run.score.val_mean_accuracy,
+            math.nan if run.score.val_mean_balanced_accuracy is None else run.score.val_mean_balanced_accuracy,
+            run.seconds, shown,
         )  # fmt: skip

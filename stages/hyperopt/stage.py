@@ -46,7 +46,9 @@ def _run(context: Context[Params]) -> Headline:
         "up to %d trials of %s epochs, %d at a time",
         section.max_evals, " or ".join(map(str, rungs_of(section))), workers,
     )  # fmt: skip
-    result = search(section, partial(run_trial, prepared, context.params.augmentation, section), context.state, workers)
+    augmentation, metric = context.params.augmentation, context.params.evaluate.metric
+    trial = partial(run_trial, prepared, augmentation, section, metric)
+    result = search(section, trial, context.state, workers)
     trials, best = result.trials, result.best
     importance = measure_importance(trials, section.seed)
     if importance.note:
@@ -60,6 +62,7 @@ def _run(context: Context[Params]) -> Headline:
         "failed": counts["failed"],
         "best_val_loss": round(best.val_loss or 0, 4),
         "best_val_accuracy": round(best.val_mean_accuracy or 0, 4),
+        "best_val_balanced_accuracy": round(best.val_mean_balanced_accuracy or 0, 4),
     }
     if trials[0].state == "finished":
         headline["first_val_loss"] = round(trials[0].val_loss or 0, 4)
@@ -71,7 +74,9 @@ def _run(context: Context[Params]) -> Headline:
         {
             "evals": len(trials),
             **counts,
+            "metric": metric,
             "best_val_accuracy": best.val_mean_accuracy,
+            "best_val_balanced_accuracy": best.val_mean_balanced_accuracy,
             "max_evals": section.max_evals,
             "ended_by_timeout": not result.is_complete,
             "seconds": round(sum(trial.seconds for trial in trials), 3),

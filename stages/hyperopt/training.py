@@ -6,13 +6,16 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from stages.common.contract.errors import UnavailableError
 from stages.common.contract.logs import log, start_logging
-from stages.common.inference.calibration import cross_entropy, fit_temperature
+from stages.common.inference.answers import Answers
+from stages.common.inference.calibration import Labels, Numbers, cross_entropy, fit_temperature, softmax
+from stages.common.inference.measures import Metric, mean_of, measure
 from stages.common.schema.attributes import UNKNOWN
 from stages.common.schema.dataset import Split, read_split
-from stages.common.schema.learned import Learned, learnable, learned_classes, masks
+from stages.common.schema.learned import learnable, learned_classes, masks
 from stages.common.training.augmentation import Augmentation
 from stages.common.training.device import choose_device, trainings_at_once, use_gpu
 from stages.common.training.fit import DivergedError, FitSettings, fit
@@ -32,13 +35,16 @@ def count_workers(section: HyperoptSection) -> int:
     return trainings_at_once(section.device, section.workers, section.lag)
 
 
-def run_trial(prepared: Path, augmentation: Augmentation, section: HyperoptSection, job: Job) -> Score | str | None:
+def run_trial(
+    prepared: Path, augmentation: Augmentation, section: HyperoptSection, metric: Metric, job: Job
+) -> Score | str | None:
     """Train on the train split, from where the trial's last run has come to, and measure on the validation split.
 
     Args:
         prepared: the artifact of prepare_train; a worker maps its images itself.
         augmentation: of params.yaml, and so is `section`.
         section: of the search.
+        metric: what the search goes by.
         job: what to train.
 
     Returns:
@@ -74,27 +80,51 @@ def run_trial(prepared: Path, augmentation: Augmentation, section: HyperoptSecti
     last = result.history[-1]
     if last.epoch < job.plan.epochs:
         return None
-    return Score(
-        last.val_mean_accuracy,
-        calibrated_loss(result.network, val, learned_classes(train.attributes, train.labels), section.device),
-        result.hyperparameters.batch_size,
-    )
+    loss, balanced = judge(result.network, train, val, metric, section.device)
+    return Score(last.val_mean_accuracy, loss, result.hyperparameters.batch_size, balanced)
 
 
-def calibrated_loss(network: Network, val: Split, learned: Learned, device: str) -> float:
-    """What a trial is judged by: see `Score.val_loss`.
+def judge(network: Network, train: Split, val: Split, metric: Metric, device: str) -> tuple[float, float | None]:
+    """What a trial is judged by, and its mean balanced accuracy: see `Score`.
 
     Args:
         network: fitted; it stays on the device.
+        train: what it has learned from.
         val: images that it has not learned from, with one known label at least of what it has seen.
-        learned: what it has seen.
+        metric: what the search goes by.
         device: auto, cpu or cuda.
     """
+    learned = learned_classes(train.attributes, train.labels)
     outputs = outputs_of(network, val, choose_device(device, threads=1))
     unseen, can_be_right = masks(val.attributes, learned), learnable(val.attributes, val.labels, learned)
-    columns = [
-        (logits + mask, labels)
-        for logits, mask, labels in zip(outputs, unseen, can_be_right.T, strict=True)
-        if (labels != UNKNOWN).any()
-    ]
-    return float(np.mean([cross_entropy(*column, fit_temperature(*column)) for column in columns]))
+    losses, measures = [], []
+    for column, (attribute, raw, mask) in enumerate(zip(val.attributes, outputs, unseen, strict=True)):
+        logits, labels = raw + mask, can_be_right[:, column]
+        if not (labels != UNKNOWN).any():
+            continue
+        temperature = fit_temperature(logits, labels)
+        if metric == "accuracy":
+            losses.append(cross_entropy(logits, labels, temperature))
+        else:
+            losses.append(balanced_cross_entropy(logits / temperature, labels, train.labels[:, column]))
+        measures.append(measure(Answers(attribute, val.labels[:, column], softmax(logits))))
+    return float(np.mean(losses)), mean_of("balanced_accuracy", measures)
+
+
+def balanced_cross_entropy(logits: Numbers, labels: Labels, learned: npt.NDArray[np.int16]) -> float:
+    """Cross-entropy of one attribute in nats, as if its classes were equally frequent: the mean over those with labels.
+
+    Probabilities are true at the frequencies in training, so they are divided by these before (Saerens, Latinne and
+    Decaestecker 2002, "Adjusting the Outputs of a Classifier to New a Priori Probabilities",
+    https://doi.org/10.1162/089976602753284446): otherwise a network would be punished for knowing that a class is rare,
+    which costs balanced accuracy nothing once its answers are chosen for that.
+
+    Args:
+        logits: float (N, classes), calibrated.
+        labels: int (N,), -1 where unknown, one of them known at least.
+        learned: labels that the network has learned from.
+    """
+    counts = np.bincount(learned[learned != UNKNOWN], minlength=logits.shape[1])
+    adjusted = logits - np.log(np.maximum(1, counts))  # of a class that it has never seen, minus infinity stays
+    classes = np.unique(labels[labels != UNKNOWN])
+    return float(np.mean([cross_entropy(adjusted, np.where(labels == one, one, UNKNOWN)) for one in classes]))

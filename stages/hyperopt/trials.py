@@ -21,8 +21,13 @@ class Score:
     stage train delivers: of 60 random settings, the order by it on 200 faces agrees with the order by accuracy on 500
     others by 0.93, without scaling by 0.70, for a network may be right and yet too sure, or not sure enough.
 
+    By balanced accuracy a rare class counts as much as a frequent one, so the cross-entropy is then the mean over
+    classes of theirs, of probabilities such as they would be if all classes were equally frequent
+    (`stages.hyperopt.training.balanced_cross_entropy`).
+
     Attributes:
         val_mean_accuracy: mean over attributes, 0-1.
+        val_mean_balanced_accuracy: likewise; None if no attribute has labels of two classes.
         val_loss: cross-entropy in nats after temperature scaling, unweighted mean over attributes.
         batch_size: that was trained with, half of the plan's if GPU memory did not suffice; None if it is the plan's.
     """
@@ -30,6 +35,7 @@ class Score:
     val_mean_accuracy: float
     val_loss: float
     batch_size: int | None = None
+    val_mean_balanced_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,7 @@ class Trial:
         epochs: that the last run came to.
         val_loss: after the last run; None if it failed.
         val_mean_accuracy: likewise, 0-1.
+        val_mean_balanced_accuracy: likewise.
         seconds: all runs took.
     """
 
@@ -117,6 +124,7 @@ class Trial:
     epochs: int
     val_loss: float | None
     val_mean_accuracy: float | None
+    val_mean_balanced_accuracy: float | None
     seconds: float
 
 
@@ -158,6 +166,7 @@ def summarise(runs: Sequence[Run], section: HyperoptSection) -> list[Trial]:
                 epochs=plan.epochs,
                 val_loss=score.val_loss if score else None,
                 val_mean_accuracy=score.val_mean_accuracy if score else None,
+                val_mean_balanced_accuracy=score.val_mean_balanced_accuracy if score else None,
                 seconds=round(sum(run.seconds for run in of_trial), 3),
             )
         )

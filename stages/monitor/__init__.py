@@ -9,7 +9,8 @@ Outputs:
                                  they ask for a training or for labels first, and the cause
                                  (`stages.monitor.decision`)
     to_label.csv                 filename, lot, confidences: new images without a label, those to label first on top
-    metrics/performance.json     accuracy with its 95 % interval, per attribute and in the mean, per lot and of all
+    metrics/performance.json     `evaluate.metric` with its 95 % interval, per attribute and in the mean, per lot and of
+                                 all; of all what `stages.common.inference.measures.measure` gives per attribute
     metrics/drift.json           every signal of every lot: then, now, PSI, distance, p, corrected p, whether it moved
     plots/<n>_<signal>.png       the distributions of the signals that moved most
     findings.csv                 what the suite expectations/drift.json found, all of it warnings

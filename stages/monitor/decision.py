@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from stages.common.contract.artifacts import json_digest
+from stages.common.inference.measures import Metric
 from stages.common.registry.champion import Champion
 from stages.monitor.drift import ALL, FOUND, Drift
 from stages.monitor.new_images import NewImages
@@ -43,7 +44,8 @@ def decide(
         "labels_read": labels_read,
         "performance": {
             "verdict": performance.verdict,
-            "mean_accuracy": performance.total.mean.value,
+            "metric": performance.metric,
+            **performance.means,
             "low": performance.total.mean.low,
             "high": performance.total.mean.high,
             "labels": performance.total.mean.labels,
@@ -60,7 +62,7 @@ def decide(
     }
 
 
-def nothing_to_monitor(version: str | None, seen: Mapping[str, int]) -> dict[str, Any]:
+def nothing_to_monitor(version: str | None, seen: Mapping[str, int], metric: Metric) -> dict[str, Any]:
     """What decision.json says without a champion (None), or without an image that it does not know."""
     return {
         "champion": version,
@@ -68,11 +70,14 @@ def nothing_to_monitor(version: str | None, seen: Mapping[str, int]) -> dict[str
         "seen": dict(sorted(seen.items())),
         "labelled": {},
         "labels_read": True,
-        "performance": {"verdict": NOTHING, "mean_accuracy": None, "low": None, "high": None, "labels": 0, "lots": []},
+        "performance": {
+            "verdict": NOTHING, "metric": metric, "mean_accuracy": None, "mean_balanced_accuracy": None,
+            "mean_majority": None, "low": None, "high": None, "labels": 0, "lots": [],
+        },
         "drift": {"verdict": NOTHING, "lots": [], "tests": 0, "signals": []},
         "labels_needed": [],
         **_cause(version, {}, {}),
-    }
+    }  # fmt: skip
 
 
 def _cause(version: str | None, concerned: Mapping[str, Sequence[str]], labelled: Mapping[str, int]) -> dict[str, Any]:

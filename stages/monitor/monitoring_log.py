@@ -8,8 +8,9 @@
     seen           every predicted lot -> how many images it knows
     labelled       lot, or "all new images" -> how many new ones somebody has labelled, if any
     labels_read    whether labels could be read at all; without them drift is told all the same
-    performance    verdict (ok, low, not enough data, nothing to monitor), mean_accuracy (0-1), low and high (its 95 %
-                   interval), labels, lots (those that are low; "all new images" if no single one is)
+    performance    verdict (ok, low, not enough data, nothing to monitor), metric (what it goes by), mean_accuracy,
+                   mean_balanced_accuracy, mean_majority (the most frequent classes alone; all 0-1), low and high (95 %
+                   interval of the metric), labels, lots (those that are low; "all new images" if no single one is)
     drift          verdict (none, found, not enough data, nothing to monitor), lots (that drifted; likewise), tests,
                    signals (the strongest: lot, signal, moved, then, now, psi, distance, p_corrected, drifted)
     labels_needed  lots that drifted, and of whose new images nobody has labelled any: the artifact's to_label.csv lists
@@ -37,6 +38,7 @@ from stages.common.contract.artifacts import locked, reading
 from stages.common.contract.logs import log
 from stages.common.contract.params import Section
 from stages.common.contract.stage import Headline
+from stages.common.inference.measures import Metric
 from stages.monitor.decision import DECISION
 
 LOG = "monitoring_log.json"
@@ -46,7 +48,10 @@ class PerformanceFound(Section):
     """`performance` of a check."""
 
     verdict: Literal["ok", "low", "not enough data", "nothing to monitor"]
+    metric: Metric = "accuracy"  # the lines of earlier code have none of it, nor of the next but one
     mean_accuracy: float | None
+    mean_balanced_accuracy: float | None = None
+    mean_majority: float | None = None
     low: float | None
     high: float | None
     labels: int

@@ -10,6 +10,8 @@ from PIL import Image
 from stages.common.checks.validation_report import checks, data_docs_links, past_runs
 from stages.common.images.thumbnails import thumbnail
 from stages.common.inference.features import Features
+from stages.common.inference.measures import in_words
+from stages.common.inference.measures_page import classes_table, measures_table
 from stages.common.registry.champion import Champion
 from stages.common.registry.monitor_settings import MonitorSection
 from stages.common.reports.report import (
@@ -50,16 +52,22 @@ FILES = ("decision.json", "metrics/drift.json", "metrics/performance.json")
 
 
 def verdict_line(
-    champion: Champion, decision: Mapping[str, Any], performance: Performance, drift: Drift, unlike: str = ""
+    champion: Champion, decision: Mapping[str, Any], performance: Performance, drift: Drift, remarks: Sequence[str] = ()
 ) -> str:
-    """What came out, in one or two sentences; `unlike` says which labels are left out, and why."""
+    """What came out, in one or two sentences, and further ones as they are given."""
     mean, version = performance.total.mean, decision["champion"]
     if mean.value is None:
         first = f"Accuracy of {version} on new images: not enough data ({mean.labels} labels)"
     else:
         low = performance.verdict == performing.LOW
         how = f"too low in {_names(performance.concerned)}" if low else "good enough"
-        first = f"{version} is right in {mean.value:.1%} of new labels ({mean.low:.1%} to {mean.high:.1%}): {how}"
+        found = f"{mean.value:.1%} ({mean.low:.1%} to {mean.high:.1%})"
+        if performance.metric == "accuracy":
+            always = performance.means["mean_majority"]
+            first = f"{version} is right in {found} of new labels, the most frequent classes alone in {always:.1%}"
+        else:
+            first = f"{version} has a mean {in_words(performance.metric)} of {found} on new labels"
+        first += f": {how}"
     if drift.verdict == drifting.FOUND:
         moved = _telling(drift)[0]
         how = explain(champion.attributes, moved)
@@ -78,9 +86,7 @@ def verdict_line(
         )
     if not decision["labels_read"]:
         third += " No labels could be read, for stage validate gave none: its report says why."
-    if unlike:
-        third += f" {unlike}."
-    return f"{first}. {second}.{third}"
+    return " ".join([f"{first}. {second}.{third}", *(f"{remark}." for remark in remarks)])
 
 
 def _telling(drift: Drift) -> list[Signal]:
@@ -123,7 +129,7 @@ def describe_check(
     looked_at: Sequence[str],
     history: Sequence[Mapping[str, Any]],
     settings: MonitorSection,
-    unlike: str = "",
+    remarks: Sequence[str] = (),
 ) -> Report:
     """Put together the report of the artifact in `out`, and draw its plots there.
 
@@ -138,14 +144,17 @@ def describe_check(
         unlabelled: rows of to_label.csv.
         checked: what the suite found; None if there was nothing to check.
         looked_at: the lots that the suite was run on.
-        history: past checks, this one last: `mean_accuracy`, `drifted`, `images`, `lots`.
+        history: past checks, this one last: `performance.means`, `drifted`, `images`, `lots`.
         settings: the thresholds.
-        unlike: how the attributes of the labels differ from the champion's, in a sentence; "" if they do not.
+        remarks: what else is to be said first, each a sentence without its full stop.
     """
     attributes = champion.attributes
     cards: dict[str, object] = {
-        "mean accuracy on new labels": performance.total.mean.value,
-        "mean accuracy at release": champion.mean_accuracy,
+        "mean accuracy on new labels": performance.means["mean_accuracy"],
+        "at release": champion.mean_accuracy,
+        "mean balanced accuracy on new labels": performance.means["mean_balanced_accuracy"],
+        "balanced at release": champion.mean_balanced_accuracy,
+        "most frequent class alone": performance.means["mean_majority"],
         "drift": drift.verdict,
         "asks for a training": bool(decision["retrain"]),
         "asks for labels": bool(decision["labels_needed"]),
@@ -161,6 +170,8 @@ def describe_check(
         *_plots(attributes, out, drift),
         _examples(drift, reference, lots),
         _accuracies(attributes, performance, settings),
+        measures_table(attributes, performance.measures, "All figures on new labels"),
+        classes_table(attributes, performance.measures),
         _lots(performance, drift, decision["lots"], decision["seen"]),
         _all_signals(attributes, drift),
         _expectations(checked, looked_at) if checked else None,
@@ -168,6 +179,7 @@ def describe_check(
             history,
             {
                 "mean_accuracy": "mean accuracy",
+                "mean_balanced_accuracy": "mean balanced accuracy",
                 "drifted": "signals that moved",
                 "images": "new images",
                 "lots": "lots with new images",
@@ -182,7 +194,7 @@ def describe_check(
     return Report(
         title="Monitoring",
         subtitle=f"The released model {champion.version} on images that it has not learned from.",
-        verdict=verdict_line(champion, decision, performance, drift, unlike),
+        verdict=verdict_line(champion, decision, performance, drift, remarks),
         passed=not ill,
         remarked=unsure or bool(checked and checked.found),
         sections=[section for section in sections if section],
@@ -252,14 +264,20 @@ def _pictures(features: Features, most: int) -> list[Picture]:
 def _accuracies(attributes: Attributes, performance: Performance, settings: MonitorSection) -> Table:
     total = performance.total
     named = {one.title: total.attributes[one.name] for one in attributes} | {"Mean": total.mean}
+    what = in_words(performance.metric)
     return Table(
-        "How often the model is right on new labels",
-        ("Attribute", "Labels", "Right", "Lowest", "Highest", "Verdict"),
+        f"{what.capitalize()} on new labels",
+        ("Attribute", "Labels", what.capitalize(), "Lowest", "Highest", "Verdict"),
         [(title, one.labels, *_shares(one), _enough(one)) for title, one in named.items()],
-        note=f"The true accuracy lies between lowest and highest with 95%. With fewer than {settings.min_labels} "
-        "labels an attribute has not enough data and is left out of the mean, which should be "
+        note=f"The true {what} lies between lowest and highest with 95%. With fewer than {settings.min_labels} labels "
+        f"{_counted(performance.metric)}an attribute has not enough data and is left out of the mean, which should be "
         f"{settings.min_accuracy:.0%} at least.",
     )
+
+
+def _counted(metric: str) -> str:
+    """How labels are counted, if not one by one."""
+    return "" if metric == "accuracy" else "(as many as tell as much where classes are equally frequent) "
 
 
 def _shares(one: Accuracy) -> tuple[Share | None, ...]:
@@ -285,7 +303,8 @@ def _lots(performance: Performance, drift: Drift, images: Mapping[str, int], see
     first, note = shown(rows, LOTS)
     if others := len(seen.keys() - images.keys()):
         note = f"{note} The model knows all pictures of {others} other lot{'s' if others > 1 else ''}.".strip()
-    columns = ("Lot", "New images", "Known images", "Labels", "Right", "Lowest", "Highest", "Accuracy", "Drift")
+    what = in_words(performance.metric).capitalize()
+    columns = ("Lot", "New images", "Known images", "Labels", what, "Lowest", "Highest", "Verdict", "Drift")
     return Table("New images by lot", columns, first, note=note)
 
 

@@ -1,15 +1,19 @@
 """How good the champion is on new images whose labels have come in.
 
-Whether the mean accuracy fell: for all new labels together the estimate itself is compared with `min_accuracy`, as at
-the release of a version, so both mean the same by "good enough". `min_labels` bounds the noise (a standard error of .02
-to .05 for 50 labels), a false alarm costs one training that the release gate judges, and a miss costs wrong predictions
-until somebody looks. A single lot among several is low only if its interval lies below: of 20 lots of 100 images, one
-or more fall under .85 by chance in a third of all checks of a model that is right in 88 %.
+Whether the mean of `evaluate.metric` fell: for all new labels together the estimate itself is compared with
+`min_accuracy`, as at the release of a version, so both mean the same by "good enough". `min_labels` bounds the noise (a
+standard error of .02 to .05 for 50 labels), a false alarm costs one training that the release gate judges, and a miss
+costs wrong predictions until somebody looks. A single lot among several is low only if its interval lies below: of 20
+lots of 100 images, one or more fall under .85 by chance in a third of all checks of a model that is right in 88 %.
+
+Balanced accuracy is only as sure as its rarest class, of which a thousand labels may have ten. So labels are counted as
+many as would tell as much if the classes were equally frequent: n of K classes with n_k labels are K^2 / sum(1 / n_k).
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +21,8 @@ import numpy.typing as npt
 from stages.common.contract.artifacts import reading
 from stages.common.inference.answers import Answers, Right, right_answers
 from stages.common.inference.features import Features
+from stages.common.inference.measures import Cells, Measures, Metric, cells_of, means_of
+from stages.common.inference.measures import measure as measure_attribute
 from stages.common.registry.monitor_settings import MonitorSection
 from stages.common.registry.seen import picture_of
 from stages.common.schema.annotations import ANNOTATIONS, annotation_rows
@@ -32,7 +38,7 @@ Labels = Mapping[int, npt.NDArray[np.int16]]
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A share of right answers.
+    """A share of right answers, or their mean over classes: `evaluate.metric` of an attribute, or its mean.
 
     Attributes:
         labels: how many there are.
@@ -48,7 +54,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class GroupAccuracy:
-    """One lot, or all together: the accuracy per attribute and their mean; `images` with any label."""
+    """One lot, or all together: the metric per attribute and its mean; `images` with any label."""
 
     images: int
     attributes: Mapping[str, Accuracy]
@@ -60,16 +66,26 @@ class Performance:
     """What a check found.
 
     Attributes:
+        metric: what it is told by.
         verdict: `OK`, `LOW` or `NOT_ENOUGH`.
         total: all new images together.
         lots: those with labels.
         concerned: the lots that are low on their own; if none is but all together, `ALL`.
+        measures: attribute -> `stages.common.inference.measures.measure` on all new labels.
+        means: mean_accuracy, mean_balanced_accuracy, mean_majority of the attributes with enough labels.
     """
 
+    metric: Metric
     verdict: str
     total: GroupAccuracy
     lots: Mapping[str, GroupAccuracy]
     concerned: Sequence[str]
+    measures: Mapping[str, Measures]
+    means: Mapping[str, float | None]
+
+    def enough(self, min_labels: int) -> dict[str, Measures]:
+        """The measures of the attributes with so many labels."""
+        return {name: one for name, one in self.measures.items() if one["labels"] >= min_labels}
 
 
 def read_labels(attributes: Attributes, validated: Path) -> Labels:
@@ -96,64 +112,102 @@ def measure(
     labels: Labels,
     settings: MonitorSection,
     answered: Collection[str],
+    metric: Metric = "accuracy",
 ) -> Performance:
-    """Compare what the champion predicted with the labels of the attributes that it answers."""
-    right = {lot: _right(attributes, features, labels, answered) for lot, features in lots.items()}
-    total = summarise(
-        attributes, np.concatenate([np.empty((0, len(attributes))), *right.values()]), settings.min_labels
-    )
-    groups = {
-        lot: summarise(attributes, one, settings.min_labels) for lot, one in right.items() if np.isfinite(one).any()
-    }  # without labels there is nothing to say about a lot
-    if total.mean.value is None:
-        return Performance(NOT_ENOUGH, total, groups, [])
-    least = settings.min_accuracy
-    fell = total.mean.value < least
-    own = [lot for lot, one in groups.items() if one.mean.high is not None and one.mean.high < least]
-    concerned = own or ([ALL] if fell else [])
-    return Performance(LOW if concerned else OK, total, groups, concerned)
+    """Compare what the champion predicted with the labels of the attributes that it answers, of one lot at least."""
+    by_lot = {lot: _answers(attributes, features, labels, answered) for lot, features in lots.items()}
+    together = [_joined(parts) for parts in zip(*by_lot.values(), strict=True)]
+
+    def group(answers: Sequence[Answers]) -> GroupAccuracy:
+        known = np.stack([one.labels for one in answers], axis=1)
+        return summarise(attributes, right_answers(answers), known, settings.min_labels, metric)
+
+    total, groups = group(together), {lot: group(answers) for lot, answers in by_lot.items()}
+    groups = {lot: one for lot, one in groups.items() if one.images}  # without labels there is nothing to say about it
+    least, concerned = settings.min_accuracy, list[str]()
+    if total.mean.value is not None:
+        own = [lot for lot, one in groups.items() if one.mean.high is not None and one.mean.high < least]
+        concerned = own or ([ALL] if total.mean.value < least else [])
+    verdict = NOT_ENOUGH if total.mean.value is None else LOW if concerned else OK
+    measures = {one.attribute.name: measure_attribute(one) for one in together}
+    enough = [one for one in measures.values() if one["labels"] >= settings.min_labels]
+    return Performance(metric, verdict, total, groups, concerned, measures, means_of(enough))
 
 
-def _right(attributes: Attributes, features: Features, labels: Labels, answered: Collection[str]) -> Right:
+def _answers(attributes: Attributes, features: Features, labels: Labels, answered: Collection[str]) -> list[Answers]:
     unknown = np.full(len(attributes), UNKNOWN, np.int16)
     known = np.array([labels.get(picture, unknown) for picture in features.pictures.tolist()], np.int16)
     known = known.reshape(-1, len(attributes))
-    return right_answers(
-        [
-            Answers(
-                one,
-                known[:, column],
-                features.probabilities[one.name],
-                learned=None if one.name in answered else (),
-                decision=features.decision.get(one.name, ()),
-            )
-            for column, one in enumerate(attributes)
-        ]
+    return [
+        Answers(
+            one,
+            known[:, column],
+            features.probabilities[one.name],
+            learned=None if one.name in answered else (),
+            decision=features.decision.get(one.name, ()),
+        )
+        for column, one in enumerate(attributes)
+    ]
+
+
+def _joined(parts: Sequence[Answers]) -> Answers:
+    """The answers about one attribute in all lots."""
+    labels, probabilities = (
+        np.concatenate([getattr(one, name) for one in parts]) for name in ("labels", "probabilities")
     )
+    return replace(parts[0], labels=labels, probabilities=probabilities)
 
 
-def summarise(attributes: Attributes, right: Right, min_labels: int) -> GroupAccuracy:
-    """Accuracy per attribute that has enough labels, and the mean of these.
+def summarise(
+    attributes: Attributes,
+    right: Right,
+    labels: npt.NDArray[np.integer[Any]],
+    min_labels: int,
+    metric: Metric = "accuracy",
+) -> GroupAccuracy:
+    """The metric of each attribute that has enough labels, and the mean of these.
 
-    The interval of the mean is Wilson's for the effective number of labels: as many as would vary as much as the mean
-    does, whose variance follows from the images, which are independent, while the answers to one image are not.
-    (Dean & Pagano 2015, Evaluating confidence interval methods for binomial proportions in clustered surveys.)
+    Args:
+        attributes: A of them.
+        right: (N, A).
+        labels: (N, A), -1 where unknown.
+        min_labels: of an attribute.
+        metric: what is told.
     """
-    known = np.isfinite(right)
-    images, counts = int(known.any(axis=1).sum()), known.sum(axis=0)
-    told = counts >= min_labels
-    accuracy = {
-        name: Accuracy(int(counts[column]), value, *wilson(value, int(counts[column])))
-        if told[column] and (value := float(right[known[:, column], column].mean())) is not None
-        else Accuracy(int(counts[column]))
-        for column, name in enumerate(names(attributes))
-    }
-    if not told.any():
-        return GroupAccuracy(images, accuracy, Accuracy(int(counts.sum())))
-    accuracies = np.array([one.value for one in accuracy.values() if one.value is not None])
-    mean = float(accuracies.mean())
-    apart = np.where(known[:, told], right[:, told] - accuracies, 0) / counts[told] / len(accuracies)
-    variance = float(np.square(apart.sum(axis=1)).sum())
-    least, most = float(counts[told].min()), float(counts[told].sum())
-    effective = min(most, max(least, mean * (1 - mean) / variance)) if variance else least
-    return GroupAccuracy(images, accuracy, Accuracy(int(counts[told].sum()), mean, *wilson(mean, effective)))
+    counts = np.isfinite(right).sum(axis=0)
+    found, told = dict[str, Accuracy](), []
+    for column, name in enumerate(names(attributes)):
+        here = np.s_[:, column : column + 1]
+        cells = cells_of(right[here], labels[here], metric)
+        enough = counts[column] and cells.right.shape[1] and _equal_labels(cells)[0] >= min_labels
+        found[name] = _figure(int(counts[column]), cells) if enough else Accuracy(int(counts[column]))
+        told += [column] if enough else []
+    images = int(np.isfinite(right).any(axis=1).sum())
+    if not told:
+        return GroupAccuracy(images, found, Accuracy(int(counts.sum())))
+    mean = _figure(int(counts[told].sum()), cells_of(right[:, told], labels[:, told], metric))
+    return GroupAccuracy(images, found, mean)
+
+
+def _equal_labels(cells: Cells) -> npt.NDArray[np.float64]:
+    """(A,): as many labels as would tell as much about an attribute if its cells had equally many."""
+    per_cell = 1 / np.isfinite(cells.right).sum(axis=0)
+    numbers: npt.NDArray[np.float64] = cells.owner.sum(axis=0) ** 2 / (per_cell @ cells.owner)
+    return numbers
+
+
+def _figure(labels: int, cells: Cells) -> Accuracy:
+    """The mean of cells, each of which has a label.
+
+    Its interval is Wilson's for the effective number of labels: as many as would vary as much as the mean does, whose
+    variance follows from the images, which are independent, while the answers to one image are not. (Dean & Pagano
+    2015, Evaluating confidence interval methods for binomial proportions in clustered surveys.)
+    """
+    known = np.isfinite(cells.right)
+    counts, mean, equal = known.sum(axis=0), cells.mean, _equal_labels(cells)
+    shares = np.nan_to_num(cells.right).sum(axis=0) / counts
+    weights = cells.owner @ (1 / cells.owner.sum(axis=0)) / len(equal)
+    variance = float(np.square(np.where(known, cells.right - shares, 0) @ (weights / counts)).sum())
+    most = len(equal) ** 2 / (1 / equal).sum()
+    varied = min(most, max(counts.min(), mean * (1 - mean) / variance)) if variance else equal.min()
+    return Accuracy(labels, mean, *wilson(mean, float(varied)))

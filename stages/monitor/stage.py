@@ -11,6 +11,7 @@ from stages.common.contract.errors import DataError
 from stages.common.contract.history import recall, remember
 from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Delivered, Delivery, Headline, Input, Stage
+from stages.common.inference.measures import METRICS
 from stages.common.registry.champion import Champion, read_champion
 from stages.common.reports.report import REPORT, write_report
 from stages.common.schema.attributes import difference, read_attributes
@@ -47,6 +48,7 @@ def check_same_champion(predict: Mapping[str, Any], champion: Mapping[str, Any])
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help
     from stages.common.inference.features import load_features
+    from stages.common.inference.measures import no_better
     from stages.monitor.decision import DECISION, decide, nothing_to_monitor
     from stages.monitor.drift import find_drift
     from stages.monitor.new_images import NewImages, find_new_images
@@ -54,7 +56,7 @@ def _run(context: Context[Params]) -> Headline:
     from stages.monitor.performance import measure, read_labels
     from stages.monitor.to_label import TO_LABEL, write_to_label
 
-    out, settings = context.out, context.params.monitor
+    out, settings, metric = context.out, context.params.monitor, context.params.evaluate.metric
     champion = read_champion(context.inputs["champion"])
     check_same_champion(context.manifests["predict"], context.manifests["champion"])
     validate = context.inputs.get("validate")
@@ -73,7 +75,7 @@ def _run(context: Context[Params]) -> Headline:
     (out / "metrics").mkdir()
     if not champion or not lots:
         version = champion.version if champion else None
-        decision = nothing_to_monitor(version, new.seen)
+        decision = nothing_to_monitor(version, new.seen, metric)
         write_json(out / DECISION, decision)
         write_to_label(out / TO_LABEL, {}, labels)
         for name in ("performance", "drift"):
@@ -84,7 +86,10 @@ def _run(context: Context[Params]) -> Headline:
         return _headline(decision)
 
     reference = load_features(champion.reference / "features.npz")
-    performance = measure(attributes, lots, labels or {}, settings, reference.answered)
+    performance = measure(attributes, lots, labels or {}, settings, reference.answered, metric)
+    weak = no_better(performance.enough(settings.min_labels), metric)
+    for line in weak.values():
+        log.warning("on new labels %s", line)
     drift = find_drift(attributes, reference, lots, settings)
     decision = decide(champion, new, performance, drift, labels_read=labels is not None)
     write_json(out / DECISION, decision)
@@ -95,7 +100,7 @@ def _run(context: Context[Params]) -> Headline:
     log.info(verdict_line(champion, decision, performance, drift))
     checked, looked_at = _check_expectations(context, champion, reference, drift)
     found = {
-        "mean_accuracy": performance.total.mean.value,
+        **performance.means,
         "drifted": len({test.signal for test in drift.tests if test.drifted}),
         "images": sum(decision["lots"].values()),
         "lots": len(lots),
@@ -104,7 +109,7 @@ def _run(context: Context[Params]) -> Headline:
     history = recall(context.cache, "monitor")
     report = describe_check(
         out, champion, decision, performance, drift, reference, lots, unlabelled, checked, looked_at, history, settings,
-        unlike,
+        [*([unlike] if unlike else []), *weak.values()],
     )  # fmt: skip
     write_report(out / REPORT, report)
     return _headline(decision)
@@ -146,8 +151,8 @@ def _headline(decision: Mapping[str, Any]) -> Headline:
         "images": sum(decision["lots"].values()),
         "labels_needed": "yes" if decision["labels_needed"] else "no",
     }
-    mean = decision["performance"]["mean_accuracy"]
-    return figures if mean is None else {**figures, "mean_accuracy": round(mean, 4)}
+    means = {name: decision["performance"][f"mean_{name}"] for name in (*METRICS, "majority")}
+    return figures | {f"mean_{name}": round(mean, 4) for name, mean in means.items() if mean is not None}
 
 
 def _deliver(delivery: Delivery[Params]) -> Delivered:
@@ -179,7 +184,10 @@ STAGE = Stage(
             "to_label.csv",
             "new images without a label, those to label first on top: filename, lot, confidences",
         ),
-        "performance": ("metrics/performance.json", "accuracy (0-1) with 95 % interval, per attribute and lot"),
+        "performance": (
+            "metrics/performance.json",
+            "evaluate.metric with 95 % interval per attribute and lot; all figures",
+        ),
         "drift": ("metrics/drift.json", "per lot and signal: mean then and now, PSI, distance, p, whether it moved"),
     },
     run=_run,

@@ -10,7 +10,8 @@ Outputs:
                                 one, as JSON
     model.safetensors           the same weights for PyTorch; width, temperatures and the like in its metadata
     hyperparameters.json        those that were trained with
-    metrics/train_metrics.json  validation accuracy, calibration, decision per attribute, every epoch, parameters used
+    metrics/train_metrics.json  on validation images what `stages.common.inference.measures.measure` gives, calibration,
+                                decision per attribute; every epoch; parameters used
     plots/training_curves.png   losses per epoch, and the learning rate
     plots/accuracy_curves.png   validation accuracy per epoch and attribute
     plots/augmented_pictures.png

@@ -16,6 +16,7 @@ from stages.common.inference.calibration import (
     fit_temperature,
     softmax,
 )
+from stages.common.inference.measures import measure
 from stages.common.schema.attributes import UNKNOWN
 from stages.common.schema.dataset import Split
 from stages.common.schema.learned import Learned, answerable, is_answered, learnable, masks
@@ -37,6 +38,7 @@ class Calibrated:
         ece: likewise at the temperature.
         decision: which class is the answer.
         abstention: from which confidence on it is answered.
+        measures: how good its answers are.
     """
 
     attribute: str
@@ -46,6 +48,7 @@ class Calibrated:
     ece: float | None
     decision: Decision
     abstention: Abstention
+    measures: dict[str, Any]
 
 
 def calibrate(
@@ -94,6 +97,7 @@ def calibrate(
                 )
                 if is_answered(learned[attribute.name])
                 else Abstention(0.0, None, None),
+                measure(answers),
             )
         )
     return found

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from stages.common.inference.measures import Measures
+from stages.common.inference.measures_page import classes_table, measures_table
 from stages.common.reports.report import Report, Table, plain_report
 from stages.common.schema.attributes import Attributes
 from stages.train.calibrate import Calibrated
@@ -14,6 +16,7 @@ def describe_training(
     description: str,
     headline: Mapping[str, object],
     calibrated: Sequence[Calibrated],
+    remarks: Sequence[str],
     out: Path,
 ) -> Report:
     """Put the report together.
@@ -23,6 +26,7 @@ def describe_training(
         description: of the stage.
         headline: its figures.
         calibrated: one per attribute.
+        remarks: what a person should know first.
         out: the artifact; its plots are there.
     """
     plain = plain_report("train", description, headline, out)
@@ -32,8 +36,14 @@ def describe_training(
         for attribute, one in zip(attributes, calibrated, strict=True)
         if one.decision.note
     ]
-    sections = [cards, _answers(attributes, calibrated), *others]
-    return replace(plain, verdict="; ".join(notes), sections=sections, remarked=bool(notes))
+    told = [*remarks, *notes]
+    measures: Mapping[str, Measures] = {one.attribute: one.measures for one in calibrated}
+    tables = [
+        measures_table(attributes, measures, "Validation images"),
+        classes_table(attributes, measures),
+        _answers(attributes, calibrated),
+    ]
+    return replace(plain, verdict="; ".join(told), sections=[cards, *tables, *others], remarked=bool(told))
 
 
 def _answers(attributes: Attributes, calibrated: Sequence[Calibrated]) -> Table:

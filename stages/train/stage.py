@@ -19,6 +19,7 @@ from stages.train.params import Params, TrainSection
 
 if TYPE_CHECKING:
     from stages.common.training.fit import Epoch
+    from stages.train.calibrate import Calibrated
 
 DESCRIPTION = "Trains the network, calibrates its confidences, decides what is answered, and exports it."
 
@@ -70,6 +71,11 @@ def _check_same_data(manifests: Mapping[str, Mapping[str, Any]]) -> None:
         )
 
 
+def _told(calibrated: "Calibrated") -> dict[str, Any]:
+    """What train_metrics.json says of it, whose measures stand by themselves there."""
+    return {name: value for name, value in asdict(calibrated).items() if name != "measures"}
+
+
 def _check(params: Params, inputs: Mapping[str, Path]) -> Headline:
     """Refuse loss weights and wishes that do not fit the attributes of the data."""
     attributes = read_attributes(inputs["prepare_train"])
@@ -80,6 +86,7 @@ def _check(params: Params, inputs: Mapping[str, Path]) -> Headline:
 
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help: importing torch takes seconds
+    from stages.common.inference.measures import means_of, no_better
     from stages.common.training.device import describe_device
     from stages.common.training.fit import FitSettings, fit
     from stages.common.training.network import count_parameters
@@ -101,7 +108,8 @@ def _run(context: Context[Params]) -> Headline:
         chosen.model_dump_json(),
     )  # fmt: skip
     learned = learned_classes(attributes, train.labels)
-    for line in remarks(attributes, learned):
+    unseen = remarks(attributes, learned)
+    for line in unseen:
         log.warning("%s", line)
     settings = FitSettings(
         hyperparameters=chosen,
@@ -136,14 +144,20 @@ def _run(context: Context[Params]) -> Headline:
     export_onnx(context.out / "model.onnx", result.network, calibration, preprocessing, mirrored=mirrored)
     save_weights(context.out / "model.safetensors", result.network, calibration, mirrored=mirrored)
     last, used = result.history[-1], result.hyperparameters
+    measures = {one.attribute: one.measures for one in calibrated}
+    means = {f"val_{name}": mean for name, mean in means_of(list(measures.values())).items()}
+    weak = list(no_better(measures, section.decide_by).values())
+    for line in weak:
+        log.warning("on validation images %s", line)
     images_per_s = len(result.history) / sum(1 / epoch.images_per_s for epoch in result.history)
     write_json(
         context.out / "metrics" / "train_metrics.json",
         {
-            "val_mean_accuracy": last.val_mean_accuracy,
+            **means,
             "val_accuracy": last.val_accuracy,
             "val_loss": last.val_loss,
-            "never_answered": remarks(attributes, learned),
+            "no_better": weak,
+            "never_answered": unseen,
             "epochs": len(result.history),
             "train_images": len(train),
             "val_images": len(val),
@@ -154,8 +168,9 @@ def _run(context: Context[Params]) -> Headline:
             "seed": section.seed,
             "hyperparameters_from": "hyperopt" if section.use_hyperopt else "params.yaml",
             "hyperparameters": used.model_dump(),
+            "attributes": measures,
             # lists, of which `dvc metrics show` makes no columns
-            "calibration": [asdict(one) for one in calibrated],
+            "calibration": [_told(one) for one in calibrated],
             "history": [asdict(epoch) for epoch in result.history],
         },
     )
@@ -163,14 +178,17 @@ def _run(context: Context[Params]) -> Headline:
     plot_training(context.out / "plots" / "training_curves.png", result.history)
     plot_accuracy(context.out / "plots" / "accuracy_curves.png", attributes, result.history)
     plot_pictures(context.out / "plots" / "augmented_pictures.png", train, settings)
-    headline: dict[str, int | float | str] = {
-        "val_mean_accuracy": round(last.val_mean_accuracy, 4),
+    told = {name: round(mean, 4) for name, mean in means.items() if mean is not None}
+    headline: Headline = {
+        **told,
         "epochs": len(result.history),
         "images_per_s": round(images_per_s),
         "device": result.device,
         **({"never_answered": ", ".join(never)} if (never := never_answered(attributes, learned)) else {}),
     }
-    write_report(context.out / REPORT, describe_training(attributes, DESCRIPTION, headline, calibrated, context.out))
+    remarked = [*weak, *unseen]
+    report = describe_training(attributes, DESCRIPTION, headline, calibrated, remarked, context.out)
+    write_report(context.out / REPORT, report)
     return headline
 
 
@@ -186,7 +204,10 @@ STAGE = Stage(
         "model": ("model.onnx", "uint8 images (N, S, S, 3) to probabilities (N, classes) per attribute"),
         "weights": ("model.safetensors", "the same weights for PyTorch"),
         "hyperparameters": (USED, "those that were trained with"),
-        "metrics": ("metrics/train_metrics.json", "validation accuracy, calibration, every epoch, parameters used"),
+        "metrics": (
+            "metrics/train_metrics.json",
+            "measures on validation images, calibration, every epoch, parameters",
+        ),
         "training_curves": ("plots/training_curves.png", "losses and learning rate per epoch"),
         "augmented_pictures": ("plots/augmented_pictures.png", "training images as the network sees them once"),
         "accuracy_curves": ("plots/accuracy_curves.png", "validation accuracy per epoch and attribute"),

@@ -151,6 +151,32 @@ def test_an_attribute_that_is_added_is_no_obstacle(pipeline: Pipeline, unlabelle
             assert compared == [*SAMPLE_NAMES, *(["hat"] if model == 2 and not unlabelled else [])]
 
 
+def test_a_champion_of_another_metric_is_compared_by_the_present_one(pipeline: Pipeline) -> None:
+    pipeline.prepare(wrong=(60, 0, 0, 0, 0, 0))
+    pipeline.train(0)
+    assert pipeline.archive() == 0
+    pipeline.train(1)
+    assert pipeline.archive("evaluate.metric=balanced_accuracy") == 0
+    assert pipeline.champion() == "v2"
+    assert "mean balanced accuracy 1.0000; not significantly worse than v1 in any attribute" in pipeline.verdict()
+    gate = json.loads((Path(pipeline.result["path"]) / "gate.json").read_text())
+    assert gate["metric"] == gate["champion"]["metric"] == "balanced_accuracy"
+    assert (gate["means"]["accuracy"], gate["champion"]["of_version"]["accuracy"]) == (1, pytest.approx(0.94))
+    assert [one.metric for one in pipeline.registry.versions()] == ["accuracy", "balanced_accuracy"]
+    listed = run(["versions", "--registry", str(pipeline.registry.home)])
+    assert "mean accuracy 1.0000, balanced 1.0000" in listed
+    assert pipeline.result["headline"]["mean_balanced_accuracy"] == 1
+
+
+def test_of_section_evaluate_the_metric_alone_makes_a_judgement_anew(pipeline: Pipeline) -> None:
+    pipeline.train(0)
+    cached = []
+    for setting in ("batch_size=7", "batch_size=8", "metric=balanced_accuracy", "metric=accuracy"):
+        assert pipeline.archive(f"evaluate.{setting}") == 0
+        cached.append(pipeline.result["cached"])
+    assert cached == [False, True, False, True]
+
+
 def test_data_that_have_grown_are_no_other_data(pipeline: Pipeline) -> None:
     pipeline.prepare("avatars", images=200, wrong=(30, 0, 0, 0, 0, 0))
     pipeline.train(0)

@@ -60,7 +60,8 @@ def release(home: Path, *names: str, earlier: bool = False) -> Registry:
             (content / "metrics" / "eval_metrics.json").write_text(json.dumps({"attributes": found}))
         else:
             write_attributes(content, SAMPLE_ATTRIBUTES)
-        version = Version(name, digest_of(name), "a" * 64, 0.9, "", name, True, ["good"], ["s1", "s2"], now())
+        balanced = None if name == "v1" else 0.8  # earlier code did not tell
+        version = Version(name, digest_of(name), "a" * 64, 0.9, "", name, True, ["good"], ["s1", "s2"], now(), balanced)
         with registry.locked():
             registry.register(content, version)
             registry.promote(name, "good")
@@ -81,11 +82,13 @@ def test_the_champion_is_taken_and_a_rollback_finds_the_earlier_artifact(call: C
     second = call()[1]
     path = Path(second["path"])
     lots = frozenset({"s1", "s2"})
-    expected = Champion("v2", digest_of("v2"), 0.9, lots, SAMPLE_ATTRIBUTES, path / "model.onnx", path / "reference")
+    files = path / "model.onnx", path / "reference"
+    expected = Champion("v2", digest_of("v2"), 0.9, lots, SAMPLE_ATTRIBUTES, *files, 0.8)
     assert read_champion(path) == expected
     assert expected.model.read_text() == "model of v2"
     assert (expected.reference / "features.npz").read_text() == "reference of v2"
-    assert second["headline"] == {"version": "v2", "mean_accuracy": 0.9, "lots": 2}
+    assert first["headline"] == {"version": "v1", "mean_accuracy": 0.9, "lots": 2}
+    assert second["headline"] == {"version": "v2", "mean_accuracy": 0.9, "mean_balanced_accuracy": 0.8, "lots": 2}
     with registry.locked():
         registry.rollback("")
     again = call()[1]

@@ -41,6 +41,7 @@ def evaluate(tmp_path: Path) -> Callable[..., int]:
         answers: list[tuple[int, ...]],
         trained_on: str = "",
         confidence: float = 0.8,
+        metric: str = "accuracy",
     ) -> int:
         prepared, train = tmp_path / "prepared", tmp_path / "train"
         (prepared / "shards").mkdir(parents=True)
@@ -59,7 +60,7 @@ def evaluate(tmp_path: Path) -> Callable[..., int]:
         save_model(train / "model.onnx", confidence=confidence)
         finish(train, "train", prepare_train={"key": "prepare_train-key", "content": trained_on or content})
         arguments = ["--prepare_train", str(prepared), "--train", str(train), "--out", str(tmp_path / "out")]
-        return main(STAGE, [*arguments, "--set", "evaluate.batch_size=2"])
+        return main(STAGE, [*arguments, "--set", "evaluate.batch_size=2", "--set", f"evaluate.metric={metric}"])
 
     return run
 
@@ -85,7 +86,8 @@ def test_every_figure_of_an_evaluation(evaluate: Callable[..., int], tmp_path: P
     assert (mustache["coverage"], mustache["answered_accuracy"]) == (1, pytest.approx(4 / 5))
 
     assert mustache["accuracy"] == pytest.approx(4 / 5)
-    assert (mustache["roc_auc"], mustache["note"]) == (None, "no ROC AUC: every label in the test split is 'no'")
+    assert (mustache["majority"], mustache["balanced_accuracy"], mustache["roc_auc"]) == (1, None, None)
+    assert mustache["note"] == "no ROC AUC, no balanced accuracy: every label in the test split is 'no'"
 
     assert (glasses["labels"], glasses["accuracy"], glasses["f1"]) == (0, None, None)
     assert glasses["note"] == "no labels in the test split"
@@ -100,6 +102,8 @@ def test_every_figure_of_an_evaluation(evaluate: Callable[..., int], tmp_path: P
 
     assert (length["labels"], length["accuracy"], length["roc_auc"]) == (4, 1, 1)
     assert metrics["mean_accuracy"] == pytest.approx((3 / 5 + 4 / 5 + 3 / 4 + 1) / 4)
+    assert metrics["mean_majority"] == pytest.approx((3 / 5 + 1 + 2 / 4 + 2 / 4) / 4)
+    assert metrics["mean_balanced_accuracy"] == pytest.approx(((1 / 2 + 2 / 3) / 2 + (1 + 1 / 2 + 1) / 3 + 1) / 3)
     assert metrics["mean_coverage"] == pytest.approx(3 / 4)
     assert metrics["mean_ece"] == pytest.approx((0.2 + 0 + 0.05 + 0.2) / 4)
 
@@ -116,6 +120,41 @@ def test_every_figure_of_an_evaluation(evaluate: Callable[..., int], tmp_path: P
     assert reference.embeddings[1:, :5].tolist() == [list(answer) for answer in answers]
     for plot in ("confusion_matrices.png", "roc_curves.png", "reliability.png"):
         assert (tmp_path / "out" / "plots" / plot).stat().st_size > 10_000
+
+
+def first_lines(folder: Path) -> str:
+    page = (folder / "report.html").read_text()
+    return page[page.index("<body") : page.index("Mean accuracy") + 600]
+
+
+def test_what_is_no_better_than_its_most_frequent_class_is_said_first_and_warned_of(
+    evaluate: Callable[..., int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = [(image % 2, int(image == 9), 0, image % 5, image % 3) for image in range(10)]
+    answers = [(*label[:1], 0, *label[2:]) for label in labels]
+    assert evaluate(labels, answers) == 0
+    line = "mustache is no better than its most frequent class: accuracy 0.9000, and always 'no' has 0.9000"
+    assert line in caplog.text
+    assert line in first_lines(tmp_path / "out").replace("&#39;", "'")
+    assert "beard is no better" not in caplog.text
+    headline = artifacts.read_manifest(tmp_path / "out")["headline"]
+    assert headline["no_better"] == "mustache, glasses"  # the glasses that nobody wears are found by all
+    assert headline["mean_balanced_accuracy"] == pytest.approx((1 + 1 / 2 + 1 + 1) / 4)
+    assert headline["mean_majority"] == pytest.approx((5 / 10 + 9 / 10 + 1 + 2 / 10 + 4 / 10) / 5)
+
+
+def test_by_balanced_accuracy_other_attributes_are_no_better(
+    evaluate: Callable[..., int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = [(image % 2, int(image >= 8), 0, image % 5, image % 3) for image in range(10)]
+    answers = [
+        (*label[:1], int(image >= 6), *label[2:]) for image, label in enumerate(labels)
+    ]  # finds both, and two more
+    assert evaluate(labels, answers, metric="balanced_accuracy") == 0
+    assert "no better" not in caplog.text
+    metrics = json.loads((tmp_path / "out" / "metrics" / "eval_metrics.json").read_text())
+    assert metrics["attributes"]["mustache"]["accuracy"] == metrics["attributes"]["mustache"]["majority"] == 0.8
+    assert (metrics["metric"], metrics["no_better"]) == ("balanced_accuracy", [])
 
 
 def test_a_diverged_model_is_measured_and_reported(

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from stages.common.contract.artifacts import json_digest
@@ -19,11 +20,13 @@ from stages.common.contract.command_line import main
 from stages.common.contract.errors import UsageError
 from stages.common.contract.params import load_params
 from stages.common.contract.version import ROOT
+from stages.common.inference.calibration import cross_entropy
 from stages.common.training.hyperparameters import Hyperparameters
 from stages.hyperopt.importance import measure_importance
 from stages.hyperopt.params import HyperoptSection, Params
 from stages.hyperopt.search import STATE, search
 from stages.hyperopt.stage import STAGE
+from stages.hyperopt.training import balanced_cross_entropy
 from stages.hyperopt.trials import Job, Score, Trial
 from stages.train.params import Params as TrainParams
 from tests.common.prepared import make_prepared
@@ -338,6 +341,35 @@ def test_the_stage_searches_on_real_trainings(searched: Path) -> None:
     assert "too few trials" in results["importance"]["note"]
     for plot in ("trials", "importance"):
         assert (searched / "plots" / f"{plot}.png").stat().st_size > 5_000
+
+
+def test_by_balanced_accuracy_the_search_goes_by_the_loss_of_the_classes(
+    prepared: Path, searched: Path, tmp_path: Path
+) -> None:
+    words = arguments(prepared, tmp_path / "out", "max_evals=1", "rungs=[]", "workers=1")
+    assert main(STAGE, [*words, "--set", "evaluate.metric=balanced_accuracy", "--set", "evaluate.batch_size=9"]) == 0
+    by_class, by_image = results_in(tmp_path / "out"), results_in(searched)
+    assert (by_image["metric"], by_class["metric"]) == ("accuracy", "balanced_accuracy")
+    one, other = (found["trials"][0] for found in (by_class, by_image))
+    assert one["val_mean_balanced_accuracy"] == other["val_mean_balanced_accuracy"]  # the same network
+    assert 0 < one["val_mean_balanced_accuracy"] < 1
+    assert one["val_loss"] != other["val_loss"]
+
+
+def test_the_loss_of_the_classes_is_the_loss_of_labels_that_are_equally_frequent() -> None:
+    random = np.random.default_rng(0)
+    labels = random.permutation(np.repeat([0, 1], [900, 100]))
+    logits = random.standard_normal((1000, 2)) + np.eye(2)[labels]
+    true = np.log([0.9, 0.1])
+    learned = labels.astype(np.int16)
+    balanced = balanced_cross_entropy(logits + true, labels, learned)
+    each = [cross_entropy(logits[labels == one], labels[labels == one]) for one in (0, 1)]
+    assert balanced == pytest.approx(np.mean(each))
+    only_frequent = balanced_cross_entropy(np.tile([5.0, 0.0], (1000, 1)), labels, learned)
+    assert only_frequent > balanced  # although the answers are right in nine of ten images
+    with_unknown = np.append(labels, [-1, -1])
+    more = np.concatenate([logits + true, np.ones((2, 2))])
+    assert balanced_cross_entropy(more, with_unknown, np.append(learned, -1).astype(np.int16)) == balanced
 
 
 def test_a_trial_that_goes_on_ends_as_one_trained_at_once(prepared: Path, searched: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from stages.common.checks.suite import FOLDER, findings, load_suite, run_suite
 from stages.common.contract import artifacts
 from stages.common.contract.command_line import main
 from stages.common.inference.features import Features, join_features
+from stages.common.inference.measures import METRICS
 from stages.common.inference.partitions import PARTITIONS, count, expected_weights, partition_of, partitions, signals
 from stages.common.registry.champion import Champion
 from stages.common.registry.monitor_settings import MonitorSection
@@ -339,13 +340,59 @@ def test_an_answer_that_is_no_number_is_wrong() -> None:
 def test_intervals() -> None:
     same = np.repeat((np.arange(100) < 90)[:, None], 5, axis=1).astype(float)  # five answers that go together
     apart = np.stack([np.roll(same[:, 0], 20 * column) for column in range(5)], axis=1)
-    together, single = summarise(SAMPLE_ATTRIBUTES, same, 50).mean, summarise(SAMPLE_ATTRIBUTES, apart, 50).mean
+    none = np.zeros((100, 5), int)
+    together, single = (summarise(SAMPLE_ATTRIBUTES, one, none, 50).mean for one in (same, apart))
     assert (together.low, together.high) == pytest.approx(wilson(0.9, 100))
     assert together.low is not None
     assert single.low is not None
     assert single.low > together.low
-    sure = summarise(SAMPLE_ATTRIBUTES, np.ones((100, 5)), 50).mean
+    sure = summarise(SAMPLE_ATTRIBUTES, np.ones((100, 5)), none, 50).mean
     assert (sure.low, sure.high) == pytest.approx(wilson(1, 100))
+
+
+def rare_labels(images: int, rare: int) -> np.ndarray[Any, Any]:
+    """(N, 5) labels: of every attribute so many images have the second class."""
+    return np.repeat((np.arange(images) < rare)[:, None], 5, axis=1).astype(np.int16)
+
+
+def test_by_balanced_accuracy_a_rare_class_counts_as_much_and_its_labels_say_how_sure_it_is() -> None:
+    right, labels = np.ones((1000, 5)), rare_labels(1000, 40)
+    right[:20] = 0
+    found = summarise(SAMPLE_ATTRIBUTES, right, labels, 50, "balanced_accuracy").mean
+    assert found.value == pytest.approx((1 + 0.5) / 2)
+    assert found.labels == 5000
+    assert found.low is not None
+    assert found.high is not None
+    deviation = np.sqrt(0.5 * 0.5 / 40) / 2  # of half a recall of .5 of 40 images, which err in all attributes
+    assert found.high - found.low == pytest.approx(2 * 1.96 * deviation, rel=0.1)
+    few = summarise(SAMPLE_ATTRIBUTES, right[:, :], rare_labels(1000, 12), 50, "balanced_accuracy").mean
+    assert few.value is None  # 12 and 988 labels tell as much as 47 of equally frequent classes
+    assert summarise(SAMPLE_ATTRIBUTES, right, rare_labels(1000, 13), 50, "balanced_accuracy").mean.value is not None
+
+
+def test_intervals_of_balanced_accuracy_hold_the_true_one() -> None:
+    """Of 300 draws of 400 images, 20 of them of a rare class that is found in 6 of 10 cases: 95 % are to be inside."""
+    random, inside = np.random.default_rng(0), 0
+    labels = rare_labels(400, 20)
+    for _ in range(300):
+        ease = random.standard_normal((400, 1)) * 0.7 + random.standard_normal((400, 5)) * 0.714
+        right = (ease < np.array([1.645, 0.2533])[labels]).astype(float)  # .95 and .6
+        found = summarise(SAMPLE_ATTRIBUTES, right, labels, 50, "balanced_accuracy").mean
+        assert found.low is not None
+        assert found.high is not None
+        inside += found.low <= (0.95 + 0.6) / 2 <= found.high
+    assert 276 <= inside <= 297
+
+
+def test_the_metric_decides_what_is_low() -> None:
+    lot = make(1000, 1, "s3", classes=dict.fromkeys(SAMPLE_NAMES, 0))  # whatever it sees, it says the first class
+    labels = dict(zip(lot.pictures.tolist(), rare_labels(1000, 40), strict=True))
+    by = {metric: measure(SAMPLE_ATTRIBUTES, {"s3": lot}, labels, SETTINGS, SAMPLE_NAMES, metric) for metric in METRICS}
+    assert {metric: found.verdict for metric, found in by.items()} == {"accuracy": OK, "balanced_accuracy": LOW}
+    for found in by.values():
+        means = {"mean_accuracy": 0.96, "mean_balanced_accuracy": 0.5, "mean_majority": 0.96}
+        assert found.means == pytest.approx(means)
+        assert found.measures["beard"]["per_class"][1]["recall"] == 0
 
 
 CHAMPION = Champion("v3", "k" * 64, 0.97, frozenset({"s1", "s2"}), SAMPLE_ATTRIBUTES, Path("m"), Path("r"))
@@ -605,6 +652,24 @@ def test_drift_of_images_without_labels_asks_for_labels_and_for_no_training(
     assert monitor({}, labels_of(drifted, 1.0, 3)) == 0  # somebody has begun
     again = json.loads((tmp_path / "result.json").read_text())["headline"]
     assert (again["retrain"], again["labels_needed"]) == ("yes", "no")
+
+
+def test_a_model_that_says_the_most_frequent_class_alone_is_no_better_which_is_said_first(
+    monitor: Callable[..., int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lot = make(1000, 1, "s3", classes={"beard": 0})
+    labels = labels_of(lot, 1.0)
+    for picture in list(labels)[:40]:
+        labels[picture][0] = 1
+    assert monitor({"s3": lot}, labels) == 0
+    line = "beard is no better than its most frequent class: accuracy 0.9600, and always 'no' has 0.9600"
+    assert f"on new labels {line}" in caplog.text
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert line in Path(result["report"]).read_text().replace("&#39;", "'")
+    assert result["headline"]["mean_balanced_accuracy"] == pytest.approx((4 + 0.5) / 5)
+    checked = read_log(tmp_path / "logs" / LOG)[0].performance
+    assert checked.metric == "accuracy"
+    assert checked.mean_balanced_accuracy == pytest.approx((4 + 0.5) / 5)
 
 
 def test_without_labels_drift_is_told_all_the_same(monitor: Callable[..., int], tmp_path: Path) -> None:

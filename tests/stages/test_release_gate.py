@@ -8,18 +8,21 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from bench.releases import NO_MARGIN, START, refused, sink
+from bench.releases import EQUAL, NO_MARGIN, RARE, START, called_worse, refused, sink
 from stages.archive.gate import (
+    Comparison,
     Judgement,
     compare,
     interval,
     judge,
     mcnemar,
-    mean_accuracy,
+    mcnemar_by_class,
+    means_by_metric,
     paired_bootstrap,
 )
 from stages.archive.meeting import IncomparableError, load_opponent
 from stages.common.inference.answers import answers_of, right_answers
+from stages.common.inference.measures import METRICS, Cells, Metric, cells_of
 from stages.common.inference.onnx_model import load
 from stages.common.schema.statistics import holm
 from tests.common.onnx_models import METADATA, PREPROCESSING, save_model
@@ -28,12 +31,28 @@ from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 pytestmark = pytest.mark.slow
 
 
-def measured(mean: float) -> Judgement:
+Right = npt.NDArray[np.float64]
+
+
+def labels_like(right: Right) -> npt.NDArray[np.int16]:
+    """Labels of two classes, that of every second image the second."""
+    return np.where(np.isnan(right), -1, np.arange(len(right))[:, None] % 2).astype(np.int16)
+
+
+def measured(right: Right, metric: Metric = "accuracy") -> Judgement:
     """A candidate that has met nobody."""
-    return Judgement(mean, (0.9, 1.0), fit=False, reasons=[])
+    return Judgement(metric, means_by_metric(right, labels_like(right)), (0.9, 1.0))
 
 
-def answers(count: int, wrong: int, attribute: int = 0) -> npt.NDArray[np.float64]:
+def against(name: str, candidate: Right, version: Right, metric: Metric = "accuracy") -> Comparison:
+    return compare(SAMPLE_ATTRIBUTES, metric, labels_like(candidate), name, candidate, version)
+
+
+def accuracies(right: Right) -> Cells:
+    return cells_of(right, labels_like(right), "accuracy")
+
+
+def answers(count: int, wrong: int, attribute: int = 0) -> Right:
     """All right but for the first `wrong` images of one attribute."""
     right = np.ones((count, len(SAMPLE_NAMES)))
     right[:wrong, attribute] = 0
@@ -50,14 +69,14 @@ def test_an_unknown_label_is_no_answer_and_a_nan_is_a_wrong_one() -> None:
     assert np.isnan(right[1]).all()
     assert right[0].tolist() == [1, 1, 0, 1, 1]
     assert right[2].tolist() == [0] * 5
-    assert mean_accuracy(right) == pytest.approx(0.4)
+    assert accuracies(right).mean == pytest.approx(0.4)
 
 
 def test_the_mean_is_of_the_attributes_that_have_labels() -> None:
     right = answers(10, 4)
     right[:, 1] = np.nan
-    assert mean_accuracy(right) == pytest.approx((0.6 + 3) / 4)
-    assert np.isnan(mean_accuracy(np.full((3, 5), np.nan)))
+    assert accuracies(right).mean == pytest.approx((0.6 + 3) / 4)
+    assert np.isnan(accuracies(np.full((3, 5), np.nan)).mean)
 
 
 def test_mcnemar_is_the_exact_binomial_probability() -> None:
@@ -67,19 +86,22 @@ def test_mcnemar_is_the_exact_binomial_probability() -> None:
 
 
 def test_the_interval_of_equal_models_is_zero_and_that_of_a_better_one_lies_above() -> None:
-    assert paired_bootstrap(answers(200, 20), answers(200, 20)) == (0, 0)
-    low, high = paired_bootstrap(answers(200, 0), answers(200, 40))
-    assert 0 < low < 0.04 < high  # 40 of 1,000 answers
+    weak, good = answers(200, 40), answers(200, 0)
+    for metric in METRICS:
+        ours, theirs = (cells_of(right, labels_like(right), metric) for right in (good, weak))
+        assert paired_bootstrap(theirs, theirs) == (0, 0)
+        low, high = paired_bootstrap(ours, theirs)
+        assert 0 < low < 0.04 < high  # 40 of 1,000 answers
 
 
 def test_the_bootstrap_agrees_with_the_binomial_standard_error() -> None:
     rng = np.random.default_rng(0)
     right = (rng.random((400, 5)) < 0.9).astype(float)
-    low, high = interval(right)
+    low, high = interval(accuracies(right))
     assert (high - low) / (2 * 1.96) == pytest.approx(np.sqrt(0.9 * 0.1 / 2000), rel=0.15)
 
 
-def everywhere(count: int, wrong: int) -> npt.NDArray[np.float64]:
+def everywhere(count: int, wrong: int) -> Right:
     """(N, 5) answers of which `wrong` are wrong in every attribute, each time in other images."""
     right = np.ones((count, 5))
     for column in range(5):
@@ -104,23 +126,22 @@ def everywhere(count: int, wrong: int) -> npt.NDArray[np.float64]:
         ),
     ],
 )
-def test_whom_the_gate_lets_pass(
-    candidate: npt.NDArray[np.float64], champion: npt.NDArray[np.float64], fit: bool, words: str
-) -> None:
-    found = replace(measured(mean_accuracy(candidate)), champion=compare(SAMPLE_ATTRIBUTES, "v1", candidate, champion))
+def test_whom_the_gate_lets_pass(candidate: Right, champion: Right, fit: bool, words: str) -> None:
+    found = replace(measured(candidate), champion=against("v1", candidate, champion))
     judgement = judge(found, 0.85, 0.05, 0.01)
     assert judgement.fit is fit
     assert words in "; ".join(judgement.reasons)
 
 
 def test_the_first_version_needs_the_least_accuracy_alone() -> None:
-    assert judge(measured(0.86), 0.85, 0.05, 0.01).fit
-    assert not judge(measured(0.84), 0.85, 0.05, 0.01).fit
-    assert not judge(measured(float("nan")), 0.85, 0.05, 0.01).fit
+    for metric in METRICS:
+        assert judge(measured(everywhere(100, 14), metric), 0.85, 0.05, 0.01).fit
+        assert not judge(measured(everywhere(100, 16), metric), 0.85, 0.05, 0.01).fit
+        assert not judge(measured(np.full((9, 5), np.nan), metric), 0.85, 0.05, 0.01).fit
 
 
 def test_what_cannot_be_compared_is_not_released() -> None:
-    judgement = judge(measured(0.99), 0.85, 0.05, 0.01, ["it cannot be compared with v1"])
+    judgement = judge(measured(answers(200, 0)), 0.85, 0.05, 0.01, ["it cannot be compared with v1"])
     assert (judgement.fit, judgement.reasons) == (False, ["it cannot be compared with v1"])
 
 
@@ -147,8 +168,9 @@ def test_small_losses_of_many_releases_stay_near_the_margin(monkeypatch: pytest.
 def test_equal_and_better_candidates_are_seldom_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stages.archive.gate.RESAMPLES", 400)
     random = np.random.default_rng(0)
-    assert refused(random, 0.01, 0, 300) <= 0.07  # some 3 % are expected
-    assert refused(random, 0.01, 0.005, 300) <= 0.02  # less than 1 % are
+    champion = (START, START)
+    assert refused(random, 0.01, champion, champion, 300)[0] <= 0.07  # some 3 % are expected
+    assert refused(random, 0.01, (START + 0.005, START + 0.005), champion, 300)[0] <= 0.02  # less than 1 % are
 
 
 def test_a_loss_in_one_attribute_is_seen_although_others_gain() -> None:
@@ -157,12 +179,65 @@ def test_a_loss_in_one_attribute_is_seen_although_others_gain() -> None:
     champion = answers(200, 12, 0)
     champion[100:102, 3] = 0  # as good as the candidate
     found = replace(
-        measured(mean_accuracy(candidate)),
-        champion=compare(SAMPLE_ATTRIBUTES, "v7", candidate, champion),
-        best=compare(SAMPLE_ATTRIBUTES, "v3", candidate, best),
+        measured(candidate),
+        champion=against("v7", candidate, champion),
+        best=against("v3", candidate, best),
     )
     assert judge(found, 0.85, 0.05, 0.01).reasons == ["worse than v3 in beard: 14 answers worse, 0 better (p 0.00031)"]
     assert judge(found, 0.85, 0.05, 0.1).fit
+
+
+def with_a_rare_class(lost: int, of_first: int = 0) -> tuple[Right, npt.NDArray[np.int16]]:
+    """Answers to 200 images, 8 of which have the second class of the first attribute: so many of either are wrong."""
+    labels = labels_like(np.ones((200, 5)))
+    labels[:, 0] = np.arange(200) < 8
+    right = np.ones((200, 5))
+    right[:lost, 0] = 0
+    right[100 : 100 + of_first, 0] = 0
+    return right, labels
+
+
+@pytest.mark.parametrize(
+    ("candidate", "champion", "refused_by"),
+    [((7, 0), (0, 9), "balanced_accuracy"), ((0, 20), (6, 0), "accuracy")],
+    ids=["seven of the rare class lost for nine others", "six of it found for twenty others"],
+)
+def test_a_rare_class_counts_as_much_as_the_other_by_balanced_accuracy_alone(
+    candidate: tuple[int, int], champion: tuple[int, int], refused_by: Metric
+) -> None:
+    (ours, labels), (theirs, _) = with_a_rare_class(*candidate), with_a_rare_class(*champion)
+    for metric in METRICS:
+        found = Judgement(metric, means_by_metric(ours, labels), (0, 1))
+        met = compare(SAMPLE_ATTRIBUTES, metric, labels, "v1", ours, theirs)
+        judgement = judge(replace(found, champion=met), 0.5, 0.05, 1.0)
+        assert judgement.fit is (metric != refused_by), judgement.reasons
+        if metric == refused_by == "balanced_accuracy":
+            why = "worse than v1 in beard: balanced accuracy 0.5625 against 0.9766, 7 answers worse, 9 better (p 0.0"
+            assert why in judgement.reasons[0]
+
+
+def test_by_class_mcnemar_is_the_same_where_classes_are_equally_frequent() -> None:
+    for better, worse in ((2, 9), (5, 5), (0, 6), (20, 12)):
+        by_class = mcnemar_by_class((better, 0), (worse, 0), (100, 100))
+        assert by_class == pytest.approx(mcnemar(better, worse), abs=0.015)
+    assert mcnemar_by_class((0, 0), (0, 0), (9, 1)) == 1
+    assert mcnemar_by_class((0, 0), (0, 3), (193, 7)) == pytest.approx(1 / 8, abs=0.01)
+
+
+def test_equally_good_models_with_a_rare_class_are_called_worse_no_more_often_than_said() -> None:
+    by_class, by_bootstrap = called_worse(np.random.default_rng(0), (193, 7), (0.99, 0.7), 400)
+    assert by_class <= 0.075  # 5 % at most are expected, 7.5 % of 400 have a probability of .01
+    assert by_bootstrap > by_class
+
+
+def test_equal_and_better_candidates_are_seldom_refused_by_balanced_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.archive.gate.RESAMPLES", 400)
+    random = np.random.default_rng(0)
+    shares, champion = (*EQUAL[1:], RARE), (START, 0.7)
+    (better,) = refused(random, NO_MARGIN, (START, 0.9), champion, 200, shares, metrics=["balanced_accuracy"])
+    (equal,) = refused(random, NO_MARGIN, champion, champion, 200, shares, metrics=["balanced_accuracy"])
+    assert better <= 0.02
+    assert equal <= 0.1  # of five tests of attributes, and one of the mean
 
 
 @pytest.mark.parametrize(

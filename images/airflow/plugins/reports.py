@@ -37,7 +37,7 @@ DAG_ID = "ml_pipeline_face_attributes"  # who may read this DAG may read its rep
 ROOT = Path(os.environ.get("FACE_ATTRIBUTES_REPORTS", "/artifacts")).resolve()
 PREFIX = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")  # of Airflow behind a proxy
 PAGE_ROWS = 100
-FIGURES = 4  # of a headline, in a row
+FIGURES = 5  # of a headline, in a row
 FIGURE_LENGTH = 80  # characters; a longer text is cut
 
 STAGE, KEY = (re.compile(form) for form in (store_paths.STAGE, store_paths.KEY))

@@ -1,11 +1,24 @@
-"""The settings that stages evaluate and predict share: how images are answered, and what of it the suite warns of."""
+"""The settings that stages share: how images are answered, what of it the suite warns of, and what metric counts."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from stages.common.contract.params import NOT_IN_KEY, Section
+from stages.common.inference.measures import Metric
+
+
+class MetricSection(Section):
+    """Of section `evaluate` what the other stages read, and what is part of their keys: all else in it is left alone.
+
+    Attributes:
+        metric: what the search, the release gate and monitoring go by.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    metric: Metric
 
 
 class PredictionSettings(Section):

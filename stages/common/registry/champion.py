@@ -1,7 +1,8 @@
 """The artifact of stage `champion`: the released version, as predict and monitor use it.
 
 champion.json   {"version": "v3", "model_digest": SHA-256 of model.onnx, "mean_accuracy": on its test split,
-                "lots": those that it has learned from or was measured on}; {"version": null} before any release
+                "mean_balanced_accuracy": likewise, null if earlier code has registered it, "lots": those that it has
+                learned from or was measured on}; {"version": null} before any release
 model.onnx      absent before any release, like the rest
 attributes.json what the model answers (`stages.common.schema.attributes`)
 reference/      features.npz (`stages.common.inference.features`) of images that it has not learned from, and what
@@ -28,6 +29,7 @@ class Champion:
         version: its name, for example "v3".
         model_digest: SHA-256 (64 hex digits) of its model.onnx, by which a model is known.
         mean_accuracy: on its own test split.
+        mean_balanced_accuracy: likewise; None if earlier code has registered it.
         lots: the lots that it has learned from or was measured on.
         attributes: what it answers.
         model: its model.onnx.
@@ -41,6 +43,7 @@ class Champion:
     attributes: Attributes
     model: Path
     reference: Path
+    mean_balanced_accuracy: float | None = None
 
 
 def read_champion(artifact: Path) -> Champion | None:
@@ -61,4 +64,5 @@ def read_champion(artifact: Path) -> Champion | None:
             attributes=read_attributes(artifact),
             model=artifact / "model.onnx",
             reference=artifact / "reference",
+            mean_balanced_accuracy=found.get("mean_balanced_accuracy"),
         )

@@ -89,6 +89,8 @@ class Version:
             no candidate.
         archive: key of its archive artifact.
         mean_accuracy: on its test split.
+        mean_balanced_accuracy: likewise; None where earlier code has registered it, or no attribute has one.
+        metric: that it was judged by, `evaluate.metric`.
         champion: the version that it was compared with, "" if there was none.
         best: the best released version once this one is released, which later ones are compared with as well: itself,
             or an earlier one than which it is not significantly better.
@@ -108,6 +110,15 @@ class Version:
     reasons: Sequence[str]
     lots: Sequence[str]
     created: str
+    mean_balanced_accuracy: float | None = None
+    metric: str = "accuracy"
+
+    @property
+    def means(self) -> str:
+        """How good it is on its test split, in a few words."""
+        balanced = self.mean_balanced_accuracy
+        told = f"mean accuracy {self.mean_accuracy:.4f}"
+        return told if balanced is None else f"{told}, balanced {balanced:.4f}"
 
     @property
     def judged(self) -> str:
@@ -229,7 +240,7 @@ class Registry:
             if self.remote.startswith("/"):
                 sync_file_system(Path(self.remote))
             self._git("add", "--all", inside=clone)
-            title = f"{version.name}: mean accuracy {version.mean_accuracy:.4f}"
+            title = f"{version.name}: {version.means}"
             self._git("commit", "--quiet", "--message", title, inside=clone)
             self._tag(version.name, "HEAD", asdict(version), inside=clone)
             self._git("push", "--quiet", "--atomic", "origin", "HEAD:main", version.name, inside=clone)

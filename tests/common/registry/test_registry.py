@@ -388,6 +388,19 @@ def test_a_version_is_there_though_git_s_files_could_not_be_packed(
     assert (tmp_path / "v4" / "model" / "model.onnx").read_bytes() == bytes([4]) * 1000
 
 
+def test_a_version_of_earlier_code_has_the_figures_that_it_was_registered_with(
+    registry: Registry, tmp_path: Path
+) -> None:
+    older = copy_of(registry, tmp_path)
+    told = asdict(version("v4"))
+    for name in ("mean_balanced_accuracy", "metric"):
+        del told[name]
+    subprocess.run(["git", "-C", str(older.repository), "tag", "-a", "v4", "v3^{}", "-m", json.dumps(told)], check=True)
+    found = older.version("v4")
+    assert (found.mean_accuracy, found.mean_balanced_accuracy, found.metric) == (0.9, None, "accuracy")
+    assert found.means == "mean accuracy 0.9000"
+
+
 @pytest.mark.parametrize(
     "remote",
     ["--upload-pack=touch x", "ext::sh -c x", "../../etc", "models", "/models/../etc", "s3://", "file:///etc", "remote://a",

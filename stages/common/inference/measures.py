@@ -1,0 +1,195 @@
+"""How good answers are, in figures that do not flatter: one function per measure, for every stage that measures.
+
+Accuracy alone hides what matters about a rare class: where 4 of 100 labels have it, who never says it is right about
+96. So beside accuracy stand what the most frequent class alone would reach (`majority`), balanced accuracy, and each
+class with its precision and recall, their intervals and the number of its labels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.common.inference.answers import Answers, Right
+from stages.common.schema.attributes import UNKNOWN
+from stages.common.schema.statistics import wilson
+
+Measures = Mapping[str, Any]
+"""What `measure` gives for one attribute."""
+
+Metric = Literal["accuracy", "balanced_accuracy"]
+"""What `evaluate.metric` may be: what search, release gate and monitoring go by."""
+
+METRICS: tuple[Metric, ...] = get_args(Metric)
+
+RARE = 0.1
+"""Share of the labels below which a class is rare, and its average precision is told."""
+
+
+def in_words(metric: str) -> str:
+    """What people call a measure."""
+    return metric.replace("_", " ")
+
+
+def measure(everything: Answers) -> dict[str, Any]:
+    """Measure the answers about one attribute on the images whose label is known.
+
+    Balanced accuracy is the mean recall of the classes that have labels (Brodersen et al. 2010, "The balanced accuracy
+    and its posterior distribution", https://doi.org/10.1109/ICPR.2010.764); it takes two of them. Precision, recall and
+    F1 of the attribute are means over the same classes, where a class that is never predicted has a precision of 0.
+    What cannot be computed is None, never NaN. An image without a finite answer counts as wrong everywhere.
+
+    Returns:
+        labels, accuracy, majority (share of the most frequent class), balanced_accuracy, precision, recall, f1,
+        classes, support (labels of each), confusion_matrix (rows are labels, columns answers), and per_class: class,
+        support, precision, recall, each with an interval [low, high] that holds the true one with 95 % (Wilson 1927),
+        f1, and of a class below `RARE` of the labels average_precision. An attribute that is never answered has its
+        labels counted and nothing measured.
+    """
+    answers = everything.known()
+    classes = answers.attribute.classes
+    counts = confusion(answers)
+    support = np.bincount(answers.labels, minlength=len(classes))
+    count, told = len(answers.labels), len(answers.labels) > 0 and not answers.never
+    per_class = [_of_class(answers, number, counts, support) for number in range(len(classes))] if told else []
+    present = [one for one in per_class if one["support"]]
+
+    def mean(name: str) -> float | None:
+        return float(np.mean([one[name] or 0.0 for one in present])) if present else None
+
+    return {
+        "labels": count,
+        "accuracy": float(answers.right.mean()) if told else None,
+        "majority": float(support.max() / count) if told else None,
+        "balanced_accuracy": mean("recall") if len(present) > 1 else None,
+        "precision": mean("precision"),
+        "recall": mean("recall"),
+        "f1": mean("f1"),
+        "classes": list(classes),
+        "support": support.tolist(),
+        "confusion_matrix": counts.tolist(),
+        "per_class": per_class,  # a list, so that `dvc metrics show` prints columns per attribute and not per class
+    }
+
+
+def confusion(answers: Answers) -> npt.NDArray[np.int64]:
+    """(classes, classes) counts of known labels, in rows, by predicted class; an image without an answer is in none."""
+    size = len(answers.attribute.classes)
+    counts = np.zeros((size, size + 1), np.int64)
+    np.add.at(counts, (answers.labels, answers.predicted), 1)
+    return counts[:, :size]
+
+
+def _of_class(
+    answers: Answers, number: int, counts: npt.NDArray[np.int64], support: npt.NDArray[np.intp]
+) -> dict[str, Any]:
+    right, labels, predicted = int(counts[number, number]), int(support[number]), int(counts[:, number].sum())
+    found: dict[str, Any] = {"class": answers.attribute.classes[number], "support": labels}
+    for name, of in (("precision", predicted), ("recall", labels)):
+        found[name] = right / of if of else None
+        found[f"{name}_interval"] = list(wilson(right / of, of)) if of else None
+    found["f1"] = 2 * right / (labels + predicted) if labels else None
+    if 0 < labels < RARE * len(answers.labels):
+        score = np.where(answers.finite, answers.probabilities[:, number], -1.0)  # no answer comes last
+        found["average_precision"] = average_precision(score, answers.labels == number)
+    return found
+
+
+def average_precision(score: npt.NDArray[np.floating[Any]], positive: npt.NDArray[np.bool_]) -> float:
+    """Mean precision over all positives, each at the threshold that just finds it; the share of positives by chance.
+
+    Not interpolated (Davis and Goadrich 2006, "The Relationship Between Precision-Recall and ROC Curves",
+    https://doi.org/10.1145/1143844.1143874), as scikit-learn has it, which not every image has.
+
+    Args:
+        score: (N,), the higher the surer.
+        positive: (N,), one of them at least.
+    """
+    order = np.argsort(-score, kind="stable")
+    ends = np.append(np.diff(score[order]) != 0, True)  # equal scores are found together
+    found = np.cumsum(positive[order])[ends]
+    return float((np.diff(found, prepend=0) / found[-1] * found / (np.flatnonzero(ends) + 1)).sum())
+
+
+def mean_of(name: str, measures: Sequence[Measures]) -> float | None:
+    """Mean of a measure over the attributes that have it; None if none has."""
+    known = [one[name] for one in measures if one[name] is not None]
+    return float(np.mean(known)) if known else None
+
+
+def means_of(measures: Sequence[Measures]) -> dict[str, float | None]:
+    """The means that every stage tells: mean_accuracy, mean_balanced_accuracy, mean_majority."""
+    return {f"mean_{name}": mean_of(name, measures) for name in (*METRICS, "majority")}
+
+
+def no_better(measures: Mapping[str, Measures], metric: Metric) -> dict[str, str]:
+    """The attributes whose answers are no better, by a metric, than the most frequent class alone -> a line on it."""
+    lines = {}
+    for name, one in measures.items():
+        known = [(labels, answer) for labels, answer in zip(one["support"], one["classes"], strict=True) if labels]
+        if one[metric] is None:
+            continue
+        always = one["majority"] if metric == "accuracy" else 1 / len(known)
+        if one[metric] <= always:
+            lines[name] = (
+                f"{name} is no better than its most frequent class: {in_words(metric)} {one[metric]:.4f}, and always "
+                f"{max(known)[1]!r} has {always:.4f}"
+            )
+    return lines
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Answers to N images in the C cells whose shares of right ones a metric averages.
+
+    Of accuracy each attribute is one cell, of balanced accuracy each class of it that has labels. The metric is the
+    mean over the attributes of the means over their cells.
+
+    Attributes:
+        right: float (N, C), 1 where an answer is right, 0 where not, NaN where the image is in another cell.
+        owner: float (C, A), 1 where a cell is of an attribute, else 0.
+    """
+
+    right: Right
+    owner: npt.NDArray[np.float64]
+
+    def means(self, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The metric under R weightings (R, N) of the images: (R,), NaN where no attribute has a label."""
+        total = weights @ np.isfinite(self.right)
+        with np.errstate(invalid="ignore"):
+            shares = np.where(total > 0, weights @ np.nan_to_num(self.right) / total, 0)
+        cells = (total > 0) @ self.owner
+        with np.errstate(invalid="ignore"):
+            means: npt.NDArray[np.float64] = (shares @ self.owner / np.maximum(1, cells)).sum(axis=1) / (cells > 0).sum(
+                axis=1
+            )
+        return means
+
+    @property
+    def mean(self) -> float:
+        """The metric; NaN where no attribute has a label."""
+        return float(self.means(np.ones((1, len(self.right))))[0])
+
+
+def cells_of(right: Right, labels: npt.NDArray[np.integer[Any]], metric: Metric) -> Cells:
+    """The cells of a metric.
+
+    Args:
+        right: (N, A), NaN where the label is unknown or the attribute never answered.
+        labels: (N, A) class indices, -1 where unknown.
+        metric: what is to be averaged. Balanced accuracy leaves out an attribute with labels of one class alone.
+    """
+    if metric == "accuracy":
+        return Cells(right, np.eye(right.shape[1]))
+    found, owners = [], []
+    for column in range(right.shape[1]):
+        known = np.isfinite(right[:, column]) & (labels[:, column] != UNKNOWN)
+        classes = np.unique(labels[known, column])
+        for number in classes if len(classes) > 1 else ():
+            found.append(np.where(known & (labels[:, column] == number), right[:, column], np.nan))
+            owners.append(np.eye(right.shape[1])[column])
+    if not found:
+        return Cells(np.empty((len(right), 0)), np.empty((0, right.shape[1])))
+    return Cells(np.stack(found, axis=1), np.stack(owners))

@@ -1,0 +1,74 @@
+"""The tables of every report that measures a model: its attributes, and the classes of each."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from stages.common.inference.measures import RARE, Measures
+from stages.common.reports.report import Table
+from stages.common.schema.attributes import Attributes
+
+COLUMNS = {
+    "labels": "Labels", "accuracy": "Accuracy", "majority": "Most frequent class",
+    "balanced_accuracy": "Balanced accuracy", "precision": "Precision", "recall": "Recall", "f1": "F1",
+}  # fmt: skip
+MANY = 40
+"""Classes from which on their table is folded."""
+
+
+def told_means(means: Mapping[str, Any]) -> str:
+    """`stages.common.inference.measures.means_of` in a line, whose accuracy is known."""
+    balanced = means["mean_balanced_accuracy"]
+    told = f"Mean accuracy {means['mean_accuracy']:.3f} (the most frequent classes alone: {means['mean_majority']:.3f})"
+    return told if balanced is None else f"{told}, balanced accuracy {balanced:.3f}"
+
+
+def measures_table(
+    attributes: Attributes,
+    measures: Mapping[str, Measures],
+    title: str,
+    more: Mapping[str, str] | None = None,
+    note: str = "",
+) -> Table:
+    """A row per attribute.
+
+    Args:
+        attributes: those that are measured.
+        measures: attribute -> `stages.common.inference.measures.measure`.
+        title: of the table.
+        more: further figures of `measures` -> the title of their column.
+        note: on these.
+    """
+    columns = COLUMNS | dict(more or {})
+    return Table(
+        title,
+        ("Attribute", *columns.values()),
+        [(one.title, *(measures[one.name].get(name) for name in columns)) for one in attributes],
+        note=f"Most frequent class is how often that class alone would be right. Balanced accuracy is the mean recall "
+        "of the classes, of which it takes two with labels; precision, recall and F1 are means over classes, too. An "
+        f"unknown label does not count. {note}".strip(),
+    )
+
+
+def classes_table(attributes: Attributes, measures: Mapping[str, Measures]) -> Table:
+    """A row per class: its labels, precision and recall with intervals, average precision if it is rare."""
+    rows = [
+        (
+            attribute.title, one["class"], one["support"],
+            one["precision"], _between(one["precision_interval"]),
+            one["recall"], _between(one["recall_interval"]),
+            one["f1"], one.get("average_precision"),
+        )
+        for attribute in attributes
+        for one in measures[attribute.name]["per_class"]
+    ]  # fmt: skip
+    columns = ("Attribute", "Class", "Labels", "Precision", "95 %", "Recall", "95 %", "F1", "Average precision")
+    note = (
+        "Precision: of the answers with this class, how many are right. Recall: of the images of this class, how many "
+        "are found. The true figure lies within the interval beside it with 95 %. Average precision is told of classes "
+        f"below {RARE:.0%} of the labels; answers by chance have their share of the labels."
+    )
+    return Table("Classes", columns, rows, note=note, folded=len(rows) >= MANY)
+
+
+def _between(interval: tuple[float, float] | None) -> str | None:
+    return None if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
