@@ -1,11 +1,12 @@
 """How often does stage monitor say drift where there is none, and how often does it find drift that is there?
 
-python -m bench.drift --data FOLDER [--seed N] [--set monitor.KEY=VALUE ...]
+python -m bench.drift --data FOLDER [--params FILE] [--only NAME=FILE ...] [--seed N] [--set SECTION.KEY=VALUE ...]
 
-FOLDER holds raw/ and a flat annotations.csv. Of its images, 40 % go through the pipeline's own stages to a small model;
-the others are held back. For each check, 250 of the held-back ones are drawn as reference, and lots of others of them.
-Shifts are applied to decoded raw images, before they are preprocessed. Lots of a new drawing style are sample avatars
-of `data.make_samples`, alone or mixed with faces.
+FOLDER holds raw/, and annotations.csv or annotations/. Of its images, 40 % go through the pipeline's own stages to a
+small model; the others are held back, and with an image all others of its group. For each check, 250 of the held-back
+ones are drawn as reference, and lots of others of them. Shifts are applied to decoded raw images, before they are
+preprocessed. Lots of a new drawing style are sample avatars of `data.make_samples`, alone or mixed with faces. --only
+draws lots of those images alone whose names FILE lists, one a line, such as photographs of men.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import numpy.typing as npt
 from PIL import Image, ImageEnhance, ImageFilter
 
 from bench.machine import table
+from bench.prepared import PARAMS, prepare
 from stages.common.contract.command_line import main as run_stage
 from stages.common.contract.logs import start_logging
 from stages.common.contract.params import load_params
@@ -35,6 +37,8 @@ from stages.common.images.preprocess import crop, fit_square
 from stages.common.inference.features import Features, join_features
 from stages.common.inference.observation import observe
 from stages.common.inference.onnx_model import OnnxModel, load
+from stages.common.schema.annotations import GROUP, annotation_rows
+from stages.common.schema.attributes import read_attributes
 from stages.hyperopt.stage import STAGE as HYPEROPT
 from stages.monitor.drift import ALL, FOUND, Drift, find_drift
 from stages.monitor.params import Params
@@ -60,6 +64,13 @@ def _jpeg(quality: int) -> Shift:
     return shift
 
 
+def _night(image: Image.Image) -> Image.Image:
+    """A third of the light, more of it blue, and the noise of a sensor."""
+    dark = np.asarray(image, np.float32) * np.array([0.3, 0.3, 0.45], np.float32)
+    noise = np.random.default_rng(0).normal(0, 8, dark.shape)
+    return Image.fromarray((dark + noise).clip(0, 255).astype(np.uint8))
+
+
 SHIFTS: Mapping[str, Mapping[str, Shift]] = {
     "brightness": {
         f"x {factor}": lambda image, factor=factor: ImageEnhance.Brightness(image).enhance(factor)  # type: ignore[misc]
@@ -69,15 +80,31 @@ SHIFTS: Mapping[str, Mapping[str, Shift]] = {
         f"radius {radius} px": lambda image, radius=radius: image.filter(ImageFilter.GaussianBlur(radius))  # type: ignore[misc]
         for radius in (0.5, 1, 2)
     },
-    "JPEG": {f"quality {quality}": _jpeg(quality) for quality in (90, 50, 20)},
+    "JPEG": {f"quality {quality}": _jpeg(quality) for quality in (90, 50, 30, 20)},
+    "night": {"dark, blue, noisy": _night},
+    "cut off": {"lowest quarter": lambda image: image.crop((0, 0, image.width, 3 * image.height // 4))},
 }
 STYLE = (0.1, 0.25, 0.5, 1.0)  # share of avatars in a lot
 
 
-def train(data: Path, rows: Sequence[Mapping[str, str]], folder: Path) -> OnnxModel:
+def accepted_images(data: Path, params: Path) -> list[dict[str, str]]:
+    """What stage validate accepts: filename, path below raw/, group, and a column per attribute, empty if unknown.
+
+    Of several images of one name there is one, for their labels are written by name.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        prepare(data, Path(name), params)
+        validated = Path(name, "validate")
+        columns = {one.column: one.name for one in read_attributes(validated)}
+        columns |= {column: column for column in ("filename", "path", GROUP)}
+        rows = [{column: row[name] for column, name in columns.items()} for row in annotation_rows(validated)]
+    return list({row["filename"]: row for row in rows}.values())
+
+
+def train(data: Path, rows: Sequence[Mapping[str, str]], folder: Path, params: Path) -> OnnxModel:
     """A small model of some of the images, made by the stages themselves; if one fails, the program ends."""
     with (folder / "annotations.csv").open("w", encoding="utf-8", newline="") as file:
-        annotations = csv.DictWriter(file, rows[0])
+        annotations = csv.DictWriter(file, [column for column in rows[0] if column != "path"], extrasaction="ignore")
         annotations.writeheader()
         annotations.writerows(rows)
     out = {name: str(folder / name) for name in ("validate", "prepare_train", "hyperopt", "train")}
@@ -94,7 +121,7 @@ def train(data: Path, rows: Sequence[Mapping[str, str]], folder: Path) -> OnnxMo
     )
     with contextlib.redirect_stdout(sys.stderr):  # a bench prints its figures and nothing else
         for stage, arguments in calls:
-            if code := run_stage(stage, [*arguments, "--out", out[stage.name]]):
+            if code := run_stage(stage, [*arguments, "--params", str(params), "--out", out[stage.name]]):
                 sys.exit(code)
     return load(folder / "train" / "model.onnx")
 
@@ -114,22 +141,26 @@ def look(model: OnnxModel, paths: Sequence[Path], shift: Shift | None = None) ->
 def main() -> None:
     """Train, draw, shift, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with raw/ and annotations.csv")
+    parser.add_argument("--data", type=Path, required=True, help="folder with raw/ and annotations")
+    parser.add_argument("--params", type=Path, default=PARAMS, metavar="FILE", help="a recipe (default: params.yaml)")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME=FILE", help="lots of these images alone")
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     arguments = parser.parse_args()
     start_logging()
-    settings = load_params(Params, ROOT / "params.yaml", arguments.set).monitor
+    settings = load_params(Params, arguments.params, arguments.set).monitor
     random = np.random.default_rng(arguments.seed)
-    with (arguments.data / "annotations.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if all(row.values())]
-    found = {path.name: path for path in (arguments.data / "raw").rglob("*.*")}
-    order = random.permutation(len(rows))
-    learned, held = np.split(order, [round(LEARNED * len(rows))])
-    paths = [found[rows[at]["filename"]] for at in held]
+    rows = accepted_images(arguments.data, arguments.params)
+    groups, members = np.unique([row[GROUP] for row in rows], return_inverse=True)
+    learns = random.random(len(groups)) < LEARNED
+    learned, held = np.flatnonzero(learns[members]), random.permutation(np.flatnonzero(~learns[members]))
+    paths = [arguments.data / "raw" / rows[at]["path"] for at in held]
+    chosen_alone = {
+        name: set(Path(file).read_text().split()) for name, _, file in (one.partition("=") for one in arguments.only)
+    }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = train(arguments.data, [rows[at] for at in learned], folder)
+        model = train(arguments.data, [rows[at] for at in learned], folder, arguments.params)
         clean = look(model, paths)
         shifted = {
             (kind, strength): look(model, paths, shift)
@@ -193,16 +224,23 @@ def main() -> None:
             return compare(reference, join_features([clean.take(lot[count:]), new]))
 
         cases.append(("drawing style", f"{share:.0%} avatars", one_style))
+    within: list[tuple[str, str, npt.NDArray[np.bool_]]] = []
     for one in model.attributes:  # as if the last class of each had never come
-        among = labels[one.column] != str(len(one.classes) - 1)
+        there = labels[one.column] == str(len(one.classes) - 1)
+        if there.any():
+            within.append(("class missing", f"{one.title.lower()} {one.classes[-1]} ({there.mean():.0%} then)", ~there))
+    for title, files in chosen_alone.items():
+        among = np.array([path.name in files for path in paths])
+        within.append(("only", f"{title} ({among.mean():.0%} then)", among))
+    for kind, strength, among in within:
 
-        def one_class(size: int, among: npt.NDArray[np.bool_] = among) -> Drift:
+        def one_choice(size: int, among: npt.NDArray[np.bool_] = among) -> Drift:
             reference, lot = draw(size, among=among)
+            if len(lot) < size:
+                sys.exit(f"bench.drift: {int(among.sum())} images held back are too few for lots of {size}: take more")
             return compare(reference, clean.take(lot))
 
-        cases.append(
-            ("class missing", f"{one.title.lower()} {one.classes[-1]} ({1 - among.mean():.0%} then)", one_class)
-        )
+        cases.append((kind, strength, one_choice))
     for kind, strength, check in cases:
         cells = []
         named: dict[str, int] = {}

@@ -69,8 +69,8 @@ def doubt_report(
             sections.append(Pictures(attribute.title, chosen, note, ("All doubts as CSV", "doubts.csv")))
     return Report(
         title="Label doubt",
-        subtitle="Labels that a network which had not seen the image confidently contradicts. Some of them are right. "
-        "Those come first that are worth most to mend: where a class has few labels, each counts more.",
+        subtitle="Labels that a network which had not seen the image confidently contradicts. Some of them are right; "
+        "those of rare classes come first.",
         verdict="; ".join([*refused, verdict]),
         remarked=bool(doubts or refused),
         sections=sections,
