@@ -1,6 +1,6 @@
 """How often does stage monitor say drift where there is none, and how often does it find drift that is there?
 
-python -m bench.drift --data FOLDER [--params FILE] [--only NAME=FILE ...] [--seed N] [--set SECTION.KEY=VALUE ...]
+python -m bench.drift --data FOLDER [--recipe NAME] [--only NAME=FILE ...] [--seed N] [--set SECTION.KEY=VALUE ...]
 
 FOLDER holds raw/, and annotations.csv or annotations/. Of its images, 40 % go through the pipeline's own stages to a
 small model; the others are held back, and with an image all others of its group. For each check, 250 of the held-back
@@ -26,7 +26,7 @@ import numpy.typing as npt
 from PIL import Image, ImageEnhance, ImageFilter
 
 from bench.machine import table
-from bench.prepared import PARAMS, prepare
+from bench.prepared import PARAMS, files_of, prepare
 from stages.common.contract.command_line import main as run_stage
 from stages.common.contract.logs import start_logging
 from stages.common.contract.params import load_params
@@ -87,13 +87,13 @@ SHIFTS: Mapping[str, Mapping[str, Shift]] = {
 STYLE = (0.1, 0.25, 0.5, 1.0)  # share of avatars in a lot
 
 
-def accepted_images(data: Path, params: Path) -> list[dict[str, str]]:
+def accepted_images(data: Path, recipe: str) -> list[dict[str, str]]:
     """What stage validate accepts: filename, path below raw/, group, and a column per attribute, empty if unknown.
 
     Of several images of one name there is one, for their labels are written by name.
     """
     with tempfile.TemporaryDirectory() as name:
-        prepare(data, Path(name), params)
+        prepare(data, Path(name), recipe)
         validated = Path(name, "validate")
         columns = {one.column: one.name for one in read_attributes(validated)}
         columns |= {column: column for column in ("filename", "path", GROUP)}
@@ -101,7 +101,7 @@ def accepted_images(data: Path, params: Path) -> list[dict[str, str]]:
     return list({row["filename"]: row for row in rows}.values())
 
 
-def train(data: Path, rows: Sequence[Mapping[str, str]], folder: Path, params: Path) -> OnnxModel:
+def train(data: Path, rows: Sequence[Mapping[str, str]], folder: Path, recipe: str) -> OnnxModel:
     """A small model of some of the images, made by the stages themselves; if one fails, the program ends."""
     with (folder / "annotations.csv").open("w", encoding="utf-8", newline="") as file:
         annotations = csv.DictWriter(file, [column for column in rows[0] if column != "path"], extrasaction="ignore")
@@ -109,6 +109,7 @@ def train(data: Path, rows: Sequence[Mapping[str, str]], folder: Path, params: P
         annotations.writerows(rows)
     out = {name: str(folder / name) for name in ("validate", "prepare_train", "hyperopt", "train")}
     prepared, searched = ["--prepare_train", out["prepare_train"]], ["--hyperopt", out["hyperopt"]]
+    params = [word for file in (PARAMS, *files_of(recipe)) for word in ("--params", str(file))]
     raw = ["--raw", str(data / "raw")]
     labels = ["--annotations", str(folder / "annotations.csv")]
     search = ["--set", "hyperopt.max_evals=1", "--set", "hyperopt.epochs=1"]
@@ -121,7 +122,7 @@ def train(data: Path, rows: Sequence[Mapping[str, str]], folder: Path, params: P
     )
     with contextlib.redirect_stdout(sys.stderr):  # a bench prints its figures and nothing else
         for stage, arguments in calls:
-            if code := run_stage(stage, [*arguments, "--params", str(params), "--out", out[stage.name]]):
+            if code := run_stage(stage, [*arguments, *params, "--out", out[stage.name]]):
                 sys.exit(code)
     return load(folder / "train" / "model.onnx")
 
@@ -142,15 +143,15 @@ def main() -> None:
     """Train, draw, shift, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with raw/ and annotations")
-    parser.add_argument("--params", type=Path, default=PARAMS, metavar="FILE", help="a recipe (default: params.yaml)")
+    parser.add_argument("--recipe", default="none", metavar="NAME", help="default: none, params.yaml")
     parser.add_argument("--only", action="append", default=[], metavar="NAME=FILE", help="lots of these images alone")
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     arguments = parser.parse_args()
     start_logging()
-    settings = load_params(Params, arguments.params, arguments.set).monitor
+    settings = load_params(Params, PARAMS, arguments.set, files_of(arguments.recipe)).monitor
     random = np.random.default_rng(arguments.seed)
-    rows = accepted_images(arguments.data, arguments.params)
+    rows = accepted_images(arguments.data, arguments.recipe)
     groups, members = np.unique([row[GROUP] for row in rows], return_inverse=True)
     learns = random.random(len(groups)) < LEARNED
     learned, held = np.flatnonzero(learns[members]), random.permutation(np.flatnonzero(~learns[members]))
@@ -160,7 +161,7 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = train(arguments.data, [rows[at] for at in learned], folder, arguments.params)
+        model = train(arguments.data, [rows[at] for at in learned], folder, arguments.recipe)
         clean = look(model, paths)
         shifted = {
             (kind, strength): look(model, paths, shift)
