@@ -21,7 +21,8 @@ was prepared before is not prepared again.
 **In**: raw images, canonical annotations. **Out**: a shard per lot, in the cache of `prepare_train`.
 """,
     "prepare_train": """
-Joins the lots: splits images into training, validation and test by what they show, checks the result.
+Joins the lots: splits images into training, validation and test by what they show, groups as a whole, checks the
+result.
 
 **In**: raw images, canonical annotations. **Out**: one uint8 shard per lot, the index of images, statistics; asset
 `face_attributes_data_set` when they are new. **Report**: classes, splits and lots, rejects, Data Docs.
@@ -43,7 +44,8 @@ Measures the exported model on the test split, which nothing before has seen, an
 **In**: prepared data, model. **Out**: metrics, predictions. **Report**: confusion matrices, ROC curves, Data Docs.
 """,
     "label_doubt": """
-Finds labels that networks which have not seen the image confidently contradict.
+Finds labels that networks which have not seen the image confidently contradict, those first that are worth most to
+mend.
 
 **In**: prepared data, model. **Out**: `doubts.csv`. **Report**: the doubtful labels, with pictures.
 """,
