@@ -6,6 +6,9 @@ FOLDER holds raw/ and annotations.csv or annotations/. The images are validated 
 each attribute, 3 % of the known labels are then changed to another class, and all are judged. Where as many labels are
 taken from the top of the ranking as were flipped, precision and recall are the same figure. What else is wrong with
 the annotations counts against precision, so it is a lower bound.
+
+Then the first doubts of all attributes together, as the stage ranks them and by the probability of the label alone: how
+many were flipped, and by what share of all that these distort balanced accuracy.
 """
 
 import argparse
@@ -25,12 +28,13 @@ from stages.common.schema.dataset import Split, map_images, read_index
 from stages.common.training.augmentation import Augmentation
 from stages.common.training.device import trainings_at_once
 from stages.common.training.fit import FitSettings
-from stages.label_doubt.doubts import find_doubts
+from stages.label_doubt.doubts import Doubt, find_doubts
 from stages.label_doubt.folds import assign_folds, predict_out_of_fold
 from stages.label_doubt.params import LabelDoubtSection
 from stages.train.params import TrainSection
 
 FLIPPED = 0.03  # of the known labels of each attribute
+FIRST = (25, 50, 100, 200)  # doubts of the ranking
 
 
 class Params(Section):
@@ -87,20 +91,36 @@ def main() -> None:
 
     print(f"{'attribute':<12} labels flipped  P=R at flipped  listed  precision  recall  accuracy out of fold")
     total = [0, 0, 0, 0]
+    every: list[tuple[Doubt, bool]] = []
     for column, attribute in enumerate(images.attributes):
         labels, truth = images.labels[:, column], before.labels[:, column]
         probabilities = predicted[attribute.name]
         wrong = labels != truth
         known = np.flatnonzero(labels != UNKNOWN)
         ranked = known[np.argsort(probabilities[known, labels[known]], kind="stable")]
-        listed = [doubt.image for doubt in find_doubts(attribute, labels, probabilities)]
+        doubts = find_doubts(attribute, labels, probabilities)
+        every += [(doubt, bool(wrong[doubt.image])) for doubt in doubts]
+        listed = [doubt.image for doubt in doubts]
         top, found = wrong[ranked[: wrong.sum()]], wrong[listed]
         counts = [int(wrong.sum()), int(top.sum()), len(listed), int(found.sum())]
         total = [one + other for one, other in zip(total, counts, strict=True)]
         accuracy = (probabilities[known].argmax(1) == truth[known]).mean()  # against the labels before
         print(_line(attribute.title, len(known), counts) + f"  {accuracy:8.3f}")
     print(_line("all", int((images.labels != UNKNOWN).sum()), total))
+    for name, doubted in (
+        ("worth", sorted(every, key=lambda one: -one[0].worth)),
+        ("probability", sorted(every, key=lambda one: one[0].probability_of_label)),
+    ):
+        told = [
+            f"{sum(flipped for _, flipped in doubted[:first])} of {first}" for first in FIRST if first <= len(every)
+        ]
+        print(f"flipped of the first by {name:<12} {', '.join(told)}; of the distortion {', '.join(_worth(doubted))}")
     print(f"{len(images)} images, {section.folds} folds of {section.epochs} epochs, {seconds:.0f} s")
+
+
+def _worth(ranked: list[tuple[Doubt, bool]]) -> list[str]:
+    found = np.array([flipped * doubt.worth / (1 - doubt.probability_of_label) for doubt, flipped in ranked])
+    return [f"{found[:first].sum() / found.sum():.2f}" for first in FIRST if first <= len(ranked)]
 
 
 def _line(name: str, labels: int, counts: list[int]) -> str:

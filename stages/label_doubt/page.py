@@ -47,17 +47,18 @@ def doubt_report(
             "labels doubted": len(doubts),
             "images with such a label": metrics["doubtful_images"],
             "labels judged": metrics["labels"],
-            "mean accuracy out of fold": None if metrics["mean_accuracy"] is None else Share(metrics["mean_accuracy"]),
+            "mean accuracy out of fold": _share(metrics["mean_accuracy"]),
         }),
         Table(
             "Attributes",
-            ("attribute", "known labels", "doubted", "accuracy out of fold"),
+            ("attribute", "known labels", "doubted", "accuracy out of fold", "area under the ROC curve"),
             [
-                (one.title, row["labels"], row["doubts"], None if row["accuracy"] is None else Share(row["accuracy"]))
+                (one.title, row["labels"], row["doubts"], _share(row["accuracy"]), row["roc_auc"])
                 for one in images.attributes
                 if (row := found[one.name])
             ],
-            note="Accuracy against the labels as annotated, of networks that had not seen the image.",
+            note="Against the labels as annotated, of networks that had not seen the image. The area tells how well "
+            "they know the classes apart, rare ones too: .5 is guessing.",
             link=("All doubts as CSV", "doubts.csv"),
         ),
     ]  # fmt: skip
@@ -75,6 +76,10 @@ def doubt_report(
         remarked=bool(doubts or refused),
         sections=sections,
     )
+
+
+def _share(value: float | None) -> Share | None:
+    return None if value is None else Share(value)
 
 
 def _lines(rank: int, doubt: Doubt, row: Mapping[str, str]) -> list[str]:

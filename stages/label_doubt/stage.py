@@ -34,9 +34,10 @@ def _measure(
     labels: npt.NDArray[np.int16],
     predicted: "Probabilities",
     doubts: "list[Doubt]",
+    areas: Mapping[str, float | None],
     refused: Mapping[str, str],
 ) -> dict[str, dict[str, Any]]:
-    """Per attribute: known labels, doubts, accuracy out of fold against the labels that networks can judge, remark."""
+    """Per attribute: known labels, doubts, accuracy and ROC area out of fold of labels that can be judged, remark."""
     measured = {}
     for column, name in enumerate(names(attributes)):
         known = judged[:, column] != UNKNOWN
@@ -45,6 +46,7 @@ def _measure(
             "labels": int((labels[:, column] != UNKNOWN).sum()),
             "doubts": sum(doubt.attribute.name == name for doubt in doubts),
             "accuracy": float(right.mean()) if known.any() else None,
+            "roc_auc": areas[name],
             "not_judged": refused[name],
         }
     return measured
@@ -63,7 +65,7 @@ def _run(context: Context[Params]) -> Headline:
     # not needed for --help: importing torch and cleanlab takes seconds
     from stages.common.training.device import describe_device, trainings_at_once
     from stages.common.training.fit import FitSettings
-    from stages.label_doubt.doubts import find_doubts, why_not_judged
+    from stages.label_doubt.doubts import area_of, find_doubts, why_not_judged
     from stages.label_doubt.folds import assign_folds, predict_out_of_fold
     from stages.label_doubt.page import doubt_report
 
@@ -95,10 +97,11 @@ def _run(context: Context[Params]) -> Headline:
     for number in range(section.folds):
         learned = learned_classes(attributes, images.labels[fold != number])
         judged[fold == number] = learnable(attributes, images.labels[fold == number], learned)
-    refused = {
-        attribute.name: why_not_judged(attribute, judged[:, column], predicted[attribute.name])
+    areas = {
+        attribute.name: area_of(attribute, judged[:, column], predicted[attribute.name])
         for column, attribute in enumerate(attributes)
     }
+    refused = {name: why_not_judged(area) for name, area in areas.items()}
     for name, why in refused.items():
         if why:
             log.warning("%s: no label is doubted: %s", name, why)
@@ -109,7 +112,7 @@ def _run(context: Context[Params]) -> Headline:
     doubts = sorted((doubt for part in found for doubt in part), key=lambda doubt: -doubt.worth)
     log.info("%d of %d labels are doubtful", len(doubts), int((images.labels != UNKNOWN).sum()))
 
-    measured = _measure(attributes, judged, images.labels, predicted, doubts, refused)
+    measured = _measure(attributes, judged, images.labels, predicted, doubts, areas, refused)
     accuracies = [one["accuracy"] for one in measured.values() if one["accuracy"] is not None]
     metrics = {
         "images": len(images),
@@ -151,7 +154,10 @@ STAGE = Stage(
     },
     outputs={
         "doubts": ("doubts.csv", "doubtful labels with the class suggested, those first that are worth most to mend"),
-        "metrics": ("metrics/label_doubt.json", "known labels, doubts and out-of-fold accuracy per attribute"),
+        "metrics": (
+            "metrics/label_doubt.json",
+            "known labels, doubts, out-of-fold accuracy and ROC area per attribute",
+        ),
     },
     run=_run,
     content=("metrics",),

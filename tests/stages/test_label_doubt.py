@@ -18,7 +18,7 @@ from stages.common.contract.command_line import main
 from stages.common.contract.errors import DataError
 from stages.common.contract.version import ROOT
 from stages.common.schema.dataset import INDEX, read_index
-from stages.label_doubt.doubts import find_doubts, skill_of, why_not_judged
+from stages.label_doubt.doubts import area_of, find_doubts, why_not_judged
 from stages.label_doubt.folds import assign_folds
 from stages.label_doubt.stage import STAGE
 from tests.common.prepared import finish, make_prepared, make_trained
@@ -155,9 +155,9 @@ def test_a_doubt_of_a_rare_class_is_worth_more_and_networks_that_tell_it_are_goo
     glasses = SAMPLE_ATTRIBUTES[SAMPLE_NAMES.index("glasses")]
     labels = np.array([1] * 40 + [0] * 960, np.int16)
     rare = np.where(labels == 1, 0.3, 0.01).astype(np.float32)  # never the more probable class
-    assert skill_of(glasses, labels, np.stack([1 - rare, rare], 1)) == 1
-    assert why_not_judged(glasses, labels, np.stack([1 - rare, rare], 1)) == ""
-    assert why_not_judged(glasses, labels, np.tile(np.array([0.96, 0.04], np.float32), (1000, 1)))
+    assert area_of(glasses, labels, np.stack([1 - rare, rare], 1)) == 1
+    assert area_of(glasses, labels, np.tile(np.array([0.96, 0.04], np.float32), (1000, 1))) == 0.5
+    assert (why_not_judged(1), bool(why_not_judged(0.5))) == ("", True)
     rare[:2], rare[40] = 0.001, 0.9
     few = {doubt.image: doubt.worth for doubt in find_doubts(glasses, labels, np.stack([1 - rare, rare], 1))}
     even = np.concatenate([labels, np.ones(920, np.int16)])
