@@ -45,6 +45,13 @@ def test_good_annotations_pass_in_four_lines(annotations: Path, tmp_path: Path) 
     assert "20 of 20 rows accepted" in report.read_text()
 
 
+def test_a_file_and_a_folder_of_one_name_have_reports_of_their_own(annotations: Path, tmp_path: Path) -> None:
+    (folder := annotations.with_suffix("")).mkdir()
+    (folder / "all.csv").write_text(annotations.read_text())
+    reports = {look(path, cwd=tmp_path).stdout.splitlines()[-1] for path in (annotations, folder)}
+    assert reports == {f"report: {tmp_path}/reports/validate-{name}/report.html" for name in ("labels", "labels.csv")}
+
+
 def test_bad_annotations_fail_with_reasons_examples_and_a_report(annotations: Path, tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     annotations.write_text(annotations.read_text().replace("s1_3.png,1", "s1_3.png,2").replace(",0,0,0,,0", ",,,,1,0"))
