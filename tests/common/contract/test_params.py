@@ -117,3 +117,9 @@ def test_a_recipe_that_does_not_fit_is_one_line(shaped: Path, tmp_path: Path, te
         load_params(Params, shaped, recipes=[recipe_in(tmp_path, "recipe.yaml", text)])
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_yes_and_no_are_texts_as_in_yaml_1_2_and_no_truths(shaped: Path) -> None:
+    assert load_params(Params, shaped, ["knob.names=[yes, no, on]"]).knob.names == ["yes", "no", "on"]
+    with pytest.raises(UsageError, match=r"knob\.rate: .*True"):
+        load_params(Params, shaped, ["knob.rate=true"])
