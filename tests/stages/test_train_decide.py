@@ -179,7 +179,7 @@ def test_the_answers_of_a_rare_class_are_as_accurate_as_promised() -> None:
 
 def test_classes_that_keep_the_promise_have_one_threshold() -> None:
     labels = np.repeat([0, 1], [380, 20])
-    probabilities = np.where(labels[:, None] == np.arange(2), 0.985, 0.015)
+    probabilities = np.where(labels[:, None] == np.arange(2), 0.97, 0.03)  # less sure than right, as few labels make it
     assert promise(Answers(HAT, labels, probabilities), 0.99)[0] == 0
 
 

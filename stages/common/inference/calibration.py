@@ -209,10 +209,11 @@ def choose_abstentions(
 ) -> Abstention:
     """The same, kept by every class: of a rare one, a fifth could be wrong, and all answers together would hardly tell.
 
-    The answers of a class are given from the threshold of all on, or from as much more as it takes. Their accuracy is
-    taken for that of those seen and `MIN_ANSWERS` more, which are right as often as the confidences say: of a class
-    with 3 % of 750 labels, what was seen alone would promise .97 and keep .87 (simulated; so .98). Of a class that was
-    never answered, the confidence itself must reach what is wanted.
+    The answers of a class are given from the threshold of all on, or, where that misses the wanted accuracy by more
+    than a standard error, from as much more as it takes. Their accuracy is taken for that of those seen and
+    `MIN_ANSWERS` more, which are right as often as the confidences say: of a class with 3 % of 750 labels, what was
+    seen alone would promise .97 and keep .87 (simulated; so .98). Of a class that was never answered, the confidence
+    itself must reach what is wanted.
 
     Args:
         confidence: (N,) of answers whose label is known.
@@ -249,7 +250,9 @@ def _lowest(confidence: Numbers, right: Flags, wanted: float, least: float) -> f
     thought = np.cumsum(confidence[order]) / given * MIN_ANSWERS
     accuracy = (np.cumsum(right[order]) + thought) / (given + MIN_ANSWERS)
     ends = np.append(np.diff(confidence[order]) < 0, True)
+    if accuracy[-1] >= wanted - np.sqrt(wanted * (1 - wanted) / (given[-1] + MIN_ANSWERS)):
+        return least
     good = np.flatnonzero(ends & (accuracy >= wanted))
     if len(good):
-        return least if good[-1] == len(order) - 1 else float(confidence[order[good[-1]]])
+        return float(confidence[order[good[-1]]])
     return max(wanted, float(confidence[order[0]]))
