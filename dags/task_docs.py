@@ -25,7 +25,8 @@ Joins the lots: splits images into training, validation and test by what they sh
 result.
 
 **In**: raw images, canonical annotations. **Out**: one uint8 shard per lot, the index of images, statistics; asset
-`face_attributes_data_set` when they are new. **Report**: classes, splits and lots, rejects, Data Docs.
+`face_attributes_data_set` when they are new. **Report**: what the network sees, classes,
+splits and lots, rejects, Data Docs.
 """,
     "hyperopt": """
 Searches hyperparameters with TPE on the validation split. Trials that look hopeless are given up; a search that was
@@ -36,7 +37,8 @@ killed goes on where it stood.
     "train": """
 Fits one network with a head per attribute, and calibrates its confidences on the validation split.
 
-**In**: prepared data, best parameters. **Out**: `model.onnx`, `model.safetensors`. **Report**: curves, confidences.
+**In**: prepared data, best parameters. **Out**: `model.onnx`, `model.safetensors`. **Report**: curves, confidences,
+pictures as they are learned from.
 """,
     "evaluate": """
 Measures the exported model on the test split, which nothing before has seen, and checks its predictions.
