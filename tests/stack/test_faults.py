@@ -125,6 +125,7 @@ def test_two_different_runs_at_once_make_two_artifacts(stack: Stack) -> None:
         ("lots", ["../s1"]),
         ("lots", "s1"),
         ("force", "yes"),
+        ("recipe", "../photographs"),
     ],
 )
 def test_a_parameter_that_makes_no_sense_is_refused(stack: Stack, name: str, value: Any) -> None:

@@ -88,7 +88,14 @@ def test_from_the_form_to_the_report(stack: Stack, first: Run, page: "Page", tmp
 
     runs = wait_until(started, 30, "the run of the form")
     run_id = runs["dag_run_id"]
-    assert runs["conf"] == {"epochs": 2, "max_evals": 1, "lots": None, "force": False, "recompute": False}
+    assert runs["conf"] == {
+        "epochs": 2,
+        "max_evals": 1,
+        "lots": None,
+        "recipe": "none",
+        "force": False,
+        "recompute": False,
+    }
 
     page.goto(f"/dags/{DAG_ID}/runs/{run_id}")
     # The innermost element that has both the title and the state; it changes without a reload.
