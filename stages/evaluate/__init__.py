@@ -5,8 +5,9 @@ Outputs:
     metrics/eval_metrics.json    per attribute what `stages.common.inference.measures.measure` gives (accuracy beside
                                  the share of the most frequent class and balanced accuracy; each class with precision,
                                  recall, intervals and labels), ROC AUC, expected calibration error, confidence from
-                                 which on the model answers, share of answers and their accuracy; means; and which
-                                 attributes are no better than their most frequent class by `evaluate.metric`
+                                 which on the model answers, share of answers and their accuracy; means; which
+                                 attributes are no better than their most frequent class by `evaluate.metric`; how many
+                                 groups the images make, such as people
     plots/confusion_matrices.png one matrix per attribute, rows (true classes) in per cent
     plots/roc_curves.png         one curve per class, one against the rest
     plots/reliability.png        how often the model is right at which confidence

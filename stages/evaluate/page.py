@@ -121,7 +121,7 @@ def describe_model(
         **{titles[name]: one["accuracy"] for name, one in measures.items()},
     }
     sections: list[PageSection] = [
-        Cards({**cards, "test images": metrics["images"]}),
+        Cards({**cards, "test images": metrics["images"], "groups of them": metrics["groups"]}),
         measures_table(attributes, measures, "Measures", {"roc_auc": "ROC AUC", "note": "Note"}),
         classes_table(attributes, measures),
         answered,

@@ -11,7 +11,7 @@ from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Headline, Input, Stage
 from stages.common.reports.report import REPORT, write_report
 from stages.common.schema.attributes import difference
-from stages.common.schema.dataset import read_split
+from stages.common.schema.dataset import count_groups, read_split
 from stages.common.schema.learned import never_answered, remarks
 from stages.evaluate.params import Params
 
@@ -98,6 +98,7 @@ def _run(context: Context[Params]) -> Headline:
     metrics = {
         **all_means,
         "images": len(split),
+        "groups": count_groups(context.inputs["prepare_train"], "test"),
         "metric": section.metric,
         "no_better": list(weak.values()),
         "never_answered": remarks(attributes, model.calibration.learned),

@@ -55,7 +55,8 @@ def evaluate(tmp_path: Path) -> Callable[..., int]:
             table.writerow(index_columns(SAMPLE_ATTRIBUTES))
             table.writerow(["=cmd()_train.png", "a", 0, "train", "", "", *labels[0]])
             table.writerow(["val.png", "a", 0, "val", "", "", *labels[0]])
-            table.writerows([f"=cmd()_{row}.png", "a", row, "test", "", "", *known] for row, known in enumerate(labels))
+            rows = enumerate(labels)
+            table.writerows([f"=cmd()_{row}.png", "a", row, "test", "", row // 2, *known] for row, known in rows)
         content = finish(prepared, "prepare_train")
         save_model(train / "model.onnx", confidence=confidence)
         finish(train, "train", prepare_train={"key": "prepare_train-key", "content": trained_on or content})
@@ -73,7 +74,7 @@ def test_every_figure_of_an_evaluation(evaluate: Callable[..., int], tmp_path: P
 
     metrics = json.loads((tmp_path / "out" / "metrics" / "eval_metrics.json").read_text())
     beard, mustache, glasses, color, length = (metrics["attributes"][name] for name in SAMPLE_NAMES)
-    assert metrics["images"] == 5
+    assert (metrics["images"], metrics["groups"]) == (5, 3)
     assert beard["labels"] == 5
     assert beard["confusion_matrix"] == [[1, 1], [1, 2]]
     assert beard["accuracy"] == pytest.approx(3 / 5)

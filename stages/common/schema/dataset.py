@@ -111,6 +111,11 @@ def read_index(prepared: Path) -> list[dict[str, str]]:
     return list(_rows(prepared))
 
 
+def count_groups(prepared: Path, split: str) -> int:
+    """How many groups the images of a split make; one that is like no other is a group by itself."""
+    return len({row["group"] for row in _rows(prepared) if row["split"] == split})
+
+
 def read_preprocessing(prepared: Path) -> dict[str, Any]:
     """How prepare_train made its images; goes with the model, so that prediction does the same.
 
