@@ -73,7 +73,7 @@ def hold_back(attributes: Attributes, prepared: Path, fold: npt.NDArray[np.int32
     rows = read_index(prepared)
     write_attributes(folder, attributes)
     with (folder / INDEX).open("w", encoding="utf-8", newline="") as file:
-        index = csv.DictWriter(file, index_columns(attributes))
+        index = csv.DictWriter(file, index_columns(attributes), extrasaction="ignore")
         index.writeheader()
         index.writerows(
             row | {"split": "val" if one == number else "train"} for row, one in zip(rows, fold.tolist(), strict=True)
