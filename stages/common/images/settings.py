@@ -32,7 +32,7 @@ class FaceCrop(Section):
     none: Literal["reject", "whole"] = "reject"
     several: Literal["reject", "largest"] = "largest"
     edge: Literal["reject", "take"] = "take"
-    margin: float = Field(default=0.3, ge=0, le=2)
+    margin: float = Field(default=0.1, ge=0, le=2)
 
 
 class NetworkInput(Section):
