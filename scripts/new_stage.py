@@ -192,6 +192,7 @@ class Maker:
         given = " ".join(f"--{name} artifacts/{name}" for name in self.inputs)
         piece = re.sub(r"^      (--(\w+) artifacts/\2 ?)+$", f"      {given}", piece, flags=re.MULTILINE)
         needed = "".join(f"      - artifacts/{name}\n" for name in sorted(self.inputs))
+        piece = re.sub(r"(?<=    params:\n)(      - .*\n)+", f"      - {self.name}\n", piece)
         return re.sub(r"(?<=    deps:\n)(      - artifacts/.*\n)+", needed, piece)
 
     def _new(self, path: str, text: str) -> None:
