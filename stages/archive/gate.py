@@ -79,9 +79,9 @@ def mcnemar_by_class(better: Sequence[int], worse: Sequence[int], labels: Sequen
     in which they differ is to the advantage of either with probability 1/2 (Good 2005, "Permutation, Parametric and
     Bootstrap Tests of Hypotheses"). Here the difference is that of the mean recalls, so an answer weighs 1 / labels of
     its class, and classes are permuted apart (stratified). Of `RESAMPLES` draws the observed one is one more (Phipson
-    and Smyth 2010, https://doi.org/10.2202/1544-6115.1585). A bootstrap of the images refuses too many good candidates
-    where a class has a handful of labels: three answers lost of seven never come back in 2 % of its draws, while by
-    chance alone they are lost in 12 % (bench/README.md).
+    and Smyth 2010, https://doi.org/10.2202/1544-6115.1585). A stratified bootstrap is too sure where a class has a
+    handful of labels: three answers lost of seven never come back in 2 % of its draws, while by chance alone all three
+    of three are lost in 12 % (bench/README.md compares both).
 
     Args:
         better: per class, answers that only the candidate has right.

@@ -163,7 +163,7 @@ def _compared(title: str, comparison: Mapping[str, Any]) -> Table:
     note = (
         f"On the same {comparison['images']} images. Difference in mean {in_words(metric)} {_difference(comparison)}."
     )
-    figures = [title for name in METRICS for title in (in_words(name).capitalize(), f"{in_words(name)}, {version}")]
+    figures = [f"{in_words(name).capitalize()}{whose}" for name in METRICS for whose in ("", f", {version}")]
     columns = ("Attribute", "Labels", *figures, "Better", "Worse", "p")
     return Table(title, columns, rows, note=" ".join([note, *comparison["notes"]]))
 

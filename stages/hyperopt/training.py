@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from stages.common.contract.errors import UnavailableError
 from stages.common.contract.logs import log, start_logging
@@ -15,7 +14,7 @@ from stages.common.inference.calibration import Labels, Numbers, cross_entropy, 
 from stages.common.inference.measures import Metric, mean_of, measure
 from stages.common.schema.attributes import UNKNOWN
 from stages.common.schema.dataset import Split, read_split
-from stages.common.schema.learned import learnable, learned_classes, masks
+from stages.common.schema.learned import class_shares, learnable, learned_classes, masks
 from stages.common.training.augmentation import Augmentation
 from stages.common.training.device import choose_device, trainings_at_once, use_gpu
 from stages.common.training.fit import DivergedError, FitSettings, fit
@@ -95,6 +94,7 @@ def judge(network: Network, train: Split, val: Split, metric: Metric, device: st
         device: auto, cpu or cuda.
     """
     learned = learned_classes(train.attributes, train.labels)
+    shares = class_shares(train.attributes, train.labels)
     outputs = outputs_of(network, val, choose_device(device, threads=1))
     unseen, can_be_right = masks(val.attributes, learned), learnable(val.attributes, val.labels, learned)
     losses, measures = [], []
@@ -106,12 +106,12 @@ def judge(network: Network, train: Split, val: Split, metric: Metric, device: st
         if metric == "accuracy":
             losses.append(cross_entropy(logits, labels, temperature))
         else:
-            losses.append(balanced_cross_entropy(logits / temperature, labels, train.labels[:, column]))
+            losses.append(balanced_cross_entropy(logits / temperature, labels, shares[column]))
         measures.append(measure(Answers(attribute, val.labels[:, column], softmax(logits))))
     return float(np.mean(losses)), mean_of("balanced_accuracy", measures)
 
 
-def balanced_cross_entropy(logits: Numbers, labels: Labels, learned: npt.NDArray[np.int16]) -> float:
+def balanced_cross_entropy(logits: Numbers, labels: Labels, shares: Numbers) -> float:
     """Cross-entropy of one attribute in nats, as if its classes were equally frequent: the mean over those with labels.
 
     Probabilities are true at the frequencies in training, so they are divided by these before (Saerens, Latinne and
@@ -122,9 +122,8 @@ def balanced_cross_entropy(logits: Numbers, labels: Labels, learned: npt.NDArray
     Args:
         logits: float (N, classes), calibrated.
         labels: int (N,), -1 where unknown, one of them known at least.
-        learned: labels that the network has learned from.
+        shares: (classes,), of the labels that the network has learned from.
     """
-    counts = np.bincount(learned[learned != UNKNOWN], minlength=logits.shape[1])
-    adjusted = logits - np.log(np.maximum(1, counts))  # of a class that it has never seen, minus infinity stays
+    adjusted = logits - np.log(np.where(shares > 0, shares, 1))  # of a class never seen, minus infinity stays
     classes = np.unique(labels[labels != UNKNOWN])
     return float(np.mean([cross_entropy(adjusted, np.where(labels == one, one, UNKNOWN)) for one in classes]))

@@ -361,15 +361,15 @@ def test_the_loss_of_the_classes_is_the_loss_of_labels_that_are_equally_frequent
     labels = random.permutation(np.repeat([0, 1], [900, 100]))
     logits = random.standard_normal((1000, 2)) + np.eye(2)[labels]
     true = np.log([0.9, 0.1])
-    learned = labels.astype(np.int16)
-    balanced = balanced_cross_entropy(logits + true, labels, learned)
+    shares = np.exp(true)
+    balanced = balanced_cross_entropy(logits + true, labels, shares)
     each = [cross_entropy(logits[labels == one], labels[labels == one]) for one in (0, 1)]
     assert balanced == pytest.approx(np.mean(each))
-    only_frequent = balanced_cross_entropy(np.tile([5.0, 0.0], (1000, 1)), labels, learned)
+    only_frequent = balanced_cross_entropy(np.tile([5.0, 0.0], (1000, 1)), labels, shares)
     assert only_frequent > balanced  # although the answers are right in nine of ten images
     with_unknown = np.append(labels, [-1, -1])
     more = np.concatenate([logits + true, np.ones((2, 2))])
-    assert balanced_cross_entropy(more, with_unknown, np.append(learned, -1).astype(np.int16)) == balanced
+    assert balanced_cross_entropy(more, with_unknown, shares) == balanced
 
 
 def test_a_trial_that_goes_on_ends_as_one_trained_at_once(prepared: Path, searched: Path, tmp_path: Path) -> None:
