@@ -134,7 +134,7 @@ def test_help_explains_inputs_outputs_and_exit_codes(name: str) -> None:
 @pytest.mark.parametrize("name", STAGES)
 def test_an_unknown_parameter_is_refused_before_any_work(name: str, tmp_path: Path) -> None:
     stage = load(name)
-    section = next(iter(stage.params.model_fields))
+    section = name  # of another stage's, some keys alone may be read
     inputs = [item for needed in stage.inputs for item in (f"--{needed}", str(tmp_path))]
     process = call(name, *inputs, "--out", str(tmp_path / "o"), "--set", f"{section}.tpyo=1")
     assert process.returncode == 64
