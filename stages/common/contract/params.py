@@ -134,6 +134,9 @@ def load_params(
             )
         if not isinstance(tree.get(section), dict):
             raise UsageError(f"--set {item}: {path} has no section {section!r}")
+        part = model.model_fields[section].annotation  # one that leaves keys alone would not notice an unknown one
+        if getattr(part, "model_config", {}).get("extra") == "ignore" and key not in tree[section]:
+            raise UsageError(f"--set {item}: {path} has no key {key!r} in section {section!r}")
         try:
             tree[section][key] = _parse(text)
         except yaml.YAMLError as error:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from stages.common.contract.errors import UsageError
 from stages.common.contract.params import Section, load_params
@@ -25,6 +25,16 @@ class Params(Section):
     knob: Knob
 
 
+class PartOfKnob(Section):
+    model_config = ConfigDict(extra="ignore")
+
+    rate: float
+
+
+class PartialParams(Section):
+    knob: PartOfKnob
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "params.yaml"
@@ -40,6 +50,13 @@ def test_numbers_are_read_as_people_and_dvc_write_them(file: Path, text: str, va
 def test_later_overrides_win_and_lists_are_yaml(file: Path) -> None:
     params = load_params(Params, file, ["knob.rate=1", "knob.rate=2", "knob.names=[a, b]"])
     assert params.knob == Knob(rate=2.0, names=["a", "b"])
+
+
+def test_who_reads_part_of_a_section_leaves_its_other_keys_alone_and_knows_no_unknown_one(file: Path) -> None:
+    file.write_text("knob: {rate: 0.5, names: [a]}\n")
+    assert load_params(PartialParams, file, ["knob.names=[b]"]).knob == PartOfKnob(rate=0.5)
+    with pytest.raises(UsageError, match=r"has no key 'rtae' in section 'knob'"):
+        load_params(PartialParams, file, ["knob.rtae=1"])
 
 
 @pytest.mark.parametrize("value", ["-1", "abc", ".nan", ".inf", "'1'", "[1]", "true"])
