@@ -165,6 +165,7 @@ class Photographer:
         bottom = max(box["y"] + box["height"] for box in boxes if box) + 20
         clip = {"x": left, "y": top, "width": right - left, "height": bottom - top}
         self.page.screenshot(path=PICTURES / "airflow_graph.png", clip=clip)  # type: ignore[arg-type]
+        print("docs/airflow_graph.png", file=sys.stderr)
 
     def reports_of_run(self, dag_id: str, run_id: str) -> None:
         """The tab Reports of a run."""
@@ -244,7 +245,7 @@ def life(browser: "Browser", folder: Path, conf: Mapping[str, Any]) -> None:
         say("runs", stack.airflow("dags", "list-runs", DAG_ID))
         again = f"retraining__{told.result(MONITOR, drifted, 'monitor')['cause_id']}"
         ended(again)
-        photographer.report(report_of(DAG_ID, again, "archive"), "release_gate", 1000, 380, "Release gate")
+        photographer.report(report_of(DAG_ID, again, "archive"), "release_gate", 1000, 540, "Release gate")
         photographer.all_reports()
         say("versions", told.archive("versions"))
         say("rollback", told.archive("rollback", "--reason", "to show it"))
