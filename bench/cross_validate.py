@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.machine import table
-from bench.prepared import PARAMS, files_of, fit_as_stage_train, prepare
+from bench.prepared import files_of, fit_as_stage_train, prepare
+from stages.common.contract.command_line import PARAMS
 from stages.common.contract.logs import log, start_logging
 from stages.common.contract.params import load_params
 from stages.common.schema.attributes import UNKNOWN, Attribute, Attributes, read_attributes, write_attributes

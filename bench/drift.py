@@ -26,7 +26,8 @@ import numpy.typing as npt
 from PIL import Image, ImageEnhance, ImageFilter
 
 from bench.machine import table
-from bench.prepared import PARAMS, files_of, prepare
+from bench.prepared import arguments_of, files_of, prepare
+from stages.common.contract.command_line import PARAMS
 from stages.common.contract.command_line import main as run_stage
 from stages.common.contract.logs import start_logging
 from stages.common.contract.params import load_params
@@ -109,7 +110,7 @@ def train(data: Path, rows: Sequence[Mapping[str, str]], folder: Path, recipe: s
         annotations.writerows(rows)
     out = {name: str(folder / name) for name in ("validate", "prepare_train", "hyperopt", "train")}
     prepared, searched = ["--prepare_train", out["prepare_train"]], ["--hyperopt", out["hyperopt"]]
-    params = [word for file in (PARAMS, *files_of(recipe)) for word in ("--params", str(file))]
+    params = arguments_of(recipe)
     raw = ["--raw", str(data / "raw")]
     labels = ["--annotations", str(folder / "annotations.csv")]
     search = ["--set", "hyperopt.max_evals=1", "--set", "hyperopt.epochs=1"]

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from bench.prepared import prepare
+from stages.common.contract.command_line import PARAMS
 from stages.common.contract.logs import start_logging
 from stages.common.contract.params import Section, load_params
-from stages.common.contract.version import ROOT
 from stages.common.schema.attributes import UNKNOWN
 from stages.common.schema.dataset import Split, map_images, read_index
 from stages.common.training.augmentation import Augmentation
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     arguments = parser.parse_args()
     start_logging()
-    params = load_params(Params, ROOT / "params.yaml", arguments.set)
+    params = load_params(Params, PARAMS, arguments.set)
     section = params.label_doubt
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stages.common.contract.command_line import PARAMS
 from stages.common.contract.command_line import main as run_stage
 from stages.common.contract.version import ROOT
 from stages.common.schema.attributes import Attribute, Attributes, read_attributes, write_attributes
@@ -21,13 +22,17 @@ from stages.validate.stage import STAGE as VALIDATE
 if TYPE_CHECKING:
     from stages.common.training.fit import FitResult
 
-PARAMS = ROOT / "params.yaml"
 LOT = 10_000  # images a shard: 123 MB in memory while they are written
 
 
 def files_of(recipe: str) -> list[Path]:
     """The file that says what differs from `PARAMS` by a recipe of that name; nothing does by `none`."""
     return [] if recipe == "none" else [ROOT / f"params-{recipe}.yaml"]
+
+
+def arguments_of(recipe: str) -> list[str]:
+    """How a stage is told a recipe."""
+    return [word for file in (PARAMS, *files_of(recipe)) for word in ("--params", str(file))]
 
 
 def prepare(data: Path, folder: Path, recipe: str = "none", settings: Sequence[str] = ()) -> Path:
@@ -45,8 +50,7 @@ def prepare(data: Path, folder: Path, recipe: str = "none", settings: Sequence[s
     validated, prepared = folder / "validate", folder / "prepare_train"
     table = data / "annotations.csv"
     annotations = table if table.exists() else data / "annotations"
-    given = ["--raw", str(data / "raw")]
-    given += [word for file in (PARAMS, *files_of(recipe)) for word in ("--params", str(file))]
+    given = ["--raw", str(data / "raw"), *arguments_of(recipe)]
     chosen = [word for item in settings for word in ("--set", item)]
     with contextlib.redirect_stdout(sys.stderr):  # a bench prints its figures and nothing else
         code = run_stage(VALIDATE, [*given, "--annotations", str(annotations), "--out", str(validated)]) or run_stage(

@@ -38,10 +38,10 @@ import numpy.typing as npt
 from bench.machine import describe, table
 from bench.prepared import prepare
 from stages.common.contract.artifacts import MANIFEST
+from stages.common.contract.command_line import PARAMS
 from stages.common.contract.errors import StageError
 from stages.common.contract.logs import log, start_logging
 from stages.common.contract.params import load_params
-from stages.common.contract.version import ROOT
 from stages.common.inference.calibration import cross_entropy, fit_temperature
 from stages.common.schema.attributes import UNKNOWN, read_attributes, write_attributes
 from stages.common.schema.dataset import INDEX, Split, index_columns, read_index, read_split
@@ -253,7 +253,7 @@ def main() -> None:
     arguments.add_argument("--set", action="append", default=[], metavar="hyperopt.KEY=VALUE")
     given = arguments.parse_args()
     start_logging()
-    params = load_params(HyperoptParams, ROOT / "params.yaml", given.set)
+    params = load_params(HyperoptParams, PARAMS, given.set)
     section = params.hyperopt.model_copy(
         update={
             "timeout": given.seconds,
@@ -265,7 +265,7 @@ def main() -> None:
     limits = Limits(
         ways=given.ways,
         budget=given.budget_epochs if math.isinf(given.seconds) else math.inf,
-        epochs=given.final_epochs or load_params(TrainParams, ROOT / "params.yaml").train.epochs,
+        epochs=given.final_epochs or load_params(TrainParams, PARAMS).train.epochs,
         trainings=given.trainings,
     )
     from stages.hyperopt.stage import complete
