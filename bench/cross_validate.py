@@ -5,9 +5,11 @@
 
 FOLDER holds raw/, and annotations.csv or annotations/. All its images are validated and prepared as the pipeline does
 it and dealt out to folds; images of one group, such as those of one person, and nearly the same are in one fold. Each
-fold is held back once, while a network learns from all others as stage train does. What is held back chooses nothing:
-the last epoch's weights are the result. It is only measured, after every epoch, which the seconds include; images/s are
-those of training alone. Each recipe has tables of its own, the folds are the same for all.
+fold is held back once, while a network learns from all others as stage train does. What is held back chooses no weight:
+those of the last epoch are the result. It is measured after every epoch, which the seconds include; images/s are those
+of training alone. Temperatures, for which stage train has a validation split, come from the other half of what is held
+back, so that no image is measured with a temperature that was fitted to it. Each recipe has tables of its own, the
+folds are the same for all.
 """
 
 import argparse
@@ -25,9 +27,11 @@ from bench.prepared import files_of, fit_as_stage_train, prepare
 from stages.common.contract.command_line import PARAMS
 from stages.common.contract.logs import log, start_logging
 from stages.common.contract.params import load_params
+from stages.common.inference.calibration import fit_temperature, softmax
 from stages.common.schema.attributes import UNKNOWN, Attribute, Attributes, read_attributes, write_attributes
 from stages.common.schema.dataset import INDEX, index_columns, read_index, read_split
 from stages.common.schema.learned import learned_classes
+from stages.train.decide import TINY
 from stages.train.params import Params
 
 Figures = npt.NDArray[np.float64]
@@ -82,10 +86,27 @@ def hold_back(attributes: Attributes, prepared: Path, fold: npt.NDArray[np.int32
     return folder
 
 
-def train_and_measure(held: Path, params: Params) -> Fold:
+def calibrated(probabilities: Figures, labels: npt.NDArray[np.int64], half: npt.NDArray[np.int32]) -> Figures:
+    """Probabilities with temperatures, each half's fitted to the known labels of the other.
+
+    Args:
+        probabilities: (N, classes), at temperature 1.
+        labels: (N,), -1 where unknown.
+        half: (N,), 0 or 1.
+    """
+    logits = np.log(np.maximum(probabilities, TINY))
+    found = np.empty_like(logits)
+    for one in (0, 1):
+        told = (half != one) & (labels != UNKNOWN)
+        found[half == one] = softmax(logits[half == one] / fit_temperature(logits[told], labels[told]))
+    return found
+
+
+def train_and_measure(held: Path, params: Params, seed: int) -> Fold:
     """Train on what `hold_back` shows, and count the answers for what is held back."""
     from stages.common.training.device import choose_device
     from stages.common.training.network import Classifier, outputs_of
+    from stages.label_doubt.folds import assign_folds
 
     started = time.monotonic()
     result, processes = fit_as_stage_train(held, params)
@@ -94,9 +115,11 @@ def train_and_measure(held: Path, params: Params) -> Fold:
     seen = learned_classes(train.attributes, train.labels)
     classifier = Classifier(result.network, learned=seen, mirrored=params.train.mirrored_answers).eval()
     outputs = outputs_of(classifier, val, choose_device(params.train.device))[:-1]  # without embeddings
+    half = assign_folds([row["group"] for row in read_index(held) if row["split"] == "val"], 2, seed)
     counts = []
-    for column, (attribute, probabilities) in enumerate(zip(train.attributes, outputs, strict=True)):
-        known = (val.labels[:, column] != UNKNOWN) & ~np.isnan(probabilities).any(1)
+    for column, (attribute, raw) in enumerate(zip(train.attributes, outputs, strict=True)):
+        known = (val.labels[:, column] != UNKNOWN) & ~np.isnan(raw).any(1)
+        probabilities = raw if np.isnan(raw).any() else calibrated(raw, val.labels[:, column], half)
         learned = np.bincount(
             train.labels[train.labels[:, column] != UNKNOWN, column], minlength=len(attribute.classes)
         )
@@ -160,7 +183,7 @@ def cross_validate(recipe: str, arguments: argparse.Namespace) -> None:
         fold = assign_folds(groups, arguments.folds, arguments.seed)
         for number in range(min(arguments.folds, arguments.only or arguments.folds)):
             held = hold_back(attributes, prepared, fold, number, folder / f"fold{number}")
-            folds.append(train_and_measure(held, params))
+            folds.append(train_and_measure(held, params, arguments.seed))
             mean = np.nanmean([accuracy(one[0]) for one in folds[-1].counts])
             log.info("fold %d of %d: accuracy %.4f, %.1f s", number + 1, arguments.folds, mean, folds[-1].seconds)
 
