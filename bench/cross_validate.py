@@ -18,6 +18,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,7 @@ from stages.common.schema.learned import learned_classes
 from stages.train.decide import TINY
 from stages.train.params import Params
 
+Numbers = npt.NDArray[np.floating[Any]]
 Figures = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
@@ -86,7 +88,7 @@ def hold_back(attributes: Attributes, prepared: Path, fold: npt.NDArray[np.int32
     return folder
 
 
-def calibrated(probabilities: Figures, labels: npt.NDArray[np.int64], half: npt.NDArray[np.int32]) -> Figures:
+def calibrated(probabilities: Numbers, labels: npt.NDArray[np.integer[Any]], half: npt.NDArray[np.int32]) -> Figures:
     """Probabilities with temperatures, each half's fitted to the known labels of the other.
 
     Args:
