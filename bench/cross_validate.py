@@ -1,7 +1,7 @@
 """How accurate is stage train on faces that the network has not seen, overall and in each class?
 
     python -m bench.cross_validate --data FOLDER [--recipe NAME ...] [--folds 5] [--seed N] [--only N]
-                                   [--set SECTION.KEY=VALUE ...]
+                                   [--save DIR] [--set SECTION.KEY=VALUE ...]
 
 FOLDER holds raw/, and annotations.csv or annotations/. All its images are validated and prepared as the pipeline does
 it and dealt out to folds; images of one group, such as those of one person, and nearly the same are in one fold. Each
@@ -9,7 +9,7 @@ fold is held back once, while a network learns from all others as stage train do
 those of the last epoch are the result. It is measured after every epoch, which the seconds include; images/s are those
 of training alone. Temperatures, for which stage train has a validation split, come from the other half of what is held
 back, so that no image is measured with a temperature that was fitted to it. Each recipe has tables of its own, the
-folds are the same for all.
+folds are the same for all. --save keeps the labels and answers of each fold, for `bench.releases --answers`.
 """
 
 import argparse
@@ -37,6 +37,7 @@ from stages.train.params import Params
 
 Numbers = npt.NDArray[np.floating[Any]]
 Figures = npt.NDArray[np.float64]
+Classes = npt.NDArray[np.int16]
 Counts = npt.NDArray[np.int64]
 
 
@@ -46,19 +47,19 @@ class Fold:
 
     Attributes:
         learned: images that were learned from.
-        held: images held back.
         seconds: of the training.
         rate: images a second, of training alone.
-        counts: of each attribute (2, classes, classes): labels held back by class and by answer, the answer being the
-            most probable class, and the one whose probability is the most times its share of the labels learned from.
+        labels: int16 (N, A) of the images held back, -1 where unknown.
+        answers: int16 (2, N, A), the most probable class, and the one whose probability is the most times its share of
+            the labels learned from; -1 of an attribute that is never answered.
         how: what it was trained on.
     """
 
     learned: int
-    held: int
     seconds: float
     rate: float
-    counts: list[Counts]
+    labels: Classes
+    answers: Classes
     how: str
 
 
@@ -118,20 +119,29 @@ def train_and_measure(held: Path, params: Params, seed: int) -> Fold:
     classifier = Classifier(result.network, learned=seen, mirrored=params.train.mirrored_answers).eval()
     outputs = outputs_of(classifier, val, choose_device(params.train.device))[:-1]  # without embeddings
     half = assign_folds([row["group"] for row in read_index(held) if row["split"] == "val"], 2, seed)
-    counts = []
-    for column, (attribute, raw) in enumerate(zip(train.attributes, outputs, strict=True)):
-        known = (val.labels[:, column] != UNKNOWN) & ~np.isnan(raw).any(1)
-        probabilities = raw if np.isnan(raw).any() else calibrated(raw, val.labels[:, column], half)
-        learned = np.bincount(
-            train.labels[train.labels[:, column] != UNKNOWN, column], minlength=len(attribute.classes)
-        )
-        found = np.zeros((2, len(attribute.classes), len(attribute.classes)), np.int64)
-        for at, weights in enumerate((np.ones_like(learned), np.maximum(learned, 1))):
-            np.add.at(found[at], (val.labels[known, column], (probabilities[known] / weights).argmax(1)), 1)
-        counts.append(found)
+    answers = np.full((2, *val.labels.shape), UNKNOWN, np.int16)
+    for column, raw in enumerate(outputs):
+        if np.isnan(raw).any():  # never answered
+            continue
+        probabilities = calibrated(raw, val.labels[:, column], half)
+        of = train.labels[:, column]
+        learned = np.bincount(of[of != UNKNOWN], minlength=raw.shape[1])
+        answers[0, :, column] = probabilities.argmax(1)
+        answers[1, :, column] = (probabilities / np.maximum(learned, 1)).argmax(1)
     rate = len(result.history) / sum(1 / epoch.images_per_s for epoch in result.history)
     how = f"{len(result.history)} epochs of {result.hyperparameters.batch_size} images a step on {result.device}"
-    return Fold(len(train), len(val), seconds, rate, counts, f"{how}, {processes} process(es)")
+    return Fold(len(train), seconds, rate, val.labels.astype(np.int16), answers, f"{how}, {processes} process(es)")
+
+
+def count(attributes: Attributes, fold: Fold) -> list[Counts]:
+    """Of each attribute how many labels have which answer: (2, classes, classes), rows are labels."""
+    found = [np.zeros((2, len(one.classes), len(one.classes)), np.int64) for one in attributes]
+    for column, of in enumerate(found):
+        for at, answers in enumerate(fold.answers[:, :, column]):
+            labels = fold.labels[:, column]
+            known = (labels != UNKNOWN) & (answers != UNKNOWN)
+            np.add.at(of[at], (labels[known], answers[known]), 1)
+    return found
 
 
 def accuracy(counts: Counts) -> float:
@@ -185,16 +195,21 @@ def cross_validate(recipe: str, arguments: argparse.Namespace) -> None:
         fold = assign_folds(groups, arguments.folds, arguments.seed)
         for number in range(min(arguments.folds, arguments.only or arguments.folds)):
             held = hold_back(attributes, prepared, fold, number, folder / f"fold{number}")
-            folds.append(train_and_measure(held, params, arguments.seed))
-            mean = np.nanmean([accuracy(one[0]) for one in folds[-1].counts])
-            log.info("fold %d of %d: accuracy %.4f, %.1f s", number + 1, arguments.folds, mean, folds[-1].seconds)
+            done = train_and_measure(held, params, arguments.seed)
+            folds.append(done)
+            if arguments.save:
+                arguments.save.mkdir(parents=True, exist_ok=True)
+                np.savez(arguments.save / f"{recipe}-{number + 1}.npz", labels=done.labels, answers=done.answers)
+            mean = np.nanmean([accuracy(one[0]) for one in count(attributes, done)])
+            log.info("fold %d of %d: accuracy %.4f, %.1f s", number + 1, arguments.folds, mean, done.seconds)
 
     rows: list[tuple[str, ...]] = []
-    of_folds = np.array([[accuracy(one[0]) for one in done.counts] for done in folds])
+    counts = [count(attributes, done) for done in folds]
+    of_folds = np.array([[accuracy(one[0]) for one in of_fold] for of_fold in counts])
     for number, (done, shares) in enumerate(zip(folds, of_folds, strict=True), 1):
         cells = (f"{done.seconds:.1f}", f"{done.rate:,.0f}", _share(float(np.nanmean(shares))), *map(_share, shares))
-        rows.append((str(number), str(done.learned), str(done.held), *cells))
-    pooled = [np.sum([done.counts[at] for done in folds], 0) for at in range(len(attributes))]
+        rows.append((str(number), str(done.learned), str(len(done.labels)), *cells))
+    pooled = [np.sum([of_fold[at] for of_fold in counts], 0) for at in range(len(attributes))]
     seconds, rate = np.mean([done.seconds for done in folds]), np.mean([done.rate for done in folds])
     means = np.nanmean(of_folds, 0)
     all_in_all = [accuracy(one[0]) for one in pooled]
@@ -227,6 +242,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the folds (default: %(default)s)")
     parser.add_argument("--only", type=int, metavar="N", help="hold back the first N folds only, to be quick")
+    parser.add_argument("--save", type=Path, metavar="DIR", help="keep labels and answers here")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="of stage train")
     arguments = parser.parse_args()
     start_logging()

@@ -1,20 +1,26 @@
 """How far does the champion sink while each candidate is a little worse than it, and who is refused, by which metric?
 
 python -m bench.releases [--series N] [--judged N] [--images N [N ...]] [--seed N] [--parts margin metric test]
+                         [--answers FILE FILE]
 
-No training: the true recalls of the classes are given, and the answers to test images are drawn with them. Images
-differ in how hard they are, so models err mostly in the same ones. Every candidate is judged by the gate of stage
-archive, on new test images.
+Without --answers nothing is trained: the true recalls of the classes are given, and the answers to test images are
+drawn with them. Images differ in how hard they are, so models err mostly in the same ones. Every candidate is judged by
+the gate of stage archive, on new test images.
 
 margin  how far the champion sinks in 40 releases, and how many good candidates are refused, with and without a margin
 metric  how often equally good, better and worse candidates are refused or released by accuracy and by balanced
         accuracy, where classes are equally frequent and where one has 3.5 % of the labels
 test    how often two tests of one attribute call equally good models different, at a level of 5 %
+
+--answers takes instead what two networks really answered to the same images, as `bench.cross_validate --save` keeps it.
+Test splits are drawn from these images. Two candidates meet on each: the networks themselves, and two that are equally
+good, for each image's answers are dealt out to them by chance.
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +31,7 @@ from stages.archive import gate
 from stages.archive.gate import Judgement, compare, judge, mcnemar_by_class, means_by_metric
 from stages.common.inference.answers import Right
 from stages.common.inference.measures import METRICS, Metric, in_words
-from stages.common.schema.attributes import Attribute
+from stages.common.schema.attributes import UNKNOWN, Attribute, Attributes
 
 ATTRIBUTES = tuple(Attribute(name, ("no", "yes"), name, name) for name in "abcde")
 IMAGES = 200  # of a test split
@@ -65,13 +71,19 @@ def answers(random: np.random.Generator, labels: Labels, recalls: Sequence[Recal
 
 
 def judged(
-    metric: Metric, labels: Labels, candidate: Right, champion: Right, best: Right | None, margin: float
+    metric: Metric,
+    labels: Labels,
+    candidate: Right,
+    champion: Right,
+    best: Right | None,
+    margin: float,
+    attributes: Attributes = ATTRIBUTES,
 ) -> Judgement:
     """What the gate says; the best version is the champion where it is None."""
     found = replace(
         Judgement(metric, means_by_metric(candidate, labels), (0, 1)),
-        champion=compare(ATTRIBUTES, metric, labels, "champion", candidate, champion),
-        best=None if best is None else compare(ATTRIBUTES, metric, labels, "best", candidate, best),
+        champion=compare(attributes, metric, labels, "champion", candidate, champion),
+        best=None if best is None else compare(attributes, metric, labels, "best", candidate, best),
     )
     return judge(found, 0, ALPHA, margin)
 
@@ -184,6 +196,40 @@ def _tests(arguments: argparse.Namespace) -> None:
     print(table(["labels of the classes", "McNemar by class", "stratified bootstrap"], rows))
 
 
+def _trained(files: Sequence[Path], arguments: argparse.Namespace) -> None:
+    with np.load(files[0]) as one, np.load(files[1]) as other:
+        if not np.array_equal(one["labels"], other["labels"]):
+            raise SystemExit(f"bench.releases: {files[0]} and {files[1]} are not about the same images")
+        labels, networks = one["labels"], np.stack([one["answers"][0], other["answers"][0]])
+    told = (labels != UNKNOWN).any(0) & (networks != UNKNOWN).all((0, 1))
+    labels, networks = labels[:, told], networks[:, :, told]
+    attributes = tuple(
+        Attribute(f"a{column}", tuple(map(str, range(classes))), f"a{column}", f"A {column}")
+        for column, classes in enumerate(labels.max(0) + 1)
+    )
+    right = np.where(labels == UNKNOWN, np.nan, networks == labels)
+    means = [means_by_metric(one, labels) for one in right]
+    rows = []
+    for images in (count for count in arguments.images if count <= len(labels)):
+        random = np.random.default_rng(arguments.seed)
+        refusals = np.zeros((len(METRICS), 3))
+        for _ in range(arguments.judged):
+            drawn = random.choice(len(labels), images, replace=False)
+            first, second = right[:, drawn]
+            swapped = random.random((images, 1)) < 0.5
+            equal = np.where(swapped, second, first), np.where(swapped, first, second)
+            for at, metric in enumerate(METRICS):
+                for kind, (candidate, champion) in enumerate(((second, first), (first, second), equal)):
+                    found = judged(metric, labels[drawn], candidate, champion, None, MARGIN, attributes)
+                    refusals[at, kind] += not found.fit
+        for metric, shares in zip(METRICS, refusals / arguments.judged, strict=True):
+            rows.append([f"{images:,}", in_words(metric), *(f"{share:.0%}" for share in shares)])
+    for file, one in zip(files, means, strict=True):
+        print(f"{file.stem}: " + ", ".join(f"{in_words(metric)} {one[metric]:.4f}" for metric in METRICS))
+    header = ("images", "metric", "second after first, refused", "first after second, refused", "equally good, refused")
+    print(table(header, rows))
+
+
 PARTS = {"margin": _margins, "metric": _metrics, "test": _tests}
 
 
@@ -195,8 +241,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="+", default=[IMAGES, 2_000], help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--answers", type=Path, nargs=2, metavar="FILE", help="of two networks to the same images")
     arguments = parser.parse_args()
     gate.RESAMPLES = RESAMPLES
+    if arguments.answers:
+        _trained(arguments.answers, arguments)
+        return
     for part in arguments.parts:
         PARTS[part](arguments)
 
