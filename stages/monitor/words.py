@@ -15,6 +15,7 @@ _STATISTICS = {
     "flatness": ("less of one colour over areas", "more of one colour over areas"),
     "ripple": ("less rippled", "more rippled, as JPEG makes them"),
     "white": ("less white", "more white"),
+    "blockiness": ("with colours less in blocks", "with colours in blocks, as strong JPEG leaves them"),
 }
 """Statistic -> how images are called whose value is lower, and higher; one that is not here is called by its name."""
 

@@ -17,6 +17,7 @@ import pytest
 from stages.common.checks.suite import FOLDER, findings, load_suite, run_suite
 from stages.common.contract import artifacts
 from stages.common.contract.command_line import main
+from stages.common.images.statistics import STATISTICS
 from stages.common.inference.features import Features, join_features
 from stages.common.inference.measures import METRICS
 from stages.common.inference.partitions import PARTITIONS, count, expected_weights, partition_of, partitions, signals
@@ -40,7 +41,6 @@ from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 pytestmark = pytest.mark.slow
 
 SETTINGS = MonitorSection(min_accuracy=0.85, min_labels=50, min_images=50, alpha=0.01, min_psi=0.2)
-STATISTICS = ("brightness", "contrast", "saturation", "warmth", "sharpness", "flatness", "ripple", "white")
 
 
 def make(

@@ -19,13 +19,18 @@ STATISTICS: Mapping[str, str] = {
     "flatness": "share of neighbouring pixels whose luma differs by 1 at most",
     "ripple": "share of neighbouring pixels whose luma differs by more than 1 and by 8 at most",
     "white": "share of pixels with a luma of 245 or more",
+    "blockiness": "how much the colour changes in few places and hardly elsewhere, 0 to 1",
 }
-"""Name -> meaning. Drawings are flat: what JPEG and sensors add to a flat area are ripples."""
+"""Name -> meaning. Drawings are flat: what JPEG and sensors add to a flat area are ripples. In photographs that
+were JPEG before, stronger JPEG shows hardly in the luma, but it leaves their colour in blocks."""
 
 LUMA = (77, 150, 29)
 """Weights of red, green and blue, ITU-R BT.601, in 256ths: whole numbers of 16 bits take a third of the time."""
 CHUNK = 32
 """Images at once: 400 kB a channel-wise copy of 64x64, which stays in the cache of a core."""
+
+APART = 3
+"""Pixels. Of photographs of 64 and of 96 pixels 2, 3 and 4 tell JPEG of quality 30 about equally well."""
 
 Integers = npt.NDArray[np.integer[Any]]
 
@@ -34,7 +39,7 @@ def image_statistics(images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.
     """The `STATISTICS` of N images.
 
     Args:
-        images: uint8 (N, S, S, 3), RGB, S >= 3.
+        images: uint8 (N, S, S, 3), RGB, S > 3.
 
     Returns:
         Name -> float32 (N,).
@@ -45,7 +50,7 @@ def image_statistics(images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.
 
 def _of_chunk(images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.floating[Any]]]:
     channels = np.ascontiguousarray(np.moveaxis(images, 3, 0))
-    red, _, blue = channels
+    red, green, blue = channels
     weighted = [np.multiply(one, weight, dtype=np.uint16) for one, weight in zip(channels, LUMA, strict=True)]
     luma = (sum(weighted[1:], weighted[0]) >> 8).astype(np.int16)
     steps = [np.abs(np.diff(luma, axis=axis)) for axis in (1, 2)]
@@ -60,7 +65,22 @@ def _of_chunk(images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.floatin
         "flatness": flat,
         "ripple": small - flat,
         "white": _mean(luma >= 245),
+        "blockiness": _blockiness(np.subtract(blue, green, dtype=np.int16)),
     }
+
+
+def _blockiness(color: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+    """Per image (N, S, S) 1 less the mean by the root mean square of what is no sum of a row and a column, at `APART`.
+
+    It is .2 where that is normally distributed, 1 where a few corners of blocks have all of it. The 1 added below
+    takes what is of one colour for no blocks at all.
+    """
+    right, left = color[:, :, APART:], color[:, :, :-APART]
+    across = right - left
+    corners = np.abs(across[:, APART:] - across[:, :-APART]).reshape(len(color), -1).astype(np.float32)
+    squares = np.einsum("ij,ij->i", corners, corners) / corners.shape[1]
+    blockiness: npt.NDArray[np.float32] = 1 - (corners.mean(axis=1) + 1) / (np.sqrt(squares) + 1)
+    return blockiness
 
 
 def _mean(values: Integers | npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:

@@ -39,6 +39,14 @@ def test_statistics_are_what_they_are_called() -> None:
     assert image_statistics(ripples[None])["ripple"].tolist() == pytest.approx([0.25])  # half of it, up and down
 
 
+def test_colour_in_blocks_shows() -> None:
+    smooth = np.random.default_rng(0).normal(128, 20, (20, 96, 96, 3))
+    blocks = smooth.reshape(20, 8, 12, 8, 12, 3).mean((2, 4)).repeat(12, 1).repeat(12, 2)
+    low, high = (image_statistics(images.astype(np.uint8))["blockiness"] for images in (smooth, blocks))
+    assert low.max() < 0.25 < high.min()
+    assert image_statistics(np.full((1, SIDE, SIDE, 3), 200, np.uint8))["blockiness"].tolist() == [0]
+
+
 def test_statistics_of_an_image_do_not_depend_on_its_neighbours() -> None:
     images = np.random.default_rng(0).integers(0, 256, (70, SIDE, SIDE, 3), np.uint8)
     together = image_statistics(images)
