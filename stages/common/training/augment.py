@@ -45,12 +45,25 @@ def augment(images: Tensor, strengths: Augmentation) -> Tensor:
     if strengths.color:
         gain = gain * (1 + uniform(strengths.color, 3, 1, 1))
     planes = images.permute(0, 3, 1, 2).float()
-    grid = functional.affine_grid(torch.stack(theta, 1).view(-1, 2, 3), list(planes.shape), align_corners=False)
+    grid = _affine_grid(torch.stack(theta, 1).view(-1, 2, 3), planes.shape[-1])
     moved = functional.grid_sample(planes, grid, padding_mode="border", align_corners=False)
-    seen = (moved * gain).clamp(0, 255)
+    seen = moved.mul_(gain).clamp_(0, 255)
     if strengths.cut_out:
         seen = torch.where(_squares(seen, strengths.cut_out), seen.mean((2, 3), keepdim=True), seen)
     return seen.permute(0, 2, 3, 1)
+
+
+def _affine_grid(theta: Tensor, side: int) -> Tensor:
+    """`torch.nn.functional.affine_grid` of (N, 2, 3), in a tenth of its time, and in float32 under autocast, too.
+
+    There its product is taken in bfloat16, and of 64 pixels moves some by a quarter of one.
+
+    Returns:
+        float32 (N, side, side, 2).
+    """
+    middles = (torch.arange(side, device=theta.device) * 2 + 1) / side - 1
+    across, down, moved = theta[:, :, :, None].unbind(2)
+    return (across * middles)[:, :, None, :].add((down * middles + moved)[:, :, :, None]).permute(0, 2, 3, 1)
 
 
 def _squares(planes: Tensor, share: float) -> Tensor:

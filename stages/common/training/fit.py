@@ -14,23 +14,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from stages.common.contract.errors import DataError, UnavailableError, UsageError
 from stages.common.contract.logs import Progress, log
 from stages.common.schema.attributes import UNKNOWN, names
 from stages.common.schema.dataset import Split
 from stages.common.schema.learned import Learned, answerable, learnable, learned_classes, masks, never_answered
-from stages.common.training.augment import augment
 from stages.common.training.augmentation import Augmentation
 from stages.common.training.balance import corrections, label_weights
 from stages.common.training.device import choose_device, has_fast_bfloat16
 from stages.common.training.hyperparameters import Hyperparameters
 from stages.common.training.kept import keep, recover
 from stages.common.training.loader import Loader
+from stages.common.training.loss import Losses
+from stages.common.training.muon import Muon
 from stages.common.training.network import Convolution, Network
+from stages.common.training.step import Step
 
 WARMUP = 0.25
 """Share of the steps in which the learning rate rises."""
@@ -111,32 +112,6 @@ class FitResult:
     hyperparameters: Hyperparameters
 
 
-def summed_losses(
-    outputs: tuple[Tensor, ...], labels: Tensor, smoothing: float = 0.0, weights: Sequence[Tensor | None] = ()
-) -> Tensor:
-    """Cross-entropy of every attribute, summed over its known labels.
-
-    Whoever wants the mean divides by their number. Processes that share a batch divide by that of the whole batch: of
-    64 images half of whose labels are unknown, eight means over eight images each have a mean that is off by half.
-
-    Args:
-        outputs: logits per attribute, (N, classes).
-        labels: int64 (N, A), -1 where unknown.
-        smoothing: probability that is spread over all classes.
-        weights: per attribute how much a label of each class counts, (classes,); none: every label counts alike.
-
-    Returns:
-        float32 (A,); 0 where no label is known, so that it adds nothing to loss or gradient.
-    """
-    losses = [
-        functional.cross_entropy(
-            logits.float(), column, weight, ignore_index=UNKNOWN, reduction="sum", label_smoothing=smoothing
-        )
-        for logits, column, weight in zip(outputs, labels.unbind(1), weights or [None] * len(outputs), strict=True)
-    ]
-    return torch.stack(losses)
-
-
 def one_cycle(progress: float) -> float:
     """Learning rate at `progress` (0..1) of the training, as a share of its peak.
 
@@ -156,10 +131,16 @@ def make_optimizers(network: Network, chosen: Hyperparameters) -> tuple[Muon, Ad
     """
     convolutions = [module.weight for module in network.modules() if isinstance(module, Convolution)]
     rest = [parameter for parameter in network.parameters() if all(parameter is not one for one in convolutions)]
+    peaks = (torch.tensor(peak, device=network.heads.bias.device) for peak in peak_rates(chosen))
     return (
-        Muon(convolutions, chosen.muon_learning_rate, chosen.weight_decay),
-        AdamW(rest, chosen.learning_rate, weight_decay=chosen.weight_decay, fused=True),
+        Muon(convolutions, next(peaks), chosen.weight_decay),
+        AdamW(rest, next(peaks), weight_decay=chosen.weight_decay, fused=True, capturable=True),
     )
+
+
+def peak_rates(chosen: Hyperparameters) -> tuple[float, float]:
+    """The highest learning rates of both optimizers."""
+    return chosen.muon_learning_rate, chosen.learning_rate
 
 
 class _Validation:
@@ -169,6 +150,7 @@ class _Validation:
         self.data = Loader(replace(val, labels=answerable(val.attributes, val.labels, learned)), device)
         can_be_right = learnable(val.attributes, val.labels, learned)
         self.with_loss = torch.from_numpy(can_be_right.astype(np.int64)).to(device)
+        self.losses_of = Losses(val.attributes, device)
         unseen = masks(val.attributes, learned)
         self.added = [(torch.from_numpy(mask) + more).to(device) for mask, more in zip(unseen, corrected, strict=True)]
         self.known, self.losses = ((labels != UNKNOWN).sum(0) for labels in (self.data.split.labels, can_be_right))
@@ -182,7 +164,7 @@ class _Validation:
             for batch, (images, labels) in zip(batches, self.data.batches(batches), strict=True):
                 outputs = tuple(logits + more for logits, more in zip(network(images), self.added, strict=True))
                 right = (torch.stack([logits.argmax(1) for logits in outputs], 1) == labels) & (labels != UNKNOWN)
-                losses = summed_losses(outputs, self.with_loss[batch.to(self.data.device)])
+                losses = self.losses_of(outputs, self.with_loss[batch.to(self.data.device)])
                 totals += torch.stack([losses, right.sum(0)])
         losses, right = totals.double().cpu().numpy()
         told, counted = self.losses > 0, self.known > 0
@@ -254,7 +236,10 @@ def _fit(
 ) -> FitResult:
     device = choose_device(settings.device, settings.threads)
     rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    cast = torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device))
+    bfloat16 = has_fast_bfloat16(device)
+    if device.type == "cuda" and not bfloat16:
+        log.warning("%s has no bfloat16: float32 takes its place, and more time", torch.cuda.get_device_name(device))
+    cast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
     chosen = settings.hyperparameters
 
     def begin() -> tuple[Network, tuple[Muon, AdamW]]:
@@ -273,7 +258,6 @@ def _fit(
         else:
             if history:  # with half a batch, if memory did not suffice for a whole one
                 chosen = chosen.model_copy(update={"batch_size": min(chosen.batch_size, batch_size)})
-    peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     weights = torch.tensor([chosen.loss_weights[name] for name in names(train.attributes)], device=device)
     weights /= weights.sum()
     if 0 < len(history) < settings.epochs:  # what worker processes have finished comes back in the same way
@@ -281,11 +265,16 @@ def _fit(
     learner: nn.Module = DistributedDataParallel(network) if processes > 1 else network
 
     corrected = corrections(train, chosen.class_balance)
-    counting = [one.to(device) for one in label_weights(train, chosen.class_balance)] if chosen.class_balance else []
+    counting = label_weights(train, chosen.class_balance) if chosen.class_balance else []
     train_data, validation = (
         Loader(train, device),
         _Validation(val, learned_classes(train.attributes, train.labels), corrected, device),
     )
+    learn = Step(
+        learner, optimizers, settings.augmentation, Losses(train.attributes, device, LABEL_SMOOTHING, counting),
+        bfloat16=bfloat16,
+        captured=processes == 1 and train_data.images is not None,
+    )  # fmt: skip
     is_known = torch.from_numpy(train.labels != UNKNOWN)
     steps = math.ceil(len(train) / chosen.batch_size)
     progress = Progress((settings.epochs - len(history)) * len(train), "images")
@@ -298,29 +287,20 @@ def _fit(
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(epoch_seed))
         torch.manual_seed(epoch_seed + (1 + rank) * 2**52)  # of augmentation and dropout
         network.train()
-        total = torch.zeros((), device=device)
+        learn.total.zero_()
         # Equal batches rather than a small last one, whose batch statistics would be noise.
         wholes = order.tensor_split(steps)
         counts = torch.stack([is_known[whole].sum(0) for whole in wholes]).clamp(min=1)
         # DistributedDataParallel takes the mean of the processes' gradients, where their sum is that of the batch.
         shares = (weights / counts.to(device)) * processes
         batches = [whole.tensor_split(processes)[rank] for whole in wholes]
-        for step, (images, labels) in enumerate(train_data.batches(batches)):
-            share = one_cycle(((number - 1) * steps + step) / (steps * settings.epochs))
-            for optimizer, peak in zip(optimizers, peaks, strict=True):
-                optimizer.param_groups[0]["lr"] = peak * share
-                optimizer.zero_grad(set_to_none=True)
-            with cast:
-                outputs = learner(augment(images, settings.augmentation))
-            loss = (summed_losses(outputs, labels, LABEL_SMOOTHING, counting) * shares[step]).sum()
-            loss.backward()  # type: ignore[no-untyped-call]
-            for optimizer in optimizers:
-                optimizer.step()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-            progress.advance(len(wholes[step]))
+        for at, (images, labels) in enumerate(train_data.batches(batches)):
+            share = one_cycle(((number - 1) * steps + at) / (steps * settings.epochs))
+            learn(images, labels, shares[at], [peak * share for peak in peak_rates(chosen)])
+            progress.advance(len(wholes[at]))
         if processes > 1:
-            dist.all_reduce(total)
-        train_loss = total.item() / steps / processes
+            dist.all_reduce(learn.total)
+        train_loss = learn.total.item() / steps / processes
         trained = time.monotonic() - started
         val_loss, accuracy, mean_accuracy = validation.measure(network, cast)
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
@@ -345,8 +325,7 @@ def _fit(
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     network.cpu().eval()
     with torch.no_grad():
-        for head, more in zip(network.heads, corrected, strict=True):
-            head.get_parameter("bias").add_(more)
+        network.heads.bias.add_(torch.cat(corrected))
     return FitResult(network, history, name, chosen)
 
 

@@ -1,8 +1,8 @@
-"""The network: one trunk of convolutions, one linear head per attribute."""
+"""The network: one trunk of convolutions, and linear heads."""
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,42 @@ class Convolution(nn.Module):
         return functional.conv2d(features, weight, stride=self.stride, padding=1)
 
 
+class Heads(nn.Module):
+    """One linear layer for all attributes, (N, features) -> the logits of each, (N, classes).
+
+    A layer for each would be as many small products, forth and back. In a state dict every attribute has its own all
+    the same, under the names that an `nn.ModuleList` of layers gives them, and so have fresh weights.
+    """
+
+    def __init__(self, features: int, classes: Sequence[int]) -> None:
+        super().__init__()
+        self.classes = list(classes)
+        layers = [nn.Linear(features, count) for count in classes]
+        self.weight = nn.Parameter(torch.cat([one.weight.detach() for one in layers]))
+        self.bias = nn.Parameter(torch.cat([one.bias.detach() for one in layers]))
+        self.register_state_dict_post_hook(_part)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_join)  # type: ignore[no-untyped-call]
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        """Logits of every attribute."""
+        return torch.split(functional.linear(features, self.weight, self.bias), self.classes, 1)
+
+
+def _part(heads: Heads, state: MutableMapping[str, Tensor], prefix: str, _metadata: object) -> None:
+    """Give each attribute its part."""
+    for name in ("weight", "bias"):
+        for number, part in enumerate(torch.split(state.pop(prefix + name), heads.classes)):
+            state[f"{prefix}{number}.{name}"] = part
+
+
+def _join(heads: Heads, state: MutableMapping[str, Tensor], prefix: str, *_: object) -> None:
+    """Take the parts together; if one is absent, PyTorch finds that the whole is."""
+    for name in ("weight", "bias"):
+        keys = [f"{prefix}{number}.{name}" for number in range(len(heads.classes))]
+        if all(key in state for key in keys):
+            state[prefix + name] = torch.cat([state.pop(key) for key in keys])
+
+
 class Network(nn.Module):
     """Plain multi-head network; 70,000 parameters at width 16, and 1,025 a class.
 
@@ -46,7 +82,7 @@ class Network(nn.Module):
                  stride 2, stride 1               (N, 2w, S/4,  S/4)
                  stride 2, stride 1               (N, 4w, S/8,  S/8)
         pooling  average to a 4x4 grid, dropout   (N, 64w)
-        heads    one linear layer per attribute   each (N, classes), logits in the order of the attributes
+        heads    linear, for every attribute      each (N, classes), logits in the order of the attributes
 
     Faces are cropped alike, so where something is says what it is: hence the 4x4 grid. Shortcuts (He et al. 2016) were
     tried around all convolutions and around those that keep the shape: at equal seconds of training they are worse, and
@@ -73,7 +109,7 @@ class Network(nn.Module):
             layers += [Convolution(before, after, stride), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
         self.trunk = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
-        self.heads = nn.ModuleList(nn.Linear(4 * width * GRID**2, len(attribute.classes)) for attribute in attributes)
+        self.heads = Heads(4 * width * GRID**2, [len(attribute.classes) for attribute in attributes])
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Logits of every attribute, each (N, classes)."""
@@ -94,8 +130,8 @@ class Network(nn.Module):
             if side % GRID == 0
             else functional.adaptive_avg_pool2d(features, GRID)
         )
-        pooled = self.dropout(pooled.flatten(1))
-        return tuple(head(pooled) for head in self.heads)
+        logits: tuple[Tensor, ...] = self.heads(self.dropout(pooled.flatten(1)))
+        return logits
 
 
 class Outputs(nn.Module):

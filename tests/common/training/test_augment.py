@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from stages.common.contract.params import load_params
 from stages.common.contract.version import ROOT
-from stages.common.training.augment import augment
+from stages.common.training.augment import _affine_grid, augment
 from stages.train.params import Params
 from tests.common.prepared import NONE, USUAL
 
@@ -133,3 +134,10 @@ def test_what_is_added_leaves_the_rest_of_the_chance_as_it_is() -> None:
     usual, more = changed(images, usual=True), changed(images, usual=True, cut_out=0.3)
     same = (usual == more).all(3).float().mean((1, 2))
     assert same.min() >= 1 - 0.35**2
+
+
+def test_pixels_are_taken_from_where_pytorch_takes_them_also_while_the_network_computes_in_bfloat16() -> None:
+    theta = torch.randn(3, 2, 3, generator=torch.Generator().manual_seed(0))
+    expected = functional.affine_grid(theta, [3, 3, 64, 64], align_corners=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(_affine_grid(theta, 64), expected)

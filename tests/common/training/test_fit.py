@@ -19,7 +19,7 @@ from stages.common.schema.dataset import Split, read_split
 from stages.common.schema.learned import class_shares
 from stages.common.training.balance import corrections, label_weights
 from stages.common.training.device import choose_device
-from stages.common.training.fit import DivergedError, Epoch, FitSettings, fit, one_cycle, summed_losses
+from stages.common.training.fit import DivergedError, Epoch, FitSettings, fit, one_cycle
 from stages.common.training.hyperparameters import Hyperparameters
 from stages.common.training.network import Network, outputs_of
 from tests.common.prepared import TINY, USUAL, make_prepared
@@ -38,20 +38,6 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Split, Split]:
 def test_it_learns_every_attribute(splits: tuple[Split, Split]) -> None:
     result = fit(*splits, dataclasses.replace(SETTINGS, epochs=12))
     assert result.history[-1].val_mean_accuracy > 0.9, result.history[-1]
-
-
-def test_unknown_labels_add_nothing_to_loss_and_gradient() -> None:
-    def loss_and_gradient(labels: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = torch.arange(2.0 * len(labels)).sin().view(len(labels), 2).requires_grad_()
-        losses = summed_losses((logits,) * 5, torch.tensor(labels))
-        (gradient,) = torch.autograd.grad(losses.sum(), logits)
-        return losses.detach(), gradient[:2]
-
-    known = [[0, 1, 0, 1, -1], [1, 1, 0, 0, -1]]
-    losses, gradient = loss_and_gradient(known)
-    with_unknown = loss_and_gradient([*known, [-1] * 5, [-1] * 5])
-    torch.testing.assert_close(with_unknown, (losses, gradient))
-    assert losses[4] == 0
 
 
 def test_same_seed_same_weights_and_another_seed_others(splits: tuple[Split, Split]) -> None:

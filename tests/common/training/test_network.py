@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 
 from stages.common.schema.attributes import names
 from stages.common.schema.learned import all_learned
-from stages.common.training.network import Classifier, Network, Outputs, count_parameters
+from stages.common.training.network import Classifier, Heads, Network, Outputs, count_parameters
 from tests.common.samples import SAMPLE_ATTRIBUTES
 
 
@@ -58,3 +59,24 @@ def test_bytes_and_floats_of_the_same_image_get_the_same_answer() -> None:
 
 def test_the_network_stays_small() -> None:
     assert 200_000 < count_parameters(Network(SAMPLE_ATTRIBUTES, width=32)) < 400_000
+
+
+def test_one_layer_is_a_layer_for_each_attribute_to_its_weights_and_their_names() -> None:
+    torch.manual_seed(0)
+    layers = nn.ModuleList([nn.Linear(6, 2), nn.Linear(6, 5)])
+    torch.manual_seed(0)
+    heads, features = Heads(6, [2, 5]), torch.randn(3, 6)
+    for part, layer in zip(heads(features), layers, strict=True):
+        torch.testing.assert_close(part, layer(features))
+    state, expected = heads.state_dict(), layers.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+    network, other = (Network(SAMPLE_ATTRIBUTES, width=8) for _ in range(2))
+    assert {f"heads.{number}.bias" for number in range(len(SAMPLE_ATTRIBUTES))} < network.state_dict().keys()
+    other.load_state_dict(network.state_dict())
+    assert torch.equal(other.heads.weight, network.heads.weight)
+    incomplete = network.state_dict()
+    del incomplete["heads.0.bias"]
+    with pytest.raises(RuntimeError, match="Missing key"):
+        other.load_state_dict(incomplete)

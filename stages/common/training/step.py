@@ -1,0 +1,159 @@
+"""One step of training, from a batch to new weights; on a GPU all of it can be one CUDA graph.
+
+As PyTorch does it, a step of 64 images is some 500 kernels, in which an H100 works 1.2 of the 11.5 ms that it takes to
+launch them. A graph is launched once for all. It repeats what it was captured from, on the same memory: whatever
+differs from step to step is written there before, and nothing of a step may ask the GPU for a number.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from stages.common.contract.logs import log
+from stages.common.training.augment import augment
+from stages.common.training.augmentation import Augmentation
+from stages.common.training.loss import Losses
+
+WARM_UP_STEPS = 3
+"""Before a capture: https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture."""
+
+
+Graph = tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...]]
+"""A captured step, and where it finds images, labels and shares."""
+
+
+class Step:
+    """Augments a batch, and moves weights against the gradient of its loss.
+
+    Randomness in a graph is that outside: each replay takes up seed and position of PyTorch's generator.
+
+    Attributes:
+        total: sum of the losses of all steps, float32 () on the device; whoever reads it sets it back.
+        graphs: images of a batch -> the graph of a step; None where kernels are launched one by one.
+    """
+
+    def __init__(
+        self,
+        learner: nn.Module,
+        optimizers: Sequence[Optimizer],
+        augmentation: Augmentation,
+        losses_of: Losses,
+        *,
+        bfloat16: bool,
+        captured: bool = False,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            learner: the network, or what shares its gradients with other processes; on the device already.
+            optimizers: of all its parameters; their learning rates are tensors on the device.
+            augmentation: how images are changed.
+            losses_of: the loss of every attribute.
+            bfloat16: whether to compute in it.
+            captured: whether to capture a graph of every size that batches have. It takes a GPU, and no other process
+                that has a part in them. If a graph cannot be captured, this is said, and steps are as without.
+        """
+        self.learner = learner
+        self.optimizers = optimizers
+        self.augmentation = augmentation
+        self.losses_of = losses_of
+        device = next(learner.parameters()).device
+        self.total = torch.zeros((), device=device)
+        self.graphs: dict[int, Graph] | None = {} if captured else None
+        # A graph must not find weights that were cast before it; and in a step none is used twice.
+        self.cast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=False)
+
+    def __call__(self, images: Tensor, labels: Tensor, shares: Tensor, rates: Sequence[float]) -> None:
+        """Learn from a batch.
+
+        Args:
+            images: uint8 (N, S, S, 3) on the device, as is all else.
+            labels: int64 (N, A), -1 where unknown.
+            shares: float32 (A,), of each attribute's summed loss in the loss.
+            rates: learning rates of the optimizers.
+        """
+        for optimizer, rate in zip(self.optimizers, rates, strict=True):
+            optimizer.param_groups[0]["lr"].fill_(rate)
+        if graph := self._graph(images, labels, shares):
+            captured, places = graph
+            for place, one in zip(places, (images, labels, shares), strict=True):
+                place.copy_(one)
+            captured.replay()
+        else:
+            self._learn(images, labels, shares)
+
+    def _graph(self, *batch: Tensor) -> Graph | None:
+        """The graph for batches of this size, captured if there is none yet."""
+        if self.graphs is None:
+            return None
+        size = len(batch[0])
+        if size not in self.graphs:
+            try:
+                self.graphs[size] = self._capture(batch)
+            except torch.OutOfMemoryError:
+                raise  # with fewer images it may go well
+            except RuntimeError as error:
+                why = str(error).splitlines()[0]
+                log.warning("no CUDA graph can be captured of a step, which is slower without (%s)", why)
+                self.graphs = None
+                return None
+        return self.graphs[size]
+
+    def _capture(self, batch: tuple[Tensor, ...]) -> Graph:
+        places = tuple(one.clone() for one in batch)
+        with self.undone():
+            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UP_STEPS):
+                    self._learn(*places)
+            torch.cuda.current_stream().wait_stream(side)
+        captured = torch.cuda.CUDAGraph()
+        # one is replayed after the other, and nothing of a step is needed after it: all may use the same memory
+        pool = next((graph.pool() for graph, _ in (self.graphs or {}).values()), None)
+        try:
+            with torch.cuda.graph(captured, pool=pool):
+                self._learn(*places)
+        except RuntimeError as error:
+            if isinstance(error.__context__, torch.OutOfMemoryError):  # then the capture cannot end well, either
+                raise error.__context__ from None
+            raise
+        return captured, places
+
+    def _learn(self, images: Tensor, labels: Tensor, shares: Tensor) -> None:
+        self._forget_gradients()
+        with self.cast:
+            outputs = self.learner(augment(images, self.augmentation))
+        loss = (self.losses_of(outputs, labels) * shares).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.total += loss.detach()
+
+    def _forget_gradients(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
+    @contextlib.contextmanager
+    def undone(self) -> Iterator[None]:
+        """What is learned and drawn meanwhile leaves no trace."""
+        before = [one.detach().clone() for one in self._changing()]
+        device = self.total.device
+        try:
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                yield
+        finally:
+            self._forget_gradients()
+            with torch.no_grad():
+                for now, was in itertools.zip_longest(self._changing(), before):
+                    now.zero_() if was is None else now.copy_(was)
+
+    def _changing(self) -> list[Tensor]:
+        """What a step changes. What optimizers remember comes last: before the first step it is not there, or 0."""
+        states = [state for optimizer in self.optimizers for state in optimizer.state.values()]
+        remembered = [tensor for state in states for tensor in state.values()]
+        return [*self.learner.parameters(), *self.learner.buffers(), self.total, *remembered]
