@@ -38,7 +38,7 @@ def decide(
     concerned = {"performance": low, "drift": [lot for lot in drifted if labelled.get(lot)]}
     return {
         "champion": champion.version,
-        "lots": {lot: len(features) for lot, features in sorted(new.lots.items())},
+        "lots": {lot: len(new.lots[lot]) for lot in sorted(new.lots)},
         "seen": dict(sorted(new.seen.items())),
         "labelled": {lot: count for lot, count in sorted(labelled.items()) if count},
         "labels_read": labels_read,

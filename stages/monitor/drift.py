@@ -128,7 +128,10 @@ def find_drift(
     then = table(reference)
     now = {lot: table(features) for lot, features in lots.items()}
     if len(now) > 1:
-        now[ALL] = pd.concat(now.values(), ignore_index=True)
+        ends = np.cumsum([len(values) for values in now.values()])
+        together = pd.concat(now.values(), ignore_index=True)
+        # parts of the whole, so that nothing is in memory twice
+        now = {lot: together[end - len(now[lot]) : end] for lot, end in zip(now, ends, strict=True)} | {ALL: together}
     tests = [
         compare(lot, str(name), then[name], values[name], settings.min_images)
         for lot, values in now.items()

@@ -3,16 +3,35 @@
 By picture, not by name or lot: images come into lots that the champion knows, and folders need not be lots at all.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from stages.common.contract.logs import log
 from stages.common.inference.features import Features, load_features
 from stages.common.registry.champion import Champion
 from stages.common.registry.seen import read_seen
+
+
+class OnDisk(Mapping[str, Features]):
+    """Some images of each lot, read when they are asked for: all at once would be 1 kB an image, and their examples."""
+
+    def __init__(self, folder: Path, chosen: Mapping[str, npt.NDArray[np.intp]]) -> None:
+        """Take lots of `folder`: lot -> positions of its images."""
+        self._folder = folder
+        self._chosen = chosen
+
+    def __getitem__(self, lot: str) -> Features:
+        return load_features(self._folder / f"{lot}.npz").take(self._chosen[lot])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._chosen)
+
+    def __len__(self) -> int:
+        return len(self._chosen)
 
 
 @dataclass(frozen=True)
@@ -29,7 +48,7 @@ class NewImages:
 
 
 def find_new_images(folder: Path, champion: Champion) -> NewImages:
-    """Tell the new images of all lots from the others, one lot after the other: those that are known are not kept.
+    """Tell the new images of all lots from the others, one lot after the other.
 
     Args:
         folder: `features` of the artifact of stage predict.
@@ -38,7 +57,7 @@ def find_new_images(folder: Path, champion: Champion) -> NewImages:
     known = read_seen(champion.reference)
     if known is None:
         log.warning("%s keeps no list of the pictures it knows, so whole lots are new or not", champion.version)
-    lots, seen = {}, {}
+    chosen, seen = {}, {}
     for path in sorted(folder.rglob("*.npz")):
         lot = path.relative_to(folder).with_suffix("").as_posix()
         features = load_features(path)
@@ -46,5 +65,5 @@ def find_new_images(folder: Path, champion: Champion) -> NewImages:
         new = of_lot if known is None else ~np.isin(features.pictures, known)
         seen[lot] = int((~new).sum())
         if new.any():
-            lots[lot] = features.take(np.flatnonzero(new))
-    return NewImages(lots, seen)
+            chosen[lot] = np.flatnonzero(new)
+    return NewImages(OnDisk(folder, chosen), seen)

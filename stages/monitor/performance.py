@@ -32,7 +32,7 @@ from stages.monitor.drift import ALL
 
 OK, LOW, NOT_ENOUGH = "ok", "low", "not enough data"
 
-Labels = Mapping[int, npt.NDArray[np.int16]]
+Labels = Mapping[int, Sequence[int]]
 """Picture (`stages.common.registry.seen`) -> class indices in the order of the attributes, -1 where unknown."""
 
 
@@ -98,11 +98,12 @@ def read_labels(attributes: Attributes, validated: Path) -> Labels:
     """
     classes = {one.name: one.classes for one in read_attributes(validated)}
     known = [one.name if classes.get(one.name) == one.classes else "" for one in attributes]
-    labels: dict[int, npt.NDArray[np.int16]] = {}
+    labels: dict[int, Sequence[int]] = {}
+    once: dict[Sequence[int], Sequence[int]] = {}  # few among a million are different
     with reading(validated / ANNOTATIONS, "validate"):
         for row in annotation_rows(validated, "pixels", *filter(None, known)):
-            found = [int(row[name] or UNKNOWN) if name else UNKNOWN for name in known]
-            labels[picture_of(row["pixels"])] = np.array(found, np.int16)
+            found = tuple(int(row[name] or UNKNOWN) if name else UNKNOWN for name in known)
+            labels[picture_of(row["pixels"])] = once.setdefault(found, found)
     return labels
 
 
@@ -135,7 +136,7 @@ def measure(
 
 
 def _answers(attributes: Attributes, features: Features, labels: Labels, answered: Collection[str]) -> list[Answers]:
-    unknown = np.full(len(attributes), UNKNOWN, np.int16)
+    unknown = [UNKNOWN] * len(attributes)
     known = np.array([labels.get(picture, unknown) for picture in features.pictures.tolist()], np.int16)
     known = known.reshape(-1, len(attributes))
     return [

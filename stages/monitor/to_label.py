@@ -33,17 +33,24 @@ def write_to_label(
     Returns:
         How many there are.
     """
-    rows: list[tuple[bool, float, str, str, list[str]]] = []
+    names: list[str] = []
+    lot_of: list[str] = []
+    sure, later = [np.empty((0, len(answered)), np.float32)], [np.empty(0, np.bool_)]
     for lot, features in (lots if labels is not None else {}).items():
+        without = [at for at, picture in enumerate(features.pictures.tolist()) if picture not in (labels or ())]
         said = {name: decided(features.probabilities[name], features.decision.get(name, ())) for name in answered}
-        sure = np.stack([confidence for _, confidence in said.values()], axis=1)
-        least = np.nan_to_num(sure.min(axis=1), nan=-1.0)  # no number is less than any
-        for position, picture in enumerate(features.pictures.tolist()):
-            if labels is not None and picture not in labels:
-                cells = ["" if np.isnan(value) else f"{value:.4f}" for value in sure[position]]
-                later = lot not in needed and ALL not in needed
-                rows.append((later, float(least[position]), lot, features.filenames[position], cells))
-    rows.sort()
+        sure.append(np.stack([confidence[without] for _, confidence in said.values()], axis=1))
+        later.append(np.full(len(without), lot not in needed and ALL not in needed))
+        names += [features.filenames[at] for at in without]
+        lot_of += [lot] * len(without)
+    confidences = np.concatenate(sure)
+    least = (
+        np.nan_to_num(confidences.min(axis=1), nan=-1.0) if len(names) else np.empty(0)
+    )  # no number is less than any
+    rows = (
+        (names[at], lot_of[at], *("" if np.isnan(value) else f"{value:.4f}" for value in confidences[at].tolist()))
+        for at in np.lexsort((least, np.concatenate(later))).tolist()
+    )
     columns = ("filename", "lot", *(f"{name}_confidence" for name in answered))
-    write_csv(path, columns, ((name, lot, *cells) for _, _, lot, name, cells in rows), for_people=True)
-    return len(rows)
+    write_csv(path, columns, rows, for_people=True)
+    return len(names)

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.common.images.listing import SUFFIXES, as_text, list_folder, lot_of
+from stages.common.images.listing import SUFFIXES, as_text, list_folder, lot_of, suffix_of
 
 LOT_BYTES = 255 - len("predictions_.csv")
 """Length of a lot's name at most, for files are named after it."""
@@ -21,7 +21,7 @@ class Found:
         ignored: (file name, lot, path, reason) of what has another name, and is not read.
     """
 
-    lots: dict[str, dict[str, Path]]
+    lots: dict[str, dict[str, str]]
     undecodable: list[tuple[str, str, str]]
     ignored: list[tuple[str, str, str, str]]
 
@@ -46,21 +46,22 @@ def find_images(raw: Path) -> Found:
     called by its path.
     """
     found = Found({}, [], [])
-    lots: dict[str, list[tuple[Path, Path]]] = {}
+    lots: dict[str, list[str]] = {}
     listing = list_folder(raw)
     for path in listing.images:
         shown = as_text(path)
         lot = lot_of(shown)
         if len(lot.encode()) > LOT_BYTES:
             reason = f"the lot's name, which names files, is longer than {LOT_BYTES} bytes"
-            found.undecodable.append((shown.name, lot, reason))
+            found.undecodable.append((_name(shown), lot, reason))
         else:
-            lots.setdefault(lot, []).append((shown, path))
+            lots.setdefault(lot, []).append(path)
     for lot, paths in sorted(lots.items()):
-        often = Counter(shown.name for shown, _ in paths)
-        named: dict[str, Path] = {}
-        for shown, path in paths:
-            name = shown.name if often[shown.name] == 1 else shown.as_posix()
+        often = Counter(_name(as_text(path)) for path in paths)
+        named: dict[str, str] = {}
+        for path in paths:
+            shown = as_text(path)
+            name = _name(shown) if often[_name(shown)] == 1 else shown
             if name in named:
                 found.undecodable.append((name, lot, "another file's name is shown alike, though its bytes differ"))
             else:
@@ -68,8 +69,12 @@ def find_images(raw: Path) -> Found:
         found.lots[lot] = dict(sorted(named.items()))
     for path, reason in listing.ignored.items():
         shown = as_text(path)
-        if path.suffix.lower() in SUFFIXES and reason != "hidden":
-            found.undecodable.append((shown.name, lot_of(shown), reason))
+        if suffix_of(path) in SUFFIXES and reason != "hidden":
+            found.undecodable.append((_name(shown), lot_of(shown), reason))
         else:
-            found.ignored.append((shown.name, lot_of(shown), shown.as_posix(), reason))
+            found.ignored.append((_name(shown), lot_of(shown), shown, reason))
     return found
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]

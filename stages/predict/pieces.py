@@ -1,6 +1,7 @@
 """What a model says about one lot, as `stages.common.workers.lot_cache` keeps it.
 
 features.npz     `stages.common.inference.features.Features` of the lot's pictures; absent if there is none
+predictions.csv  what is answered, of a version that version.txt names; so that a lot that is known is not written anew
 undecodable.csv  filename, reason
 """
 
@@ -8,7 +9,7 @@ import csv
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,14 +21,17 @@ from stages.common.images.faces import FACE_BYTES
 from stages.common.images.preprocess import content_of, fit_square
 from stages.common.images.settings import Preprocessing
 from stages.common.images.sources import Source
+from stages.common.inference.answers import Answers, answers_of
 from stages.common.inference.features import Features, evenly_spread, join_features
 from stages.common.inference.observation import Images, observe_batch
 from stages.common.inference.onnx_model import OnnxModel, load
 from stages.common.registry.seen import picture_of
-from stages.common.schema.face import Face
+from stages.common.schema.face import NO_FACES, Face
 from stages.common.workers.lot_cache import Recipe
 
 FEATURES = "features.npz"
+PREDICTIONS = "predictions.csv"
+VERSION = "version.txt"
 UNDECODABLE = "undecodable.csv"
 INFERENCE_BYTES = 3600
 """Inference takes as long as the decoding of so many bytes, 0.54 ms."""
@@ -56,17 +60,21 @@ class Piece:
 
     Attributes:
         features: file with those of its pictures; None if there is none.
+        predictions: file with what is answered.
+        version: which it names: what the model was called when the piece was made.
         undecodable: filename -> reason.
         images: how many pictures there are.
     """
 
     features: Path | None
+    predictions: Path
+    version: str
     undecodable: dict[str, str]
     images: int
 
 
 def recipe_of(
-    model: Path, model_digest: str, max_megapixels: float, batch_size: int
+    model: Path, model_digest: str, max_megapixels: float, batch_size: int, version: str
 ) -> Recipe[AnswerJob, Answered, Piece]:
     """How the answers of a lot are made.
 
@@ -75,6 +83,7 @@ def recipe_of(
         model_digest: SHA-256 of it, by which it decides them: the same model under another name says the same.
         max_megapixels: larger pictures are not decoded, whatever the model says.
         batch_size: images a job.
+        version: what the model is called. It decides nothing, for a model may be archived again under another name.
     """
 
     def job(_folder: Path, images: Sequence[Source], start: int) -> AnswerJob:
@@ -82,9 +91,9 @@ def recipe_of(
         return AnswerJob(model, model_digest, max_megapixels, images[start : start + batch_size], examples)
 
     decides = {"model": model_digest, "max_megapixels": max_megapixels}
-    finds_faces = load_once(model, model_digest).preprocessing.crop == "face"
-    burden = INFERENCE_BYTES + FACE_BYTES * finds_faces
-    return Recipe("predict", decides, batch_size, job, answer_images, _write, _read, burden)
+    loaded = load_once(model, model_digest)
+    burden = INFERENCE_BYTES + FACE_BYTES * (loaded.preprocessing.crop == "face")
+    return Recipe("predict", decides, batch_size, job, answer_images, partial(_write, loaded, version), _read, burden)
 
 
 @lru_cache(maxsize=1)
@@ -144,10 +153,29 @@ def _prepare(source: Source, settings: Preprocessing, image: Images) -> tuple[st
     return pixels, face, reason
 
 
-def _write(folder: Path, done: Iterable[tuple[Sequence[Source], Answered]]) -> None:
+def answers_in(model: OnnxModel, features: Features | None) -> list[Answers]:
+    """What a model says about the pictures of a lot; None without any."""
+    none = {one.name: np.empty((0, len(one.classes)), np.float32) for one in model.attributes}
+    return answers_of(model.attributes, features.probabilities if features else none, model.calibration)
+
+
+def write_answers(path: Path, model: OnnxModel, version: str, features: Features | None) -> None:
+    """Write the predictions.csv of a lot."""
+    from stages.common.inference.predictions import write_predictions  # imports pandas, which no worker needs
+
+    faces = features.faces if features else NO_FACES
+    cut_out = faces if model.preprocessing.crop == "face" else None
+    write_predictions(path, features.filenames if features else [], answers_in(model, features), version, cut_out)
+
+
+def _write(model: OnnxModel, version: str, folder: Path, done: Iterable[tuple[Sequence[Source], Answered]]) -> None:
     batches = [batch for _, batch in done]
-    if features := [batch.features for batch in batches if batch.features]:
-        join_features(features).save(folder / FEATURES)
+    parts = [batch.features for batch in batches if batch.features]
+    features = join_features(parts) if parts else None
+    if features:
+        features.save(folder / FEATURES)
+    write_answers(folder / PREDICTIONS, model, version, features)
+    (folder / VERSION).write_text(version, encoding="utf-8")
     rows = [row for batch in batches for row in batch.undecodable.items()]
     write_csv(folder / UNDECODABLE, ("filename", "reason"), rows)
 
@@ -156,4 +184,6 @@ def _read(folder: Path, images: Sequence[Source]) -> Piece:
     with (folder / UNDECODABLE).open(encoding="utf-8", newline="") as file:
         _, *rows = csv.reader(file)
     features = folder / FEATURES
-    return Piece(features if features.exists() else None, dict(rows), len(images) - len(rows))
+    version = (folder / VERSION).read_text(encoding="utf-8")
+    kept = features if features.exists() else None
+    return Piece(kept, folder / PREDICTIONS, version, dict(rows), len(images) - len(rows))

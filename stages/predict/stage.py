@@ -11,7 +11,7 @@ from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Headline, Input, LotsContext, RawFiles, Stage
 from stages.common.contract.tables import write_csv
 from stages.common.images.listing import require_lots
-from stages.common.images.sources import Source, find_source
+from stages.common.images.sources import Source, find_sources
 from stages.common.registry.champion import Champion, read_champion
 from stages.common.reports.report import REPORT, Report, write_report
 from stages.common.schema.attributes import names
@@ -53,11 +53,12 @@ def _answer_lots(context: LotsContext[Params], champion: Champion, found: Found)
     section, largest = context.params.predict, context.params.images.max_megapixels
     model = load_once(champion.model, champion.model_digest)  # one that does not fit is refused here, in one line
     log.info("%s answers %s", champion.version, ", ".join(names(model.attributes)))
+    raw = context.inputs["raw"]
     sources: dict[str, list[Source]] = {
-        lot: [find_source(name, context.inputs["raw"] / path, context.digest) for name, path in images.items()]
+        lot: list(find_sources(((name, f"{raw}/{path}") for name, path in images.items()), context.digests))
         for lot, images in found.lots.items()
     }
-    recipe = recipe_of(champion.model, champion.model_digest, largest, section.batch_size)
+    recipe = recipe_of(champion.model, champion.model_digest, largest, section.batch_size, champion.version)
     lots = take_lots(recipe, sources, context.cache, section.workers)
     made = [lots.pieces[lot] for lot in lots.made]
     if made:
@@ -99,25 +100,21 @@ def _write_lots(
     Returns:
         Of every lot what metrics tell about it; and the least sure answers of all.
     """
-    import numpy as np
-
-    from stages.common.inference.answers import answers_of
     from stages.common.inference.features import load_features
-    from stages.common.inference.predictions import write_predictions
-    from stages.common.schema.face import NO_FACES
     from stages.predict.counts import count_answers, least_sure
     from stages.predict.page import PICTURES
+    from stages.predict.pieces import answers_in, write_answers
 
     lots: dict[str, dict[str, Any]] = {}
     cases: list[Unsure] = []
-    none = {one.name: np.empty((0, len(one.classes)), np.float32) for one in model.attributes}
     for lot, piece in answered.pieces.items():
         features = load_features(piece.features) if piece.features else None
-        names, probabilities = (features.filenames, features.probabilities) if features else ([], none)
-        answers = answers_of(model.attributes, probabilities, model.calibration)
-        found = features.faces if features else NO_FACES
-        faces = found if model.preprocessing.crop == "face" else None
-        write_predictions(out / "outputs" / f"predictions_{lot}.csv", names, answers, champion.version, faces)
+        names, answers = features.filenames if features else [], answers_in(model, features)
+        table = out / "outputs" / f"predictions_{lot}.csv"
+        if piece.version == champion.version:
+            link_or_copy(piece.predictions, table)
+        else:  # the same model has been archived again
+            write_answers(table, model, champion.version, features)
         if piece.features:
             link_or_copy(piece.features, out / "features" / f"{lot}.npz")
             cases = sorted([*cases, *least_sure(lot, names, answers, PICTURES)])[:PICTURES]

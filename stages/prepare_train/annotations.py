@@ -1,5 +1,6 @@
 """The canonical annotations that stage `validate` wrote."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -8,7 +9,7 @@ from stages.common.schema.annotations import ANNOTATIONS, GIVEN, GROUP, SPLIT, a
 from stages.common.schema.attributes import UNKNOWN, Attributes, names, read_attributes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Annotation:
     """One image and its labels.
 
@@ -65,4 +66,5 @@ def _annotation(attributes: Attributes, row: dict[str, str], where: str) -> Anno
             raise DataError(f"{where}: {attribute.name} is {text!r}, not a class index: run stage validate again")
         labels.append(int(text) if text else UNKNOWN)
     given = (row.get(GIVEN[column], "") for column in (GROUP, SPLIT))
-    return Annotation(row["filename"], row["lot"], row["path"], row["digest"], row["group"], tuple(labels), *given)
+    lot = sys.intern(row["lot"])
+    return Annotation(row["filename"], lot, row["path"], row["digest"], row["group"], tuple(labels), *given)

@@ -13,7 +13,7 @@ from stages.common.contract.history import recall, remember
 from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Headline, Input, LotsContext, RawFiles, Stage
 from stages.common.contract.tables import write_csv
-from stages.common.images.sources import Source, find_source, is_regular
+from stages.common.images.sources import Source, find_sources, is_regular
 from stages.common.reports.report import REPORT, Cards, PageSection, Report, write_report
 from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
 from stages.common.schema.attributes import UNKNOWN, read_attributes, write_attributes
@@ -64,8 +64,9 @@ def _prepare_lots(context: LotsContext[Params], annotations: list[Annotation]) -
     """The piece of every lot, from the cache or made now. Nobody has validated a file that is another since."""
     sources: dict[str, list[Source]] = {}
     rejected: dict[str, dict[str, str]] = {one.lot: {} for one in annotations}
-    for one in annotations:
-        source = find_source(one.filename, context.inputs["raw"] / one.path, context.digest)
+    raw = context.inputs["raw"]
+    files = ((one.filename, f"{raw}/{one.path}") for one in annotations)
+    for one, source in zip(annotations, find_sources(files, context.digests), strict=True):
         if source.digest in {one.digest, ""}:  # empty: gone or no regular file, which decoding tells
             sources.setdefault(one.lot, []).append(source)
         else:
@@ -128,7 +129,7 @@ def _run(context: Context[Params]) -> Headline:
     everything = [
         Row(
             name, lot, number, assign_split(units[name], params.data) if by_digest else one.given_split, pixels,
-            one.group, one.labels, units[name], piece.faces[name],
+            one.group, one.labels, units[name], piece.faces.get(name, ()),
         )
         for lot, piece in pieces.items()
         for number, (name, pixels) in enumerate(piece.accepted.items())
@@ -209,8 +210,9 @@ def _run(context: Context[Params]) -> Headline:
 
 
 def _run_lots(context: LotsContext[Params], lots: Sequence[str]) -> Headline:
-    annotations = [one for one in read_annotations(context.inputs["validate"]) if one.lot in set(lots)]
-    if unknown := sorted(set(lots) - {one.lot for one in annotations}):
+    wanted = set(lots)
+    annotations = [one for one in read_annotations(context.inputs["validate"]) if one.lot in wanted]
+    if unknown := sorted(wanted - {one.lot for one in annotations}):
         raise UsageError(f"--lots: stage validate accepted no image of {', '.join(unknown)}: name lots that it has")
     prepared = _prepare_lots(context, annotations)
     return {

@@ -1,6 +1,7 @@
 """Look at every annotated image once: in worker processes, and of unchanged lots not at all."""
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,13 @@ from typing import Any
 import pandas as pd
 
 from stages.common.contract.stage import Context
-from stages.common.images.settings import ImagesSection
-from stages.common.images.sources import Source, find_source
+from stages.common.images.sources import Source, find_sources
 from stages.common.workers.lot_cache import Recipe, take_lots
-from stages.validate.look import Look, look_at
+from stages.validate.look import Look, LookJob, look_at_sources
 from stages.validate.params import Params
 
-LOOKS = "looks.json"
-"""File of a lot's piece: a list of `Look`, one an image."""
+LOOKS = "looks.jsonl"
+"""File of a lot's piece: a line a job, a list of `Look`, one an image."""
 CHUNK = 32
 """Images a job: the results of 32 are 10 kB to send back."""
 
@@ -38,32 +38,35 @@ def inspect_images(paths: Mapping[str, str], context: Context[Params]) -> pd.Dat
         UnavailableError: a worker process was killed, nearly always for memory.
     """
     lots: dict[str, list[Source]] = {}
-    for path, lot in sorted(paths.items()):
-        lots.setdefault(lot, []).append(find_source(path, context.inputs["raw"] / path, context.digest))
+    raw, names = context.inputs["raw"], sorted(paths)
+    for source in find_sources(((name, f"{raw}/{name}") for name in names), context.digests):
+        lots.setdefault(paths[source.filename], []).append(source)
     settings = context.params.images
 
-    def job(_folder: Path, images: Sequence[Source], start: int) -> tuple[list[Path], ImagesSection]:
-        return [image.path for image in images[start : start + CHUNK]], settings
+    def job(_folder: Path, images: Sequence[Source], start: int) -> LookJob:
+        return images[start : start + CHUNK], settings
 
-    recipe = Recipe("validate", settings.model_dump(), CHUNK, job, look_at, _write, _read)
+    recipe = Recipe("validate", settings.model_dump(), CHUNK, job, look_at_sources, _write, _read)
     looks = take_lots(recipe, lots, context.cache, context.params.validate.workers).pieces
-    return _table({source.filename: look for lot in lots for source, look in zip(lots[lot], looks[lot], strict=True)})
+    paths_of = [source.filename for images in lots.values() for source in images]
+    table = pd.concat([_table([]), *(looks[lot] for lot in lots)])
+    return table.set_axis(pd.Index(paths_of, dtype="str", name="path")).sort_index()
 
 
-def _write(folder: Path, done: Iterable[tuple[Sequence[Source], list[Look]]]) -> None:
-    looks = []
-    for images, found in done:
-        for image, look in zip(images, found, strict=True):
-            image.require_unchanged(look.digest)
-            looks.append(look)
-    (folder / LOOKS).write_text(json.dumps(looks), encoding="utf-8")
+def _write(folder: Path, done: Iterable[tuple[Sequence[Source], str]]) -> None:
+    with (folder / LOOKS).open("w", encoding="utf-8") as file:
+        file.writelines(f"{looks}\n" for _, looks in done)
 
 
-def _read(folder: Path, _images: Sequence[Source]) -> list[Look]:
-    return [Look(*look) for look in json.loads((folder / LOOKS).read_text(encoding="utf-8"))]
+def _read(folder: Path, _images: Sequence[Source]) -> pd.DataFrame:
+    with (folder / LOOKS).open(encoding="utf-8") as file:
+        looks = [Look(*look) for line in file for look in json.loads(line)]
+    # these are a few texts, which JSON reads anew for every image
+    return _table([look._replace(format=sys.intern(look.format), mode=sys.intern(look.mode)) for look in looks])
 
 
-def _table(looks: Mapping[str, Look]) -> pd.DataFrame:
-    columns: dict[str, Any] = {name: [getattr(look, name) or None for look in looks.values()] for name in COLUMNS}
+def _table(looks: Sequence[Look]) -> pd.DataFrame:
+    """One row a look, the columns as in `inspect_images`."""
+    columns: dict[str, Any] = {name: [getattr(look, name) or None for look in looks] for name in COLUMNS}
     kinds = {name: "Int64" if name in {"width", "height"} else "str" for name in COLUMNS}
-    return pd.DataFrame(columns, pd.Index(list(looks), dtype="str", name="path")).astype(kinds).sort_index()
+    return pd.DataFrame(columns).astype(kinds)

@@ -4,6 +4,7 @@ This is what worker processes run; they start faster without pandas, so nothing 
 """
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from typing import NamedTuple
 from stages.common.images.content import crop_to_content
 from stages.common.images.decode import ImageError, decode_file, pixels_digest, read_image_file
 from stages.common.images.settings import ImagesSection
+from stages.common.images.sources import Source
 from stages.validate.perceptual import cells_of, hashes_of
 
 
@@ -40,7 +42,24 @@ class Look(NamedTuple):
     hash: str = ""
 
 
-def look_at(job: tuple[Sequence[Path], ImagesSection]) -> list[Look]:
+LookJob = tuple[Sequence[Source], ImagesSection]
+"""What a worker process gets."""
+
+
+def look_at_sources(job: LookJob) -> str:
+    """`look_at` the files of some sources, as JSON: sending the looks themselves costs 10 us each.
+
+    Raises:
+        TryAgainError: a file changed while it was being read.
+    """
+    sources, settings = job
+    looks = look_at(([source.path for source in sources], settings))
+    for source, look in zip(sources, looks, strict=True):
+        source.require_unchanged(look.digest)
+    return json.dumps(looks)
+
+
+def look_at(job: tuple[Sequence[str | Path], ImagesSection]) -> list[Look]:
     """Look at some image files, each for itself; one at a time is in memory."""
     paths, settings = job
     looks = [_look_at(path, settings) for path in paths]
@@ -48,7 +67,7 @@ def look_at(job: tuple[Sequence[Path], ImagesSection]) -> list[Look]:
     return [look if look.problem else look._replace(hash=next(hashes).tobytes().hex()) for look, _ in looks]
 
 
-def _look_at(path: Path, settings: ImagesSection) -> tuple[Look, bytes]:
+def _look_at(path: str | Path, settings: ImagesSection) -> tuple[Look, bytes]:
     """Look at one file.
 
     In a function of its own, so that its picture is gone before the next is decoded: of two, the C library returns

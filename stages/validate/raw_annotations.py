@@ -17,7 +17,7 @@ import pandas as pd
 
 from stages.common.contract.errors import DataError
 from stages.common.contract.stage import RawFiles
-from stages.common.images.listing import OTHER_NAME, SUFFIXES, as_text, list_folder, lot_of
+from stages.common.images.listing import OTHER_NAME, SUFFIXES, as_text, list_folder, lot_of, suffix_of
 from stages.common.schema.attributes import Attributes
 from stages.validate.attributes_file import AttributesFile
 from stages.validate.forms.cartoon_set import CartoonSetPairs
@@ -153,7 +153,7 @@ def read_annotations(asked: AttributesFile, path: Path) -> RawAnnotations:
     rows, replaced, taken, unused = merge(forms.flat.columns, [part.rows for part in parts])
     return RawAnnotations(
         attributes=asked.attributes,
-        name=as_text(path.absolute()).name,
+        name=as_text(path.absolute().name),
         header=tuple(dict.fromkeys(name for part in parts for name in part.header)),
         rows=rows,
         broken=pd.DataFrame([one for part in parts for one in part.broken], columns=_LISTED),
@@ -205,7 +205,12 @@ def annotation_files(asked: AttributesFile, path: Path, lots: Collection[str] = 
     same age the one with the later name is newer. Pairs count as one file, as new as the newest of them.
     """
     _, units, ignored, unseen = _find(_Forms(asked), path)
-    read = [file for unit in units for file in unit.files if not unit.form.together or not lots or lot_of(file) in lots]
+    read = [
+        file
+        for unit in units
+        for file in unit.files
+        if not unit.form.together or not lots or lot_of(file.as_posix()) in lots
+    ]
     return RawFiles(read, (ignored | unseen).items())
 
 
@@ -256,8 +261,8 @@ def _told(ignored: Mapping[str, str]) -> list[str]:
 
 def _called(unit: _Unit) -> str:
     if unit.form.together:
-        return f"{len(unit.files)} csX.csv" if len(unit.files) > 1 else as_text(unit.files[0]).as_posix()
-    return as_text(unit.files[0]).as_posix()
+        return f"{len(unit.files)} csX.csv" if len(unit.files) > 1 else as_text(unit.files[0])
+    return as_text(unit.files[0])
 
 
 def _find(forms: _Forms, path: Path) -> tuple[Path, list[_Unit], dict[str, str], dict[str, str]]:
@@ -272,27 +277,25 @@ def _find(forms: _Forms, path: Path) -> tuple[Path, list[_Unit], dict[str, str],
             raise DataError(f"{path} {remedy(foreign, forms.example)}")
         return path.parent, [_Unit(form or forms.flat, [Path(path.name)], _dated(path), header)], {}, {}
     listing = list_folder(path)
-    files = sorted([*listing.images, *(file for file, why in listing.ignored.items() if why == OTHER_NAME)])
+    files = sorted(Path(file) for file, why in listing.ignored.items() if why == OTHER_NAME)
     unseen = {
-        as_text(file).as_posix(): why
+        as_text(file): why
         for file, why in listing.ignored.items()
-        if why != OTHER_NAME and file.suffix.lower() not in SUFFIXES
+        if why != OTHER_NAME and suffix_of(file) not in SUFFIXES
     }
-    images = {file.with_suffix("") for file in files if file.suffix.lower() in SUFFIXES}
+    images = {file.rpartition(".")[0] for file in listing.images}
     named = {file for file in files if file.suffix.lower() in NAMED}
     ignored: dict[str, str] = {}
     tables, pairs = [], []
     for file in files:
-        if file.suffix.lower() in SUFFIXES:
-            continue
         start = read_head(path / file)
         form, header = forms.recognise(file, start)
         foreign = "" if form else foreign_form(start)
         is_csv = file.suffix.lower() == ".csv"
         if file not in named:
             reason = NOT_NAMED if form else f"{foreign}, which is not read" if foreign else NO_FORM
-            ignored[as_text(file).as_posix()] = reason
-        elif (form and form.together) or (not form and is_csv and file.with_suffix("") in images):
+            ignored[as_text(file)] = reason
+        elif (form and form.together) or (not form and is_csv and str(file.with_suffix("")) in images):
             pairs.append(file)
         elif form:
             if original := original_of(file, named):
@@ -317,7 +320,7 @@ def _find(forms: _Forms, path: Path) -> tuple[Path, list[_Unit], dict[str, str],
             )
         else:
             reason = f"{foreign}, which is not read" if foreign else NUMBERS if is_list(start) else NO_FORM
-            ignored[as_text(file).as_posix()] = reason
+            ignored[as_text(file)] = reason
     tables += [
         _Unit(form, [Path("..", file.name)], _dated(file), header)
         for file in (_siblings(path) if path.absolute().name == HOME else [])

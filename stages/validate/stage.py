@@ -357,7 +357,7 @@ def raw_files(params: Params, inputs: Mapping[str, Path], name: str) -> RawFiles
     listing = list_folder(inputs[name], inputs["annotations"])
     require_lots(lots, {lot_of(path) for path in listing.images}, LOTS)
     images = [path for path in listing.images if not lots or lot_of(path) in lots]
-    return RawFiles(images, [(as_text(path).as_posix(), reason) for path, reason in listing.ignored.items()])
+    return RawFiles(images, [(as_text(path), reason) for path, reason in listing.ignored.items()])
 
 
 def check(params: Params, inputs: Mapping[str, Path]) -> Headline:

@@ -86,7 +86,7 @@ def join_images(
     also = [() if found or pd.isna(name) else similar.get(name, ())
             for name, found in zip(filename, candidates, strict=True)]  # fmt: skip
     candidates = [found or others for found, others in zip(candidates, also, strict=True)]
-    named_lot = filename[base_name.notna()].map(lambda name: lot_of(PurePosixPath(name))).reindex(rows.index)
+    named_lot = filename[base_name.notna()].map(lambda name: lot_of(PurePosixPath(name).as_posix())).reindex(rows.index)
     meant = pd.Series([found[0] if len(found) == 1 else None for found in candidates], rows.index, dtype="str")
     meant = meant.fillna(whole_names(filename.mask(meant.notna())))
     table["ambiguous"] = pd.Series(
@@ -130,9 +130,11 @@ def split_repeats(attributes: Attributes, table: pd.DataFrame) -> tuple[pd.DataF
     """
     same = ["image", "path", *labelled_columns(attributes, table), *GIVEN]
     repeats = table["image"].notna() & table.duplicated(same)
-    where = table["source"] + " row " + table["row"].astype("str")
-    first = where.groupby([table[name] for name in same], dropna=False).transform("first")
-    return table[~repeats], table[repeats].assign(reason="repeats " + first[repeats] + " with the same labels")
+    several = table[table.duplicated(same, keep=False)]  # few of a million, so that grouping costs nothing
+    where = several["source"] + " row " + several["row"].astype("str")
+    first = where.groupby([several[name] for name in same], dropna=False).transform("first")
+    reason = "repeats " + first[repeats[several.index]] + " with the same labels"
+    return table[~repeats], table[repeats].assign(reason=reason.astype("str"))
 
 
 def add_classes(attributes: Attributes, table: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,10 @@ from stages.common.contract.params import load_params
 from stages.common.contract.stage import Context
 from stages.common.contract.version import ROOT
 from stages.common.images.listing import list_folder
-from stages.common.images.settings import ImagesSection
 from stages.validate.duplicates import Duplicates, find_duplicates
 from stages.validate.image_table import image_table, images_to_inspect
 from stages.validate.inspection import inspect_images
-from stages.validate.look import look_at
+from stages.validate.look import LookJob, look_at, look_at_sources
 from stages.validate.params import Params
 from stages.validate.perceptual import find_near
 from stages.validate.table import join_images
@@ -73,7 +72,10 @@ class Raw:
         return path
 
     def context(self, digest: Callable[[Path], str] = file_digest) -> Context[Params]:
-        return Context(PARAMS, {"raw": self.folder}, self.cache, digest, self.folder, self.folder, {}, "", self.folder)
+        def digests(files: Iterable[str | Path]) -> Iterator[str]:
+            return (digest(Path(file)) for file in files)
+
+        return Context(PARAMS, {"raw": self.folder}, self.cache, digests, self.folder, self.folder, {}, "", self.folder)
 
     def rows(self) -> pd.DataFrame:
         """The annotations joined with the images; a row is called by its path."""
@@ -272,11 +274,11 @@ def test_labels_contradict_only_where_both_are_known(raw: Raw) -> None:
 def test_only_lots_that_changed_are_looked_at(raw: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
 
-    def spy(job: tuple[list[Path], ImagesSection]) -> list[Any]:
-        looked.extend(path.name for path in job[0])
-        return look_at(job)
+    def spy(job: LookJob) -> str:
+        looked.extend(Path(source.path).name for source in job[0])
+        return look_at_sources(job)
 
-    monkeypatch.setattr("stages.validate.inspection.look_at", spy)
+    monkeypatch.setattr("stages.validate.inspection.look_at_sources", spy)
     for lot in "ab":
         for number in range(2):
             raw.add(f"{lot}/{lot}_{number}.png", draw(number + 10 * ord(lot)), beard="0")
@@ -298,7 +300,7 @@ def test_only_lots_that_changed_are_looked_at(raw: Raw, monkeypatch: pytest.Monk
 def test_a_damaged_piece_is_made_again(raw: Raw, damage: bytes, caplog: pytest.LogCaptureFixture) -> None:
     raw.add("a/a_1.png", draw(1))
     before = raw.facts()
-    (piece,) = raw.cache.glob("*/looks.json")
+    (piece,) = raw.cache.glob("*/looks.jsonl")
     whole = piece.read_bytes()
     for content in (damage, whole.replace(b'"PNG"', b'"JPEG"')):
         piece.write_bytes(content)

@@ -90,11 +90,11 @@ def walk_files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def files_digest(folder: Path, files: Iterable[Path], index: DigestIndex) -> str:
+def files_digest(folder: Path, files: Iterable[str | Path], index: DigestIndex) -> str:
     """SHA-256 (64 hex digits) over names, contents and order of `files`, which are relative to `folder`."""
     names = list(dict.fromkeys(files))
     digest = hashlib.sha256()
-    for name, content in zip(names, index.digests(folder / name for name in names), strict=True):
+    for name, content in zip(names, index.digests(f"{folder}/{os.fspath(name)}" for name in names), strict=True):
         digest.update(os.fsencode(name) + b"\0" + content.encode() + b"\n")
     return digest.hexdigest()
 

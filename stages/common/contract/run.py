@@ -114,7 +114,7 @@ def run_lots(call: Call[Any], lots: Sequence[str]) -> Result:
     with _index(call) as index:
         _read_manifests(call)
         cache = _tidy(call.home / ".cache")
-        headline = stage.run_lots(LotsContext(call.params, call.inputs, cache, index.digest), lots)
+        headline = stage.run_lots(LotsContext(call.params, call.inputs, cache, index.digests), lots)
     return {"stage": stage.name, "lots": lots, "seconds": call.seconds, "headline": dict(headline)}
 
 
@@ -255,7 +255,7 @@ def _make(work: _Work[Any], lock: artifacts.Lock) -> dict[str, Any]:
     environment = _environment(stage.name)
     with artifacts.making(final, lock) as partial, _explained(work, partial, lock):
         context = Context(
-            call.params, call.inputs, cache, work.index.digest, partial, state, work.manifests, work.key, work.failed,
+            call.params, call.inputs, cache, work.index.digests, partial, state, work.manifests, work.key, work.failed,
             environment,
         )  # fmt: skip
         headline = _compute(stage, context, call.result)

@@ -1,6 +1,6 @@
 """What a stage is: its name, what it takes and makes, and the functions that do its work."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic
@@ -40,13 +40,14 @@ class LotsContext(Generic[ParamsT]):
         params: the sections of params.yaml that it reads.
         inputs: name -> path. An artifact's digests are verified before the stage starts.
         cache: a directory that all runs of this stage share, for pieces named by a digest of all they depend on.
-        digest: SHA-256 of a raw file, remembered from when the key was made; the file is read again only if it changed.
+        digests: SHA-256 of each of some raw files, in order, remembered from when the key was made; a file is read
+            again only if it changed.
     """
 
     params: ParamsT
     inputs: Mapping[str, Path]
     cache: Path
-    digest: Callable[[Path], str]
+    digests: Callable[[Iterable[str | Path]], Iterator[str]]
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class RawFiles:
         left_out: what else of it the artifact lists, a tuple of texts each, with name and reason.
     """
 
-    read: Collection[Path]
+    read: Collection[str | Path]
     left_out: Iterable[tuple[str, ...]] = ()
 
 

@@ -73,14 +73,14 @@ class CartoonSetPairs(Form):
         for path in files:
             source = as_text(path)
             ends = (one for one in (".png", *sorted(SUFFIXES)) if (folder / path.with_suffix(one)).exists())
-            image = source.with_suffix(next(ends, ".png")).as_posix()
+            image = as_text(path.with_suffix(next(ends, ".png")))
             try:
                 variants.append(_read_variants(folder / path, counts))
                 names.append(image)
-                sources.append(source.as_posix())
+                sources.append(source)
             except (DataError, ValueError) as error:
                 reason = str(error).removeprefix(f"{folder / path}").lstrip(", ")
-                broken.append(Broken(source.as_posix(), 1, image, f"not a Cartoon Set annotation: {reason}"))
+                broken.append(Broken(source, 1, image, f"not a Cartoon Set annotation: {reason}"))
             progress.advance()
         cells = labels_of(self.asked, pd.DataFrame(variants, columns=list(counts), dtype="str"))
         cells.insert(0, "filename", names)

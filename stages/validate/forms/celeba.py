@@ -154,7 +154,7 @@ class CelebAList(_CelebA):
 
     def read(self, folder: Path, files: Sequence[Path], _header: Header) -> Part:
         """Read the one file."""
-        path, source = folder / files[0], as_text(files[0]).as_posix()
+        path, source = folder / files[0], as_text(files[0])
         lines = enumerate(map(str.split, lines_of(read_text(path, _EXPECTED))), start=1)
         records = ((line, fields) for line, fields in lines if fields)
         _, first = next(records, (0, []))
@@ -184,7 +184,7 @@ class CelebATable(_CelebA):
 
     def read(self, folder: Path, files: Sequence[Path], header: Header) -> Part:
         """Read the one file."""
-        path, source = folder / files[0], as_text(files[0]).as_posix()
+        path, source = folder / files[0], as_text(files[0])
         text = read_text(path, f"a CSV with the columns {columns_shown((IMAGE_COLUMNS[0], *told_by(self.asked)))}")
         names, records = name_images(header.names, header.records(text, path), IMAGE_COLUMNS)
         part = self._read(path, source, names, records)

@@ -47,7 +47,7 @@ class _CelebAList(Form):
 
     def read(self, folder: Path, files: Sequence[Path], _header: Header) -> Part:
         """Read the one file."""
-        path, source = folder / files[0], as_text(files[0]).as_posix()
+        path, source = folder / files[0], as_text(files[0])
         lines, rows = list[int](), list[tuple[str, str]]()
         broken: list[Broken] = []
         for number, line in enumerate(lines_of(read_text(path, f"lines of {self.line}")), start=1):

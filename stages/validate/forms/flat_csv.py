@@ -60,7 +60,7 @@ class FlatCsv(Form):
 
     def read(self, folder: Path, files: Sequence[Path], found: Header) -> Part:
         """Read the one file."""
-        path, source = folder / files[0], as_text(files[0]).as_posix()
+        path, source = folder / files[0], as_text(files[0])
         text = read_text(path, f"a CSV with the columns {columns_shown(self.columns)}")
         if not any(found.names):
             raise DataError(f"{path} is empty: expected a CSV with the columns {columns_shown(self.columns)}")

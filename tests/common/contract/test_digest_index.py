@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.contract.digest_index import DigestIndex
+from stages.common.contract.digest_index import BATCH, DigestIndex
 
 pytestmark = pytest.mark.slow
 
@@ -38,8 +38,8 @@ class Watched(DigestIndex):
         super().__init__(path, fresh=fresh)
         self.read: list[str] = []
 
-    def _read(self, file: Path, name: bytes) -> str:
-        self.read.append(file.name)
+    def _read(self, file: str | Path, name: bytes) -> str:
+        self.read.append(Path(file).name)
         return super()._read(file, name)
 
 
@@ -64,6 +64,18 @@ def test_only_what_changed_is_read_again(tmp_path: Path, files: list[Path]) -> N
     files[1].write_bytes(b"x" * old.st_size)
     os.utime(files[1], ns=(old.st_atime_ns, old.st_mtime_ns))
     assert are_read(tmp_path / "d", files) == ["b.png"]
+
+
+def test_many_files_are_looked_up_in_their_order(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    files = [tmp_path / "raw" / f"{number}.png" for number in range(2 * BATCH + 1)]
+    for file in files:
+        file.write_text(file.name)
+    time.sleep(2.1)
+    learn(tmp_path / "d", files)
+    for file in files[BATCH - 1 : BATCH + 1]:
+        file.write_text(f"not {file.name}")
+    assert are_read(tmp_path / "d", files[::-1]) == [file.name for file in files[BATCH : BATCH - 2 : -1]]
 
 
 def test_what_changed_a_moment_ago_is_not_remembered(tmp_path: Path, files: list[Path]) -> None:

@@ -41,13 +41,13 @@ Said = dict[str, str]
 def recipe_of(done: Path, chunk: int = 2, pause: float = 0, decides: str = "") -> Recipe[Job, list[str], Said]:
     def job(folder: Path, images: Sequence[Source], start: int) -> Job:
         assert folder.is_dir()
-        return Job([image.path for image in images[start : start + chunk]], done, pause)
+        return Job([Path(image.path) for image in images[start : start + chunk]], done, pause)
 
     def write(folder: Path, results: Iterable[tuple[Sequence[Source], list[str]]]) -> None:
         said = {}
         for images, texts in results:
             for image, text in zip(images, texts, strict=True):
-                image.require_unchanged(file_digest(image.path))
+                image.require_unchanged(file_digest(Path(image.path)))
                 said[image.filename] = text
         (folder / "said.json").write_text(json.dumps(said))
 
@@ -75,7 +75,7 @@ class Data:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         lot = self.lots.setdefault(path.parent.name, [])
-        lot[:] = [one for one in lot if one.path != path] + [find_source(path.name, path, file_digest)]
+        lot[:] = [one for one in lot if one.path != str(path)] + [find_source(path.name, path, file_digest)]
         lot.sort(key=lambda one: one.filename)
 
     def take(self, decides: str = "") -> Lots[Said]:
