@@ -62,7 +62,7 @@ def compare(
         ways[PREPARED] = partial(in_pool, pool, partial(prepare, settings), files)
 
         def answer() -> None:
-            recipe = recipe_of(model, "", settings.max_megapixels, batch_size)
+            recipe = recipe_of(model, "", settings.max_megapixels, batch_size, "v1")
             make_pieces(recipe, {folder / str(next(turns)): sources}, pool)
 
         print_rates(rates_in_turns({**ways, ANSWERED: answer}, len(files), repeat, clock), [PREPARED, ANSWERED])

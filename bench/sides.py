@@ -78,7 +78,7 @@ def works(data: Path, side: int, arguments: argparse.Namespace, folder: Path, po
     return (
         (lambda: piece(shard_of(Preprocessing.model_validate(told))), len(sources)),
         (lambda: fit(train, val, settings), len(train)),
-        (lambda: piece(answers_of(model, file_digest(model), limit, BATCH)), len(sources)),
+        (lambda: piece(answers_of(model, file_digest(model), limit, BATCH, "v1")), len(sources)),
     )
 
 

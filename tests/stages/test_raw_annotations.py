@@ -252,7 +252,7 @@ def test_a_date_in_the_name_says_how_new_a_file_is(tmp_path: Path) -> None:
     for name in names:
         write(tmp_path / name, "a.png,0,0,0,0,1", day=1 if name in ("b.csv", "c.csv") else 20)
     write(tmp_path / "20269999.csv", "a.png,0,0,0,0,1", day=30)  # no date
-    assert [path.name for path in annotation_files(tmp_path).read] == [*names, "20269999.csv"]
+    assert [str(path) for path in annotation_files(tmp_path).read] == [*names, "20269999.csv"]
 
 
 def test_rows_of_one_file_are_never_merged_and_a_newer_file_settles_them(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_a_broken_pair_is_one_annotation_and_pairs_count_by_lot(tmp_path: Path) 
         ["s2_9.csv", 1, "s2_9.png", 'not a Cartoon Set annotation: line 1 is not "attribute", variant, number of '
          "variants"],
     ]  # fmt: skip
-    assert [path.name for path in annotation_files(tmp_path, ["s1"]).read] == ["more.csv", "s1_0.csv", "s1_1.csv"]
+    assert [str(path) for path in annotation_files(tmp_path, ["s1"]).read] == ["more.csv", "s1_0.csv", "s1_1.csv"]
     assert count_annotations(tmp_path) == 7
 
 
