@@ -120,9 +120,11 @@ def describe_model(
         "most frequent class alone": metrics["mean_majority"],
         **{titles[name]: one["accuracy"] for name, one in measures.items()},
     }
+    # below the table: a column of sentences would leave the figures no room
+    notes = [f"{titles[name]}: {one['note']}." for name, one in measures.items() if "note" in one]
     sections: list[PageSection] = [
         Cards({**cards, "test images": metrics["images"], "groups of them": metrics["groups"]}),
-        measures_table(attributes, measures, "Measures", {"roc_auc": "ROC AUC", "note": "Note"}),
+        measures_table(attributes, measures, "Measures", {"roc_auc": "ROC AUC"}, " ".join(notes)),
         classes_table(attributes, measures),
         answered,
         _confidences(attributes, measures),
