@@ -26,9 +26,7 @@ and memory of a task, and the hour of the daily run, are set in section `airflow
 webhook: see `dags/notifications.py`.
 """
 
-from typing import Any
-
-from airflow.sdk import Param, TaskGroup, XComArg, dag, task
+from airflow.sdk import Param, TaskGroup, XComArg, dag
 from notifications import on_new_version
 from shared_parts import (
     ANNOTATED,
@@ -50,31 +48,9 @@ from shared_parts import (
     stage,
 )
 from stage_operator import StageOperator
-from stage_operator.result import lots_of_images
 
 RUNS = "/artifacts/run"
 FORCE = "Release the new version whatever the gate says; the registry keeps that it was forced."
-
-
-@task
-def group_lots(lots: Any) -> list[list[str]]:
-    """Share the lots out among `airflow.lot_groups` containers at most, about as many images for each.
-
-    A task costs 1 to 2 s beside its work, so it is not worth it to have one for each of thousands of lots.
-
-    Args:
-        lots: lot -> images; None if there are too many to tell, and `prepare_train` does them all.
-    """
-    lots = lots_of_images("validate", lots)
-    groups: list[list[str]] = [[] for _ in range(min(SETTINGS.lot_groups, len(lots)))]
-    if not groups:
-        return []
-    images = [0] * len(groups)
-    for lot, count in sorted(lots.items(), key=lambda item: -item[1]):
-        smallest = images.index(min(images))
-        groups[smallest].append(lot)
-        images[smallest] += count
-    return [sorted(group) for group in groups]
 
 
 @dag(
@@ -106,8 +82,10 @@ def ml_pipeline_face_attributes() -> None:
         checks >> validate  # the only edge that no data makes
         raw = {"raw": RAW, **validate.artifact}
         spread = {"map_index_template": "{{ task.label }}", "max_active_tis_per_dagrun": SETTINGS.lot_groups_at_once}
-        ahead = StageOperator.partial(**described("prepare_lots"), stage="prepare_train", inputs=raw, **spread)
-        prepare_lots = ahead.expand(lots=group_lots(XComArg(validate, "lots")))
+        prepare = {"stage": "prepare_train", "inputs": raw}
+        group_lots = stage("group_lots", **prepare, check=True, groups=SETTINGS.lot_groups)
+        ahead = StageOperator.partial(**described("prepare_lots"), **prepare, **spread)
+        prepare_lots = ahead.expand(lots=XComArg(group_lots))
         # Joins the lots, whose shards are then in the cache; without any group it prepares them itself.
         made = {"inlets": [DATA_SET], "outlets": [DATA_SET], "trigger_rule": "none_failed"}
         prepare_train = stage("prepare_train", inputs=raw, **made)

@@ -14,9 +14,15 @@ Too many rejects stop the run here.
 **Out**: canonical annotations, rejects, warnings. **Report**: what was found, with
 pictures, and Data Docs.
 """,
+    "group_lots": """
+Looks which lots are not prepared yet, and shares them out: `prepare_train --check`. On unchanged data there are none,
+and `prepare_lots` is skipped.
+
+**In**: raw images, canonical annotations. **Out**: groups of lots.
+""",
     "prepare_lots": """
-Decodes, crops and resizes the images of some lots, wherever a worker is free. One task per group of lots; a lot that
-was prepared before is not prepared again.
+Decodes, crops and resizes the images of some lots, wherever a worker is free. One task per group of lots that are
+new or changed.
 
 **In**: raw images, canonical annotations. **Out**: a shard per lot, in the cache of `prepare_train`.
 """,

@@ -66,8 +66,10 @@ class Try:
         digest = hashlib.sha256(json.dumps(self.task, sort_keys=True).encode()).hexdigest()[:16]
         return f"{NAME}-{self.stage}-{digest}"
 
-    def fence(self, client: APIClient, log: Any) -> None:
+    def fence(self, client: APIClient, now: str, log: Any) -> None:
         """End what other tries have left, and wait until it is gone; remove what nobody tries again.
+
+        `now` is the engine's time.
 
         It reaches as far as the engine. A stage ends by itself when its task is gone, which closes its standard input.
         Should it not hear of that, on another engine than the next try's, both meet at the lock of their key in the
@@ -94,7 +96,7 @@ class Try:
                     f"{self.stage}: a container of an earlier try cannot be removed: {others[0]['Id']}"
                 )
             time.sleep(0.1)
-        for leftover in leftovers(client, client.info()["SystemTime"]):
+        for leftover in leftovers(client, now):
             log.warning("Removing what a task left behind that nobody tries again: %s", leftover[:12])
             remove(client, leftover)
 
@@ -109,6 +111,7 @@ def create(
     one: Try,
     command: Sequence[str],
     *,
+    engine: Mapping[str, Any],
     image: str,
     image_id: str,
     environment: Mapping[str, str],
@@ -123,6 +126,7 @@ def create(
         client: of the engine.
         one: the try.
         command: arguments of the stage.
+        engine: what the engine says of itself; it starts programs to say it, so it is asked once.
         image: name of its image.
         image_id: its id, which the stage is told.
         environment: variables beside those that every stage has.
@@ -137,7 +141,6 @@ def create(
     Raises:
         APIError: the engine refuses it.
     """
-    engine = client.info()
     cpus = min(cpus, engine["NCPU"])  # the engine refuses more than it has
     threads = str(max(1, int(cpus or engine["NCPU"])))
     memory = min(parse_bytes(str(mem_limit)), engine["MemTotal"])  # a limit above it would be none

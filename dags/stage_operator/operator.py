@@ -45,6 +45,8 @@ class StageOperator(DockerOperator):
         settings: dotted parameter -> name of the DAG run parameter that overrides it. Values go to the stage as JSON
             on its command line and are never rendered as templates.
         check: only look at parameters and inputs (`--check`).
+        groups: of a check, return the lots that the stage has nothing of yet, shared out among so many groups at most:
+            lists of names, for `lots` of mapped tasks.
         mem_limit: memory of the container, swap included, for example "4g"; the engine enforces it.
         cpus: processors, 0 for all that the engine has; the number of threads follows.
         gpu: hand over all GPUs, if the engine has the NVIDIA runtime.
@@ -57,8 +59,8 @@ class StageOperator(DockerOperator):
     The DAG run parameter `recipe`, where there is one, names a file of the image, params-<recipe>.yaml. The stage takes
     the values in it in place of those of params.yaml; "none" names none.
 
-    The result (also the return value) has: stage, path, key, outputs, report, cached, seconds, headline, and of
-    `validate` also lots. A stage that failed on the data and kept a report of that pushes `report` alone.
+    The result (also the return value) has: stage, path, key, outputs, report, cached, seconds, headline; that of a
+    check stage, checked, headline. A stage that failed on the data and kept a report of that pushes `report` alone.
 
     An asset among `outlets` gets an event, with the headline, when the key of the artifact is another than that of its
     last event; it must be among `inlets`, too, so that this can be looked up.
@@ -83,6 +85,7 @@ class StageOperator(DockerOperator):
         optional: Collection[str] = (),
         settings: Mapping[str, str] | None = None,
         check: bool = False,
+        groups: int | None = None,
         mem_limit: str = "4g",
         cpus: float = 0,
         gpu: bool = False,
@@ -96,13 +99,14 @@ class StageOperator(DockerOperator):
         kwargs.setdefault("mounts", volumes())
         kwargs.setdefault("network_mode", "none")
         kwargs.setdefault("shm_size", 1024**3)  # bytes; loaders share batches through it, and the default is 64 MB
-        kwargs.setdefault("multiple_outputs", True)
+        kwargs.setdefault("multiple_outputs", groups is None)
         super().__init__(mem_limit=mem_limit, cpus=cpus, mount_tmp_dir=False, auto_remove="never", **kwargs)
         self.inputs = dict(inputs)
         self.optional = frozenset(optional)
         self._from_tasks = [name for name, path in self.inputs.items() if isinstance(path, XComArg)]
         self.settings = dict(settings or {})
         self.check = check
+        self.groups = groups
         self.gpu = gpu
         self.lots = lots
         self.results: dict[str, Any] | None = None if tells is None else {one.stage: XComArg(one) for one in tells}
@@ -121,7 +125,7 @@ class StageOperator(DockerOperator):
         """The artifact that this task makes, as the input of the same name of a later stage."""
         return {self.stage: XComArg(self, key="path")}
 
-    def execute(self, context: Context) -> dict[str, Any]:  # type: ignore[override]
+    def execute(self, context: Context) -> dict[str, Any] | list[list[str]]:  # type: ignore[override]
         """End other tries, run the container to its end, and return the stage's result."""
         environment = {**self._told(context), **self.environment}
         command = self._command(context)
@@ -129,9 +133,10 @@ class StageOperator(DockerOperator):
         try:
             with _held_by_supervisor():
                 client = connect(self.docker_url)
+                engine = client.info()
                 one = Try.of(self.stage, context["ti"])
-                one.fence(client, self.log)
-                container = self._create(client, one, command, self._image(client, context), environment)
+                one.fence(client, engine["SystemTime"], self.log)
+                container = self._create(client, engine, one, command, self._image(client, context), environment)
                 self._follow(client, container, log)
                 state = self._end(client, container, log)
                 try:
@@ -147,7 +152,7 @@ class StageOperator(DockerOperator):
         finally:
             self._clean_up()
         self._announce(result, context)
-        return result
+        return result if self.groups is None else handed_over.share_out(self.stage, result.get("lots"), self.groups)
 
     def on_kill(self) -> None:
         """End the container within Airflow's 5 s; called on SIGTERM (amid `execute`) and after a timeout."""
@@ -211,13 +216,19 @@ class StageOperator(DockerOperator):
             self.log.warning("Could not remove the container, the next try will: %s", one_line(error))
 
     def _create(
-        self, client: APIClient, one: Try, command: list[str], image_id: str, environment: Mapping[str, str]
+        self,
+        client: APIClient,
+        engine: Mapping[str, Any],
+        one: Try,
+        command: list[str],
+        image_id: str,
+        environment: Mapping[str, str],
     ) -> str:
         self.log.info("Running %s %s", self.image, " ".join(command))
         self._made = one  # said before: a call that is interrupted may have made it all the same
         try:
             return create(
-                client, one, command, image=self.image, image_id=image_id, environment=environment,
+                client, one, command, engine=engine, image=self.image, image_id=image_id, environment=environment,
                 mem_limit=self.mem_limit, cpus=self.cpus, gpu=self.gpu,
                 mounts=self.mounts, network_mode=self.network_mode, shm_size=self.shm_size,
             )  # fmt: skip

@@ -24,9 +24,9 @@ Kinds = Mapping[str, type | tuple[type, ...]]
 
 
 class Keys:
-    """Key of a result -> its kind: of a check, of lots done ahead, of an artifact."""
+    """Key of a result -> its kind: of a check, of lots done ahead, of an artifact. None may be left out."""
 
-    CHECKED: ClassVar[Kinds] = {"stage": str, "checked": bool, "headline": dict}
+    CHECKED: ClassVar[Kinds] = {"stage": str, "checked": bool, "headline": dict, "lots": (dict, type(None))}
     LOTS: ClassVar[Kinds] = {"stage": str, "lots": list, "seconds": (int, float), "headline": dict}
     ARTIFACT: ClassVar[Kinds] = {
         "stage": str,
@@ -77,7 +77,7 @@ def _take(chunks: Iterable[bytes], limit: int) -> bytes:
 
 
 def checked(result: Mapping[str, Any], keys: Kinds, stage: str) -> dict[str, Any]:
-    """What of a result is believed: `keys`, and of an artifact also its lots.
+    """What of a result is believed: `keys`.
 
     Raises:
         AirflowFailException: a key is missing or of the wrong kind, or a path is none of the store.
@@ -95,8 +95,7 @@ def checked(result: Mapping[str, Any], keys: Kinds, stage: str) -> dict[str, Any
             if not (store_path(stage, value) + "/").startswith(path + "/"):
                 raise AirflowFailException(f"{stage}: malformed result in {RESULT}: {value} is not in {path}")
         store_path(stage, result["report"])
-        lots_of_images(stage, result.get("lots"))
-    return {name: result[name] for name in (*keys, "lots") if name in result}
+    return {name: result[name] for name in keys if name in result}
 
 
 def store_path(giver: str, path: Any) -> str:
@@ -133,17 +132,31 @@ def lots(names: Any) -> list[str]:
     return names
 
 
-def lots_of_images(giver: str, lots: Any) -> dict[str, int]:
-    """Lot -> images, as `giver` gave it; {} if it gave none.
+def share_out(giver: str, lots: Any, groups: int) -> list[list[str]]:
+    """Share lots out among `groups` tasks at most, about as many images for each.
+
+    A task costs a second beside its work, so it is not worth it to have one for each of thousands of lots.
+
+    Args:
+        giver: of the lots.
+        lots: lot -> images; None if there are too many to tell, and the stage that joins them does them all.
+        groups: 0 shares nothing out.
 
     Raises:
-        AirflowFailException: it is something else.
+        AirflowFailException: they are something else.
     """
-    if lots is None:
-        return {}
+    lots = {} if lots is None else lots
     if not (isinstance(lots, dict) and all(type(count) is int for count in lots.values())):
         raise AirflowFailException(f"the lots that {giver} gave are {shown(lots)}, not lot -> images")
-    return dict(lots)
+    shares: list[list[str]] = [[] for _ in range(min(groups, len(lots)))]
+    if not shares:
+        return []
+    images = [0] * len(shares)
+    for lot, count in sorted(lots.items(), key=lambda item: -item[1]):
+        smallest = images.index(min(images))
+        shares[smallest].append(lot)
+        images[smallest] += count
+    return [sorted(share) for share in shares]
 
 
 def told(results: Mapping[str, Any]) -> dict[str, Any]:

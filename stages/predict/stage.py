@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common.contract.artifacts import link_or_copy, read_json, write_json
+from stages.common.contract.artifacts import link_or_copy, write_json
 from stages.common.contract.errors import DataError
 from stages.common.contract.history import recall, remember
 from stages.common.contract.logs import log
@@ -260,12 +260,6 @@ def _check(params: Params, inputs: Mapping[str, Path]) -> Headline:
     return {"images": sum(map(len, found.lots.values())), "lots": len(found.lots)}
 
 
-def _lots_of(artifact: Path) -> dict[str, int]:
-    """Predicted images of each lot."""
-    lots = read_json(artifact / METRICS)["lots"]
-    return {lot: found["images"] for lot, found in lots.items()}
-
-
 STAGE = Stage(
     name="predict",
     description="Says with the released model what every image of the raw folder shows, lot by lot.",
@@ -287,6 +281,5 @@ STAGE = Stage(
     content=("features",),
     raw_files=_raw_files,
     check=_check,
-    lots=_lots_of,
     run_lots=_run_lots,
 )

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.common.contract.artifacts import link_or_copy, write_json
 from stages.common.contract.errors import DataError, UsageError
@@ -18,11 +18,8 @@ from stages.common.reports.report import REPORT, Cards, PageSection, Report, wri
 from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
 from stages.common.schema.attributes import UNKNOWN, read_attributes, write_attributes
 from stages.common.schema.dataset import INDEX, PREPROCESSING, SPLITS, index_columns
-from stages.common.workers.lot_cache import take_lots
 from stages.prepare_train.annotations import Annotation, read_annotations
-from stages.prepare_train.page import describe_data, describe_rejects
 from stages.prepare_train.params import Params
-from stages.prepare_train.shards import Piece, recipe_of
 from stages.prepare_train.split import assign_split, leave_out, require_given, units_of
 from stages.prepare_train.statistics import (
     Row,
@@ -33,6 +30,9 @@ from stages.prepare_train.statistics import (
     find_duplicates,
     mean_and_std,
 )
+
+if TYPE_CHECKING:
+    from stages.prepare_train.shards import Piece
 
 SUITE = "prepared"
 
@@ -50,7 +50,7 @@ class _Prepared:
         reused: how many pieces came from the cache.
     """
 
-    pieces: dict[str, Piece]
+    pieces: "dict[str, Piece]"
     rejected: dict[str, dict[str, str]]
     reused: int
 
@@ -60,8 +60,10 @@ class _Prepared:
         return {name: reason for of_lot in self.rejected.values() for name, reason in of_lot.items()}
 
 
-def _prepare_lots(context: LotsContext[Params], annotations: list[Annotation]) -> _Prepared:
-    """The piece of every lot, from the cache or made now. Nobody has validated a file that is another since."""
+def _find_sources(
+    context: LotsContext[Params], annotations: list[Annotation]
+) -> tuple[dict[str, list[Source]], dict[str, dict[str, str]]]:
+    """The images of each lot, and the rejects: nobody has validated a file that is another since."""
     sources: dict[str, list[Source]] = {}
     rejected: dict[str, dict[str, str]] = {one.lot: {} for one in annotations}
     raw = context.inputs["raw"]
@@ -71,6 +73,15 @@ def _prepare_lots(context: LotsContext[Params], annotations: list[Annotation]) -
             sources.setdefault(one.lot, []).append(source)
         else:
             rejected[one.lot][one.filename] = CHANGED
+    return sources, rejected
+
+
+def _prepare_lots(context: LotsContext[Params], annotations: list[Annotation]) -> _Prepared:
+    """The piece of every lot, from the cache or made now."""
+    from stages.common.workers.lot_cache import take_lots
+    from stages.prepare_train.shards import recipe_of
+
+    sources, rejected = _find_sources(context, annotations)
     lots = take_lots(
         recipe_of(context.params.preprocessing), sources, context.cache, context.params.prepare_train.workers
     )
@@ -84,6 +95,8 @@ def _prepare_lots(context: LotsContext[Params], annotations: list[Annotation]) -
 def _check_rejects(context: Context[Params], rejected: Mapping[str, str], images: int) -> None:
     limit = context.params.prepare_train.max_rejected_fraction
     if len(rejected) > limit * images:
+        from stages.prepare_train.page import describe_rejects
+
         context.failed.mkdir()
         _write_listed(context.failed / "rejected.csv", rejected)
         name, reason = next(iter(rejected.items()))
@@ -108,6 +121,7 @@ def _index_row(row: Row) -> list[Any]:
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help; Great Expectations takes seconds
     from stages.common.checks.validation import check
+    from stages.prepare_train.page import describe_data
     from stages.prepare_train.plots import plot_distribution
     from stages.prepare_train.table import index_table, read_sums, suite_thresholds
 
@@ -209,6 +223,14 @@ def _run(context: Context[Params]) -> Headline:
     }
 
 
+def _new_lots(context: LotsContext[Params]) -> Mapping[str, int]:
+    from stages.common.workers.lot_cache import new_lots
+    from stages.prepare_train.shards import recipe_of
+
+    sources, _ = _find_sources(context, read_annotations(context.inputs["validate"]))
+    return new_lots(recipe_of(context.params.preprocessing), sources, context.cache)
+
+
 def _run_lots(context: LotsContext[Params], lots: Sequence[str]) -> Headline:
     wanted = set(lots)
     annotations = [one for one in read_annotations(context.inputs["validate"]) if one.lot in wanted]
@@ -252,5 +274,6 @@ STAGE = Stage(
     run=_run,
     content=("shards", ATTRIBUTES_FILE, INDEX, PREPROCESSING),
     raw_files=_raw_files,
+    new_lots=_new_lots,
     run_lots=_run_lots,
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from stages.common.contract.artifacts import read_json, write_json
+from stages.common.contract.artifacts import write_json
 from stages.common.contract.errors import DataError
 from stages.common.contract.history import recall, remember
 from stages.common.contract.logs import log
@@ -380,12 +380,6 @@ def check(params: Params, inputs: Mapping[str, Path]) -> Headline:
     return found
 
 
-def lots_of(artifact: Path) -> dict[str, int]:
-    """Accepted images of each lot."""
-    metrics = read_json(artifact / "metrics" / "validation.json")
-    return dict(metrics["lots"])
-
-
 STAGE = Stage(
     name="validate",
     description="Check raw annotations and images with Great Expectations and write the canonical annotations.",
@@ -423,5 +417,4 @@ STAGE = Stage(
     content=(ANNOTATIONS, ATTRIBUTES_FILE),
     raw_files=raw_files,
     check=check,
-    lots=lots_of,
 )

@@ -80,6 +80,17 @@ def believed(result: dict[str, Any], kind: str) -> Any:
         return str(error)
 
 
+def shared_out(lots: Any, groups: int) -> Any:
+    """Groups of lots, or the line that refuses them."""
+    from airflow.sdk.exceptions import AirflowFailException
+    from stage_operator.result import share_out
+
+    try:
+        return share_out("fake", lots, groups)
+    except AirflowFailException as error:
+        return str(error)
+
+
 def archive(content: bytes = b"", kind: bytes = tarfile.REGTYPE) -> bytes:
     """An archive of one entry, as `docker cp` has it."""
     packed = io.BytesIO()
@@ -125,7 +136,7 @@ def test_a_large_result_is_refused_and_not_read(airflow: Call) -> None:
 
 def test_what_the_contract_names_is_believed_and_nothing_else(airflow: Call) -> None:
     more = {"lots": {"s1": 3}, "digest": "x", "text": "y"}
-    assert airflow(believed, GOOD | more, "ARTIFACT") == GOOD | {"lots": {"s1": 3}}
+    assert airflow(believed, GOOD | more, "ARTIFACT") == GOOD
     lots = {"stage": "fake", "lots": ["s1"], "seconds": 0.5, "headline": {}}
     assert airflow(believed, lots | {"path": "/etc"}, "LOTS") == lots
     check = {"stage": "fake", "checked": True, "headline": {"rows": 3}}
@@ -145,11 +156,27 @@ def test_what_the_contract_names_is_believed_and_nothing_else(airflow: Call) -> 
         ({"outputs": {"model": "/artifacts/fake/../model"}}, "not /artifacts/<stage>/<64 hex digits>"),
         ({"outputs": {"model": ARTIFACT.replace("fake", "other")}}, "is not in"),
         ({"outputs": {"model": f"{ARTIFACT}0"}}, "not /artifacts/<stage>/<64 hex digits>"),
-        ({"lots": "s1"}, "the lots that fake gave are 's1', not lot -> images"),
-        ({"lots": {"s1": True}}, "not lot -> images"),
     ],
 )
 def test_a_result_that_breaks_the_contract_is_refused(airflow: Call, changes: dict[str, Any], problem: str) -> None:
     refused = airflow(believed, GOOD | changes, "ARTIFACT")
     assert problem in refused
     assert "\n" not in refused
+
+
+@pytest.mark.parametrize(
+    ("lots", "groups", "shares"),
+    [
+        ({"s1": 500, "s2": 500}, 2, [["s1"], ["s2"]]),
+        ({"a": 9, "b": 1, "c": 5, "d": 3}, 2, [["a"], ["b", "c", "d"]]),
+        ({"a": 9, "b": 1}, 32, [["a"], ["b"]]),
+        ({"a": 9, "b": 1}, 0, []),
+        ({}, 2, []),
+        (None, 2, []),
+        ("s1", 2, "the lots that fake gave are 's1', not lot -> images"),
+        ({"s1": True}, 2, "the lots that fake gave are {'s1': True}, not lot -> images"),
+        (["s1"], 2, "the lots that fake gave are ['s1'], not lot -> images"),
+    ],
+)
+def test_lots_are_shared_out_by_their_images(airflow: Call, lots: Any, groups: int, shares: Any) -> None:
+    assert airflow(shared_out, lots, groups) == shares

@@ -121,7 +121,6 @@ def test_what_is_left_out_is_listed_also_if_nothing_else_changes(data: Data) -> 
 def test_every_image_is_answered_and_every_row_names_the_version(data: Data) -> None:
     artifact, headline = data.result()
     assert headline == {"version": "v3", "images": 15, "lots": 2, "lots_reused": 0, "undecodable": 0}
-    assert json.loads(data.told.read_text())["lots"] == {"a": 10, "b": 5}
     found = predictions(artifact, "a") | predictions(artifact, "b")
     assert len(found) == 15
     for filename, row in found.items():
@@ -404,7 +403,6 @@ def test_before_any_release_nothing_is_done_and_nothing_fails(data: Data, caplog
     assert headline == {"version": "none", "images": 0, "lots": 0, "lots_reused": 0, "undecodable": 0}
     assert "no version is released yet" in caplog.text
     result = json.loads(data.told.read_text())
-    assert result["lots"] == {}
     assert all(Path(path).exists() for path in result["outputs"].values())
     assert list((artifact / "outputs").iterdir()) == []
     assert "No version is released yet" in (artifact / "report.html").read_text()

@@ -171,6 +171,22 @@ def test_what_is_done_ahead_of_some_lots_is_found_and_needs_no_other_lot(data: D
     assert data.result()[1]["lots_reused"] == 1
 
 
+def test_a_check_with_a_store_tells_the_lots_that_are_new_or_changed(data: Data, tmp_path: Path) -> None:
+    told = tmp_path / "told.json"
+
+    def new_lots() -> Any:
+        assert main(STAGE, [*data.arguments(), "--check", "--result", str(told)]) == 0
+        return json.loads(told.read_text())["lots"]
+
+    assert new_lots() == {"a": 30, "b": 30}
+    assert main(STAGE, [*data.arguments(), "--lots", '["a"]']) == 0
+    assert new_lots() == {"b": 30}
+    data.result()
+    assert new_lots() == {}
+    data.add("c", range(60, 70))
+    assert new_lots() == {"c": 10}
+
+
 @pytest.mark.parametrize(
     ("lots", "problem"),
     [

@@ -36,6 +36,11 @@ from stages.common.reports.report import REPORT
 
 PARAMS = ROOT / "params.yaml"
 
+_CHECK = (
+    "check parameters and inputs, do no work",
+    "check parameters and inputs, do no work; with --store, also tell the lots that it has nothing of yet",
+)
+
 _REMEDIES = {
     errno.ENOTDIR: "name a folder",
     errno.ENAMETOOLONG: "shorten it",
@@ -125,7 +130,7 @@ def parser(stage: Stage[Any]) -> argparse.ArgumentParser:
     result.add_argument("--result", type=Path, metavar="FILE", help="also write the result JSON here")
     result.add_argument("--recompute", action="store_true", help="compute again what is there already")
     alone = result.add_mutually_exclusive_group()
-    alone.add_argument("--check", action="store_true", help="check parameters and inputs, do no work")
+    alone.add_argument("--check", action="store_true", help=_CHECK[bool(stage.new_lots)])
     if stage.run_lots:
         text = 'only do the part of these lots, into the cache of --store, for example \'["s1", "s2"]\''
         alone.add_argument("--lots", type=_lots, metavar="JSON", help=text)

@@ -101,9 +101,19 @@ class _Work(Generic[ParamsT]):
 
 
 def check(call: Call[Any]) -> Result:
-    """Look at the inputs, do no work."""
+    """Look at the inputs, do no work; with a store, say which lots its cache has no part of yet."""
+    stage = call.stage
     with _noticing_what_vanishes(call):
-        return {"stage": call.stage.name, "checked": True, "headline": dict(call.stage.check(call.params, call.inputs))}
+        headline = dict(stage.check(call.params, call.inputs))
+    result: Result = {"stage": stage.name, "checked": True, "headline": headline}
+    if call.store and stage.new_lots:
+        with _lots_context(call) as context:
+            lots = dict(stage.new_lots(context))
+        result["headline"] |= {"new_lots": len(lots)}
+        # Without `lots` nothing is done ahead, and the stage that would find it done does it itself.
+        if len(json.dumps(lots)) <= LOTS_BYTES:
+            result["lots"] = lots
+    return result
 
 
 def run_lots(call: Call[Any], lots: Sequence[str]) -> Result:
@@ -111,11 +121,16 @@ def run_lots(call: Call[Any], lots: Sequence[str]) -> Result:
     stage = call.stage
     if not (stage.run_lots and call.store):
         raise UsageError("--lots needs --store DIR: its cache is where they go")
+    with _lots_context(call) as context:
+        headline = stage.run_lots(context, lots)
+    return {"stage": stage.name, "lots": lots, "seconds": call.seconds, "headline": dict(headline)}
+
+
+@contextlib.contextmanager
+def _lots_context(call: Call[ParamsT]) -> Iterator[LotsContext[ParamsT]]:
     with _index(call) as index:
         _read_manifests(call)
-        cache = _tidy(call.home / ".cache")
-        headline = stage.run_lots(LotsContext(call.params, call.inputs, cache, index.digests), lots)
-    return {"stage": stage.name, "lots": lots, "seconds": call.seconds, "headline": dict(headline)}
+        yield LotsContext(call.params, call.inputs, _tidy(call.home / ".cache"), index.digests)
 
 
 def run(call: Call[Any]) -> Result:
@@ -132,7 +147,7 @@ def run(call: Call[Any]) -> Result:
                 log.info("%s: the artifact is there already (%s)", stage.name, work.key[:12])
             manifest = stored or _make(work, lock)
             delivered = stage.deliver(Delivery(call.params, call.inputs, work.final, work.key))
-    result = {
+    return {
         "stage": stage.name,
         "path": str(work.final),
         "key": work.key,
@@ -143,10 +158,6 @@ def run(call: Call[Any]) -> Result:
         "seconds": call.seconds,
         "headline": {**manifest["headline"], **delivered.headline},
     }
-    # Without `lots` nothing is done ahead, and the stage that would find it done does it itself.
-    if stage.lots and len(json.dumps(lots := dict(stage.lots(work.final)))) <= LOTS_BYTES:
-        result["lots"] = lots
-    return result
 
 
 def hand_over(result: Result, file: Path | None) -> None:

@@ -137,7 +137,7 @@ class Stage(Generic[ParamsT]):
         raw_files: (params, inputs, name of a raw folder) -> what the stage reads of that folder, and what it leaves
             out. Both are part of its key: files by their content, what is left out by what is said of it.
         check: looks at the inputs before any work (`--check`), and returns a headline.
-        lots: artifact -> lot -> images, if the artifact says so; part of the result.
+        new_lots: the lots that the cache has no part of yet -> their images; a check with a store tells them.
         run_lots: does the part of some lots ahead, into the cache (`--lots`), where `run` finds it, and returns a
             headline. So lots spread over machines.
         identify: (params, inputs, name of an input with `created`) -> what of it decides the artifact; nothing by
@@ -157,7 +157,7 @@ class Stage(Generic[ParamsT]):
     content: tuple[str, ...] = ()
     raw_files: Callable[[ParamsT, Mapping[str, Path], str], RawFiles] = _all_files
     check: Callable[[ParamsT, Mapping[str, Path]], Headline] = field(default=lambda _params, _inputs: {})
-    lots: Callable[[Path], Mapping[str, int]] | None = None
+    new_lots: Callable[[LotsContext[ParamsT]], Mapping[str, int]] | None = None
     run_lots: Callable[[LotsContext[ParamsT], Sequence[str]], Headline] | None = None
     identify: Callable[[ParamsT, Mapping[str, Path], str], str] = field(default=lambda _params, _inputs, _name: "")
     is_final: Callable[[Path], bool] = field(default=lambda _artifact: True)

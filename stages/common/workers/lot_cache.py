@@ -98,8 +98,7 @@ def take_lots(
         TryAgainError: a file changed while it was being read.
         UnavailableError: a worker process was killed, nearly always for memory.
     """
-    version = stage_version(recipe.stage)
-    folders = {lot: cache / _key(recipe, version, images) for lot, images in lots.items()}
+    folders = _folders(recipe, lots, cache)
     pieces = {lot: _read(recipe, folder, lots[lot]) for lot, folder in folders.items()}
     made = frozenset(lot for lot, piece in pieces.items() if piece is None)
     todo = {folders[lot]: lots[lot] for lot in lots if lot in made}
@@ -115,6 +114,11 @@ def take_lots(
     log.info("%d lots: %d new or changed, %d known", len(lots), len(made), len(lots) - len(made))
     whole = {lot: recipe.read(folders[lot], lots[lot]) if piece is None else piece for lot, piece in pieces.items()}
     return Lots(whole, made, rate)
+
+
+def new_lots(recipe: Recipe[Any, Any, Any], lots: Mapping[str, Sequence[Source]], cache: Path) -> dict[str, int]:
+    """The lots that the cache has no piece of -> their images. A piece that is damaged is found when it is read."""
+    return {lot: len(lots[lot]) for lot, folder in _folders(recipe, lots, cache).items() if not folder.exists()}
 
 
 def make_pieces(recipe: Recipe[JobT, ResultT, Any], lots: Mapping[Path, Sequence[Source]], pool: WorkerPool) -> None:
@@ -154,6 +158,12 @@ def make_pieces(recipe: Recipe[JobT, ResultT, Any], lots: Mapping[Path, Sequence
     finally:
         for lot in begun:
             lot.ends.close()
+
+
+def _folders(recipe: Recipe[Any, Any, Any], lots: Mapping[str, Sequence[Source]], cache: Path) -> dict[str, Path]:
+    """Where the piece of every lot is, or is to be."""
+    version = stage_version(recipe.stage)
+    return {lot: cache / _key(recipe, version, images) for lot, images in lots.items()}
 
 
 def _key(recipe: Recipe[Any, Any, Any], version: str, images: Sequence[Source]) -> str:

@@ -44,7 +44,6 @@ def validate() -> None:
     os.mkfifo(folder / "fifo.html")
     result = {"stage": "validate", "path": str(folder), "key": "a" * 64, "outputs": {}, "cached": False}
     result |= {"seconds": 0.1, "headline": HEADLINE, "report": str(folder / "report.html")}
-    result |= {"lots": {"s1": 1000, "s2": 980}}
     RESULT.write_text(json.dumps(result))
 
 
@@ -58,7 +57,9 @@ def prepare_train() -> None:
 
 
 if "--check" in sys.argv:
-    RESULT.write_text(json.dumps({"stage": "validate", "checked": True, "headline": {}}))
+    stage = "prepare_train" if "--validate" in sys.argv else "validate"
+    told = {"stage": stage, "checked": True, "headline": {}, "lots": {"s1": 1000, "s2": 980}}
+    RESULT.write_text(json.dumps(told))
 elif "--lots" in sys.argv:
     lots = json.loads(sys.argv[sys.argv.index("--lots") + 1])
     told = {"stage": "prepare_train", "lots": lots, "seconds": 0.1, "headline": {"images": 1000}}
