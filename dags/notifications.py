@@ -8,8 +8,6 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from airflow.providers.http.notifications.http import HttpNotifier
-from airflow.providers.smtp.notifications.smtp import SmtpNotifier
 from airflow.sdk import Asset, BaseNotifier, Context
 
 EMAIL = [address for text in os.environ.get("FACE_ATTRIBUTES_NOTIFY_EMAIL", "").split(",") if (address := text.strip())]
@@ -67,6 +65,9 @@ def _callbacks(describe: Callable[[Context], dict[str, str] | None]) -> list[Cal
 
 
 def _email(_message: dict[str, str]) -> BaseNotifier:
+    # Not at the top: most tasks send nothing, and each would import 110 modules for that, .1 s.
+    from airflow.providers.smtp.notifications.smtp import SmtpNotifier
+
     return SmtpNotifier(
         to=EMAIL,
         subject="[{{ message.dag_id }}] {{ message.text | truncate(150) }}",
@@ -78,5 +79,7 @@ def _email(_message: dict[str, str]) -> BaseNotifier:
 
 
 def _webhook(message: dict[str, str]) -> BaseNotifier:
+    from airflow.providers.http.notifications.http import HttpNotifier
+
     body: dict[str, Any] = {name: f"{{{{ message.{name} }}}}" for name in message}
     return HttpNotifier(http_conn_id=WEBHOOK, json=body, extra_options={"timeout": TIMEOUT_S})

@@ -108,6 +108,7 @@ def test_tasks_are_run_as_params_yaml_says_with_growing_pauses(dag: Any) -> None
 
 def test_lots_are_prepared_by_mapped_tasks_before_they_are_joined(dag: Any) -> None:
     assert dag["mapped"] == ["prepare_lots"]
+    assert dag["upstream"]["group_lots"] == ["validate"]
     assert dag["upstream"]["prepare_lots"] == ["group_lots", "validate"]
     assert dag["upstream"]["prepare_train"] == ["prepare_lots", "validate"]
 
@@ -133,26 +134,18 @@ def test_the_dag_and_every_task_say_what_they_are(dag: Any) -> None:
     assert picture == "pipeline.svg"
 
 
-def test_lots_are_shared_out_by_their_images() -> None:
-    cases = [{"s1": 500, "s2": 500}, {"a": 9, "b": 1, "c": 5, "d": 3}, {}, None]
-    found = in_airflow(
-        "import ml_pipeline_face_attributes as m; m.SETTINGS = m.SETTINGS.model_copy(update={'lot_groups': 2});"
-        f"print(json.dumps([dag.get_task('group_lots').python_callable(case) for case in {cases}]))"
-    )
-    assert json.loads(found.stdout.splitlines()[-1]) == [[["s1"], ["s2"]], [["a"], ["b", "c", "d"]], [], []]
-
-
-def test_lots_in_another_form_are_one_line_and_not_tried_again() -> None:
-    cases = ["s1", {"s1": "many"}, ["s1"]]
-    done = in_airflow(
-        "from airflow.sdk.exceptions import AirflowFailException\n"
-        f"for lots in {cases}:\n"
-        "    try: dag.get_task('group_lots').python_callable(lots)\n"
-        "    except AirflowFailException as error: print(error)"
-    )
-    assert done.stdout.splitlines()[-3:] == [
-        f"the lots that validate gave are {lots!r}, not lot -> images" for lots in cases
-    ]
+def test_what_a_task_imports_is_there_before_it_is_forked(tmp_path: Path) -> None:
+    """Each library would be imported again for every task, by a process of its own."""
+    code = f"""
+import runpy, sys
+runpy.run_path({str(ROOT / "images/airflow/bin/run-tasks")!r})
+before = set(sys.modules)
+import airflow.sdk.execution_time.task_runner, airflow.dag_processing.dagbag, {DAG_ID}
+print(sorted({{name.partition(".")[0] for name in set(sys.modules) - before}}))
+"""
+    environment = os.environ | {"AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": str(ROOT / "dags")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == str(["airflow", DAG_ID, "shared_parts", "task_docs"])
 
 
 def break_params(folder: Path, old: str, new: str) -> Path:
