@@ -1,11 +1,13 @@
-"""What a task costs beside the work of its container: Airflow's part, the engine's part, on the real stack.
+"""What a task costs beside the work of its container, and a run on unchanged data, on the real stack.
 
-    python -m bench.overhead [--tasks N]
+    python -m bench.overhead [--tasks N] [--runs N] [--parts tasks runs]
 
-Starts the stack of docker-compose.yml under a name of its own (needs a container engine, and builds the images of
-Airflow, the engine's proxy and stage archive if need be), runs N tasks of a stage without work one after the other and
-N at once, and removes it all. A container's start and end are what the engine says (State.StartedAt and FinishedAt,
-which the operator logs), those of a task what Airflow's API says.
+Starts the stack of docker-compose.yml under a name of its own (needs a container engine, and builds images if need be),
+and removes it all at the end. A container's start and end are what the engine says (State.StartedAt and FinishedAt,
+which the operator logs), those of a task and of a run what Airflow's API says.
+
+    tasks   of a stage without work, N one after the other and N at once
+    runs    of the whole pipeline on 400 sample avatars, N after the first, all of whose artifacts are there
 """
 
 import argparse
@@ -14,16 +16,18 @@ import json
 import re
 import statistics
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.machine import table
 from tests.stack.slow_run import SlowRun, build_slow_stage, with_slow_stage
-from tests.stack.stack import ROOT, Stack
+from tests.stack.stack import DAG_ID, ROOT, Stack
 
+PARTS = ("tasks", "runs")
 RAN = re.compile(r"Container ran [\d.]+ s, ([\dT:.+-]+) to ([\dT:.+-]+)")
 
 
@@ -43,19 +47,25 @@ class Times(NamedTuple):
     after: float
 
 
-def times(stack: Stack, run: SlowRun, task: dict[str, Any]) -> Times:
-    """The seconds of a task that has ended.
-
-    Raises:
-        ValueError: its log does not say when its container ran.
-    """
-    path = f"/dags/slow_stage/dagRuns/{run.run_id}/taskInstances/{task['task_id']}/logs/1?full_content=true"
+def container_ran(stack: Stack, task: dict[str, Any]) -> tuple[str, ...]:
+    """When the container of a task that has ended began and ended; () if it had none."""
+    run, name, index = (task[key] for key in ("dag_run_id", "task_id", "map_index"))
+    path = f"/dags/{task['dag_id']}/dagRuns/{run}/taskInstances/{name}/logs/1?map_index={index}&full_content=true"
     found = RAN.search(json.dumps(stack.api(path)["content"]))
-    if not found:
-        raise ValueError(f"the log of {run.run_id} does not say when its container ran")
-    stamps = [task["scheduled_when"], task["start_date"], *found.groups(), task["end_date"]]
+    return found.groups() if found else ()
+
+
+def times(stack: Stack, task: dict[str, Any]) -> Times:
+    """The seconds of a task that has ended, and had a container."""
+    stamps = [task["scheduled_when"], task["start_date"], *container_ran(stack, task), task["end_date"]]
     moments = [datetime.fromisoformat(stamp) for stamp in stamps]
     return Times(*((later - earlier).total_seconds() for earlier, later in itertools.pairwise(moments)))
+
+
+def cell(seconds: Iterable[float]) -> str:
+    """Median and range."""
+    ordered = sorted(seconds)
+    return f"{statistics.median(ordered):.2f} ({ordered[0]:.2f} to {ordered[-1]:.2f})"
 
 
 def line(how: str, measured: Iterable[Times]) -> list[str]:
@@ -67,40 +77,110 @@ def line(how: str, measured: Iterable[Times]) -> list[str]:
         lambda one: one.before + one.after,
         lambda one: one.container,
     ]
-    cells = [sorted(part(one) for one in measured) for part in parts]
-    return [how, *(f"{statistics.median(cell):.2f} ({cell[0]:.2f} to {cell[-1]:.2f})" for cell in cells)]
+    measured = list(measured)
+    return [how, *(cell(part(one) for one in measured) for part in parts)]
 
 
-def measure(stack: Stack, count: int) -> Iterable[list[str]]:
+def measure_tasks(stack: Stack, count: int) -> Iterable[list[str]]:
     """The lines of the table."""
     SlowRun(stack, seconds=0).wait()  # the first one is slower: nothing is in the page cache yet
     single = []
     for _ in range(count):
         run = SlowRun(stack, seconds=0)
         run.wait()
-        single += [times(stack, run, task) for task in run.tasks()]
+        single += [times(stack, task) for task in run.tasks()]
     yield line("one after the other", single)
     runs = [SlowRun(stack, seconds=0) for _ in range(count)]
     for run in runs:
         run.wait()
-    yield line(f"{count} at once", [times(stack, run, task) for run in runs for task in run.tasks()])
+    yield line(f"{count} at once", [times(stack, task) for run in runs for task in run.tasks()])
+
+
+class RunTimes(NamedTuple):
+    """Seconds of a run of the pipeline.
+
+    Attributes:
+        whole: from its trigger to its end.
+        container: in which a container ran.
+        task: in which a task ran, but no container.
+        between: in which neither did.
+    """
+
+    whole: float
+    container: float
+    task: float
+    between: float
+
+
+def covered(spans: Iterable[tuple[str, ...]]) -> float:
+    """Seconds that lie in at least one span of time."""
+    seconds, end = 0.0, float("-inf")
+    for start, stop in sorted([datetime.fromisoformat(moment).timestamp() for moment in span] for span in spans):
+        seconds += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return seconds
+
+
+def run_times(stack: Stack, run_id: str) -> RunTimes:
+    """The seconds of a run that has ended."""
+    run = stack.api(f"/dags/{DAG_ID}/dagRuns/{run_id}")
+    ran = [task for task in stack.tasks(run_id) if task["state"] == "success"]
+    whole = covered([(run["queued_at"], run["end_date"])])
+    tasks = covered((task["start_date"], task["end_date"]) for task in ran)
+    containers = covered(filter(None, (container_ran(stack, task) for task in ran)))
+    return RunTimes(whole, containers, tasks - containers, whole - tasks)
+
+
+def measure_runs(stack: Stack, count: int) -> Iterator[list[str]]:
+    """The line of the table."""
+    stack.api("/dags/predict_new_lots", {"is_paused": True}, "PATCH")  # it would predict beside the runs
+    found = []
+    for number in range(count + 1):
+        run_id = stack.trigger(epochs=1, max_evals=1)
+        if (state := stack.wait_for_run(run_id, 1800)) != "success":
+            sys.exit(f"a run ended in {state}: {[task for task in stack.tasks(run_id) if task['state'] == 'failed']}")
+        if number:  # the first makes what the others find
+            found.append(run_times(stack, run_id))
+    done = sum(task["state"] == "success" for task in stack.tasks(run_id))
+    yield [str(done), *(cell(parts) for parts in zip(*found, strict=True))]
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, default=10, metavar="N", help="default: %(default)s, 16 at most")
-    count = parser.parse_args().tasks
-    subprocess.run([ROOT / "scripts/images", "airflow", "engine_proxy", "archive"], check=True, stdout=subprocess.PIPE)
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="default: %(default)s")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
+    arguments = parser.parse_args()
+    needed = [] if "runs" in arguments.parts else ["airflow", "engine_proxy", "archive"]  # none named: all
+    subprocess.run([ROOT / "scripts/images", *needed], check=True, stdout=subprocess.PIPE)
     build_slow_stage()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)  # Airflow reads the DAGs there as another user
-        (folder / "data/raw").mkdir(parents=True)
+        draw = [sys.executable, "-m", "data.make_samples", "--count", "400", "--out", str(folder / "data")]
+        subprocess.run(draw, cwd=ROOT, check=True, stdout=subprocess.PIPE)
         with Stack(folder, folder / "data", files=[with_slow_stage(folder)]) as stack:
-            header = ("tasks", "waiting", "task to container start", "container end to task end", "sum", "container")
-            print("Seconds, median (lowest to highest)\n")
-            print(table(header, measure(stack, count)))
+            print("Seconds, median (lowest to highest)")
+            if "tasks" in arguments.parts:
+                header = (
+                    "tasks",
+                    "waiting",
+                    "task to container start",
+                    "container end to task end",
+                    "sum",
+                    "container",
+                )
+                print("\n" + table(header, measure_tasks(stack, arguments.tasks)))
+            if "runs" in arguments.parts:
+                columns = (
+                    "tasks done",
+                    "run on unchanged data",
+                    "in a container",
+                    "in a task beside it",
+                    "between tasks",
+                )
+                print("\n" + table(columns, measure_runs(stack, arguments.runs)))
 
 
 if __name__ == "__main__":
