@@ -11,7 +11,6 @@ from stages.monitor.drift import ALL, FOUND, Drift
 from stages.monitor.new_images import NewImages
 from stages.monitor.performance import LOW, Performance
 
-DECISION = "decision.json"
 NOTHING = "nothing to monitor"
 STRONGEST = 5
 """Signals that a decision, and so a line of the log, names."""

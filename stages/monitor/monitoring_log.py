@@ -39,9 +39,10 @@ from stages.common.contract.logs import log
 from stages.common.contract.params import Section
 from stages.common.contract.stage import Headline
 from stages.common.inference.measures import Metric
-from stages.monitor.decision import DECISION
 
 LOG = "monitoring_log.json"
+DECISION = "decision.json"
+"""What a line is made of. Named here and not beside `decide`, which imports the libraries that found it."""
 
 
 class PerformanceFound(Section):

@@ -49,8 +49,9 @@ def _run(context: Context[Params]) -> Headline:
     # not needed for --help
     from stages.common.inference.features import load_features
     from stages.common.inference.measures import no_better
-    from stages.monitor.decision import DECISION, decide, nothing_to_monitor
+    from stages.monitor.decision import decide, nothing_to_monitor
     from stages.monitor.drift import find_drift
+    from stages.monitor.monitoring_log import DECISION
     from stages.monitor.new_images import NewImages, find_new_images
     from stages.monitor.page import describe_check, nothing_report, verdict_line
     from stages.monitor.performance import measure, read_labels
