@@ -15,9 +15,7 @@ from stages.common.contract.command_line import main as run_stage
 from stages.common.contract.version import ROOT
 from stages.common.schema.attributes import Attribute, Attributes, read_attributes, write_attributes
 from stages.common.schema.dataset import INDEX, index_columns, map_images, read_index, read_split
-from stages.prepare_train.stage import STAGE as PREPARE_TRAIN
 from stages.train.params import Params
-from stages.validate.stage import STAGE as VALIDATE
 
 if TYPE_CHECKING:
     from stages.common.training.fit import FitResult
@@ -47,6 +45,10 @@ def prepare(data: Path, folder: Path, recipe: str = "none", settings: Sequence[s
     Returns:
         The artifact of prepare_train. If a stage fails, it has said why, and the program ends with its exit code.
     """
+    # not needed by who brings prepared data, and their libraries may then be absent
+    from stages.prepare_train.stage import STAGE as PREPARE_TRAIN
+    from stages.validate.stage import STAGE as VALIDATE
+
     validated, prepared = folder / "validate", folder / "prepare_train"
     table = data / "annotations.csv"
     annotations = table if table.exists() else data / "annotations"

@@ -1,21 +1,24 @@
 """How fast the network trains, in how much memory, against the number of images, processes, and on a GPU the batch.
 
-    python -m bench.train --data FOLDER [--images N ...] [--passes N] [--repeat N] [--parts PART ...]
-                          [--attributes N] [--device auto|cpu|cuda] [--recipe NAME] [--set SECTION.KEY=VALUE ...]
-                          [--plot FILE]
+    python -m bench.train (--data FOLDER | --prepared FOLDER) [--images N ...] [--passes N] [--repeat N]
+                          [--parts PART ...] [--attributes N] [--device auto|cpu|cuda] [--recipe NAME]
+                          [--set SECTION.KEY=VALUE ...] [--plot FILE]
 
-FOLDER holds raw/ and annotations.csv. They are validated and prepared as the pipeline does it, and repeated on disk
-until there are as many training images as wanted; the validation images are other pictures. With --attributes they get
-N attributes of two classes, with random labels, in place of theirs: what N heads cost. Every line of a table is a
-program of its own that trains as stage train does, with section train of params.yaml but for the epochs:
+FOLDER holds raw/ and annotations.csv, which are validated and prepared as the pipeline does it; or it is an artifact of
+stage prepare_train. Its images are repeated on disk until there are as many to train on as wanted; the validation
+images are other pictures. With --attributes they get N attributes of two classes, with random labels, in place of
+theirs: what N heads cost. Every line of a table is a program of its own that trains as stage train does, with section
+train of params.yaml but for the epochs:
 
     size     rate and memory against the number of images: as many whole epochs as make N passes of images, at least
              one; on a CPU in one process and in as many as the stage would take
     threads  on a CPU, the same epochs with one thread, with all, and in several processes, in turns; medians
-    batch    on a GPU, rate and memory by images a step, resident on the GPU or read ahead from the disk
+    batch    on a GPU, rate by images a step: every step a CUDA graph, every kernel launched by itself, or images read
+             ahead from the disk; and seconds and accuracy of the recipe on the images that there are, once each
     target   on a GPU, seconds to train the largest number of images, and the accuracy that it gives
 
-The first epoch of several warms up and is not in the rate; validation never is. Memory is that of the whole program
+A rate is also told as a multiple of that of `bench.baseline`, a common training step, measured in the same call. The
+first epoch of several warms up and is not in the rate; validation never is. Memory is that of the whole program
 with its libraries and mapped files: RSS, the peaks of its processes added up; PSS, in which what they share counts
 once (and too little, while anything else here uses the same PyTorch); `start`, RSS before it trained; `GPU`, what
 PyTorch had allocated there. Set TMPDIR to a disk with room for 12 kB an image (a tmpfs would count as memory).
@@ -40,18 +43,18 @@ from stages.common.contract.cpus import available_cpus
 from stages.common.contract.logs import log, start_logging
 from stages.common.contract.params import load_params
 from stages.common.contract.version import ROOT
+from stages.common.schema.attributes import read_attributes
+from stages.common.schema.dataset import read_index
 from stages.train.params import Params, TrainSection
 
 if TYPE_CHECKING:
     from stages.common.training.fit import Epoch
 
-BASELINE = 41
-"""Images a second that the users' earlier system trains on 2 cores: their figure, not measured here."""
-
 PARTS = ("size", "threads", "batch", "target")
 PASSES = {"cpu": 30_000, "cuda": 300_000}
-BATCHES = (64, 256, 1024, 4096)
-BATCH_EPOCHS = 5
+BATCHES = (64, 128, 256, 1024, 4096)
+BATCH_EPOCHS = 3
+WAYS = ("one CUDA graph", "kernel by kernel", "read ahead")
 THREADS_EPOCHS = 9
 IMAGE_BYTES = 64 * 64 * 3
 COLORS = {"cpu": "#4269d0", "cuda": "#ff725c"}
@@ -65,13 +68,13 @@ class Job:
         prepared: what `repeat` has made.
         images: how many it trains on.
         params: of stage train, whose section `train` says device, processes, batch_size, epochs, hyperparameters.
-        resident: False keeps images off the GPU until they are needed.
+        way: of `WAYS`; on a CPU all are the same.
     """
 
     prepared: str
     images: int
     params: Params
-    resident: bool = True
+    way: str = WAYS[0]
 
     @property
     def section(self) -> TrainSection:
@@ -118,10 +121,12 @@ def train(job: Job) -> Found:
     """Do a job; this is what its program runs."""
     import torch
 
-    from stages.common.training import loader
+    from stages.common.training import loader, step
 
-    if not job.resident:
+    if job.way == "read ahead":
         loader.RESIDENT_SHARE = 0
+    elif job.way == "kernel by kernel":
+        step.Step._graph = lambda *_: None  # type: ignore[method-assign]
     started, start_mb = time.monotonic(), peak_memory(os.getpid())
     result, processes = fit_as_stage_train(Path(job.prepared), job.params)
     alone_on_gpu = result.device != "cpu" and processes == 1
@@ -142,39 +147,52 @@ def measure(job: Job, environment: Mapping[str, str] | None = None) -> tuple[Fou
     told = json.dumps(asdict(job) | {"params": job.params.model_dump()})
     output, memory = run_measured([sys.executable, "-m", "bench.train", "--job", told], environment)
     found = Found(**json.loads(output.splitlines()[-1]))
+    way = "" if found.device == "cpu" else f", {job.way}"
     log.info(
         "%d images on %s, %d a step, %d process(es)%s: %.0f images/s, %d epochs in %.0f s, %.0f MB",
-        job.images, found.device, job.section.batch_size, found.processes, "" if job.resident else ", read ahead",
+        job.images, found.device, job.section.batch_size, found.processes, way,
         found.rate, found.epochs, found.seconds, memory.proportional,
     )  # fmt: skip
     return found, memory
 
 
-def compare_sizes(jobs: Sequence[Job]) -> list[tuple[Found, Memory]]:
-    """Print the table of part `size`."""
+def measure_baseline(prepared: str, device: str) -> float:
+    """Images a second of `bench.baseline` with heads for the attributes of these data."""
+    classes = [str(len(one.classes)) for one in read_attributes(Path(prepared))]
+    command = [sys.executable, "-m", "bench.baseline", "--device", device, "--classes", *classes]
+    rate = float(run_measured(command)[0])
+    log.info("the baseline on %s: %.0f images/s", device, rate)
+    return rate
+
+
+def compare_sizes(jobs: Sequence[Job]) -> tuple[list[tuple[Found, Memory]], dict[str, float]]:
+    """Print the table of part `size`; what was found, and the rate of the baseline on every device."""
+    devices: set[str] = {job.section.device for job in jobs}
+    baselines = {device: measure_baseline(jobs[0].prepared, device) for device in devices}
     results = [measure(job) for job in jobs]
     rows = [
         (
             found.device, found.processes, f"{job.images:,}", job.section.batch_size, found.epochs,
-            f"{found.rate:,.0f}", f"{found.rate / BASELINE:.1f}", f"{found.start_mb:,.0f}", f"{memory.resident:,.0f}",
-            f"{memory.proportional:,.0f}", _whole(found.gpu_mb),
+            f"{found.rate:,.0f}", f"{found.rate / baselines[job.section.device]:.1f}", f"{found.start_mb:,.0f}",
+            f"{memory.resident:,.0f}", f"{memory.proportional:,.0f}", _whole(found.gpu_mb),
         )
         for job, (found, memory) in zip(jobs, results, strict=True)
     ]  # fmt: skip
     print("\nRate and memory against the number of images (MB)\n")
-    header = ("device", "processes", "images", "batch", "epochs", "images/s", f"x {BASELINE}")
+    header = ("device", "processes", "images", "batch", "epochs", "images/s", "x baseline")
     print(table((*header, "start", "RSS", "PSS", "GPU"), rows))
-    print(
-        f"\n{BASELINE} images/s is what the users' earlier system trains on 2 cores: their figure, not measured here."
-    )
-    return results
+    for device, rate in baselines.items():
+        print(f"\nThe baseline, a common training step (bench/baseline.py), on {device}: {rate:,.0f} images/s.")
+    return results, baselines
 
 
 def compare_threads(job: Job, turns: int) -> None:
     """Print the table of part `threads`: the same work in several ways, which take turns."""
     ways: dict[tuple[int, int], list[tuple[Found, Memory]]] = {}  # (processes, threads of each) -> what they gave
     cores = available_cpus()
+    baselines = []
     for _ in range(turns):
+        baselines.append(measure_baseline(job.prepared, "cpu"))
         for processes, threads in dict.fromkeys([(1, 1), (1, cores), (max(2, cores), 1)]):
             environment = {"OMP_NUM_THREADS": str(processes * threads)}  # which the processes share
             measured = measure(job.vary(processes=processes), environment)
@@ -185,27 +203,41 @@ def compare_threads(job: Job, turns: int) -> None:
         rows.append(
             (
                 processes, threads, f"{statistics.median(rates):,.0f}", f"{min(rates):,.0f} to {max(rates):,.0f}",
-                f"{statistics.median(rates) / BASELINE:.1f}",
+                f"{statistics.median(rates) / statistics.median(baselines):.1f}",
                 f"{statistics.median(memory.proportional for _, memory in results):,.0f}",
                 f"{statistics.median(found.accuracy for found, _ in results):.4f}",
             )
         )  # fmt: skip
     print(f"\nOn the CPU: {job.images:,} images, {job.section.epochs} epochs, medians of {turns} in turns\n")
-    print(table(("processes", "threads each", "images/s", "range", f"x {BASELINE}", "PSS MB", "accuracy"), rows))
+    print(table(("processes", "threads each", "images/s", "range", "x baseline", "PSS MB", "accuracy"), rows))
+    told = f"{statistics.median(baselines):,.0f} images/s ({min(baselines):,.0f} to {max(baselines):,.0f})"
+    print(f"\nThe baseline, a common training step (bench/baseline.py), with all threads: {told}.")
 
 
-def compare_batches(job: Job) -> None:
-    """Print the table of part `batch`."""
-    rows = []
-    for batch_size in BATCHES:
-        for resident in (True, False):
-            found, memory = measure(replace(job.vary(batch_size=batch_size), resident=resident))
-            where = "resident on the GPU" if resident else "read ahead"
-            rows.append(
-                (batch_size, where, f"{found.rate:,.0f}", f"{memory.resident:,.0f}", _whole(found.gpu_mb), found.epochs)
-            )
-    print(f"\n{found.device}, {job.images:,} images\n")
-    print(table(("batch", "images", "images/s", "RSS MB", "GPU MB", "epochs"), rows))
+def compare_batches(job: Job, whole: Job) -> None:
+    """Print the table of part `batch`.
+
+    Args:
+        job: what is varied.
+        whole: the recipe, on images that are learned from once an epoch.
+    """
+    rows, megabytes = [], []
+    device = ""
+    for way in WAYS:
+        results = [measure(replace(job.vary(batch_size=batch_size), way=way)) for batch_size in BATCHES]
+        (found, _) = measure(replace(whole, way=way))
+        device = found.device
+        rates = [f"{one.rate:,.0f}" for one, _ in results]
+        rows.append((way, *rates, f"{found.seconds:.1f} s, {found.accuracy:.4f}"))
+        megabytes.append((way, *(_whole(one.gpu_mb) for one, _ in results), _whole(found.gpu_mb)))
+    header = (
+        *map(str, BATCHES),
+        f"{whole.section.epochs} epochs of {whole.images:,}, {whole.section.batch_size} a step",
+    )
+    print(f"\n{device}, {job.images:,} images: images/s by images a step; seconds and accuracy of the recipe\n")
+    print(table(("", *header), rows))
+    print("\nMB allocated on the GPU at most\n")
+    print(table(("", *header), megabytes))
 
 
 def reach_target(job: Job, target: float) -> None:
@@ -219,7 +251,9 @@ def reach_target(job: Job, target: float) -> None:
     print(table(("batch", "epochs", "seconds", "accuracy", "reached"), rows))
 
 
-def plot(path: Path, jobs: Sequence[Job], results: Sequence[tuple[Found, Memory]]) -> None:
+def plot(
+    path: Path, jobs: Sequence[Job], results: Sequence[tuple[Found, Memory]], baselines: Mapping[str, float]
+) -> None:
     """Rate and, below, memory against the number of images."""
     from matplotlib.figure import Figure
 
@@ -242,7 +276,8 @@ def plot(path: Path, jobs: Sequence[Job], results: Sequence[tuple[Found, Memory]
     memories.plot(counts, [IMAGE_BYTES * count / 2**20 for count in counts], ":", color="#999", label="images on disk")
     start = statistics.median(found.start_mb for found, _ in results)
     memories.axhline(start, color="#999", linestyle="--", linewidth=1, label="one process before it trains")
-    rates.axhline(BASELINE, color="#999", linestyle=":", label=f"earlier system, as told: {BASELINE}")
+    for device, rate in baselines.items():
+        rates.axhline(rate, color=COLORS[device], linestyle=":", label=f"a common step on {device}: {rate:,.0f}")
     if any(device == "cuda" for device, _ in lines):
         rates.set_yscale("log")
     else:
@@ -286,7 +321,7 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
     params = load_params(Params, PARAMS, arguments.set, files_of(arguments.recipe))
     section = params.train
     devices = _devices(arguments.device)
-    prepared = prepare(arguments.data, folder, arguments.recipe)
+    prepared = arguments.prepared or prepare(arguments.data, folder, arguments.recipe)
     attributes = made_up(arguments.attributes)
     sets = {count: repeat(prepared, count, folder / str(count), attributes) for count in sorted(set(arguments.images))}
 
@@ -301,22 +336,26 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
                 for images in sets:
                     passes = arguments.passes or PASSES[device]
                     jobs.append(job(images, device, max(1, passes // images), processes))
-        plot(arguments.plot, jobs, compare_sizes(jobs))
+        plot(arguments.plot, jobs, *compare_sizes(jobs))
     if "threads" in arguments.parts and "cpu" in devices:
         compare_threads(job(min(sets), "cpu", THREADS_EPOCHS), arguments.repeat)
     if "cuda" not in devices:
         print("\nNo GPU is here: there are no figures for CUDA.")
         return
+    most = max(sets)
     if "batch" in arguments.parts:
-        compare_batches(job(max(sets), "cuda", BATCH_EPOCHS))
+        once = sum(row["split"] == "train" for row in read_index(prepared))
+        sets[once] = sets.get(once) or repeat(prepared, once, folder / str(once), attributes)
+        compare_batches(job(most, "cuda", BATCH_EPOCHS), job(once, "cuda", section.epochs))
     if "target" in arguments.parts:
-        reach_target(job(max(sets), "cuda", arguments.target_epochs), arguments.target)
+        reach_target(job(most, "cuda", arguments.target_epochs), arguments.target)
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with raw/ and annotations.csv")
+    parser.add_argument("--prepared", type=Path, help="artifact of stage prepare_train, in place of --data")
     parser.add_argument("--images", type=int, nargs="+", default=[1_000, 10_000, 100_000], metavar="N")
     parser.add_argument("--attributes", type=int, default=0, metavar="N", help="made up (default: those of the data)")
     parser.add_argument("--passes", type=int, help=f"images times epochs of a line of part size (default: {PASSES})")
@@ -334,8 +373,8 @@ def main() -> None:
         told = json.loads(arguments.job)
         print(json.dumps(asdict(train(Job(**told | {"params": Params.model_validate(told["params"])})))))
         return
-    if not arguments.data:
-        parser.error("--data is needed")
+    if (arguments.data is None) == (arguments.prepared is None):
+        parser.error("either --data or --prepared is needed")
     start_logging()
     with tempfile.TemporaryDirectory() as folder:
         _run(arguments, Path(folder))

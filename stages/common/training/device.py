@@ -39,8 +39,8 @@ def _keep_freed_memory() -> None:
     """Have glibc keep what a step frees, for the next one: a tenth of a step's time went into giving it back."""
     with contextlib.suppress(OSError, AttributeError):  # another library has no such setting
         set_option = ctypes.CDLL(None).mallopt
-        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
-            set_option(option, 256 * 2**20)
+        set_option(-3, 32 * 2**20)  # M_MMAP_THRESHOLD of malloc.h: blocks up to this, the most that it takes everywhere
+        set_option(-1, 256 * 2**20)  # M_TRIM_THRESHOLD
 
 
 def trainings_at_once(device: str, wanted: int, useful: int) -> int:

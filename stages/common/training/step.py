@@ -97,7 +97,7 @@ class Step:
             except torch.OutOfMemoryError:
                 raise  # with fewer images it may go well
             except RuntimeError as error:
-                why = str(error).splitlines()[0]
+                why = str(error).partition("\n")[0]
                 log.warning("no CUDA graph can be captured of a step, which is slower without (%s)", why)
                 self.graphs = None
                 return None
