@@ -114,7 +114,7 @@ def load_params(
     Args:
         model: its fields are the sections that the stage reads; other sections are not looked at.
         path: the params.yaml.
-        overrides: `section.key=value` items, the value in YAML, applied in order.
+        overrides: `section.key=value` items, the value in YAML, applied in order; a section in a section likewise.
         recipes: files that hold the keys that differ from the params.yaml, applied in order, before `overrides`.
 
     Raises:
@@ -125,28 +125,32 @@ def load_params(
         lay_over(tree, read_sections(recipe), str(recipe))
     for item in overrides:
         dotted, equals, text = item.partition("=")
-        section, dot, key = dotted.partition(".")
-        if not (equals and dot and key):
+        *above, key = dotted.split(".")
+        if not (equals and above and all((*above, key))):
             raise UsageError(f"--set {item}: expected section.key=value, for example --set train.epochs=3")
+        section = above[0]
         if section not in model.model_fields:
             raise UsageError(
                 f"--set {item}: this stage reads no section {section!r}, only {sorted(model.model_fields)}"
             )
-        if not isinstance(tree.get(section), dict):
-            raise UsageError(f"--set {item}: {path} has no section {section!r}")
-        part = model.model_fields[section].annotation  # one that leaves keys alone would not notice an unknown one
-        if getattr(part, "model_config", {}).get("extra") == "ignore" and key not in tree[section]:
+        part: Any = tree
+        for depth, name in enumerate(above, 1):
+            part = part.get(name)
+            if not isinstance(part, dict):
+                raise UsageError(f"--set {item}: {path} has no section {'.'.join(above[:depth])!r}")
+        told = model.model_fields[section].annotation  # one that leaves keys alone would not notice an unknown one
+        if getattr(told, "model_config", {}).get("extra") == "ignore" and key not in part:
             raise UsageError(f"--set {item}: {path} has no key {key!r} in section {section!r}")
         try:
-            tree[section][key] = _parse(text)
+            part[key] = _parse(text)
         except yaml.YAMLError as error:
             raise UsageError(f"--set {item}: the value is not YAML: {' '.join(str(error).split())}") from error
     try:
         return model.model_validate({name: tree[name] for name in model.model_fields if name in tree})
     except ValidationError as error:
-        told = dict.fromkeys(_told(problem, model, tree) for problem in error.errors())  # once for a whole list
+        problems = dict.fromkeys(_told(problem, model, tree) for problem in error.errors())  # once for a whole list
         files = ", ".join(map(str, (path, *recipes)))
-        raise UsageError(f"{files}: {'; '.join(told)}") from error
+        raise UsageError(f"{files}: {'; '.join(problems)}") from error
 
 
 def _told(problem: Any, model: type[BaseModel], tree: Any) -> str:

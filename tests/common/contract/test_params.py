@@ -100,6 +100,26 @@ def shaped(tmp_path: Path) -> Path:
     return path
 
 
+def test_one_key_of_a_section_in_a_section_leaves_the_others_as_they_are(shaped: Path) -> None:
+    params = load_params(Params, shaped, ["knob.shape.height=7"])
+    assert params.knob == Knob(rate=0.5, names=["a"], shape=Shape(width=3, height=7))
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("knob.shpae.height=7", "--set knob.shpae.height=7: {file} has no section 'knob.shpae'"),
+        ("knob.rate.height=7", "--set knob.rate.height=7: {file} has no section 'knob.rate'"),
+        ("knob.shape.depth=7", "{file}: knob.shape.depth: no such parameter (got 7); there are width, height"),
+        ("knob.shape.=7", "knob.shape.=7: expected section.key=value"),
+    ],
+)
+def test_a_key_below_a_key_that_is_not_there_is_named(shaped: Path, override: str, told: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_params(Params, shaped, [override])
+    assert told.format(file=shaped) in str(caught.value)
+
+
 def recipe_in(folder: Path, name: str, text: str) -> Path:
     path = folder / name
     path.write_text(text)
