@@ -5,7 +5,7 @@ answered. What is added to the logarithm of each probability before the highest 
 something else: `train.decide_by` and `train.wanted`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,24 +22,18 @@ TINY = 1e-30
 
 @dataclass(frozen=True)
 class Decision:
-    """How one attribute is answered, and what that gives on the labels it was chosen with.
+    """How one attribute is answered.
 
     Attributes:
         offsets: per class what is added to the logarithm of its probability; the highest sum is the answer.
         by: what they were chosen for, in words.
         answer: how an answer is chosen, in words.
-        accuracy: share of right answers, None without labels.
-        precision: per class the share of right ones among its answers, None without one.
-        recall: per class the share of its labels that are answered so, None without one.
         note: why it is not as wanted, empty if it is.
     """
 
     offsets: list[float]
     by: str
     answer: str
-    accuracy: float | None
-    precision: list[float | None]
-    recall: list[float | None]
     note: str = ""
 
 
@@ -62,7 +56,7 @@ def decide(answers: Answers, rule: str, wanted: Wanted | None, shares: Numbers) 
     elif by == BALANCED_ACCURACY:
         offsets = balancing(shares)
     rounded = [round(float(one), 6) for one in offsets]
-    return _measured(replace(answers, decision=rounded), by, note)
+    return Decision(rounded, by, in_words(answers.attribute, rounded, answers.learned), note)
 
 
 def balancing(shares: Numbers) -> Numbers:
@@ -104,21 +98,3 @@ def _for(wanted: Wanted, answers: Answers) -> tuple[Numbers, str]:
     below = odds[last + 1] if last + 1 < len(odds) else odds[last] - 1
     offsets[number] = -(odds[last] + below) / 2
     return offsets, note
-
-
-def _measured(answers: Answers, by: str, note: str) -> Decision:
-    predicted, labels, right = answers.predicted, answers.labels, answers.right
-    numbers = range(len(answers.attribute.classes))
-
-    def share(chosen: npt.NDArray[np.bool_]) -> float | None:
-        return float(right[chosen].mean()) if chosen.any() else None
-
-    return Decision(
-        offsets=list(answers.decision),
-        by=by,
-        answer=in_words(answers.attribute, answers.decision, answers.learned),
-        accuracy=share(np.ones(len(labels), bool)),
-        precision=[share(predicted == number) for number in numbers],
-        recall=[share(labels == number) for number in numbers],
-        note=note,
-    )

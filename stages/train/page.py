@@ -50,14 +50,12 @@ def _answers(attributes: Attributes, calibrated: Sequence[Calibrated]) -> Table:
     rows = []
     for attribute, one in zip(attributes, calibrated, strict=True):
         chosen, given = one.decision, one.abstention
-        shares = [dict(zip(attribute.classes, values, strict=True)) for values in (chosen.precision, chosen.recall)]
         lowest = given.threshold
         from_ = dict(zip(attribute.classes, lowest, strict=True)) if isinstance(lowest, list) else lowest
         notes = "; ".join(filter(None, (chosen.note, given.note)))
-        rows.append((attribute.title, one.labels, chosen.by, chosen.answer, chosen.accuracy, *shares, from_, notes))
-    columns = ("Attribute", "Labels", "Chosen for", "Answer", "Accuracy", "Precision", "Recall", "Given from", "Note")
+        rows.append((attribute.title, chosen.by, chosen.answer, from_, notes))
     note = (
-        "On the validation split, which chose this: which class is the answer, what that is worth, and from which "
-        "confidence on it is given rather than withheld."
+        "The validation split chose this: which class is the answer, and from which confidence on it is given rather "
+        "than withheld."
     )
-    return Table("Answers", columns, rows, note=note)
+    return Table("Answers", ("Attribute", "Chosen for", "Answer", "Given from", "Note"), rows, note=note)

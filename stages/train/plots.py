@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -54,24 +55,33 @@ def plot_training(path: Path, history: Sequence[Epoch]) -> None:
 
 
 def plot_accuracy(path: Path, attributes: Attributes, history: Sequence[Epoch]) -> None:
-    """Validation accuracy per epoch, for every attribute and their mean; attributes without known labels have none."""
+    """Accuracy and, below, balanced accuracy on validation images per epoch, of every attribute and their mean.
+
+    An attribute without known labels has no curve, and one whose labels are of one class no balanced accuracy.
+    """
     columns = math.ceil((len(attributes) + 1) / LEGEND_ROWS)
-    figure = Figure(figsize=(7 + 2 * columns, 4.5), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    numbers = _epoch_axis(axes, history)
+    figure = Figure(figsize=(7 + 2 * columns, 7), dpi=120, layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    for axes, title in ((upper, "Validation accuracy (legend: both at the end)"), (lower, "Balanced accuracy")):
+        numbers = _epoch_axis(axes, history)
+        axes.set_ylabel("right, % of known labels" if axes is upper else "right, %, mean over classes")
+        axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    upper.set_xlabel("")
+
+    def draw(title: str, both: Sequence[tuple[float | None, float | None]], line: str, **style: Any) -> None:
+        percent = [[100 * value for value in values if value is not None] for values in zip(*both, strict=True)]
+        label = f"{title}  {' / '.join(f'{values[-1]:.1f}' for values in percent if values)}"
+        for axes, values in zip((upper, lower), percent, strict=True):
+            if values:
+                axes.plot(numbers, values, line, label=label, **style)
+
     styles = itertools.cycle(itertools.product(LINES, COLORS))
-    for attribute, (line, color) in zip(attributes, styles, strict=False):
-        values = [epoch.val_accuracy[attribute.name] for epoch in history]
-        final = history[-1].val_accuracy[attribute.name]
-        if final is not None:
-            shown = [100 * value for value in values if value is not None]
-            label = f"{attribute.title}  {100 * final:.1f}"
-            axes.plot(numbers, shown, line, color=color, linewidth=1.2, label=label)
-    mean = [100 * epoch.val_mean_accuracy for epoch in history]
-    axes.plot(numbers, mean, "o-", color="#222", markersize=3.5, label=f"mean  {mean[-1]:.1f}")
-    axes.set_ylabel("right, % of known labels")
-    axes.set_title("Validation accuracy (legend: at the end)", loc="left", fontsize=11, fontweight="bold")
-    figure.legend(loc="outside right upper", frameon=False, ncols=columns)
+    for one, (line, color) in zip(attributes, styles, strict=False):
+        both = [(epoch.val_accuracy[one.name], epoch.val_balanced_accuracy[one.name]) for epoch in history]
+        draw(one.title, both, line, color=color, linewidth=1.2)
+    means = [(epoch.val_mean_accuracy, epoch.val_mean_balanced_accuracy) for epoch in history]
+    draw("mean", means, "o-", color="#222", markersize=3.5)
+    figure.legend(*upper.get_legend_handles_labels(), loc="outside right upper", frameon=False, ncols=columns)
     figure.savefig(path)
 
 

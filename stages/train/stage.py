@@ -154,7 +154,6 @@ def _run(context: Context[Params]) -> Headline:
         context.out / "metrics" / "train_metrics.json",
         {
             **means,
-            "val_accuracy": last.val_accuracy,
             "val_loss": last.val_loss,
             "no_better": weak,
             "never_answered": unseen,
@@ -210,7 +209,10 @@ STAGE = Stage(
         ),
         "training_curves": ("plots/training_curves.png", "losses and learning rate per epoch"),
         "augmented_pictures": ("plots/augmented_pictures.png", "training images as the network sees them once"),
-        "accuracy_curves": ("plots/accuracy_curves.png", "validation accuracy per epoch and attribute"),
+        "accuracy_curves": (
+            "plots/accuracy_curves.png",
+            "accuracy and balanced accuracy on validation images, per epoch and attribute",
+        ),
     },
     run=_run,
     check=_check,

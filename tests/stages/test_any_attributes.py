@@ -73,7 +73,7 @@ def test_the_attributes_are_those_of_the_data_from_the_search_to_the_model(
         assert answers[attribute.name].shape == (len(images), len(attribute.classes))
         if attribute.name in model.answered:
             np.testing.assert_allclose(answers[attribute.name].sum(axis=1), 1, atol=1e-5)
-    assert set(told_by(trained / "metrics" / "train_metrics.json")["val_accuracy"]) == set(names(attributes))
+    assert set(told_by(trained / "metrics" / "train_metrics.json")["attributes"]) == set(names(attributes))
 
     doubted = run(LABEL_DOUBT, tmp_path, ["prepare_train", "train"], "epochs=1", "folds=2", "width=8", "workers=1")
     assert list(told_by(doubted / "metrics" / "label_doubt.json")["attributes"]) == list(names(attributes))

@@ -188,10 +188,11 @@ def plain_report(name: str, description: str, headline: Mapping[str, object], ar
         headline: its figures.
         artifact: the folder with its output.
     """
+    in_words = {key.replace("_", " "): value for key, value in headline.items()}
     plots = [Plot(path.stem.replace("_", " "), path.read_bytes()) for path in sorted(artifact.glob("plots/*.png"))]
     files = sorted(path.relative_to(artifact).as_posix() for path in artifact.rglob("*") if path.suffix in LINKED)
     links = [Links("Files", {name: name for name in files})] if files else []
-    return Report(title=name, subtitle=description, sections=[Cards(headline), *plots, *links])
+    return Report(title=name, subtitle=description, sections=[Cards(in_words), *plots, *links])
 
 
 def text_of(value: object, most: int = TEXT_SHOWN) -> str:

@@ -68,6 +68,10 @@ class FitSettings:
     threads: int = 0
 
 
+Known = dict[str, float | None]
+"""Attribute -> a share of its known labels, None where none is known."""
+
+
 @dataclass(frozen=True)
 class Epoch:
     """What one epoch gave.
@@ -80,6 +84,8 @@ class Epoch:
         val_accuracy: attribute -> share of right known labels, None where none is known, or where the attribute is
             never answered (`stages.common.schema.learned`).
         val_mean_accuracy: mean of the known ones.
+        val_balanced_accuracy: likewise the mean share over the classes with labels, None with fewer than two.
+        val_mean_balanced_accuracy: mean of the known ones, None without one.
         learning_rate: at the end of the epoch, as a share of its peak.
         seconds: with validation.
         images_per_s: training images a second, without validation.
@@ -88,8 +94,10 @@ class Epoch:
     epoch: int
     train_loss: float
     val_loss: float
-    val_accuracy: dict[str, float | None]
+    val_accuracy: Known
     val_mean_accuracy: float
+    val_balanced_accuracy: Known
+    val_mean_balanced_accuracy: float | None
     learning_rate: float
     seconds: float
     images_per_s: float
@@ -153,27 +161,38 @@ class _Validation:
         self.losses_of = Losses(val.attributes, device)
         unseen = masks(val.attributes, learned)
         self.added = [(torch.from_numpy(mask) + more).to(device) for mask, more in zip(unseen, corrected, strict=True)]
-        self.known, self.losses = ((labels != UNKNOWN).sum(0) for labels in (self.data.split.labels, can_be_right))
+        self.losses = (can_be_right != UNKNOWN).sum(0)
+        self.cells = np.array([(at, of) for at, one in enumerate(val.attributes) for of in range(len(one.classes))]).T
+        self.column, self.number = torch.from_numpy(self.cells).to(device)
+        column, number = self.cells
+        self.support = (self.data.split.labels[:, column] == number).sum(0)
 
-    def measure(self, network: Network, cast: torch.autocast) -> tuple[float, dict[str, float | None], float]:
-        """Loss, accuracy per attribute, mean accuracy; one synchronisation at the end."""
+    def measure(self, network: Network, cast: torch.autocast) -> tuple[float, Known, Known]:
+        """Loss, and per attribute accuracy and balanced accuracy; one synchronisation at the end."""
         network.eval()
-        totals = torch.zeros(2, len(self.known), device=self.data.device)
+        totals = torch.zeros(len(self.losses) + len(self.support), device=self.data.device)
         batches = torch.split(torch.arange(len(self.data.split)), VAL_BATCH)
         with torch.inference_mode(), cast:
             for batch, (images, labels) in zip(batches, self.data.batches(batches), strict=True):
                 outputs = tuple(logits + more for logits, more in zip(network(images), self.added, strict=True))
-                right = (torch.stack([logits.argmax(1) for logits in outputs], 1) == labels) & (labels != UNKNOWN)
+                right = torch.stack([logits.argmax(1) for logits in outputs], 1) == labels
+                found = right[:, self.column] & (labels[:, self.column] == self.number)
                 losses = self.losses_of(outputs, self.with_loss[batch.to(self.data.device)])
-                totals += torch.stack([losses, right.sum(0)])
-        losses, right = totals.double().cpu().numpy()
-        told, counted = self.losses > 0, self.known > 0
-        accuracy = {
-            name: float(right[at] / self.known[at]) if counted[at] else None
-            for at, name in enumerate(names(self.data.split.attributes))
-        }
-        means = (losses[told] / self.losses[told]).mean(), (right[counted] / self.known[counted]).mean()
-        return float(means[0]), accuracy, float(means[1])
+                totals += torch.cat([losses, found.sum(0)])
+        lost, hits = np.split(totals.double().cpu().numpy(), [len(self.losses)])
+        accuracy, balanced = Known(), Known()
+        for at, name in enumerate(names(self.data.split.attributes)):
+            mine = (self.cells[0] == at) & (self.support > 0)
+            recalls, count = hits[mine] / self.support[mine], self.support[mine].sum()
+            accuracy[name] = float(hits[mine].sum() / count) if mine.any() else None
+            balanced[name] = float(recalls.mean()) if mine.sum() > 1 else None
+        told = self.losses > 0
+        return float((lost[told] / self.losses[told]).mean()), accuracy, balanced
+
+
+def _mean(values: Known) -> float | None:
+    known = [value for value in values.values() if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def fit(
@@ -302,7 +321,7 @@ def _fit(
             dist.all_reduce(learn.total)
         train_loss = learn.total.item() / steps / processes
         trained = time.monotonic() - started
-        val_loss, accuracy, mean_accuracy = validation.measure(network, cast)
+        val_loss, accuracy, balanced = validation.measure(network, cast)
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
             raise DivergedError(
                 f"the loss is not a number in epoch {number}: lower learning_rate ({chosen.learning_rate:g}) or "
@@ -313,7 +332,9 @@ def _fit(
             train_loss=train_loss,
             val_loss=val_loss,
             val_accuracy=accuracy,
-            val_mean_accuracy=mean_accuracy,
+            val_mean_accuracy=_mean(accuracy) or 0.0,
+            val_balanced_accuracy=balanced,
+            val_mean_balanced_accuracy=_mean(balanced),
             learning_rate=share,
             seconds=time.monotonic() - started,
             images_per_s=len(train) / trained,

@@ -61,7 +61,9 @@ def rare(count: int, seed: int) -> Split:
     labels = np.stack([hats, ties], 1).astype(np.int16)
     labels[random.random(labels.shape) < 0.1] = UNKNOWN
     names = [f"{number}.png" for number in range(count)]
-    return Split(attributes, names, labels, [images], np.zeros(count, np.int32), np.arange(count, dtype=np.int32))
+    return Split(
+        attributes, names, labels, [images], np.zeros(count, np.int32), *(np.arange(count, dtype=np.int32),) * 2
+    )
 
 
 def test_labels_of_rare_classes_may_count_more_and_confidences_are_true_all_the_same() -> None:
@@ -206,8 +208,12 @@ def test_an_attribute_without_labels_is_left_out_and_none_at_all_is_an_error(spl
     labels = val.labels.copy()
     labels[:, 2] = -1
     settings = dataclasses.replace(SETTINGS, epochs=1)
-    accuracy = fit(train, dataclasses.replace(val, labels=labels), settings).history[-1].val_accuracy
-    assert [name for name in names(train.attributes) if accuracy[name] is None] == ["glasses"]
+    labels[:, 1] = np.where(labels[:, 1] == 1, -1, labels[:, 1])  # one class is left
+    last = fit(train, dataclasses.replace(val, labels=labels), settings).history[-1]
+    assert [name for name in names(train.attributes) if last.val_accuracy[name] is None] == ["glasses"]
+    balanced = last.val_balanced_accuracy
+    assert [name for name in names(train.attributes) if balanced[name] is None] == ["mustache", "glasses"]
+    assert last.val_mean_balanced_accuracy == np.mean([one for one in balanced.values() if one is not None])
     labels[:] = -1
     with pytest.raises(DataError, match="the val split has no known label"):
         fit(train, dataclasses.replace(val, labels=labels), settings)
