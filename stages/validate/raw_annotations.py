@@ -7,6 +7,7 @@ and a pair file that is not in the form are left out and listed.
 """
 
 import datetime
+import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -46,6 +47,9 @@ NOT_NAMED = "annotations, but not called .csv or .txt; rename it if it is no bac
 NUMBERS = "a number an image: with identity in its name it would tell groups, with partition splits"
 HOME = "annotations"
 """What a folder of annotations is called that lies in a data folder, where CelebA's lists are found as well."""
+
+DVC_STAGE = "DVC_STAGE"
+"""Environment variable that DVC sets for the stages that it runs, whose inputs are the folder alone."""
 
 _DATE = re.compile(r"(?<!\d)(20\d\d)(-?)(\d\d)\2(\d\d)(?!\d)")
 _LISTED = ["source", "row", "filename", "reason"]
@@ -321,12 +325,16 @@ def _find(forms: _Forms, path: Path) -> tuple[Path, list[_Unit], dict[str, str],
         else:
             reason = f"{foreign}, which is not read" if foreign else NUMBERS if is_list(start) else NO_FORM
             ignored[as_text(file)] = reason
-    tables += [
+    beside = [
         _Unit(form, [Path("..", file.name)], _dated(file), header)
         for file in (_siblings(path) if path.absolute().name == HOME else [])
         for form, header in [forms.recognise(file, read_head(file))]
         if form and not form.has_labels
     ]
+    if beside and DVC_STAGE in os.environ:
+        name = beside[0].files[0].name
+        raise DataError(f"{name} lies beside {path}, where DVC does not see that it changes: move it into that folder")
+    tables += beside
     if pairs:
         newest = max(pairs, key=lambda file: (path / file).stat().st_mtime_ns)
         tables.append(_Unit(forms.together, pairs, _modified(path / newest), Header((), ",", 1)))

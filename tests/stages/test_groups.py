@@ -145,7 +145,9 @@ def test_without_groups_nothing_is_said_of_them_and_pictures_decide(data: Data) 
 
 
 @pytest.mark.parametrize("beside", [False, True], ids=["in the folder", "in the data folder"])
-def test_celebas_identities_are_groups(data: Data, beside: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_celebas_identities_are_groups(
+    data: Data, beside: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data.celeba()
     data.write("identity_CelebA.txt", PERSON | {"other.png": "5"}, data.root if beside else None)
     index = data.index()
@@ -157,6 +159,10 @@ def test_celebas_identities_are_groups(data: Data, beside: bool, caplog: pytest.
     assert "the artifact is there already" in caplog.text
     data.write("identity_CelebA.txt", PERSON | {NAMES[0]: "7"}, data.root if beside else None)
     assert data.index()[NAMES[0]]["group"] == "7"
+    monkeypatch.setenv("DVC_STAGE", "validate")
+    caplog.clear()
+    assert data.validate() == (65 if beside else 0)
+    assert ("where DVC does not see that it changes: move it into that folder" in caplog.text) is beside
 
 
 def test_near_duplicates_are_part_of_the_group_and_join_two(data: Data, caplog: pytest.LogCaptureFixture) -> None:
