@@ -8,8 +8,9 @@ Outputs:
                               split, attribute, label and suggested (class names), probability_of_label,
                               probability_of_suggested (0-1), worth (0-1, by how much the attribute's balanced accuracy
                               is expected to be wrong for this label: a rare class counts more)
-    metrics/label_doubt.json  per attribute: known labels, doubts, out-of-fold accuracy and area under the ROC curve
-                              (0-1, against annotated labels), and why no label is doubted: the networks are too bad
+    metrics/label_doubt.json  per attribute: known labels, doubts, accuracy, balanced accuracy and area under the ROC
+                              curve out of fold (0-1, against annotated labels), the share of the most frequent class,
+                              and why no label is doubted: the networks are too bad
     report.html               the doubtful images, per attribute
 
 A run that was stopped or killed keeps its finished folds, and goes on after the last finished epoch.

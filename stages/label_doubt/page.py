@@ -11,6 +11,10 @@ from stages.common.schema.attributes import Attribute
 from stages.common.schema.dataset import Split
 from stages.label_doubt.doubts import Doubt
 
+SHARES = {
+    "accuracy": "accuracy out of fold", "majority": "most frequent class", "balanced_accuracy": "balanced accuracy",
+}  # fmt: skip
+
 
 def doubt_report(
     doubts: Sequence[Doubt],
@@ -48,17 +52,20 @@ def doubt_report(
             "images with such a label": metrics["doubtful_images"],
             "labels judged": metrics["labels"],
             "mean accuracy out of fold": _share(metrics["mean_accuracy"]),
+            "balanced accuracy": _share(metrics["mean_balanced_accuracy"]),
+            "most frequent class alone": _share(metrics["mean_majority"]),
         }),
         Table(
             "Attributes",
-            ("attribute", "known labels", "doubted", "accuracy out of fold", "area under the ROC curve"),
+            ("attribute", "known labels", "doubted", *SHARES.values(), "area under the ROC curve"),
             [
-                (one.title, row["labels"], row["doubts"], _share(row["accuracy"]), row["roc_auc"])
+                (one.title, row["labels"], row["doubts"], *(_share(row[name]) for name in SHARES), row["roc_auc"])
                 for one in images.attributes
                 if (row := found[one.name])
             ],
-            note="Against the labels as annotated, of networks that had not seen the image. The area tells how well "
-            "they know the classes apart, rare ones too: .5 is guessing.",
+            note="Against the labels as annotated, of networks that had not seen the image. Most frequent class is how "
+            "often that class alone would be right, balanced accuracy the mean share over classes. The area tells how "
+            "well they know the classes apart, rare ones too: .5 is guessing.",
             link=("All doubts as CSV", "doubts.csv"),
         ),
     ]  # fmt: skip

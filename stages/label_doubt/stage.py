@@ -37,15 +37,17 @@ def _measure(
     areas: Mapping[str, float | None],
     refused: Mapping[str, str],
 ) -> dict[str, dict[str, Any]]:
-    """Per attribute: known labels, doubts, accuracy and ROC area out of fold of labels that can be judged, remark."""
+    """Per attribute: known labels, doubts, measures and ROC area out of fold of labels that can be judged, remark."""
+    from stages.common.inference.answers import answers_of
+    from stages.common.inference.measures import measure
+
     measured = {}
-    for column, name in enumerate(names(attributes)):
-        known = judged[:, column] != UNKNOWN
-        right = predicted[name][known].argmax(1) == judged[known, column]
+    for one, known in zip(answers_of(attributes, predicted, labels=judged), labels.T, strict=True):
+        name, found = one.attribute.name, measure(one)
         measured[name] = {
-            "labels": int((labels[:, column] != UNKNOWN).sum()),
+            "labels": int((known != UNKNOWN).sum()),
             "doubts": sum(doubt.attribute.name == name for doubt in doubts),
-            "accuracy": float(right.mean()) if known.any() else None,
+            **{key: found[key] for key in ("accuracy", "majority", "balanced_accuracy")},
             "roc_auc": areas[name],
             "not_judged": refused[name],
         }
@@ -63,6 +65,7 @@ def _doubt_row(rank: int, doubt: "Doubt", row: Mapping[str, str]) -> list[Any]:
 
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help: importing torch and cleanlab takes seconds
+    from stages.common.inference.measures import means_of
     from stages.common.training.device import describe_device, trainings_at_once
     from stages.common.training.fit import FitSettings
     from stages.label_doubt.doubts import area_of, find_doubts, why_not_judged
@@ -113,7 +116,7 @@ def _run(context: Context[Params]) -> Headline:
     log.info("%d of %d labels are doubtful", len(doubts), int((images.labels != UNKNOWN).sum()))
 
     measured = _measure(attributes, judged, images.labels, predicted, doubts, areas, refused)
-    accuracies = [one["accuracy"] for one in measured.values() if one["accuracy"] is not None]
+    means = means_of(list(measured.values()))
     metrics = {
         "images": len(images),
         "folds": section.folds,
@@ -122,7 +125,7 @@ def _run(context: Context[Params]) -> Headline:
         "doubts": len(doubts),
         "doubtful_images": len({doubt.image for doubt in doubts}),
         "doubts_by_split": {split: sum(rows[doubt.image]["split"] == split for doubt in doubts) for split in SPLITS},
-        "mean_accuracy": float(np.mean(accuracies)) if accuracies else None,
+        **means,
         "attributes": measured,
     }
     (context.out / "metrics").mkdir()
@@ -139,7 +142,7 @@ def _run(context: Context[Params]) -> Headline:
         "doubts": len(doubts),
         "images": metrics["doubtful_images"],
         "labels": metrics["labels"],
-        **({"mean_accuracy": round(metrics["mean_accuracy"], 4)} if accuracies else {}),
+        **{name: round(mean, 4) for name, mean in means.items() if mean is not None},
         **({"not_judged": ", ".join(name for name, why in refused.items() if why)} if any(refused.values()) else {}),
     }
 
@@ -156,7 +159,7 @@ STAGE = Stage(
         "doubts": ("doubts.csv", "doubtful labels with the class suggested, those first that are worth most to mend"),
         "metrics": (
             "metrics/label_doubt.json",
-            "known labels, doubts, out-of-fold accuracy and ROC area per attribute",
+            "known labels, doubts, accuracy, balanced accuracy and ROC area out of fold, per attribute",
         ),
     },
     run=_run,

@@ -83,9 +83,13 @@ def test_labels_that_are_wrong_are_found_and_shown_with_what_they_should_be(fold
     metrics = json.loads((out / "metrics" / "label_doubt.json").read_text())
     assert metrics["doubts"] == len(ranked)
     assert metrics["attributes"]["beard"]["doubts"] == len(found)
+    shares = [one["balanced_accuracy"] for one in metrics["attributes"].values()]
+    assert metrics["mean_balanced_accuracy"] == pytest.approx(np.mean(shares))
+    assert metrics["attributes"]["beard"]["majority"] < metrics["attributes"]["beard"]["accuracy"]
     page = (out / "report.html").read_text()
     assert len(re.findall(r"<img [^>]*data:image", page)) == 3
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#|doubts.csv)""", page)
+    assert "balanced accuracy" in page
     assert f"{len(ranked)} of {metrics['labels']:,} labels are doubtful" in page
 
 
