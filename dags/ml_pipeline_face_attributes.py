@@ -14,8 +14,9 @@ with by `predict_new_lots` and watched by `model_monitoring_and_retraining`.
 **Run with parameters**: a field left empty means *as in params.yaml*; `recipe` takes the values that differ from those
 out of `params-<name>.yaml`, for example for photographs.
 
-**Results**: the tab *Reports* of a run has the headline figures and the report of every task; *XCom* of a task has all
-it handed over. A new data set and a new model are events of the assets `face_attributes_data_set` and
+**Results**: the note of a run, which the list of runs opens, says which version it made, whether that was released, and
+how good it is. The tab *Reports* of a run has the headline figures and the report of every task; *XCom* of a task has
+all it handed over. A new data set and a new model are events of the assets `face_attributes_data_set` and
 `face_attributes_model`, with the same figures: schedule your own DAG on one of them with
 `schedule=[Asset("face_attributes_model")]`.
 

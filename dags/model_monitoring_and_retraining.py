@@ -9,7 +9,7 @@ training, which would learn nothing new: `to_label.csv` lists what to label firs
 tell, it says so. If `validate` fails, drift is told all the same, for it needs no labels.
 
 **Results**: the report of `monitor` shows what moved, by how much, with pictures of then and now; every check is a line
-of `logs/monitoring_log.json` among the artifacts.
+of `logs/monitoring_log.json` among the artifacts. The note of a run has the verdict in a line.
 
 **Run with parameters**: a field left empty means *as in params.yaml*; `epochs` and `max_evals` are for the training
 that it may start.
