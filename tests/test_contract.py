@@ -25,7 +25,9 @@ ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
 TINY = (
     "hyperopt.max_evals=2", "hyperopt.epochs=1", "train.epochs=2", "label_doubt.folds=2", "label_doubt.epochs=1",
-    "prepare_train.workers=1", "archive.force=true",
+    # or each stage starts processes that import as much as itself
+    *(f"{stage}.workers=1" for stage in ("validate", "prepare_train", "hyperopt", "label_doubt", "predict")),
+    "train.processes=1", "archive.force=true",
     "data.train_split=0.6", "data.val_split=0.2", "data.test_split=0.2",
 )  # fmt: skip
 
@@ -239,7 +241,7 @@ def test_a_second_run_computes_nothing_and_imports_little(
 
 
 def test_speed_and_titles_compute_nothing(results: dict[str, dict[str, Any]], data: Path, store: Path) -> None:
-    other = ("validate.workers=1", "hyperopt.workers=1", "predict.batch_size=7", "archive.title=Faces")
+    other = ("validate.workers=2", "hyperopt.workers=2", "predict.batch_size=7", "archive.title=Faces")
     assert cached(run_all(data, store, *other)) == STAGES
     manifest = read_manifest(Path(results["predict"]["path"]))
     assert manifest["params"]["predict"]["batch_size"] == 128  # of the run that computed it

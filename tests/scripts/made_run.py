@@ -13,10 +13,11 @@ from tests.scripts.environment import link_environment
 ROOT = Path(__file__).parents[2]
 TINY: dict[str, dict[str, Any]] = {
     "data": {"train_split": 0.6, "val_split": 0.2, "test_split": 0.2},
-    "prepare_train": {"workers": 1},
-    "hyperopt": {"max_evals": 1, "epochs": 1},
-    "train": {"epochs": 1, "width": 8, "use_hyperopt": False},
-    "label_doubt": {"folds": 2, "epochs": 1},
+    # or each stage starts processes that import as much as itself
+    **{stage: {"workers": 1} for stage in ("validate", "prepare_train", "predict")},
+    "hyperopt": {"max_evals": 1, "epochs": 1, "workers": 1},
+    "train": {"epochs": 1, "width": 8, "processes": 1, "use_hyperopt": False},
+    "label_doubt": {"folds": 2, "epochs": 1, "width": 16, "workers": 1},
     "archive": {"force": True},
 }
 
