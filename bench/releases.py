@@ -28,7 +28,7 @@ from scipy.stats import norm
 
 from bench.machine import table
 from stages.archive import gate
-from stages.archive.gate import Judgement, compare, judge, mcnemar_by_class, means_by_metric
+from stages.archive.gate import Judgement, chance, compare, judge, means_by_metric
 from stages.common.inference.answers import Right
 from stages.common.inference.measures import METRICS, Metric, in_words
 from stages.common.schema.attributes import UNKNOWN, Attribute, Attributes
@@ -144,9 +144,8 @@ def called_worse(random: np.random.Generator, counts: tuple[int, int], recalls: 
         ours, theirs = (one[:, 0] for one in answers(random, labels, [recalls, recalls]))
         of = [labels[:, 0] == number for number in range(2)]
         won, lost = ([int((which & one).sum()) for one in of] for which in (ours > theirs, ours < theirs))
-        called += [
-            mcnemar_by_class(won, lost, counts) < ALPHA, bootstrap_by_class(random, won, lost, counts) < ALPHA
-        ]  # fmt: skip
+        differences = (ours - theirs) / np.array(counts)[labels[:, 0]]
+        called += [chance(differences) < ALPHA, bootstrap_by_class(random, won, lost, counts) < ALPHA]
     return [float(share) for share in called / pairs]
 
 
@@ -193,7 +192,7 @@ def _tests(arguments: argparse.Namespace) -> None:
     for counts in ((100, 100), (193, 7), (1930, 70)):
         shares = called_worse(np.random.default_rng(arguments.seed), counts, (0.99, 0.7), 10 * arguments.judged)
         rows.append([f"{counts[0]:,} and {counts[1]}", *(f"{share:.1%}" for share in shares)])
-    print(table(["labels of the classes", "McNemar by class", "stratified bootstrap"], rows))
+    print(table(["labels of the classes", "permutation (the gate's)", "stratified bootstrap"], rows))
 
 
 def _trained(files: Sequence[Path], arguments: argparse.Namespace) -> None:

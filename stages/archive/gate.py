@@ -1,7 +1,8 @@
 """The release gate: the candidate meets the champion on the candidate's test images, which neither has learned from.
 
 Which image belongs to the test split follows from what it shows, so a champion that was trained with the same `data`
-parameters has never learned from any of these.
+parameters has never learned from any of these. Images that belong together, such as those of one person, count as one
+in every test and interval: answers to them are right or wrong together.
 
 Both are compared by `evaluate.metric`, and by nothing that was written down when the champion was released: by whatever
 metric that was, its answers to the same images tell.
@@ -31,31 +32,35 @@ SEED = 2026
 
 Labels = npt.NDArray[np.integer[Any]]
 """(N, A) class indices, -1 where unknown."""
+Groups = npt.NDArray[np.integer[Any]]
+"""(N,), the same number for images that belong together, from 0 on without a gap."""
 
 
-def paired_bootstrap(candidate: Cells, champion: Cells) -> tuple[float, float]:
+def paired_bootstrap(candidate: Cells, champion: Cells, groups: Groups) -> tuple[float, float]:
     """95 % interval of the candidate's mean minus the champion's, on the same images and in the same cells.
 
-    Percentile bootstrap over images (Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13): both
-    models are measured on the same resampled images, so what is hard for both cancels out, and answers to one image
-    stay together. Of balanced accuracy each class is averaged by itself, so how often it was drawn cancels out, too.
+    Percentile bootstrap over groups of images (Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter
+    13; Davison and Hinkley 1997, "Bootstrap Methods and their Application", section 3.8): both models are measured on
+    the same resampled images, so what is hard for both cancels out, and answers to one image stay together. Of balanced
+    accuracy each class is averaged by itself, so how often it was drawn cancels out, too.
     """
-    differences = [candidate.means(weights) - champion.means(weights) for weights in _resamples(len(candidate.right))]
+    differences = [candidate.means(weights) - champion.means(weights) for weights in _resamples(groups)]
     return _middle(np.concatenate(differences))
 
 
-def interval(cells: Cells) -> tuple[float, float]:
+def interval(cells: Cells, groups: Groups) -> tuple[float, float]:
     """95 % interval of a mean, by the same bootstrap."""
-    return _middle(np.concatenate([cells.means(weights) for weights in _resamples(len(cells.right))]))
+    return _middle(np.concatenate([cells.means(weights) for weights in _resamples(groups)]))
 
 
-def _resamples(count: int) -> Iterator[npt.NDArray[np.float64]]:
-    """How often each of `count` images is drawn, for `RESAMPLES` draws with replacement: some (R, count) at a time."""
-    generator = np.random.default_rng(SEED)
-    at_once = max(1, min(500, 5_000_000 // count))  # 40 MB
+def _resamples(groups: Groups) -> Iterator[npt.NDArray[np.float64]]:
+    """How often each image is drawn with its group, for `RESAMPLES` draws with replacement: some (R, N) at a time."""
+    generator, count = np.random.default_rng(SEED), int(groups.max()) + 1
+    at_once = max(1, min(500, 5_000_000 // len(groups)))  # 40 MB
     for start in range(0, RESAMPLES, at_once):
         size = min(at_once, RESAMPLES - start)
-        yield generator.multinomial(count, np.full(count, 1 / count), size=size).astype(np.float64)
+        drawn = generator.multinomial(count, np.full(count, 1 / count), size=size)
+        yield drawn[:, groups].astype(np.float64)
 
 
 def _middle(values: npt.NDArray[np.float64]) -> tuple[float, float]:
@@ -63,35 +68,32 @@ def _middle(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def mcnemar(better: int, worse: int) -> float:
-    """How often two equally good models would differ at least so much to the candidate's disadvantage (exact).
+def chance(differences: npt.NDArray[np.float64]) -> float:
+    """How often two equally good models would differ at least so much to the candidate's disadvantage.
 
-    McNemar 1947, "Note on the sampling error of the difference between correlated proportions": where two models
-    differ, either is right equally often if they are equally good. This is no probability that they are.
-    """
-    return float(binomtest(worse, better + worse, 0.5, alternative="greater").pvalue) if better + worse else 1.0
-
-
-def mcnemar_by_class(better: Sequence[int], worse: Sequence[int], labels: Sequence[int]) -> float:
-    """The same where each class counts as much as any other, however few labels it has.
-
-    McNemar's test is the paired permutation test of the difference in accuracy: under equally good models, each answer
-    in which they differ is to the advantage of either with probability 1/2 (Good 2005, "Permutation, Parametric and
-    Bootstrap Tests of Hypotheses"). Here the difference is that of the mean recalls, so an answer weighs 1 / labels of
-    its class, and classes are permuted apart (stratified). Of `RESAMPLES` draws the observed one is one more (Phipson
-    and Smyth 2010, https://doi.org/10.2202/1544-6115.1585). A stratified bootstrap is too sure where a class has a
-    handful of labels: three answers lost of seven never come back in 2 % of its draws, while by chance alone all three
-    of three are lost in 12 % (bench/README.md compares both).
+    If they are equally good, each has the other's answers to a group of images as probably as its own: the paired
+    permutation test of a sum of differences (Good 2005, "Permutation, Parametric and Bootstrap Tests of Hypotheses").
+    This is no probability that they are. Where all differences are equally large, as those in accuracy on images that
+    are each a group by itself, it is McNemar's exact test (McNemar 1947, "Note on the sampling error of the difference
+    between correlated proportions"). Else, of `RESAMPLES` draws the observed one is one more (Phipson and Smyth 2010,
+    https://doi.org/10.2202/1544-6115.1585). A stratified bootstrap is too sure where a class has a handful of labels:
+    three answers lost of seven never come back in 2 % of its draws, while by chance alone all three of three are lost
+    in 12 % (bench/README.md compares both).
 
     Args:
-        better: per class, answers that only the candidate has right.
-        worse: likewise the other model.
-        labels: per class, at least 1.
+        differences: (G,), what the answers to each group add to the candidate's figure, minus what the other model's
+            add to its own.
     """
-    won, lost, weights = np.array(better), np.array(worse), 1 / np.array(labels)
-    draws = np.random.default_rng(SEED).binomial(won + lost, 0.5, size=(RESAMPLES, len(labels)))
-    differences = (2 * draws - won - lost) @ weights
-    as_bad = differences <= (won - lost) @ weights + 1e-12  # of rounding
+    sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
+    if len(sizes) == 0:
+        return 1.0
+    if len(sizes) == 1:
+        lost = int((differences < 0).sum())
+        return float(binomtest(lost, int(counts[0]), 0.5, alternative="greater").pvalue)
+    generator, sums = np.random.default_rng(SEED), np.zeros(RESAMPLES)
+    for size, count in zip(sizes, counts, strict=True):
+        sums += size * (2 * generator.binomial(count, 0.5, RESAMPLES) - count)
+    as_bad = sums <= differences.sum() + 1e-12  # of rounding
     return float((1 + as_bad.sum()) / (1 + RESAMPLES))
 
 
@@ -146,8 +148,13 @@ def compare(
     candidate: Right,
     of_version: Right,
     notes: Sequence[str] = (),
+    groups: Groups | None = None,
 ) -> Comparison:
-    """Compare answers to the same images, both (N, A); what one of both does not answer counts for neither."""
+    """Compare answers to the same images, both (N, A); what one of both does not answer counts for neither.
+
+    Images of a group, such as those of one person, are drawn and tested as one; without `groups` each is one.
+    """
+    groups = np.arange(len(candidate)) if groups is None else groups
     known = np.isfinite(candidate) & np.isfinite(of_version)
     ours, theirs = (np.where(known, right, np.nan) for right in (candidate, of_version))
     figures: dict[str, dict[str, Any]] = {}
@@ -161,7 +168,7 @@ def compare(
             "better": int((ours[here] > theirs[here]).sum()),
             "worse": int((ours[here] < theirs[here]).sum()),
         }
-    chances = [_chance(metric, *columns) for columns in zip(ours.T, theirs.T, labels.T, strict=True)]
+    chances = [_chance(metric, *columns, groups) for columns in zip(ours.T, theirs.T, labels.T, strict=True)]
     for figure, p in zip(figures.values(), holm(chances).tolist(), strict=True):
         figure["p"] = p
     cells, others = (cells_of(right, labels, metric) for right in (ours, theirs))
@@ -172,22 +179,22 @@ def compare(
         means_by_metric(ours, labels),
         means_by_metric(theirs, labels),
         cells.mean - others.mean,
-        paired_bootstrap(cells, others),
+        paired_bootstrap(cells, others, groups),
         figures,
         notes,
     )
 
 
-def _chance(metric: Metric, ours: Right, theirs: Right, labels: Labels) -> float:
-    """How often two equally good models would differ at least so much in an attribute, all (N,)."""
-    won, lost = ours > theirs, ours < theirs
-    if metric == "accuracy":
-        return mcnemar(int(won.sum()), int(lost.sum()))
-    of_class = [labels == number for number in np.unique(labels[np.isfinite(ours)])]
-    if len(of_class) < 2:  # which has no balanced accuracy
-        return 1.0
-    better, worse, count = ([int((which & one).sum()) for one in of_class] for which in (won, lost, np.isfinite(ours)))
-    return mcnemar_by_class(better, worse, count)
+def _chance(metric: Metric, ours: Right, theirs: Right, labels: Labels, groups: Groups) -> float:
+    """`chance` for one attribute, all (N,). By balanced accuracy an answer counts as 1 / labels of its class."""
+    known = np.isfinite(ours)
+    differences = np.where(known, ours - theirs, 0)
+    if metric != "accuracy":
+        counts = np.bincount(labels[known])
+        if (counts > 0).sum() < 2:  # which has no balanced accuracy
+            return 1.0
+        differences[known] /= counts[labels[known]]
+    return chance(np.bincount(groups, differences).astype(np.float64))
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ class Candidate:
     Attributes:
         attributes: A attributes of the data.
         labels: (N, A) of the test images, -1 where unknown.
+        groups: (N,), the same number for images that belong together.
         right: which of its answers are right.
     """
 
@@ -60,6 +61,7 @@ class Candidate:
         """
         split = read_split(prepared, "test")
         self._images, self.labels, self.attributes = split.take(), split.labels, split.attributes
+        self.groups = split.group
         self._model, self._data, self._seen = load(model), data, seen
         self._said = self._model.predict(self._images)
         self.right = self._right(self._model, self._said)

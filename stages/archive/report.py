@@ -50,9 +50,10 @@ PLOTS = {
 
 P_VALUE = (
     "Better and worse are answers that only one of both has right. p says how often two equally good models would "
-    "differ at least so much in {metric} to the candidate's disadvantage ({test}, adjusted for all attributes)."
+    "differ at least so much in {metric} to the candidate's disadvantage ({test}, adjusted for all attributes). Images "
+    "that belong together count as one."
 )
-TESTS = {"accuracy": "McNemar", "balanced_accuracy": "McNemar by class, each of which counts as much as the others"}
+TESTS = {"accuracy": "McNemar", "balanced_accuracy": "permutation test; each class counts as much as the others"}
 
 Chain = Mapping[str, Mapping[str, Any]]
 """`LINEAGE`: stage -> key, inputs, cost, headline."""

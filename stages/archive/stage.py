@@ -56,8 +56,8 @@ def _judge(context: Context[Params], against: str) -> "tuple[Judgement, str | No
     data = context.manifests["prepare_train"]["params"]["data"]
     seen = read_seen(context.out / "reference")
     candidate = Candidate(context.inputs["train"] / MODEL.name, context.inputs["prepare_train"], data, seen)
-    right, labels = candidate.right, candidate.labels
-    found = Judgement(metric, means_by_metric(right, labels), interval(cells_of(right, labels, metric)))
+    right, labels, groups = candidate.right, candidate.labels, candidate.groups
+    found = Judgement(metric, means_by_metric(right, labels), interval(cells_of(right, labels, metric), groups))
 
     def decide(measured: Judgement, refused: Sequence[str] = ()) -> Judgement:
         return judge(measured, least, section.alpha, section.margin, refused)
@@ -76,7 +76,7 @@ def _judge(context: Context[Params], against: str) -> "tuple[Judgement, str | No
             best = candidate.meet(registry, name, context.state / "best")
         except IncomparableError as error:
             notes = [*notes, f"The best version so far was {name}, {error}, so {against} takes its place"]
-    against_one = partial(compare, candidate.attributes, metric, labels)
+    against_one = partial(compare, candidate.attributes, metric, labels, groups=groups)
     to_champion = against_one(champion.name, right, champion.right, notes)
     to_best = against_one(best.name, right, best.right, best.notes) if best else None
     between = against_one(best.name, champion.right, best.right) if best else None

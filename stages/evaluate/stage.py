@@ -11,7 +11,7 @@ from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Headline, Input, Stage
 from stages.common.reports.report import REPORT, write_report
 from stages.common.schema.attributes import difference
-from stages.common.schema.dataset import count_groups, read_split
+from stages.common.schema.dataset import read_split
 from stages.common.schema.learned import never_answered, remarks
 from stages.evaluate.params import Params
 
@@ -62,7 +62,7 @@ def _run(context: Context[Params]) -> Headline:
     if unlike := difference(attributes, model.attributes):
         raise DataError(f"the model is one of other attributes than the data, {unlike}: train again on these")
     of_test, of_val = (observe(model, one.filenames, one.take, section.batch_size) for one in (split, val))
-    answers = answers_of(attributes, of_test.probabilities, model.calibration, split.labels)
+    answers = answers_of(attributes, of_test.probabilities, model.calibration, split.labels, groups=split.group)
     measures = {one.attribute.name: measure(one) for one in answers}
     means = means_of(list(measures.values()))
     if means["mean_accuracy"] is None:
@@ -98,7 +98,7 @@ def _run(context: Context[Params]) -> Headline:
     metrics = {
         **all_means,
         "images": len(split),
-        "groups": count_groups(context.inputs["prepare_train"], "test"),
+        "groups": len(set(split.group.tolist())),
         "metric": section.metric,
         "no_better": list(weak.values()),
         "never_answered": remarks(attributes, model.calibration.learned),

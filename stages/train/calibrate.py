@@ -79,7 +79,9 @@ def calibrate(
         logits, labels = raw[known], compared[known, column]
         temperature = fit_temperature(logits, can_be_right[known, column])
         before, after = (
-            Answers(attribute, labels, softmax(logits / divisor), learned=learned[attribute.name])
+            Answers(
+                attribute, labels, softmax(logits / divisor), learned=learned[attribute.name], groups=val.group[known]
+            )
             for divisor in (1, temperature)
         )
         decision = decide(after, section.decide_by, section.wanted.get(attribute.name), shares[column])

@@ -12,11 +12,10 @@ from bench.releases import EQUAL, NO_MARGIN, RARE, START, called_worse, refused,
 from stages.archive.gate import (
     Comparison,
     Judgement,
+    chance,
     compare,
     interval,
     judge,
-    mcnemar,
-    mcnemar_by_class,
     means_by_metric,
     paired_bootstrap,
 )
@@ -79,25 +78,64 @@ def test_the_mean_is_of_the_attributes_that_have_labels() -> None:
     assert np.isnan(accuracies(np.full((3, 5), np.nan)).mean)
 
 
-def test_mcnemar_is_the_exact_binomial_probability() -> None:
-    assert mcnemar(0, 0) == 1
-    assert mcnemar(0, 5) == pytest.approx(1 / 32)
-    assert mcnemar(5, 5) > 0.5
+def differing(better: int, worse: int, size: float = 1) -> npt.NDArray[np.float64]:
+    """Answers that only the candidate has right, those that only the other has, and some that both have."""
+    return np.repeat([size, -size, 0], [better, worse, 100])
+
+
+def test_where_answers_count_alike_the_exact_binomial_probability_tells() -> None:
+    assert chance(differing(0, 0)) == 1
+    assert chance(differing(0, 5)) == chance(differing(0, 5, 1 / 7)) == pytest.approx(1 / 32)
+    assert chance(differing(5, 5)) > 0.5
+
+
+def test_images_that_belong_together_are_one_answer_in_test_and_interval() -> None:
+    """Twelve pictures of four people that the candidate alone gets wrong: chance alone does that once in 16 times."""
+    ours, theirs = answers(200, 12), answers(200, 0)
+    people = np.concatenate([np.repeat(np.arange(4), 3), np.arange(4, 192)])
+    met = {}
+    for metric in METRICS:
+        alone, together = (
+            compare(SAMPLE_ATTRIBUTES, metric, labels_like(ours), "v1", ours, theirs, groups=groups)
+            for groups in (None, people)
+        )
+        first = SAMPLE_NAMES[0]
+        assert alone.attributes[first]["p"] < 0.05 < together.attributes[first]["p"]
+        met[metric] = together.attributes[first]["p"]
+        widths = [one.interval[1] - one.interval[0] for one in (alone, together)]
+        assert widths[1] > 1.4 * widths[0]
+    assert met["accuracy"] == pytest.approx(5 / 16)
+    assert met["balanced_accuracy"] == pytest.approx(5 / 16, abs=0.05)
+
+
+def test_equal_models_are_refused_no_more_often_than_said_where_people_have_several_pictures() -> None:
+    rng = np.random.default_rng(3)
+    people = np.repeat(np.arange(60), 5)
+    called = np.zeros(2)
+    for _ in range(300):
+        # each model is right or wrong about a person, four times of five
+        one, other = (
+            np.where(rng.random(300) < 0.8, (rng.random(60) < 0.8)[people], rng.random(300) < 0.8).astype(float)
+            for _ in range(2)
+        )
+        called += [chance(one - other) < 0.05, chance(np.bincount(people, one - other).astype(np.float64)) < 0.05]
+    assert called[1] <= 25  # of 300; 15 are expected at most, 26 or more have a probability of .005
+    assert called[0] > 2 * called[1]
 
 
 def test_the_interval_of_equal_models_is_zero_and_that_of_a_better_one_lies_above() -> None:
     weak, good = answers(200, 40), answers(200, 0)
     for metric in METRICS:
         ours, theirs = (cells_of(right, labels_like(right), metric) for right in (good, weak))
-        assert paired_bootstrap(theirs, theirs) == (0, 0)
-        low, high = paired_bootstrap(ours, theirs)
+        assert paired_bootstrap(theirs, theirs, np.arange(200)) == (0, 0)
+        low, high = paired_bootstrap(ours, theirs, np.arange(200))
         assert 0 < low < 0.04 < high  # 40 of 1,000 answers
 
 
 def test_the_bootstrap_agrees_with_the_binomial_standard_error() -> None:
     rng = np.random.default_rng(0)
     right = (rng.random((400, 5)) < 0.9).astype(float)
-    low, high = interval(accuracies(right))
+    low, high = interval(accuracies(right), np.arange(400))
     assert (high - low) / (2 * 1.96) == pytest.approx(np.sqrt(0.9 * 0.1 / 2000), rel=0.15)
 
 
@@ -151,7 +189,7 @@ def test_equal_models_are_refused_no_more_often_than_said() -> None:
     refused = 0
     for _ in range(200):
         one, other = ((rng.random((300, 5)) < 0.95).astype(float) for _ in range(2))
-        chances = holm([mcnemar(int((one > other)[:, i].sum()), int((one < other)[:, i].sum())) for i in range(5)])
+        chances = holm([chance(one - other) for one, other in zip(one.T, other.T, strict=True)])
         refused += min(chances) < 0.05
     assert refused <= 20  # of 200; 10 are expected at most, 20 or more have a probability of .003
 
@@ -216,12 +254,11 @@ def test_a_rare_class_counts_as_much_as_the_other_by_balanced_accuracy_alone(
             assert why in judgement.reasons[0]
 
 
-def test_by_class_mcnemar_is_the_same_where_classes_are_equally_frequent() -> None:
+def test_drawn_probabilities_are_the_exact_ones_where_classes_are_almost_equally_frequent() -> None:
     for better, worse in ((2, 9), (5, 5), (0, 6), (20, 12)):
-        by_class = mcnemar_by_class((better, 0), (worse, 0), (100, 100))
-        assert by_class == pytest.approx(mcnemar(better, worse), abs=0.015)
-    assert mcnemar_by_class((0, 0), (0, 0), (9, 1)) == 1
-    assert mcnemar_by_class((0, 0), (0, 3), (193, 7)) == pytest.approx(1 / 8, abs=0.01)
+        exact, half = chance(differing(better, worse)), (better // 2, worse // 2)
+        halves = differing(*half), differing(better - half[0], worse - half[1], 1 + 1e-14)
+        assert chance(np.concatenate(halves)) == pytest.approx(exact, abs=0.015)
 
 
 def test_equally_good_models_with_a_rare_class_are_called_worse_no_more_often_than_said() -> None:

@@ -26,6 +26,7 @@ class Answers:
             answered: the model gives no finite probabilities then.
         decision: per class what is added to the logarithm of its probability before the highest is taken; nothing where
             the most probable class is the answer.
+        groups: (N,), the same number for images that belong together; None where each is by itself.
     """
 
     attribute: Attribute
@@ -34,6 +35,7 @@ class Answers:
     threshold: Threshold = 0.0
     learned: Sequence[str] | None = None
     decision: Sequence[float] = ()
+    groups: npt.NDArray[np.integer[Any]] | None = None
 
     @property
     def never(self) -> str:
@@ -79,7 +81,8 @@ class Answers:
     def known(self) -> "Answers":
         """Only the images whose label is known."""
         mask = self.labels != UNKNOWN
-        return replace(self, labels=self.labels[mask], probabilities=self.probabilities[mask])
+        groups = None if self.groups is None else self.groups[mask]
+        return replace(self, labels=self.labels[mask], probabilities=self.probabilities[mask], groups=groups)
 
 
 def answers_of(
@@ -88,6 +91,7 @@ def answers_of(
     calibration: Calibration | None = None,
     labels: npt.NDArray[np.integer[Any]] | None = None,
     decision: Mapping[str, Sequence[float]] | None = None,
+    groups: npt.NDArray[np.integer[Any]] | None = None,
 ) -> list[Answers]:
     """What a model said about N images, in the order of `attributes`.
 
@@ -97,6 +101,7 @@ def answers_of(
         calibration: the model's; None where all that it says is wanted, however unsure.
         labels: int (N, A) in the order of `attributes`, -1 where unknown; None if nobody knows any.
         decision: attribute -> what the model decides by, where no calibration tells it (`Features.decision`).
+        groups: (N,), the same number for images that belong together; None where each is by itself.
     """
     if calibration:
         decision = calibration.decision
@@ -110,6 +115,7 @@ def answers_of(
             calibration.abstention[attribute.name] if calibration else 0.0,
             calibration.learned[attribute.name] if calibration else None,
             (decision or {}).get(attribute.name, ()),
+            groups,
         )
         for column, attribute in enumerate(attributes)
     ]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from stages.common.inference.answers import Answers, Right
 from stages.common.schema.attributes import UNKNOWN
-from stages.common.schema.statistics import wilson
+from stages.common.schema.statistics import independent, wilson
 
 Measures = Mapping[str, Any]
 """What `measure` gives for one attribute."""
@@ -44,9 +44,9 @@ def measure(everything: Answers) -> dict[str, Any]:
     Returns:
         labels, accuracy, majority (share of the most frequent class), balanced_accuracy, precision, recall, f1,
         classes, support (labels of each), confusion_matrix (rows are labels, columns answers), and per_class: class,
-        support, precision, recall, each with an interval [low, high] that holds the true one with 95 % (Wilson 1927),
-        f1, and of a class below `RARE` of the labels average_precision. An attribute that is never answered has its
-        labels counted and nothing measured.
+        support, precision, recall, each with an interval [low, high] that holds the true one with 95 % (Wilson 1927; of
+        images that belong together as many count as are independent), f1, and of a class below `RARE` of the labels
+        average_precision. An attribute that is never answered has its labels counted and nothing measured.
     """
     answers = everything.known()
     classes = answers.attribute.classes
@@ -87,9 +87,13 @@ def _of_class(
 ) -> dict[str, Any]:
     right, labels, predicted = int(counts[number, number]), int(support[number]), int(counts[:, number].sum())
     found: dict[str, Any] = {"class": answers.attribute.classes[number], "support": labels}
-    for name, of in (("precision", predicted), ("recall", labels)):
+    groups = np.arange(len(answers.labels)) if answers.groups is None else answers.groups
+    said = answers.predicted
+    for name, of, chosen in (("precision", predicted, said == number), ("recall", labels, answers.labels == number)):
         found[name] = right / of if of else None
-        found[f"{name}_interval"] = list(wilson(right / of, of)) if of else None
+        as_said = (said == answers.labels)[chosen]
+        interval = wilson(right / of, independent(as_said, groups[chosen])) if of else None
+        found[f"{name}_interval"] = interval and list(interval)
     found["f1"] = 2 * right / (labels + predicted) if labels else None
     if 0 < labels < RARE * len(answers.labels):
         score = np.where(answers.finite, answers.probabilities[:, number], -1.0)  # no answer comes last

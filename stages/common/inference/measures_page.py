@@ -64,8 +64,9 @@ def classes_table(attributes: Attributes, measures: Mapping[str, Measures]) -> T
     columns = ("Attribute", "Class", "Labels", "Precision", "95 %", "Recall", "95 %", "F1", "Average precision")
     note = (
         "Precision: of the answers with this class, how many are right. Recall: of the images of this class, how many "
-        "are found. The true figure lies within the interval beside it with 95 %. Average precision is told of classes "
-        f"below {RARE:.0%} of the labels; answers by chance have their share of the labels."
+        "are found. The true figure lies within the interval beside it with 95 %, in which images that belong together "
+        f"count by what they tell. Average precision is told of classes below {RARE:.0%} of the labels; answers by "
+        "chance have their share of the labels."
     )
     return Table("Classes", columns, rows, note=note, folded=len(rows) >= MANY)
 

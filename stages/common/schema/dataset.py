@@ -11,6 +11,7 @@
 """
 
 import csv
+import hashlib
 import json
 import mmap
 from array import array
@@ -50,6 +51,7 @@ class Split:
         shards: the mapped lots, each uint8 (n, S, S, 3).
         shard: int32 (N,), which shard an image is in.
         row: int32 (N,), its row there.
+        group: int32 (N,), the same number for images that belong together, from 0 on.
     """
 
     attributes: Attributes
@@ -58,6 +60,7 @@ class Split:
     shards: list[npt.NDArray[np.uint8]]
     shard: npt.NDArray[np.int32]
     row: npt.NDArray[np.int32]
+    group: npt.NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.filenames)
@@ -98,6 +101,7 @@ class Split:
             shards=self.shards,
             shard=self.shard[indices],
             row=self.row[indices],
+            group=self.group[indices],
         )
 
 
@@ -111,11 +115,6 @@ def read_index(prepared: Path) -> list[dict[str, str]]:
     return list(_rows(prepared))
 
 
-def count_groups(prepared: Path, split: str) -> int:
-    """How many groups the images of a split make; one that is like no other is a group by itself."""
-    return len({row["group"] for row in _rows(prepared) if row["split"] == split})
-
-
 def read_preprocessing(prepared: Path) -> dict[str, Any]:
     """How prepare_train made its images; goes with the model, so that prediction does the same.
 
@@ -126,17 +125,24 @@ def read_preprocessing(prepared: Path) -> dict[str, Any]:
         return dict(json.loads((prepared / PREPROCESSING).read_text(encoding="utf-8")))
 
 
+def _numbered(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
+    """0 for whatever is equal to the first key, 1 for the next other one, and so on."""
+    _, first, at = np.unique(keys, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[at].astype(np.int32)
+
+
 def map_images(prepared: Path, rows: Iterable[Mapping[str, str]]) -> Split:
     """The images and labels of some rows of the index, in their order."""
     attributes = read_attributes(prepared)
     labelled = names(attributes)
     filenames: list[str] = []
-    shard, number, labels = array("i"), array("i"), array("h")
+    shard, number, group, labels = array("i"), array("i"), array("Q"), array("h")
     lots: dict[str, int] = {}  # in the order in which they come up
     for row in rows:  # which are not kept: they would be 70 MB for 100,000 images
         filenames.append(row["filename"])
         shard.append(lots.setdefault(row["lot"], len(lots)))
         number.append(int(row["row"]))
+        group.append(int.from_bytes(hashlib.blake2b(row["group"].encode(), digest_size=8).digest(), "big"))
         labels.extend(int(row[name]) if row[name] else UNKNOWN for name in labelled)
     return Split(
         attributes=attributes,
@@ -145,6 +151,7 @@ def map_images(prepared: Path, rows: Iterable[Mapping[str, str]]) -> Split:
         shards=[np.load(prepared / "shards" / f"{lot}.npy", mmap_mode="r") for lot in lots],
         shard=np.array(shard, np.int32),
         row=np.array(number, np.int32),
+        group=_numbered(np.array(group, np.uint64)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import sqrt
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,27 @@ def holm(p: Sequence[float]) -> npt.NDArray[np.float64]:
     adjusted = np.empty_like(values)
     adjusted[order] = np.minimum(1, np.maximum.accumulate(values[order] * (len(values) - np.arange(len(values)))))
     return adjusted
+
+
+def independent(right: npt.NDArray[np.bool_], groups: npt.NDArray[np.integer[Any]]) -> float:
+    """How many independent answers tell as much about the share of right ones as these.
+
+    Answers to images that belong together, such as those of one person, are wrong together. So their number is divided
+    by the design effect: the variance of their share, by groups, over that of as many independent ones (Kish 1965,
+    "Survey Sampling"; Korn and Graubard 1998 take it for intervals). There are at most as many as answers. Where all or
+    none is right, which shows no variance, there are as many as groups.
+
+    Args:
+        right: (N,), one at least.
+        groups: (N,), the same number for images that belong together.
+    """
+    share, number = float(right.mean()), len(right)
+    _, at = np.unique(groups, return_inverse=True)
+    count = int(at.max()) + 1
+    if count in {1, number} or share in {0.0, 1.0}:
+        return count
+    variance = float((np.bincount(at, right - share) ** 2).sum()) * count / (count - 1) / number**2
+    return min(number, share * (1 - share) / variance) if variance else number
 
 
 def wilson(share: float, number: float) -> tuple[float, float]:

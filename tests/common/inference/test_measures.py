@@ -1,6 +1,7 @@
 """The measures that every stage tells, compared with scikit-learn and with what can be counted by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,14 @@ def test_intervals_are_of_the_labels_of_the_class_and_of_the_answers_with_it() -
     assert cap["recall_interval"] == list(wilson(0.5, 2))
     assert (helmet["support"], helmet["recall"], helmet["precision"], helmet["f1"]) == (0, None, None, None)
     json.dumps(found, allow_nan=False)
+
+
+def test_intervals_are_wider_where_images_belong_together() -> None:
+    alone = answers([0] * 80 + [-1] * 4, [0] * 60 + [1] * 20 + [0] * 4)
+    together = replace(alone, groups=np.repeat(np.arange(21), 4))
+    (low, high), (lower, higher) = (measure(one)["per_class"][0]["recall_interval"] for one in (alone, together))
+    assert higher - lower > 1.8 * (high - low)
+    assert measure(together)["per_class"][0]["recall"] == 0.75
 
 
 def test_a_class_that_is_never_predicted_has_no_precision_and_counts_as_none_in_the_mean() -> None:

@@ -30,7 +30,19 @@ def prepared(tmp_path: Path) -> Path:
             split = "val" if number == 1 else "train"
             beard = "" if number % 2 else number % 4 // 2
             table.writerow(
-                [f"{number}.png", "a" if number < 3 else "b/c", number % 3, split, "", "", beard, 0, 1, "", 2]
+                [
+                    f"{number}.png",
+                    "a" if number < 3 else "b/c",
+                    number % 3,
+                    split,
+                    "",
+                    f"g{number // 4}",
+                    beard,
+                    0,
+                    1,
+                    "",
+                    2,
+                ]
             )
     return tmp_path
 
@@ -43,6 +55,8 @@ def test_images_and_labels_stay_together_in_any_order(prepared: Path) -> None:
     assert train.take(np.array([4, 0, 2, 0]))[:, 7, 7, 2].tolist() == [5, 0, 3, 0]
     assert train.labels[:, 0].tolist() == [0, 1, -1, 0, -1]
     assert train.labels[:, 3].tolist() == [-1] * 5
+    assert train.group.tolist() == [0, 0, 0, 1, 1]
+    assert train.select(np.array([4, 0])).group.tolist() == [1, 0]
 
 
 def test_images_stay_on_disk(prepared: Path) -> None:
