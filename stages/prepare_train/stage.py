@@ -247,8 +247,8 @@ def _run_lots(context: LotsContext[Params], lots: Sequence[str]) -> Headline:
 
 def _raw_files(_params: Params, inputs: Mapping[str, Path], _name: str) -> RawFiles:
     """Only the annotated images decide the key; what is no regular file has no content and becomes a reject."""
-    paths = (Path(one.path) for one in read_annotations(inputs["validate"]))
-    return RawFiles([path for path in paths if is_regular(inputs["raw"] / path)])
+    raw = inputs["raw"]
+    return RawFiles([one.path for one in read_annotations(inputs["validate"]) if is_regular(f"{raw}/{one.path}")])
 
 
 STAGE = Stage(
