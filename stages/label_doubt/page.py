@@ -70,7 +70,8 @@ def doubt_report(
         ),
     ]  # fmt: skip
     for attribute, chosen in pictures.items():
-        if total := found[attribute.name]["doubts"]:
+        if chosen:
+            total = found[attribute.name]["doubts"]
             note = (
                 f"{len(chosen):,} of {total:,} shown, with the probability of the annotated and of the suggested class."
             )
