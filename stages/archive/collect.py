@@ -15,7 +15,7 @@ from stages.common.registry.seen import SEEN, pictures
 from stages.common.reports.report import REPORT
 from stages.common.schema.annotations import annotation_rows
 from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
-from stages.common.schema.dataset import read_index
+from stages.common.schema.dataset import index_rows
 
 REJECTED = "rejected.csv"
 HARDEST = "hardest.json"
@@ -71,8 +71,6 @@ def collect(inputs: Mapping[str, Path], out: Path) -> None:
 
 def _known_pictures(validate: Path, prepare_train: Path) -> set[str]:
     """Digests of the pictures in the prepared data, and of those left out there for being nearly the same."""
-    rows = read_index(prepare_train)
-    groups = {row["group"] for row in rows}
-    annotations = annotation_rows(validate, "pixels", "group")
-    alike = {row["pixels"] for row in annotations if row["group"] in groups}
-    return {row["pixels"] for row in rows} | alike
+    groups = {row["group"] for row in index_rows(prepare_train)}
+    known = {row["pixels"] for row in index_rows(prepare_train)}
+    return known | {row["pixels"] for row in annotation_rows(validate, "pixels", "group") if row["group"] in groups}

@@ -87,7 +87,7 @@ def _judge(context: Context[Params], against: str) -> "tuple[Judgement, str | No
 
 def _run(context: Context[Params]) -> Headline:
     from stages.archive.report import build_report
-    from stages.common.schema.dataset import read_index
+    from stages.common.schema.dataset import index_rows
 
     manifests, out = context.manifests, context.out
     check_one_run(manifests)
@@ -104,7 +104,7 @@ def _run(context: Context[Params]) -> Headline:
         "against": against,
         "best_after": best_after,
         "forced": context.params.archive.force,
-        "lots": sorted({row["lot"] for row in read_index(context.inputs["prepare_train"])}),
+        "lots": sorted({row["lot"] for row in index_rows(context.inputs["prepare_train"])}),
         **asdict(judgement),
     }
     write_json(out / GATE, gate)

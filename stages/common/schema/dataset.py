@@ -105,14 +105,15 @@ class Split:
         )
 
 
-def _rows(prepared: Path) -> Iterator[dict[str, str]]:
+def index_rows(prepared: Path) -> Iterator[dict[str, str]]:
+    """The rows of the index of a `prepare_train` artifact, each column -> cell, one after the other."""
     with (prepared / INDEX).open(encoding="utf-8", newline="") as file:
         yield from csv.DictReader(file)
 
 
 def read_index(prepared: Path) -> list[dict[str, str]]:
-    """The rows of the index of a `prepare_train` artifact, each column -> cell."""
-    return list(_rows(prepared))
+    """All `index_rows`, of which a million take more than a gigabyte."""
+    return list(index_rows(prepared))
 
 
 def read_preprocessing(prepared: Path) -> dict[str, Any]:
@@ -161,7 +162,7 @@ def read_split(prepared: Path, split: str) -> Split:
     Raises:
         DataError: the split is empty.
     """
-    images = map_images(prepared, (row for row in _rows(prepared) if row["split"] == split))
+    images = map_images(prepared, (row for row in index_rows(prepared) if row["split"] == split))
     if not len(images):
         raise DataError(f"the {split} split of {prepared} is empty: give more images or a larger data.{split}_split")
     return images
