@@ -42,7 +42,7 @@ PLOTS = {
     "roc_curves": "ROC curves",
     "reliability": "Reliability: right answers at each confidence",
     "training_curves": "Loss",
-    "accuracy_curves": "Validation accuracy",
+    "accuracy_curves": "Accuracy and balanced accuracy on validation images",
     "augmented_pictures": "Training pictures as the network sees them once, augmented",
     "trials": "Hyperparameter search",
     "data_distribution": "Class shares by split",
