@@ -11,10 +11,11 @@ from torch import Tensor
 
 from stages.common.contract.command_line import main
 from stages.common.schema.dataset import Split, read_split
-from stages.common.training.fit import Epoch, FitResult, FitSettings, fit
+from stages.common.training.fit import FitSettings, fit
 from stages.common.training.network import Network
 from stages.common.training.step import Graph, Step
 from tests.common.prepared import TINY, USUAL, make_prepared, make_searched, make_trained
+from tests.common.training.fits import assert_same, fit_and_be_killed
 
 pytestmark = [
     pytest.mark.gpu,
@@ -54,12 +55,6 @@ def read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-
-
-def assert_same(one: FitResult, other: FitResult) -> None:
-    assert [epoch.val_loss for epoch in one.history] == [epoch.val_loss for epoch in other.history]
-    for a, b in zip(one.network.state_dict().values(), other.network.state_dict().values(), strict=True):
-        assert torch.equal(a, b)
 
 
 def test_steps_are_captured_once_for_each_size_of_a_batch(
@@ -103,19 +98,9 @@ def test_same_seed_same_weights_and_another_seed_others(splits: tuple[Split, Spl
     assert one.history[-1].val_loss != other.history[-1].val_loss
 
 
-class Killed(BaseException):
-    pass
-
-
 def test_an_interrupted_fit_goes_on_to_the_same_weights(splits: tuple[Split, Split], tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
-
-    def kill(epoch: Epoch) -> None:
-        if epoch.epoch == 2:
-            raise Killed
-
-    with pytest.raises(Killed):
-        fit(*splits, SETTINGS, on_epoch=kill, checkpoint=checkpoint)
+    fit_and_be_killed(splits, SETTINGS, checkpoint, after=2)
     assert_same(fit(*splits, SETTINGS, checkpoint=checkpoint), fit(*splits, SETTINGS))
 
 

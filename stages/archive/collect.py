@@ -71,6 +71,8 @@ def collect(inputs: Mapping[str, Path], out: Path) -> None:
 
 def _known_pictures(validate: Path, prepare_train: Path) -> set[str]:
     """Digests of the pictures in the prepared data, and of those left out there for being nearly the same."""
-    groups = {row["group"] for row in index_rows(prepare_train)}
-    known = {row["pixels"] for row in index_rows(prepare_train)}
+    groups, known = set[str](), set[str]()
+    for row in index_rows(prepare_train):
+        groups.add(row["group"])
+        known.add(row["pixels"])
     return known | {row["pixels"] for row in annotation_rows(validate, "pixels", "group") if row["group"] in groups}

@@ -44,9 +44,7 @@ def write_to_label(
         names += [features.filenames[at] for at in without]
         lot_of += [lot] * len(without)
     confidences = np.concatenate(sure)
-    least = (
-        np.nan_to_num(confidences.min(axis=1), nan=-1.0) if len(names) else np.empty(0)
-    )  # no number is less than any
+    least = np.nan_to_num(confidences.min(axis=1, initial=1.0), nan=-1.0)  # no number is less than any
     rows = (
         (names[at], lot_of[at], *("" if np.isnan(value) else f"{value:.4f}" for value in confidences[at].tolist()))
         for at in np.lexsort((least, np.concatenate(later))).tolist()

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.common.images.listing import SUFFIXES, as_text, list_folder, lot_of, suffix_of
+from stages.common.images.listing import SUFFIXES, as_text, list_folder, lot_of, name_of, suffix_of
 
 LOT_BYTES = 255 - len("predictions_.csv")
 """Length of a lot's name at most, for files are named after it."""
@@ -53,15 +53,15 @@ def find_images(raw: Path) -> Found:
         lot = lot_of(shown)
         if len(lot.encode()) > LOT_BYTES:
             reason = f"the lot's name, which names files, is longer than {LOT_BYTES} bytes"
-            found.undecodable.append((_name(shown), lot, reason))
+            found.undecodable.append((name_of(shown), lot, reason))
         else:
             lots.setdefault(lot, []).append(path)
     for lot, paths in sorted(lots.items()):
-        often = Counter(_name(as_text(path)) for path in paths)
+        often = Counter(name_of(as_text(path)) for path in paths)
         named: dict[str, str] = {}
         for path in paths:
             shown = as_text(path)
-            name = _name(shown) if often[_name(shown)] == 1 else shown
+            name = name_of(shown) if often[name_of(shown)] == 1 else shown
             if name in named:
                 found.undecodable.append((name, lot, "another file's name is shown alike, though its bytes differ"))
             else:
@@ -70,11 +70,7 @@ def find_images(raw: Path) -> Found:
     for path, reason in listing.ignored.items():
         shown = as_text(path)
         if suffix_of(path) in SUFFIXES and reason != "hidden":
-            found.undecodable.append((_name(shown), lot_of(shown), reason))
+            found.undecodable.append((name_of(shown), lot_of(shown), reason))
         else:
-            found.ignored.append((_name(shown), lot_of(shown), shown, reason))
+            found.ignored.append((name_of(shown), lot_of(shown), shown, reason))
     return found
-
-
-def _name(path: str) -> str:
-    return path.rpartition("/")[2]

@@ -26,7 +26,7 @@ def lot_of(path: str) -> str:
     folder, _, name = path.rpartition("/")
     prefix, underscore, _ = name.partition("_")
     # each name is in memory once, however many images the lot has
-    return sys.intern(prefix if underscore and prefix else folder.rpartition("/")[2] or "all")
+    return sys.intern(prefix if underscore and prefix else name_of(folder) or "all")
 
 
 def as_text(path: str | Path) -> str:
@@ -35,9 +35,14 @@ def as_text(path: str | Path) -> str:
     return text if text.isascii() else os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
-def suffix_of(name: str) -> str:
+def name_of(path: str) -> str:
+    """The last part of a path."""
+    return path.rpartition("/")[2]
+
+
+def suffix_of(path: str) -> str:
     """What a file's name ends with, from the last point on, in lower case."""
-    stem, _, end = name.rpartition("/")[2].rpartition(".")
+    stem, _, end = name_of(path).rpartition(".")
     return f".{end}".lower() if stem else ""
 
 
@@ -133,8 +138,7 @@ def _table(paths: Iterable[str], reasons: list[str] | None = None) -> "pd.DataFr
     import pandas as pd  # .3 s that a stage which finds its artifact does not need
 
     shown = [as_text(path) for path in paths]
-    names = [path.rpartition("/")[2] for path in shown]
-    columns = {"image": names, "path": shown, "lot": [lot_of(path) for path in shown]}
+    columns = {"image": [name_of(path) for path in shown], "path": shown, "lot": [lot_of(path) for path in shown]}
     return pd.DataFrame(columns if reasons is None else columns | {"reason": reasons}, dtype="str")
 
 

@@ -139,10 +139,10 @@ def make_optimizers(network: Network, chosen: Hyperparameters) -> tuple[Muon, Ad
     """
     convolutions = [module.weight for module in network.modules() if isinstance(module, Convolution)]
     rest = [parameter for parameter in network.parameters() if all(parameter is not one for one in convolutions)]
-    peaks = (torch.tensor(peak, device=network.heads.bias.device) for peak in peak_rates(chosen))
+    of_muon, of_adamw = (torch.tensor(peak, device=network.heads.bias.device) for peak in peak_rates(chosen))
     return (
-        Muon(convolutions, next(peaks), chosen.weight_decay),
-        AdamW(rest, next(peaks), weight_decay=chosen.weight_decay, fused=True, capturable=True),
+        Muon(convolutions, of_muon, chosen.weight_decay),
+        AdamW(rest, of_adamw, weight_decay=chosen.weight_decay, fused=True, capturable=True),
     )
 
 

@@ -19,10 +19,11 @@ from stages.common.schema.dataset import Split, read_split
 from stages.common.schema.learned import class_shares
 from stages.common.training.balance import corrections, label_weights
 from stages.common.training.device import choose_device
-from stages.common.training.fit import DivergedError, Epoch, FitSettings, fit, one_cycle
+from stages.common.training.fit import DivergedError, FitSettings, fit, one_cycle
 from stages.common.training.hyperparameters import Hyperparameters
 from stages.common.training.network import Network, outputs_of
 from tests.common.prepared import TINY, USUAL, make_prepared
+from tests.common.training.fits import assert_same, fit_and_be_killed
 
 pytestmark = pytest.mark.slow
 
@@ -94,26 +95,13 @@ def test_a_label_counts_once_on_average_however_its_class_counts() -> None:
     assert all((weights == 1).all() for weights in label_weights(train, 0.0))
 
 
-class Killed(BaseException):
-    pass
-
-
 def test_an_interrupted_fit_goes_on_to_the_same_weights(splits: tuple[Split, Split], tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
-
-    def kill(epoch: Epoch) -> None:
-        if epoch.epoch == 2:
-            raise Killed
-
-    with pytest.raises(Killed):
-        fit(*splits, SETTINGS, on_epoch=kill, checkpoint=checkpoint)
+    fit_and_be_killed(splits, SETTINGS, checkpoint, after=2)
     seen = []
     resumed = fit(*splits, SETTINGS, on_epoch=lambda epoch: seen.append(epoch.epoch), checkpoint=checkpoint)
     assert seen == [3]
-    whole = fit(*splits, SETTINGS)
-    assert [epoch.val_loss for epoch in resumed.history] == [epoch.val_loss for epoch in whole.history]
-    for a, b in zip(resumed.network.state_dict().values(), whole.network.state_dict().values(), strict=True):
-        assert torch.equal(a, b)
+    assert_same(resumed, fit(*splits, SETTINGS))
 
 
 def flipped(path: Path) -> None:
