@@ -1,4 +1,4 @@
-"""The README's way to add a stage, tried in a copy of the repository."""
+"""The way to add a stage of docs/stages.md, tried in a copy of the repository."""
 
 import os
 import re
@@ -27,7 +27,7 @@ def run(tree: Path, *command: str | Path) -> Done:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy with two more stages, made as the README says."""
+    """A copy with two more stages, made as docs/stages.md says."""
     tree = tmp_path_factory.mktemp("copy") / "tree"
     for name in FOLDERS:
         shutil.copytree(

@@ -136,7 +136,7 @@ def test_behind_a_proxy_with_tls_who_logs_in_stays_on_https(stack: Stack) -> Non
     container = stack.compose("--env-file", str(file), "run", *options, "airflow-apiserver").strip()
 
     def passed_on(method: str, body: bytes = b"", **headers: str) -> tuple[int, Message, bytes]:
-        """What a proxy gets that says what the README tells nginx to say."""
+        """What a proxy gets that says what docs/operate.md tells nginx to say."""
         headers |= {"Host": "airflow.example.com", "X-Forwarded-Proto": "https"}
         return answer(address, method, "/auth/login/?next=%2F", body, headers)
 

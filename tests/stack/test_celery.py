@@ -84,7 +84,7 @@ def share(folder: Path, volume: str, docker: list[str]) -> None:
 
 
 def several_machines(folder: Path, api: str, redis: str) -> Path:
-    """An addition to docker-compose.yml, that of the README: what the first machine publishes, and shared logs."""
+    """An addition to docker-compose.yml, that of docs/operate.md: what the first machine publishes, and shared logs."""
     file = folder / "docker-compose.override.yml"
     services = {
         "airflow-apiserver": {"ports": [f"{api}:8080"]},
@@ -96,7 +96,7 @@ def several_machines(folder: Path, api: str, redis: str) -> Path:
 
 
 def start_worker(stack: Stack, engine: OtherEngine, own: dict[str, str]) -> str:
-    """Start the worker of the second machine, as the README says; the id of its container."""
+    """Start the worker of the second machine, as docs/operate.md says; the id of its container."""
     file = stack.folder / "worker.env"
     file.write_text("".join(f"{name}={value}\n" for name, value in (stack.settings | own).items()))
     settings = ("--env-file", str(file))
