@@ -124,6 +124,7 @@ def fit_as_stage_train(prepared: Path, params: Params) -> "tuple[FitResult, int]
         epochs=section.epochs,
         seed=section.seed,
         device=section.device,
+        compiled=section.compile,
     )
     train, val = read_split(prepared, "train"), read_split(prepared, "val")
     processes = count_processes(section, len(train), section.batch_size)

@@ -13,6 +13,7 @@ train of params.yaml but for the epochs:
     size     rate and memory against the number of images: as many whole epochs as make N passes of images, at least
              one; on a CPU in one process and in as many as the stage would take
     threads  on a CPU, the same epochs with one thread, with all, and in several processes, in turns; medians
+    compile  the recipe as it is and with `train.compile`, in turns; medians, and from how many images on compiling pays
     batch    on a GPU, rate by images a step: every step a CUDA graph, every kernel launched by itself, or images read
              ahead from the disk; and seconds and accuracy of the recipe on the images that there are, once each
     target   on a GPU, seconds to train the largest number of images, and the accuracy that it gives
@@ -50,7 +51,7 @@ from stages.train.params import Params, TrainSection
 if TYPE_CHECKING:
     from stages.common.training.fit import Epoch
 
-PARTS = ("size", "threads", "batch", "target")
+PARTS = ("size", "threads", "compile", "batch", "target")
 PASSES = {"cpu": 30_000, "cuda": 300_000}
 BATCHES = (64, 128, 256, 1024, 4096)
 BATCH_EPOCHS = 3
@@ -214,6 +215,32 @@ def compare_threads(job: Job, turns: int) -> None:
     print(f"\nThe baseline, a common training step (bench/baseline.py), with all threads: {told}.")
 
 
+def compare_compiled(job: Job, turns: int) -> None:
+    """Print the table of part `compile`: the same training in two ways, which take turns."""
+    ways: dict[bool, list[Found]] = {False: [], True: []}
+    for _ in range(turns):
+        for compiled, results in ways.items():
+            results.append(measure(job.vary(compile=compiled))[0])
+    rows = []
+    for compiled, results in ways.items():
+        rate, seconds, accuracy = (
+            statistics.median(getattr(one, name) for one in results) for name in ("rate", "seconds", "accuracy")
+        )
+        rows.append(("compiled" if compiled else "as it is", f"{rate:,.0f}", f"{seconds:.1f}", f"{accuracy:.4f}"))
+    one = ways[True][0]
+    passes = job.images * job.section.epochs
+    print(f"\nCompiled: {one.device}, {one.processes} process(es), {job.images:,} images, {job.section.epochs} epochs, "
+          f"medians of {turns} in turns\n")  # fmt: skip
+    print(table(("a step", "images/s", "seconds", "accuracy"), rows))
+    slow, fast = (statistics.median(one.rate for one in results) for results in ways.values())
+    spent = statistics.median(
+        one.seconds - other.seconds + passes / slow - passes / fast
+        for other, one in zip(ways[False], ways[True], strict=True)
+    )
+    pays = f"it pays from {spent / (1 / slow - 1 / fast):,.0f} image passes on" if fast > slow else "it never pays"
+    print(f"\nCompiling takes {spent:.0f} s: {pays}.")
+
+
 def compare_batches(job: Job, whole: Job) -> None:
     """Print the table of part `batch`.
 
@@ -339,6 +366,11 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
         plot(arguments.plot, jobs, *compare_sizes(jobs))
     if "threads" in arguments.parts and "cpu" in devices:
         compare_threads(job(min(sets), "cpu", THREADS_EPOCHS), arguments.repeat)
+    if "compile" in arguments.parts:
+        for device in devices:
+            compare_compiled(
+                job(min(sets), device, THREADS_EPOCHS if device == "cpu" else section.epochs), arguments.repeat
+            )
     if "cuda" not in devices:
         print("\nNo GPU is here: there are no figures for CUDA.")
         return

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -40,3 +41,9 @@ def test_every_page_and_picture_of_docs_is_reached() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_every_lock_is_watched_for_newer_versions() -> None:
+    told = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text(encoding="utf-8"))
+    watched = {one["directory"] for one in told["updates"] if one["package-ecosystem"] == "pip"}
+    assert watched == {"/", *(f"/images/{path.parent.name}" for path in ROOT.glob("images/*/requirements.in"))}
