@@ -251,4 +251,4 @@ def _params(archive: Path) -> Table:
     """The parameters that the stages really used."""
     sections = yaml.safe_load((archive / "params.yaml").read_text(encoding="utf-8"))
     rows = [(section, name, str(value)) for section, values in sections.items() for name, value in values.items()]
-    return Table("Parameters", ("PageSection", "Parameter", "Value"), rows, folded=True)
+    return Table("Parameters", ("Section", "Parameter", "Value"), rows, folded=True)

@@ -71,8 +71,8 @@ def plot_trials(path: Path, trials: Sequence[Trial], best: Trial) -> None:
     for one in (axes, curves, *row):
         one.set_yscale("log")
         one.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
-        one.yaxis.set_major_formatter("{x:.2g}")
-        one.yaxis.set_minor_formatter("{x:.2g}")
+        one.yaxis.set_major_formatter("{x:.4g}")
+        one.yaxis.set_minor_formatter("{x:.4g}")
         if one not in (axes, row[0]):
             one.sharey(axes if one is curves else row[0])
             one.tick_params(labelleft=False, which="both")

@@ -51,6 +51,7 @@ class TrainSection(Hyperparameters):
     answer_accuracy: float = Field(ge=0, le=1)
     seed: int = Field(ge=0, lt=2**32)
     device: Literal["auto", "cpu", "cuda"]
+    compile: bool
     processes: int = Field(ge=0, le=1024)
 
     def hyperparameters(self) -> Hyperparameters:

@@ -117,6 +117,7 @@ def _run(context: Context[Params]) -> Headline:
         epochs=section.epochs,
         seed=section.seed,
         device=section.device,
+        compiled=section.compile,
     )
     checkpoint = context.state / "checkpoint.safetensors"
     processes = count_processes(section, len(train), chosen.batch_size)

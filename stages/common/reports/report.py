@@ -196,7 +196,10 @@ def plain_report(name: str, description: str, headline: Mapping[str, object], ar
 
 
 def text_of(value: object, most: int = TEXT_SHOWN) -> str:
-    """A value as people read it: thousands separated, 4 significant digits, shares in per cent, long text cut."""
+    """A value as people read it: thousands separated, 4 significant digits, shares in per cent, long text cut.
+
+    A mapping becomes "name value, name value", its names without underscores.
+    """
     if value is None or (isinstance(value, float) and value != value):
         return "\u2013"
     if isinstance(value, bool):
@@ -208,7 +211,7 @@ def text_of(value: object, most: int = TEXT_SHOWN) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     if isinstance(value, Mapping):
-        value = ", ".join(f"{name} {text_of(one)}" for name, one in value.items())
+        value = ", ".join(f"{str(name).replace('_', ' ')} {text_of(one)}" for name, one in value.items())
     elif isinstance(value, list | tuple | set | frozenset):
         value = ", ".join(text_of(one) for one in value)
     text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "\ufffd", str(value))

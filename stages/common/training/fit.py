@@ -58,6 +58,7 @@ class FitSettings:
         seed: of weights, order, augmentation and dropout; on a CPU the same seed gives the same weights.
         device: auto, cpu or cuda.
         threads: of this process on a CPU; 0 means one per available core.
+        compiled: whether a step is compiled first (`stages.common.training.step.Step`).
     """
 
     hyperparameters: Hyperparameters
@@ -66,6 +67,7 @@ class FitSettings:
     seed: int
     device: str = "auto"
     threads: int = 0
+    compiled: bool = False
 
 
 Known = dict[str, float | None]
@@ -293,6 +295,7 @@ def _fit(
         learner, optimizers, settings.augmentation, Losses(train.attributes, device, LABEL_SMOOTHING, counting),
         bfloat16=bfloat16,
         captured=processes == 1 and train_data.images is not None,
+        compiled=settings.compiled,
     )  # fmt: skip
     is_known = torch.from_numpy(train.labels != UNKNOWN)
     steps = math.ceil(len(train) / chosen.batch_size)

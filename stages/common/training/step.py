@@ -45,6 +45,7 @@ class Step:
         *,
         bfloat16: bool,
         captured: bool = False,
+        compiled: bool = False,
     ) -> None:
         """Prepare.
 
@@ -56,6 +57,8 @@ class Step:
             bfloat16: whether to compute in it.
             captured: whether to capture a graph of every size that batches have. It takes a GPU, and no other process
                 that has a part in them. If a graph cannot be captured, this is said, and steps are as without.
+            compiled: whether to compile augmentation, network and loss for every size that batches have. It takes a C++
+                compiler, and some time before the first step. If they cannot be compiled, likewise.
         """
         self.learner = learner
         self.optimizers = optimizers
@@ -64,6 +67,7 @@ class Step:
         device = next(learner.parameters()).device
         self.total = torch.zeros((), device=device)
         self.graphs: dict[int, Graph] | None = {} if captured else None
+        self.compiled = torch.compile(self._loss, dynamic=False) if compiled else None
         # A graph must not find weights that were cast before it; and in a step none is used twice.
         self.cast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=False)
 
@@ -126,13 +130,30 @@ class Step:
 
     def _learn(self, images: Tensor, labels: Tensor, shares: Tensor) -> None:
         self._forget_gradients()
-        with self.cast:
-            outputs = self.learner(augment(images, self.augmentation))
-        loss = (self.losses_of(outputs, labels) * shares).sum()
+        loss = self._compiled_loss(images, labels, shares)
         loss.backward()  # type: ignore[no-untyped-call]
         for optimizer in self.optimizers:
             optimizer.step()
         self.total += loss.detach()
+
+    def _loss(self, images: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
+        with self.cast:
+            outputs = self.learner(augment(images, self.augmentation))
+        return (self.losses_of(outputs, labels) * shares).sum()
+
+    def _compiled_loss(self, *batch: Tensor) -> Tensor:
+        """The same, compiled if that is wanted and possible."""
+        if self.compiled is None:
+            return self._loss(*batch)
+        try:
+            return self.compiled(*batch)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            why = str(error).partition("\n")[0]
+            log.warning("the step cannot be compiled and runs as it is; train.compile needs a C++ compiler (%s)", why)
+            self.compiled = None
+            return self._loss(*batch)
 
     def _forget_gradients(self) -> None:
         for optimizer in self.optimizers:
