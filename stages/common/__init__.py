@@ -1,1 +1,1 @@
-"""What two or more stages share: one concept per module, and no stage imported from here."""
+"""Code that two or more stages share: one concept per module, and no stage is imported from here."""

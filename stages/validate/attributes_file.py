@@ -32,7 +32,7 @@ CELEBA = frozenset(_CELEBA.split())
 """CelebA's 40 attributes."""
 
 _NO_CLASSES = ("unknown", "abstained")
-"""What is counted beside the classes, of labels and of answers."""
+"""Names that labels and answers are counted under beside the classes."""
 _KEYS = ("name", "classes", "title", "column", "unknown_when", "celeba", "cartoon_set")
 _TABLES = """
     ambiguous aspect_ratio candidates contradicts cropped digest duplicate_of embedding face_bottom face_left face_right
@@ -43,7 +43,7 @@ _TABLES = """
 _OURS = frozenset(_TABLES.split()) | set(STATISTICS)
 """Columns of tables that stages make, in which attributes have columns too."""
 _SUFFIXES = ("_class", "_share", "_predicted", "_confidence", "_answered")
-"""What the names of columns end with that stages make of an attribute."""
+"""The endings of columns that stages make of an attribute."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from stages.validate.perceptual import find_near, unite
 
 @dataclass(frozen=True)
 class Duplicates:
-    """What images have to do with each other.
+    """The relations between images: equal and nearly equal pictures.
 
     Attributes:
         columns: per image, by path, text and missing where there is nothing to say: `duplicate_of`, the first other

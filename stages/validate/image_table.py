@@ -9,7 +9,7 @@ from stages.validate.duplicates import Duplicates, find_duplicates
 from stages.validate.table import labelled_columns
 
 FORMATS = {".png": {"PNG"}, ".jpg": {"JPEG", "MPO"}, ".jpeg": {"JPEG", "MPO"}}
-"""What a file name promises; a phone's MPO is a JPEG with more behind it."""
+"""The formats that a suffix may have; a phone's MPO is a JPEG with more behind it."""
 
 
 def images_to_inspect(table: pd.DataFrame) -> dict[str, str]:

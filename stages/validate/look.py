@@ -17,7 +17,7 @@ from stages.validate.perceptual import cells_of, hashes_of
 
 
 class Look(NamedTuple):
-    """What one image file is like.
+    """The properties of one image file.
 
     Attributes:
         digest: SHA-256 of the file as it was read (64 hex digits); empty if it was refused unread.
@@ -43,7 +43,7 @@ class Look(NamedTuple):
 
 
 LookJob = tuple[Sequence[Source], ImagesSection]
-"""What a worker process gets."""
+"""The job of a worker process."""
 
 
 def look_at_sources(job: LookJob) -> str:

@@ -1,4 +1,4 @@
-"""What `validate` reads from params.yaml."""
+"""Parameters of stage `validate`."""
 
 import warnings
 from typing import Annotated

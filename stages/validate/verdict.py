@@ -1,4 +1,4 @@
-"""What becomes of every annotation, as the findings of the suites say."""
+"""The verdict on every annotation, from the findings of the suites."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -103,7 +103,7 @@ def _readable(result: Any) -> Any:
 
 
 def _without_traceback(info: Any) -> Any:
-    """What was raised, without the lines of code, which tell paths of this machine and 10 kB an expectation."""
+    """The exception without its lines of code, which show paths of this machine and take 10 kB an expectation."""
     if not isinstance(info, dict):
         return info
     return {

@@ -119,7 +119,7 @@ def _expand(value: Any, things: Mapping[str, list[Values]], values: Values) -> A
 
 
 def _repeat(item: Any, things: Mapping[str, list[Values]], values: Values) -> list[Any]:
-    """What an item of a list stands for."""
+    """Expand an item of a list: once, or once for each thing that it names."""
     if not (isinstance(item, dict) and "each" in item):
         return [_expand(item, things, values)]
     each = item["each"]

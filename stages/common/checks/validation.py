@@ -33,7 +33,7 @@ LISTED = 20
 
 @dataclass(frozen=True)
 class Checked:
-    """What a suite found in a table.
+    """The findings of a suite in a table.
 
     Attributes:
         suite: its name.
@@ -131,7 +131,7 @@ def _rows(finding: Finding, table: pd.DataFrame, most: int | None = None) -> Ite
 
 
 def _observed(finding: Finding) -> str:
-    """What Great Expectations observed in the whole table, in words."""
+    """The value that Great Expectations observed in the whole table, in words."""
     mismatched = finding.details.get("details", {}).get("mismatched", {})
     missing = finding.details.get("partial_missing_list")
     if mismatched:

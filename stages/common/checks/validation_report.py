@@ -1,4 +1,4 @@
-"""What the reports of validating stages have in common: the checks of a suite, and what past runs found."""
+"""The common part of the reports of validating stages: the checks of a suite, and findings of past runs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -56,7 +56,7 @@ def _check(outcome: Any) -> tuple[int, tuple[object, ...]]:
 
 
 def _found(result: Mapping[str, Any]) -> str:
-    """What was found, in words: failing rows, or what was observed in the whole table."""
+    """The finding in words: failing rows, or the value observed in the whole table."""
     count, rows = result.get("unexpected_count"), result.get("element_count")
     if count is not None and rows:
         return f"{text_of(count)} of {text_of(rows)} rows ({text_of(Share(count / rows))})" if count else "none"
@@ -71,7 +71,7 @@ def _found(result: Mapping[str, Any]) -> str:
 
 
 def thresholds(kwargs: Mapping[str, Any]) -> str:
-    """What an expectation allows, in words: `at least 32`, `1 to 3`, `0, 1; for at least 95%`."""
+    """The values that an expectation allows, in words: `at least 32`, `1 to 3`, `0, 1; for at least 95%`."""
     low, high = (kwargs.get(name) for name in _BOUNDS)
     said = []
     if low is not None and high is not None:
@@ -95,7 +95,7 @@ def _number(value: object) -> str:
 
 
 def past_runs(history: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> Group:
-    """What past runs found.
+    """Findings of past runs.
 
     Args:
         history: `stages.common.contract.history.recall`, the oldest run first.

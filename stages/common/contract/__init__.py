@@ -1,1 +1,1 @@
-"""What makes a stage a stage: command line, run, artifacts, keys, parameters, errors, logs. Everyone enters."""
+"""The contract of all stages: command line, run, artifacts, keys, parameters, errors, logs. Everyone enters."""

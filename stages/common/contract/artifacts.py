@@ -208,7 +208,7 @@ def reading(path: Path, stage: str = "") -> Iterator[None]:
 
 
 def read_json(path: Path, stage: str = "") -> Any:
-    """What a JSON file of an artifact holds; arguments and errors as of `reading`."""
+    """The content of a JSON file of an artifact; arguments and errors as of `reading`."""
     with reading(path, stage):
         return json.loads(path.read_text(encoding="utf-8"))
 

@@ -1,4 +1,4 @@
-"""What is known of raw files by their stat: path, size, times, device and inode -> digest, in a database on disk.
+"""Digests of raw files by their stat: path, size, times, device and inode -> digest, in a database on disk.
 
 So only new or changed files are read again, and memory does not grow with their number. The database can always be made
 again: where it is locked, damaged or cannot be written, files are read, which costs time and nothing else.
@@ -113,7 +113,7 @@ class DigestIndex:
         return database
 
     def _transact(self, begin: str, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT | None:
-        """What `work` returns, done in one transaction; None where the database cannot be used."""
+        """Do `work` in one transaction and return its result; None where the database cannot be used."""
         if not self._database:
             return None
         try:
@@ -145,7 +145,7 @@ def _name(file: str | Path) -> bytes:
 
 
 def _describe(stat: os.stat_result) -> str:
-    """What changes with a file's content; as text, for inode numbers may be larger than a database's integers."""
+    """Stat values that change with a file's content; as text, for inodes may be larger than a database's integers."""
     return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_dev} {stat.st_ino}"
 
 

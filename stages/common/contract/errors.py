@@ -109,7 +109,7 @@ class FullDiskError(UnavailableError):
 
 
 def full_disk(error: BaseException, *folders: Path) -> FullDiskError | None:
-    """What to say of an error that a full disk is the cause of; None if it is not.
+    """The error to report if a full disk is the cause of this one; None if it is not.
 
     Args:
         error: it may not mention the disk: some programs only say that they failed.

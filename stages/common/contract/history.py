@@ -1,4 +1,4 @@
-"""What past runs of a stage found: one JSON object a line, in the cache that all its runs share."""
+"""Findings of past runs of a stage: one JSON object a line, in the cache that all its runs share."""
 
 import json
 import os

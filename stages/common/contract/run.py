@@ -27,12 +27,12 @@ LOTS_BYTES = 2**19
 """Length of `lots` in a result at most: some 30,000 of them. Airflow takes results of 1 MiB, and keeps them."""
 
 Result = dict[str, Any]
-"""What a call hands over, JSON-like."""
+"""The result of a call, JSON-like."""
 
 
 @dataclass(frozen=True)
 class Call(Generic[ParamsT]):
-    """What a stage is asked to do.
+    """One call of a stage.
 
     Attributes:
         stage: that is asked.
@@ -169,7 +169,7 @@ def hand_over(result: Result, file: Path | None) -> None:
 
 @contextlib.contextmanager
 def _index(call: Call[Any]) -> Iterator[DigestIndex]:
-    """What is known of raw files; it learns from a call that fails, too, and tells which raw file is the cause."""
+    """Known digests of raw files. They are kept when the call fails, too, and the error then names the raw file."""
     call.home.mkdir(parents=True, exist_ok=True)
     index = DigestIndex((call.store or call.home) / ".digests.sqlite", fresh=call.recompute)
     try:
@@ -353,7 +353,7 @@ def _require_outputs(stage: Stage[Any], partial: Path) -> None:
 
 
 def _environment(stage: str) -> dict[str, Any]:
-    """What the result may depend on beyond its key, as far as every stage knows it."""
+    """What the result may depend on beyond its key, as far as it is the same for all stages."""
     return {
         "python": platform.python_version(),
         "machine": platform.machine(),

@@ -1,4 +1,4 @@
-"""What a stage is: its name, what it takes and makes, and the functions that do its work."""
+"""The description of a stage: its name, inputs, outputs, and the functions that do its work."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ class Input:
 
 @dataclass(frozen=True)
 class LotsContext(Generic[ParamsT]):
-    """What a stage gets that does the part of some lots ahead.
+    """The arguments of a stage that does the part of some lots ahead.
 
     Attributes:
         params: the sections of params.yaml that it reads.
@@ -52,7 +52,7 @@ class LotsContext(Generic[ParamsT]):
 
 @dataclass(frozen=True)
 class Context(LotsContext[ParamsT]):
-    """What a running stage gets.
+    """The arguments of a running stage.
 
     Attributes:
         out: an empty directory to write the output files to; it is published when `run` returns.
@@ -75,7 +75,7 @@ class Context(LotsContext[ParamsT]):
 
 @dataclass(frozen=True)
 class Delivery(Generic[ParamsT]):
-    """What a stage gets that does something beyond its artifact.
+    """The arguments of a stage that does something beyond its artifact.
 
     Attributes:
         params: the sections of params.yaml that it reads.
@@ -92,7 +92,7 @@ class Delivery(Generic[ParamsT]):
 
 @dataclass(frozen=True)
 class Delivered:
-    """What a stage did beyond its artifact.
+    """The result of something that a stage does beyond its artifact.
 
     Attributes:
         headline: added to the headline of the result.
@@ -105,7 +105,7 @@ class Delivered:
 
 @dataclass(frozen=True)
 class RawFiles:
-    """What a stage makes of a raw folder.
+    """How a stage reads a raw folder.
 
     Attributes:
         read: the files that the stage reads, relative to the folder.

@@ -1,4 +1,4 @@
-"""What of a picture is not near-white: the face, where it stands on white."""
+"""The part of a picture that is not near-white: the face, where it stands on white."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""What lies under the name of an image if it is none: so that the reason names the remedy."""
+"""Files with the name of an image that are none: naming their kind lets the reason name the remedy."""
 
 CONVERT = "(convert it to PNG or JPEG)"
 AGAIN = "(download the image again)"
@@ -28,7 +28,7 @@ _TEXTS = (
 
 
 def what_it_is(content: bytes) -> str:
-    """What a file is that is neither PNG nor JPEG, with the remedy in brackets, by its first bytes."""
+    """The kind of a file that is neither PNG nor JPEG, by its first bytes, with the remedy in brackets."""
     if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
         return f"WebP image {CONVERT}"
     if content[4:8] == b"ftyp" and (kind := _BRANDS.get(content[8:12])):

@@ -33,7 +33,7 @@ LONG_HOLE = bytes(160)
 
 
 class Parts(NamedTuple):
-    """What a JPEG file consists of, up to the end of its first picture.
+    """The parts of a JPEG file, up to the end of its first picture.
 
     Attributes:
         digest: of its picture (32 hex digits of XXH3): all but metadata, and but what follows the picture.

@@ -41,14 +41,14 @@ def name_of(path: str) -> str:
 
 
 def suffix_of(path: str) -> str:
-    """What a file's name ends with, from the last point on, in lower case."""
+    """The suffix of a file's name, from the last point on, in lower case."""
     stem, _, end = name_of(path).rpartition(".")
     return f".{end}".lower() if stem else ""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in a folder of images.
+    """The files below a folder of images.
 
     Attributes:
         images: regular files with an image's suffix, relative to the folder, sorted; but for links and hidden files.

@@ -12,7 +12,7 @@ MEGAPIXELS = 100
 
 
 class Room:
-    """What the processes of a pool share."""
+    """The megapixels that all processes of a pool may hold together."""
 
     def __init__(self, context: SpawnContext, megapixels: int = MEGAPIXELS) -> None:
         """Make a room for the processes that `context` starts."""

@@ -36,7 +36,7 @@ class FaceCrop(Section):
 
 
 class NetworkInput(Section):
-    """What the network gets of a picture; section `data` has the same keys.
+    """How a picture is prepared for the network; section `data` has the same keys.
 
     Attributes:
         image_size: side of the result in pixels.

@@ -1,4 +1,4 @@
-"""What a model said about one attribute: classes, confidences, where it abstains, and whether it answers at all."""
+"""A model's answers about attributes: classes, confidences, where it abstains, and whether it answers at all."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from stages.common.schema.learned import unlearned, why_never
 
 @dataclass(frozen=True)
 class Answers:
-    """What the model said about one attribute.
+    """The answers of a model about one attribute.
 
     Attributes:
         labels: int (N,) class indices, -1 where unknown.
@@ -93,7 +93,7 @@ def answers_of(
     decision: Mapping[str, Sequence[float]] | None = None,
     groups: npt.NDArray[np.integer[Any]] | None = None,
 ) -> list[Answers]:
-    """What a model said about N images, in the order of `attributes`.
+    """The answers of a model about N images, in the order of `attributes`.
 
     Args:
         attributes: A of those that the model answers.

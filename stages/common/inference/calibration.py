@@ -36,7 +36,7 @@ Threshold = float | list[float]
 
 
 class Calibration(Section):
-    """What a model carries in its metadata about its answers.
+    """How a model turns logits into answers, as its metadata hold it.
 
     Attributes:
         temperatures: attribute -> what its logits are divided by before the softmax; the model does it itself.

@@ -54,7 +54,7 @@ def in_words(attribute: Attribute, offsets: Sequence[float], learned: Sequence[s
 
 
 def decision_table(attributes: Attributes, calibration: Calibration) -> Table:
-    """What every attribute of a model is answered with, for a report."""
+    """How each attribute of a model is answered, for a report."""
     decision, by, learned = calibration.decision, calibration.decided_by, calibration.learned
     rows = [
         (one.title, by[one.name], in_words(one, decision[one.name], learned[one.name]))

@@ -1,4 +1,4 @@
-"""What a model saw in images: statistics of their pixels, its embeddings and its probabilities, for telling drift.
+"""Features of images for telling drift: statistics of pixels, embeddings and probabilities.
 
 Stage `evaluate` keeps them of the images that the model has not learned from, stage `predict` of those of each lot, and
 stage `monitor` compares both. All are computed from the network's input, so both sides were prepared alike.

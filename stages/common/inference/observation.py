@@ -1,4 +1,4 @@
-"""What a model sees in images: its answers, its embeddings, and the statistics of what it was given."""
+"""A model's observation of images: its answers, its embeddings, and the statistics of what it was given."""
 
 from collections.abc import Callable, Collection, Sequence
 

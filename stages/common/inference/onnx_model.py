@@ -86,7 +86,7 @@ class OnnxModel:
     def predict_and_embed(
         self, images: npt.NDArray[np.uint8]
     ) -> tuple[dict[str, npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
-        """What `predict` gives, and the embeddings, float32 (N, D)."""
+        """The result of `predict`, and the embeddings, float32 (N, D)."""
         outputs = names(self.attributes)
         *probabilities, embeddings = self._run((*outputs, EMBEDDING), images)
         return dict(zip(outputs, probabilities, strict=True)), embeddings
@@ -154,7 +154,7 @@ def load(path: Path, threads: int | None = None) -> OnnxModel:
 
 
 def _read_attributes(path: Path, told: object, outputs: Sequence[str]) -> Attributes:
-    """What the metadata say of the attributes; what earlier code wrote has the order of the outputs."""
+    """The attributes in the metadata; those that earlier code wrote have the order of the outputs."""
     if isinstance(told, Mapping):
         ordered = sorted(told, key=lambda name: outputs.index(name) if name in outputs else len(outputs))
         told = [
@@ -193,7 +193,7 @@ def _open_session(path: Path, threads: int) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What ONNX Runtime says, in one line."""
+    """The message of ONNX Runtime, in one line."""
     return _RUNTIME_PREFIX.sub("", " ".join(str(error).split()))[:500]
 
 

@@ -1,4 +1,4 @@
-"""What tells drift of a set of images as a table, and how the reference distributes over the cells of each column.
+"""The signals of drift of a set of images as a table, and how the reference distributes over the cells of each column.
 
 Stage `evaluate` keeps the `partitions` of the images that a model has not learned from beside their features
 (`reference/partitions.json`), so they lie with the version that they belong to; stage `monitor` asks how new images
@@ -30,7 +30,7 @@ Partition = Mapping[str, Any]
 
 
 def signals(attributes: Attributes, features: Features) -> pd.DataFrame:
-    """What is compared then and now, one row an image.
+    """The signals that are compared between reference and new images, one row an image.
 
     Returns:
         A column per statistic (float64); `<attribute>_confidence` (float64, 0-1), and `<attribute>_predicted` (one of
@@ -65,7 +65,7 @@ def partitions(attributes: Attributes, features: Features) -> dict[str, Any]:
 
 
 def read_partitions(attributes: Attributes, reference: Path, features: Features) -> dict[str, Any]:
-    """What was kept in the reference folder of a version; of one that has none, they are made from its features.
+    """The partitions kept in the reference folder of a version; if it has none, they are made from its features.
 
     Raises:
         DataError: the file cannot be read.

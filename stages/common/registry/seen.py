@@ -18,12 +18,12 @@ Pictures = npt.NDArray[np.uint64]
 
 
 def picture_of(digest: str) -> int:
-    """What is kept of the digest of a picture, which has 16 hex digits or more."""
+    """The part of a picture's digest that is kept; the digest has 16 hex digits or more."""
     return int(digest[:16], 16)
 
 
 def pictures(digests: Iterable[str]) -> Pictures:
-    """What is kept of the digests of pictures: uint64 (P,), sorted, each once."""
+    """The kept parts of the digests of pictures: uint64 (P,), sorted, each once."""
     return np.unique(np.fromiter(map(picture_of, digests), np.uint64))
 
 

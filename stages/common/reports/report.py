@@ -152,7 +152,7 @@ PageSection = Union[Cards, Table, Plot, Pictures, Bars, Trend, Links, Group]  # 
 
 @dataclass(frozen=True)
 class Report:
-    """What a page says.
+    """The content of a page.
 
     Attributes:
         title: headline.

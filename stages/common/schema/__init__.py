@@ -1,1 +1,1 @@
-"""What is annotated, the prepared data set, what training has seen of it. Entered by all that see labels."""
+"""Attributes, annotations, prepared data set, classes that training has seen. Entered by all that see labels."""

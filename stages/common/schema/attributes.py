@@ -1,4 +1,4 @@
-"""What is annotated: attributes, each with its classes. They are data, and travel from artifact to artifact."""
+"""The attributes that are annotated, each with its classes. They are data, and travel from artifact to artifact."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from pathlib import Path
 from stages.common.contract.artifacts import reading, write_json
 
 FILE = "attributes.json"
-"""What an artifact calls the attributes that it is about."""
+"""The file of an artifact that holds its attributes."""
 
 UNKNOWN = -1
 """Class index of a label that is not known; losses and metrics leave it out."""

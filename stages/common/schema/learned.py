@@ -21,12 +21,12 @@ Learned = Mapping[str, Sequence[str]]
 
 
 def all_learned(attributes: Attributes) -> dict[str, list[str]]:
-    """What a training has seen that has seen everything."""
+    """Every class of every attribute, as if training had seen them all."""
     return {attribute.name: list(attribute.classes) for attribute in attributes}
 
 
 def learned_classes(attributes: Attributes, labels: Labels) -> dict[str, list[str]]:
-    """What a training with these labels has seen."""
+    """The classes that a training with these labels has seen."""
     return {
         attribute.name: [name for number, name in enumerate(attribute.classes) if (labels[:, column] == number).any()]
         for column, attribute in enumerate(attributes)
@@ -93,7 +93,7 @@ def learnable(attributes: Attributes, labels: npt.NDArray[np.int16], learned: Le
 
 
 def masks(attributes: Attributes, learned: Learned) -> list[npt.NDArray[np.float32]]:
-    """What is added to the logits of every attribute, (classes,) each, in their order.
+    """Terms to add to the logits of every attribute, (classes,) each, in their order.
 
     Returns:
         0 for a class that training has seen; minus infinity, hence probability 0, for one that it has not; NaN for all

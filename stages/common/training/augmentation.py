@@ -6,7 +6,7 @@ from stages.common.contract.params import Section
 
 
 class Augmentation(Section):
-    """What happens to every picture each time it is learned from, by uniformly random amounts; 0 means not at all.
+    """Random changes of a training picture, drawn anew each time it is used; 0 means none.
 
     Attributes:
         mirror: share of the pictures that are mirrored.

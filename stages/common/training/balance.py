@@ -23,7 +23,7 @@ def label_weights(train: Split, balance: float) -> list[Tensor]:
 
 
 def corrections(train: Split, balance: float) -> list[Tensor]:
-    """What is added to the logits so that their softmax is the probability at the true frequencies; as above.
+    """Terms to add to the logits so that their softmax is the probability at the true frequencies; as above.
 
     A network whose labels count w(c) times learns the logarithm of w(c) times the probability of c, but for a constant
     (King and Zeng 2001, "Logistic Regression in Rare Events Data", https://doi.org/10.1093/oxfordjournals.pan.a004868,

@@ -72,7 +72,7 @@ def use_gpu(device: str, number: int) -> None:
 
 
 def describe_device(name: str) -> dict[str, str]:
-    """What a training on `auto`, `cpu` or `cuda` computes with: the GPU or "cpu", and the number format."""
+    """The device and number format of a training on `auto`, `cpu` or `cuda`: a GPU's name or "cpu", and the format."""
     device = choose_device(name)
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",

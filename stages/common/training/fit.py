@@ -76,7 +76,7 @@ Known = dict[str, float | None]
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave.
+    """Losses and accuracies of one epoch.
 
     Attributes:
         epoch: 1 for the first.

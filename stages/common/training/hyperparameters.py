@@ -17,7 +17,7 @@ USED = "hyperparameters.json"
 
 
 class Hyperparameters(Section):
-    """What shapes a training, apart from its length.
+    """The settings of a training, apart from its length.
 
     Attributes:
         learning_rate: of AdamW, for normalisation and heads; peak of the one-cycle schedule.

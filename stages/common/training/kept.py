@@ -37,7 +37,7 @@ def keep(path: Path, tensors: Mapping[str, Tensor], told: Any = None) -> None:
 
 
 def recover(path: Path) -> tuple[dict[str, Tensor], Any] | None:
-    """What `keep` has written, on the CPU; None, and a line that says so, if nothing is there or it is not that."""
+    """Read what `keep` has written, to the CPU; None if nothing is there, or with a warning if it is damaged."""
     if not path.exists():
         return None
     try:

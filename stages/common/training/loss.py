@@ -1,4 +1,4 @@
-"""What the fit loop makes small: cross-entropy of every attribute, over the labels that are known."""
+"""The loss of the fit loop: cross-entropy of every attribute, over the labels that are known."""
 
 from collections.abc import Sequence
 

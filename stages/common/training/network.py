@@ -116,13 +116,13 @@ class Network(nn.Module):
         return self.logits(self.features(images))
 
     def features(self, images: Tensor) -> Tensor:
-        """What the trunk makes of images: (N, 4w, S/8, S/8)."""
+        """The trunk's feature maps of images: (N, 4w, S/8, S/8)."""
         # 127.5 and 64 bring bytes to about zero mean and unit deviation. NHWC seen as NCHW is channels-last in memory.
         features: Tensor = self.trunk((images.permute(0, 3, 1, 2).float() - 127.5) / 64)
         return features
 
     def logits(self, features: Tensor) -> tuple[Tensor, ...]:
-        """What the heads make of `features`: of every attribute (N, classes)."""
+        """The heads' logits of `features`: of every attribute (N, classes)."""
         side = features.shape[-1]
         # the same where it divides, and its gradient takes a sixth of the time: 6 % of a step
         pooled = (
@@ -135,7 +135,7 @@ class Network(nn.Module):
 
 
 class Outputs(nn.Module):
-    """What a network says of images before temperatures: logits per attribute (N, classes), last embeddings (N, 4w).
+    """A network's outputs before temperatures: logits per attribute (N, classes), last embeddings (N, 4w).
 
     An embedding is what the trunk makes of an image, averaged over the whole grid. It tells drift.
 
@@ -185,7 +185,7 @@ def _mean_of_probabilities(one: Tensor, other: Tensor) -> Tensor:
 
 
 class Classifier(nn.Module):
-    """What is exported: uint8 images (N, S, S, 3) to probabilities, per attribute float32 (N, classes), and embeddings.
+    """The exported model: uint8 images (N, S, S, 3) to probabilities, float32 (N, classes) each, and embeddings.
 
     Embeddings are those of `Outputs`.
     """
@@ -219,7 +219,7 @@ class Classifier(nn.Module):
 
 
 def outputs_of(module: nn.Module, images: Split, device: torch.device) -> list[npt.NDArray[np.float32]]:
-    """What a module in evaluation mode, which is moved to `device`, gives for N images: per output (N, ...)."""
+    """Run a module in evaluation mode on `device` over N images: per output (N, ...)."""
     module.to(device)
     batches = []
     with torch.inference_mode():

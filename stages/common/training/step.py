@@ -161,7 +161,7 @@ class Step:
 
     @contextlib.contextmanager
     def undone(self) -> Iterator[None]:
-        """What is learned and drawn meanwhile leaves no trace."""
+        """Undo at the end whatever is learned and drawn inside."""
         before = [one.detach().clone() for one in self._changing()]
         device = self.total.device
         try:
@@ -174,7 +174,7 @@ class Step:
                     now.zero_() if was is None else now.copy_(was)
 
     def _changing(self) -> list[Tensor]:
-        """What a step changes. What optimizers remember comes last: before the first step it is not there, or 0."""
+        """The tensors that a step changes, the optimizers' last: before the first step they are absent or 0."""
         states = [state for optimizer in self.optimizers for state in optimizer.state.values()]
         remembered = [tensor for state in states for tensor in state.values()]
         return [*self.learner.parameters(), *self.learner.buffers(), self.total, *remembered]

@@ -1,4 +1,4 @@
-"""What a stage makes of a lot: made once, kept in its cache under a key of all that decides it, and taken from there.
+"""The cache of lots: what a stage makes of a lot is made once, kept under a key of all that decides it, and reused.
 
 The piece of a lot is a folder `<cache>/<key>/` with the files that the stage's recipe writes, and manifest.json with
 their digests.
