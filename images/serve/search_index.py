@@ -1,0 +1,718 @@
+"""What a version said about every image, as an index that answers any filter, with the counts of all others.
+
+Three kinds of files in a folder, which many processes may read at once:
+
+bitmaps.npy     a bit an image for every class of every attribute, and for every attribute that is abstained from. A
+                filter is an AND of such bitmaps, and a count the number of bits that are left. That is a bitmap index
+                (P. O'Neil and D. Quass, "Improved query performance with variant indexes", SIGMOD 1997).
+the other .npy  a column each: class, confidence, label and id of every image. All are mapped into memory, not read.
+names.sqlite    what is text: the names of the files.
+
+The images of a lot stand side by side, in the order of its predictions, and every lot begins with a new word of the
+bitmaps; so what is known of a lot is taken over whole when only other lots have changed. Embeddings stay where stage
+predict keeps them, and are read from there.
+"""
+
+import csv
+import json
+import math
+import sqlite3
+import struct
+import threading
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from stages.common.contract.artifacts import file_digest, read_json, reading
+from stages.common.contract.errors import DataError, UsageError
+from stages.common.contract.tables import as_written
+from stages.common.schema.annotations import annotation_rows
+from stages.common.schema.attributes import Attribute, Attributes, names, read_attributes
+
+ABSTAINED = "abstained"
+"""What stands in the place of a class where no answer is given."""
+SCALE = 10_000
+"""A confidence is kept as so many parts; 0 where the model gave no number."""
+WORD = 64
+"""Images of a word of the bitmaps."""
+ROWS = 320 * WORD
+"""Images that are in memory at once while an index is made, and `BLOCK` embeddings while they are compared."""
+BLOCK = 1024
+UNLABELLED = 255
+MOST_CLASSES = 250
+FORMAT = 1
+"""Of the files; an index of another one is made anew."""
+INDEX = "index.json"
+NAMES = "names.sqlite"
+AGREES, DIFFERS, NONE = LABELS = ("agrees", "differs", "none")
+"""What labels say of the answers about an image: all agree, one differs, there is none of what is answered."""
+
+Words = npt.NDArray[np.uint64]
+"""(W,), a bit an image."""
+
+
+@dataclass(frozen=True)
+class Lot:
+    """Where the images of a lot stand.
+
+    Attributes:
+        name: of the lot.
+        images: how many there are.
+        first: position of the first one, a multiple of `WORD`.
+        predictions: SHA-256 of its predictions.csv.
+        features: its file with embeddings, relative to the artifact; "" if it has none.
+    """
+
+    name: str
+    images: int
+    first: int
+    predictions: str
+    features: str
+
+    @property
+    def words(self) -> slice:
+        """Its part of a bitmap."""
+        return slice(self.first // WORD, -(-(self.first + self.images) // WORD))
+
+    @property
+    def positions(self) -> slice:
+        """Its part of a column."""
+        return slice(self.first, self.first + self.images)
+
+
+@dataclass(frozen=True)
+class About:
+    """What an index is of.
+
+    Attributes:
+        artifact: of stage predict.
+        labels: artifact of stage validate, whose annotations are the labels; "" if there is none.
+        version: that answered.
+        images: how many there are.
+        attributes: that the version answers.
+        lots: in the order of their positions.
+    """
+
+    artifact: str
+    labels: str
+    version: str
+    images: int
+    attributes: Attributes
+    lots: tuple[Lot, ...]
+
+
+# ---- making it ----
+
+
+class _Part(NamedTuple):
+    """What is known of the n images of a lot: names, classes (A, n), confidences (A, n), and answered or not (A, n)."""
+
+    names: Sequence[str]
+    said: npt.NDArray[np.uint8]
+    confidence: npt.NDArray[np.uint16]
+    given: npt.NDArray[np.bool_]
+
+
+def build(artifact: Path, validated: Path | None, folder: Path, earlier: Path | None = None) -> None:
+    """Make the index of the predictions in an artifact.
+
+    Args:
+        artifact: of stage predict.
+        validated: artifact of stage validate; None if there are no labels.
+        folder: to make it in, which is empty.
+        earlier: folder of an index, whose lots that have not changed are taken over.
+
+    Raises:
+        DataError: the artifact is damaged, or holds no predictions.
+    """
+    about = _describe(artifact, validated)
+    count = len(about.attributes)
+    length = WORD * max((lot.words.stop for lot in about.lots), default=0)
+    known = Index(earlier) if earlier else None
+    same = (
+        {lot.predictions: lot for lot in known.about.lots}
+        if known and known.about.attributes == about.attributes
+        else {}
+    )
+
+    def column(name: str, kind: Any, *shape: int) -> npt.NDArray[Any]:
+        return np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=kind, shape=shape)
+
+    said, confidence = column("said", np.uint8, count, length), column("confidence", np.uint16, count, length)
+    bitmaps = column("bitmaps", np.uint64, sum(len(one.classes) + 1 for one in about.attributes), length // WORD)
+    ids = column("ids", np.uint64, length)
+    with closing(sqlite3.connect(folder / NAMES)) as database:
+        database.executescript(
+            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
+            "CREATE TABLE images (position INTEGER PRIMARY KEY, filename TEXT NOT NULL)"
+        )
+        for lot in about.lots:
+            old, end = same.get(lot.predictions), lot.first
+            for part in known.parts(old) if known and old else _read(artifact, lot, about.attributes):
+                rows = slice(end, end := end + len(part.names))
+                if end > lot.positions.stop:
+                    break
+                said[:, rows], confidence[:, rows] = part.said, part.confidence
+                _set_bits(bitmaps, about.attributes, part, rows.start // WORD)
+                ids[rows] = ids_of(lot.name, part.names)
+                database.executemany("INSERT INTO images VALUES (?, ?)", enumerate(part.names, rows.start))
+            if end != lot.positions.stop:
+                _refuse(artifact, f"lot {lot.name} has not the {lot.images:,} images that its metrics tell of")
+        database.execute("CREATE INDEX by_name ON images (filename)")
+        database.commit()
+    if known:
+        known.close()
+    order = column("order", np.int64, length)
+    order[:] = np.argsort(ids)  # where there is no image, its id is 0
+    labels = column("labels", np.uint8, count, length if validated else 0)
+    if validated:
+        _set_labels(labels, about.attributes, validated, ids, order)
+    # last, for it says that the rest is there
+    (folder / INDEX).write_text(json.dumps({"format": FORMAT, **asdict(about)}), encoding="utf-8")
+
+
+def ids_of(lot: str, filenames: Sequence[str]) -> list[int]:
+    """By what images are known outside: 64 bits made of lot and name, so that an address is no path, and stays."""
+    return [xxhash.xxh3_64_intdigest(f"{lot}/{filename}".encode()) or 1 for filename in filenames]
+
+
+def _describe(artifact: Path, validated: Path | None) -> About:
+    manifest = read_json(artifact / "manifest.json", "predict")
+    metrics = read_json(artifact / "metrics/predictions.json", "predict")
+    with reading(artifact / "metrics/predictions.json", "predict"):
+        if not (version := metrics["model_version"]):
+            raise DataError(f"{artifact} holds no predictions: no version was released then; run stage predict again")
+        files = {one["path"]: one["sha256"] for one in manifest["files"]}
+        lots = []
+        first = 0
+        for name, told in metrics["lots"].items():
+            features = f"features/{name}.npz"
+            digest = files[f"outputs/predictions_{name}.csv"]
+            lots.append(Lot(name, told["images"], first, digest, features if features in files else ""))
+            first = WORD * lots[-1].words.stop
+        answered = tuple(
+            Attribute(name, tuple(classes)[:-1], name, name) for name, classes in metrics["classes"].items()
+        )
+        if any(len(one.classes) > MOST_CLASSES for one in answered):
+            raise DataError(f"an attribute has more than {MOST_CLASSES} classes, which the index has no room for")
+        attributes = _titled(answered, artifact, manifest["inputs"]["champion"]["key"])
+    return About(str(artifact), str(validated or ""), version, sum(lot.images for lot in lots), attributes, tuple(lots))
+
+
+def _titled(answered: Attributes, artifact: Path, champion: str) -> Attributes:
+    """The attributes with the titles that the champion's artifact has, if it is still there."""
+    for folder in (artifact.parents[1] / "champion" / champion, artifact.parent / "champion"):
+        if (folder / "attributes.json").is_file():
+            titles = {one.name: one.title for one in read_attributes(folder)}
+            return tuple(replace(one, title=titles.get(one.name, one.title)) for one in answered)
+    return answered
+
+
+def _refuse(artifact: Path, cause: str) -> None:
+    raise DataError(f"{artifact}: {cause}: remove it and run stage predict again")
+
+
+def _read(artifact: Path, lot: Lot, attributes: Attributes) -> Iterator[_Part]:
+    """The rows of a lot's predictions.csv."""
+    path = artifact / f"outputs/predictions_{lot.name}.csv"
+    with reading(path, "predict"):
+        if file_digest(path) != lot.predictions:
+            _refuse(artifact, f"{path.name} is damaged")
+        tenthousandths = _Parts({"": 0})
+        with path.open(encoding="utf-8", newline="") as lines:
+            rows = csv.reader(lines)
+            header = next(rows)
+            places = [
+                [header.index(f"{one.name}_{of}") for of in ("predicted", "confidence", "answered")]
+                for one in attributes
+            ]
+            name = header.index("filename")
+            classes = [{text: number for number, text in enumerate((*one.classes, ""))} for one in attributes]
+            while chunk := list(islice(rows, ROWS)):
+                cells = list(zip(*chunk, strict=True))
+
+                def column(place: int, known: Mapping[str, int], cells: Any = cells) -> npt.NDArray[np.uint16]:
+                    return np.fromiter(map(known.__getitem__, cells[place]), np.uint16, len(cells[place]))
+
+                said = np.stack([column(of[0], known) for of, known in zip(places, classes, strict=True)])
+                confidence = np.stack([column(of[1], tenthousandths) for of in places])
+                given = np.stack([column(of[2], {"yes": 1, "no": 0}) for of in places])
+                yield _Part([*map(as_written, cells[name])], said.astype(np.uint8), confidence, given.astype(np.bool_))
+
+
+class _Parts(dict[str, int]):
+    """A confidence as it is written -> as it is kept; there are at most `SCALE` of them."""
+
+    def __missing__(self, text: str) -> int:
+        self[text] = round(float(text) * SCALE)
+        return self[text]
+
+
+def _set_bits(bitmaps: npt.NDArray[np.uint64], attributes: Attributes, part: _Part, first: int) -> None:
+    """Set the bits of some images, the first of which has the first bit of word `first`."""
+    row = 0
+    for one, said, given in zip(attributes, part.said, part.given, strict=True):
+        for number in range(len(one.classes) + 1):
+            words = packed(given & (said == number) if number < len(one.classes) else ~given)
+            bitmaps[row, first : first + len(words)] = words
+            row += 1
+
+
+def packed(bits: npt.NDArray[np.bool_]) -> Words:
+    """A bitmap of truth values, (W,) of (N,): the last word is filled up with zeros."""
+    octets = np.packbits(bits, bitorder="little")
+    return np.pad(octets, (0, -len(octets) % (WORD // 8))).view(np.uint64)
+
+
+def _set_labels(
+    labels: npt.NDArray[np.uint8], attributes: Attributes, validated: Path, ids: npt.NDArray[np.uint64], order: Any
+) -> None:
+    """Find the images that annotations are of, by lot and by name or path, as stage predict calls them."""
+    labels[:] = UNLABELLED
+    classes = {one.name: one.classes for one in read_attributes(validated)}
+    numbers = [
+        {
+            str(cell): one.classes.index(text)
+            for cell, text in enumerate(classes.get(one.name, ()))
+            if text in one.classes
+        }
+        for one in attributes
+    ]
+    rows = annotation_rows(validated, "filename", "lot", "path")
+    ordered = ids[order]
+    while chunk := list(islice(rows, ROWS)):
+        found = np.array(
+            [
+                [known.get(row.get(one.name, ""), UNLABELLED) for one, known in zip(attributes, numbers, strict=True)]
+                for row in chunk
+            ],
+            np.uint8,
+        )
+        for called in ("filename", "path"):
+            wanted = np.array([ids_of(row["lot"], [row[called]])[0] for row in chunk], np.uint64)
+            places = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
+            there = ordered[places] == wanted
+            labels[:, order[places[there]]] = found[there].T
+
+
+# ---- asking it ----
+
+OWN = ("min_confidence", "lot", "answered", "label", "file", "sort", "page", "size")
+"""Words of a query that are no attributes."""
+MOST = 200
+"""Images of a page at most."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is looked for.
+
+    Attributes:
+        values: number of an attribute -> the numbers of the classes that are wanted, the last being `ABSTAINED`.
+        least: the lowest confidence, in `SCALE`, of the attributes that `values` names; of all if it names none.
+        lots: those that are wanted; all if it is empty.
+        answered: with an answer about every attribute, or without one about some; None for both.
+        labels: of `LABELS`; all if it is empty.
+        files: names, any of which a file has; all if it is empty.
+        sort: file or confidence, or the number of an attribute: by its confidence.
+        falling: the highest first.
+        page: from 1 on, of `size` images.
+    """
+
+    values: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    least: int = 0
+    lots: frozenset[str] = frozenset()
+    answered: bool | None = None
+    labels: frozenset[str] = frozenset()
+    files: frozenset[str] = frozenset()
+    sort: int | Literal["file", "confidence"] = "file"
+    falling: bool = False
+    page: int = 1
+    size: int = 60
+
+
+class Index:
+    """An index that is open, from several threads if need be. It goes on when its folder is removed."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open what `build` has made.
+
+        Raises:
+            DataError: it is not whole.
+        """
+        with reading(folder / INDEX):
+            told = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+            if told.pop("format") != FORMAT:
+                raise DataError(f"{folder} has another format")
+            attributes = tuple(Attribute(**{**one, "classes": tuple(one["classes"])}) for one in told["attributes"])
+            self.about = About(**{**told, "attributes": attributes, "lots": tuple(Lot(**one) for one in told["lots"])})
+            columns = ("bitmaps", "said", "confidence", "ids", "order", "labels")
+            opened = (np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in columns)
+            self._bitmaps, self._said, self._confidence, self._ids, self._order, self._labels = map(np.asarray, opened)
+            place = f"{(folder / NAMES).resolve().as_uri()}?mode=ro&immutable=1"
+            self._names = sqlite3.connect(place, uri=True, check_same_thread=False)
+            self._names.execute("SELECT 1 FROM images LIMIT 1").fetchone()
+        self._naming = threading.Lock()
+        starts = np.cumsum([0, *(len(one.classes) + 1 for one in attributes)]).tolist()
+        self._rows = [range(start, stop) for start, stop in pairwise(starts)]
+        self.parameters = tuple(name + "_" * (name in OWN) for name in names(attributes))
+        self._ends = [lot.positions.stop for lot in self.about.lots]
+        self._all = self._words()
+        for lot in self.about.lots:
+            self._all[lot.words] = packed(np.ones(lot.images, bool))
+        self._learned = [number for number in range(len(attributes)) if self._confidence[number].any()]
+        self._of_labels = self._compare_labels()
+
+    def close(self) -> None:
+        """Let go of the file with names."""
+        self._names.close()
+
+    # -- what is asked --
+
+    def parse(self, words: Iterable[tuple[str, str]]) -> Query:
+        """What the words of an address ask for: `<attribute>=<class>` and those of `OWN`; a word may stand there twice.
+
+        Raises:
+            UsageError: there is no such word, attribute, class, lot or order, or a number is out of range.
+        """
+        asked: dict[str, list[str]] = {}
+        for name, value in words:
+            asked.setdefault(name, []).append(value)
+        values: dict[int, frozenset[int]] = {}
+        for name in asked.keys() - set(OWN):
+            number = _one_of(self.parameters, name, "parameter", more=OWN)
+            choices = self.values(number)
+            values[number] = frozenset(_one_of(choices, value, name) for value in asked[name])
+        lots, sorts = [lot.name for lot in self.about.lots], ("file", "confidence", *self.parameters)
+
+        def chosen(name: str, choices: Sequence[str]) -> frozenset[str]:
+            return frozenset(choices[_one_of(choices, value, name)] for value in asked.get(name, ()))
+
+        def single(name: str, otherwise: str) -> str:
+            found = asked.get(name, [otherwise])
+            if len(found) > 1:
+                raise UsageError(f"{name}: expected once, found {len(found)} times")
+            return found[0]
+
+        sort = single("sort", "file")
+        order = _one_of(sorts, sort.removeprefix("-"), "sort", note=", each with a - before it for the other direction")
+        answered = single("answered", "")
+        yes = [None, True, False][_one_of(("", "yes", "no"), answered, "answered")]
+        return Query(
+            values=values,
+            least=math.ceil(_number("min_confidence", single("min_confidence", "0"), 0, 1) * SCALE - 1e-6),
+            lots=chosen("lot", lots),
+            answered=yes,
+            labels=chosen("label", LABELS),
+            files=frozenset(asked.get("file", ())),
+            sort="file" if order == 0 else "confidence" if order == 1 else order - 2,
+            falling=sort.startswith("-"),
+            page=int(_number("page", single("page", "1"), 1, 10**9, whole=True)),
+            size=int(_number("size", single("size", "60"), 1, MOST, whole=True)),
+        )
+
+    def values(self, number: int) -> tuple[str, ...]:
+        """What can be wanted of an attribute."""
+        return (*self.about.attributes[number].classes, ABSTAINED)
+
+    def search(self, query: Query) -> dict[str, Any]:
+        """The images that a query finds.
+
+        Returns:
+            JSON-like: `total`, `pages`, `rows`; and of every attribute, lot and label, and of `answered`, how many
+            images there would be with this choice in the place of the one in the query.
+
+        Raises:
+            UsageError: there is no such page.
+        """
+        select = _Selection(self, query)
+        mask = select()
+        total = _count(mask)
+        pages = max(1, -(-total // query.size))
+        if query.page > pages:
+            raise UsageError(f"page: expected a whole number from 1 to {pages}, found {query.page}")
+        attributes = []
+        for number, one in enumerate(self.about.attributes):
+            others = select(without=number)
+            counts = {
+                value: _count(others & self._bitmaps[row])
+                for value, row in zip(self.values(number), self._rows[number], strict=True)
+            }
+            told = {"name": one.name, "title": one.title, "parameter": self.parameters[number]}
+            attributes.append(told | {"learned": number in self._learned, "counts": counts})
+        in_lots = np.bitwise_count(select(without="lots"))
+        sums = np.concatenate([[0], np.cumsum(in_lots, dtype=np.int64)])
+        others, answers = select(without="labels"), select(without="answered")
+        return {
+            **self.told(),
+            "total": total,
+            "page": query.page,
+            "pages": pages,
+            "attributes": attributes,
+            "lots": {lot.name: int(sums[lot.words.stop] - sums[lot.words.start]) for lot in self.about.lots},
+            "labels": {name: _count(others & words) for name, words in self._of_labels.items()},
+            "answered": {"yes": _count(answers & ~self._unanswered()), "no": _count(answers & self._unanswered())},
+            "rows": self.rows(self._page(mask, query)),
+        }
+
+    def told(self) -> dict[str, Any]:
+        """What it is of, for every answer."""
+        return {"version": self.about.version, "artifact": Path(self.about.artifact).name, "images": self.about.images}
+
+    def position(self, image: str) -> int | None:
+        """Where the image with an id of 16 hex digits stands; None if there is none."""
+        try:
+            wanted = np.uint64(int.from_bytes(bytes.fromhex(image))) if len(image) == 16 else np.uint64(0)
+        except ValueError:
+            return None
+        place = int(np.searchsorted(self._ids, wanted, sorter=self._order))
+        position = int(self._order[place]) if place < len(self._order) else None
+        return position if wanted and position is not None and self._ids[position] == wanted else None
+
+    def lot(self, position: int) -> Lot:
+        """The lot of an image."""
+        return self.about.lots[int(np.searchsorted(self._ends, position, side="right"))]
+
+    def rows(self, positions: Sequence[int]) -> list[dict[str, Any]]:
+        """What is known of some images, JSON-like."""
+        filenames = self._filenames(positions)
+        return [
+            {
+                "id": f"{int(self._ids[position]):016x}",
+                "lot": self.lot(position).name,
+                "filename": filenames[position],
+                "answers": {
+                    one.name: self._answer(number, position) for number, one in enumerate(self.about.attributes)
+                },
+            }
+            for position in positions
+        ]
+
+    def similar(self, position: int, query: Query, count: int) -> list[dict[str, Any]]:
+        """The images with the nearest embeddings, by their cosine, among those that a query finds: the nearest first.
+
+        Returns:
+            `rows` of `count` at most, each with `likeness`, from -1 to 1.
+
+        Raises:
+            DataError: the embeddings are not there any more.
+        """
+        mine = self.lot(position)
+        wanted = np.concatenate([*self._embeddings(mine, position - mine.first, 1)])[0]
+        wanted = wanted / max(float(np.linalg.norm(wanted)), 1e-12)
+        mask = _Selection(self, query)()
+        likeness = np.full(len(self._ids), -np.inf, np.float32)
+        for lot in self.about.lots:
+            start = lot.first
+            for block in self._embeddings(lot) if lot.features and mask[lot.words].any() else ():
+                norms = np.sqrt(np.einsum("ij,ij->i", block, block))
+                likeness[start : start + len(block)] = (block @ wanted) / np.maximum(norms, 1e-12)
+                start += len(block)
+        likeness[~_bits(mask)] = -np.inf
+        likeness[position] = -np.inf
+        most = min(count, int(np.isfinite(likeness).sum()))
+        nearest = np.argpartition(likeness, -most)[-most:] if most else np.empty(0, np.intp)
+        nearest = nearest[np.lexsort((nearest, -likeness[nearest]))]
+        found = self.rows(nearest.tolist())
+        return [row | {"likeness": round(float(likeness[place]), 4)} for row, place in zip(found, nearest, strict=True)]
+
+    # -- how it is found --
+
+    def parts(self, lot: Lot) -> Iterator[_Part]:
+        """What is known of the images of a lot, for another index."""
+        abstained = self._bitmaps[[rows[-1] for rows in self._rows], lot.words]
+        for start in range(lot.first, lot.first + lot.images, ROWS):
+            rows = slice(start, min(start + ROWS, lot.first + lot.images))
+            words = abstained[:, (start - lot.first) // WORD :][:, : -(-(rows.stop - start) // WORD)]
+            given = ~np.stack([_bits(one)[: rows.stop - start] for one in words])
+            filenames = self._filenames(range(rows.start, rows.stop))
+            yield _Part([*filenames.values()], self._said[:, rows], self._confidence[:, rows], given)
+
+    def _words(self) -> Words:
+        return np.zeros(self._bitmaps.shape[1], np.uint64)
+
+    def _unanswered(self) -> Words:
+        """Where the model abstains from an attribute that it has learned."""
+        rows = [self._rows[number][-1] for number in self._learned]
+        return np.bitwise_or.reduce(self._bitmaps[rows], axis=0) if rows else self._words()
+
+    def _compare_labels(self) -> dict[str, Words]:
+        """One bitmap for each of `LABELS`."""
+        known, differs = self._words(), self._words()
+        for number in range(len(self.about.attributes) if self._labels.shape[1] else 0):
+            given = packed(self._labels[number] != UNLABELLED) & ~self._bitmaps[self._rows[number][-1]]
+            known |= given
+            differs |= given & packed(self._labels[number] != self._said[number])
+        known &= self._all
+        return dict(zip(LABELS, (known & ~differs, known & differs, self._all & ~known), strict=True))
+
+    def _filenames(self, positions: Sequence[int]) -> dict[int, str]:
+        """Position -> name, in the order of `positions`."""
+        question = "SELECT filename FROM images WHERE position = ?"
+        with self._naming:
+            return {position: self._names.execute(question, [position]).fetchone()[0] for position in positions}
+
+    def _with_names(self, files: Iterable[str]) -> Words:
+        """The images whose files have one of these names."""
+        bits = np.zeros(len(self._ids), bool)
+        with self._naming:
+            for name in files:
+                found = self._names.execute("SELECT position FROM images WHERE filename = ?", [name])
+                bits[[position for (position,) in found]] = True
+        return packed(bits)
+
+    def _sureness(self, numbers: Iterable[int]) -> npt.NDArray[np.uint16]:
+        """(P,): the lowest confidence of some attributes, in `SCALE`."""
+        found = [self._confidence[number] for number in numbers]
+        return np.minimum.reduce(found) if found else np.zeros(len(self._ids), np.uint16)
+
+    def _page(self, mask: Words, query: Query) -> list[int]:
+        """The positions on the page that a query asks for; images with equal keys stand in the order of positions."""
+        found = np.flatnonzero(_bits(mask))
+        start, stop = (query.page - 1) * query.size, min(query.page * query.size, len(found))
+        if query.sort == "file":
+            chosen = found[::-1][start:stop] if query.falling else found[start:stop]
+        elif start < stop:
+            numbers = (query.values or self._learned) if query.sort == "confidence" else [query.sort]
+            keys = self._sureness(numbers)[found].astype(np.int64)
+            keys = ((SCALE - keys if query.falling else keys) << 32) | found
+            chosen = np.sort(np.partition(keys, (start, stop - 1))[start:stop]) & 0xFFFFFFFF
+        else:
+            chosen = found
+        return [int(position) for position in chosen]
+
+    def _answer(self, number: int, position: int) -> dict[str, Any]:
+        """What was said of one attribute of an image, and its label if there is one."""
+        classes = self.about.attributes[number].classes
+        said, confidence = int(self._said[number, position]), int(self._confidence[number, position])
+        word = int(self._bitmaps[self._rows[number][-1], position // WORD])
+        told: dict[str, Any] = {
+            "class": classes[said] if said < len(classes) else None,
+            "confidence": confidence / SCALE if confidence else None,
+            "answered": not word >> position % WORD & 1,
+        }
+        if self._labels.shape[1] and (label := int(self._labels[number, position])) != UNLABELLED:
+            told["label"] = classes[label]
+        return told
+
+    def _embeddings(self, lot: Lot, first: int = 0, count: int | None = None) -> Iterator[npt.NDArray[np.float32]]:
+        """Embeddings of a lot, float32 (n, D), in blocks: in one place of memory, so each is gone with the next."""
+        path = Path(self.about.artifact) / lot.features
+        with reading(path, "predict"), path.open("rb") as file:
+            start, kind, (stored, width) = _member(path, "embeddings")
+            if stored != lot.images:
+                _refuse(Path(self.about.artifact), f"{path.name} is of {stored:,} images, not {lot.images:,}")
+            file.seek(start + first * width * kind.itemsize)
+            left = lot.images - first if count is None else count
+            block = np.empty((min(BLOCK, left), width), np.float32)
+            raw = np.empty_like(block, kind)
+            while left:
+                size = min(BLOCK, left)
+                if file.readinto(raw[:size].view(np.uint8).data) != raw[:size].nbytes:
+                    raise DataError(f"{path} is cut short: run stage predict again")
+                np.copyto(block[:size], raw[:size])
+                yield block[:size]
+                left -= size
+
+
+class _Selection:
+    """The images that a query finds, or would find without one of its parts."""
+
+    def __init__(self, index: Index, query: Query) -> None:
+        self._index, self._query = index, query
+        self._sure: dict[int, Words] = {}
+        self._files = index._with_names(query.files) if query.files else None
+        self._lots = index._words()
+        for lot in index.about.lots:
+            if lot.name in query.lots:
+                self._lots[lot.words] = index._all[lot.words]
+
+    def __call__(self, without: int | str = "") -> Words:
+        """(W,), of the whole query, or with any choice in the place of one part.
+
+        Args:
+            without: an attribute, of which the lowest confidence is asked all the same; or a name of `Query`.
+        """
+        index, query = self._index, self._query
+        mask = index._all.copy()
+        for number, wanted in query.values.items():
+            if number != without:
+                rows = index._rows[number]
+                mask &= np.bitwise_or.reduce(index._bitmaps[[rows[value] for value in wanted]], axis=0)
+        asked = {*query.values, *([without] if isinstance(without, int) else [])}
+        for number in (asked or index._learned) if query.least else ():
+            if number not in self._sure:
+                self._sure[number] = packed(index._confidence[number] >= query.least)
+            mask &= self._sure[number]
+        if query.lots and without != "lots":
+            mask &= self._lots
+        if query.answered is not None and without != "answered":
+            mask &= ~index._unanswered() if query.answered else index._unanswered()
+        if query.labels and without != "labels":
+            mask &= np.bitwise_or.reduce([index._of_labels[name] for name in query.labels])
+        if self._files is not None:
+            mask &= self._files
+        return mask
+
+
+def _bits(words: Words) -> npt.NDArray[np.bool_]:
+    """(64 W,): the truth values of a bitmap."""
+    return np.unpackbits(words.view(np.uint8), bitorder="little").view(np.bool_)
+
+
+def _count(words: Words) -> int:
+    return int(np.bitwise_count(words).sum())
+
+
+def _one_of(choices: Sequence[str], found: str, what: str, more: Sequence[str] = (), note: str = "") -> int:
+    """The number of a choice.
+
+    Raises:
+        UsageError: there is no such choice.
+    """
+    if found not in choices:
+        there = ", ".join(choice for choice in (*choices, *more) if choice)
+        raise UsageError(f"{what}: there is no {shown(found)}, only {there}{note}")
+    return choices.index(found)
+
+
+def shown(text: str) -> str:
+    """A text that somebody has sent, as it can stand in one line."""
+    return repr(text if len(text) <= 80 else f"{text[:79]}\u2026")
+
+
+def _number(name: str, text: str, least: float, most: float, *, whole: bool = False) -> float:
+    try:
+        value = int(text[:20]) if whole else float(text)
+    except ValueError:
+        value = math.nan
+    if not least <= value <= most:
+        kind = "whole number" if whole else "number"
+        raise UsageError(f"{name}: expected a {kind} from {least} to {most}, found {shown(text)}")
+    return value
+
+
+def _member(path: Path, name: str) -> tuple[int, np.dtype[Any], tuple[int, int]]:
+    """Where the numbers of an array (n, D) lie in an .npz that is not compressed, and their type and shape."""
+    with zipfile.ZipFile(path) as archive:
+        told = archive.getinfo(f"{name}.npy")
+        if told.compress_type != zipfile.ZIP_STORED:
+            raise DataError(f"{path} is compressed, which stage predict does not write: run it again")
+        with archive.open(told) as file:
+            major, _ = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+            (count, width), _, kind = read(file)
+            header = file.tell()
+    with path.open("rb") as whole:
+        whole.seek(told.header_offset)
+        # 30 bytes, of which the last four are the lengths of the name and of the extra field behind them
+        lengths = struct.unpack("<26xHH", whole.read(30))
+    return told.header_offset + 30 + sum(lengths) + header, kind, (count, width)
