@@ -1,6 +1,6 @@
 # The one vocabulary; CI calls only this.
 export PYTHONUTF8 = 1# names of files are UTF-8, whatever the locale says
-.PHONY: help run report up down ps logs quick test test-faults check bench stage data venv lock engine stop images
+.PHONY: help run report serve up down ps logs quick test test-faults check bench stage data venv lock engine stop images
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -10,6 +10,9 @@ run: ## set everything up and run the pipeline once; DATA=<folder> for other dat
 
 report: venv ## copy the report of the newest run to reports/ and name it; DATA=<folder>; ENGINE=none for `dvc repro`
 	@.venv/bin/python scripts/run_pipeline.py --report $(if $(filter none,$(ENGINE)),--engine none) $(if $(DATA),--data "$(DATA)")
+
+serve: venv ## serve the champion of `make run ENGINE=none` at http://localhost:8090, without containers; SERVE_PORT=<port>
+	@.venv/bin/python -m images.serve
 
 up: ## start Airflow on PostgreSQL and print its address; DATA=<folder> for other data, RECIPE=photographs, PROFILE=celery for workers
 	@scripts/up

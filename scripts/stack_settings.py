@@ -44,6 +44,7 @@ def random_secrets() -> dict[str, str]:
         "AIRFLOW_FERNET_KEY": urlsafe_b64encode(secrets.token_bytes(32)).decode(),
         "POSTGRES_PASSWORD": secrets.token_hex(20),
         "REDIS_PASSWORD": secrets.token_hex(20),
+        "SERVE_TOKEN": secrets.token_hex(20),
     }
 
 
@@ -98,6 +99,7 @@ def main() -> int:
     host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     settings.setdefault("ENGINE_SOCKET", host.removeprefix("unix://"))
     settings.setdefault("AIRFLOW_PORT", "8080")
+    settings.setdefault("SERVE_PORT", "8090")
     settings.setdefault("AIRFLOW_URL", f"http://localhost:{settings['AIRFLOW_PORT']}")
     if not {"POSTGRES_IMAGE", "REDIS_IMAGE"} <= settings.keys():
         images = subprocess.run([ROOT / "images/base/services"], stdout=subprocess.PIPE, text=True, check=False)

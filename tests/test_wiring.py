@@ -21,7 +21,7 @@ from stages.common.contract.version import SUITES
 from tests.pipeline import INPUTS, STAGES, WIRING
 
 ROOT = Path(__file__).parents[1]
-SERVICES = ["airflow", "engine_proxy"]  # images of no stage
+SERVICES = ["airflow", "engine_proxy", "serve"]  # images of no stage
 DAGS = ["ml_pipeline_face_attributes", "predict_new_lots", "model_monitoring_and_retraining"]
 
 
@@ -208,8 +208,8 @@ def test_dags_import_airflow_what_it_needs_itself_and_the_standard_library() -> 
 
 
 def reached(stage: str) -> Iterator[Path]:
-    """Files of a stage and those of stages/common that they import, directly or not."""
-    queue, seen = python_files(f"stages/{stage}"), set[Path]()
+    """Files of a stage, or of the service, and those of stages/common that they import, directly or not."""
+    queue, seen = python_files(f"images/{stage}" if stage in SERVICES else f"stages/{stage}"), set[Path]()
     while queue:
         path = queue.pop()
         if path in seen:
@@ -219,7 +219,7 @@ def reached(stage: str) -> Iterator[Path]:
         queue += [ROOT / f"{name.replace('.', '/')}.py" for name in imports(path) if name.startswith("stages.common.")]
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [*STAGES, "serve"])
 def test_a_stage_imports_what_its_image_installs(stage: str) -> None:
     def normal(name: str) -> str:
         return re.sub(r"[-_.]+", "-", name).lower()
@@ -228,7 +228,7 @@ def test_a_stage_imports_what_its_image_installs(stage: str) -> None:
     installed = {normal(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", locked, re.MULTILINE)}
     offers = distributions()
     for path in reached(stage):
-        for root in {name.split(".")[0] for name in imports(path)} - {"stages"} - sys.stdlib_module_names:
+        for root in {name.split(".")[0] for name in imports(path)} - {"stages", "images"} - sys.stdlib_module_names:
             offered = {normal(name) for name in offers.get(root, [root])}
             assert offered & installed, f"{path.relative_to(ROOT)} imports {root}"
 
@@ -236,7 +236,7 @@ def test_a_stage_imports_what_its_image_installs(stage: str) -> None:
 def test_only_stages_that_train_know_pytorch() -> None:
     with_torch = {
         stage
-        for stage in STAGES
+        for stage in [*STAGES, "serve"]
         for path in reached(stage)
         if any(name.split(".")[0] in {"torch", "torchvision"} for name in imports(path))
     }

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 ROOT = Path(__file__).parents[2]
-SERVICES = ["airflow", "engine_proxy"]
+SERVICES = ["airflow", "engine_proxy", "serve"]
 WITH_TORCH = [
     stage for stage in STAGES if "torch.in" in (ROOT / "images" / stage / "requirements.in").read_text(encoding="utf-8")
 ]
@@ -247,9 +247,10 @@ def test_an_image_is_built_again_when_and_only_when_what_it_holds_changed(script
         "monitor",
     ]
     assert rebuilt("data/attributes.yaml") == ["validate"]
-    assert rebuilt("stages/common/contract/stage.py") == STAGES
-    assert rebuilt("params.yaml") == rebuilt("params-photographs.yaml") == [*STAGES, "airflow"]
+    assert rebuilt("stages/common/contract/stage.py") == [*STAGES, "serve"]
+    assert rebuilt("params.yaml") == rebuilt("params-photographs.yaml") == [*STAGES, "airflow", "serve"]
     assert rebuilt("dags/stage_operator/operator.py") == rebuilt("images/airflow/plugins/reports.py") == ["airflow"]
     assert rebuilt("images/engine_proxy/policy.py") == ["engine_proxy"]
+    assert rebuilt("images/serve/page/index.html") == ["serve"]
     assert rebuilt("stages/train/__pycache__/new.pyc") == []
     assert script.inputs_digest("train", "sha256:other") != script.inputs_digest("train", "sha256:base")

@@ -69,6 +69,7 @@ class Stack:
         port = str(free_port())
         self.url = f"http://127.0.0.1:{port}"
         own = {"AIRFLOW_PORT": port, "AIRFLOW_URL": self.url, "FACE_ATTRIBUTES_ARTIFACTS_VOLUME": self.artifacts}
+        own["SERVE_PORT"] = str(free_port())
         self.file.write_text("".join(f"{name}={value}\n" for name, value in (own | settings).items()))
         subprocess.run([ROOT / "scripts/compose"], check=True)
         subprocess.run(

@@ -254,17 +254,18 @@ def test_secrets_are_in_no_image(stack: Stack) -> None:
         assert value not in told, name
 
 
-def test_one_port_is_published_and_only_on_this_machine(stack: Stack) -> None:
+def test_two_ports_are_published_and_only_on_this_machine(stack: Stack) -> None:
     published = [
         (service, binding["HostIp"], binding["HostPort"])
         for service, container in services(stack).items()
         for bindings in container["NetworkSettings"]["Ports"].values()
         for binding in bindings or []
     ]
-    assert published == [("airflow-apiserver", "127.0.0.1", stack.settings["AIRFLOW_PORT"])]
+    ports = {"airflow-apiserver": "AIRFLOW_PORT", "serve": "SERVE_PORT"}
+    assert sorted(published) == [(name, "127.0.0.1", stack.settings[setting]) for name, setting in ports.items()]
     described = json.loads(stack.compose("--profile", "*", "config", "--format", "json"))["services"]
     assert {"redis", "airflow-worker"} <= described.keys()
-    assert [name for name, service in described.items() if service.get("ports")] == ["airflow-apiserver"]
+    assert {name for name, service in described.items() if service.get("ports")} == ports.keys()
 
 
 def services(stack: Stack) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,148 @@
+"""What the champion says about pictures: from the bytes of files to answers, as stage predict makes them."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from images.serve.champion import Served
+from stages.common.images import room
+from stages.common.images.decode import ImageError
+from stages.common.images.preprocess import content_of, fit_square
+from stages.common.images.settings import Preprocessing
+from stages.common.inference.answers import answers_of
+from stages.common.schema.face import Face
+
+DIGITS = 6
+MEGAPIXELS = 50
+"""Of large pictures that are decoded at a time: some 1.2 GB."""
+_DETECTOR = threading.Lock()
+"""The detector of faces is one a process, and computes for one thread at a time."""
+
+
+class ThreadsRoom(room.Room):
+    """Room for large pictures, shared by threads: each of them holds a part."""
+
+    def __init__(self, megapixels: int = MEGAPIXELS) -> None:
+        """Make room for `megapixels` at a time."""
+        self._mine = threading.local()
+        super().__init__(threading, megapixels)  # type: ignore[arg-type]  # has the same Semaphore and Lock
+
+    @property
+    def _held(self) -> int:
+        return getattr(self._mine, "held", 0)
+
+    @_held.setter
+    def _held(self, megapixels: int) -> None:
+        self._mine.held = megapixels
+
+
+room.enter(ThreadsRoom())
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was found in a picture.
+
+    Attributes:
+        reason: why it cannot be used; "" if it can, and nothing else is known if not.
+        probabilities: attribute -> float32 (classes,), NaN of one that is never answered.
+        embedding: float32 (D,).
+        face: which face it was cropped to; None with another crop.
+    """
+
+    reason: str = ""
+    probabilities: Mapping[str, npt.NDArray[np.float32]] | None = None
+    embedding: npt.NDArray[np.float32] | None = None
+    face: Face | None = None
+
+
+def answer_files(served: Served, files: Sequence[bytes]) -> list[Answer]:
+    """Answer some files; this runs in a thread.
+
+    Raises:
+        DataError: the model cannot do it.
+    """
+    side = served.model.image_size
+    images = np.empty((len(files), side, side, 3), np.uint8)
+    answers: list[Answer] = []
+    usable = 0
+    for file in files:
+        answers.append(_prepare(file, served.preprocessing, images[usable]))
+        usable += not answers[-1].reason
+    if not usable:
+        return answers
+    probabilities, embeddings = served.model.predict_and_embed(images[:usable])
+    rows = iter(range(usable))
+    return [one if one.reason else _filled(one, probabilities, embeddings, next(rows)) for one in answers]
+
+
+def _prepare(file: bytes, settings: Preprocessing, image: npt.NDArray[np.uint8]) -> Answer:
+    """Make the network's input of a file in `image`, (S, S, 3): what is known of it before the model is asked."""
+    try:
+        if not file:
+            return Answer("empty file (copy it again)")
+        with _DETECTOR if settings.crop == "face" else nullcontext():
+            content = content_of(file, settings)
+        image[:] = fit_square(content.picture, settings)
+        return Answer(face=content.face)
+    except ImageError as error:
+        return Answer(str(error))
+    except MemoryError:
+        return Answer("too large: there is not enough memory to decode it")
+    finally:
+        room.claim(0)
+
+
+def _filled(
+    one: Answer, probabilities: Mapping[str, npt.NDArray[np.float32]], embeddings: npt.NDArray[np.float32], row: int
+) -> Answer:
+    return replace(
+        one, probabilities={name: values[row] for name, values in probabilities.items()}, embedding=embeddings[row]
+    )
+
+
+def described(served: Served, answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    """Answers in the form of JSON, in their order."""
+    usable = [one for one in answers if one.probabilities is not None]
+    told = iter(_attributes(served, usable)) if usable else iter(())
+    return [
+        {"error": one.reason}
+        if one.reason
+        else {"attributes": next(told), **({"face": one.face._asdict()} if one.face else {})}
+        for one in answers
+    ]
+
+
+def _attributes(served: Served, answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    """Of each picture, attribute -> what is answered."""
+    model = served.model
+    stacked = {
+        one.name: np.stack([answer.probabilities[one.name] for answer in answers if answer.probabilities])
+        for one in model.attributes
+    }
+    found: list[dict[str, Any]] = [{} for _ in answers]
+    for one in answers_of(model.attributes, stacked, model.calibration):
+        name, classes = one.attribute.name, one.attribute.classes
+        lowest = np.broadcast_to(one.threshold, len(classes))
+        rows = zip(one.predicted.tolist(), one.confidence.tolist(), one.answered.tolist(), one.probabilities.tolist(),
+                   strict=True)  # fmt: skip
+        for row, (predicted, confidence, answered, probabilities) in enumerate(rows):
+            if predicted == len(classes):
+                why = one.never or "the model gives no number"
+                found[row][name] = {"class": None, "confidence": None, "answered": False, "why": why}
+            else:
+                found[row][name] = {
+                    "class": classes[predicted],
+                    "confidence": round(confidence, DIGITS),
+                    "answered": answered,
+                    "threshold": round(float(lowest[predicted]), DIGITS),
+                    "probabilities": {
+                        label: round(value, DIGITS) for label, value in zip(classes, probabilities, strict=True)
+                    },
+                }
+    return found

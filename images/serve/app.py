@@ -1,0 +1,98 @@
+"""The application: what stands before it, its parts, and how it says no.
+
+A part is a module with a `router`; what it needs of the others it takes from `ServiceDep`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from images.serve import predict, protocol, search
+from images.serve.limits import COOKIE, Bodies, Guard, RefusedError, is_token
+from images.serve.service import Json, Service, ServiceDep
+from images.serve.settings import Settings
+
+PAGES = Path(__file__).with_name("page")
+
+
+class Login(BaseModel):
+    """What a person shows once, so that pages may ask."""
+
+    token: str
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """The application, guarded."""
+    service = Service(settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        following = asyncio.create_task(service.champion.follow())
+        yield
+        following.cancel()
+        service.close()
+
+    app = FastAPI(
+        title="Face Attributes",
+        description="What the released model says about a picture of a face.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.service = service
+    for part in (predict, protocol, search):
+        app.include_router(part.router)
+    _add_pages(app)
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(RequestValidationError, _wrong)
+    app.add_exception_handler(RefusedError, _refused)
+    app.add_exception_handler(Exception, _defect)
+    return Guard(Bodies(app, settings.limits), settings.token, settings.limits)
+
+
+def _add_pages(app: FastAPI) -> None:
+    app.mount("/static", StaticFiles(directory=PAGES), name="static")
+
+    @app.get("/", include_in_schema=False)
+    def page() -> Response:
+        return FileResponse(PAGES / "index.html")
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> Response:
+        return FileResponse(PAGES / "docs.html")
+
+    @app.post("/login", status_code=204)
+    def login(shown: Login, service: ServiceDep) -> Response:
+        """Get a cookie for the token, so that a browser need not keep it."""
+        if not is_token(shown.token, service.settings.token):
+            raise RefusedError(401, "this is not the token: it stands in .env as SERVE_TOKEN")
+        response = Response(status_code=204)
+        response.set_cookie(COOKIE, shown.token, httponly=True, samesite="strict")
+        return response
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        return Json({"error": str(error.detail)}, error.status_code, error.headers)
+    assert isinstance(error, RefusedError)  # noqa: S101 (it is registered for no other)
+    return Json({"error": str(error)}, error.status, error.headers)
+
+
+async def _wrong(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:]) or "body"
+    return Json({"error": f"{where}: {first['msg']}"}, 422)
+
+
+async def _defect(_: Request, error: Exception) -> Response:
+    return Json({"error": f"a defect of the service ({type(error).__name__}): its log says more"}, 500)

@@ -1,0 +1,184 @@
+"""The champion that is served: followed in the registry, checked, loaded beside the one before it, and then exchanged.
+
+A promotion or a rollback is a new tag of the registry. A look at the times of two of its files, once a second, tells
+whether there may be one. A version that cannot be loaded leaves the one before it in its place, and `problem` says why.
+"""
+
+import asyncio
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from dulwich.objects import Tag
+from dulwich.repo import Repo
+
+from images.serve.settings import Settings
+from stages.common.contract.artifacts import file_digest
+from stages.common.contract.errors import DataError, StageError, UnavailableError
+from stages.common.contract.logs import log
+from stages.common.images.settings import Preprocessing
+from stages.common.inference.onnx_model import OnnxModel, load
+from stages.common.registry.registry import MODEL, Registry, Version
+
+LOOK_S = 1.0
+SETTLED_NS = 100_000_000
+"""Two tags that are written within a tick of the file system's clock leave the same time: what is younger tells nothing."""
+
+
+class ReadOnlyRegistry(Registry):
+    """The registry as read by dulwich, for git's own program would need 100 MB of the image."""
+
+    def _messages(self, pattern: str) -> dict[str, dict[str, Any]]:
+        """Tag -> message, in the order of their numbers."""
+        if not self.repository.exists():
+            return {}
+        with Repo(self.repository) as repository:
+            tags = repository.refs.as_dict(b"refs/tags")
+            chosen = sorted((name for name in map(bytes.decode, tags) if fnmatchcase(name, pattern)), key=_number)
+            objects = {name: repository[tags[name.encode()]] for name in chosen}
+        return {name: json.loads(one.message) for name, one in objects.items() if isinstance(one, Tag)}
+
+    def text(self, version: str, path: str) -> str:
+        """A text file of a version."""
+        with Repo(self.repository) as repository:
+            commit = repository.get_peeled(f"refs/tags/{version}".encode())
+            tree: Any = repository[repository[commit].tree]
+            _, blob = tree.lookup_path(repository.__getitem__, path.encode())
+            return bytes(repository[blob].data).decode()
+
+    def changed(self) -> tuple[int, ...]:
+        """When a tag was written last, in ns; () if that is too recent to tell it from the next one."""
+        paths = (self.repository / "refs" / "tags", self.repository / "packed-refs")
+        times = tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
+        return times if time.time_ns() - max(times) > SETTLED_NS else ()
+
+    def find_model(self, version: Version) -> Path:
+        """The file model.onnx of a version: in the registry's own folder, else in the artifact of stage archive.
+
+        Raises:
+            DataError: it is damaged.
+            UnavailableError: it is not there, or cannot be read.
+        """
+        damaged = []
+        for path in self._places(version):
+            try:
+                found = file_digest(path)
+            except OSError:
+                continue
+            if found == version.model_digest or not version.model_digest:
+                return path
+            damaged.append(f"{path} (SHA-256 expected {version.model_digest[:12]}, found {found[:12]})")
+        if damaged:
+            raise DataError(f"{MODEL.name} of {version.name} is damaged: {damaged[0]}: promote another version")
+        raise UnavailableError(f"{MODEL.name} of {version.name} cannot be read below {self.home}: see that it is there")
+
+    def _places(self, version: Version) -> Iterator[Path]:
+        try:
+            (folder,) = re.findall(r"md5: (\w+)\.dir", self.text(version.name, f"{MODEL.parent}.dvc"))
+            listed = json.loads(self._kept(f"{folder}.dir").read_bytes())
+            yield from (self._kept(one["md5"]) for one in listed if one["relpath"] == MODEL.name)
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # the remote is no folder, or is damaged
+        yield self.home.parent / "archive" / version.archive / MODEL
+
+    def _kept(self, md5: str) -> Path:
+        return Path(self.remote, "files", "md5", md5[:2], md5[2:])
+
+
+def _number(tag: str) -> int:
+    return int(re.sub(r"\D", "", tag) or 0)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A version that answers.
+
+    Attributes:
+        version: what the registry says about it.
+        model: loaded; computes in the thread that calls it.
+        preprocessing: how its pictures are prepared, with the limit of params.yaml.
+        since: when it began to answer, seconds since the epoch.
+    """
+
+    version: Version
+    model: OnnxModel
+    preprocessing: Preprocessing
+    since: float
+
+    @property
+    def name(self) -> str:
+        """Of the version, for example "v3"."""
+        return self.version.name
+
+
+class Champion:
+    """Follows the registry.
+
+    Attributes:
+        served: what answers now; a request takes it once, and ends with it. None before there is any.
+        problem: why it is not the champion; empty if it is.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Follow the registry of `settings`; nothing is served before the first look."""
+        self.registry = ReadOnlyRegistry(settings.registry, settings.remote)
+        self.served: Served | None = None
+        self.problem = "it is starting"
+        self._images = settings.images
+        self._seen: tuple[int, ...] | None = None
+        self._looking = threading.Lock()
+
+    async def follow(self) -> None:
+        """Look again and again, until this is cancelled."""
+        while True:
+            await asyncio.to_thread(self.look)
+            await asyncio.sleep(LOOK_S)
+
+    def look(self) -> None:
+        """Serve the champion, if it is another one or was not served before."""
+        with self._looking:
+            try:
+                changed = self.registry.changed()
+                if changed and changed == self._seen:
+                    return
+                problem = self._take()
+            except StageError as error:
+                problem = str(error)
+            except Exception as error:  # git's files may be damaged in any way, or shut us out
+                problem = f"{self.registry.home} cannot be read: {str(error) or type(error).__name__}"
+            if problem and self.served:
+                problem = f"{self.served.name} is still served, not the champion: {problem}"
+            if problem and problem != self.problem:
+                log.warning("%s", problem)
+            self.problem = problem
+            self._seen = None if problem else changed
+
+    def _take(self) -> str:
+        version = self.registry.champion()
+        if version is None:
+            return self._none()
+        if self.served and (self.served.name, self.served.version.model_digest) == (version.name, version.model_digest):
+            return ""
+        model = load(self.registry.find_model(version), threads=1)
+        preprocessing = limited(model.preprocessing, self._images.max_megapixels)
+        model.predict_and_embed(np.zeros((1, model.image_size, model.image_size, 3), np.uint8))  # or the first one waits
+        self.served = Served(version, model, preprocessing, time.time())
+        log.info("%s answers from now on", version.name)
+        return ""
+
+    def _none(self) -> str:
+        return f"no version is released in {self.registry.home} yet: run the pipeline until a model passes the gate"
+
+
+def limited(preprocessing: Preprocessing, max_megapixels: float) -> Preprocessing:
+    """How images were prepared in training, with a limit of our own: what a model says must not lift it."""
+    return preprocessing.model_copy(
+        update={"max_megapixels": min(preprocessing.max_megapixels, max_megapixels)}
+    )

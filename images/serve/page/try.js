@@ -1,0 +1,135 @@
+"use strict";
+// Pictures in, answers out. Nothing is sent but what somebody chooses, and nothing is kept.
+
+const MOST = 64; // pictures in a request, as the service allows
+const percent = value => `${(100 * value).toFixed(value > 0.9995 || value < 0.0995 ? 1 : 0)} %`;
+let titles = {};
+
+async function start() {
+  try {
+    const known = await ask("attributes");
+    titles = Object.fromEntries(known.attributes.map(one => [one.name, one.title]));
+  } catch { /* it is said above, or by the form */ }
+}
+
+async function predict(files) {
+  const chosen = [...files].filter(file => file.size).slice(0, MOST);
+  if (!chosen.length) return;
+  const form = new FormData();
+  for (const file of chosen) form.append("files", file, file.name || "picture");
+  element("status").textContent = chosen.length === 1 ? "Asking …" : `Asking about ${chosen.length} pictures …`;
+  try {
+    const answer = await ask("predict", {method: "POST", body: form});
+    const shown = chosen.map((file, number) => draw(file, answer.images[number]));
+    element("results").replaceChildren(...shown);
+    const left = files.length - chosen.length;
+    element("status").textContent =
+      `Version ${answer.version} answered in ${answer.seconds.toFixed(3)} s.` + (left ? ` ${left} were left out.` : "");
+  } catch (error) {
+    element("status").textContent = "";
+    showProblem(error.message);
+  }
+}
+
+function draw(file, answer) {
+  const shown = element("result").content.cloneNode(true).firstElementChild;
+  const picture = shown.querySelector("img");
+  picture.src = URL.createObjectURL(file);
+  picture.alt = file.name;
+  picture.addEventListener("load", () => URL.revokeObjectURL(picture.src));
+  shown.querySelector("figcaption").textContent = file.name;
+  const answers = shown.querySelector(".answers");
+  if (answer.error) {
+    answers.append(make("p", "notice bad", `This picture cannot be used: ${answer.error}`));
+  } else {
+    answers.append(...Object.entries(answer.attributes).map(([name, said]) => drawAnswer(titles[name] || name, said)));
+  }
+  return shown;
+}
+
+function drawAnswer(title, said) {
+  const box = make("section", said.answered ? "answer" : "answer abstains");
+  const head = make("h3", "", title);
+  if (said.class === null) {
+    head.append(make("span", "said abstained", "never answered"));
+    box.append(head, make("p", "why", said.why));
+    return box;
+  }
+  head.append(make("span", said.answered ? "said" : "said abstained", said.answered ? said.class : "abstained"));
+  box.append(head);
+  if (!said.answered) {
+    const least = `${said.class} with ${percent(said.confidence)}, and it takes ${percent(said.threshold)}`;
+    box.append(make("p", "why", `Not sure enough to answer: ${least}.`));
+  }
+  const bars = make("ul", "bars");
+  for (const [name, value] of Object.entries(said.probabilities)) {
+    const row = make("li", name === said.class ? "chosen" : "");
+    row.append(make("span", "name", name), drawBar(value, name === said.class ? said.threshold : 0));
+    row.append(make("span", "number", percent(value)));
+    bars.append(row);
+  }
+  box.append(bars);
+  return box;
+}
+
+function drawBar(value, threshold) {
+  const track = make("span", "track");
+  const fill = make("span", "fill");
+  fill.style.width = `${100 * value}%`;
+  track.append(fill);
+  if (threshold > 0) {
+    const mark = make("span", "threshold");
+    mark.style.left = `${100 * threshold}%`;
+    mark.title = `answered from ${percent(threshold)} on`;
+    track.append(mark);
+  }
+  return track;
+}
+
+// ---- ways to give a picture ----
+
+element("choose").addEventListener("click", () => element("files").click());
+for (const id of ["files", "capture"]) {
+  element(id).addEventListener("change", event => {
+    predict(event.target.files).then(() => { event.target.value = ""; });
+  });
+}
+
+const drop = element("drop");
+for (const kind of ["dragenter", "dragover"]) {
+  addEventListener(kind, event => {
+    event.preventDefault();
+    drop.classList.add("over");
+  });
+}
+addEventListener("dragleave", event => event.relatedTarget || drop.classList.remove("over"));
+addEventListener("drop", event => {
+  event.preventDefault();
+  drop.classList.remove("over");
+  predict(event.dataTransfer.files);
+});
+addEventListener("paste", event => predict(event.clipboardData.files));
+
+let stream;
+element("camera").addEventListener("click", async () => {
+  if (!navigator.mediaDevices?.getUserMedia) return element("capture").click(); // a phone's own camera
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({video: {facingMode: "user"}});
+  } catch {
+    return element("capture").click();
+  }
+  element("video").srcObject = stream;
+  element("viewfinder").showModal();
+  element("video").play();
+});
+element("shoot").addEventListener("click", () => {
+  const video = element("video"), canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
+  canvas.getContext("2d").drawImage(video, 0, 0);
+  canvas.toBlob(blob => predict([new File([blob], "camera.jpg", {type: "image/jpeg"})]), "image/jpeg", 0.95);
+  element("viewfinder").close();
+});
+element("cancel").addEventListener("click", () => element("viewfinder").close());
+element("viewfinder").addEventListener("close", () => stream?.getTracks().forEach(track => track.stop()));
+
+start();

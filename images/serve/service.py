@@ -1,0 +1,86 @@
+"""What the parts of the application share, and how they answer."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from starlette.responses import Response
+
+from images.serve.answers import Answer, answer_files
+from images.serve.batches import Batches, BusyError
+from images.serve.champion import Champion, Served
+from images.serve.limits import RefusedError
+from images.serve.settings import Settings
+from stages.common.contract.cpus import available_cpus
+from stages.common.contract.errors import DataError
+
+
+class Service:
+    """What is there as long as the process.
+
+    Attributes:
+        settings: what the service was told.
+        champion: which version answers.
+        computing: to be held by who lets the network compute in a thread of his own.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Prepare it; nothing is loaded yet."""
+        self.settings = settings
+        self.champion = Champion(settings)
+        threads = available_cpus()
+        self.computing = asyncio.Semaphore(threads)
+        self._batches: Batches[Served, bytes, Answer] = Batches(answer_files, threads, settings.limits.waiting)
+
+    def served(self) -> Served:
+        """The version that answers now; a request asks once, so that it ends with the one that it began with.
+
+        Raises:
+            RefusedError: there is none.
+        """
+        if not self.champion.served:
+            raise RefusedError(503, self.champion.problem, {"retry-after": "5"})
+        return self.champion.served
+
+    async def answers(self, served: Served, files: Sequence[bytes]) -> list[Answer]:
+        """What a version says about some files, in their order.
+
+        Raises:
+            RefusedError: too many wait already, or the model cannot do it.
+        """
+        try:
+            return await self._batches.results(served, files)
+        except BusyError:
+            raise RefusedError(503, "too many images wait: try again", {"retry-after": "1"}) from None
+        except DataError as error:
+            raise RefusedError(500, str(error)) from None
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._batches.close()
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(_service)]
+"""A parameter of this type is the service."""
+
+
+class Json(Response):
+    """An answer in JSON: ASCII, whatever it quotes, and no number that is none."""
+
+    media_type = "application/json"
+
+    def __init__(self, content: Any, status_code: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        """Answer with `content`."""
+        super().__init__(json.dumps(content, allow_nan=False), status_code, dict(headers or {}))
+
+
+async def in_thread(work: Any, *arguments: Any) -> Any:
+    """What a call gives that would keep the others waiting."""
+    return await asyncio.to_thread(work, *arguments)

@@ -1,0 +1,124 @@
+"""What the service is told when it starts, by its environment, and the limits that it holds everybody to."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from pydantic import ConfigDict
+
+from stages.common.contract.errors import UsageError
+from stages.common.contract.params import Section, load_params
+from stages.common.images.settings import ImagesSection
+from stages.common.registry.registry import RegistrySection
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one process; SERVE_BODY_BYTES and the like set others.
+
+    Attributes:
+        body_bytes: of a request.
+        held_bytes: of all requests that are being read or answered.
+        body_s: seconds that a client has to send its body.
+        head_bytes: of what stands before the body.
+        head_s: seconds that a client has to send that.
+        request_s: seconds until an answer that is not taken is given up.
+        images: in a request.
+        waiting: images that wait for their answer.
+        connections: at a time.
+    """
+
+    body_bytes: int = 32 * 1024**2
+    held_bytes: int = 256 * 1024**2
+    body_s: float = 30.0
+    head_bytes: int = 64 * 1024
+    head_s: float = 10.0
+    request_s: float = 120.0
+    images: int = 64
+    waiting: int = 512
+    connections: int = 4096
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the service is told.
+
+    Attributes:
+        artifacts: folder of the artifact store, or of the artifacts of `dvc repro`.
+        registry: folder of the registry.
+        raw: folder of the raw images.
+        index: folder that the service may write to, for what the search needs; nothing else is written anywhere.
+        token: who asks must show it; "" asks for none, and answers only those who come by a name of this machine.
+        images: section `images` of params.yaml.
+        remote: where the registry keeps its files, key `registry.remote`; "" for a folder in the registry.
+        limits: of everybody.
+    """
+
+    artifacts: Path
+    registry: Path
+    raw: Path
+    index: Path
+    token: str
+    images: ImagesSection
+    remote: str
+    limits: Limits
+
+
+class _Input(Section):
+    """Of section `input` what `dvc repro` reads and keeps, which is served where nothing else is named."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    raw: str
+    kept: str
+
+
+class _Params(Section):
+    input: _Input
+    images: ImagesSection
+    registry: RegistrySection
+
+
+def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings, from variables SERVE_*.
+
+    Raises:
+        UsageError: one of them is none, or params.yaml is not as expected.
+    """
+    recipe = environment.get("SERVE_RECIPE", "none")
+    recipes = [] if recipe in {"", "none"} else [ROOT / f"params-{recipe}.yaml"]
+    params = load_params(_Params, ROOT / "params.yaml", recipes=recipes)
+
+    def folder(name: str, usual: Path | str) -> Path:
+        return ROOT / (environment.get(name) or usual)
+
+    artifacts = folder("SERVE_ARTIFACTS", "artifacts")
+    kept = artifacts if "SERVE_ARTIFACTS" in environment else ROOT / params.input.kept
+    return Settings(
+        artifacts=artifacts,
+        registry=kept / "registry",
+        raw=folder("SERVE_RAW", params.input.raw),
+        index=folder("SERVE_INDEX", ".cache/search"),
+        token=environment.get("SERVE_TOKEN", ""),
+        images=params.images,
+        remote=params.registry.remote,
+        limits=_limits(environment),
+    )
+
+
+def _limits(environment: Mapping[str, str]) -> Limits:
+    found: dict[str, float] = {}
+    for field in fields(Limits):
+        name = f"SERVE_{field.name.upper()}"
+        if name in environment:
+            kind = type(field.default)
+            try:
+                found[field.name] = kind(environment[name])
+            except ValueError:
+                found[field.name] = -1
+            if found[field.name] <= 0:
+                raise UsageError(f"{name} is {environment[name]!r}: give a positive {kind.__name__}")
+    return Limits(**found)  # type: ignore[arg-type]

@@ -1,0 +1,145 @@
+"""The service in a process of its own on a free port, and a registry that it serves from."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stages.common.contract.artifacts import file_digest
+from stages.common.registry.registry import MODEL, Registry, Version, now
+from tests.common.onnx_models import save_model
+
+ROOT = Path(__file__).parents[2]
+START_S = 60  # until it listens; a second on an idle core
+TOKEN = "a-token-of-the-tests"  # noqa: S105
+BOUNDARY = "----of-the-tests"
+
+
+class Answer(NamedTuple):
+    """What came back."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def register(registry: Registry, content: Path, release: bool = True, **model: Any) -> Version:
+    """Add a version with a hand-made model, as stage archive does, and release it."""
+    (content / "model").mkdir(parents=True)
+    save_model(content / MODEL, **model)
+    with registry.locked():
+        version = Version(
+            name=registry.next_name(), model_digest=file_digest(content / MODEL), archive="a" * 64, mean_accuracy=0.9,
+            champion="", best="v1", fit=True, reasons=["it is the first"], lots=["s1"], created=now(),
+        )  # fmt: skip
+        registry.register(content, version)
+        if release:
+            registry.promote(version.name, "of the tests")
+    return version
+
+
+def form(files: Sequence[tuple[str, bytes]]) -> tuple[bytes, str]:
+    """Body and content type of a form with files."""
+    parts = []
+    for name, content in files:
+        quoted = name.replace("\\", "\\\\").replace('"', '\\"').encode("utf-8", "surrogatepass")
+        head = b'Content-Disposition: form-data; name="files"; filename="%b"\r\nContent-Type: image/png' % quoted
+        parts.append(b"--%b\r\n%b\r\n\r\n%b\r\n" % (BOUNDARY.encode(), head, content))
+    return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode(), f"multipart/form-data; boundary={BOUNDARY}"
+
+
+class Server:
+    """A running service.
+
+    Attributes:
+        port: on loopback.
+        process: of the service.
+        log: the file with what it says.
+    """
+
+    def __init__(self, folder: Path, artifacts: Path, token: str = "", **settings: str) -> None:
+        """Start it, and wait until it listens; `settings` are more variables SERVE_*."""
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            self.port = int(one.getsockname()[1])
+        self.token, self.log = token, folder / "serve.log"
+        told = {"PORT": str(self.port), "ARTIFACTS": str(artifacts), "RAW": str(folder / "raw"), "TOKEN": token}
+        told |= {"INDEX": str(folder / "index")} | settings
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("SERVE_")}
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "images.serve"],
+                cwd=ROOT,
+                env=kept | {f"SERVE_{name}": value for name, value in told.items()},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                assert self.get("/health").status == 200
+                break
+            except OSError:
+                assert self.process.poll() is None, self.log.read_text()
+                assert time.monotonic() < deadline, self.log.read_text()
+                time.sleep(0.05)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
+        shown = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
+            connection.request(method, path, body, shown | dict(headers or {}))
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+
+    def get(self, path: str) -> Answer:
+        return self.ask("GET", path)
+
+    def predict(self, *files: bytes, names: Sequence[str] = ()) -> Answer:
+        """Ask about files; they are called by their numbers where no name is given."""
+        body, kind = form([(names[at] if names else str(at), content) for at, content in enumerate(files)])
+        return self.ask("POST", "/predict", body, {"Content-Type": kind})
+
+    def connect(self) -> socket.socket:
+        """A connection on which nothing was said yet."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+
+    def wait_for(self, seconds: float = 30, **expected: object) -> Any:
+        """What /ready says as soon as it has these values."""
+        deadline = time.monotonic() + seconds
+        while not (expected.items() <= (found := self.get("/ready").json).items()):
+            assert time.monotonic() < deadline, (found, self.log.read_text())
+            time.sleep(0.05)
+        return found
+
+    def stop(self) -> int:
+        """End it, and give its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+@contextlib.contextmanager
+def serving(folder: Path, artifacts: Path, token: str = "", **settings: str) -> Iterator[Server]:
+    """A service that ends with the block, and has said nothing of a defect."""
+    server = Server(folder, artifacts, token, **settings)
+    try:
+        yield server
+        assert "Traceback" not in server.log.read_text(), server.log.read_text()
+    finally:
+        server.stop()
