@@ -1,7 +1,6 @@
-"""`python -m images.serve`: the service, at SERVE_HOST and SERVE_PORT."""
+"""`python -m images.serve`: the service, on loopback, or at SERVE_HOST and SERVE_PORT."""
 
 import logging
-import os
 import resource
 import sys
 
@@ -22,9 +21,8 @@ def main() -> int:
     start_logging()
     try:
         settings = read_settings()
-        host, port = os.environ.get("SERVE_HOST", "127.0.0.1"), int(os.environ.get("SERVE_PORT", "8090"))
     except StageError as error:
-        log.error("%s", error)  # noqa: TRY400 (the cause is in the line)
+        log.error("%s", error)
         return error.exit_code
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 2 * settings.limits.connections), most))
@@ -33,8 +31,8 @@ def main() -> int:
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(settings),
-            host=host,
-            port=port,
+            host=settings.host,
+            port=settings.port,
             http=Patient,
             ws="none",
             log_config=None,
@@ -45,9 +43,12 @@ def main() -> int:
             timeout_graceful_shutdown=STOP_S,
         )
     )
-    log.info("serving at http://%s:%d", host, port)
-    server.run()
-    return ExitCode.DONE if server.started else ExitCode.UNAVAILABLE
+    log.info("serving at http://%s:%d", settings.host, settings.port)
+    try:
+        server.run()
+    except SystemExit:  # it has said why, for example that somebody else listens there
+        return ExitCode.UNAVAILABLE
+    return ExitCode.DONE
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from stages.common.registry.registry import MODEL, Registry, Version
 
 LOOK_S = 1.0
 SETTLED_NS = 100_000_000
-"""Two tags that are written within a tick of the file system's clock leave the same time: what is younger tells nothing."""
+"""Two tags written within a tick of the file system's clock leave the same time: what is younger tells nothing."""
 
 
 class ReadOnlyRegistry(Registry):
@@ -168,7 +168,9 @@ class Champion:
             return ""
         model = load(self.registry.find_model(version), threads=1)
         preprocessing = limited(model.preprocessing, self._images.max_megapixels)
-        model.predict_and_embed(np.zeros((1, model.image_size, model.image_size, 3), np.uint8))  # or the first one waits
+        model.predict_and_embed(
+            np.zeros((1, model.image_size, model.image_size, 3), np.uint8)
+        )  # or the first one waits
         self.served = Served(version, model, preprocessing, time.time())
         log.info("%s answers from now on", version.name)
         return ""
@@ -179,6 +181,4 @@ class Champion:
 
 def limited(preprocessing: Preprocessing, max_megapixels: float) -> Preprocessing:
     """How images were prepared in training, with a limit of our own: what a model says must not lift it."""
-    return preprocessing.model_copy(
-        update={"max_megapixels": min(preprocessing.max_megapixels, max_megapixels)}
-    )
+    return preprocessing.model_copy(update={"max_megapixels": min(preprocessing.max_megapixels, max_megapixels)})

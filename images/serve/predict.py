@@ -34,7 +34,9 @@ class Picture(BaseModel):
 
     name: str = Field(description="of the file, as it came")
     attributes: dict[str, Said] | None = None
-    face: dict[str, int] | None = Field(None, description="the face it was cropped to, in pixels, if the model does that")
+    face: dict[str, int] | None = Field(
+        None, description="the face it was cropped to, in pixels, if the model does that"
+    )
     error: str | None = Field(None, description="why this picture cannot be used")
 
 
@@ -68,13 +70,14 @@ _FILES = {
     }
 }
 _REFUSED = {400: "no image came", 401: "no token", 408: "the body came too slowly", 413: "too much or too many",
-            415: "no image's type", 422: "no image can be used: as 200", 503: "no version yet, or too busy"}  # fmt: skip
+            415: "of no image", 422: "no image can be used: as 200", 503: "no version yet, or too busy"}  # fmt: skip
 
 
 @router.post(
     "/predict",
     openapi_extra=_FILES,
-    responses={200: {"model": Prediction}} | {status: {"model": Problem, "description": text} for status, text in _REFUSED.items()},
+    responses={200: {"model": Prediction}}
+    | {status: {"model": Problem, "description": text} for status, text in _REFUSED.items()},
 )
 async def predict(request: Request) -> Response:
     """Say what pictures show: PNG or JPEG, one as the body, or several as files of a form."""

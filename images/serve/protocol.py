@@ -1,7 +1,9 @@
-"""The Open Inference Protocol, version 2, by HTTP, with its binary tensors: https://github.com/kserve/open-inference-protocol.
+"""The Open Inference Protocol, version 2, by HTTP, with its binary tensors.
 
-Two models, which are two ends of the same: `face_attributes` takes the bytes of image files, as /predict does; `network`
-takes the network's input, prepared already. Both give the probabilities of every attribute, and the embedding.
+https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
+
+Two models, which are two ends of the same: `face_attributes` takes the bytes of image files, as /predict does; and
+`network` what the network gets, prepared already. Both give the probabilities of every attribute, and the embedding.
 """
 
 import base64
@@ -168,7 +170,9 @@ def _read(body: bytes, length: str | None, model: str, served: Served, most: int
         RefusedError: it is none, or not one for this model.
     """
     if length is not None and not (length.isascii() and length.isdigit() and int(length) <= len(body)):
-        raise RefusedError(400, f"{JSON_LENGTH} is {length!a}: give the length of the JSON in a body of {len(body)} bytes")
+        raise RefusedError(
+            400, f"{JSON_LENGTH} is {length!a}: give the length of the JSON in a body of {len(body)} bytes"
+        )
     end = len(body) if length is None else int(length)
     try:
         request = Inference.model_validate(json.loads(body[:end]))

@@ -55,6 +55,8 @@ class Settings:
         images: section `images` of params.yaml.
         remote: where the registry keeps its files, key `registry.remote`; "" for a folder in the registry.
         limits: of everybody.
+        host: address to listen at.
+        port: to listen at.
     """
 
     artifacts: Path
@@ -65,6 +67,8 @@ class Settings:
     images: ImagesSection
     remote: str
     limits: Limits
+    host: str
+    port: int
 
 
 class _Input(Section):
@@ -106,19 +110,23 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         images=params.images,
         remote=params.registry.remote,
         limits=_limits(environment),
+        host=environment.get("SERVE_HOST", "127.0.0.1"),
+        port=int(_positive(environment, "SERVE_PORT", 8090)),
     )
 
 
 def _limits(environment: Mapping[str, str]) -> Limits:
-    found: dict[str, float] = {}
-    for field in fields(Limits):
-        name = f"SERVE_{field.name.upper()}"
-        if name in environment:
-            kind = type(field.default)
-            try:
-                found[field.name] = kind(environment[name])
-            except ValueError:
-                found[field.name] = -1
-            if found[field.name] <= 0:
-                raise UsageError(f"{name} is {environment[name]!r}: give a positive {kind.__name__}")
-    return Limits(**found)  # type: ignore[arg-type]
+    told = {one.name: _positive(environment, f"SERVE_{one.name.upper()}", one.default) for one in fields(Limits)}
+    return Limits(**told)  # type: ignore[arg-type]
+
+
+def _positive(environment: Mapping[str, str], name: str, usual: float) -> float:
+    """A number of the kind of `usual`, which is taken where none is given."""
+    kind = type(usual)
+    try:
+        found = kind(environment.get(name, usual))
+    except ValueError:
+        found = kind(0)
+    if not found > 0:
+        raise UsageError(f"{name} is {environment[name]!r}: give a number above 0, for example {usual}")
+    return found

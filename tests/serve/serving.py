@@ -9,13 +9,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
 from stages.common.contract.artifacts import file_digest
 from stages.common.registry.registry import MODEL, Registry, Version, now
-from tests.common.onnx_models import save_model
+from stages.common.schema.attributes import write_attributes
+from tests.common.onnx_models import metadata_of, save_model
+from tests.common.samples import SAMPLE_ATTRIBUTES
 
 ROOT = Path(__file__).parents[2]
 START_S = 60  # until it listens; a second on an idle core
@@ -35,18 +41,23 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
-def register(registry: Registry, content: Path, release: bool = True, **model: Any) -> Version:
-    """Add a version with a hand-made model, as stage archive does, and release it."""
-    (content / "model").mkdir(parents=True)
-    save_model(content / MODEL, **model)
+def register(registry: Registry, content: Path, save: Callable[[Path], object] = save_model) -> Version:
+    """Add a version with what stage champion takes of it, its model as `save` writes it, and release it."""
+    for name in ("model", "reference"):
+        (content / name).mkdir(parents=True)
+    save(content / MODEL)
+    (content / "reference" / "features.npz").write_bytes(b"of nobody here")
+    (content / "lineage.json").write_text("{}")
+    (content / "params.yaml").write_text("")
+    write_attributes(content, SAMPLE_ATTRIBUTES)
+    registry.home.mkdir(parents=True, exist_ok=True)
     with registry.locked():
         version = Version(
             name=registry.next_name(), model_digest=file_digest(content / MODEL), archive="a" * 64, mean_accuracy=0.9,
             champion="", best="v1", fit=True, reasons=["it is the first"], lots=["s1"], created=now(),
         )  # fmt: skip
         registry.register(content, version)
-        if release:
-            registry.promote(version.name, "of the tests")
+        registry.promote(version.name, "of the tests")
     return version
 
 
@@ -100,7 +111,9 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def ask(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
         shown = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
             connection.request(method, path, body, shown | dict(headers or {}))
@@ -143,3 +156,36 @@ def serving(folder: Path, artifacts: Path, token: str = "", **settings: str) -> 
         assert "Traceback" not in server.log.read_text(), server.log.read_text()
     finally:
         server.stop()
+
+
+def save_sensitive_model(path: Path, side: int = 32, **metadata: Any) -> Path:
+    """A model each of whose probabilities depends on every pixel, so that another picture gets other ones."""
+    random = np.random.default_rng(7)
+    flat = side * side * 3
+    nodes = [
+        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["pixels", "flat"], ["row"]),
+        helper.make_node("Gemm", ["row", "into", "shift"], ["embedding"]),
+    ]
+    into = (random.standard_normal((flat, 16)) / 255 / np.sqrt(flat) * 12).astype(np.float32)
+    kept: dict[str, Any] = {"flat": np.array([0, flat], np.int64), "into": into, "shift": np.zeros(16, np.float32)}
+    outputs = [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", 16])]
+    for one in SAMPLE_ATTRIBUTES:
+        kept[f"{one.name}_weights"] = random.standard_normal((16, len(one.classes))).astype(np.float32) / 4
+        nodes += [
+            helper.make_node("Gemm", ["embedding", f"{one.name}_weights"], [f"{one.name}_logits"]),
+            helper.make_node("Softmax", [f"{one.name}_logits"], [one.name], axis=1),
+        ]
+        outputs.append(helper.make_tensor_value_info(one.name, TensorProto.FLOAT, ["N", len(one.classes)]))
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", side, side, 3])
+    initial = [numpy_helper.from_array(values, name) for name, values in kept.items()]
+    model = helper.make_model(
+        helper.make_graph(nodes, "faces", [images], outputs, initial),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=10,
+    )
+    told = metadata_of(SAMPLE_ATTRIBUTES)
+    told |= {"image_size": side, "preprocessing": told["preprocessing"] | {"image_size": side} | metadata}
+    helper.set_model_props(model, {"face_attributes": json.dumps(told)})
+    onnx.save(model, path)
+    return path

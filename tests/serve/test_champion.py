@@ -1,0 +1,194 @@
+"""Which version answers: promotions, rollbacks, and stores that are empty or damaged."""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from images.serve.champion import ReadOnlyRegistry
+from stages.common.registry.registry import Registry
+from tests.serve.pictures import drawn
+from tests.serve.serving import Server, register, serving
+
+pytestmark = pytest.mark.slow
+
+PROMISED_S = 5.0
+CONFIDENCE = {"v1": 0.8, "v2": 0.9}
+
+
+@pytest.fixture
+def store(two_versions: Registry) -> Path:
+    return two_versions.home.parent
+
+
+def models_in(registry: Registry) -> list[Path]:
+    """The kept models, of all versions: the large files of the store."""
+    return [path for path in (registry.home / "remote").rglob("*") if path.is_file() and path.stat().st_size > 2000]
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+
+
+def promote(registry: Registry, version: str) -> None:
+    with registry.locked():
+        registry.promote(version, "of the tests")
+
+
+@contextmanager
+def asking(server: Server, clients: int = 4) -> Iterator[list[tuple[float, int, str, float]]]:
+    """Clients that ask all the time: when each answer came, its status, version and highest confidence."""
+    picture, ended = drawn(), threading.Event()
+    answers: list[tuple[float, int, str, float]] = []
+
+    def ask() -> None:
+        while not ended.is_set():
+            answer = server.predict(picture, picture)
+            told = answer.json
+            given = [one["confidence"] for image in told["images"] for one in image["attributes"].values()]
+            answers.append((time.monotonic(), answer.status, told["version"], max(given)))
+
+    threads = [threading.Thread(target=ask) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answers
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_promotion_and_a_rollback_are_served_soon_and_no_request_fails(
+    two_versions: Registry, tmp_path: Path
+) -> None:
+    with serving(tmp_path, two_versions.home.parent) as server:
+        server.wait_for(version="v2")
+        with asking(server) as answers:
+            time.sleep(0.3)
+            for change, version in (
+                (lambda: promote(two_versions, "v1"), "v1"),
+                (lambda: roll_back(two_versions), "v2"),
+            ):
+                change()
+                started = time.monotonic()
+                server.wait_for(version=version, seconds=PROMISED_S)
+                time.sleep(0.3)
+                assert {name for moment, _, name, _ in answers if moment > time.monotonic() - 0.1} == {version}
+                assert time.monotonic() - started < PROMISED_S
+        assert {status for _, status, _, _ in answers} == {200}
+        assert {(name, round(highest, 4)) for _, _, name, highest in answers} == set(CONFIDENCE.items())
+        told = server.get("/versions").json
+        assert told["serving"] == "v2"
+        assert [one["name"] for one in told["versions"]] == ["v1", "v2"]
+        assert [(one["version"], one["action"]) for one in told["releases"]][-2:] == [
+            ("v1", "promote"),
+            ("v2", "rollback"),
+        ]
+
+
+def roll_back(registry: Registry) -> None:
+    with registry.locked():
+        registry.rollback("of the tests")
+
+
+def test_before_any_release_it_says_so_and_then_serves_it(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "artifacts" / "registry")
+    with serving(tmp_path, tmp_path / "artifacts") as server:
+        told = server.get("/ready")
+        assert (told.status, told.json["ready"], told.json["version"]) == (503, False, None)
+        server.wait_for(
+            problem=f"no version is released in {registry.home} yet: run the pipeline until a model passes the gate"
+        )
+        for answer in (server.predict(b"x"), server.get("/attributes"), server.get("/v2/health/ready")):
+            assert answer.status == 503
+        assert "no version is released" in server.predict(b"x").json["error"]
+        assert server.get("/versions").json["versions"] == []
+        assert server.get("/health").status == 200
+        register(registry, tmp_path / "content")
+        server.wait_for(ready=True, version="v1", problem=None)
+
+
+@pytest.mark.parametrize("spoil", [flip_a_bit, Path.unlink], ids=["a bit is flipped", "it is gone"])
+def test_a_champion_that_cannot_be_read_leaves_the_version_before(
+    two_versions: Registry, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    promote(two_versions, "v1")
+    with serving(tmp_path, two_versions.home.parent) as server:
+        server.wait_for(version="v1")
+        for path in models_in(two_versions):
+            shutil.copy(path, path.with_name(f"{path.name}.whole"))
+            spoil(path)
+        promote(two_versions, "v2")
+        deadline = time.monotonic() + PROMISED_S
+        while not (problem := server.get("/ready").json["problem"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert problem.startswith("v1 is still served, not the champion: model.onnx of v2 ")
+        answer = server.predict(drawn())
+        assert (answer.status, answer.json["version"], server.get("/ready").status) == (200, "v1", 200)
+        for path in (two_versions.home / "remote").rglob("*.whole"):
+            path.replace(path.with_suffix(""))
+        server.wait_for(version="v2", problem=None)
+
+
+def test_a_damaged_champion_and_none_before_it(two_versions: Registry, tmp_path: Path) -> None:
+    for path in models_in(two_versions):
+        flip_a_bit(path)
+    with serving(tmp_path, two_versions.home.parent) as server:
+        deadline = time.monotonic() + PROMISED_S
+        while "is damaged" not in (server.get("/ready").json["problem"] or ""):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert server.get("/ready").status == 503
+        refused = server.predict(b"x")
+        assert refused.status == 503
+        assert "model.onnx of v2 is damaged" in refused.json["error"]
+
+
+def test_a_store_that_goes_away_leaves_what_is_served(two_versions: Registry, tmp_path: Path) -> None:
+    with serving(tmp_path, two_versions.home.parent) as server:
+        server.wait_for(version="v2")
+        aside = two_versions.home.rename(tmp_path / "aside")
+        two_versions.home.write_text("no folder")
+        deadline = time.monotonic() + PROMISED_S
+        while not (problem := server.get("/ready").json["problem"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert problem.startswith("v2 is still served, not the champion: ")
+        assert server.predict(drawn()).status == 200
+        two_versions.home.unlink()
+        aside.rename(two_versions.home)
+        server.wait_for(version="v2", problem=None)
+
+
+def test_the_registry_is_read_as_git_reads_it(two_versions: Registry) -> None:
+    read = ReadOnlyRegistry(two_versions.home)
+    for number in range(9):  # champion-0010 is behind champion-0009
+        promote(two_versions, f"v{1 + number % 2}")
+    for packed in (False, True):
+        if packed:
+            two_versions._git("gc", "--quiet")
+        assert read.versions() == two_versions.versions()
+        assert read.releases() == two_versions.releases()
+        assert read.champion() == two_versions.champion()
+        assert read.text("v1", "lineage.json") == two_versions.text("v1", "lineage.json")
+
+
+def test_a_killed_service_comes_back_with_the_same_version(store: Path, tmp_path: Path) -> None:
+    with serving(tmp_path, store) as server:
+        server.wait_for(version="v2")
+        half = server.connect()
+        half.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n half")
+        server.process.kill()
+        server.process.wait()
+        half.close()
+    with serving(tmp_path, store) as server:
+        server.wait_for(version="v2", ready=True)

@@ -1,0 +1,260 @@
+"""Bad input and bad clients: one clear answer each, the others are served meanwhile, and nothing is written."""
+
+import contextlib
+import json
+import os
+import resource
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.common.photograph import photograph
+from tests.serve.pictures import encoded
+from tests.serve.serving import TOKEN, Answer, Server, serving
+
+pytestmark = pytest.mark.slow
+
+PICTURE = encoded(photograph().resize((160, 190)))
+HEAD = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: image/png\r\n"
+
+
+def read(connection: socket.socket) -> tuple[int, str]:
+    """Status and error of what comes back until the connection ends."""
+    answer = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(65536):
+            answer += part
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"Traceback" not in answer
+    return int(head.split()[1]), json.loads(body)["error"]
+
+
+@pytest.fixture(autouse=True)
+def still_served(server: Server) -> Iterator[None]:
+    """Whatever a test has done, the next client is answered."""
+    yield
+    assert server.predict(PICTURE).status == 200
+
+
+def test_who_shows_no_token_gets_nothing(server: Server) -> None:
+    paths = ["/predict", "/attributes", "/versions", "/openapi.json", "/v2", "/v2/models/network", "/nothing"]
+    for path in paths:
+        for shown in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Cookie": "serve=wrong; a"}):
+            for method in ("GET", "POST"):
+                answer = server.ask(method, path, headers={"Authorization": ""} | shown)
+                assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer"), path
+                assert "show the token" in answer.json["error"]
+    for path in ("/", "/docs", "/health", "/ready", "/v2/health/live", "/static/try.js"):
+        assert server.ask("GET", path, headers={"Authorization": ""}).status == 200, path
+
+
+def test_a_browser_shows_the_token_once(server: Server) -> None:
+    def login(token: str) -> Answer:
+        body = json.dumps({"token": token}).encode()
+        return server.ask("POST", "/login", body, {"Content-Type": "application/json", "Authorization": ""})
+
+    assert login("wrong").status == 401
+    cookie = login(TOKEN).headers["set-cookie"]
+    assert {"HttpOnly", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
+    shown = {"Authorization": "", "Cookie": cookie.partition(";")[0]}
+    assert server.ask("GET", "/attributes", headers=shown).status == 200
+
+
+def test_without_a_token_only_this_machine_asks(sensitive: Path, tmp_path: Path) -> None:
+    with serving(tmp_path, sensitive) as server:
+        server.wait_for(ready=True)
+        for host, status in {"localhost:1": 200, "127.0.0.1": 200, "evil.example.com": 403, "": 403}.items():
+            assert server.ask("GET", "/attributes", headers={"Host": host}).status == status, host
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "kind", "status"),
+    [
+        ("GET", "/predict", "image/png", 405),
+        ("DELETE", "/predict", "image/png", 405),
+        ("POST", "/attributes", "image/png", 405),
+        ("POST", "/predict", "text/html", 415),
+        ("POST", "/predict", "application/x-www-form-urlencoded", 415),
+        ("POST", "/predict", "application/json", 415),
+        ("POST", "/predict", "multipart/form-data", 400),
+        ("POST", "/predict", "multipart/form-data; boundary=x", 400),
+        ("POST", "/nothing", "image/png", 404),
+        ("GET", "/../etc/passwd", "image/png", 404),
+        ("GET", "/static/..%2f..%2fsettings.py", "image/png", 404),
+        ("GET", "/static/../settings.py", "image/png", 404),
+    ],
+)
+def test_what_is_none_of_ours_is_refused_in_a_line(
+    server: Server, method: str, path: str, kind: str, status: int
+) -> None:
+    answer = server.ask(method, path, PICTURE if method == "POST" else None, {"Content-Type": kind})
+    assert answer.status == status
+    assert answer.headers["content-type"] == "application/json"
+    assert len(answer.json["error"].splitlines()) == 1
+
+
+def test_no_image_is_refused(server: Server) -> None:
+    for answer in (server.predict(), server.ask("POST", "/predict", b"", {"Content-Type": "image/png"})):
+        assert (answer.status, "no image came" in answer.json["error"]) == (400, True)
+
+
+def test_a_compressed_body_is_refused(server: Server) -> None:
+    answer = server.ask("POST", "/predict", PICTURE, {"Content-Type": "image/png", "Content-Encoding": "gzip"})
+    assert answer.status == 415
+
+
+def test_too_many_images_are_refused(server: Server) -> None:
+    assert server.predict(*[PICTURE[:100]] * 24).status == 422
+    answer = server.predict(*[PICTURE[:100]] * 25)
+    assert (answer.status, answer.json["error"]) == (413, "more than 24 images: send them in several requests")
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(f"{HEAD}Content-Length: 999999999999\r\nExpect: 100-continue\r\n\r\n".encode())
+        assert read(connection) == (413, "more than 1 MB: send fewer or smaller images")
+
+
+def test_a_body_that_never_ends_is_refused(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(f"{HEAD}Transfer-Encoding: chunked\r\n\r\n".encode())
+
+        def pour() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection.sendall(b"10000\r\n" + bytes(0x10000) + b"\r\n")
+
+        pouring = threading.Thread(target=pour)
+        pouring.start()
+        assert read(connection) == (413, "more than 1 MB: send fewer or smaller images")
+        pouring.join(10)
+        assert not pouring.is_alive()
+
+
+def test_slow_clients_are_sent_away_and_keep_nobody_waiting(server: Server) -> None:
+    """Some send no request, some a piece of a head now and then, some a body likewise."""
+    silent, heads, bodies = ([server.connect() for _ in range(20)] for _ in range(3))
+    for one in bodies:
+        one.sendall(f"{HEAD}Content-Length: {len(PICTURE)}\r\n\r\n".encode())
+    sent = 0
+    for _ in range(10):
+        time.sleep(0.2)
+        with contextlib.suppress(OSError):
+            for one in heads:
+                one.sendall(HEAD[sent : sent + 3].encode())
+            for one in bodies:
+                one.sendall(PICTURE[sent : sent + 3])
+        sent += 3
+        started = time.monotonic()
+        assert server.predict(PICTURE).status == 200
+        assert time.monotonic() - started < 1.5
+    for one in (*silent, *heads):
+        assert read(one) == (408, "no whole request within 1.5 s")
+    for one in bodies:
+        assert read(one) == (408, "the body did not come within 1.5 s: send it faster")
+    for one in (*silent, *heads, *bodies):
+        one.close()
+
+
+@pytest.mark.parametrize("endless", [b"X-Long: " + bytes([97]) * 400, b"X: y\r\n" * 50], ids=["one", "many"])
+def test_headers_without_end_are_refused(server: Server, endless: bytes) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
+        with contextlib.suppress(OSError):
+            for _ in range(1000):
+                connection.sendall(endless)
+        assert read(connection)[0] == 431
+
+
+def test_what_is_no_http_is_refused(server: Server) -> None:
+    for noise in (b"\x16\x03\x01\x02\x00\x01\x00", b"PREDICT\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):
+        with server.connect() as connection:
+            connection.sendall(noise)
+            assert connection.recv(100).startswith(b"HTTP/1.1 4")
+
+
+def test_a_thousand_connections_keep_nobody_waiting(server: Server) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    try:
+        with contextlib.ExitStack() as stack:
+            for _ in range(1000):
+                stack.enter_context(server.connect())
+            started = time.monotonic()
+            assert server.predict(PICTURE).status == 200
+            assert time.monotonic() - started < 5
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+NAMES = ["../../etc/passwd", "/etc/passwd", "a\\b", "a\r\nSet-Cookie: x=y", "<script>alert(1)</script>.png", 'a"b', "\u202egnp.exe", "名前.png", "a\0b", "x" * 5000, "", "..", "CON"]  # fmt: skip  # noqa: E501
+
+
+def test_hostile_names_are_told_again_escaped_and_open_nothing(server: Server, tmp_path: Path) -> None:
+    folder = server.log.parent
+    before = sorted(str(path) for path in folder.rglob("*"))
+    for name in NAMES:
+        answer = server.predict(PICTURE, names=[name])
+        assert answer.status in {200, 400}, name
+        assert answer.body.isascii()
+        assert "set-cookie" not in answer.headers
+        if answer.status == 200:
+            assert len(answer.json["images"][0]["name"]) <= 255
+    assert sorted(str(path) for path in folder.rglob("*")) == before
+
+
+def test_nothing_is_written_anywhere(server: Server) -> None:
+    """Not even for a moment: a large file of a form would go to a temporary file in many a server."""
+
+    def written() -> int:
+        told = Path(f"/proc/{server.process.pid}/io").read_text()
+        return int(told.split("\nwrite_bytes: ")[1].split()[0])
+
+    before = written()
+    noise = encoded(photograph().resize((500, 580)))
+    for _ in range(3):
+        assert server.predict(noise, names=["large.png"]).status == 200
+    open_files = [os.readlink(path) for path in Path(f"/proc/{server.process.pid}/fd").iterdir()]  # noqa: PTH115
+    assert [path for path in open_files if path.startswith("/") and path not in {"/dev/null", str(server.log)}] == []
+    assert written() - before < 65536  # its log
+
+
+def test_what_takes_all_memory_is_refused(sensitive: Path, tmp_path: Path) -> None:
+    """Bodies that come at the same time share a limit; who is over it is told to come again."""
+    with serving(tmp_path, sensitive, BODY_BYTES="1000000", HELD_BYTES="1500000", BODY_S="20") as server:
+        server.wait_for(ready=True)
+        head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 900000\r\n\r\n"
+        with server.connect() as first, server.connect() as second:
+            for one in (first, second):
+                one.sendall(head + bytes(700_000))
+            time.sleep(0.3)
+            first.sendall(bytes(200_000))
+            with contextlib.suppress(OSError):
+                second.sendall(bytes(200_000))
+            statuses = sorted(read_one(one) for one in (first, second))
+            assert statuses == [422, 503]
+
+
+def read_one(connection: socket.socket) -> int:
+    """The status of one answer."""
+    return int(connection.recv(65536).split()[1])
+
+
+def test_more_than_can_wait_are_told_to_come_again(sensitive: Path, tmp_path: Path) -> None:
+    with serving(tmp_path, sensitive, WAITING="8") as server:
+        server.wait_for(ready=True)
+        large = encoded(photograph().resize((2000, 2400)), "PNG", compress_level=1)
+        answers: list[Answer] = []
+        threads = [threading.Thread(target=lambda: answers.append(server.predict(*[large] * 4))) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert {answer.status for answer in answers} == {200, 503}
+        refused = next(answer for answer in answers if answer.status == 503)
+        assert refused.headers["retry-after"] == "1"
+        assert refused.json["error"] == "too many images wait: try again"

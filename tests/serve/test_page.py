@@ -1,0 +1,135 @@
+"""The page in a browser: from the token to bars, by mouse, by keyboard and on a phone; and the description of the API."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.common.photograph import photograph
+from tests.common.samples import SAMPLE_ATTRIBUTES
+from tests.serve.pictures import encoded
+from tests.serve.serving import TOKEN, Server, serving
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+WAIT_MS = 30_000
+NARROW = 320
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """What the browser complains of, and what it asks of others than the service."""
+    return []
+
+
+@pytest.fixture
+def page(browser: "Browser", server: Server, complaints: list[str]) -> "Iterator[Page]":
+    """The page before anybody has shown the token, on a phone in the dark."""
+    context = browser.new_context(
+        base_url=server.url, viewport={"width": NARROW, "height": 640}, color_scheme="dark", has_touch=True
+    )
+    context.set_default_timeout(WAIT_MS)
+    page = context.new_page()
+    page.on("console", lambda message: None if "401" in message.text else complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda one: None if one.url.startswith((server.url, "blob:")) else complaints.append(one.url))
+    yield page
+    assert complaints == []
+    context.close()
+
+
+def fits(page: "Page") -> bool:
+    """Whether nobody has to scroll sideways."""
+    return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
+
+
+def sign_in(page: "Page") -> None:
+    page.goto("/")
+    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_role("button", name="Show it").click()
+    page.get_by_label("Token").wait_for(state="hidden")
+
+
+def test_a_picture_is_answered_with_bars_thresholds_and_abstentions(page: "Page", server: Server) -> None:
+    picture = encoded(photograph(), "JPEG")
+    said = server.predict(picture).json["images"][0]["attributes"]
+    sign_in(page)
+    page.get_by_text("Version v1 answers").wait_for()
+    files = [{"name": name, "mimeType": "image/jpeg", "buffer": content} for name, content in
+             {"me.jpg": picture, "<b>broken</b>.png": b"junk"}.items()]  # fmt: skip
+    page.locator("#files").set_input_files(files)  # type: ignore[arg-type]
+    page.get_by_text("Version v1 answered in").wait_for()
+    me, broken = page.locator("article").all()
+    assert broken.inner_text().split("\n") == [
+        "<b>broken</b>.png",
+        "This picture cannot be used: not a PNG or JPEG image",
+    ]
+    for one in SAMPLE_ATTRIBUTES:
+        answer = me.locator("section").filter(has=page.get_by_role("heading", name=one.title))
+        shown = answer.inner_text()
+        assert (said[one.name]["class"] if said[one.name]["answered"] else "abstained") in shown
+        assert answer.get_by_role("listitem").count() == len(one.classes)
+        for row, name in zip(answer.get_by_role("listitem").all(), one.classes, strict=True):
+            value = said[one.name]["probabilities"][name]
+            track, fill = (row.locator(f".{part}").bounding_box() for part in ("track", "fill"))
+            assert track
+            assert fill
+            assert fill["width"] / track["width"] == pytest.approx(value, abs=0.1)
+    first = me.locator("section").first
+    assert first.locator(".threshold").count() == 1
+    assert "it takes 80 %" in first.inner_text()
+    assert fits(page)
+
+
+def test_it_works_by_keyboard_alone(page: "Page") -> None:
+    page.goto("/")
+    page.get_by_label("Token").wait_for()
+    page.keyboard.type("wrong")
+    page.keyboard.press("Enter")
+    page.get_by_text("this is not the token").wait_for()
+    page.get_by_label("Token").fill("")
+    page.keyboard.type(TOKEN)
+    page.keyboard.press("Enter")
+    page.get_by_label("Token").wait_for(state="hidden")
+    for _ in range(9):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "choose":
+            break
+    with page.expect_file_chooser() as chosen:
+        page.keyboard.press("Enter")
+    chosen.value.set_files({"name": "a.png", "mimeType": "image/png", "buffer": encoded(photograph())})
+    page.get_by_text("Version v1 answered in").wait_for()
+
+
+def test_pictures_can_be_dropped(page: "Page", tmp_path: Path) -> None:
+    sign_in(page)
+    content = list(encoded(photograph().resize((40, 50))))
+    page.evaluate(
+        """content => {
+          const data = new DataTransfer();
+          data.items.add(new File([new Uint8Array(content)], "dropped.png", {type: "image/png"}));
+          document.getElementById("drop").dispatchEvent(new DragEvent("drop", {dataTransfer: data, bubbles: true}));
+        }""",
+        content,
+    )
+    page.get_by_text("dropped.png").wait_for()
+
+
+def test_the_description_of_the_api_needs_no_network(page: "Page") -> None:
+    sign_in(page)
+    page.get_by_role("link", name="API").click()
+    page.get_by_role("heading", name="POST /predict").wait_for()
+    page.get_by_role("heading", name="POST /v2/models/{model}/infer").wait_for()
+    assert fits(page)
+
+
+def test_a_version_that_is_none_is_said(browser: "Browser", tmp_path: Path) -> None:
+    with serving(tmp_path, tmp_path / "artifacts") as server:
+        context = browser.new_context(base_url=server.url)
+        page = context.new_page()
+        page.goto("/")
+        page.get_by_text("no version is released").wait_for()
+        page.get_by_text("No version answers").wait_for()
+        context.close()

@@ -1,0 +1,118 @@
+"""What /predict says: the same as stage predict, in every form of a request."""
+
+import csv
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.common.photograph import photograph
+from tests.common.samples import SAMPLE_NAMES
+from tests.serve.pictures import encoded, no_pictures, pictures
+from tests.serve.serving import ROOT, Server
+
+pytestmark = pytest.mark.slow
+
+
+def table(path: Path) -> dict[str, dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["filename"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def predicted(sensitive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What stage predict says about files of every kind, with the champion that stage champion takes."""
+    folder = tmp_path_factory.mktemp("predicted")
+    (folder / "raw" / "a").mkdir(parents=True)
+    for name, content in (pictures() | no_pictures()).items():
+        (folder / "raw" / "a" / name).write_bytes(content)
+    params = ["--params", ROOT / "params.yaml"]
+    given = {
+        "champion": ["--registry", sensitive / "registry"],
+        "predict": ["--raw", folder / "raw", "--champion", folder / "champion"],
+    }
+    for stage, inputs in given.items():
+        command = [sys.executable, "-m", f"stages.{stage}", *inputs, *params, "--out", folder / stage]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return folder / "predict"
+
+
+def answers(server: Server, files: dict[str, bytes]) -> dict[str, Any]:
+    """Name -> what is said about the file; many in a request."""
+    found, left = {}, list(files.items())
+    while left:
+        some, left = left[:20], left[20:]
+        answer = server.predict(*(content for _, content in some), names=[name for name, _ in some])
+        assert answer.status in {200, 422}
+        found |= {one["name"]: one for one in answer.json["images"]}
+    return found
+
+
+def test_every_kind_of_file_gets_the_answer_of_stage_predict(server: Server, predicted: Path) -> None:
+    rows = table(predicted / "outputs" / "predictions_a.csv")
+    said = answers(server, pictures())
+    assert said.keys() == rows.keys()
+    for name, row in rows.items():
+        for attribute in SAMPLE_NAMES:
+            one = said[name]["attributes"][attribute]
+            assert one["class"] == row[f"{attribute}_predicted"], (name, attribute)
+            assert one["confidence"] == pytest.approx(float(row[f"{attribute}_confidence"]), abs=1e-4), (
+                name,
+                attribute,
+            )
+            assert one["answered"] == (row[f"{attribute}_answered"] == "yes"), (name, attribute)
+    # it would not do if all were answered alike
+    assert len({row[f"{attribute}_confidence"] for row in rows.values() for attribute in SAMPLE_NAMES}) > 100
+
+
+def test_what_stage_predict_refuses_is_refused_for_the_same_reason(server: Server, predicted: Path) -> None:
+    rows = table(predicted / "undecodable.csv")
+    small = {name: content for name, content in no_pictures().items() if len(content) < 400_000}
+    said = answers(server, small)
+    assert {name: one["error"] for name, one in said.items()} == {name: rows[name]["reason"] for name in small}
+
+
+def test_one_image_can_be_the_body(server: Server) -> None:
+    picture = encoded(photograph(), "JPEG")
+    (of_form,) = server.predict(picture).json["images"]
+    for kind in ("image/jpeg", "image/png", "application/octet-stream"):
+        answer = server.ask("POST", "/predict", picture, {"Content-Type": kind})
+        assert answer.status == 200
+        (image,) = answer.json["images"]
+        assert image == of_form | {"name": ""}
+        assert 0 < answer.json["seconds"] < 60
+
+
+def test_an_image_that_cannot_be_used_does_not_keep_the_others_from_their_answers(server: Server) -> None:
+    answer = server.predict(encoded(photograph()), b"junk", encoded(photograph(), "JPEG"))
+    assert answer.status == 200
+    assert [sorted(one) for one in answer.json["images"]] == [
+        ["attributes", "name"],
+        ["error", "name"],
+        ["attributes", "name"],
+    ]
+    alone = server.predict(b"junk")
+    assert (alone.status, alone.json["images"]) == (422, [{"name": "0", "error": "not a PNG or JPEG image"}])
+
+
+def test_many_at_once_get_each_its_own_answer(server: Server) -> None:
+    files = list(pictures().items())
+    one_by_one = [server.predict(content).json["images"] for _, content in files]
+    with ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(lambda one: server.predict(one[1]).json["images"], files * 3))
+    for number, images in enumerate(together):
+        for attribute, said in images[0]["attributes"].items():
+            expected = one_by_one[number % len(files)][0]["attributes"][attribute]
+            assert said["confidence"] == pytest.approx(expected["confidence"], abs=1e-5)
+            assert said["class"] == expected["class"]
+
+
+def test_attributes_are_those_of_the_model(server: Server) -> None:
+    told = server.get("/attributes").json
+    assert told["version"] == "v1"
+    assert tuple(one["name"] for one in told["attributes"]) == SAMPLE_NAMES
+    first = told["attributes"][0]
+    assert first["thresholds"] == dict.fromkeys(first["classes"], 0.8001)
