@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from dulwich.objects import Tag
+from dulwich.refs import Ref
 from dulwich.repo import Repo
 
 from images.serve.settings import Settings
@@ -27,6 +28,7 @@ from stages.common.images.settings import Preprocessing
 from stages.common.inference.onnx_model import OnnxModel, load
 from stages.common.registry.registry import MODEL, Registry, Version
 
+TAGS = Ref(b"refs/tags")
 LOOK_S = 1.0
 SETTLED_NS = 100_000_000
 """Two tags written within a tick of the file system's clock leave the same time: what is younger tells nothing."""
@@ -40,18 +42,18 @@ class ReadOnlyRegistry(Registry):
         if not self.repository.exists():
             return {}
         with Repo(self.repository) as repository:
-            tags = repository.refs.as_dict(b"refs/tags")
-            chosen = sorted((name for name in map(bytes.decode, tags) if fnmatchcase(name, pattern)), key=_number)
-            objects = {name: repository[tags[name.encode()]] for name in chosen}
+            tags = {name.decode(): at for name, at in repository.refs.as_dict(TAGS).items()}
+            chosen = sorted((name for name in tags if fnmatchcase(name, pattern)), key=_number)
+            objects = {name: repository[tags[name]] for name in chosen}
         return {name: json.loads(one.message) for name, one in objects.items() if isinstance(one, Tag)}
 
     def text(self, version: str, path: str) -> str:
         """A text file of a version."""
         with Repo(self.repository) as repository:
-            commit = repository.get_peeled(f"refs/tags/{version}".encode())
-            tree: Any = repository[repository[commit].tree]
-            _, blob = tree.lookup_path(repository.__getitem__, path.encode())
-            return bytes(repository[blob].data).decode()
+            commit: Any = repository[repository.get_peeled(Ref(TAGS + f"/{version}".encode()))]
+            _, at = repository[commit.tree].lookup_path(repository.__getitem__, path.encode())  # type: ignore[attr-defined]
+            blob: Any = repository[at]
+            return bytes(blob.data).decode()
 
     def changed(self) -> tuple[int, ...]:
         """When a tag was written last, in ns; () if that is too recent to tell it from the next one."""

@@ -70,15 +70,15 @@ _FILES = {
     }
 }
 _REFUSED = {400: "no image came", 401: "no token", 408: "the body came too slowly", 413: "too much or too many",
-            415: "of no image", 422: "no image can be used: as 200", 503: "no version yet, or too busy"}  # fmt: skip
+            415: "of no image", 503: "no version yet, or too busy"}  # fmt: skip
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"model": Prediction},
+    422: {"model": Prediction, "description": "no image can be used"},
+    **{status: {"model": Problem, "description": text} for status, text in _REFUSED.items()},
+}
 
 
-@router.post(
-    "/predict",
-    openapi_extra=_FILES,
-    responses={200: {"model": Prediction}}
-    | {status: {"model": Problem, "description": text} for status, text in _REFUSED.items()},
-)
+@router.post("/predict", openapi_extra=_FILES, responses=_RESPONSES)
 async def predict(request: Request) -> Response:
     """Say what pictures show: PNG or JPEG, one as the body, or several as files of a form."""
     service = request.app.state.service

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from pydantic import ConfigDict
 
@@ -12,6 +13,7 @@ from stages.common.contract.params import Section, load_params
 from stages.common.images.settings import ImagesSection
 from stages.common.registry.registry import RegistrySection
 
+Number = TypeVar("Number", int, float)
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -111,16 +113,16 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         remote=params.registry.remote,
         limits=_limits(environment),
         host=environment.get("SERVE_HOST", "127.0.0.1"),
-        port=int(_positive(environment, "SERVE_PORT", 8090)),
+        port=_positive(environment, "SERVE_PORT", 8090),
     )
 
 
 def _limits(environment: Mapping[str, str]) -> Limits:
-    told = {one.name: _positive(environment, f"SERVE_{one.name.upper()}", one.default) for one in fields(Limits)}
-    return Limits(**told)  # type: ignore[arg-type]
+    usual: dict[str, Any] = asdict(Limits())
+    return Limits(**{name: _positive(environment, f"SERVE_{name.upper()}", value) for name, value in usual.items()})
 
 
-def _positive(environment: Mapping[str, str], name: str, usual: float) -> float:
+def _positive(environment: Mapping[str, str], name: str, usual: Number) -> Number:
     """A number of the kind of `usual`, which is taken where none is given."""
     kind = type(usual)
     try:

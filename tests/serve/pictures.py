@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from stages.common.images.jpeg import MAX_PARTS
 from tests.common.images.test_decode import KINDS, chunk, png
 from tests.common.onnx_models import SIDE
 from tests.common.photograph import photograph
@@ -31,8 +32,9 @@ def pictures() -> dict[str, bytes]:
     found = {f"png_{color}_{depth}_{flat}.png": png(color, depth, interlaced=flat == "interlaced")
              for color, depth in KINDS for flat in ("plain", "interlaced")}  # fmt: skip
     found["transparent.png"] = png(3, 8, extra=chunk(b"tRNS", bytes(range(200))))
+    forms: dict[str, dict[str, Any]] = {"plain": {}, "progressive": {"progressive": True}, "poor": {"quality": 30}}
     for mode in ("RGB", "L", "CMYK"):
-        for name, options in {"plain": {}, "progressive": {"progressive": True}, "poor": {"quality": 30}}.items():
+        for name, options in forms.items():
             found[f"jpeg_{mode}_{name}.jpg"] = encoded(photo.convert(mode), "JPEG", **options)
     for orientation in range(1, 9):
         exif = Image.Exif()
@@ -61,5 +63,5 @@ def no_pictures() -> dict[str, bytes]:
         "blank.png": encoded(Image.new("RGB", (40, 40), "white")),
         "animated.png": encoded(photo, "PNG", save_all=True, append_images=[photo.rotate(9)]),
         "bomb.png": encoded(Image.new("L", (10_000, 6_000))),
-        "many_chunks.png": whole[:33] + chunk(b"tEXt", b"a\0b") * 20_000 + whole[33:],
+        "many_chunks.png": whole[:33] + chunk(b"tEXt", b"a\0b") * MAX_PARTS + whole[33:],
     }

@@ -73,11 +73,8 @@ def test_a_promotion_and_a_rollback_are_served_soon_and_no_request_fails(
         server.wait_for(version="v2")
         with asking(server) as answers:
             time.sleep(0.3)
-            for change, version in (
-                (lambda: promote(two_versions, "v1"), "v1"),
-                (lambda: roll_back(two_versions), "v2"),
-            ):
-                change()
+            for version in ("v1", "v2"):
+                promote(two_versions, version) if version == "v1" else roll_back(two_versions)
                 started = time.monotonic()
                 server.wait_for(version=version, seconds=PROMISED_S)
                 time.sleep(0.3)

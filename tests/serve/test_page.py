@@ -1,4 +1,4 @@
-"""The page in a browser: from the token to bars, by mouse, by keyboard and on a phone; and the description of the API."""
+"""The page in a browser: from the token to bars, by mouse, by keyboard and on a phone; and the API's description."""
 
 from collections.abc import Iterator
 from pathlib import Path

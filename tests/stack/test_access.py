@@ -219,12 +219,12 @@ def test_who_has_no_role_sees_nothing(stack: Stack, first: Run) -> None:
 
 
 def secrets_of(stack: Stack) -> dict[str, str]:
-    return {name: value for name, value in stack.settings.items() if re.search("PASSWORD|SECRET|KEY", name)}
+    return {name: value for name, value in stack.settings.items() if re.search("PASSWORD|SECRET|KEY|TOKEN", name)}
 
 
 def test_secrets_are_in_no_log_no_xcom_and_no_report(stack: Stack, first: Run) -> None:
     secrets = secrets_of(stack)
-    assert len(secrets) == 6
+    assert len(secrets) == 7
     logs = stack.compose("logs", "--no-color")
     assert "airflow-scheduler" in logs
     dump = stack.compose("exec", "-T", "postgres", "pg_dump", "--username", "airflow", "airflow")
@@ -245,7 +245,7 @@ def test_secrets_are_in_no_log_no_xcom_and_no_report(stack: Stack, first: Run) -
 
 
 def test_secrets_are_in_no_image(stack: Stack) -> None:
-    names = ["face-attributes/airflow", "face-attributes/engine_proxy", *(f"face-attributes/{name}" for name in STAGES)]
+    names = [f"face-attributes/{name}" for name in ("airflow", "engine_proxy", "serve", *STAGES)]
     names += [stack.settings["POSTGRES_IMAGE"], stack.settings["REDIS_IMAGE"]]
     told = subprocess.check_output(["docker", "image", "inspect", *names], text=True)
     for name in names:
