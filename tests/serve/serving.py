@@ -185,6 +185,7 @@ def save_sensitive_model(path: Path, side: int = 32, **metadata: Any) -> Path:
         ir_version=10,
     )
     told = metadata_of(SAMPLE_ATTRIBUTES)
+    told["abstention"][SAMPLE_ATTRIBUTES[-1].name] = 0.995
     told |= {"image_size": side, "preprocessing": told["preprocessing"] | {"image_size": side} | metadata}
     helper.set_model_props(model, {"face_attributes": json.dumps(told)})
     onnx.save(model, path)

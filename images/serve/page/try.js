@@ -2,7 +2,7 @@
 // Pictures in, answers out. Nothing is sent but what somebody chooses, and nothing is kept.
 
 const MOST = 64; // pictures in a request, as the service allows
-const percent = value => `${(100 * value).toFixed(value > 0.9995 || value < 0.0995 ? 1 : 0)} %`;
+const percent = value => `${(100 * value).toFixed(value > 0.9899 || value < 0.0995 ? 1 : 0)} %`;
 let titles = {};
 
 async function start() {
@@ -37,6 +37,7 @@ function draw(file, answer) {
   picture.src = URL.createObjectURL(file);
   picture.alt = file.name;
   picture.addEventListener("load", () => URL.revokeObjectURL(picture.src));
+  picture.addEventListener("error", () => picture.remove());
   shown.querySelector("figcaption").textContent = file.name;
   const answers = shown.querySelector(".answers");
   if (answer.error) {
