@@ -1,4 +1,4 @@
-"""`python -m stages.archive`, and `python -m stages.archive versions | lineage V | promote V | rollback`."""
+"""`python -m stages.archive`, and `python -m stages.archive versions | lineage V | promote V | rollback | prune`."""
 
 import signal
 import sys
@@ -7,11 +7,13 @@ from stages.archive.commands import COMMANDS, run
 from stages.archive.stage import STAGE
 from stages.common.contract.command_line import main
 from stages.common.contract.errors import StageError
+from stages.common.contract.held import end_with_stdin
 from stages.common.contract.logs import log, start_logging
 
 if not set(COMMANDS) & set(sys.argv[1:]):
     sys.exit(main(STAGE))
 start_logging()
+end_with_stdin()
 try:
     found = run(sys.argv[1:])
 except StageError as error:

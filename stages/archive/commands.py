@@ -1,13 +1,18 @@
-"""What people ask of the registry: `python -m stages.archive versions | lineage V | promote V | rollback`."""
+"""What people ask of registry and store: `python -m stages.archive versions | lineage | promote | rollback | prune`."""
 
 import argparse
 import json
+import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from stages.common.contract.artifacts import write_json
+from stages.common.contract.command_line import Parser
+from stages.common.contract.errors import UnavailableError
 from stages.common.registry.registry import LINEAGE, Registry
 
-COMMANDS = ("versions", "lineage", "promote", "rollback")
+COMMANDS = ("versions", "lineage", "promote", "rollback", "prune")
 IN_STORE = Path("/artifacts/registry")
 LOCAL = Path("artifacts/registry")
 
@@ -18,10 +23,10 @@ def run(argv: Sequence[str]) -> str:
     Raises:
         StageError: it cannot be done; its text is one line that says why.
     """
-    where = argparse.ArgumentParser(add_help=False)
+    where = Parser(add_help=False)
     where.add_argument("--registry", type=Path, default=IN_STORE if IN_STORE.exists() else LOCAL, metavar="DIR",
                        help="default: %(default)s")  # fmt: skip
-    parser = argparse.ArgumentParser(prog="python -m stages.archive", description=__doc__)
+    parser = Parser(prog="python -m stages.archive", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("versions", parents=[where], help="list all versions, and which is the champion")
     lineage = commands.add_parser("lineage", parents=[where], help="print where a version came from, to the raw files")
@@ -31,7 +36,10 @@ def run(argv: Sequence[str]) -> str:
         command.add_argument("version", help="for example v3")
     for command in (promote, rollback):
         command.add_argument("--reason", default="", help="why, for those who read the history")
+    add_prune(commands)
     arguments = parser.parse_args(argv)
+    if arguments.command == "prune":
+        return clean_up(arguments)
     registry = Registry(arguments.registry)
     if arguments.command == "versions":
         return list_versions(registry)
@@ -46,6 +54,45 @@ def run(argv: Sequence[str]) -> str:
         f"{release.version} is the champion now ({release.action}: {release.reason})\n"
         "the next run of predict_new_lots predicts with it: airflow dags trigger predict_new_lots"
     )
+
+
+def add_prune(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """The command line of `prune`."""
+    text = "remove of the artifact store what nobody needs any more, and say what stays and why"
+    prune = commands.add_parser("prune", help=text, description=text, allow_abbrev=False)
+    prune.add_argument("--store", type=Path, default=(IN_STORE if IN_STORE.exists() else LOCAL).parent, metavar="DIR",
+                       help="artifact store; default: %(default)s")  # fmt: skip
+    prune.add_argument("--keep", required=True, metavar="TIME",
+                       help="what was used within it stays, such as 12h, 30d or 2w; more than a run takes")  # fmt: skip
+    prune.add_argument("--registry", type=Path, metavar="DIR", help="default: registry in the store")
+    prune.add_argument("--dry-run", action="store_true", help="only say what would go")
+    prune.add_argument("--result", type=Path, metavar="FILE", help="gets the result as JSON")
+
+
+def clean_up(arguments: argparse.Namespace) -> str:
+    """Clean up the store as the command line says.
+
+    Raises:
+        UnavailableError: something could not be removed, or the page or the result not be written.
+    """
+    from stages.archive.prune import prune  # not needed by the other commands
+    from stages.archive.prune_report import result, table, write_page
+
+    started = time.monotonic()
+    try:
+        found = prune(arguments.store, arguments.keep, dry_run=arguments.dry_run, registry=arguments.registry)
+        print(table(found), flush=True)
+        page = write_page(found, arguments.store)
+        if arguments.result:
+            write_json(arguments.result, result(found, page, round(time.monotonic() - started, 3)))
+    except OSError as error:
+        where = error.filename or arguments.store
+        raise UnavailableError(
+            f"{where}: {error.strerror}: let uid {os.getuid()} write there, or free space"
+        ) from error
+    if found.problems:
+        raise UnavailableError(f"{len(found.problems)} could not be removed; the first: {found.problems[0]}")
+    return f"report: {page}"
 
 
 def list_versions(registry: Registry) -> str:

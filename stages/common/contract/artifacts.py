@@ -331,18 +331,22 @@ class Lock:
 
 
 @contextlib.contextmanager
-def locked(path: Path, other: str = "another run is computing the same artifact") -> Iterator[Lock]:
+def locked(
+    path: Path, other: str = "another run is computing the same artifact", reads: Iterable[Path] = ()
+) -> Iterator[Lock]:
     """Hold an exclusive lock on `path`; the kernel frees it when the holder dies, however it dies.
 
     On NFS from version 4 on, it holds among machines; of one that died, the server frees it after its lease (90 s).
+    The file stays, and tells when it was last taken, by its time, and what its holder read: `read_by` has that.
 
     Args:
         path: the file to lock, made where it is missing.
         other: who else may hold it, for the log of those that wait.
+        reads: artifacts that must stay while it is held.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with path.open("w") as file:
+        with path.open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -351,8 +355,17 @@ def locked(path: Path, other: str = "another run is computing the same artifact"
                 continue
             lock = Lock(path, file.fileno())
             if lock.is_held():  # else the file was removed before we locked it, and others lock another one
+                with contextlib.suppress(OSError):  # what is there already is delivered from a full disk, too
+                    os.truncate(file.fileno(), 0)
+                    os.utime(file.fileno())
+                    os.write(file.fileno(), "".join(f"{one.absolute()}\n" for one in reads).encode())
                 yield lock
                 return
+
+
+def read_by(lock: Path) -> list[Path]:
+    """The artifacts that the last holder of a lock has named."""
+    return [Path(line) for line in lock.read_text(encoding="utf-8", errors="replace").splitlines()]
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -362,7 +375,7 @@ def remove_leftovers(folder: Path) -> None:
         lock = folder / f".lock-{name.rpartition('.')[0] or name}"
         if not lock.exists():
             continue  # not ours
-        with lock.open("w") as file, contextlib.suppress(BlockingIOError):
+        with lock.open("a") as file, contextlib.suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             log.info("removing what a killed run left behind: %s", partial)
             shutil.rmtree(partial, ignore_errors=True)

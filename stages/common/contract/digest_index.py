@@ -17,6 +17,9 @@ from typing import Any, TypeVar
 
 from stages.common.contract.logs import log
 
+DIGESTS = ".digests.sqlite"
+"""Name of the database in the folder of the artifacts."""
+
 YOUNG_NS = 2_000_000_000
 """A file that changed less than 2 s before it was read is not remembered: a second change within one tick of the file
 system's clock (2 s on FAT, 1 s on old NFS) would leave its stat as it is."""
@@ -39,7 +42,7 @@ class DigestIndex:
     """Remembers digests of raw files. One process uses it; any number of processes may share the database.
 
     Usage:
-        index = DigestIndex(store / ".digests.sqlite")
+        index = DigestIndex(store / DIGESTS)
         index.digest(path)
         index.save()
     """
@@ -67,7 +70,41 @@ class DigestIndex:
         """Read a file again next time: what is known of it has turned out wrong."""
         name = _name(file)
         self._learned.pop(name, None)
-        self._transact("begin immediate", lambda base: base.execute("delete from digests where path = ?", (name,)))
+        self._drop([name])
+
+    def forget_gone(self, *, dry_run: bool = False) -> tuple[int, int]:
+        """Drop what is known of files that are gone; how many are there, and how many are gone.
+
+        A folder of the root that is not there is a volume that nobody has mounted here, and its files are not gone.
+        """
+        there = gone = 0
+        mounted: dict[bytes, bool] = {}
+        names = self._names_after(b"")
+        while names:
+            missing = []
+            for name in names:
+                top = b"/" + name.split(b"/", 2)[1]
+                if top not in mounted:
+                    mounted[top] = os.path.lexists(top)
+                if mounted[top] and not os.path.lexists(name):
+                    missing.append(name)
+            there, gone = there + len(names) - len(missing), gone + len(missing)
+            if missing and not dry_run:
+                self._drop(missing)
+            names = self._names_after(names[-1])
+        return there, gone
+
+    def _names_after(self, last: bytes) -> list[bytes]:
+        """The next `BATCH` names in their order."""
+        select = "select path from digests where path > ? order by path limit ?"
+        return [
+            name for (name,) in self._transact("", lambda base: base.execute(select, (last, BATCH)).fetchall()) or []
+        ]
+
+    def _drop(self, names: Sequence[bytes]) -> None:
+        rows = [(name,) for name in names]
+        delete = "delete from digests where path = ?"
+        self._transact("begin immediate", lambda base: base.executemany(delete, rows))
 
     def save(self) -> None:
         """Write what was learned, which others then know too."""

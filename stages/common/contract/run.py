@@ -15,7 +15,7 @@ from typing import Any, Generic
 
 from stages.common.contract import artifacts
 from stages.common.contract.cpus import available_cpus
-from stages.common.contract.digest_index import DigestIndex
+from stages.common.contract.digest_index import DIGESTS, DigestIndex
 from stages.common.contract.errors import ChangedError, DataError, StageError, TryAgainError, UsageError, full_disk
 from stages.common.contract.logs import log
 from stages.common.contract.params import ParamsT
@@ -140,7 +140,8 @@ def run(call: Call[Any]) -> Result:
         raise UsageError(f"--out {out} holds something else: name an empty folder or an earlier artifact")
     with _index(call) as index:
         work = _identify(call, index)
-        with artifacts.locked(call.home / f".lock-{work.final.name}") as lock:
+        reads = [path for name, path in call.inputs.items() if stage.inputs[name].artifact]
+        with artifacts.locked(call.home / f".lock-{work.final.name}", reads=reads) as lock:
             shutil.rmtree(work.failed, ignore_errors=True)
             stored = _stored(work)
             if stored:
@@ -171,7 +172,7 @@ def hand_over(result: Result, file: Path | None) -> None:
 def _index(call: Call[Any]) -> Iterator[DigestIndex]:
     """Known digests of raw files. They are kept when the call fails, too, and the error then names the raw file."""
     call.home.mkdir(parents=True, exist_ok=True)
-    index = DigestIndex((call.store or call.home) / ".digests.sqlite", fresh=call.recompute)
+    index = DigestIndex((call.store or call.home) / DIGESTS, fresh=call.recompute)
     try:
         with _noticing_what_vanishes(call):
             yield index

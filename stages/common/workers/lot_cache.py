@@ -1,10 +1,11 @@
 """The cache of lots: what a stage makes of a lot is made once, kept under a key of all that decides it, and reused.
 
 The piece of a lot is a folder `<cache>/<key>/` with the files that the stage's recipe writes, and manifest.json with
-their digests.
+their digests. Its time is when the piece was last made or taken.
 """
 
 import contextlib
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -181,6 +182,8 @@ def _read(recipe: Recipe[Any, Any, PieceT], folder: Path, images: Sequence[Sourc
     except DataError as error:
         log.warning("a lot that was kept cannot be used and is done again: %s", error)
         return None
+    with contextlib.suppress(OSError):  # its time tells when it was last taken, for the clean-up
+        os.utime(folder / artifacts.MANIFEST)
     return recipe.read(folder, images)
 
 
