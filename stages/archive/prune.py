@@ -32,7 +32,7 @@ from typing import Any
 
 from stages.common.contract.artifacts import MANIFEST, locked, read_by
 from stages.common.contract.digest_index import DIGESTS, DigestIndex
-from stages.common.contract.errors import UsageError
+from stages.common.contract.errors import StageError, UsageError
 from stages.common.registry.registry import Registry
 
 REGISTRY, RUNS, PASSES = "registry", "run", "clean_up"
@@ -213,8 +213,8 @@ def prune(store: Path, keep: str, *, dry_run: bool = False, registry: Path | Non
         raise UsageError(f"--store {store} is no folder: name the artifact store")
     if registry and not registry.is_dir():
         raise UsageError(f"--registry {registry} is no folder: name that of the versions, which must stay")
-    home_of_versions = Registry(registry or store / REGISTRY)
-    versions = {version.archive for version in home_of_versions.versions()}
+    of_versions = Registry(registry or store / REGISTRY)
+    versions = {version.archive for version in of_versions.versions()}
     alone = contextlib.nullcontext() if dry_run else locked(store / f".lock-{PASSES}", "another clean-up is under way")
     with alone:
         homes = _homes(store, found)
@@ -233,7 +233,7 @@ def prune(store: Path, keep: str, *, dry_run: bool = False, registry: Path | Non
                 _settle(slot, sizes, found)
         for home in slots:
             _clear_asides(home, sizes, found)
-        _count_registry(home_of_versions.home, len(versions), sizes, found)
+        _sweep(of_versions, len(versions), found)
         _forget_raw_files(store, found)
     return found
 
@@ -475,10 +475,20 @@ def _clear_asides(home: Path, sizes: Sizes, found: Found) -> None:
         count.removed_bytes += size
 
 
-def _count_registry(registry: Path, versions: int, sizes: Sizes, found: Found) -> None:
-    if versions:
-        found.counts[REGISTRY] = count = Count(versions, sizes.kept(registry))
-        count.reasons[VERSION] = versions
+def _sweep(registry: Registry, versions: int, found: Found) -> None:
+    """Count what the registry holds, and remove what killed runs have left in it."""
+    if not versions:
+        return
+    before = after = Sizes().kept(registry.home)
+    if not found.dry_run:
+        try:
+            with registry.locked():
+                registry.sweep()
+        except StageError as error:
+            found.problems.append(str(error))
+        after = Sizes().kept(registry.home)
+    found.counts[REGISTRY] = count = Count(versions, after, removed_bytes=max(0, before - after))
+    count.reasons[VERSION] = versions
 
 
 def _forget_raw_files(store: Path, found: Found) -> None:

@@ -226,9 +226,7 @@ class Registry:
             UnavailableError: git or DVC failed, for example since the remote cannot be reached.
         """
         self._create()
-        clone = self.home / f".adding-{uuid.uuid4().hex}"
-        try:
-            self._git("clone", "--quiet", "--no-hardlinks", str(self.repository), str(clone), inside=self.home)
+        with self._clone() as clone:
             for path in clone.iterdir():
                 if path.name != ".git":
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -244,13 +242,34 @@ class Registry:
             self._git("commit", "--quiet", "--message", title, inside=clone)
             self._tag(version.name, "HEAD", asdict(version), inside=clone)
             self._git("push", "--quiet", "--atomic", "origin", "HEAD:main", version.name, inside=clone)
-        finally:
-            shutil.rmtree(clone, ignore_errors=True)
         sync_file_system(self.repository)
         try:
             self._git("-c", f"gc.auto={_LOOSE_OBJECTS}", "-c", "gc.autoDetach=false", "gc", "--auto", "--quiet")
         except UnavailableError as error:  # the version is there all the same
             log.warning("%s; the next version tries it again", error)
+
+    @contextlib.contextmanager
+    def _clone(self) -> Iterator[Path]:
+        """A clone in the registry, for a while."""
+        clone = self.home / f".adding-{uuid.uuid4().hex}"
+        try:
+            self._git("clone", "--quiet", "--no-hardlinks", str(self.repository), str(clone), inside=self.home)
+            yield clone
+        finally:
+            shutil.rmtree(clone, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove of DVC's storage what no version has, while the registry is locked: what killed runs had pushed.
+
+        Only of the one in the registry: another one may be shared. DVC removes nothing if a version is not whole.
+
+        Raises:
+            UnavailableError: git or DVC failed, for example since a version is not whole.
+        """
+        if Path(self.remote).is_dir() and Path(self.remote).parent == self.home and self.versions():
+            with self._clone() as clone:
+                self._configure_dvc(clone)
+                _dvc(clone, "gc", "--all-tags", "--cloud", "--force")
 
     def next_name(self) -> str:
         """The name of the next version."""
