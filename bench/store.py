@@ -28,7 +28,7 @@ from stages.archive.prune import Sizes, prune
 from stages.common.contract.artifacts import file_digest, link_or_copy
 from stages.common.contract.command_line import main as run_stage
 from stages.common.contract.errors import DataError
-from stages.common.contract.params import Section
+from stages.common.contract.params import ParamsT, Section
 from stages.common.contract.stage import Context, Headline, Input, Stage
 from stages.common.images.sources import Source, find_source
 from stages.common.workers.lot_cache import Recipe, take_lots
@@ -113,10 +113,10 @@ def make_older(store: Path) -> None:
             os.utime(path, (time, time), follow_symlinks=False)
 
 
-def run(stage: Stage[Nothing] | Stage[Params], store: Path, *arguments: str) -> None:
+def run(stage: Stage[ParamsT], store: Path, *arguments: str) -> None:
     """A run of a stage, of which nothing is said."""
     with contextlib.redirect_stdout(io.StringIO()):
-        run_stage(stage, ["--store", str(store), *arguments])  # type: ignore[arg-type]
+        run_stage(stage, ["--store", str(store), *arguments])
 
 
 def main() -> None:

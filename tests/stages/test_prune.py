@@ -190,8 +190,8 @@ while True:
 
 
 def test_a_stage_that_is_killed_or_fails_leaves_nothing_for_ever(store: Store) -> None:
-    command = [sys.executable, ROOT / "tests/common/toy.py", "--raw", store.folder / "raw", "--params",
-               store.folder / "params.yaml", "--store", store.path, "--set", "toy.fault=die"]  # fmt: skip
+    command = [sys.executable, str(ROOT / "tests/common/toy.py"), "--raw", str(store.folder / "raw"), "--params",
+               str(store.folder / "params.yaml"), "--store", str(store.path), "--set", "toy.fault=die"]  # fmt: skip
     subprocess.run(command, env={"PYTHONPATH": str(ROOT)}, check=False)
     (store.path / "toy" / "failed-0123456789ab").mkdir()
 
@@ -216,7 +216,7 @@ def test_the_next_pass_ends_what_a_killed_one_began(store: Store) -> None:
     for number in range(20_000):
         (many / str(number)).touch()
     store.age(40)
-    command = [sys.executable, "-m", "stages.archive", "prune", "--store", store.path, "--keep", "30d"]
+    command = [sys.executable, "-m", "stages.archive", "prune", "--store", str(store.path), "--keep", "30d"]
     pruning = subprocess.Popen(command, cwd=ROOT)
     home = store.path / "toy"
     while not (aside := list(home.glob(".removed-*"))):
@@ -230,9 +230,8 @@ def test_the_next_pass_ends_what_a_killed_one_began(store: Store) -> None:
 
 
 def test_links_are_never_followed_and_said(store: Store) -> None:
-    outside = store.folder / "outside"
-    elsewhere = Store(outside) if outside.mkdir() is None else None
-    assert elsewhere
+    (store.folder / "outside").mkdir()
+    elsewhere = Store(store.folder / "outside")
     kept = [Path(elsewhere.toy(copies)["path"]) for copies in (1, 2)]
     elsewhere.age(40)
     old = Path(store.toy(1)["path"])
@@ -324,10 +323,16 @@ def test_versions_stay_and_can_be_released(tmp_path: Path) -> None:
     store.age(40)
     store.age(40, tmp_path / "runs")
     (tmp_path / "runs").rename(store.path / "run")
+    orphan = pipeline.registry.home / "remote/files/md5/ab" / ("cd" * 15)  # as a run that was killed after its push
+    orphan.parent.mkdir(exist_ok=True)
+    orphan.write_bytes(bytes(10**6))
     result = store.prune("--registry", str(pipeline.registry.home))
+    assert result["problems"] == []
+    assert not orphan.exists()
     assert {one["key"] for one in made} <= store.stored("archive")
     assert result["counts"]["archive"]["why"]["registered"] == 2
     assert result["counts"]["registry"]["kept"] == 2
+    assert result["counts"]["registry"]["removed_bytes"] > 900_000
     run(["promote", "v1", "--registry", str(pipeline.registry.home)])
     for name in ("v1", "v2"):
         pipeline.registry.fetch(name, tmp_path / "taken")
