@@ -28,6 +28,8 @@ MOST_MB = 560
 @pytest.fixture(scope="module")
 def container(docker: "DockerClient", sensitive: Path) -> Iterator[Any]:
     """The service as Compose starts it, on a store with one version."""
+    from docker.types import Mount
+
     subprocess.run([ROOT / "scripts/images", "serve"], check=True)
     told = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["serve"]
     for folder in (sensitive, *sensitive.parents[:2], *sensitive.rglob("*")):  # the service is another user
@@ -38,6 +40,7 @@ def container(docker: "DockerClient", sensitive: Path) -> Iterator[Any]:
         name=f"test-serve-{uuid.uuid4().hex[:8]}",
         environment={"SERVE_TOKEN": TOKEN},
         ports={"8090/tcp": ("127.0.0.1", 0)},
+        mounts=[Mount("/index", None, type="volume")],
         volumes={str(sensitive): {"bind": "/artifacts", "mode": "ro"}},
         read_only=told["read_only"],
         cap_drop=told["cap_drop"],
