@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,8 +19,6 @@ from stages.common.schema.face import Face
 DIGITS = 6
 MEGAPIXELS = 50
 """Of large pictures that are decoded at a time: some 1.2 GB."""
-_DETECTOR = threading.Lock()
-"""The detector of faces is one a process, and computes for one thread at a time."""
 
 
 class ThreadsRoom(room.Room):
@@ -86,8 +83,7 @@ def _prepare(file: bytes, settings: Preprocessing, image: npt.NDArray[np.uint8])
     try:
         if not file:
             return Answer("empty file (copy it again)")
-        with _DETECTOR if settings.crop == "face" else nullcontext():
-            content = content_of(file, settings)
+        content = content_of(file, settings)
         image[:] = fit_square(content.picture, settings)
         return Answer(face=content.face)
     except ImageError as error:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.docker
 START_S = 60
-MOST_MB = 560
+MOST_MB = 450
 
 
 @pytest.fixture(scope="module")

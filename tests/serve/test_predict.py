@@ -4,15 +4,20 @@ import csv
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.common.photograph import photograph
+from stages.common.images.preprocess import content_of
+from stages.common.images.settings import Preprocessing
+from stages.common.registry.registry import Registry
+from tests.common.onnx_models import PREPROCESSING
+from tests.common.photograph import on_canvas, photograph
 from tests.common.samples import SAMPLE_NAMES
 from tests.serve.pictures import encoded, no_pictures, pictures
-from tests.serve.serving import ROOT, Server
+from tests.serve.serving import ROOT, Server, register, save_sensitive_model, serving
 
 pytestmark = pytest.mark.slow
 
@@ -121,3 +126,17 @@ def test_attributes_are_those_of_the_model(server: Server) -> None:
     assert tuple(one["name"] for one in told["attributes"]) == SAMPLE_NAMES
     first = told["attributes"][0]
     assert first["thresholds"] == dict.fromkeys(first["classes"], 0.8001)
+
+
+def test_a_model_of_cut_out_faces_says_which_face_it_has_looked_at(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "artifacts" / "registry")
+    register(registry, tmp_path / "content", partial(save_sensitive_model, crop="face"))
+    files = [encoded(on_canvas(*places)) for places in ([(40, 100, 200), (400, 60, 400)], [(100, 100, 300)], [])]
+    settings = Preprocessing(**PREPROCESSING | {"image_size": 32, "crop": "face"})
+    with serving(tmp_path, tmp_path / "artifacts") as server:
+        server.wait_for(ready=True)
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda file: server.predict(file).json["images"][0], files * 4))
+    faces = [content_of(file, settings).face for file in files[:2]]
+    assert [one["face"] for one in answers if "face" in one] == [face._asdict() for face in faces if face] * 4
+    assert [one["error"].partition(" (")[0] for one in answers if "error" in one] == ["no face found"] * 4
