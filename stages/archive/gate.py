@@ -23,6 +23,7 @@ from scipy.stats import binomtest
 
 from stages.common.inference.answers import Right
 from stages.common.inference.measures import METRICS, Cells, Metric, cells_of, in_words
+from stages.common.inference.slices import Change
 from stages.common.schema.attributes import Attributes
 from stages.common.schema.statistics import holm
 
@@ -210,6 +211,8 @@ class Judgement:
         champion, best: comparisons with the champion and with the best version; None where there is none, where it
             cannot be compared, or for the best version if that is the champion.
         champion_to_best: the champion in place of the candidate against the best version, on the same images.
+        slices: where the candidate has answers wrong that the champion has right, the clearest first.
+        warnings: in which slices it falls, for people; they refuse nothing.
     """
 
     metric: Metric
@@ -220,6 +223,8 @@ class Judgement:
     champion: Comparison | None = None
     best: Comparison | None = None
     champion_to_best: Comparison | None = None
+    slices: Sequence[Change] = ()
+    warnings: Sequence[str] = ()
 
 
 def judge(found: Judgement, min_accuracy: float, alpha: float, margin: float, refused: Sequence[str] = ()) -> Judgement:

@@ -16,7 +16,7 @@ from stages.common.inference.onnx_model import OnnxModel, load
 from stages.common.registry.registry import MODEL, Registry
 from stages.common.registry.seen import Pictures, read_seen
 from stages.common.schema.attributes import difference, names
-from stages.common.schema.dataset import read_split
+from stages.common.schema.dataset import index_rows, read_split
 
 
 class IncomparableError(ValueError):
@@ -47,6 +47,7 @@ class Candidate:
         attributes: A attributes of the data.
         labels: (N, A) of the test images, -1 where unknown.
         groups: (N,), the same number for images that belong together.
+        lots: that of each image.
         right: which of its answers are right.
     """
 
@@ -62,6 +63,7 @@ class Candidate:
         split = read_split(prepared, "test")
         self._images, self.labels, self.attributes = split.take(), split.labels, split.attributes
         self.groups = split.group
+        self.lots = [row["lot"] for row in index_rows(prepared) if row["split"] == "test"]
         self._model, self._data, self._seen = load(model), data, seen
         self._said = self._model.predict(self._images)
         self.right = self._right(self._model, self._said)

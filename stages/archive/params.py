@@ -19,12 +19,15 @@ class ArchiveSection(Section):
             models would differ so less often than this, adjusted for all attributes.
         margin: how far below the best version so far a candidate may lie in the mean of `evaluate.metric` (0-1), on the
             same images.
+        slice_margin: how far the accuracy (0-1) in an attribute may fall on the images of one slice, in comparison with
+            the champion's on the same images, before the gate warns; `alpha` applies, adjusted for all slices.
         force: release it whatever the gate says.
     """
 
     title: Annotated[str, NOT_IN_KEY] = Field(min_length=1, max_length=80)
     alpha: float = Field(gt=0, lt=1)
     margin: float = Field(ge=0, le=1)
+    slice_margin: float = Field(ge=0, le=1)
     force: bool
 
 

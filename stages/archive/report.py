@@ -111,10 +111,17 @@ def build_report(
     return Report(
         title=title,
         subtitle=f"{subtitle}{model}",
-        verdict="; ".join([*gate["reasons"], *evaluation["no_better"]]),
+        verdict="; ".join(
+            [
+                *gate["reasons"],
+                *(f"warning: {line}" for line in gate["warnings"]),
+                *evaluation["no_better"],
+                *([f"worst slice: {evaluation['worst_slice']}"] if evaluation["worst_slice"] else []),
+            ]
+        ),
         passed=gate["fit"],
         sections=sections,
-        remarked=any(rejects.values()) or bool(evaluation["no_better"]),
+        remarked=any(rejects.values()) or bool(evaluation["no_better"] or gate["warnings"]),
         word="Fit for release" if gate["fit"] else "Not fit for release",
     )
 
@@ -139,6 +146,7 @@ def _gate(gate: Mapping[str, Any]) -> PageSection:
         [
             _compared("Against the champion", champion),
             *([_compared("Against the best version so far", best)] if best else []),
+            *([_slices(champion["version"], gate["slices"])] if gate["slices"] else []),
         ],
         note=f"{mean}. {standing} {P_VALUE.format(metric=words, test=TESTS[metric])}",
     )
@@ -167,6 +175,21 @@ def _compared(title: str, comparison: Mapping[str, Any]) -> Table:
     figures = [f"{in_words(name).capitalize()}{whose}" for name in METRICS for whose in ("", f", {version}")]
     columns = ("Attribute", "Labels", *figures, "Better", "Worse", "p")
     return Table(title, columns, rows, note=" ".join([note, *comparison["notes"]]))
+
+
+def _slices(version: str, slices: Sequence[Mapping[str, Any]]) -> Table:
+    """Where the candidate has answers wrong that the champion has right."""
+    columns = ("Images of", "Attribute", "Labels", "Accuracy", f"Accuracy, {version}", "Better", "Worse", "p")
+    names = ("name", "attribute", "labels", "candidate", "version", "better", "worse", "p")
+    note = (
+        "A slice is the images of a lot, or of a class of one attribute and one of another. p says how often equally "
+        "good models would differ at least so much to the candidate's disadvantage (sign test, adjusted for all slices "
+        "that have enough such answers to be told from chance). One that falls by more than archive.slice_margin, and "
+        "by more than chance explains, is warned of above."
+    )
+    return Table(
+        f"Slices, against {version}", columns, [[one[name] for name in names] for one in slices], note=note, folded=True
+    )
 
 
 def _rejects(folder: Path) -> list[dict[str, str]]:

@@ -15,6 +15,7 @@ from stages.archive.lineage import check_one_run, lineage, used_params
 from stages.archive.params import Params
 from stages.archive.release import GATE, NONE, opponent, release, standing
 from stages.common.contract.artifacts import file_digest, write_json
+from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Delivered, Delivery, Headline, Input, Stage
 from stages.common.registry.registry import LINEAGE, MODEL, Registry
 from stages.common.reports.report import REPORT, write_report
@@ -23,6 +24,8 @@ from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
 if TYPE_CHECKING:
     from stages.archive.gate import Judgement
 
+SLICES_KEPT = 20
+"""Of those in which the candidate has answers wrong that the champion has right."""
 RUN = "FACE_ATTRIBUTES_RUN"
 """Environment variable with the run that an archive is made for, JSON as `stages.archive.run_page.write_run` has it."""
 
@@ -49,6 +52,7 @@ def _judge(context: Context[Params], against: str) -> "tuple[Judgement, str | No
     from stages.archive.gate import Judgement, compare, interval, judge, means_by_metric
     from stages.archive.meeting import Candidate, IncomparableError
     from stages.common.inference.measures import cells_of
+    from stages.common.inference.slices import compare_slices, fallen
     from stages.common.registry.seen import read_seen
 
     section, least = context.params.archive, context.params.monitor.min_accuracy
@@ -80,7 +84,13 @@ def _judge(context: Context[Params], against: str) -> "tuple[Judgement, str | No
     to_champion = against_one(champion.name, right, champion.right, notes)
     to_best = against_one(best.name, right, best.right, best.notes) if best else None
     between = against_one(best.name, champion.right, best.right) if best else None
-    met = replace(found, champion=to_champion, best=to_best, champion_to_best=between)
+    changes = compare_slices(candidate.attributes, labels, candidate.lots, right, champion.right, groups, section.alpha)
+    falls = fallen(changes, section.alpha, section.slice_margin)
+    warnings = [f"against {champion.name}, {one.text}" for one in falls]
+    changes = sorted(changes, key=lambda one: (one.p, one.candidate - one.version))[:SLICES_KEPT]
+    met = replace(
+        found, champion=to_champion, best=to_best, champion_to_best=between, slices=changes, warnings=warnings
+    )
     measure = to_best or to_champion
     return decide(met, champion.objections), None if measure.better else measure.version
 
@@ -109,8 +119,11 @@ def _run(context: Context[Params]) -> Headline:
     }
     write_json(out / GATE, gate)
     write_report(out / REPORT, build_report(context.params.archive.title, out))
+    for line in judgement.warnings:
+        log.warning("a slice fell: %s", line)
     means = {f"mean_{name}": round(mean, 4) for name, mean in judgement.means.items() if mean is not None}
-    return {**means, "fit": "yes" if judgement.fit else "no"}
+    warned = {"warnings": "; ".join(judgement.warnings)} if judgement.warnings else {}
+    return {**means, "fit": "yes" if judgement.fit else "no", **warned}
 
 
 def _deliver(delivery: Delivery[Params]) -> Delivered:

@@ -8,6 +8,9 @@ Outputs:
                                  which on the model answers, share of answers and their accuracy; means; which
                                  attributes are no better than their most frequent class by `evaluate.metric`; how many
                                  groups the images make, such as people
+    metrics/slices.json          accuracy on each lot and on the images of each pair of classes, all answers together,
+                                 with the number of labels
+    slices.csv                   each slice in each attribute: `stages.common.inference.slices.Slice`
     plots/confusion_matrices.png one matrix per attribute, rows (true classes) in per cent
     plots/roc_curves.png         one curve per class, one against the rest
     plots/reliability.png        how often the model is right at which confidence

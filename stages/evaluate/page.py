@@ -10,8 +10,21 @@ from PIL import Image
 from stages.common.checks.validation_report import data_docs_links, past_runs
 from stages.common.images.thumbnails import thumbnail
 from stages.common.inference.answers import Answers
-from stages.common.inference.measures_page import classes_table, measures_table, told_means
-from stages.common.reports.report import Cards, Links, PageSection, Picture, Pictures, Plot, Report, Share, Table
+from stages.common.inference.measures_page import between, classes_table, measures_table, told_means
+from stages.common.inference.slices import LEVEL, Slice, worst
+from stages.common.reports.report import (
+    Cards,
+    Group,
+    Links,
+    PageSection,
+    Picture,
+    Pictures,
+    Plot,
+    Report,
+    Share,
+    Table,
+    shown,
+)
 from stages.common.schema.attributes import UNKNOWN, Attributes
 from stages.common.schema.dataset import Split
 
@@ -20,6 +33,9 @@ if TYPE_CHECKING:
 
 PICTURES = 12
 """Thumbnails of wrong answers, and as many of unsure ones."""
+
+SLICES_SHOWN = 20
+"""Rows of a table of slices, those first that are worst."""
 
 Case = tuple[float, int, Answers]
 """One answer: its confidence, the image's position in the split, and the attribute's answers."""
@@ -82,6 +98,36 @@ def _confidences(attributes: Attributes, measures: Mapping[str, Mapping[str, Any
     )
 
 
+def slices_page(slices: Sequence[Slice], by_slice: Mapping[str, Sequence[Mapping[str, Any]]]) -> Group:
+    """Where the model is weak: the slices that lie farthest below the rest, then all lots, and pairs of classes.
+
+    Args:
+        slices: `stages.common.inference.slices.measure_slices`.
+        by_slice: `stages.common.inference.slices.totals`.
+    """
+    found = worst(slices)
+    below = [one for one in slices if one.accuracy < one.elsewhere]
+    first, note = shown(sorted(below, key=lambda one: (one.p, one.accuracy)), SLICES_SHOWN)
+    rows = [
+        (f"images of {one.name}", one.attribute, one.labels, one.accuracy, between(one.interval), one.elsewhere, one.p)
+        for one in first
+    ]
+    columns = ("Slice", "Attribute", "Labels", "Accuracy", "95 %", "Elsewhere", "p")
+    told = f"The worst slice: {found.text}." if found else "No slice is worse than the rest beyond chance."
+    tables = [Table("Farthest below the rest", columns, rows, note=note, link=("All of them as CSV", "slices.csv"))]
+    for title, kind in (("Lots", "lots"), ("Pairs of classes", "class_pairs")):
+        lowest, note = shown(sorted(by_slice[kind], key=lambda one: float(one["accuracy"])), SLICES_SHOWN)
+        cells = [(one["name"], one["labels"], one["accuracy"]) for one in lowest]
+        tables.append(Table(title, ("Images of", "Labels", "Accuracy of all answers"), cells, note=note, folded=True))
+    return Group(
+        "Slices",
+        tables,
+        note=f"{told} A slice is the images of a lot, or of a class of one attribute and one of another. p says how "
+        "often a model that is equally good everywhere has so many wrong answers there (Fisher's exact test, adjusted "
+        f"for all slices that have labels enough to be told from chance); below {LEVEL:g} a slice is named.",
+    )
+
+
 def _lowest(measures: Mapping[str, Any]) -> object:
     """The threshold of an attribute, or of each of its classes."""
     lowest = measures["threshold"]
@@ -98,6 +144,7 @@ def describe_model(
     checked: "Checked",
     metrics: Mapping[str, Any],
     answered: Table,
+    slices: Group,
     hardest: Sequence[Pictures],
     history: Sequence[Mapping[str, Any]],
 ) -> Report:
@@ -109,6 +156,7 @@ def describe_model(
         checked: what the suite found.
         metrics: `metrics/eval_metrics.json`.
         answered: what decides which class is the answer.
+        slices: `slices_page`.
         hardest: `hardest_images`.
         history: past runs, this one last: means, the accuracy per attribute, `images`, `findings`.
     """
@@ -126,6 +174,7 @@ def describe_model(
         Cards({**cards, "test images": metrics["images"], "groups of them": metrics["groups"]}),
         measures_table(attributes, measures, "Measures", {"roc_auc": "ROC AUC"}, " ".join(notes)),
         classes_table(attributes, measures),
+        slices,
         answered,
         _confidences(attributes, measures),
         *checked.sections(),
@@ -156,9 +205,10 @@ def describe_model(
                 f"{told_means(metrics)} on {metrics['images']} test images",
                 *metrics["no_better"],
                 *metrics["never_answered"],
+                *([f"worst slice: {metrics['worst_slice']}"] if metrics["worst_slice"] else []),
                 checked.verdict,
             ]
         ),
         sections=sections,
-        remarked=bool(checked.found or metrics["no_better"] or metrics["never_answered"]),
+        remarked=bool(checked.found or metrics["no_better"] or metrics["never_answered"] or metrics["worst_slice"]),
     )

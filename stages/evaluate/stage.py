@@ -9,9 +9,10 @@ from stages.common.contract.errors import DataError
 from stages.common.contract.history import recall, remember
 from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Headline, Input, Stage
+from stages.common.contract.tables import write_csv
 from stages.common.reports.report import REPORT, write_report
 from stages.common.schema.attributes import difference
-from stages.common.schema.dataset import read_split
+from stages.common.schema.dataset import index_rows, read_split
 from stages.common.schema.learned import never_answered, remarks
 from stages.evaluate.params import Params
 
@@ -39,7 +40,7 @@ def check_same_data(train: Mapping[str, Any], prepare_train: Mapping[str, Any]) 
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help
     from stages.common.checks.validation import check  # Great Expectations takes seconds
-    from stages.common.inference.answers import answers_of
+    from stages.common.inference.answers import answers_of, right_answers
     from stages.common.inference.decision import decision_table
     from stages.common.inference.features import join_features
     from stages.common.inference.measures import mean_of, means_of, no_better
@@ -47,8 +48,9 @@ def _run(context: Context[Params]) -> Headline:
     from stages.common.inference.onnx_model import load
     from stages.common.inference.partitions import PARTITIONS, partitions
     from stages.common.inference.predictions import SUITE, columns_of, read_predictions, write_predictions
+    from stages.common.inference.slices import COLUMNS, measure_slices, totals, worst
     from stages.evaluate.measures import measure
-    from stages.evaluate.page import describe_model, hardest_images
+    from stages.evaluate.page import describe_model, hardest_images, slices_page
     from stages.evaluate.plots import plot_confusion, plot_reliability, plot_roc
 
     check_same_data(context.manifests["train"], context.manifests["prepare_train"])
@@ -75,6 +77,11 @@ def _run(context: Context[Params]) -> Headline:
     weak = no_better(measures, section.metric)
     for line in weak.values():
         log.warning("%s", line)
+    lots = [row["lot"] for row in index_rows(context.inputs["prepare_train"]) if row["split"] == "test"]
+    right = right_answers(answers)
+    slices = measure_slices(attributes, split.labels, lots, right, split.group)
+    if weakest := worst(slices):
+        log.warning("worst slice: %s", weakest.text)
 
     write_predictions(context.out / "predictions.csv", split.filenames, answers)
     table = read_predictions(attributes, context.out / "predictions.csv")
@@ -102,9 +109,13 @@ def _run(context: Context[Params]) -> Headline:
         "metric": section.metric,
         "no_better": list(weak.values()),
         "never_answered": remarks(attributes, model.calibration.learned),
+        "worst_slice": weakest and weakest.text,
         "attributes": measures,
     }
     write_json(context.out / "metrics" / "eval_metrics.json", metrics)
+    by_slice = totals(attributes, split.labels, lots, right)
+    write_json(context.out / "metrics" / "slices.json", by_slice)
+    write_csv(context.out / "slices.csv", COLUMNS, (one.cells for one in slices), for_people=True)
     plot_confusion(attributes, context.out / "plots" / "confusion_matrices.png", measures)
     plot_roc(context.out / "plots" / "roc_curves.png", answers, measures)
     plot_reliability(context.out / "plots" / "reliability.png", answers, measures)
@@ -114,7 +125,10 @@ def _run(context: Context[Params]) -> Headline:
     hardest = hardest_images(split, answers)
     write_json(context.out / HARDEST, [asdict(pictures) for pictures in hardest])
     answered = decision_table(attributes, model.calibration)
-    report = describe_model(attributes, context.out, checked, metrics, answered, hardest, recall(context.cache, SUITE))
+    report = describe_model(
+        attributes, context.out, checked, metrics, answered, slices_page(slices, by_slice), hardest,
+        recall(context.cache, SUITE),
+    )  # fmt: skip
     write_report(context.out / REPORT, report)
     return {
         **{name: round(value, 4) for name, value in means.items() if value is not None},
@@ -122,6 +136,7 @@ def _run(context: Context[Params]) -> Headline:
         "images": len(split),
         **accuracies,
         **({"never_answered": ", ".join(never)} if never else {}),
+        **({"worst_slice": weakest.text} if weakest else {}),
     }
 
 
@@ -138,6 +153,8 @@ STAGE = Stage(
             "metrics/eval_metrics.json",
             "accuracy beside majority and balanced accuracy, figures of each class, ROC AUC, calibration",
         ),
+        "slices": ("metrics/slices.json", "accuracy on each lot and each pair of classes"),
+        "slices_of_attributes": ("slices.csv", "each slice in each attribute: labels, right answers, interval, p"),
         "confusion": ("plots/confusion_matrices.png", "a confusion matrix per attribute"),
         "roc": ("plots/roc_curves.png", "ROC curves per attribute, every class against the rest"),
         "reliability": ("plots/reliability.png", "confidence against accuracy per attribute"),

@@ -53,6 +53,7 @@ class Pipeline:
         nothing = measure(Answers(SAMPLE_ATTRIBUTES[0], np.zeros(0, int), np.zeros((0, 2))))
         metrics = {
             "mean_accuracy": 0.9, "mean_balanced_accuracy": 0.8, "mean_majority": 0.7, "images": 1, "no_better": [],
+            "worst_slice": None,
             "attributes": dict.fromkeys((*SAMPLE_NAMES, "hat"), nothing),
         }  # fmt: skip
         artifacts.write_json(folder / "evaluate" / "metrics" / "eval_metrics.json", metrics)
@@ -66,6 +67,7 @@ class Pipeline:
         wrong: Sequence[int] = (0,) * MODELS,
         attributes: Attributes = SAMPLE_ATTRIBUTES,
         unlabelled: Collection[str] = (),
+        lots: int = 1,
         **data: Any,
     ) -> None:
         """Make other data.
@@ -76,6 +78,7 @@ class Pipeline:
             wrong: per model, how many of its answers are wrong: one an image, of each model in other images.
             attributes: what is annotated.
             unlabelled: those of them without a label.
+            lots: that the images are in, s1 and so on, equally many in each.
             **data: of section `data` of params.yaml.
         """
         folder = self.inputs["prepare_train"]
@@ -90,7 +93,9 @@ class Pipeline:
             for image in (sum(wrong[:model]) + np.arange(count)) % images:
                 column = image % len(attributes)
                 shard[image, model, column, 0] = (labels[image, column] + 1) % len(attributes[column].classes)
-        np.save(folder / "shards" / "s1.npy", shard)
+        each = images // lots
+        for lot in range(lots):
+            np.save(folder / "shards" / f"s{lot + 1}.npy", shard[lot * each : (lot + 1) * each])
         write_attributes(folder, attributes)
         with (folder / INDEX).open("w", newline="") as file:
             table = csv.writer(file)
@@ -101,7 +106,8 @@ class Pipeline:
                     "" if one.name in unlabelled else label
                     for one, label in zip(attributes, labels[number], strict=True)
                 ]
-                table.writerow([f"s1_{number}.png", "s1", number, "test", digest, digest, *cells])
+                lot, row = f"s{number // each + 1}", number % each
+                table.writerow([f"{lot}_{number}.png", lot, row, "test", digest, digest, *cells])
         artifacts.write_json(folder / "metrics" / "data_stats.json", self._statistics(images))
         self._finish("prepare_train", params={"data": {"seed": 1, **data}}, headline={"images": images})
 

@@ -60,13 +60,13 @@ GATE = {
     "model_digest": "c" * 64, "against": "none", "best_after": None, "forced": False, "lots": ["s1"],
     "metric": "accuracy", "means": {"accuracy": 0.5, "balanced_accuracy": None}, "interval": [0.4, 0.6], "fit": False,
     "reasons": ["mean accuracy 0.5000 is below <monitor>"],
-    "champion": None, "best": None, "champion_to_best": None,
+    "champion": None, "best": None, "champion_to_best": None, "slices": [], "warnings": [],
 }  # fmt: skip
 
 
 EVALUATION = {
     "mean_accuracy": 0.5, "mean_balanced_accuracy": None, "mean_majority": 0.5, "images": 3,
-    "no_better": ["<beard> is no better than its most frequent class"],
+    "no_better": ["<beard> is no better than its most frequent class"], "worst_slice": None,
     "attributes": {one.name: measure(Answers(one, np.zeros(3, int), np.eye(3, 2))) for one in SAMPLE_ATTRIBUTES},
 }  # fmt: skip
 

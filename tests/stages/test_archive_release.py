@@ -215,6 +215,24 @@ def test_small_losses_add_up_to_no_more_than_the_margin(pipeline: Pipeline) -> N
     assert "and the champion -0.0060" in page
 
 
+def test_a_slice_that_falls_is_warned_of_and_refuses_nothing(pipeline: Pipeline) -> None:
+    """v1 errs in the first lot, v2 as often in the second: in no mean are they different."""
+    pipeline.prepare(wrong=(100, 100, 0, 0, 0, 0), lots=2)
+    for model in (0, 1):
+        pipeline.train(model)
+        assert pipeline.archive() == 0
+    assert pipeline.champion() == "v2"
+    line = "against v1, glasses on images of lot s2: 0.800 against 1.000 of 100 labels right, 20 answers worse"
+    assert f"warning: {line}" in pipeline.verdict()
+    assert line in str(pipeline.result["headline"]["warnings"])
+    gate = json.loads((Path(pipeline.result["path"]) / "gate.json").read_text())
+    assert sum("images of lot s2: 0.800" in warning for warning in gate["warnings"]) == len(SAMPLE_NAMES)
+    assert "Slices, against v1" in pipeline.page()
+    pipeline.train(1, key="again")
+    assert pipeline.archive("archive.slice_margin=0.3") == 0
+    assert "warnings" not in pipeline.result["headline"]
+
+
 def test_versions_of_earlier_code_can_still_be_met_and_succeeded(pipeline: Pipeline) -> None:
     pipeline.prepare(wrong=(30, 0, 0, 0, 0, 0))
     pipeline.train(0)

@@ -119,6 +119,15 @@ def test_every_figure_of_an_evaluation(evaluate: Callable[..., int], tmp_path: P
     assert reference.example_names == reference.filenames
     assert reference.probabilities["beard"].argmax(1).tolist() == [0, *(answer[0] for answer in answers)]
     assert reference.embeddings[1:, :5].tolist() == [list(answer) for answer in answers]
+    slices = json.loads((tmp_path / "out" / "metrics" / "slices.json").read_text())
+    assert slices["lots"] == [{"name": "lot a", "labels": 18, "accuracy": pytest.approx(14 / 18)}]
+    pairs = {one["name"]: (one["labels"], one["accuracy"]) for one in slices["class_pairs"]}
+    assert pairs["beard no and hair colour blond"] == (4, 1)
+    assert pairs["beard yes and hair length long"] == (7, pytest.approx(6 / 7))
+    with (tmp_path / "out" / "slices.csv").open(newline="") as file:
+        of_slice = {row["attribute"]: row for row in csv.DictReader(file) if row["slice"] == "beard no and mustache no"}
+    row = of_slice["Beard"]
+    assert (row["labels"], row["right"], row["accuracy"], row["elsewhere"]) == ("2", "1", "0.5000", "0.6667")
     for plot in ("confusion_matrices.png", "roc_curves.png", "reliability.png"):
         assert (tmp_path / "out" / "plots" / plot).stat().st_size > 10_000
 
@@ -156,6 +165,19 @@ def test_by_balanced_accuracy_other_attributes_are_no_better(
     metrics = json.loads((tmp_path / "out" / "metrics" / "eval_metrics.json").read_text())
     assert metrics["attributes"]["mustache"]["accuracy"] == metrics["attributes"]["mustache"]["majority"] == 0.8
     assert (metrics["metric"], metrics["no_better"]) == ("balanced_accuracy", [])
+
+
+def test_the_worst_slice_is_named_where_chance_does_not_explain_it(
+    evaluate: Callable[..., int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = [(image % 2, image // 2 % 2, 0, image % 5, image % 3) for image in range(60)]
+    answers = [(1 - label[0], *label[1:]) if label[:2] == (1, 1) and image < 40 else label
+               for image, label in enumerate(labels)]  # fmt: skip
+    assert evaluate(labels, answers) == 0
+    words = "beard on images of beard yes and mustache yes: 5 of 15 right (0.333, 95 % from "
+    assert words in caplog.text
+    assert f"worst slice: {words}" in (tmp_path / "out" / "report.html").read_text()
+    assert words in str(artifacts.read_manifest(tmp_path / "out")["headline"]["worst_slice"])
 
 
 def test_a_diverged_model_is_measured_and_reported(

@@ -42,8 +42,8 @@ def measure(everything: Answers) -> dict[str, Any]:
     What cannot be computed is None, never NaN. An image without a finite answer counts as wrong everywhere.
 
     Returns:
-        labels, accuracy, majority (share of the most frequent class), balanced_accuracy, precision, recall, f1,
-        classes, support (labels of each), confusion_matrix (rows are labels, columns answers), and per_class: class,
+        labels, accuracy, accuracy_interval (as below), majority (share of the most frequent class), balanced_accuracy,
+        precision, recall, f1, classes, support (labels of each), confusion_matrix (rows are labels, columns answers), and per_class: class,
         support, precision, recall, each with an interval [low, high] that holds the true one with 95 % (Wilson 1927; of
         images that belong together as many count as are independent), f1, and of a class below `RARE` of the labels
         average_precision. An attribute that is never answered has its labels counted and nothing measured.
@@ -56,12 +56,16 @@ def measure(everything: Answers) -> dict[str, Any]:
     per_class = [_of_class(answers, number, counts, support) for number in range(len(classes))] if told else []
     present = [one for one in per_class if one["support"]]
 
+    groups = np.arange(count) if answers.groups is None else answers.groups
+    share = float(answers.right.mean()) if told else None
+
     def mean(name: str) -> float | None:
         return float(np.mean([one[name] or 0.0 for one in present])) if present else None
 
     return {
         "labels": count,
-        "accuracy": float(answers.right.mean()) if told else None,
+        "accuracy": share,
+        "accuracy_interval": None if share is None else [*wilson(share, independent(answers.right, groups))],
         "majority": float(support.max() / count) if told else None,
         "balanced_accuracy": mean("recall") if len(present) > 1 else None,
         "precision": mean("precision"),

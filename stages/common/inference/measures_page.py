@@ -54,8 +54,8 @@ def classes_table(attributes: Attributes, measures: Mapping[str, Measures]) -> T
     rows = [
         (
             attribute.title, one["class"], one["support"],
-            one["precision"], _between(one["precision_interval"]),
-            one["recall"], _between(one["recall_interval"]),
+            one["precision"], between(one["precision_interval"]),
+            one["recall"], between(one["recall_interval"]),
             one["f1"], one.get("average_precision"),
         )
         for attribute in attributes
@@ -71,5 +71,6 @@ def classes_table(attributes: Attributes, measures: Mapping[str, Measures]) -> T
     return Table("Classes", columns, rows, note=note, folded=len(rows) >= MANY)
 
 
-def _between(interval: tuple[float, float] | None) -> str | None:
+def between(interval: tuple[float, float] | None) -> str | None:
+    """An interval, for a table."""
     return None if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"

@@ -22,6 +22,28 @@ def holm(p: Sequence[float]) -> npt.NDArray[np.float64]:
     return adjusted
 
 
+def tarone(p: npt.NDArray[np.float64], least: npt.NDArray[np.float64], level: float) -> npt.NDArray[np.float64]:
+    """Adjusted p of a family of tests of counts, in their order (Tarone 1990, https://doi.org/10.2307/2531456).
+
+    Bonferroni's correction, in which only those tests count that could have found something: with three labels no
+    answer is significant among a hundred tests, so that such a test needs no part of the level. The chance of any false
+    finding is at most `level`.
+
+    Args:
+        p: (T,).
+        least: (T,), what `p` would be at the most extreme counts.
+        level: below which an adjusted p counts.
+
+    Returns:
+        (T,); 1 for a test that could not have found anything.
+    """
+    counts = np.arange(1, len(p) + 1)
+    able = np.searchsorted(np.sort(least), level / counts, side="right")
+    among = int(counts[able <= counts][0]) if len(p) else 1
+    adjusted: npt.NDArray[np.float64] = np.where(least <= level / among, np.minimum(1, p * among), 1.0)
+    return adjusted
+
+
 def independent(right: npt.NDArray[np.bool_], groups: npt.NDArray[np.integer[Any]]) -> float:
     """How many independent answers tell as much about the share of right ones as these.
 

@@ -1,9 +1,9 @@
-"""Holm's correction and Wilson's interval by hand."""
+"""Corrections for many tests, and Wilson's interval by hand."""
 
 import numpy as np
 import pytest
 
-from stages.common.schema.statistics import holm, independent, wilson
+from stages.common.schema.statistics import holm, independent, tarone, wilson
 
 
 def test_p_is_multiplied_by_the_tests_that_are_left_and_never_falls() -> None:
@@ -26,3 +26,11 @@ def test_answers_that_are_wrong_together_tell_less() -> None:
     assert independent(np.tile([True, False], 20), pairs) == 40  # each group as the whole
     assert independent(np.ones(40, bool), pairs) == 20
     assert independent(np.ones(40, bool), np.zeros(40, int)) == 1
+
+
+def test_tests_that_could_find_nothing_take_no_part_of_the_level() -> None:
+    p = np.array([0.01, 0.5, 0.25, 1.0])
+    least = np.array([0.001, 0.5, 0.25, 0.02])
+    assert tarone(p, least, 0.05).tolist() == pytest.approx([0.02, 1, 1, 1])  # of two that could
+    assert tarone(p, p, 0.05).tolist() == pytest.approx([0.01, 1, 1, 1])
+    assert tarone(p[:0], p[:0], 0.05).tolist() == []

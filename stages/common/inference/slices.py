@@ -1,0 +1,287 @@
+"""How good answers are on parts of the test images: on each lot, and on the images of each pair of classes.
+
+A mean hides where a model fails. A slice is the images of one lot, or those with a class of one attribute and a class
+of another; of each slice the accuracy in every attribute is told. There are many slices, and most have few labels, so
+that the lowest accuracy is mostly chance. Hence a slice is named only where chance does not explain it: after a test
+that counts all slices that could have been named (`stages.common.schema.statistics.tarone`). One with too few labels
+cannot be, whatever its accuracy is.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binom, hypergeom
+
+from stages.common.inference.answers import Right
+from stages.common.schema.attributes import UNKNOWN, Attributes
+from stages.common.schema.statistics import independent, tarone, wilson
+
+COLUMNS = ("kind", "slice", "attribute", "labels", "right", "accuracy", "low", "high", "elsewhere", "p")
+"""Of slices.csv; `low` and `high` are the ends of the interval."""
+LEVEL = 0.05
+"""How often a slice is named of a model that is equally good on all of them."""
+
+Labels = npt.NDArray[np.integer[Any]]
+"""(N, A) class indices, -1 where unknown."""
+Groups = npt.NDArray[np.integer[Any]]
+"""(N,), the same number for images that belong together."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A way to cut N images into slices.
+
+    Attributes:
+        kind: "lot" or "classes".
+        names: of the S slices, as they stand behind "images of".
+        of: int (N,), the slice of each image; -1 where a label is not known that would tell.
+    """
+
+    kind: str
+    names: Sequence[str]
+    of: npt.NDArray[np.int64]
+
+
+def cuts(attributes: Attributes, labels: Labels, lots: Sequence[str]) -> Iterator[Cut]:
+    """The images by lot, then by the classes of every two attributes.
+
+    Args:
+        attributes: A of them.
+        labels: (N, A).
+        lots: that of each of the N images.
+    """
+    known_lots, of_lot = np.unique(np.asarray(lots), return_inverse=True)
+    yield Cut("lot", [f"lot {lot}" for lot in known_lots.tolist()], of_lot.astype(np.int64))
+    for (one, first), (other, second) in itertools.combinations(enumerate(attributes), 2):
+        these, those = labels[:, one].astype(np.int64), labels[:, other].astype(np.int64)
+        names = [
+            f"{first.title.lower()} {a} and {second.title.lower()} {b}" for a in first.classes for b in second.classes
+        ]
+        both = (these != UNKNOWN) & (those != UNKNOWN)
+        yield Cut("classes", names, np.where(both, these * len(second.classes) + those, -1))
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Answers about one attribute on the images of a slice.
+
+    Attributes:
+        kind: "lot" or "classes".
+        name: of the slice, as it stands behind "images of".
+        attribute: its title.
+        labels, right: how many are known, and how many answers are right.
+        interval: holds the true accuracy with 95 % (Wilson); images that belong together count by what they tell.
+        elsewhere: accuracy on all other images.
+        p: how often a model that is equally good everywhere has at least so many wrong answers in the slice, adjusted
+            for all slices.
+    """
+
+    kind: str
+    name: str
+    attribute: str
+    labels: int
+    right: int
+    interval: tuple[float, float]
+    elsewhere: float
+    p: float
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers."""
+        return self.right / self.labels
+
+    @property
+    def cells(self) -> tuple[object, ...]:
+        """Its row below `COLUMNS`."""
+        figures = (self.accuracy, *self.interval, self.elsewhere)
+        return (self.kind, self.name, self.attribute, self.labels, self.right, *(f"{one:.4f}" for one in figures),
+                f"{self.p:.3g}")  # fmt: skip
+
+    @property
+    def text(self) -> str:
+        """What is said of the worst one."""
+        low, high = self.interval
+        return (
+            f"{self.attribute.lower()} on images of {self.name}: {self.right:,} of {self.labels:,} right "
+            f"({self.accuracy:.3f}, 95 % from {low:.3f} to {high:.3f}; elsewhere {self.elsewhere:.3f}, p {self.p:.2g})"
+        )
+
+
+def measure_slices(
+    attributes: Attributes, labels: Labels, lots: Sequence[str], right: Right, groups: Groups
+) -> list[Slice]:
+    """Every slice of N images in every attribute, where it has labels and is not all of them.
+
+    `p` is that of Fisher's exact test, one-sided, of the slice against all other images. Where images belong together
+    all counts are divided by the design effect of the attribute (Rao and Scott 1992, "A Simple Method for the Analysis
+    of Clustered Binary Data", https://doi.org/10.2307/2532311).
+
+    Args:
+        attributes: A of them.
+        labels: (N, A).
+        lots: that of each image.
+        right: (N, A).
+        groups: (N,).
+    """
+    known = np.isfinite(right)
+    effects = [
+        known[:, column].sum() / independent(right[known[:, column], column] > 0, groups[known[:, column]])
+        if known[:, column].any()
+        else 1.0
+        for column in range(len(attributes))
+    ]
+    found: list[tuple[Cut, int, int, int, int, int, int]] = []
+    for cut in cuts(attributes, labels, lots):
+        for column in range(len(attributes)):
+            inside = known[:, column] & (cut.of >= 0)
+            counts = np.bincount(cut.of[inside], minlength=len(cut.names))
+            hits = np.bincount(cut.of[inside], right[inside, column], minlength=len(cut.names)).round().astype(int)
+            total, all_right = int(known[:, column].sum()), int(np.nansum(right[:, column]))
+            for at in np.flatnonzero((counts > 0) & (counts < total)).tolist():
+                found.append((cut, at, column, int(counts[at]), int(hits[at]), total, all_right))
+    if not found:
+        return []
+    numbers = np.array([one[2:] for one in found])
+    column, count, hit, total, all_right = numbers.T
+    effect = np.array(effects)[column]
+    population, sample = np.rint(total / effect).astype(int), np.maximum(1, count / effect).astype(int)
+    wrong = np.minimum(population, np.rint((total - all_right) / effect).astype(int))
+    seen = np.minimum(np.minimum(sample, wrong), ((count - hit) / effect).astype(int))  # rounded down
+    p = hypergeom.sf(seen - 1, population, wrong, sample)
+    least = hypergeom.sf(np.minimum(sample, wrong) - 1, population, wrong, sample)
+    return [
+        Slice(
+            cut.kind, cut.names[at], attributes[where].title, labelled, hits_here,
+            wilson(hits_here / labelled, labelled / effects[where]),
+            (right_of_all - hits_here) / (of_all - labelled), adjusted,
+        )
+        for (cut, at, where, labelled, hits_here, of_all, right_of_all), adjusted in zip(
+            found, tarone(p, least, LEVEL).tolist(), strict=True
+        )
+    ]  # fmt: skip
+
+
+def totals(
+    attributes: Attributes, labels: Labels, lots: Sequence[str], right: Right
+) -> dict[str, list[dict[str, str | int | float]]]:
+    """The share of right answers about all attributes together, arguments as of `measure_slices`.
+
+    Returns:
+        {"lots": [{"name", "labels", "accuracy"}], "class_pairs": [likewise]}, without slices that have no label.
+    """
+    found: dict[str, list[dict[str, str | int | float]]] = {"lots": [], "class_pairs": []}
+    counts, hits = np.isfinite(right).sum(axis=1), np.nansum(right, axis=1)
+    for cut in cuts(attributes, labels, lots):
+        inside = cut.of >= 0
+        known, good = (np.bincount(cut.of[inside], of[inside], len(cut.names)) for of in (counts, hits))
+        found["lots" if cut.kind == "lot" else "class_pairs"] += [
+            {"name": name, "labels": int(many), "accuracy": float(some / many)}
+            for name, many, some in zip(cut.names, known, good, strict=True)
+            if many
+        ]
+    return found
+
+
+def worst(slices: Sequence[Slice]) -> Slice | None:
+    """The slice with the lowest accuracy of those that are worse than the rest by more than chance explains, if any."""
+    told = [one for one in slices if one.p < LEVEL]
+    return min(told, key=lambda one: (one.accuracy, one.p), default=None)
+
+
+@dataclass(frozen=True)
+class Change:
+    """Two models' answers about one attribute on the images of a slice, where both answer.
+
+    Attributes:
+        kind: "lot" or "classes".
+        name: of the slice, as it stands behind "images of".
+        attribute: its title.
+        labels: how many are known.
+        candidate, version: accuracy of both.
+        better, worse: answers that only the candidate, or only the version, has right.
+        p: how often equally good models would differ at least so much to the candidate's disadvantage, adjusted for all
+            slices.
+    """
+
+    kind: str
+    name: str
+    attribute: str
+    labels: int
+    candidate: float
+    version: float
+    better: int
+    worse: int
+    p: float
+
+    @property
+    def text(self) -> str:
+        """What is said of one that fell."""
+        return (
+            f"{self.attribute.lower()} on images of {self.name}: {self.candidate:.3f} against {self.version:.3f} of "
+            f"{self.labels:,} labels right, {self.worse} answers worse, {self.better} better (p {self.p:.2g})"
+        )
+
+
+def compare_slices(
+    attributes: Attributes, labels: Labels, lots: Sequence[str], ours: Right, theirs: Right, groups: Groups,
+    level: float,
+) -> list[Change]:  # fmt: skip
+    """Every slice in which the candidate has an answer wrong that the version has right.
+
+    `p` is that of the sign test of groups of images; where each image is a group by itself, it is McNemar's exact test.
+
+    Args:
+        attributes: A of them.
+        labels: (N, A).
+        lots: that of each of the N images.
+        ours: (N, A), the candidate's.
+        theirs: (N, A), the version's.
+        groups: (N,).
+        level: below which `p` counts.
+    """
+    difference = ours - theirs  # NaN where one of both has no answer
+    found: list[tuple[Any, ...]] = []
+    signs: list[tuple[int, int]] = []
+    for cut in cuts(attributes, labels, lots):
+        for column, attribute in enumerate(attributes):
+            inside = np.isfinite(difference[:, column]) & (cut.of >= 0)
+            at, size = cut.of[inside], len(cut.names)
+            here, gain = ours[inside, column], difference[inside, column]
+            worse, better = (np.bincount(at[chosen], minlength=size) for chosen in (gain < 0, gain > 0))
+            if not worse.any():
+                continue
+            counts, hits = np.bincount(at, minlength=size), np.bincount(at, here, minlength=size)
+            lost, won = _signs(at[gain != 0], groups[inside][gain != 0], gain[gain != 0], size)
+            for number in np.flatnonzero(worse).tolist():
+                labelled, right = int(counts[number]), round(float(hits[number]))
+                signs.append((int(lost[number]), int(won[number])))
+                found.append((
+                    cut.kind, cut.names[number], attribute.title, labelled, right / labelled,
+                    (right + int(worse[number]) - int(better[number])) / labelled,
+                    int(better[number]), int(worse[number]),
+                ))  # fmt: skip
+    if not found:
+        return []
+    fell, rose = np.array(signs).T
+    p, least = binom.sf(fell - 1, fell + rose, 0.5), 0.5 ** (fell + rose)
+    return [Change(*one, p) for one, p in zip(found, tarone(p, least, level).tolist(), strict=True)]
+
+
+def _signs(
+    at: npt.NDArray[np.int64], groups: Groups, gain: npt.NDArray[np.float64], size: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """In how many groups of each of `size` slices the candidate is worse, and in how many better: (size,) each."""
+    pairs, where = np.unique(np.stack([at, groups], axis=1), axis=0, return_inverse=True)
+    sums = np.bincount(where.ravel(), gain, minlength=len(pairs))
+    lost, won = (np.bincount(pairs[chosen, 0], minlength=size) for chosen in (sums < 0, sums > 0))
+    return lost, won
+
+
+def fallen(changes: Sequence[Change], level: float, margin: float) -> list[Change]:
+    """The changes for the worse by more than a margin (0-1) and by more than chance explains, the worst first."""
+    told = [one for one in changes if one.p < level and one.version - one.candidate > margin]
+    return sorted(told, key=lambda one: (one.candidate - one.version, one.p))
