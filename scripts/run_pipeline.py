@@ -35,6 +35,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DAGS = ("ml_pipeline_face_attributes", "predict_new_lots", "model_monitoring_and_retraining")
 ARTIFACTS_VOLUME = "face-attributes-artifacts"
 ARTIFACT = re.compile(r"/artifacts/[a-z_]+/([0-9a-f]{64}|failed-[0-9a-f]+)")
+VERSIONS = "/artifacts/registry/page"
+"""The page of all versions, and what it shows."""
 ANNOTATIONS = ("annotations.csv", "annotations")  # the names that need no guess
 ATTRIBUTES = "attributes.yaml"
 RECIPES = sorted(path.stem.removeprefix("params-") for path in ROOT.glob("params-*.yaml"))
@@ -289,29 +291,34 @@ def export(artifact: str, volume: str) -> Path:
     Raises:
         SystemExit: the path, which containers write, is none of an artifact: nothing outside may be replaced.
     """
-    import docker
-
     if not ARTIFACT.fullmatch(artifact):
         stop(
             70, f"a stage names {str(artifact)[:200]!r} as an artifact, which it cannot be: look at that stage's image"
         )
+    return copy_out(artifact, volume) or stop(69, f"{artifact} is not in volume {volume} any more: make run")
+
+
+def copy_out(folder: str, volume: str) -> Path | None:
+    """Copy a folder out of a volume to the same place below `reports/`; None if it is not there."""
+    import docker
+
     with container_with(volume) as container:
         try:
-            stream, _ = container.get_archive(artifact)
+            stream, _ = container.get_archive(folder)
             packed = io.BytesIO(b"".join(stream))
         except docker.errors.NotFound:
-            stop(69, f"{artifact} is not in volume {volume} any more: make run")
-    name = Path(artifact).name
-    target = ROOT / "reports" / Path(artifact).relative_to("/artifacts")
+            return None
+    name = Path(folder).name
+    target = ROOT / "reports" / Path(folder).relative_to("/artifacts")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+    with tempfile.TemporaryDirectory(dir=target.parent) as partial:
         try:
             with tarfile.open(fileobj=packed) as tar:
-                tar.extractall(folder, filter="data")
+                tar.extractall(partial, filter="data")
         except tarfile.FilterError as error:
-            stop(70, f"{artifact} is not copied, its files do not stay in their folder: {error}")
+            stop(70, f"{folder} is not copied, its files do not stay in their folder: {error}")
         shutil.rmtree(target, ignore_errors=True)
-        Path(folder, name).rename(target)
+        Path(partial, name).rename(target)
     return target
 
 
@@ -321,7 +328,9 @@ def export_report(results: Mapping[str, Mapping[str, Any]], volume: str) -> Path
     folders = dict.fromkeys(
         (last["path"], str(Path(last["report"]).parent))
     )  # of archive, the page of the run is apart
-    return [export(folder, volume) for folder in folders][-1] / "report.html"
+    copies = [export(folder, volume) for folder in folders]
+    copy_out(VERSIONS, volume)
+    return copies[-1] / "report.html"
 
 
 def newest_report(volume: str) -> Path | None:
@@ -338,7 +347,9 @@ def newest_report(volume: str) -> Path | None:
         folders = f"/artifacts/archive/{manifest['inputs']['archive']['key']}", f"/artifacts/run/{manifest['key']}"
     except (KeyError, TypeError, ValueError):
         stop(70, f"the newest folder of /artifacts/run in volume {volume} has no manifest of a run: make run")
-    return [export(folder, volume) for folder in folders][-1] / "report.html"
+    copies = [export(folder, volume) for folder in folders]
+    copy_out(VERSIONS, volume)
+    return copies[-1] / "report.html"
 
 
 def newest_page(kept: Path) -> Path | None:

@@ -9,5 +9,8 @@ Outputs:
     <stage>/        per input: its report.html, and the files of its artifact that the report links (Data Docs, CSVs)
     params.yaml     the parameters that every stage really used
     lineage.json    key, version, inputs, image, commit and cost of every stage, down to the digests of the raw files
+    compare.json    what the page of all versions tells of it (`stages.archive.record`)
     report.html     one self-contained page about the run, for people
+
+The registry gets a page of all versions, in which any two can be compared (`stages.archive.versions_page`).
 """

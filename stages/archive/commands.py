@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from stages.archive.versions_page import write_versions
 from stages.common.contract.artifacts import write_json
 from stages.common.contract.command_line import Parser
 from stages.common.contract.errors import UnavailableError
@@ -50,6 +51,7 @@ def run(argv: Sequence[str]) -> str:
             release = registry.promote(arguments.version, arguments.reason or "by hand")
         else:
             release = registry.rollback(arguments.reason)
+        write_versions(registry, registry.home.parent / "run")
     return (
         f"{release.version} is the champion now ({release.action}: {release.reason})\n"
         "the next run of predict_new_lots predicts with it: airflow dags trigger predict_new_lots"

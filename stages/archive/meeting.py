@@ -15,7 +15,7 @@ from stages.common.inference.answers import Right, answers_of, right_answers
 from stages.common.inference.onnx_model import OnnxModel, load
 from stages.common.registry.registry import MODEL, Registry
 from stages.common.registry.seen import Pictures, read_seen
-from stages.common.schema.attributes import difference, names
+from stages.common.schema.attributes import UNKNOWN, difference, names
 from stages.common.schema.dataset import index_rows, read_split
 
 
@@ -47,7 +47,8 @@ class Candidate:
         attributes: A attributes of the data.
         labels: (N, A) of the test images, -1 where unknown.
         groups: (N,), the same number for images that belong together.
-        lots: that of each image.
+        filenames, lots, pictures: name, lot and digest of the picture of each image.
+        predicted: (N, A), the class that it answers with, -1 where it gives no answer.
         right: which of its answers are right.
     """
 
@@ -62,19 +63,25 @@ class Candidate:
         """
         split = read_split(prepared, "test")
         self._images, self.labels, self.attributes = split.take(), split.labels, split.attributes
-        self.groups = split.group
-        self.lots = [row["lot"] for row in index_rows(prepared) if row["split"] == "test"]
+        self.groups, self.filenames = split.group, split.filenames
+        rows = [row for row in index_rows(prepared) if row["split"] == "test"]
+        self.lots, self.pictures = ([row[name] for row in rows] for name in ("lot", "pixels"))
         self._model, self._data, self._seen = load(model), data, seen
         self._said = self._model.predict(self._images)
-        self.right = self._right(self._model, self._said)
+        self.right, self.predicted = self._answers(self._model, self._said)
 
-    def _right(self, model: OnnxModel, said: Mapping[str, npt.NDArray[np.float32]]) -> Right:
-        """(N, A); an attribute that the model does not know, it never answers."""
-        right = np.full(self.labels.shape, np.nan)
+    def _answers(
+        self, model: OnnxModel, said: Mapping[str, npt.NDArray[np.float32]]
+    ) -> tuple[Right, npt.NDArray[np.int64]]:
+        """Which answers are right, and their classes: (N, A) each. What the model does not know, it never answers."""
+        right, predicted = np.full(self.labels.shape, np.nan), np.full(self.labels.shape, UNKNOWN, np.int64)
         known = [column for column, name in enumerate(names(self.attributes)) if name in said]
         asked = tuple(self.attributes[column] for column in known)
-        right[:, known] = right_answers(answers_of(asked, said, model.calibration, self.labels[:, known]))
-        return right
+        answers = answers_of(asked, said, model.calibration, self.labels[:, known])
+        right[:, known] = right_answers(answers)
+        for column, one in zip(known, answers, strict=True):
+            predicted[:, column] = np.where(one.finite & (not one.never), one.predicted, UNKNOWN)
+        return right, predicted
 
     def meet(self, registry: Registry, name: str, folder: Path) -> Met:
         """Show the test images to a version.
@@ -92,7 +99,7 @@ class Candidate:
         registry.fetch(name, folder, ["model", "reference"])
         model = load_opponent(folder / MODEL, self._model)
         said = model.predict(self._images)
-        right = self._right(model, said)
+        right, _ = self._answers(model, said)
         if not (np.isfinite(right) & np.isfinite(self.right)).any():
             raise IncomparableError("which answers nothing that this one answers and that a test image has a label for")
         notes, objections = self._compare_answered(name, model.answered)

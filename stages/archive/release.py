@@ -15,6 +15,8 @@ from stages.common.reports.report import REPORT
 from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
 
 GATE = "gate.json"
+RECORD = "compare.json"
+"""What a version keeps so that it can be compared with any other (`stages.archive.record`)."""
 NONE = "none"
 """In place of a champion's name, before any version was released."""
 
@@ -110,7 +112,7 @@ def write_content(artifact: Path, content: Path, version: Version) -> None:
     """
     for name in ("model", "metrics", "plots", "reference"):
         copy_folder(artifact / name, content / name)
-    for name in ("params.yaml", LINEAGE, ATTRIBUTES_FILE, GATE):
+    for name in ("params.yaml", LINEAGE, ATTRIBUTES_FILE, GATE, RECORD):
         shutil.copy(artifact / name, content)
     report = content / "report"
     report.mkdir()

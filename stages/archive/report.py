@@ -19,6 +19,7 @@ from stages.common.reports.report import (
     Cards,
     Group,
     Link,
+    Links,
     PageSection,
     Picture,
     Pictures,
@@ -60,13 +61,14 @@ Chain = Mapping[str, Mapping[str, Any]]
 
 
 def build_report(
-    title: str, archive: Path, run: Sequence[PageSection] = (), subtitle: str = "", base: str = ""
+    title: str, archive: Path, versions: str, run: Sequence[PageSection] = (), subtitle: str = "", base: str = ""
 ) -> Report:
     """Put the report of a version, or of a run that made it, together.
 
     Args:
         title: the page's title.
         archive: the folder that `stages.archive.stage` has filled.
+        versions: relative address of the page of all versions.
         run: what the page says first, of a run.
         subtitle: one line below the title.
         base: relative address of the archive, ending in a slash, seen from where the page will be; "" inside of it.
@@ -104,6 +106,7 @@ def build_report(
         *_hardest(archive),
         Group("Training", _plots(archive, "training_curves", "accuracy_curves", "augmented_pictures", "trials")),
         Group("Data", [*_plots(archive, "data_distribution"), *data, *_left_out(metrics, base)]),
+        Links("Other versions", {"Compare this version with any other": versions}),
         _lineage(chain, base),
         _params(archive),
     ]

@@ -8,7 +8,7 @@ from typing import Any
 from stages.archive.release import GATE
 from stages.archive.report import build_report
 from stages.common.contract.artifacts import json_digest, making, publish, read_json, write_manifest
-from stages.common.registry.registry import LINEAGE, now
+from stages.common.registry.registry import LINEAGE, PAGE, now
 from stages.common.reports.report import REPORT, Badge, Link, PageSection, Table, write_report
 
 STAGE = "run"
@@ -17,7 +17,7 @@ STAGE = "run"
 
 def write_run(
     runs: Path, title: str, archive: Path, key: str, run: Mapping[str, Any], released: Mapping[str, str],
-    standing: str,
+    standing: str, registry: Path,
 ) -> Path:  # fmt: skip
     """Write the page of a run into a folder of its own, as an artifact; again for the same run, it replaces it.
 
@@ -30,6 +30,7 @@ def write_run(
             runs by hand.
         released: the version and the champion, by name.
         standing: what the registry says about both.
+        registry: its folder.
 
     Returns:
         The page.
@@ -40,8 +41,14 @@ def write_run(
         base = f"{os.path.relpath(archive, final)}/"
         name = run.get("run_id", "")
         subtitle = f"Run {name}, {now()}. " if name else ""
+        versions = os.path.relpath(registry / PAGE, final)
         report = build_report(
-            f"{title}: {released['version']}", archive, _this_run(run, archive, base, standing), subtitle, base
+            f"{title}: {released['version']}",
+            archive,
+            versions,
+            _this_run(run, archive, base, standing),
+            subtitle,
+            base,
         )
         write_report(partial / REPORT, report)
         gate = read_json(archive / GATE)

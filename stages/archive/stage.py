@@ -13,16 +13,17 @@ import yaml
 from stages.archive.collect import collect
 from stages.archive.lineage import check_one_run, lineage, used_params
 from stages.archive.params import Params
-from stages.archive.release import GATE, NONE, opponent, release, standing
+from stages.archive.release import GATE, NONE, RECORD, opponent, release, standing
 from stages.common.contract.artifacts import file_digest, write_json
 from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Delivered, Delivery, Headline, Input, Stage
-from stages.common.registry.registry import LINEAGE, MODEL, Registry
+from stages.common.registry.registry import LINEAGE, MODEL, PAGE, Registry
 from stages.common.reports.report import REPORT, write_report
 from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
 
 if TYPE_CHECKING:
     from stages.archive.gate import Judgement
+    from stages.archive.meeting import Candidate
 
 SLICES_KEPT = 20
 """Of those in which the candidate has answers wrong that the champion has right."""
@@ -42,7 +43,16 @@ def _identify(params: Params, inputs: Mapping[str, Path], _name: str) -> str:
     return opponent(_registry(params, inputs), file_digest(inputs["train"] / MODEL.name))
 
 
-def _judge(context: Context[Params], against: str) -> "tuple[Judgement, str | None]":
+def _candidate(context: Context[Params]) -> "Candidate":
+    from stages.archive.meeting import Candidate
+    from stages.common.registry.seen import read_seen
+
+    data = context.manifests["prepare_train"]["params"]["data"]
+    seen = read_seen(context.out / "reference")
+    return Candidate(context.inputs["train"] / MODEL.name, context.inputs["prepare_train"], data, seen)
+
+
+def _judge(context: Context[Params], candidate: "Candidate", against: str) -> "tuple[Judgement, str | None]":
     """Let the candidate meet the champion `against`, and the best version, on the test split.
 
     Returns:
@@ -50,16 +60,12 @@ def _judge(context: Context[Params], against: str) -> "tuple[Judgement, str | No
     """
     # not needed for --help
     from stages.archive.gate import Judgement, compare, interval, judge, means_by_metric
-    from stages.archive.meeting import Candidate, IncomparableError
+    from stages.archive.meeting import IncomparableError
     from stages.common.inference.measures import cells_of
     from stages.common.inference.slices import compare_slices, fallen
-    from stages.common.registry.seen import read_seen
 
     section, least = context.params.archive, context.params.monitor.min_accuracy
     metric = context.params.evaluate.metric
-    data = context.manifests["prepare_train"]["params"]["data"]
-    seen = read_seen(context.out / "reference")
-    candidate = Candidate(context.inputs["train"] / MODEL.name, context.inputs["prepare_train"], data, seen)
     right, labels, groups = candidate.right, candidate.labels, candidate.groups
     found = Judgement(metric, means_by_metric(right, labels), interval(cells_of(right, labels, metric), groups))
 
@@ -96,6 +102,7 @@ def _judge(context: Context[Params], against: str) -> "tuple[Judgement, str | No
 
 
 def _run(context: Context[Params]) -> Headline:
+    from stages.archive.record import write_record
     from stages.archive.report import build_report
     from stages.common.schema.dataset import index_rows
 
@@ -108,7 +115,8 @@ def _run(context: Context[Params]) -> Headline:
     write_json(out / LINEAGE, chain)
     (out / "params.yaml").write_text(yaml.safe_dump(used_params(manifests), sort_keys=False))
     against = _identify(context.params, context.inputs, "registry")
-    judgement, best_after = _judge(context, against)
+    candidate = _candidate(context)
+    judgement, best_after = _judge(context, candidate, against)
     gate = {
         "model_digest": model_digest,
         "against": against,
@@ -118,7 +126,9 @@ def _run(context: Context[Params]) -> Headline:
         **asdict(judgement),
     }
     write_json(out / GATE, gate)
-    write_report(out / REPORT, build_report(context.params.archive.title, out))
+    write_record(out, candidate)
+    versions = os.path.relpath(context.inputs["registry"] / PAGE, out)
+    write_report(out / REPORT, build_report(context.params.archive.title, out, versions))
     for line in judgement.warnings:
         log.warning("a slice fell: %s", line)
     means = {f"mean_{name}": round(mean, 4) for name, mean in judgement.means.items() if mean is not None}
@@ -128,6 +138,7 @@ def _run(context: Context[Params]) -> Headline:
 
 def _deliver(delivery: Delivery[Params]) -> Delivered:
     from stages.archive.run_page import write_run
+    from stages.archive.versions_page import keep_pictures, write_versions
 
     section = delivery.params.archive
     registry = _registry(delivery.params, delivery.inputs)
@@ -137,8 +148,11 @@ def _deliver(delivery: Delivery[Params]) -> Delivered:
     told = os.environ.get(RUN, "{}")
     report = write_run(
         delivery.inputs["runs"], section.title, delivery.artifact, delivery.key, json.loads(told), released,
-        standing(registry, version),
+        standing(registry, version), registry.home,
     )  # fmt: skip
+    with registry.locked():
+        keep_pictures(registry, delivery.inputs["evaluate"])
+        write_versions(registry, delivery.inputs["runs"])
     return Delivered(released, report)
 
 
@@ -171,6 +185,7 @@ STAGE = Stage(
         "reference": ("reference", "what tells drift from images that it has not learned from, and which it knows"),
         "attributes": (ATTRIBUTES_FILE, "what the model answers: name, classes and title of each"),
         "params": ("params.yaml", "the parameters that every stage really used"),
+        "compare": (RECORD, "what the page of all versions tells of it: figures, parameters, answers to test images"),
         "lineage": (LINEAGE, "keys, versions, inputs, images and cost, down to the raw files"),
     },
     run=_run,

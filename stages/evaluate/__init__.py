@@ -20,6 +20,8 @@ Outputs:
     reference/partitions.json    `stages.common.inference.partitions` of the same images
     reference/features.npz       `stages.common.inference.features` of the val and test images, which the model has
                                  not learned from: what new images are compared with to tell drift
+    pictures.json                thumbnails of the test images that versions are compared on
+                                 (`stages.common.inference.compared`)
     findings.csv                 what the suite expectations/predictions.json found: severity, reason, filename, column,
                                  value
     data_docs/predictions/       index.html and suite.html: Great Expectations' own pages

@@ -1,6 +1,6 @@
 """The report of an evaluation: how good the model is, and which images it gets wrong."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 PICTURES = 12
 """Thumbnails of wrong answers, and as many of unsure ones."""
 
+AT_ONCE = 256
+"""Images in memory while thumbnails are made."""
 SLICES_SHOWN = 20
 """Rows of a table of slices, those first that are worst."""
 
@@ -74,6 +76,13 @@ def _pictures(title: str, note: str, cases: Sequence[Case], split: Split) -> Pic
         for image, (confidence, index, one) in zip(images, first, strict=True)
     ]
     return Pictures(title, pictures, note=note)
+
+
+def thumbnails(split: Split, positions: Sequence[int]) -> Iterator[str]:
+    """A data URI of each of these images."""
+    for start in range(0, len(positions), AT_ONCE):
+        images = split.take(np.array(positions[start : start + AT_ONCE], np.int64))
+        yield from (thumbnail(Image.fromarray(image)) for image in images)
 
 
 def _lines(answers: Answers, index: int, confidence: float) -> Iterable[str]:

@@ -41,6 +41,7 @@ def _run(context: Context[Params]) -> Headline:
     # not needed for --help
     from stages.common.checks.validation import check  # Great Expectations takes seconds
     from stages.common.inference.answers import answers_of, right_answers
+    from stages.common.inference.compared import PICTURES, compared_images
     from stages.common.inference.decision import decision_table
     from stages.common.inference.features import join_features
     from stages.common.inference.measures import mean_of, means_of, no_better
@@ -50,7 +51,7 @@ def _run(context: Context[Params]) -> Headline:
     from stages.common.inference.predictions import SUITE, columns_of, read_predictions, write_predictions
     from stages.common.inference.slices import COLUMNS, measure_slices, totals, worst
     from stages.evaluate.measures import measure
-    from stages.evaluate.page import describe_model, hardest_images, slices_page
+    from stages.evaluate.page import describe_model, hardest_images, slices_page, thumbnails
     from stages.evaluate.plots import plot_confusion, plot_reliability, plot_roc
 
     check_same_data(context.manifests["train"], context.manifests["prepare_train"])
@@ -77,7 +78,8 @@ def _run(context: Context[Params]) -> Headline:
     weak = no_better(measures, section.metric)
     for line in weak.values():
         log.warning("%s", line)
-    lots = [row["lot"] for row in index_rows(context.inputs["prepare_train"]) if row["split"] == "test"]
+    rows = [row for row in index_rows(context.inputs["prepare_train"]) if row["split"] == "test"]
+    lots, pictures = ([row[name] for row in rows] for name in ("lot", "pixels"))
     right = right_answers(answers)
     slices = measure_slices(attributes, split.labels, lots, right, split.group)
     if weakest := worst(slices):
@@ -123,7 +125,10 @@ def _run(context: Context[Params]) -> Headline:
     found = {**all_means, "images": len(split), **accuracies, "findings": len(checked.found)}
     remember(context.cache, SUITE, {"success": True, **found})
     hardest = hardest_images(split, answers)
-    write_json(context.out / HARDEST, [asdict(pictures) for pictures in hardest])
+    write_json(context.out / HARDEST, [asdict(kind) for kind in hardest])
+    compared = compared_images(pictures, len(attributes))
+    shown = zip((pictures[at] for at in compared), thumbnails(split, compared), strict=True)
+    write_json(context.out / PICTURES, dict(shown))
     answered = decision_table(attributes, model.calibration)
     report = describe_model(
         attributes, context.out, checked, metrics, answered, slices_page(slices, by_slice), hardest,
@@ -165,6 +170,7 @@ STAGE = Stage(
         ),
         "predictions": ("predictions.csv", "label, predicted class, confidence, whether answered, per test image"),
         "hardest": (HARDEST, "thumbnails of wrong and of unsure answers, with labels, for reports"),
+        "pictures": ("pictures.json", "thumbnails of the test images that versions are compared on, by digest"),
         "reference": ("reference/features.npz", "of the val and test images: statistics, embeddings, probabilities"),
         "partitions": ("reference/partitions.json", "how these distribute, for Great Expectations"),
     },

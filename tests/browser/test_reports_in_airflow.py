@@ -82,6 +82,13 @@ def test_files_of_a_report_are_typed_and_fenced(airflow: Airflow, token: str, na
         assert answer.headers["content-security-policy"].startswith(policy)
 
 
+def test_the_page_of_all_versions_may_run_its_script_and_no_other_page_any(airflow: Airflow, token: str) -> None:
+    for path, scripts in (("registry/page/versions.html", 1), (f"{MADE}/report.html", 0), ("", 0)):
+        policy = get(airflow, f"/reports/{path}", token).headers["content-security-policy"]
+        assert policy.count("script-src 'sha256-") == policy.count("script-src") == scripts
+    assert b'href="registry/page/versions.html">Compare versions' in get(airflow, "/reports/", token).body
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -99,6 +106,9 @@ def test_files_of_a_report_are_typed_and_fenced(airflow: Airflow, token: str, na
         MADE,
         "secret.html",
         "validate/secret.html",
+        "registry/git/secret.html",
+        "registry/page/page.js",
+        "registry/page/../git/secret.html",
         f"validate/.partial-{'b' * 64}/report.html",
         f"{MADE}/../secret.html",
         f"{MADE}/../../secret.html",

@@ -1,5 +1,7 @@
 """The plugin that shows reports, under a real server, while a stage swaps what lies in its artifact."""
 
+import base64
+import hashlib
 import http.client
 import os
 import socket
@@ -59,6 +61,12 @@ def port(store: Path) -> Iterator[int]:
         wait_until(listens, 60, "start of the server")
         yield port
         server.terminate()
+
+
+def test_the_script_that_the_plugin_allows_is_the_one_of_the_page() -> None:
+    script = (ROOT / "stages/archive/versions.js").read_bytes()
+    digest = base64.b64encode(hashlib.sha256(script).digest()).decode()
+    assert f'SCRIPT = "sha256-{digest}"' in (ROOT / "images/airflow/plugins/reports.py").read_text()
 
 
 def get(connection: http.client.HTTPConnection, path: str, method: str = "GET") -> tuple[int, bytes]:

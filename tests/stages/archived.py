@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from stages.archive.stage import STAGE
 from stages.common.contract import artifacts
 from stages.common.contract.command_line import main
 from stages.common.contract.stage import Input
+from stages.common.images.thumbnails import thumbnail
 from stages.common.inference.answers import Answers
 from stages.common.inference.measures import measure
 from stages.common.registry.registry import Registry
@@ -28,6 +30,7 @@ MODELS = 6
 """The picture's row r holds what model r answers."""
 
 
+PICTURE = Image.new("RGB", (9, 9), "red")
 COPY = "c" * 32
 """Digest of a picture that was left out for being nearly that of the first image."""
 
@@ -49,6 +52,8 @@ class Pipeline:
         (folder / "evaluate" / "reference").mkdir(parents=True)
         (folder / "evaluate" / "metrics").mkdir()
         (folder / "evaluate" / "hardest.json").write_text("[]")
+        thumbnails = {artifacts.json_digest(["a", number])[:32]: thumbnail(PICTURE) for number in range(20)}
+        artifacts.write_json(folder / "evaluate" / "pictures.json", thumbnails)
         (folder / "evaluate" / "reference" / "features.npz").write_text("features")
         nothing = measure(Answers(SAMPLE_ATTRIBUTES[0], np.zeros(0, int), np.zeros((0, 2))))
         metrics = {
@@ -106,8 +111,8 @@ class Pipeline:
                     "" if one.name in unlabelled else label
                     for one, label in zip(attributes, labels[number], strict=True)
                 ]
-                lot, row = f"s{number // each + 1}", number % each
-                table.writerow([f"{lot}_{number}.png", lot, row, "test", digest, digest, *cells])
+                of_lot, row = f"s{number // each + 1}", number % each
+                table.writerow([f"{of_lot}_{number}.png", of_lot, row, "test", digest, digest, *cells])
         artifacts.write_json(folder / "metrics" / "data_stats.json", self._statistics(images))
         self._finish("prepare_train", params={"data": {"seed": 1, **data}}, headline={"images": images})
 

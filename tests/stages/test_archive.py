@@ -100,7 +100,7 @@ def test_the_report_shows_cells_as_text_and_unmeasured_figures_as_a_dash(
     (tmp_path / "validate" / "rejected.csv").write_text(rejects)
 
     def render() -> str:
-        write_report(tmp_path / "report.html", build_report("<Faces>", tmp_path))
+        write_report(tmp_path / "report.html", build_report("<Faces>", tmp_path, "../versions.html"))
         return (tmp_path / "report.html").read_text()
 
     assert "Left out or remarked" not in render()
@@ -132,7 +132,7 @@ def test_the_report_says_of_p_no_more_than_it_is(manifests: dict[str, dict[str, 
     write_version(tmp_path, manifests, champion=asdict(met))
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics" / "eval_metrics.json").write_text(json.dumps(EVALUATION))
-    write_report(tmp_path / "report.html", build_report("Faces", tmp_path))
+    write_report(tmp_path / "report.html", build_report("Faces", tmp_path, "../versions.html"))
     page = (tmp_path / "report.html").read_text()
     assert "how often two equally good models would differ at least so much" in page
     assert "probability" not in page  # p is none: neither that the candidate is worse nor that it is no worse
@@ -156,9 +156,10 @@ def test_the_page_of_a_run_says_what_it_did_and_what_was_there_already(
         "stages": {"validate": {"cached": True, "seconds": 0.2}, "train": {"cached": False, "seconds": 9}},
     }
     released = {"version": "v2", "champion": "v2"}
-    page = write_run(runs, "Faces", archive, "d" * 64, run, released, "v2 is the champion (promote: <b>).")
-    again = write_run(runs, "Faces", archive, "d" * 64, run, released, "v2 is the champion (promote: <b>).")
-    other = write_run(runs, "Faces", archive, "d" * 64, run | {"run_id": "next"}, released, "v2 is archived.")
+    registry = tmp_path / "registry"
+    page = write_run(runs, "Faces", archive, "d" * 64, run, released, "v2 is the champion (promote: <b>).", registry)
+    again = write_run(runs, "Faces", archive, "d" * 64, run, released, "v2 is the champion (promote: <b>).", registry)
+    other = write_run(runs, "Faces", archive, "d" * 64, run | {"run_id": "next"}, released, "v2 is archived.", registry)
     assert page == again != other
     assert len(list(runs.iterdir())) == 2
     read_manifest(page.parent)

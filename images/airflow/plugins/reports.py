@@ -1,7 +1,7 @@
 """Reports of the stages inside Airflow: behind its login, read-only, and nothing but reports.
 
 Serves what lies below FACE_ATTRIBUTES_REPORTS (the artifact store, mounted read-only; default /artifacts) under
-`/reports/`: an index, a page per DAG run, and the files that reports consist of.
+`/reports/`: an index, a page per DAG run, the files that reports consist of, and the registry's page of all versions.
 """
 
 import json
@@ -41,21 +41,27 @@ FIGURES = 5  # of a headline, in a row
 FIGURE_LENGTH = 80  # characters; a longer text is cut
 
 STAGE, KEY = (re.compile(form) for form in (store_paths.STAGE, store_paths.KEY))
+VERSIONS = ("registry", "page")  # where stage archive keeps the page of all versions, beside the artifacts
+VERSIONS_PAGE = "versions.html"
 MANIFEST_BYTES = 16 * 1024**2  # of 50,000 files; a page reads up to `PAGE_ROWS` manifests
 CHUNK = 256 * 1024
 MEDIA_TYPES = {  # models and shards have none, so they are never served
     ".html": "text/html; charset=utf-8",
     ".json": "application/json",
     ".png": "image/png",
+    ".jpg": "image/jpeg",
     ".csv": "text/plain; charset=utf-8",  # shown, not handed to a spreadsheet that would run its formulas
     ".txt": "text/plain; charset=utf-8",
     ".yaml": "text/plain; charset=utf-8",
 }
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data: 'self'; "
+    "frame-ancestors 'self'; form-action 'none'; base-uri 'none'"
+)
+# Whoever may write an artifact shall run nothing in the browser of a person who is logged in. So pages have no script,
+# and that of all versions this one alone, which shows data as text: the digest of stages/archive/versions.js.
+SCRIPT = "sha256-Grt0BuObtDebQm4GFyvQdbGYpi1TGLkvfpFH/R+4Cyo="
 HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; img-src data: 'self'; "
-        "frame-ancestors 'self'; form-action 'none'; base-uri 'none'"
-    ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
@@ -73,7 +79,8 @@ def open_file(stage: str, key: str, path: str) -> BinaryIO | None:
     name in the meantime is not reached; and what is read is the file that was looked at.
     """
     parts = path.split("/")
-    if not (STAGE.fullmatch(stage) and KEY.fullmatch(key)) or any(part[:1] in {"", "."} for part in parts):
+    artifact = STAGE.fullmatch(stage) and KEY.fullmatch(key)
+    if not (artifact or (stage, key) == VERSIONS) or any(part[:1] in {"", "."} for part in parts):
         return None
     if Path(parts[-1]).suffix not in MEDIA_TYPES:
         return None
@@ -208,6 +215,7 @@ async def set_headers(request: Request, call_next: Callable[[Request], Awaitable
     """Headers of every answer."""
     response = await call_next(request)
     response.headers.update(HEADERS)
+    response.headers.setdefault("Content-Security-Policy", POLICY)
     return response
 
 
@@ -245,6 +253,7 @@ def index(stage: str = "", number: Annotated[int, Query(alias="page", ge=1, le=1
         rows=[(made.time, made.stage, made.verdict, made.report, made.failed) for made in shown],
         newer=address(number - 1) if number > 1 else "",
         older=address(number + 1) if start + len(shown) < len(chosen) else "",
+        versions=f"{'/'.join(VERSIONS)}/{VERSIONS_PAGE}" if exists(*VERSIONS, VERSIONS_PAGE) else "",
     )
 
 
@@ -309,7 +318,10 @@ def file(stage: str, key: str, path: str) -> Response:
     found = open_file(stage, key, path)
     if not found:
         raise HTTPException(404, "There is no such report; a failed one goes when its stage runs again.")
-    return OpenFile(found, MEDIA_TYPES[Path(path).suffix])
+    answer = OpenFile(found, MEDIA_TYPES[Path(path).suffix])
+    if (stage, key, path) == (*VERSIONS, VERSIONS_PAGE):
+        answer.headers["Content-Security-Policy"] = f"{POLICY}; script-src '{SCRIPT}'"
+    return answer
 
 
 @app.api_route("/{path:path}", methods=READ)

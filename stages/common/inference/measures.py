@@ -43,10 +43,11 @@ def measure(everything: Answers) -> dict[str, Any]:
 
     Returns:
         labels, accuracy, accuracy_interval (as below), majority (share of the most frequent class), balanced_accuracy,
-        precision, recall, f1, classes, support (labels of each), confusion_matrix (rows are labels, columns answers), and per_class: class,
-        support, precision, recall, each with an interval [low, high] that holds the true one with 95 % (Wilson 1927; of
-        images that belong together as many count as are independent), f1, and of a class below `RARE` of the labels
-        average_precision. An attribute that is never answered has its labels counted and nothing measured.
+        precision, recall, f1, classes, support (labels of each), confusion_matrix (rows are labels, columns answers),
+        and per_class: class, support, precision, recall, each with an interval [low, high] that holds the true one with
+        95 % (Wilson 1927; of images that belong together as many count as are independent), f1, and of a class below
+        `RARE` of the labels average_precision. An attribute that is never answered has its labels counted and nothing
+        measured.
     """
     answers = everything.known()
     classes = answers.attribute.classes

@@ -9,7 +9,7 @@ cannot be, whatever its accuracy is.
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -244,7 +244,7 @@ def compare_slices(
         level: below which `p` counts.
     """
     difference = ours - theirs  # NaN where one of both has no answer
-    found: list[tuple[Any, ...]] = []
+    found: list[Change] = []
     signs: list[tuple[int, int]] = []
     for cut in cuts(attributes, labels, lots):
         for column, attribute in enumerate(attributes):
@@ -259,16 +259,19 @@ def compare_slices(
             for number in np.flatnonzero(worse).tolist():
                 labelled, right = int(counts[number]), round(float(hits[number]))
                 signs.append((int(lost[number]), int(won[number])))
-                found.append((
-                    cut.kind, cut.names[number], attribute.title, labelled, right / labelled,
-                    (right + int(worse[number]) - int(better[number])) / labelled,
-                    int(better[number]), int(worse[number]),
-                ))  # fmt: skip
+                rose, fell = int(better[number]), int(worse[number])
+                before = (right + fell - rose) / labelled
+                found.append(
+                    Change(
+                        kind=cut.kind, name=cut.names[number], attribute=attribute.title, labels=labelled,
+                        candidate=right / labelled, version=before, better=rose, worse=fell, p=1.0,
+                    )
+                )  # fmt: skip
     if not found:
         return []
-    fell, rose = np.array(signs).T
-    p, least = binom.sf(fell - 1, fell + rose, 0.5), 0.5 ** (fell + rose)
-    return [Change(*one, p) for one, p in zip(found, tarone(p, least, level).tolist(), strict=True)]
+    losses, gains = np.array(signs).T
+    p, least = binom.sf(losses - 1, losses + gains, 0.5), 0.5 ** (losses + gains)
+    return [replace(one, p=adjusted) for one, adjusted in zip(found, tarone(p, least, level).tolist(), strict=True)]
 
 
 def _signs(

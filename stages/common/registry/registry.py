@@ -68,6 +68,9 @@ DVC_FOLDERS = ("model", "plots", "reference", "report")
 MODEL = Path("model", "model.onnx")
 """The file of a version that says which model it is."""
 
+PAGE = Path("page", "versions.html")
+"""The page of all versions, below the registry; stage archive writes it."""
+
 LINEAGE = "lineage.json"
 """The file of a version that says what it was made of, and at what cost."""
 
@@ -202,6 +205,21 @@ class Registry:
     def text(self, version: str, path: str) -> str:
         """A text file of a version, for example `LINEAGE`."""
         return self._git("show", f"{version}:{path}")
+
+    def texts(self, path: str) -> dict[str, str]:
+        """A text file of all versions that have it: name of the version -> its text, of characters of ASCII alone."""
+        names = list(self._messages("v[0-9]*"))
+        asked = "".join(f"{name}:{path}\n" for name in names)
+        told = self._git("cat-file", "--batch=%(objecttype) %(objectsize)", stdin=asked) if names else ""
+        found, at = {}, 0
+        for name in names:
+            end = told.index("\n", at)
+            kind, size = told[at:end].rsplit(" ", 1)
+            at = end + 1
+            if kind == "blob":
+                found[name] = told[at : at + int(size)]
+                at += int(size) + 1
+        return found
 
     # ---- change ----
 
@@ -403,8 +421,8 @@ class Registry:
                 f"{self.repository} has a tag {pattern} that is not ours ({error}): remove it with `git tag --delete`"
             ) from error
 
-    def _git(self, *arguments: str, inside: Path | None = None) -> str:
-        return _output(["git", *arguments], inside or self.repository)
+    def _git(self, *arguments: str, inside: Path | None = None, stdin: str = "") -> str:
+        return _output(["git", *arguments], inside or self.repository, stdin)
 
 
 def sync_file_system(folder: Path) -> None:

@@ -29,6 +29,7 @@ def validate() -> None:
     back = '<a href="../report.html">back</a> <a href="../rejects.csv">rejects</a>'
     write_page(folder / "data_docs/index.html", "Data Docs of the annotations", back)
     (folder / "rejects.csv").write_text("image,reason\n=cmd(),<script>\n")
+    write_page(STORE / "registry/page/versions.html", "Versions", "")
     # What must not keep the index from the rest:
     for number, manifest in enumerate(('"text"', "[" * 100_000, '{"headline": {"word": "\\ud800"}}')):
         (make("train", f"{number:064x}") / "manifest.json").write_text(manifest)
@@ -37,6 +38,8 @@ def validate() -> None:
     for name in ("model.onnx", "page.js", ".hidden.html", ".cache/page.html", "noextension"):
         write_page(folder / name, "secret", "")
     write_page(STORE / "secret.html", "secret", "")
+    write_page(STORE / "registry/git/secret.html", "secret", "")
+    write_page(STORE / "registry/page/page.js", "secret", "")
     write_page(STORE / "validate/secret.html", "secret", "")
     write_page(STORE / f"validate/.partial-{'b' * 64}/report.html", "secret", "")
     (folder / "link.html").symlink_to("/opt/airflow/airflow.cfg")
