@@ -246,7 +246,7 @@
       parts.push(heading("What changed in the parameters"), changed.length ? plain("Parameters", titles("Parameter"), changed) : note("Nothing."),
         heading("What changed in the data"), ...changes(first, second));
       const stages = [...new Set([...Object.keys(first.seconds), ...Object.keys(second.seconds)])];
-      parts.push(heading("Seconds"), plain("Seconds", titles("Stage"), [...stages.map((stage) => [stage, number(first.seconds[stage]), number(second.seconds[stage])]), ["all", number(Math.round(sum(first.seconds))), number(Math.round(sum(second.seconds)))]]));
+      parts.push(heading("Seconds"), plain("Seconds", titles("Stage"), [...stages.map((stage) => [stage, ...[first, second].map((one) => number(one.seconds[stage] && Math.round(one.seconds[stage])))]), ["all", number(Math.round(sum(first.seconds))), number(Math.round(sum(second.seconds)))]]));
     }
     parts.push(heading("What the gate said"), plain("Gate", titles(""), [["verdict", first.fit ? "fit" : "not fit", second.fit ? "fit" : "not fit"], ["against", first.against || "nothing", second.against || "nothing"], ["reasons", first.reasons.join("; "), second.reasons.join("; ")], ["model", first.model, second.model]]));
     at("compare").replaceChildren(...parts);
