@@ -22,7 +22,7 @@ from images.serve.settings import Limits
 from stages.common.contract.logs import log
 
 COOKIE = "serve"
-OPEN = re.compile(r"/|/health|/ready|/v2/health/(live|ready)|/login|/docs|/static/[\w.-]+")
+OPEN = re.compile(r"/|/health|/ready|/v2/health/(live|ready)|/login|/gallery|/docs|/static/[\w.-]+")
 """What answers who shows no token: pages without anything in them, and whether the service works."""
 LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 DROP_S = 1.0

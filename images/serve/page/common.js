@@ -10,7 +10,7 @@ function make(tag, className, text) {
   return made;
 }
 
-// The answer in JSON; throws an Error with the service's own line.
+// The answer in JSON; throws an Error with the service's own line, and the status if there is one.
 async function ask(path, options) {
   let response;
   try {
@@ -20,7 +20,10 @@ async function ask(path, options) {
   }
   if (response.status === 401) showLogin();
   const answer = await response.json().catch(() => ({}));
-  if (!response.ok && !answer.images) throw new Error(answer.error || `The service answers ${response.status}.`);
+  if (!response.ok && !answer.images) {
+    const text = answer.error || `The service answers ${response.status}.`;
+    throw Object.assign(new Error(text), {status: response.status});
+  }
   return answer;
 }
 

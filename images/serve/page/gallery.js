@@ -1,0 +1,321 @@
+"use strict";
+// The gallery. The address holds all that is chosen: its query is that of /search, word for word, and behind the # stands
+// an image that is open, or one that others look like. So a view can be bookmarked, and the browser's back button works.
+
+const counted = new Intl.NumberFormat("en").format;
+const percent = share => `${(100 * share).toFixed(share > 0.99 && share < 1 ? 1 : 0)} %`;
+const AGAIN_MS = 2000;
+const ANSWERED = {"": "either", yes: "all attributes", no: "not all"};
+const LABELS = {agrees: "all agree", differs: "one differs", none: "no label"};
+
+let known = ""; // what the controls are made for
+let titles = {}; // attribute -> title
+let parameters = {}; // attribute -> what it is called in an address
+let rows = []; // on this page
+let listed = null; // what they were found for
+let opener = null; // image whose card had the focus before the dialog
+let asking = new AbortController();
+let again = 0;
+
+// An element with properties and children; text is never taken for HTML.
+function build(tag, properties, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+const words = () => new URLSearchParams(location.search);
+const view = () => new URLSearchParams(location.hash.slice(1));
+const at = (like, image) => [like && `like=${like}`, image && `image=${image}`].filter(Boolean).join("&");
+const field = name => element("filters").elements[name];
+
+// Go to other words, or to another view, and show what is there.
+function go(query, hash = "", replace = false) {
+  const text = query.toString();
+  const address = location.pathname + (text && `?${text}`) + (hash && `#${hash}`);
+  history[replace ? "replaceState" : "pushState"](null, "", address);
+  show();
+}
+
+// The words that the controls ask for.
+function chosen(page = 1) {
+  const query = new URLSearchParams();
+  for (const [name, value] of new FormData(element("filters"))) {
+    if (value && !(name === "min_confidence" && Number(value) === 0)) query.append(name, value);
+  }
+  if (element("sort").value !== "file") query.set("sort", element("sort").value);
+  if (page > 1) query.set("page", page);
+  return query;
+}
+
+// ---- asking ----
+
+async function show() {
+  clearTimeout(again);
+  asking.abort();
+  asking = new AbortController();
+  const {signal} = asking, wanted = `${words()}#${view().get("like") || ""}`;
+  try {
+    if (wanted !== listed) await find(signal);
+    listed = wanted;
+    await open(signal);
+  } catch (error) {
+    if (signal.aborted) return;
+    listed = null;
+    refuse(error);
+  }
+}
+
+async function find(signal) {
+  const query = words(), like = view().get("like");
+  listed = null;
+  element("found").setAttribute("aria-busy", "true");
+  const told = await ask(`search?${query}`, {signal});
+  prepare(told);
+  fill(query, told);
+  const alike = like && await ask(similar(query, like), {signal});
+  rows = like ? alike.rows : told.rows;
+  element("total").textContent = like
+    ? `The ${counted(rows.length)} most alike of ${counted(told.total)} images`
+    : `${counted(told.total)} of ${counted(told.images)} images`;
+  element("like").hidden = !like;
+  if (like) showLike(alike.image);
+  element("pages").hidden = Boolean(like) || told.pages < 2;
+  list(query);
+  tell(told.problem || stale(told), false);
+}
+
+function similar(query, like) {
+  const asked = new URLSearchParams(query);
+  for (const name of ["page", "sort"]) asked.delete(name);
+  asked.set("image", like);
+  return `similar?${asked}`;
+}
+
+function stale({champion, version}) {
+  if (!champion || champion === version) return "";
+  return `These are the answers of ${version}: stage predict has not run with ${champion} yet.`;
+}
+
+function tell(text, bad) {
+  element("notice").textContent = text;
+  element("notice").hidden = !text;
+  element("notice").classList.toggle("bad", bad);
+}
+
+function refuse(error) {
+  element("found").removeAttribute("aria-busy");
+  if (error.status === 401) return; // the form is there
+  const passing = !error.status || error.status === 503;
+  tell(error.message, !passing);
+  if (passing) again = setTimeout(show, AGAIN_MS);
+}
+
+// ---- filters ----
+
+// Make the controls, once for the attributes and lots that there are.
+function prepare(told) {
+  const lots = Object.keys(told.lots);
+  const all = JSON.stringify([told.attributes.map(one => [one.parameter, one.title, Object.keys(one.counts)]), lots]);
+  if (all === known) return;
+  known = all;
+  titles = Object.fromEntries(told.attributes.map(one => [one.name, one.title]));
+  parameters = Object.fromEntries(told.attributes.map(one => [one.name, one.parameter]));
+  element("attributes").replaceChildren(...told.attributes.map(one => {
+    const choices = Object.keys(one.counts).map(value => choice("checkbox", one.parameter, value, value));
+    return build("fieldset", {}, build("legend", {textContent: one.title}), ...choices);
+  }));
+  addChoices("answered", "radio", "answered", ANSWERED);
+  addChoices("labels", "checkbox", "label", LABELS);
+  element("lot").replaceChildren(option("", "all"), ...lots.map(lot => option(lot, lot)));
+  const orders = [option("file", "file"), option("-file", "file, backwards")];
+  for (const one of [{parameter: "confidence", title: "", learned: true}, ...told.attributes]) {
+    const of = one.title && `${one.title}: `;
+    if (one.learned) orders.push(option(one.parameter, `${of}least sure`), option(`-${one.parameter}`, `${of}most sure`));
+  }
+  element("sort").replaceChildren(...orders);
+  element("search").hidden = false;
+}
+
+const option = (value, textContent) => build("option", {value, textContent});
+
+function choice(type, name, value, text) {
+  const input = build("input", {type, name, value});
+  return build("label", {className: "choice"}, input, make("span", "", text), make("span", "count"));
+}
+
+function addChoices(id, type, name, texts) {
+  const choices = Object.entries(texts).map(([value, text]) => choice(type, name, value, text));
+  element(id).replaceChildren(element(id).querySelector("legend"), ...choices);
+}
+
+// Let the controls say what the address says, and how many images each choice would give.
+function fill(query, told) {
+  const counts = {answered: told.answered, label: told.labels};
+  for (const one of told.attributes) counts[one.parameter] = one.counts;
+  for (const input of element("filters").querySelectorAll(".choice input")) {
+    const given = query.getAll(input.name), label = input.closest("label"), all = counts[input.name];
+    const images = all[input.value], sum = Object.values(all).reduce((one, other) => one + other, 0);
+    input.checked = input.value ? given.includes(input.value) : !given.length;
+    label.querySelector(".count").textContent = images === undefined ? "" : counted(images);
+    label.style.setProperty("--part", images ? `${(100 * images) / sum}%` : "0%");
+    label.classList.toggle("none", images === 0);
+  }
+  for (const one of element("lot").options) {
+    if (one.value) one.textContent = `${one.value} (${counted(told.lots[one.value])})`;
+  }
+  element("labels").hidden = !(told.labels.agrees + told.labels.differs) && !query.has("label");
+  element("lot").value = query.get("lot") || "";
+  field("file").value = query.get("file") || "";
+  field("min_confidence").value = query.get("min_confidence") || 0;
+  showLeast();
+  element("sort").value = query.get("sort") || "file";
+  Object.assign(element("page"), {value: told.page, max: told.pages});
+  element("last").textContent = counted(told.pages);
+  element("previous").disabled = told.page <= 1;
+  element("next").disabled = told.page >= told.pages;
+  const active = [...query.keys()].filter(name => !["page", "sort", "size"].includes(name)).length;
+  element("active").textContent = active ? `(${active} chosen)` : "";
+  element("clear").disabled = !active;
+}
+
+function showLeast() {
+  const value = Number(field("min_confidence").value);
+  element("least").textContent = value ? `≥ ${percent(value)}` : "any";
+}
+
+// ---- images ----
+
+function list(query) {
+  const asked = Object.keys(titles).filter(name => query.has(parameters[name]));
+  const cards = rows.map(row => {
+    const lines = asked.map(name => described(row.answers[name]));
+    if (row.likeness !== undefined) lines.unshift(`likeness ${row.likeness.toFixed(3)}`);
+    const name = make("b", "", row.filename);
+    const text = build("span", {className: "text"}, name, lines.join(" · ") || `lot ${row.lot}`);
+    return build("li", {}, build("a", {href: `#${at(view().get("like"), row.id)}`, id: row.id}, thumbnail(row), text));
+  });
+  element("found").replaceChildren(...(cards.length ? cards : [make("li", "empty", "No image is like that: take a filter away.")]));
+  element("found").removeAttribute("aria-busy");
+}
+
+function thumbnail(row) {
+  const image = build("img", {alt: "", loading: "lazy", decoding: "async", src: `thumbnails/${row.id}`});
+  image.addEventListener("error", () => { image.alt = "cannot be shown any more"; }, {once: true});
+  return image;
+}
+
+function described(answer) {
+  if (answer.class === null) return "no answer";
+  return `${answer.answered ? "" : "unsure: "}${answer.class} ${percent(answer.confidence)}`;
+}
+
+function showLike(image) {
+  const back = build("button", {type: "button", className: "second", textContent: "Back to all"});
+  back.addEventListener("click", () => go(words()));
+  const text = build("p", {}, "Images that look like ", make("b", "", image.filename), " to the model");
+  element("like").replaceChildren(thumbnail(image), text, back);
+}
+
+// ---- one image ----
+
+// Show the image that the address names, or none.
+async function open(signal) {
+  const id = view().get("image"), dialog = element("image");
+  if (!id) return dialog.open && dialog.close();
+  const told = await ask(`history/${encodeURIComponent(id)}`, {signal});
+  element("name").textContent = `${told.filename}, lot ${told.lot}`;
+  Object.assign(element("picture"), {src: `images/${told.id}`, alt: `The image ${told.filename}`});
+  Object.assign(element("download"), {href: `images/${told.id}`, download: told.filename.split("/").pop()});
+  element("alike").href = `#like=${told.id}`;
+  const here = rows.findIndex(row => row.id === id);
+  element("before").disabled = here <= 0;
+  element("after").disabled = here < 0 || here === rows.length - 1;
+  element("about").replaceChildren(answers(told), make("h3", "", "Which version said what"), versions(told));
+  opener = id;
+  if (!dialog.open) dialog.showModal();
+}
+
+function answers(told) {
+  const list = make("dl");
+  for (const [name, one] of Object.entries(told.answers)) {
+    const part = make("div", one.answered ? "" : "unsure"), bar = make("span", "fill"), track = make("dd", "track");
+    bar.style.setProperty("--part", `${100 * one.confidence}%`);
+    track.append(bar);
+    const said = one.class === null ? "never answered" : `${one.class} ${percent(one.confidence)}`;
+    part.append(make("dt", "", titles[name] || name), make("dd", "", said), track);
+    if (one.class !== null && !one.answered) part.append(make("dd", "note", "too unsure to be answered"));
+    if (one.label !== undefined) {
+      const right = one.label === one.class;
+      part.append(make("dd", `note ${right ? "right" : "wrong"}`, `${right ? "✓" : "✗"} label: ${one.label}`));
+    }
+    list.append(part);
+  }
+  return list;
+}
+
+// A row a version, the newest first; where one said otherwise than the next newer one, that is marked.
+function versions(told) {
+  const names = Object.keys(told.answers);
+  const heads = ["Version", "Predicted", ...names.map(name => titles[name] || name)];
+  const table = build("table", {}, build("tr", {}, ...heads.map(textContent => build("th", {scope: "col", textContent}))));
+  told.versions.forEach((one, place) => {
+    const cells = names.map(name => {
+      const answer = one.answers[name], newer = told.versions[Math.max(0, place - 1)].answers[name];
+      return make("td", answer && newer && answer.class !== newer.class ? "changed" : "", answer ? described(answer) : "");
+    });
+    const version = build("th", {scope: "row", textContent: one.version});
+    table.append(build("tr", {}, version, make("td", "", one.predicted.slice(0, 16).replace("T", " ")), ...cells));
+  });
+  return build("div", {className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Which version said what"}, table);
+}
+
+function step(by) {
+  const here = rows.findIndex(row => row.id === view().get("image")), next = rows[here + by];
+  if (here >= 0 && next) go(words(), at(view().get("like"), next.id), true);
+}
+
+// ---- what people do ----
+
+element("filters").addEventListener("change", () => {
+  go(chosen(), at(view().get("like")));
+});
+element("filters").addEventListener("submit", event => {
+  event.preventDefault();
+  go(chosen());
+});
+element("filters").addEventListener("reset", event => {
+  event.preventDefault();
+  const sort = words().get("sort");
+  go(new URLSearchParams(sort ? {sort} : {}));
+});
+field("min_confidence").addEventListener("input", showLeast);
+element("sort").addEventListener("change", () => go(chosen()));
+
+function turn(page) {
+  const last = Number(element("page").max);
+  go(chosen(Math.min(Math.max(1, Math.trunc(page) || 1), last)));
+  element("total").scrollIntoView({block: "start"});
+}
+
+element("previous").addEventListener("click", () => turn(words().get("page") - 1));
+element("next").addEventListener("click", () => turn(Number(words().get("page") || 1) + 1));
+element("page").addEventListener("change", event => turn(Number(event.target.value)));
+
+element("before").addEventListener("click", () => step(-1));
+element("after").addEventListener("click", () => step(1));
+element("close").addEventListener("click", () => element("image").close());
+element("alike").addEventListener("click", () => { opener = null; });
+element("image").addEventListener("click", event => event.target === element("image") && element("image").close());
+element("image").addEventListener("keydown", event => {
+  if (event.key === "ArrowLeft") step(-1);
+  if (event.key === "ArrowRight") step(1);
+});
+element("image").addEventListener("close", () => {
+  if (view().has("image")) go(words(), at(view().get("like")));
+  if (opener) document.getElementById(opener)?.focus();
+});
+
+addEventListener("popstate", show); // also of links to another #
+if (matchMedia("(max-width: 46rem)").matches) element("panel").open = false;
+show();
