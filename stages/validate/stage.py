@@ -45,7 +45,7 @@ from stages.validate.summary import (
     stopping_line,
     verdict_line,
 )
-from stages.validate.table import add_classes, join_images, select_lots, split_repeats
+from stages.validate.table import add_classes, join_images, listed_files, select_lots, split_repeats
 from stages.validate.verdict import LISTED, Verdict, count, judge_rows, no_verdict
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class _Rows:
         absent: those of a published list whose image is not there.
         broken: those that could not be read.
         not_selected: how many belong to other lots.
-        images: `Listing.image_table` of the selected lots; none without `--raw`.
+        images: `listed_files` of the selected lots; none without `--raw`.
         unannotated: images that no annotation names, and files that are not read, with their `reason`.
         links: what to say about links among the images.
     """
@@ -121,7 +121,7 @@ class _Checked:
 def _join(annotations: RawAnnotations, context: Context[Params]) -> _Rows:
     lots, raw = context.params.validate.lots, context.inputs.get("raw")
     listing = list_folder(raw, context.inputs["annotations"]) if raw else Listing([], {})
-    images = listing.image_table()
+    images = listed_files(listing.images)
     if raw:
         require_lots(lots, images["lot"], LOTS)
         images = images[images["lot"].isin(lots)] if lots else images  # what others hold is not part of the key
@@ -132,7 +132,7 @@ def _join(annotations: RawAnnotations, context: Context[Params]) -> _Rows:
     named = pd.concat([table["candidates"], broken["candidates"]]).explode()
     unused = [
         images[~images["path"].isin(named)].assign(reason=NO_ANNOTATION),
-        listing.ignored_table(),
+        listed_files(listing.ignored, list(listing.ignored.values())),
         annotations.ignored.rename(columns={"source": "path"}).assign(image=annotations.ignored["source"]),
     ]
     links = about_links(raw, listing) if raw else ""
@@ -370,7 +370,7 @@ def check(params: Params, inputs: Mapping[str, Path]) -> Headline:
     found = {"annotation_rows": count_annotations(read_attributes_file(inputs["attributes"]), inputs["annotations"])}
     if "raw" in inputs:
         listing = list_folder(inputs["raw"], inputs["annotations"])
-        images = listing.image_table()
+        images = listed_files(listing.images)
         if images.empty:
             line = f"{inputs['raw']} holds no .png or .jpg images: name the folder that holds the lots"
             links = about_links(inputs["raw"], listing)

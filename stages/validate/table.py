@@ -2,12 +2,12 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import PurePosixPath
 
 import pandas as pd
 
-from stages.common.images.listing import lot_of
+from stages.common.images.listing import as_text, lot_of, name_of
 from stages.common.schema.annotations import GIVEN
 from stages.common.schema.attributes import Attributes
 from stages.validate.forms.part import SHORT
@@ -51,6 +51,13 @@ def _similar(filenames: Collection[str], paths: Sequence[str]) -> dict[str, tupl
     return found
 
 
+def listed_files(paths: Iterable[str], reasons: Sequence[str] | None = None) -> pd.DataFrame:
+    """One row a listed file. Columns: `image` (base name), `path`, `lot`, all as `as_text`; and `reason`, if given."""
+    shown = [as_text(path) for path in paths]
+    columns = {"image": [name_of(path) for path in shown], "path": shown, "lot": [lot_of(path) for path in shown]}
+    return pd.DataFrame(columns if reasons is None else columns | {"reason": reasons}, dtype="str")
+
+
 def join_images(
     attributes: Attributes, rows: pd.DataFrame, images: pd.DataFrame, lots: Collection[str] = ()
 ) -> pd.DataFrame:
@@ -62,7 +69,7 @@ def join_images(
     Args:
         attributes: what is annotated.
         rows: `RawAnnotations.rows`, or `broken`.
-        images: `Listing.image_table` of the raw folder, of the selected lots.
+        images: `listed_files` of the raw folder, of the selected lots.
         lots: the selected ones, none for all: what others are called changes no name.
 
     Returns:

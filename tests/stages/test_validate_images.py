@@ -28,7 +28,7 @@ from stages.validate.inspection import inspect_images
 from stages.validate.look import LookJob, look_at, look_at_sources
 from stages.validate.params import Params
 from stages.validate.perceptual import find_near
-from stages.validate.table import join_images
+from stages.validate.table import join_images, listed_files
 from tests.common.samples import SAMPLE_ATTRIBUTES
 
 pytestmark = pytest.mark.slow
@@ -82,7 +82,7 @@ class Raw:
         cells: dict[str, Any] = {"filename": list(self.labels), "source": "a.csv", "row": range(len(self.labels))}
         cells |= {name: [labels.get(name) for labels in self.labels.values()] for name in LABELS}
         rows = pd.DataFrame(cells, list(self.labels)).astype(dict.fromkeys(["filename", *LABELS], "str"))
-        return join_images(SAMPLE_ATTRIBUTES, rows, list_folder(self.folder).image_table())
+        return join_images(SAMPLE_ATTRIBUTES, rows, listed_files(list_folder(self.folder).images))
 
     def facts(self, digest: Callable[[Path], str] = file_digest) -> pd.DataFrame:
         return inspect_images(images_to_inspect(self.rows()), self.context(digest))

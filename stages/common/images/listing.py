@@ -2,15 +2,11 @@
 
 import os
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stages.common.contract.errors import UsageError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 OTHER_NAME = "not a .png or .jpg name"
@@ -59,14 +55,6 @@ class Listing:
 
     images: list[str]
     ignored: dict[str, str]
-
-    def image_table(self) -> "pd.DataFrame":
-        """One row an image. Columns: `image` (base name), `path` (posix) and `lot`; all as `as_text`."""
-        return _table(self.images)
-
-    def ignored_table(self) -> "pd.DataFrame":
-        """The same of what is ignored, and `reason`."""
-        return _table(self.ignored, list(self.ignored.values()))
 
 
 def list_folder(raw: Path, annotations: Path | None = None) -> Listing:
@@ -132,14 +120,6 @@ def _target(link: Path) -> str:
 
 def _lies_at(path: str, annotations: str) -> bool:
     return path == annotations or (suffix_of(path) in {".csv", ".txt"} and path.startswith(f"{annotations}/"))
-
-
-def _table(paths: Iterable[str], reasons: list[str] | None = None) -> "pd.DataFrame":
-    import pandas as pd  # .3 s that a stage which finds its artifact does not need
-
-    shown = [as_text(path) for path in paths]
-    columns = {"image": [name_of(path) for path in shown], "path": shown, "lot": [lot_of(path) for path in shown]}
-    return pd.DataFrame(columns if reasons is None else columns | {"reason": reasons}, dtype="str")
 
 
 def require_lots(wanted: Collection[str], present: Collection[str], setting: str) -> None:
