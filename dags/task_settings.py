@@ -41,6 +41,13 @@ def _is_cron(text: str) -> str:
 
 
 Cron = Annotated[str, AfterValidator(_is_cron)]
+KEEP = "^[1-9][0-9]{0,4}[hdw]"
+"""How a time to keep begins, and ends: 12h, 30d or 2w."""
+
+
+def duration(keep: str) -> timedelta:
+    """What a time such as 12h, 30d or 2w means; it has the form `KEEP`."""
+    return int(keep[:-1]) * {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}[keep[-1]]
 
 
 class Schedules(_Section):
@@ -55,6 +62,7 @@ class Settings(_Section):
 
     retry_delay: int = Field(ge=0)
     schedules: Schedules
+    keep: str = Field(pattern=f"{KEEP}$")
     new_lots_interval: int = Field(ge=1)
     lot_groups: int = Field(ge=0, le=1000)
     lot_groups_at_once: int = Field(ge=1)

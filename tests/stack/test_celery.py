@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -132,16 +133,40 @@ def on(worker: str, lots: dict[str, dict[str, Any]]) -> str:
     return f"lots/logs/1?map_index={index}&full_content=true"
 
 
+def both_at_work(cluster: Cluster, run: SlowRun) -> dict[int, str]:
+    """The containers of the second machine, by the index of their lot, once both have all hands full."""
+    there = cluster.engine.stage_containers(run.run_id)
+    at_work = len(there) == AT_ONCE == len(cluster.stack.stage_containers(run.run_id))
+    return there if at_work and run.writers_of_lots().keys() >= {LOTS[index] for index in there} else {}
+
+
+@pytest.mark.parametrize("away", [0, 45])
+def test_a_redis_that_restarts_or_is_away_amid_lots_costs_none_and_both_workers_take_more(
+    cluster: Cluster, away: float
+) -> None:
+    stack = cluster.stack
+    run = SlowRun(stack, dag_id="slow_lots")
+    wait_until(lambda: both_at_work(cluster, run), WORK_S, "work on both machines")
+    if away:
+        stack.compose("kill", "redis")
+        time.sleep(away)
+        stack.compose("up", "--detach", "--wait", "redis")
+    else:
+        stack.compose("restart", "redis")
+    run.release(*LOTS)
+    assert run.wait() == "success"
+    assert {len(one_after_the_other(writers)) for writers in run.writers_of_lots().values()} == {1}
+    wait_until(lambda: "(healthy)" in stack.compose("ps", "airflow-worker"), 120, "a worker that answers Celery")
+    following = SlowRun(stack, dag_id="slow_lots", seconds=5)
+    assert following.wait() == "success"
+    assert {task["hostname"] for task in of_lots(following).values()} == {cluster.here, cluster.there}
+
+
 def test_a_worker_killed_amid_its_lots_loses_none(cluster: Cluster) -> None:
     stack, engine = cluster.stack, cluster.engine
     run = SlowRun(stack, dag_id="slow_lots")
 
-    def both_at_work() -> dict[int, str]:
-        there = engine.stage_containers(run.run_id)
-        at_work = len(there) == AT_ONCE == len(stack.stage_containers(run.run_id))
-        return there if at_work and run.writers_of_lots().keys() >= {LOTS[index] for index in there} else {}
-
-    there = wait_until(both_at_work, WORK_S, "work on both machines")
+    there = wait_until(lambda: both_at_work(cluster, run), WORK_S, "work on both machines")
     engine.docker("kill", cluster.there)  # with SIGKILL; the proxy there, and with it the engine, see its lines end
     wait_until(lambda: not engine.stage_containers(run.run_id), 10, "end of the stages that the worker has left")
     run.release(*(lot for index, lot in enumerate(LOTS) if index not in there))
