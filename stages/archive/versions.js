@@ -4,6 +4,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const byName = new Map(data.versions.map((version) => [version.name, version]));
   const PICTURES = 60; // shown at a time
+  const SLICES = 20; // of those that changed most
   const PARAMETERS = 8; // that may vary before their columns are hidden at first
   const at = (id) => document.getElementById(id);
 
@@ -152,7 +153,29 @@
       if (label >= 0 && b === label && a !== label) found.second += 1;
       if (a !== b) found.unlike.push({ image, column, label, a, b });
     }
-    return found;
+    return { ...found, slices: slices(common, both, one, other) };
+  };
+
+  // the images with a class of one attribute and one of another, where most answers became right or wrong
+  const slices = (common, both, one, other) => {
+    const found = new Map(), label = (image, column) => data.images[image][2][column];
+    const right = (said, image, column) => said(image, column) === label(image, column);
+    for (const image of common) {
+      const known = both.filter((column) => label(image, column) >= 0);
+      for (const column of known.filter((each) => right(one, image, each) !== right(other, image, each)))
+        known.forEach((first, k) => known.slice(k + 1).forEach((second) => {
+          const pair = [[first, label(image, first)], [second, label(image, second)]], key = JSON.stringify([pair, column]);
+          if (!found.has(key)) found.set(key, { pair, column, lost: 0, won: 0 });
+          found.get(key)[right(one, image, column) ? "lost" : "won"] += 1;
+        }));
+    }
+    const most = [...found.values()].sort((a, b) => Math.abs(b.lost - b.won) - Math.abs(a.lost - a.won)).slice(0, SLICES);
+    return most.map(({ pair, column, lost, won }) => {
+      const images = common.filter((image) => label(image, column) >= 0 && pair.every(([each, answer]) => label(image, each) === answer));
+      const accuracy = (said) => share(images.filter((image) => right(said, image, column)).length / images.length);
+      const name = pair.map(([each, answer]) => `${data.attributes[each].title}: ${data.attributes[each].classes[answer]}`).join(", ");
+      return [name, data.attributes[column].title, images.length, accuracy(one), accuracy(other), lost, won];
+    });
   };
 
   const curve = (title, name, first, second) => {
@@ -198,7 +221,7 @@
     }
     return { rows, classes, lots };
   };
-  const folded = (title, node) => make("details", {}, make("summary", {}, title), node);
+  const folded = (title, ...nodes) => make("details", {}, make("summary", {}, title), ...nodes);
   const heading = (text) => make("h3", {}, text);
   const note = (text) => make("p", { class: "sub" }, text);
 
@@ -239,6 +262,9 @@
       parts.push(heading("Test images that both answer differently"));
       parts.push(note(found.images ? `${number(found.images)} of the kept test images are the same (by picture), with ${number(found.labels)} labels of attributes that both know. ${number(found.first)} of these only ${first.name} has right, ${number(found.second)} only ${second.name}. ${number(found.unlike.length)} answers differ.`
         : "They share no test image, so that their figures are of different pictures."));
+      if (found.slices.length) parts.push(folded("Slices: pairs of classes that changed most, on these images",
+        note("Among so many slices, chance alone makes some change. The release gate tests for that; see the report of a version."),
+        plain("Slices", ["Images of", "Attribute", "Labels", first.name, second.name, `only ${first.name} right`, `only ${second.name} right`], found.slices)));
       if (found.unlike.length) parts.push(...pictures(first, second, found));
       const curves = [["Loss on training images", "train_loss"], ["Loss on validation images", "val_loss"], ["Accuracy on validation images", "val_mean_accuracy"]].map(([title, name]) => curve(title, name, first, second)).filter(Boolean);
       if (curves.length) parts.push(heading("Training"), make("p", { class: "key" }, make("span", {}, first.name), make("span", {}, second.name)), make("div", { class: "bunch" }, ...curves));

@@ -103,6 +103,12 @@ def test_any_two_stand_side_by_side_with_the_images_that_they_answer_differently
     assert "200 of the kept test images are the same (by picture), with 1,000 labels" in text
     assert "4 of these only v1 has right, 10 only v2. 14 answers differ." in text
     assert page.locator("#compare .pictures figure").count() == 14
+    page.get_by_text("Slices: pairs of classes that changed most").click()
+    slices = page.get_by_role("region", name="Slices").get_by_role("row").all_inner_texts()[1:]
+    assert 0 < len(slices) <= 20
+    for one in slices:
+        *_, labels, first, second, lost, won = one.split("\t")
+        assert float(second) - float(first) == pytest.approx((int(won) - int(lost)) / int(labels), abs=2e-4)
     picture = page.locator("#compare .pictures img").first
     page.wait_for_function("picture => picture.complete && picture.naturalWidth > 0", arg=picture.element_handle())
     row = page.locator("#compare").get_by_role("row").filter(has_text="data.seed")
