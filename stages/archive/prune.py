@@ -30,6 +30,7 @@ from pathlib import Path
 from stat import S_ISDIR
 from typing import Any
 
+from stages.archive.versions_page import write_versions
 from stages.common.contract.artifacts import MANIFEST, locked, read_by
 from stages.common.contract.digest_index import DIGESTS, DigestIndex
 from stages.common.contract.errors import StageError, UsageError
@@ -233,7 +234,7 @@ def prune(store: Path, keep: str, *, dry_run: bool = False, registry: Path | Non
                 _settle(slot, sizes, found)
         for home in slots:
             _clear_asides(home, sizes, found)
-        _sweep(of_versions, len(versions), found)
+        _sweep(of_versions, len(versions), store / RUNS, found)
         _forget_raw_files(store, found)
     return found
 
@@ -475,8 +476,8 @@ def _clear_asides(home: Path, sizes: Sizes, found: Found) -> None:
         count.removed_bytes += size
 
 
-def _sweep(registry: Registry, versions: int, found: Found) -> None:
-    """Count what the registry holds, and remove what killed runs have left in it."""
+def _sweep(registry: Registry, versions: int, runs: Path, found: Found) -> None:
+    """Count what the registry holds, remove what killed runs have left in it, and of its page what links to nothing."""
     if not versions:
         return
     before = after = Sizes().kept(registry.home)
@@ -484,6 +485,7 @@ def _sweep(registry: Registry, versions: int, found: Found) -> None:
         try:
             with registry.locked():
                 registry.sweep()
+                write_versions(registry, runs)
         except StageError as error:
             found.problems.append(str(error))
         after = Sizes().kept(registry.home)

@@ -310,7 +310,7 @@ def test_lots_stay_as_long_as_an_artifact_that_has_them(store: Store) -> None:
     assert len(store.stored("joiner")) == 1
 
 
-def test_versions_stay_and_can_be_released(tmp_path: Path) -> None:
+def test_versions_stay_and_can_be_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = Pipeline(tmp_path)
     store = Store.__new__(Store)
     store.folder, store.path = tmp_path, tmp_path / "store"
@@ -319,7 +319,10 @@ def test_versions_stay_and_can_be_released(tmp_path: Path) -> None:
         pipeline.train(model)
         assert pipeline.archive() == 0
         made.append(pipeline.result)
+    monkeypatch.setenv("FACE_ATTRIBUTES_RUN", '{"run_id": "the next day"}')
+    assert pipeline.archive() == 0  # another page of the same version
     assert pipeline.archive("archive.alpha=0.04") == 0  # another artifact of the same version
+    pages = len(list((tmp_path / "runs").iterdir()))
     store.age(40)
     store.age(40, tmp_path / "runs")
     (tmp_path / "runs").rename(store.path / "run")
@@ -333,6 +336,10 @@ def test_versions_stay_and_can_be_released(tmp_path: Path) -> None:
     assert result["counts"]["archive"]["why"]["registered"] == 2
     assert result["counts"]["registry"]["kept"] == 2
     assert result["counts"]["registry"]["removed_bytes"] > 900_000
+    page = (pipeline.registry.home / "page/versions.html").read_text()
+    linked = set(re.findall(r"run/([0-9a-f]{64})/", page))
+    assert linked == store.stored("run")  # it links to no page that has gone
+    assert len(linked) == pages - 1
     run(["promote", "v1", "--registry", str(pipeline.registry.home)])
     for name in ("v1", "v2"):
         pipeline.registry.fetch(name, tmp_path / "taken")
