@@ -146,6 +146,15 @@ def test_broken_artifacts_do_not_keep_the_index_from_the_rest(airflow: Airflow, 
     assert b"word ?" in answer.body
 
 
+def test_the_service_is_asked_only_for_who_may_read_the_dag(airflow: Airflow, token: str) -> None:
+    nobody = log_in(airflow.url, "nobody", airflow.passwords["nobody"])
+    for path in ("/try/", "/try/predict", "/try/static/try.js"):
+        assert get(airflow, path).status == 401
+        assert get(airflow, path, nobody).status == 403
+        answer = get(airflow, path, token)  # there is no service beside this Airflow
+        assert (answer.status, b"does not answer" in answer.body) == (502, True)
+
+
 @pytest.fixture(scope="module")
 def logged_in(airflow: Airflow, browser: "Browser") -> "Iterator[BrowserContext]":
     """A browser in which somebody has logged in through the form, where a bookmark has led him."""

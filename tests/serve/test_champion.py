@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from images.serve.champion import ReadOnlyRegistry
-from stages.common.registry.registry import Registry
+from stages.common.contract.errors import DataError, UnavailableError
+from stages.common.registry.registry import MODEL, Registry
 from tests.serve.pictures import drawn
 from tests.serve.serving import Server, register, serving
 
@@ -189,3 +190,19 @@ def test_a_killed_service_comes_back_with_the_same_version(store: Path, tmp_path
         half.close()
     with serving(tmp_path, store) as server:
         server.wait_for(version="v2", ready=True)
+
+
+def test_where_the_registry_keeps_its_files_elsewhere_the_model_is_that_of_the_archive(
+    two_versions: Registry, tmp_path: Path
+) -> None:
+    read = ReadOnlyRegistry(two_versions.home, "s3://bucket/models")
+    version = two_versions.version("v1")
+    with pytest.raises(UnavailableError, match=r"model\.onnx of v1 cannot be read below"):
+        read.find_model(version)
+    kept = tmp_path / "artifacts" / "archive" / version.archive / MODEL
+    kept.parent.mkdir(parents=True)
+    shutil.copy(ReadOnlyRegistry(two_versions.home).find_model(version), kept)
+    assert read.find_model(version) == kept
+    flip_a_bit(kept)
+    with pytest.raises(DataError, match=r"model\.onnx of v1 is damaged"):
+        read.find_model(version)
