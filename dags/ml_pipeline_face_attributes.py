@@ -8,7 +8,7 @@ are the data. An artifact that is already in the store is not made again, so a d
 **Release**: the last task makes a version of the model and lets it meet the champion, the released version, on the same
 test images. It becomes the champion if its accuracy (or balanced accuracy: `evaluate.metric` in params.yaml) is high
 enough, it is not significantly worse in any attribute, and not far below the best version so far; else it is archived
-with the reason. `force` overrides that. Models are predicted
+with the reason. `force` overrides that, and `release_version` promotes it later or rolls back. Models are predicted
 with by `predict_new_lots` and watched by `model_monitoring_and_retraining`.
 
 **Run with parameters**: a field left empty means *as in params.yaml*; `recipe` takes the values that differ from those

@@ -30,14 +30,27 @@ def on_failure() -> list[Callback]:
 
 
 def on_new_version(asset: Asset) -> list[Callback]:
-    """Callbacks that tell of a new version of an asset, and are silent if the task has made none."""
+    """Callbacks that tell of a new version of an asset or its release, and are silent if the task has made none."""
 
     def describe(context: Context) -> dict[str, str] | None:
         extra: dict[str, Any] = context["outlet_events"][asset].extra
         if not extra:
             return None
         headline = ", ".join(f"{name} {value}" for name, value in extra["headline"].items())
+        if "action" in extra["headline"]:  # a person's decision, of a model that is there
+            return {"event": "release", "text": f"{asset.name}: {headline}"}
         return {"event": "new version", "text": f"{asset.name}: new version {extra['key'][:12]}: {headline}"}
+
+    return _callbacks(describe)
+
+
+def on_question() -> list[Callback]:
+    """Callbacks that tell of a question which a task asks people, with the address where it is answered."""
+
+    def describe(context: Context) -> dict[str, str]:
+        task: Any = context["task"]
+        address = task.generate_link_to_ui_from_context(context=context)
+        return {"event": "question", "text": f"{task.subject} Answer at {address}"}
 
     return _callbacks(describe)
 

@@ -15,7 +15,6 @@ from airflow.sdk import Asset, AssetWatcher, Param, dag
 from new_lots import NewLots
 from shared_parts import (
     DEFAULTS,
-    END,
     LOTS,
     MODEL,
     PREDICTIONS,
@@ -24,6 +23,7 @@ from shared_parts import (
     RECOMPUTE,
     REGISTRY,
     SETTINGS,
+    VERSION,
     check_environment,
     stage,
 )
@@ -31,7 +31,6 @@ from shared_parts import (
 RAW_DATA = Asset(
     "face_attributes_raw_data", watchers=[AssetWatcher("new_lots", NewLots(RAW, SETTINGS.new_lots_interval))]
 )
-VERSION = {"type": ["null", "string"], "pattern": f"^v[1-9][0-9]*{END}"}
 
 
 @dag(

@@ -42,6 +42,9 @@ LOTS = Param(
     "Lots to use: `s5_00017.png` belongs to lot `s5`.",
     schema={"type": ["null", "array"], "items": {"type": "string", "pattern": f"^[A-Za-z0-9][A-Za-z0-9-]*{END}"}},
 )
+VERSION = {"type": ["null", "string"], "pattern": f"^v[1-9][0-9]*{END}"}
+REASON = {"type": "string", "maxLength": 500, "pattern": rf"^[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*{END}"}
+"""One line of text."""
 RECIPE = Param(
     os.environ.get("FACE_ATTRIBUTES_RECIPE") or "none",
     "Recipe: the keys that differ from params.yaml, in params-<name>.yaml.",

@@ -65,6 +65,13 @@ is fit for that. The same model, to the byte, is registered and judged once.
 **In**: all artifacts of the run, the registry. **Out**: the version; asset `face_attributes_model` when it is new.
 **Report**: the report of the run.
 """,
+    "release": """
+Makes a version the champion, or the champion before this one champion again, because a person has decided so:
+`archive promote` or `archive rollback`.
+
+**In**: the registry, the decision. **Out**: who decided, when and why, in the registry; asset `face_attributes_model`.
+**Report**: the report of the version.
+""",
     "champion": """
 Takes the released version of the model out of the registry, so that the whole run uses the same one.
 

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from croniter import croniter
@@ -79,21 +79,42 @@ class Settings(_Section):
         return self.tasks[task_id].arguments
 
 
+class _Archive(BaseModel):
+    """What the DAGs read of section `archive`, whose other keys are for the stage."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    approval: int = Field(ge=0)
+
+
+SectionT = TypeVar("SectionT", bound=BaseModel)
+
+
 def load_settings(path: Path = PARAMS) -> Settings:
     """Read section `airflow`.
 
     Raises:
         ValueError: the file cannot be read, or a key is unknown, missing or of the wrong kind; the key is named.
     """
+    return _load(path, "airflow", Settings)
+
+
+def load_approval(path: Path = PARAMS) -> timedelta | None:
+    """How long a version that is not fit waits for a person, None for not at all; it raises as `load_settings`."""
+    seconds = _load(path, "archive", _Archive).approval
+    return timedelta(seconds=seconds) if seconds else None
+
+
+def _load(path: Path, section: str, model: type[SectionT]) -> SectionT:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"cannot read parameters from {path}: {' '.join(str(error).split())}") from None
     try:
-        return Settings.model_validate(tree.get("airflow") if isinstance(tree, dict) else None)
+        return model.model_validate(tree.get(section) if isinstance(tree, dict) else None)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, ('airflow', *problem['loc'])))}: {problem['msg']}"
+            f"{'.'.join(map(str, (section, *problem['loc'])))}: {problem['msg']}"
             + (f" (got {problem['input']!r})" if problem["type"] != "missing" else "")
             for problem in error.errors()
         )

@@ -18,7 +18,7 @@ from stage_operator.engine import (
     missing_image,
     volumes,
 )
-from stage_operator.link import ReportLink
+from stage_operator.link import ReportLink, address_of
 from stage_operator.operator import StageOperator
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "DATA_VOLUME",
     "ReportLink",
     "StageOperator",
+    "address_of",
     "connect",
     "image_ids",
     "image_name",

@@ -8,6 +8,15 @@ from airflow.configuration import conf
 from airflow.sdk import BaseOperator, BaseOperatorLink
 
 
+def address_of(report: str) -> str:
+    """Address of a report of the store within Airflow, empty if it is none."""
+    if not store_paths.parse(report):
+        return ""
+    prefix = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")  # of Airflow behind a proxy
+    # The page /plugin/reports shows in its frame the address that follows.
+    return f"{prefix}/plugin/reports{prefix}/reports/{report.removeprefix('/artifacts/')}"
+
+
 class ReportLink(BaseOperatorLink):
     """Opens the report of a stage inside Airflow, where `images/airflow/plugins/reports.py` serves it.
 
@@ -18,9 +27,4 @@ class ReportLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:  # noqa: ARG002 (the form that Airflow wants)
         """Address of the report, empty if the task made none."""
-        report = getattr(operator, "report", "")
-        if not store_paths.parse(report):
-            return ""
-        prefix = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")  # of Airflow behind a proxy
-        # The page /plugin/reports shows in its frame the address that follows.
-        return f"{prefix}/plugin/reports{prefix}/reports/{report.removeprefix('/artifacts/')}"
+        return address_of(getattr(operator, "report", ""))

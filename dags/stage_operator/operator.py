@@ -6,7 +6,7 @@ import os
 import signal
 import stat
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +24,8 @@ from stage_operator.link import ReportLink
 from stage_operator.log import LogLines, tail_of
 from stage_operator.result import RESULT, Keys
 
+EVENTS = 100
+"""Of an asset that are looked at: its own last one is among them, unless a hundred of other tasks came since."""
 CHECK = "check_environment"
 """Task whose XCom says which images the run began with, image -> id; a DAG without it takes images as they come."""
 
@@ -51,8 +53,10 @@ class StageOperator(DockerOperator):
         cpus: processors, 0 for all that the engine has; the number of threads follows.
         gpu: hand over all GPUs, if the engine has the NVIDIA runtime.
         lots: only do the part of these lots ahead, into the stage's cache (`--lots`).
-        tells: tell the stage which run it is part of, and what these tasks did in it, in FACE_ATTRIBUTES_RUN; None
-            tells nothing.
+        tells: tell the stage which run it is part of, who triggered that, and what these tasks did in it, in
+            FACE_ATTRIBUTES_RUN; None tells nothing.
+        asks: gives the words of a command that the stage has beside its work, such as `promote v3`, to be run in its
+            place; it may refuse by AirflowFailException, before the engine is touched.
         **kwargs: as for every operator, and image, mounts, environment, network_mode, shm_size and docker_url
             as for `DockerOperator`.
 
@@ -62,8 +66,9 @@ class StageOperator(DockerOperator):
     The result (also the return value) has: stage, path, key, outputs, report, cached, seconds, headline; that of a
     check stage, checked, headline. A stage that failed on the data and kept a report of that pushes `report` alone.
 
-    An asset among `outlets` gets an event, with the headline, when the key of the artifact is another than that of its
-    last event; it must be among `inlets`, too, so that this can be looked up.
+    An asset among `outlets` gets an event, with the headline, when the key of the artifact is another than that of the
+    last event of this task; it must be among `inlets`, too, so that this can be looked up. A command that a person asks
+    for is an event each time.
 
     Raises (from `execute`):
         AirflowFailException: the cause will not pass by itself: bad usage or data, a defect, no image, out of memory.
@@ -91,6 +96,7 @@ class StageOperator(DockerOperator):
         gpu: bool = False,
         lots: Sequence[str] | None = None,
         tells: Sequence["StageOperator"] | None = None,
+        asks: Callable[[Context], Sequence[str]] | None = None,
         **kwargs: Any,
     ) -> None:
         """Describe the task; the engine is not touched before `execute`."""
@@ -109,6 +115,7 @@ class StageOperator(DockerOperator):
         self.groups = groups
         self.gpu = gpu
         self.lots = lots
+        self.asks = asks
         self.results: dict[str, Any] | None = None if tells is None else {one.stage: XComArg(one) for one in tells}
         self.report = ""
         self._made: Try | None = None  # whose container is there, or may be
@@ -163,12 +170,12 @@ class StageOperator(DockerOperator):
         """The variable that tells the stage which run it is part of, if it is to know."""
         if self.results is None:
             return {}
-        instance = context["ti"]
-        run = {"dag_id": instance.dag_id, "run_id": instance.run_id, "stages": handed_over.told(self.results)}
+        run: dict[str, Any] = {name: getattr(context["ti"], name) for name in ("dag_id", "run_id")}
+        run |= {"by": context["dag_run"].triggering_user_name or "", "stages": handed_over.told(self.results)}
         return {"FACE_ATTRIBUTES_RUN": handed_over.argument("what this run did", json.dumps(run))}
 
     def _command(self, context: Context) -> list[str]:
-        command = []
+        command = [handed_over.argument("the command", word) for word in self.asks(context)] if self.asks else []
         for name, path in self.inputs.items():
             if path is None and name in self.optional:
                 continue
@@ -296,10 +303,12 @@ class StageOperator(DockerOperator):
         What the last event says decides, not `cached`: a worker may die between the artifact and the end of its task.
         """
         news = {name: result.get(name) for name in ("key", "path", "report", "headline")}
+        here = context["ti"].dag_id, context["ti"].task_id
         outlets = []
         for asset in self.outlets:
-            last = context["inlet_events"][asset].ascending(False).limit(1)
-            if not any((event.extra or {}).get("key") == news["key"] for event in last):
+            events = context["inlet_events"][asset].ascending(False).limit(EVENTS)
+            last = next((event for event in events if (event.source_dag_id, event.source_task_id) == here), None)
+            if self.asks or not last or (last.extra or {}).get("key") != news["key"]:
                 context["outlet_events"][asset].extra = news
                 outlets.append(asset)
         self.outlets = outlets  # of this run alone: Airflow makes an event for each

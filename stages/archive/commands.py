@@ -7,11 +7,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from stages.archive.release import NONE, standing, told_run
 from stages.archive.versions_page import write_versions
-from stages.common.contract.artifacts import write_json
+from stages.common.contract.artifacts import read_manifest, write_json
 from stages.common.contract.command_line import Parser
-from stages.common.contract.errors import UnavailableError
-from stages.common.registry.registry import LINEAGE, Registry
+from stages.common.contract.errors import DataError, UnavailableError, UsageError
+from stages.common.registry.registry import LINEAGE, Registry, Release
+from stages.common.reports.report import REPORT
 
 COMMANDS = ("versions", "lineage", "promote", "rollback", "prune")
 IN_STORE = Path("/artifacts/registry")
@@ -37,6 +39,10 @@ def run(argv: Sequence[str]) -> str:
         command.add_argument("version", help="for example v3")
     for command in (promote, rollback):
         command.add_argument("--reason", default="", help="why, for those who read the history")
+        command.add_argument("--by", default="", metavar="NAME", help="who decided, likewise")
+        command.add_argument("--store", type=Path, metavar="DIR", help="artifact store, which gets a page about it")
+        command.add_argument("--result", type=Path, metavar="FILE", help="gets the result as JSON; needs --store")
+    promote.add_argument("--against", default="", metavar="VERSION", help="refuse if the champion is another one")
     add_prune(commands)
     arguments = parser.parse_args(argv)
     if arguments.command == "prune":
@@ -46,16 +52,75 @@ def run(argv: Sequence[str]) -> str:
         return list_versions(registry)
     if arguments.command == "lineage":
         return print_lineage(registry, arguments.version)
+    if arguments.result and not arguments.store:
+        raise UsageError("--result FILE needs --store DIR, in which the version is")
+    return decide(registry, arguments)
+
+
+def decide(registry: Registry, arguments: argparse.Namespace) -> str:
+    """Promote a version or roll back, as the command line says.
+
+    With a store, the run that this is part of (`told_run`) gets a page, and is not obeyed twice.
+
+    Raises:
+        UsageError: there is no such version, nothing to go back to, or another champion than `against` names.
+        DataError: the store has lost the archive of the version, which was released all the same.
+    """
+    started, run = time.monotonic(), told_run()
+    by, name = arguments.by or run.get("by", ""), " ".join(run[part] for part in ("dag_id", "run_id") if part in run)
     with registry.locked():
         if arguments.command == "promote":
-            release = registry.promote(arguments.version, arguments.reason or "by hand")
+            reason = arguments.reason or "by hand"
+            release = registry.promote(arguments.version, reason, by, name, arguments.against)
         else:
-            release = registry.rollback(arguments.reason)
+            release = registry.rollback(arguments.reason, by, name)
         write_versions(registry, registry.home.parent / "run")
+    if arguments.store:
+        try:
+            result = write_decision(registry, release, arguments.store)
+        except DataError as error:
+            raise DataError(f"{release.version} is the champion now, and its page cannot be written: {error}") from None
+        if arguments.result:
+            write_json(arguments.result, result | {"seconds": round(time.monotonic() - started, 3)})
+        return standing(registry, registry.version(release.version))
     return (
-        f"{release.version} is the champion now ({release.action}: {release.reason})\n"
+        f"{release.version} is the champion now ({release.told})\n"
         "the next run of predict_new_lots predicts with it: airflow dags trigger predict_new_lots"
     )
+
+
+def write_decision(registry: Registry, release: Release, store: Path) -> dict[str, object]:
+    """Write the page of a decision, and return its result, which has the form of the stage's own.
+
+    Args:
+        registry: that it was made in.
+        release: what was decided.
+        store: the artifact store, where the archive of the version is.
+    """
+    from stages.archive.run_page import write_run  # not needed by the other commands
+
+    version, champion = registry.version(release.version), registry.champion()
+    artifact = store / "archive" / version.archive
+    manifest = read_manifest(artifact)
+    released = {"version": version.name, "champion": champion.name if champion else NONE}
+    title = manifest["params"]["archive"]["title"]
+    said = standing(registry, version)
+    page = write_run(store / "run", title, artifact, version.archive, told_run(), released, said, registry.home)
+    return {
+        "stage": "archive",
+        "path": str(artifact),
+        "key": version.archive,
+        "outputs": {"report": str(artifact / REPORT)},
+        "report": str(page),
+        "cached": False,
+        "headline": {
+            **released,
+            "action": release.action,
+            "by": release.by,
+            "reason": release.reason,
+            "mean_accuracy": round(version.mean_accuracy, 4),
+        },
+    }
 
 
 def add_prune(commands: "argparse._SubParsersAction[Parser]") -> None:
@@ -106,7 +171,8 @@ def list_versions(registry: Registry) -> str:
         lots = f"{len(version.lots)} lot{'' if len(version.lots) == 1 else 's'}"
         lines.append(f"{version.name:<5} {mark:<8} {version.created}  {version.means}  {lots}  {version.judged}")
     lines += ["releases:"] if lines else [f"no version in {registry.home} yet"]
-    lines += [f"  {one.time}  {one.action:<8} {one.version:<5} {one.reason}" for one in registry.releases()]
+    for one in registry.releases():
+        lines.append(f"  {one.time}  {one.action:<8} {one.version:<5} {f'{one.by}: ' if one.by else ''}{one.reason}")
     return "\n".join(lines)
 
 

@@ -22,6 +22,8 @@ class ArchiveSection(Section):
         slice_margin: how far the accuracy (0-1) in an attribute may fall on the images of one slice, in comparison with
             the champion's on the same images, before the gate warns; `alpha` applies, adjusted for all slices.
         force: release it whatever the gate says.
+        approval: seconds that one which the gate refuses waits in Airflow for a person who releases it all the same; 0
+            asks nobody. The DAGs read it, no stage does.
     """
 
     title: Annotated[str, NOT_IN_KEY] = Field(min_length=1, max_length=80)
@@ -29,6 +31,7 @@ class ArchiveSection(Section):
     margin: float = Field(ge=0, le=1)
     slice_margin: float = Field(ge=0, le=1)
     force: bool
+    approval: Annotated[int, NOT_IN_KEY] = Field(ge=0)
 
 
 class Params(Section):

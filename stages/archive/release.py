@@ -1,5 +1,7 @@
 """What becomes of an archived candidate: a version in the registry, and the champion if that is due."""
 
+import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +21,15 @@ RECORD = "compare.json"
 """What a version keeps so that it can be compared with any other (`stages.archive.record`)."""
 NONE = "none"
 """In place of a champion's name, before any version was released."""
+
+RUN = "FACE_ATTRIBUTES_RUN"
+"""Environment variable with the run that something is done for, JSON as `told_run` gives it."""
+
+
+def told_run() -> Mapping[str, Any]:
+    """The run that this is done for: {"dag_id", "run_id", "by": who triggered it, "stages"}; {} by hand."""
+    told: Mapping[str, Any] = json.loads(os.environ.get(RUN, "{}"))
+    return told
 
 
 def opponent(registry: Registry, model_digest: str) -> str:
@@ -85,7 +96,8 @@ def release(registry: Registry, artifact: Path, key: str, *, force: bool) -> Ver
         due = unfinished and (champion.name if champion else "") == version.champion
         if due or (force and champion != version):
             reason = "; ".join(version.reasons)
-            registry.promote(version.name, reason if due else f"forced; the gate said: {reason}")
+            by = "" if due else told_run().get("by", "")
+            registry.promote(version.name, reason if due else f"forced; the gate said: {reason}", by)
             log.info("%s is the champion now", version.name)
         elif champion != version:
             before = "it was judged before, and `archive promote` or force is what releases it now; " if known else ""
@@ -97,8 +109,8 @@ def standing(registry: Registry, version: Version) -> str:
     """What the registry says about a version and the champion, in a line or two for the page of a run."""
     last = next(reversed(registry.releases()), None)
     if last and last.version == version.name:
-        return f"{version.name} is the champion ({last.action}: {last.reason})."
-    champion = f"The champion is {last.version} ({last.action}: {last.reason})." if last else "No version is released."
+        return f"{version.name} is the champion ({last.told})."
+    champion = f"The champion is {last.version} ({last.told})." if last else "No version is released."
     return f"{version.name} is archived. It was judged {version.judged}. {champion}"
 
 

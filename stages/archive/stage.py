@@ -1,6 +1,5 @@
 """The wiring of stage `archive`: put a version together, judge it, register it, and release it if that is due."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -13,7 +12,7 @@ import yaml
 from stages.archive.collect import collect
 from stages.archive.lineage import check_one_run, lineage, used_params
 from stages.archive.params import Params
-from stages.archive.release import GATE, NONE, RECORD, opponent, release, standing
+from stages.archive.release import GATE, NONE, RECORD, opponent, release, standing, told_run
 from stages.common.contract.artifacts import file_digest, write_json
 from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Delivered, Delivery, Headline, Input, Stage
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
 SLICES_KEPT = 20
 """Of those in which the candidate has answers wrong that the champion has right."""
-RUN = "FACE_ATTRIBUTES_RUN"
-"""Environment variable with the run that an archive is made for, JSON as `stages.archive.run_page.write_run` has it."""
 
 
 def _registry(params: Params, inputs: Mapping[str, Path]) -> Registry:
@@ -145,15 +142,15 @@ def _deliver(delivery: Delivery[Params]) -> Delivered:
     version = release(registry, delivery.artifact, delivery.key, force=section.force)
     champion = registry.champion()
     released = {"version": version.name, "champion": champion.name if champion else NONE}
-    told = os.environ.get(RUN, "{}")
     report = write_run(
-        delivery.inputs["runs"], section.title, delivery.artifact, delivery.key, json.loads(told), released,
+        delivery.inputs["runs"], section.title, delivery.artifact, delivery.key, told_run(), released,
         standing(registry, version), registry.home,
     )  # fmt: skip
     with registry.locked():
         keep_pictures(registry, delivery.inputs["evaluate"])
         write_versions(registry, delivery.inputs["runs"])
-    return Delivered(released, report)
+    refused = {} if version.fit else {"why": "; ".join(version.reasons)}
+    return Delivered(released | refused, report)
 
 
 STAGE = Stage(

@@ -148,6 +148,20 @@ def test_a_new_version_is_an_event_that_starts_other_dags_and_the_same_again_is_
     assert ("asset_triggered", "success") in runs
 
 
+def test_a_decision_is_an_event_each_time_and_makes_no_version_of_a_stage_new(worker: Worker, webhook: Webhook) -> None:
+    before = len(query(worker, "SELECT id FROM asset_event"))
+    assert worker.run("announced", "version three").state == "success"
+    webhook.taken.clear()
+    for _ in range(2):
+        outcome = worker.run("asked", "decided")
+        assert outcome.state == "success"
+    assert outcome.xcoms["headline"]["words"] == ["promote", "{{ 7*7 }}.sh", "--reason=; rm -rf / $(id)"]
+    assert [message["event"] for message in webhook.taken] == ["release", "release"]
+    assert webhook.taken[0]["text"].startswith("version: action promote, words ")
+    assert worker.run("announced", "version three").state == "success"
+    assert len(query(worker, "SELECT id FROM asset_event")) == before + 3
+
+
 def test_people_are_told_of_a_failure_with_its_cause_and_where_to_look(
     worker: Worker, webhook: Webhook, mail: MailServer
 ) -> None:

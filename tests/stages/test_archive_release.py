@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from stages.archive.commands import run
+from stages.archive.release import RUN
 from stages.common.contract import artifacts
+from stages.common.contract.errors import UsageError
 from stages.common.registry.registry import LINEAGE
 from stages.common.registry.seen import read_seen
 from stages.common.schema.attributes import Attribute, Attributes
@@ -247,6 +249,82 @@ def test_versions_of_earlier_code_can_still_be_met_and_succeeded(pipeline: Pipel
     pipeline.train(1)
     assert pipeline.archive() == 0
     assert pipeline.champion() == "v2"
+
+
+def decide(pipeline: Pipeline, *words: str) -> dict[str, Any]:
+    """What a run of Airflow gets of a command."""
+    told = pipeline.folder / "decided.json"
+    store = pipeline.folder / "store"
+    run([*words, "--registry", str(pipeline.registry.home), "--store", str(store), "--result", str(told)])
+    result: dict[str, Any] = json.loads(told.read_text())
+    return result
+
+
+def test_the_registry_and_the_report_say_who_decided_and_why(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.prepare(wrong=(0, 60, 0, 0, 0, 0))
+    keys = []
+    for model in (0, 1):
+        pipeline.train(model)
+        assert pipeline.archive() == 0
+        keys.append(pipeline.result["key"])
+    assert pipeline.result["headline"]["fit"] == "no"
+    assert "worse than v1" in pipeline.result["headline"]["why"]
+    told = {"dag_id": "release_version", "run_id": "manual__1", "by": "Anna B", "stages": {}}
+    monkeypatch.setenv(RUN, json.dumps(told))
+    for _ in range(2):  # tried again by a worker that did not hear of its end
+        pipeline.result = decide(pipeline, "promote", "v2", "--reason=--it looks better", "--against=v1")
+    assert pipeline.result["headline"] == {
+        "version": "v2", "champion": "v2", "action": "promote", "by": "Anna B", "reason": "--it looks better",
+        "mean_accuracy": pytest.approx(0.94),
+    }  # fmt: skip
+    assert (pipeline.result["key"], Path(pipeline.result["path"]).name) == (keys[1], keys[1])
+    assert "v2 is the champion (promote by Anna B: --it looks better)" in pipeline.page()
+    monkeypatch.setenv(RUN, json.dumps(told | {"run_id": "manual__2", "by": ""}))
+    for _ in range(2):
+        decide(pipeline, "rollback", "--by", "Berta", "--reason=no")
+    assert [(one.version, one.by, one.run) for one in pipeline.registry.releases()] == [
+        ("v1", "", ""), ("v2", "Anna B", "release_version manual__1"), ("v1", "Berta", "release_version manual__2")
+    ]  # fmt: skip
+    listed = run(["versions", "--registry", str(pipeline.registry.home)]).splitlines()
+    assert listed[-2].endswith("  promote  v2    Anna B: --it looks better")
+    assert listed[-1].endswith("  rollback v1    Berta: no")
+
+
+def test_a_release_by_force_says_by_whom(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RUN, json.dumps({"run_id": "r", "by": "Anna", "stages": {}}))
+    for model in (0, 1):
+        pipeline.train(model)
+        assert pipeline.archive("archive.force=true") == 0
+    assert [one.by for one in pipeline.registry.releases()] == ["", "Anna"]
+
+
+def test_a_version_is_not_promoted_over_a_champion_that_it_was_not_compared_with(pipeline: Pipeline) -> None:
+    pipeline.prepare(wrong=(40, 60, 0, 0, 0, 0))
+    for model in range(3):
+        pipeline.train(model)
+        assert pipeline.archive() == 0
+    assert pipeline.champion() == "v3"
+    with pytest.raises(UsageError, match="the champion is v3 now and was v1 when v2 was compared with it: look at"):
+        decide(pipeline, "promote", "v2", "--against", "v1")
+    assert pipeline.champion() == "v3"
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["promote"], "the following arguments are required: version"),
+        (["promote", "v7"], "no version v7 in"),
+        (["rollback"], "nothing to go back to in"),
+        (["rollback", "v1"], "unrecognized arguments: v1"),
+        (["rollback", "--result", "x"], "--result FILE needs --store DIR"),
+    ],
+)
+def test_a_command_that_makes_no_sense_is_one_line(pipeline: Pipeline, words: list[str], why: str) -> None:
+    with pytest.raises(UsageError, match=why) as refused:
+        run([*words, "--registry", str(pipeline.registry.home)])
+    assert "\n" not in str(refused.value)
 
 
 def test_a_list_that_nobody_reads_to_its_end_ends_quietly(pipeline: Pipeline) -> None:

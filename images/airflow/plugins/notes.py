@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 TOLD = {
     "archive": ("version", "champion", "fit"),
+    "release": ("version", "action", "by", "reason"),
     "evaluate": ("mean_accuracy", "mean_balanced_accuracy", "mean_majority", "no_better", "never_answered"),
     "monitor": ("drift", "performance", "mean_accuracy", "mean_balanced_accuracy", "retrain", "labels_needed"),
     "predict": ("version", "images", "lots"),

@@ -138,12 +138,26 @@ class Release:
         action: promote, or rollback to what was the champion before.
         reason: why, for people.
         time: UTC, ISO 8601.
+        by: who decided; "" for the release gate, and where earlier code has kept nobody.
+        run: the run of Airflow in which a person decided; "" for any other release.
     """
 
     version: str
     action: Literal["promote", "rollback"]
     reason: str
     time: str
+    by: str = ""
+    run: str = ""
+
+    @property
+    def told(self) -> str:
+        """What was done, by whom and why, in a line."""
+        return f"{self.action}{f' by {self.by}' if self.by else ''}: {self.reason}"
+
+
+def _done(releases: Sequence[Release], run: str) -> Release | None:
+    """What a run has released already."""
+    return next((one for one in releases if run and one.run == run), None)
 
 
 def now() -> str:
@@ -294,34 +308,53 @@ class Registry:
         versions = self.versions()
         return f"v{int(versions[-1].name[1:]) + 1 if versions else 1}"
 
-    def promote(self, name: str, reason: str) -> Release:
+    def promote(self, name: str, reason: str, by: str = "", run: str = "", against: str = "") -> Release:
         """Make a version the champion, while the registry is locked; nothing happens if it is.
 
+        Args:
+            name: of the version.
+            reason: as in `Release`, like `by` and `run`.
+            by: who decided.
+            run: in which that was; what it has done already is not done again.
+            against: the champion by whom that was, "none" for none; "" if it may be any.
+
         Raises:
-            UsageError: there is no such version.
+            UsageError: there is no such version, or another champion than `against`.
         """
         version, releases = self.version(name), self.releases()
-        if releases and releases[-1].version == version.name:
+        if done := _done(releases, run):
+            return done
+        champion = releases[-1].version if releases else "none"
+        if against not in {"", champion}:
+            raise UsageError(
+                f"the champion is {champion} now and was {against} when {name} was compared with it: look at both, and "
+                f"promote {name} if it shall still be"
+            )
+        if champion == version.name:
             return releases[-1]
-        return self._release(Release(version.name, "promote", reason, now()))
+        return self._release(Release(version.name, "promote", reason, now(), by, run))
 
-    def rollback(self, reason: str) -> Release:
+    def rollback(self, reason: str, by: str = "", run: str = "") -> Release:
         """Make the champion again what it was before the present one, while the registry is locked.
 
-        Done twice, it goes back two steps: a promotion adds to what can be gone back to, a rollback takes from it.
+        Done twice, it goes back two steps: a promotion adds to what can be gone back to, a rollback takes from it. A
+        `run` that is tried again goes back once.
 
         Raises:
             UsageError: there was no champion before.
         """
         past: list[str] = []
-        for release in self.releases():
+        releases = self.releases()
+        if done := _done(releases, run):
+            return done
+        for release in releases:
             if release.action == "rollback":
                 past.pop()
             else:
                 past.append(release.version)
         if len(past) < 2:
             raise UsageError(f"nothing to go back to in {self.home}: there was no champion before the present one")
-        return self._release(Release(past[-2], "rollback", reason or f"from {past[-1]}", now()))
+        return self._release(Release(past[-2], "rollback", reason or f"from {past[-1]}", now(), by, run))
 
     def _release(self, release: Release) -> Release:
         *_, last = ["champion-0", *self._messages("champion-[0-9]*")]

@@ -106,6 +106,8 @@ match BEHAVIOUR.split():
         hand_over()
     case ["version", name]:
         hand_over(name, accuracy=0.5)
+    case ["decided"]:
+        hand_over("decided", action="promote", words=sys.argv[1 : sys.argv.index("--raw")])
     case ["hand-over", changes]:
         hand_over(changes=json.loads(changes))
     case ["lots"]:

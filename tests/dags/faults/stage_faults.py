@@ -32,6 +32,13 @@ CASES: dict[str, dict[str, Any]] = {
         "on_success_callback": on_new_version(VERSION),
         "on_failure_callback": on_failure(),
     },
+    "asked": {
+        "inlets": [VERSION],
+        "outlets": [VERSION],
+        "on_success_callback": on_new_version(VERSION),
+        "asks": lambda _context: ["promote", "{{ 7*7 }}.sh", "--reason=; rm -rf / $(id)"],
+        "tells": (),
+    },
 }
 DAG_ARGUMENTS: dict[str, Any] = {
     "schedule": None,

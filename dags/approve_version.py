@@ -1,0 +1,86 @@
+"""Asks a person about a version that the release gate has refused, if `archive.approval` in params.yaml says so.
+
+When `ml_pipeline_face_attributes` has made a version that is not fit, or that cannot be compared with the champion,
+`approval` shows the figures and waits, without a slot of a worker, until somebody answers under *Required Actions* or
+the time is over. *Approve* releases the version, and the registry keeps who that was and why; anything else leaves it
+archived. A version that was approved after another one has become the champion is not released: it was not compared
+with that.
+
+Who may answer: whoever may trigger a DAG; a user with role *Viewer* only sees the question.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import Context, Param, dag
+from airflow.sdk.exceptions import AirflowSkipException
+from notifications import on_new_version, on_question
+from shared_parts import DEFAULTS, MODEL, REASON, REGISTRY, check_environment, stage
+from stage_operator import address_of
+from task_settings import load_approval
+
+TIME = load_approval()
+
+
+def refused(context: Context) -> Mapping[str, Any] | None:
+    """What the event that started the run says of a version that is archived and was not fit, else None."""
+    events = context["triggering_asset_events"].get(MODEL, ())
+    news = max(events, key=lambda event: event.timestamp).extra if events else {}
+    headline = news.get("headline", {})
+    is_open = headline.get("fit") == "no" and headline["version"] != headline["champion"]
+    return news if is_open else None
+
+
+class Approval(ApprovalOperator):
+    """Asks about the version that the run was started for; skipped if there is nothing to ask."""
+
+    def execute(self, context: Context) -> Any:
+        """Ask."""
+        if not (news := refused(context)):
+            raise AirflowSkipException("no version that the gate has refused: nobody is asked")
+        headline = dict(news["headline"])
+        version, champion, why = headline["version"], headline["champion"], headline.pop("why", "")
+        self.subject = f"Release {version} although the gate says no?"
+        rows = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in headline.items())
+        self.body = (
+            f"{version} is archived, and the champion is {champion}. The gate said: {why}.\n\n"
+            f"| figure | |\n|---|---|\n{rows}\n\n[The report]({address_of(news['report'])})\n\n"
+            f"Without an answer within {self.response_timeout} it is not released."
+        )
+        return super().execute(context)
+
+
+def approved(context: Context) -> Sequence[str]:
+    """The command that an answer asks for."""
+    headline = (refused(context) or {})["headline"]
+    answer = context["ti"].xcom_pull(task_ids="approval")
+    reason, by = answer["params_input"].get("reason") or "approved", answer["responded_by_user"]["name"]
+    return ["promote", headline["version"], f"--against={headline['champion']}", f"--reason={reason}", f"--by={by}"]
+
+
+@dag(
+    schedule=MODEL if TIME else None,
+    catchup=False,
+    doc_md=__doc__,
+    tags=["face-attributes", "release"],
+    default_args=DEFAULTS,
+)
+def approve_version() -> None:
+    """See that everything is there, ask, release."""
+    approval = Approval(
+        task_id="approval",
+        subject="Release a version that the gate has refused?",
+        defaults=Approval.REJECT,
+        response_timeout=TIME,
+        execution_timeout=None,  # which Airflow would take for the other one, where that is none
+        params={"reason": Param("approved", "Why, in a line.", schema=REASON)},
+        notifiers=on_question(),
+        doc_md="Asks a person. **In**: what the gate said. **Out**: who answered, and what.",
+    )
+    told = {"inlets": [MODEL], "outlets": [MODEL], "on_success_callback": on_new_version(MODEL)}
+    release = stage("release", stage="archive", inputs={"registry": REGISTRY}, asks=approved, tells=(), **told)
+    check_environment() >> approval >> release
+
+
+approve_version()

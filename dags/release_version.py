@@ -1,0 +1,59 @@
+"""A person decides which version is the champion.
+
+`promote` makes the version that you name the champion, whatever the release gate has said of it; `rollback` makes the
+champion again what it was before the present one, and once more goes back one further. The figures of each version are
+in its report and in `archive versions`; what is predicted next, is predicted with the new champion: `predict_new_lots`
+starts as after every new model.
+
+**Run with parameters**: `reason` is for those who read the history. The registry keeps it with your name, the time and
+this run; the report of `release` and `archive versions` show it. Only who may trigger a DAG can decide: a user with
+role *Viewer* cannot.
+"""
+
+from collections.abc import Sequence
+
+from airflow.sdk import Context, Param, dag
+from airflow.sdk.exceptions import AirflowFailException
+from notifications import on_new_version
+from shared_parts import DEFAULTS, MODEL, REASON, REGISTRY, VERSION, check_environment, stage
+
+
+def decision(context: Context) -> Sequence[str]:
+    """The command that a run's form asks for.
+
+    Raises:
+        AirflowFailException: action and version do not go together.
+    """
+    action, version, reason = (context["params"][name] for name in ("action", "version", "reason"))
+    if action == "promote" and version is None:
+        raise AirflowFailException("promote needs a version, for example v3: trigger it again with one")
+    if action == "rollback" and version is not None:
+        raise AirflowFailException(
+            f"rollback goes back to the champion before this one: leave {version} out, or promote it"
+        )
+    return [action, *([version] if version else []), f"--reason={reason}"]
+
+
+@dag(
+    schedule=None,
+    catchup=False,
+    max_active_runs=1,
+    doc_md=__doc__,
+    tags=["face-attributes", "release"],
+    default_args=DEFAULTS,
+    params={
+        "action": Param(
+            "promote", "promote a version, or rollback to the champion before.", enum=["promote", "rollback"]
+        ),
+        "version": Param(None, "Version to promote, for example v3; empty for rollback.", schema=VERSION),
+        "reason": Param(description="Why, in a line.", schema=REASON),
+    },
+)
+def release_version() -> None:
+    """See that everything is there, release."""
+    told = {"inlets": [MODEL], "outlets": [MODEL], "on_success_callback": on_new_version(MODEL)}
+    release = stage("release", stage="archive", inputs={"registry": REGISTRY}, asks=decision, tells=(), **told)
+    check_environment() >> release
+
+
+release_version()
