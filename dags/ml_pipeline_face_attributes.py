@@ -11,8 +11,9 @@ enough, it is not significantly worse in any attribute, and not far below the be
 with the reason. `force` overrides that, and `release_version` promotes it later or rolls back. Models are predicted
 with by `predict_new_lots` and watched by `model_monitoring_and_retraining`.
 
-**Run with parameters**: a field left empty means *as in params.yaml*; `recipe` takes the values that differ from those
-out of `params-<name>.yaml`, for example for photographs.
+**Run with parameters**: each field says what it means if it is left empty, which is what params.yaml has; `recipe`
+takes the values that differ from those out of `params-<name>.yaml`, for example for photographs. `max_evals` 0 skips
+the search; `annotations` takes another file of the data volume.
 
 **Results**: the note of a run, which the list of runs opens, says which version it made, whether that was released, and
 how good it is. The tab *Reports* of a run has the headline figures and the report of every task; *XCom* of a task has
@@ -30,14 +31,14 @@ webhook: see `dags/notifications.py`.
 from airflow.sdk import Param, TaskGroup, XComArg, dag
 from notifications import on_new_version
 from shared_parts import (
-    ANNOTATED,
+    CHOSEN,
     DATA_SET,
     DEFAULTS,
     EPOCHS,
     GPU,
-    LOTS,
     MAX_EVALS,
     MODEL,
+    OTHER_ANNOTATIONS,
     RAW,
     RECIPE,
     RECOMPUTE,
@@ -46,6 +47,7 @@ from shared_parts import (
     at,
     check_environment,
     described,
+    lots,
     stage,
 )
 from stage_operator import StageOperator
@@ -64,7 +66,8 @@ FORCE = "Release the new version whatever the gate says; the registry keeps that
     params={
         "max_evals": MAX_EVALS,
         "epochs": EPOCHS,
-        "lots": LOTS,
+        "lots": lots("validate.lots"),
+        "annotations": OTHER_ANNOTATIONS,
         "recipe": RECIPE,
         "force": Param(False, FORCE, type="boolean"),
         "recompute": RECOMPUTE,
@@ -72,14 +75,14 @@ FORCE = "Release the new version whatever the gate says; the registry keeps that
 )
 def ml_pipeline_face_attributes() -> None:
     """Check, validate, prepare, search, train, evaluate, doubt labels, archive and release."""
-    lots = {"validate.lots": "lots"}
+    chosen = {**CHOSEN, "settings": {"validate.lots": "lots"}}
 
     with TaskGroup("checks", prefix_group_id=False, tooltip="Is everything there?") as checks:
-        look = stage("check_raw_data", stage="validate", **ANNOTATED, settings=lots, check=True)
+        look = stage("check_raw_data", stage="validate", **chosen, check=True)
         check_environment() >> look
 
     with TaskGroup("data", prefix_group_id=False, tooltip="From raw data to a data set"):
-        validate = stage("validate", **ANNOTATED, settings=lots)
+        validate = stage("validate", **chosen)
         checks >> validate  # the only edge that no data makes
         raw = {"raw": RAW, **validate.artifact}
         spread = {"map_index_template": "{{ task.label }}", "max_active_tis_per_dagrun": SETTINGS.lot_groups_at_once}

@@ -11,8 +11,8 @@ tell, it says so. If `validate` fails, drift is told all the same, for it needs 
 **Results**: the report of `monitor` shows what moved, by how much, with pictures of then and now; every check is a line
 of `logs/monitoring_log.json` among the artifacts. The note of a run has the verdict in a line.
 
-**Run with parameters**: a field left empty means *as in params.yaml*; `epochs` and `max_evals` are for the training
-that it may start.
+**Run with parameters**: each field says what it means if it is left empty; `epochs` and `max_evals` are for the
+training that it may start.
 """
 
 from typing import Any
@@ -56,11 +56,17 @@ def retraining_is_due(headline: Any) -> bool:
     tags=["face-attributes", "monitoring"],
     default_args=DEFAULTS,
     params={
-        "min_accuracy": number("Mean of evaluate.metric below which it is trained again.", minimum=0.0, maximum=1.0),
-        "min_labels": number("Labels of new images that a measurement needs.", minimum=1),
-        "min_images": number("Images of a new lot that telling drift needs.", minimum=10),
-        "alpha": number("Probability of saying drift where there is none.", minimum=0.0001, maximum=0.5),
-        "min_psi": number("Population stability index that counts as drift.", minimum=0.0, maximum=100.0),
+        "min_accuracy": number(
+            "Mean of evaluate.metric below which it is trained again.", "monitor.min_accuracy", minimum=0.0, maximum=1.0
+        ),
+        "min_labels": number("Labels of new images that a measurement needs.", "monitor.min_labels", minimum=1),
+        "min_images": number("Images of a new lot that telling drift needs.", "monitor.min_images", minimum=10),
+        "alpha": number(
+            "Probability of saying drift where there is none.", "monitor.alpha", minimum=0.0001, maximum=0.5
+        ),
+        "min_psi": number(
+            "Population stability index that counts as drift.", "monitor.min_psi", minimum=0.0, maximum=100.0
+        ),
         "epochs": EPOCHS,
         "max_evals": MAX_EVALS,
         "recipe": RECIPE,

@@ -1,11 +1,12 @@
-"""Watches the raw folder, and says so when lots have arrived or changed. Runs in Airflow's triggerer."""
+"""Watches raw folder and annotations, and says so when something has changed. Runs in Airflow's triggerer."""
 
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from hashlib import blake2b
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
@@ -24,18 +25,36 @@ def look(folder: str) -> Lots:
     Raises:
         OSError: `folder` is not there.
     """
+    return _sum_up(_files(_entries(folder), IMAGES), lambda path: lot_of(path.removeprefix(folder).lstrip("/")))
+
+
+def look_at_files(path: str) -> Lots:
+    """The same of a file, or of the files of a folder: name -> 1, and a digest that any change to it changes.
+
+    Raises:
+        OSError: it is not there.
+    """
+    one = Path(path)
+    if one.is_dir():
+        return _sum_up(_files(_entries(path)), lambda file: file.removeprefix(path).lstrip("/"))
+    found = [entry for entry in _entries(str(one.parent)) if entry.name == one.name]
+    if not found:
+        raise FileNotFoundError(path)
+    return _sum_up(found, lambda _: one.name)
+
+
+def _sum_up(files: Iterable[os.DirEntry[str]], name_of: Callable[[str], str]) -> Lots:
     found: Lots = {}
-    for entry in _images(folder):
+    for entry in files:
         try:
             seen = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             continue
         told = (entry.path, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
         digest = int.from_bytes(blake2b(repr(told).encode(), digest_size=16).digest(), "big")
-        shut = "/" if entry.is_dir(follow_symlinks=False) else ""
-        lot = lot_of(entry.path.removeprefix(folder).lstrip("/") + shut)
-        count, total = found.get(lot, (0, 0))
-        found[lot] = count + 1, (total + digest) % 2**128
+        name = name_of(entry.path + ("/" if entry.is_dir(follow_symlinks=False) else ""))
+        count, total = found.get(name, (0, 0))
+        found[name] = count + 1, (total + digest) % 2**128
     return found
 
 
@@ -46,8 +65,8 @@ def lot_of(path: str) -> str:
     return prefix if underscore and prefix else folder.rpartition("/")[2] or "all"
 
 
-def _images(top: str) -> Iterator[os.DirEntry[str]]:
-    waiting = [*_entries(top)]
+def _files(waiting: list[os.DirEntry[str]], suffixes: tuple[str, ...] = ("",)) -> Iterator[os.DirEntry[str]]:
+    """The files that end so, at any depth, and folders that shut us out."""
     while waiting:
         entry = waiting.pop()
         if entry.name.startswith("."):
@@ -59,7 +78,7 @@ def _images(top: str) -> Iterator[os.DirEntry[str]]:
                 continue
             except PermissionError:
                 yield entry
-        elif entry.name.lower().endswith(IMAGES) and entry.is_file(follow_symlinks=False):
+        elif entry.name.lower().endswith(suffixes) and entry.is_file(follow_symlinks=False):
             yield entry
 
 
@@ -78,6 +97,9 @@ class NewLots(BaseEventTrigger):
     costs seconds.
     """
 
+    look: ClassVar[Callable[[str], Lots]] = staticmethod(look)
+    tells: ClassVar[str] = "lots"
+
     def __init__(self, folder: str, interval: float) -> None:
         """Watch `folder`, looking every `interval` seconds."""
         super().__init__()  # type: ignore[no-untyped-call]
@@ -86,7 +108,7 @@ class NewLots(BaseEventTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """How the triggerer makes it anew."""
-        return ("new_lots.NewLots", {"folder": self.folder, "interval": self.interval})
+        return (f"new_lots.{type(self).__name__}", {"folder": self.folder, "interval": self.interval})
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look, and tell what has changed since the last event."""
@@ -95,13 +117,20 @@ class NewLots(BaseEventTrigger):
         while True:
             started = time.monotonic()
             try:
-                now = await asyncio.to_thread(look, self.folder)
+                now = await asyncio.to_thread(self.look, self.folder)
             except OSError as error:  # not there yet, or gone with its disk
                 self.log.warning("cannot look at %s: %s", self.folder, error)
                 now = {}
             if now and now == before and now != told:
                 changed = sorted(lot for lot in now if now[lot] != told.get(lot))
                 told = now
-                yield TriggerEvent({"lots": changed})  # type: ignore[no-untyped-call]
+                yield TriggerEvent({self.tells: changed})  # type: ignore[no-untyped-call]
             before = now
             await asyncio.sleep(max(self.interval, REST * (time.monotonic() - started)))
+
+
+class NewAnnotations(NewLots):
+    """The same of an annotation file, or of a folder of them, with the files that are new or changed."""
+
+    look = staticmethod(look_at_files)
+    tells = "files"

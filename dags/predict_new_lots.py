@@ -15,7 +15,6 @@ from airflow.sdk import Asset, AssetWatcher, Param, dag
 from new_lots import NewLots
 from shared_parts import (
     DEFAULTS,
-    LOTS,
     MODEL,
     PREDICTIONS,
     RAW,
@@ -25,8 +24,10 @@ from shared_parts import (
     SETTINGS,
     VERSION,
     check_environment,
+    lots,
     stage,
 )
+from task_settings import today
 
 RAW_DATA = Asset(
     "face_attributes_raw_data", watchers=[AssetWatcher("new_lots", NewLots(RAW, SETTINGS.new_lots_interval))]
@@ -41,8 +42,8 @@ RAW_DATA = Asset(
     tags=["face-attributes", "prediction"],
     default_args=DEFAULTS,
     params={
-        "lots": LOTS,
-        "version": Param(None, "Version to predict with.", schema=VERSION),
+        "lots": lots("predict.lots"),
+        "version": Param(None, f"Version to predict with. {today('champion.version', 'the champion')}", schema=VERSION),
         "recipe": RECIPE,
         "recompute": RECOMPUTE,
     },

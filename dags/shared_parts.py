@@ -9,7 +9,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from notifications import on_failure
 from stage_operator import ARTIFACTS_VOLUME, DATA_VOLUME, StageOperator, connect, image_ids, missing_image
 from task_docs import DOCS
-from task_settings import RECIPES, load_settings
+from task_settings import RECIPES, load_settings, today
 
 RAW = os.environ.get("FACE_ATTRIBUTES_RAW", "/data/raw")
 ANNOTATIONS = os.environ.get("FACE_ATTRIBUTES_ANNOTATIONS", "/data/annotations.csv")
@@ -18,6 +18,8 @@ ATTRIBUTES = os.environ.get("FACE_ATTRIBUTES_ATTRIBUTES") or None
 ANNOTATED = {
     "inputs": {"raw": RAW, "annotations": ANNOTATIONS, "attributes": ATTRIBUTES}, "optional": ["attributes"],
 }  # fmt: skip
+CHOSEN = {**ANNOTATED, "files": {"annotations": "annotations"}}
+"""The same, or other annotations that a run's form names."""
 REGISTRY = "/artifacts/registry"
 
 DATA_SET = Asset("face_attributes_data_set")
@@ -37,11 +39,8 @@ DEFAULTS: dict[str, Any] = {
 
 END = r"$(?!\n)"
 """End of a pattern, here and in a browser: to Python's `$` alone a line may end."""
-LOTS = Param(
-    None,
-    "Lots to use: `s5_00017.png` belongs to lot `s5`.",
-    schema={"type": ["null", "array"], "items": {"type": "string", "pattern": f"^[A-Za-z0-9][A-Za-z0-9-]*{END}"}},
-)
+_NAME = r"[^/\x00-\x20\x7f.-][^/\x00-\x1f\x7f]*"
+"""Of a file: none that is hidden, leads out of its folder, or is an option."""
 VERSION = {"type": ["null", "string"], "pattern": f"^v[1-9][0-9]*{END}"}
 REASON = {"type": "string", "maxLength": 500, "pattern": rf"^[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*{END}"}
 """One line of text."""
@@ -58,14 +57,30 @@ def at(cron: str | None) -> CronTriggerTimetable | None:
     return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta(0)) if cron else None
 
 
-def number(text: str, **schema: Any) -> Param:
-    """A field of a run's form for a number; empty means as in params.yaml."""
+def number(text: str, dotted: str, **schema: Any) -> Param:
+    """A field of a run's form for a number, of which it says what params.yaml has for it."""
     kind = "integer" if all(isinstance(bound, int) for bound in schema.values()) else "number"
-    return Param(None, text, schema={"type": ["null", kind], **schema})
+    return Param(None, f"{text} {today(dotted)}", schema={"type": ["null", kind], **schema})
 
 
-EPOCHS = number("Epochs of the final training.", minimum=1, maximum=1000)
-MAX_EVALS = number("Trials of the hyperparameter search.", minimum=1, maximum=1000)
+def lots(dotted: str) -> Param:
+    """A field of a run's form for names of lots."""
+    name = {"type": "string", "pattern": f"^[A-Za-z0-9][A-Za-z0-9-]*{END}"}
+    text = f"Lots to use: `s5_00017.png` belongs to lot `s5`. {today(dotted, 'all')}"
+    return Param(None, text, schema={"type": ["null", "array"], "items": name})
+
+
+EPOCHS = number("Epochs of the final training.", "train.epochs", minimum=1, maximum=1000)
+MAX_EVALS = number(
+    "Trials of the hyperparameter search; 0 skips it and trains with hyperopt.first.", "hyperopt.max_evals",
+    minimum=0, maximum=1000,
+)  # fmt: skip
+OTHER_ANNOTATIONS = Param(
+    None,
+    "Annotation file or folder to use, by its path in the data volume, for example labels_2026-11-27.csv. "
+    f"Empty means {ANNOTATIONS}.",
+    schema={"type": ["null", "string"], "maxLength": 1000, "pattern": f"^{_NAME}(/{_NAME})*{END}"},
+)
 
 
 @task(multiple_outputs=False)

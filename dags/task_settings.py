@@ -1,6 +1,7 @@
 """Section `airflow` of params.yaml: how Airflow runs the tasks. Stages do not read it: it is part of no key."""
 
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -87,6 +88,40 @@ class _Archive(BaseModel):
     approval: int = Field(ge=0)
 
 
+def today(dotted: str, nothing: str = "none") -> str:
+    """What a field of a form means that is left empty: the value of params.yaml, and of each recipe with another one.
+
+    Args:
+        dotted: name of the parameter, for example "train.epochs".
+        nothing: in place of an empty value.
+    """
+    values = {recipe: _value(PARAMS.with_name(f"params-{recipe}.yaml"), dotted) for recipe in RECIPES}
+    told = [f"{_value(PARAMS, dotted) or nothing}"]
+    told += [f"with recipe {recipe} {value or nothing}" for recipe, value in values.items() if value is not None]
+    return f"Empty means {', '.join(told)}."
+
+
+def _value(path: Path, dotted: str) -> Any:
+    """The value of a parameter in a file, None if it has none."""
+    found: Any = _tree(path)
+    for name in dotted.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
+
+
+@cache
+def _tree(path: Path) -> Any:
+    """What a file holds.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"cannot read parameters from {path}: {' '.join(str(error).split())}") from None
+
+
 SectionT = TypeVar("SectionT", bound=BaseModel)
 
 
@@ -106,10 +141,7 @@ def load_approval(path: Path = PARAMS) -> timedelta | None:
 
 
 def _load(path: Path, section: str, model: type[SectionT]) -> SectionT:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"cannot read parameters from {path}: {' '.join(str(error).split())}") from None
+    tree = _tree(path)
     try:
         return model.model_validate(tree.get(section) if isinstance(tree, dict) else None)
     except ValidationError as error:

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 SERVICES = ["airflow", "engine_proxy", "serve"]  # images of no stage
 DAGS = [
     "ml_pipeline_face_attributes", "predict_new_lots", "model_monitoring_and_retraining", "release_version",
-    "approve_version",
+    "approve_version", "validate_data",
 ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import stat
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from airflow.providers.docker.operators.docker import DockerOperator
@@ -44,6 +45,7 @@ class StageOperator(DockerOperator):
         stage: the stage's name; the task's id unless said otherwise.
         inputs: name of an input -> its path in the container; an XCom of another stage makes the edge.
         optional: those inputs that the stage can do without; they are left out if their task has given nothing.
+        files: those inputs for which a DAG run parameter may name another file of the data volume -> that parameter.
         settings: dotted parameter -> name of the DAG run parameter that overrides it. Values go to the stage as JSON
             on its command line and are never rendered as templates.
         check: only look at parameters and inputs (`--check`).
@@ -88,6 +90,7 @@ class StageOperator(DockerOperator):
         stage: str | None = None,
         inputs: Mapping[str, Any],
         optional: Collection[str] = (),
+        files: Mapping[str, str] = MappingProxyType({}),
         settings: Mapping[str, str] | None = None,
         check: bool = False,
         groups: int | None = None,
@@ -109,6 +112,7 @@ class StageOperator(DockerOperator):
         super().__init__(mem_limit=mem_limit, cpus=cpus, mount_tmp_dir=False, auto_remove="never", **kwargs)
         self.inputs = dict(inputs)
         self.optional = frozenset(optional)
+        self.files = dict(files)
         self._from_tasks = [name for name, path in self.inputs.items() if isinstance(path, XComArg)]
         self.settings = dict(settings or {})
         self.check = check
@@ -176,11 +180,12 @@ class StageOperator(DockerOperator):
 
     def _command(self, context: Context) -> list[str]:
         command = [handed_over.argument("the command", word) for word in self.asks(context)] if self.asks else []
-        for name, path in self.inputs.items():
+        params = context["params"]
+        chosen = {name: f"/data/{params[of]}" for name, of in self.files.items() if params[of] is not None}
+        for name, path in (self.inputs | chosen).items():
             if path is None and name in self.optional:
                 continue
             command += [f"--{name}", handed_over.artifact_path(name, path) if name in self._from_tasks else str(path)]
-        params = context["params"]
         for parameter, name in self.settings.items():
             if params[name] is not None:
                 value = handed_over.argument(f"the parameter {name}", f"{parameter}={json.dumps(params[name])}")

@@ -14,9 +14,9 @@ CHOICES = ("width", "batch_size", "class_balance")
 
 
 class HyperoptSection(Section):
-    """Section `hyperopt`."""
+    """Section `hyperopt`; with `max_evals` 0 nothing is searched, and `first` is taken for the best."""
 
-    max_evals: int = Field(ge=1, le=10_000)
+    max_evals: int = Field(ge=0, le=10_000)
     timeout: float = Field(gt=0)
     epochs: int = Field(ge=1, le=10_000)
     seed: int = Field(ge=0, lt=2**32)

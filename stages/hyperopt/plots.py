@@ -83,6 +83,13 @@ def plot_trials(path: Path, trials: Sequence[Trial], best: Trial) -> None:
     figure.savefig(path)
 
 
+def plot_note(path: Path, note: str) -> None:
+    """A line in place of a picture, of a search that was skipped."""
+    figure = Figure(figsize=(9, 1.2), dpi=120)
+    figure.text(0.02, 0.5, note)
+    figure.savefig(path)
+
+
 def plot_importance(path: Path, importance: Importance) -> None:
     """Share of the importance per hyperparameter, or why it cannot be told."""
     figure = Figure(figsize=(9, 1.2 + 0.21 * len(importance.shares)), dpi=120, layout="constrained")

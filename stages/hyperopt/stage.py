@@ -29,6 +29,21 @@ def _check(params: Params, inputs: Mapping[str, Path]) -> Headline:
     return {}
 
 
+def _skip(context: Context[Params], section: HyperoptSection) -> Headline:
+    """Take the first trial's hyperparameters without a trial."""
+    from stages.hyperopt.plots import plot_note  # not needed for --help
+
+    note = "hyperopt.max_evals is 0: nothing was searched, hyperopt.first is taken for the best"
+    log.info("%s", note)
+    for folder in ("metrics", "plots"):
+        (context.out / folder).mkdir()
+    write_json(context.out / BEST, section.first.model_dump())
+    write_json(context.out / RESULTS, {"evals": 0, "max_evals": 0, "ended_by_timeout": False, "trials": []})
+    for name in ("trials", "importance"):
+        plot_note(context.out / "plots" / f"{name}.png", note)
+    return {"trials": 0}
+
+
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help: importing torch takes seconds
     from stages.common.training.device import describe_device
@@ -40,6 +55,8 @@ def _run(context: Context[Params]) -> Headline:
 
     prepared = context.inputs["prepare_train"]
     section = complete(context.params.hyperopt, prepared)
+    if not section.max_evals:
+        return _skip(context, section)
     context.environment.update(describe_device(section.device))
     workers = count_workers(section)
     log.info(

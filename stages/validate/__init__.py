@@ -30,6 +30,9 @@ Outputs (a row is a line of an annotation file; text cells never start a spreads
                              newer file replaced, rows of a published list (CelebA's, Cartoon Set's) without an image
     unannotated.csv          filename, lot, path, reason: images that no row names, and files that are not read (links,
                              hidden, other types), as found when the stage ran
+    changes.csv              filename, lot, what, before, now: rows and labels that are other ones than in the last
+                             validation of the same annotations in the store; not there if there is none. No key and no
+                             content depends on it
     data_docs/<suite>/       Great Expectations' own pages: index.html, what it found; suite.html, what it expects
     metrics/validation.json  counts of all of the above, per reason, class, lot and attribute; an example of each reason
 

@@ -21,6 +21,7 @@ from stages.common.reports.report import (
     shown,
 )
 from stages.common.schema.attributes import Attribute, Attributes, names
+from stages.validate.changes import Changes
 from stages.validate.raw_annotations import AnnotationFile
 from stages.validate.summary import class_counts
 from stages.validate.verdict import REPLACED
@@ -40,6 +41,7 @@ SHEETS = {
     "warnings.csv": "rows kept with a remark, repeats, replaced labels",
     "unannotated.csv": "images that no row names, files that are not read",
     "annotations.csv": "accepted images and their labels",
+    "changes.csv": "rows and labels that are other ones than at the last validation",
 }
 
 Show = Callable[[str], str]
@@ -60,6 +62,7 @@ def build_report(
     files: Sequence[AnnotationFile],
     results: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
+    changes: Changes | None = None,
     duplicates: Sequence[Sequence[str]] = (),
     near_duplicates: Sequence[Sequence[str]] = (),
     labels: pd.DataFrame | None = None,
@@ -83,6 +86,7 @@ def build_report(
         results: suite -> Great Expectations' result.
         history: what past runs found, the oldest first and this run last (`stages.common.contract.history`): `time`,
             `success`, `rows`, `accepted`, `rejected`, `warnings`, `images`.
+        changes: what is different from the validation before; None if there was none.
         duplicates: groups of paths whose pictures are the same.
         near_duplicates: groups of paths whose pictures are nearly the same.
         labels: labels of any image by path (the index), in the columns and values of `accepted`; those of `accepted`
@@ -95,6 +99,7 @@ def build_report(
     present = [sheet for sheet in SHEETS if sheet in set(sheets)]
     sections: list[PageSection | None] = [
         _cards(metrics),
+        _changes(changes, present),
         _failing("Rejected rows", rejected, picture, REJECTED_PICTURES, "rejected.csv", present),
         _notices(metrics),
         _failing("Rows with a remark", remarks, picture, REMARKED_PICTURES, "warnings.csv", present),
@@ -133,6 +138,25 @@ def _cards(metrics: Mapping[str, Any]) -> Cards:
         "lots": len(metrics["lots"]) if "lots" in metrics else None,
     }
     return Cards({label: value for label, value in figures.items() if value is not None})
+
+
+def _changes(changes: Changes | None, present: Sequence[str]) -> Table | None:
+    """How many rows and labels are other ones than at the last validation."""
+    if not changes:
+        return None
+    rows: list[tuple[str, int, object, int]] = [("Images", changes.added, "", changes.gone)]
+    rows += [(f"Labels: {title}", *counts) for title, counts in changes.labels.items() if any(counts)]
+    notes = ["Labels are those of images that both have"] if changes.labels else []
+    if not len(changes.table):
+        notes = ["Every accepted image and label is as it was"]
+    notes += [f"The attributes are others than then, {changes.unlike}"] if changes.unlike else []
+    return Table(
+        f"Since the validation of {changes.since.replace('T', ' ')[:16]} UTC",
+        ("What", "Added", "Changed", "Gone"),
+        rows,
+        note=". ".join(notes),
+        link=_link("changes.csv", present),
+    )
 
 
 def _notices(metrics: Mapping[str, Any]) -> Table | None:

@@ -24,6 +24,8 @@ from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
 from stages.common.schema.attributes import Attributes, names, write_attributes
 from stages.common.schema.learned import Learned, remarks
 from stages.validate.attributes_file import find_attributes_file, read_attributes_file
+from stages.validate.changes import FILE as CHANGES
+from stages.validate.changes import find_changes, last_before
 from stages.validate.groups import count_groups, groups_joined, join_groups
 from stages.validate.image_table import image_table, images_to_inspect
 from stages.validate.inspection import inspect_images
@@ -263,8 +265,14 @@ def _write_reports(
     for suite, result in checked.results.items():
         write_data_docs(folder / "data_docs" / suite, checked.suites[suite], result, summary, others=checked.results)
     figures = ("success", "rows", "accepted", "rejected", "warnings", "images")
-    source = str(context.inputs["annotations"])
-    remember(context.cache, source, {name: metrics[name] for name in figures})
+    source, lots = str(context.inputs["annotations"]), list(context.params.validate.lots)
+    alike = [one for one in recall(context.cache, source) if one.get("lots") == lots]
+    earlier = last_before(context.key, context.cache.parent, alike) if metrics["success"] else None
+    changes = find_changes(annotations.attributes, identified, *earlier) if earlier else None
+    if changes:
+        _write(folder / CHANGES, changes.table)
+    known = {"key": context.key, "lots": lots}
+    remember(context.cache, source, {name: metrics[name] for name in figures} | known)
     raw = context.inputs.get("raw")
     report = build_report(
         annotations.attributes,
@@ -279,6 +287,7 @@ def _write_reports(
         files=annotations.files,
         results=checked.results,
         history=recall(context.cache, source),
+        changes=changes,
         duplicates=checked.duplicates,
         near_duplicates=checked.near_duplicates,
         labels=_labels_by_path(annotations.attributes, checked.table),

@@ -77,6 +77,7 @@ print(
             "gpu": {task.task_id: [task.gpu, task.pool, task.queue] for task in tasks},
             "makes": {task.task_id: [asset.name for asset in task.outlets] for task in tasks if task.outlets},
             "images": {task.task_id: task.image for task in tasks},
+            "files": {task.task_id: task.files for task in tasks},
             "settings": {task.task_id: task.settings for task in tasks},
             "inputs": {task.task_id: {name: source(value) for name, value in task.inputs.items()} for task in tasks},
             "params": list(dag.params),

@@ -26,6 +26,8 @@ ACCEPTED: list[dict[str, Any]] = [
     {"epochs": 1, "max_evals": 1000, "lots": ["s1", "s2-b"], "force": True, "recompute": True},
     {"epochs": None, "max_evals": None, "lots": None},
     {"recipe": "photographs"},
+    {"max_evals": 0, "annotations": "labels_2026-11-27.csv"},
+    {"annotations": "corrections/größe x.csv"},
 ]
 REFUSED: list[dict[str, Any]] = [
     {"epochs": -1},
@@ -34,6 +36,15 @@ REFUSED: list[dict[str, Any]] = [
     {"epochs": "ten"},
     {"epochs": "{{ 7*7 }}"},
     {"max_evals": 1.5},
+    {"max_evals": -1},
+    {"annotations": "../etc/passwd"},
+    {"annotations": "a/../../etc/passwd"},
+    {"annotations": "/etc/passwd"},
+    {"annotations": "--force"},
+    {"annotations": "a//b"},
+    {"annotations": ".hidden"},
+    {"annotations": "a\n"},
+    {"annotations": ""},
     {"max_evals": "; rm -rf /"},
     {"lots": "s1"},
     {"lots": ["; rm"]},
@@ -207,6 +218,7 @@ def test_a_dag_without_a_schedule_starts_when_somebody_triggers_it(tmp_path: Pat
 
 def test_each_parameter_of_a_run_reaches_a_stage(dag: Any) -> None:
     used = {name for settings in dag["settings"].values() for name in settings.values()}
+    used |= {name for files in dag["files"].values() for name in files.values()}
     assert used | {"recipe", "recompute"} == set(dag["params"])
 
 
@@ -232,6 +244,28 @@ def test_a_recipe_is_handed_to_every_stage_and_the_environment_may_name_one() ->
     assert " --params params.yaml --params params-photographs.yaml " in " ".join(chosen[1])
 
 
+def test_an_empty_field_says_what_that_means_today() -> None:
+    code = "print(json.dumps({name: dag.params.get_param(name).description for name in dag.params}))"
+    told = json.loads(in_airflow(code, FACE_ATTRIBUTES_ANNOTATIONS="/data/labels").stdout.splitlines()[-1])
+    usual, recipe = (yaml.safe_load((ROOT / name).read_text()) for name in ("params.yaml", "params-photographs.yaml"))
+    assert f"Empty means {usual['train']['epochs']}" in told["epochs"]
+    other = recipe.get("train", {}).get("epochs")
+    assert (f", with recipe photographs {other}." in told["epochs"]) is (other is not None)
+    assert told["lots"].endswith("Empty means all.")
+    assert told["annotations"].endswith("Empty means /data/labels.")
+
+
+def test_another_annotation_file_is_taken_by_both_tasks_that_read_it() -> None:
+    code = (
+        "params = dag.params.dump() | {'annotations': 'mended {{ 7*7 }}/a.csv'}; "
+        "both = map(dag.get_task, ('check_raw_data', 'validate')); "
+        "print(json.dumps([task._command({'params': params}) for task in both]))"
+    )
+    for command in json.loads(in_airflow(code).stdout.splitlines()[-1]):
+        assert command[command.index("--annotations") + 1] == "/data/mended {{ 7*7 }}/a.csv"
+        assert command.count("--annotations") == 1
+
+
 CHECK = (
     "from types import SimpleNamespace;"
     "dag.get_task('check_environment').python_callable(dag=dag, dag_run=SimpleNamespace(conf={conf}))"
@@ -241,8 +275,8 @@ CHECK = (
 def test_a_parameter_that_does_not_exist_is_refused_and_not_tried_again() -> None:
     done = in_airflow(CHECK.format(conf={"epoch": 3, "lots": ["s1"]}))
     assert done.stderr.splitlines()[-1] == (
-        "airflow.sdk.exceptions.AirflowFailException: unknown parameter epoch: there are epochs, force, lots, "
-        "max_evals, recipe, recompute"
+        "airflow.sdk.exceptions.AirflowFailException: unknown parameter epoch: there are annotations, epochs, force, "
+        "lots, max_evals, recipe, recompute"
     )
 
 

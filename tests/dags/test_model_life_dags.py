@@ -11,8 +11,10 @@ import pytest
 pytestmark = pytest.mark.slow
 
 PREDICT, MONITOR = "predict_new_lots", "model_monitoring_and_retraining"
+VALIDATE = "validate_data"
 ACCEPTED: dict[str, list[dict[str, Any]]] = {
     PREDICT: [{}, {"lots": ["s1"], "version": "v12", "recompute": True}, {"version": None, "recipe": "photographs"}],
+    VALIDATE: [{}, {"annotations": "labels.csv", "lots": ["s1"]}],
     MONITOR: [
         {},
         {"min_accuracy": 0.9, "min_labels": 10, "min_images": 30, "alpha": 0.05, "min_psi": 0.1, "epochs": 5},
@@ -21,6 +23,7 @@ ACCEPTED: dict[str, list[dict[str, Any]]] = {
 REFUSED: dict[str, list[dict[str, Any]]] = {
     PREDICT: [{"version": "3"}, {"version": "v0"}, {"version": "v1; rm"}, {"version": "{{ 7*7 }}"},
               {"lots": ["../s1"]}, {"lots": ["s1\n"]}, {"version": "v1\n"}],
+    VALIDATE: [{"annotations": "/etc/passwd"}, {"lots": "s1"}],
     MONITOR: [{"min_accuracy": 1.5}, {"min_labels": 0}, {"min_images": 1}, {"alpha": 0}, {"min_psi": -1},
               {"epochs": "ten"}, {"alpha": "{{ 7*7 }}"}],
 }  # fmt: skip
@@ -63,6 +66,14 @@ def test_the_champion_is_watched_every_week_and_trained_again_only_if_that_is_du
         "retraining_is_due": ["monitor"],
         "train_again": ["retraining_is_due"],
     }
+
+
+def test_validation_alone_starts_when_annotations_change_or_a_person_names_others() -> None:
+    dag = describe(VALIDATE)
+    assert dag["starts_on"] == ["face_attributes_annotations"]
+    assert dag["upstream"] == {"check_environment": [], "validate": ["check_environment"]}
+    assert dag["files"] == {"validate": {"annotations": "annotations"}}
+    assert dag["params"] == ["annotations", "lots", "recipe", "recompute"]
 
 
 def test_drift_is_told_though_the_annotations_are_refused() -> None:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 CODE = """
 import asyncio, json, sys
 from pathlib import Path
-from new_lots import IMAGES, NewLots, lot_of
+from new_lots import IMAGES, NewAnnotations, NewLots, lot_of
 from stages.common.images.listing import SUFFIXES, lot_of as as_the_stages_tell
 from tests.dags.test_new_lots import STORIES
 
@@ -25,11 +25,13 @@ assert set(IMAGES) == SUFFIXES
 for path in ("a/b/s1_2.png", "a/b/2.png", "2.png", "a/_2.png", "_2.png", "s1_2_3.png", "a/s_/x.JPG"):
     assert lot_of(path) == as_the_stages_tell(path), path
 
+kind = NewAnnotations if sys.argv[2].startswith("annotat") else NewLots
+
 async def main():
-    stream = NewLots(sys.argv[1], 0.05).run()
+    stream = kind(sys.argv[1], 0.05).run()
     async def following(seconds=5):
         try:
-            return (await asyncio.wait_for(anext(stream), seconds)).payload["lots"]
+            return (await asyncio.wait_for(anext(stream), seconds)).payload[kind.tells]
         except TimeoutError:
             return None
     print(json.dumps(await STORIES[sys.argv[2]](Path(sys.argv[1]), following)))
@@ -164,9 +166,36 @@ async def vanishing(raw: Path, following: Following) -> list[Any]:
         thread.join()
 
 
+async def annotations(file: Path, following: Following) -> list[Any]:
+    """A file that comes, is rewritten, gets a neighbour that nobody asked for, and is replaced."""
+    waiting = asyncio.ensure_future(following())
+    await asyncio.sleep(0.1)
+    file.write_text("a")
+    found = [await waiting]
+    file.write_text("ab")
+    found.append(await following())
+    file.with_name("other.csv").write_text("x")
+    found.append(await following(0.5))
+    file.with_name("new").write_text("cd")
+    file.with_name("new").replace(file)
+    return [*found, await following()]
+
+
+async def annotation_folder(folder: Path, following: Following) -> list[Any]:
+    """A folder of annotations to which a file is added."""
+    folder.mkdir()
+    (folder / "2026-10.csv").write_text("a")
+    found = [await following()]
+    (folder / "2026-11.csv").write_text("b")
+    return [*found, await following()]
+
+
 STORIES = {
-    story.__name__: story for story in (arrivals, no_folder, hidden, flat, deep, names, copying, not_ours, vanishing)
-}
+    story.__name__: story
+    for story in (
+        arrivals, no_folder, hidden, flat, deep, names, copying, not_ours, vanishing, annotations, annotation_folder,
+    )
+}  # fmt: skip
 
 
 def tell(story: str, raw: Path, home: Path) -> str:
@@ -192,6 +221,8 @@ def tell(story: str, raw: Path, home: Path) -> str:
         ("copying", '[["27"], null]'),
         ("not_ours", '[["s1"], ["s2", "shut"], null]'),
         ("vanishing", '[["s1"]]'),
+        ("annotations", '[["raw"], ["raw"], null, ["raw"]]'),
+        ("annotation_folder", '[["2026-10.csv"], ["2026-11.csv"]]'),
     ],
 )
 def test_events(story: str, events: str, tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def test_from_the_form_to_the_report(stack: Stack, first: Run, page: "Page", tmp
         "epochs": 2,
         "max_evals": 1,
         "lots": None,
+        "annotations": None,
         "recipe": "none",
         "force": False,
         "recompute": False,

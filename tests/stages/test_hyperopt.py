@@ -343,6 +343,13 @@ def test_the_stage_searches_on_real_trainings(searched: Path) -> None:
         assert (searched / "plots" / f"{plot}.png").stat().st_size > 5_000
 
 
+def test_a_search_that_is_skipped_gives_the_first_hyperparameters(prepared: Path, tmp_path: Path) -> None:
+    assert main(STAGE, arguments(prepared, tmp_path / "out", "max_evals=0")) == 0
+    best = json.loads((tmp_path / "out" / "best_params.json").read_text())
+    assert best == FIRST.complete(SAMPLE_ATTRIBUTES).model_dump()
+    assert results_in(tmp_path / "out")["evals"] == 0
+
+
 def test_by_balanced_accuracy_the_search_goes_by_the_loss_of_the_classes(
     prepared: Path, searched: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,50 @@
+"""Checks annotations and images alone, without a training.
+
+It starts when the annotations change, which the triggerer watches, and from a form. Rows that cannot be used are listed
+with the reason, and the report says what is different from the validation before: rows and labels added, changed and
+gone. What it has checked is not checked again by `ml_pipeline_face_attributes`, which takes the same artifact.
+
+**Results**: the report of `validate`, with pictures; `changes.csv`, `rejected.csv` and `warnings.csv` beside it.
+
+**Run with parameters**: `annotations` checks another file of the data volume, for example before it takes the place of
+the present one.
+"""
+
+from airflow.sdk import Asset, AssetWatcher, dag
+from new_lots import NewAnnotations
+from shared_parts import (
+    ANNOTATIONS,
+    CHOSEN,
+    DEFAULTS,
+    OTHER_ANNOTATIONS,
+    RECIPE,
+    RECOMPUTE,
+    SETTINGS,
+    check_environment,
+    lots,
+    stage,
+)
+
+WATCHER = AssetWatcher("new_annotations", NewAnnotations(ANNOTATIONS, SETTINGS.new_lots_interval))
+
+
+@dag(
+    schedule=Asset("face_attributes_annotations", watchers=[WATCHER]),
+    catchup=False,
+    max_active_runs=1,
+    doc_md=__doc__,
+    tags=["face-attributes", "data"],
+    default_args=DEFAULTS,
+    params={
+        "annotations": OTHER_ANNOTATIONS,
+        "lots": lots("validate.lots"),
+        "recipe": RECIPE,
+        "recompute": RECOMPUTE,
+    },
+)
+def validate_data() -> None:
+    """See that everything is there, validate."""
+    check_environment() >> stage("validate", **CHOSEN, settings={"validate.lots": "lots"})
+
+
+validate_data()
