@@ -44,6 +44,19 @@ def on_new_version(asset: Asset) -> list[Callback]:
     return _callbacks(describe)
 
 
+def on_finding(asset: Asset) -> list[Callback]:
+    """Callbacks that tell of a verdict that has changed, by an event of an asset; silent if the task has made none."""
+
+    def describe(context: Context) -> dict[str, str] | None:
+        extra: dict[str, Any] = context["outlet_events"][asset].extra
+        if not extra:
+            return None
+        told = "; ".join(extra["findings"]) or f"nothing to look at any more (before: {extra['before']})"
+        return {"event": "finding", "text": f"{context['ti'].task_id}: {told}"}
+
+    return _callbacks(describe)
+
+
 def on_question() -> list[Callback]:
     """Callbacks that tell of a question which a task asks people, with the address where it is answered."""
 

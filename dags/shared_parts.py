@@ -6,10 +6,11 @@ from typing import Any
 
 from airflow.sdk import Asset, CronTriggerTimetable, Param, task
 from airflow.sdk.exceptions import AirflowFailException
-from notifications import on_failure
-from stage_operator import ARTIFACTS_VOLUME, DATA_VOLUME, StageOperator, connect, image_ids, missing_image
+from notifications import on_failure, on_finding
+from stage_operator import ARTIFACTS_VOLUME, DATA_VOLUME, NEWS, StageOperator, connect, image_ids, missing_image
 from task_docs import DOCS
 from task_settings import RECIPES, load_settings, today
+from verdicts import STAGES
 
 RAW = os.environ.get("FACE_ATTRIBUTES_RAW", "/data/raw")
 ANNOTATIONS = os.environ.get("FACE_ATTRIBUTES_ANNOTATIONS", "/data/annotations.csv")
@@ -25,6 +26,8 @@ REGISTRY = "/artifacts/registry"
 DATA_SET = Asset("face_attributes_data_set")
 MODEL = Asset("face_attributes_model")
 PREDICTIONS = Asset("face_attributes_predictions")
+FINDINGS = Asset("face_attributes_findings", extra={NEWS: "verdict"})
+TELL_FINDINGS = on_finding(FINDINGS)
 # One GPU task at a time (the pool has as many slots as there are GPUs), on workers that listen to this queue.
 GPU = {"gpu": True, "pool": "gpu", "queue": "gpu"}
 SETTINGS = load_settings()
@@ -112,5 +115,8 @@ def described(task_id: str) -> dict[str, Any]:
 
 
 def stage(task_id: str, **arguments: Any) -> StageOperator:
-    """The task of a stage; further arguments are those of `StageOperator`."""
+    """The task of a stage, which tells of its findings; further arguments are those of `StageOperator`."""
+    if task_id in STAGES:
+        for name, more in (("inlets", [FINDINGS]), ("outlets", [FINDINGS]), ("on_success_callback", TELL_FINDINGS)):
+            arguments[name] = [*arguments.get(name, ()), *more]
     return StageOperator(**described(task_id), **arguments)

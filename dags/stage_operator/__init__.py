@@ -19,11 +19,12 @@ from stage_operator.engine import (
     volumes,
 )
 from stage_operator.link import ReportLink, address_of
-from stage_operator.operator import StageOperator
+from stage_operator.operator import NEWS, StageOperator
 
 __all__ = [
     "ARTIFACTS_VOLUME",
     "DATA_VOLUME",
+    "NEWS",
     "ReportLink",
     "StageOperator",
     "address_of",

@@ -17,6 +17,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from docker import APIClient
 from docker.errors import APIError, DockerException, NotFound
 from docker.utils.socket import demux_adaptor, frames_iter
+from verdicts import findings
 
 from stage_operator import result as handed_over
 from stage_operator.container import Try, create, failure
@@ -27,6 +28,8 @@ from stage_operator.result import RESULT, Keys
 
 EVENTS = 100
 """Of an asset that are looked at: its own last one is among them, unless a hundred of other tasks came since."""
+NEWS = "news"
+"""Key in the `extra` of an asset: what must be new for an event of it, "key" unless it says so."""
 CHECK = "check_environment"
 """Task whose XCom says which images the run began with, image -> id; a DAG without it takes images as they come."""
 
@@ -69,8 +72,9 @@ class StageOperator(DockerOperator):
     check stage, checked, headline. A stage that failed on the data and kept a report of that pushes `report` alone.
 
     An asset among `outlets` gets an event, with the headline, when the key of the artifact is another than that of the
-    last event of this task; it must be among `inlets`, too, so that this can be looked up. A command that a person asks
-    for is an event each time.
+    last event of a task of this name; it must be among `inlets`, too, so that this can be looked up. A command that a
+    person asks for is an event each time. An asset with `NEWS` in its `extra` gets one when that is another: "verdict",
+    which kinds of findings there are.
 
     Raises (from `execute`):
         AirflowFailException: the cause will not pass by itself: bad usage or data, a defect, no image, out of memory.
@@ -307,14 +311,16 @@ class StageOperator(DockerOperator):
 
         What the last event says decides, not `cached`: a worker may die between the artifact and the end of its task.
         """
+        found = findings(self.stage, result["headline"])
         news = {name: result.get(name) for name in ("key", "path", "report", "headline")}
-        here = context["ti"].dag_id, context["ti"].task_id
+        news |= {"verdict": ", ".join(sorted(found)), "findings": list(found.values())}
         outlets = []
         for asset in self.outlets:
             events = context["inlet_events"][asset].ascending(False).limit(EVENTS)
-            last = next((event for event in events if (event.source_dag_id, event.source_task_id) == here), None)
-            if self.asks or not last or (last.extra or {}).get("key") != news["key"]:
-                context["outlet_events"][asset].extra = news
+            mark = asset.extra.get(NEWS, "key")
+            before = next(((one.extra or {}).get(mark) for one in events if one.source_task_id == self.task_id), "")
+            if self.asks or before != news[mark]:
+                context["outlet_events"][asset].extra = news | {"before": before}
                 outlets.append(asset)
         self.outlets = outlets  # of this run alone: Airflow makes an event for each
 

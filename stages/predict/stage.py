@@ -209,6 +209,8 @@ def _run(context: Context[Params]) -> Headline:
     }
     if never:
         told["never_answered"] = ", ".join(never)
+    if checked.found:
+        told["findings"] = "; ".join(one.reason for one in checked.found)
     return {"version": champion.version, "images": images, **told}
 
 

@@ -133,7 +133,14 @@ def test_tasks_that_may_use_a_gpu_wait_for_it(dag: Any) -> None:
 
 
 def test_data_set_and_model_are_assets(dag: Any) -> None:
-    assert dag["makes"] == {"prepare_train": ["face_attributes_data_set"], "archive": ["face_attributes_model"]}
+    found = "face_attributes_findings"
+    assert dag["makes"] == {
+        "validate": [found],
+        "evaluate": [found],
+        "label_doubt": [found],
+        "prepare_train": ["face_attributes_data_set", found],
+        "archive": ["face_attributes_model", found],
+    }
 
 
 def test_the_dag_and_every_task_say_what_they_are(dag: Any) -> None:

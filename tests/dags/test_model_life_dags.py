@@ -49,7 +49,7 @@ def test_new_lots_and_new_models_start_predictions(dags: dict[str, Any]) -> None
         "champion": ["check_environment"],
         "predict": ["champion"],
     }
-    assert dag["makes"] == {"predict": ["face_attributes_predictions"]}
+    assert dag["makes"] == {"predict": ["face_attributes_predictions", "face_attributes_findings"]}
 
 
 def test_the_champion_is_watched_every_week_and_trained_again_only_if_that_is_due(dags: dict[str, Any]) -> None:

@@ -162,6 +162,20 @@ def test_a_decision_is_an_event_each_time_and_makes_no_version_of_a_stage_new(wo
     assert len(query(worker, "SELECT id FROM asset_event")) == before + 3
 
 
+def test_people_are_told_once_when_there_are_findings_and_once_when_there_are_none_any_more(
+    worker: Worker, webhook: Webhook
+) -> None:
+    path = f"/artifacts/validate/{'0' * 64}"
+    artifact = {"stage": "validate", "path": path, "key": "0" * 64, "outputs": {}, "report": f"{path}/report.html"}
+    for rejected in (0, 5, 7, 0, 0):
+        handed = json.dumps(artifact | {"headline": {"rejected": rejected}}, separators=(",", ":"))
+        assert worker.run("found", f"hand-over {handed}").state == "success"
+    assert [(message["event"], message["text"]) for message in webhook.taken] == [
+        ("finding", "stage: 5 rows rejected"),
+        ("finding", "stage: nothing to look at any more (before: rejects)"),
+    ]
+
+
 def test_people_are_told_of_a_failure_with_its_cause_and_where_to_look(
     worker: Worker, webhook: Webhook, mail: MailServer
 ) -> None:

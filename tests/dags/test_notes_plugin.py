@@ -20,12 +20,14 @@ from airflow.sdk import dag
 
 @dag(schedule=None, is_paused_upon_creation=False)
 def noted():
-    EmptyOperator(task_id="evaluate") >> EmptyOperator(task_id="archive")
+    EmptyOperator(task_id="evaluate") >> EmptyOperator(task_id="label_doubt") >> EmptyOperator(task_id="archive")
 
 noted()
 """
 EVALUATED = {"images": 200, "mean_accuracy": 0.9489, "no_better": "hat", "mean_balanced_accuracy": 0.8512, "hat": 0.96}
-NOTE = """archive: version v3, champion v2, fit no
+NOTE = """**To look at**: no better than the most frequent class: hat; 12 doubtful labels; v3 is not fit: worse than v2
+
+archive: version v3, champion v2, fit no
 
 evaluate: mean accuracy 0.9489, mean balanced accuracy 0.8512, no better hat"""
 
@@ -40,8 +42,11 @@ def test_a_run_says_what_came_of_it_unless_a_person_has(tmp_path: Path) -> None:
     worker = Worker(tmp_path / "home", environment)
     told, by_a_person, silent = (worker.start_run("noted") for _ in range(3))
     for run in (told, by_a_person):
+        worker.set_xcom(run, "label_doubt", {"doubts": 12}, "headline")
         worker.set_xcom(run, "evaluate", EVALUATED, "headline")
-        worker.set_xcom(run, "archive", {"fit": "no", "version": "v3", "champion": "v2"}, "headline")
+        worker.set_xcom(
+            run, "archive", {"fit": "no", "version": "v3", "champion": "v2", "why": "worse than v2"}, "headline"
+        )
     worker.close()
     with closing(sqlite3.connect(worker.home / "airflow.db")) as database, database:
         database.execute(

@@ -6,6 +6,7 @@ which ends the run: it tells listeners before it stores the end, and a note goes
 
 from typing import TYPE_CHECKING
 
+import verdicts
 from airflow.listeners import hookimpl
 from airflow.plugins_manager import AirflowPlugin
 
@@ -25,8 +26,18 @@ LENGTH = 1000
 
 
 def note_of(headlines: dict[str, object]) -> str:
-    """The note: task -> headline, of whatever tasks gave one."""
-    lines = []
+    """The note: what was found comes first, so that a run with findings does not look like one without.
+
+    Args:
+        headlines: task -> headline, of whatever tasks gave one.
+    """
+    found = [
+        text
+        for task in verdicts.STAGES
+        if isinstance(headline := headlines.get(task), dict)
+        for text in verdicts.findings(task, headline).values()
+    ]
+    lines = [f"**To look at**: {'; '.join(found)}"] if found else []
     for task, names in TOLD.items():
         headline = headlines.get(task)
         if isinstance(headline, dict):
@@ -58,7 +69,9 @@ class NoteWriter:
         if (written and written.user_id) or not session:
             return  # by a person
         found = select(XComModel.task_id, XComModel.value).where(
-            XComModel.dag_run_id == dag_run.id, XComModel.key == "headline", XComModel.task_id.in_(TOLD)
+            XComModel.dag_run_id == dag_run.id,
+            XComModel.key == "headline",
+            XComModel.task_id.in_({*TOLD, *verdicts.STAGES}),
         )
         if note := note_of(dict(session.execute(found).tuples().all())):
             dag_run.note = note  # stored with the end of the run, in the transaction that holds its row

@@ -6,10 +6,11 @@ from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Asset
-from notifications import on_failure, on_new_version
-from stage_operator import StageOperator, volumes
+from notifications import on_failure, on_finding, on_new_version
+from stage_operator import NEWS, StageOperator, volumes
 
 VERSION = Asset("version")
+FINDINGS = Asset("findings", extra={NEWS: "verdict"})
 STAGE: dict[str, Any] = {
     "task_id": "stage",
     "stage": "fake",
@@ -31,6 +32,12 @@ CASES: dict[str, dict[str, Any]] = {
         "outlets": [VERSION],
         "on_success_callback": on_new_version(VERSION),
         "on_failure_callback": on_failure(),
+    },
+    "found": {
+        "stage": "validate",
+        "inlets": [FINDINGS],
+        "outlets": [FINDINGS],
+        "on_success_callback": on_finding(FINDINGS),
     },
     "asked": {
         "inlets": [VERSION],

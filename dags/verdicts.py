@@ -1,0 +1,45 @@
+"""What a person should look at though a stage has ended well: its findings, out of its headline."""
+
+from collections.abc import Mapping
+
+LENGTH = 200
+"""Characters of one finding; the report has the rest."""
+STAGES = ("validate", "prepare_train", "evaluate", "label_doubt", "archive", "predict", "monitor")
+"""Those that may find something."""
+
+
+def findings(stage: str, headline: Mapping[str, object]) -> dict[str, str]:
+    """Kind of finding -> what was found, in a few words.
+
+    Args:
+        stage: one of `STAGES`; others find nothing.
+        headline: that it has handed over.
+    """
+
+    def some(name: str, what: str) -> str:
+        count = headline.get(name)
+        return f"{count:,} {what}" if isinstance(count, int) and count else ""
+
+    def listed(name: str, what: str) -> str:
+        return f"{what}: {headline[name]}" if headline.get(name) else ""
+
+    def when(is_so: bool, what: str) -> str:
+        return what if is_so else ""
+
+    unfit = f"{headline.get('version')} is not fit: {headline.get('why') or 'see its report'}"
+    of_stage = {
+        "validate": {"rejects": some("rejected", "rows rejected")},
+        "prepare_train": {"rejects": some("rejected", "images rejected")},
+        "evaluate": {"no better": listed("no_better", "no better than the most frequent class")},
+        "label_doubt": {"doubts": some("doubts", "doubtful labels")},
+        "archive": {"not fit": when(headline.get("fit") == "no", unfit)},
+        "predict": {
+            "undecodable": some("undecodable", "undecodable images"),
+            "answers": listed("findings", "answers"),
+        },
+        "monitor": {
+            "drift": when(headline.get("drift") == "found", "drift found"),
+            "accuracy": when(headline.get("performance") == "low", "accuracy is low"),
+        },
+    }
+    return {kind: text[:LENGTH] for kind, text in of_stage.get(stage, {}).items() if text}
