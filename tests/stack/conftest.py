@@ -53,11 +53,12 @@ def stack(docker: "DockerClient", tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def impatient(folder: Path) -> Path:
-    """An addition to docker-compose.yml: params.yaml with short pauses and no schedules, and a less patient Airflow."""
+    """An addition to docker-compose.yml: params.yaml with short pauses, no schedules and approvals, a hasty Airflow."""
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     shorter, pauses = re.subn(r"(retry_delay|new_lots_interval): \d+", rf"\1: {RETRY_DELAY_S}", text)
     changed, schedules = re.subn('"@(daily|weekly)"', "null", shorter)  # or at midnight a run stands in a test's way
-    assert (pauses, schedules) == (2, 2)
+    changed, approvals = re.subn("approval: 0", "approval: 86400", changed)
+    assert (pauses, schedules, approvals) == (2, 2, 1)
     params = folder / "params.yaml"
     params.write_text(changed, encoding="utf-8")
     params.chmod(0o644)

@@ -208,6 +208,59 @@ def test_who_may_only_look_cannot_trigger(stack: Stack, first: Run) -> None:
     assert status_of(stack, "/api/v2/config", token) == 403
 
 
+def test_a_version_that_the_gate_refused_is_released_by_whom_may_decide_and_by_name(stack: Stack, first: Run) -> None:
+    """The first run has trained for one epoch, so that its version is not fit."""
+    viewer, user = add_user(stack, "Viewer"), add_user(stack, "User")
+
+    def asked() -> str:
+        """The run that waits, without a slot of a worker."""
+        found = stack.api("/dags/approve_version/dagRuns/~/taskInstances?task_id=approval&state=awaiting_input")
+        return str(found["task_instances"][0]["dag_run_id"]) if found["task_instances"] else ""
+
+    run_id = wait_until(asked, 120, "the question")
+    question = f"/api/v2/dags/approve_version/dagRuns/{run_id}/taskInstances/approval/-1/hitlDetails"
+    told = stack.ask(question, token=viewer)
+    assert told["subject"] == "Release v1 although the gate says no?"
+    assert "is below monitor.min_accuracy" in told["body"]
+    assert "| mean accuracy | 0." in told["body"]
+    assert "](/plugin/reports/reports/run/" in told["body"]
+    answer = {"chosen_options": ["Approve"], "params_input": {"reason": "good enough for a test"}}
+
+    def respond(token: str) -> Any:
+        return stack.ask(question, answer, token, "PATCH")
+
+    with pytest.raises(HTTPError, match="403"):
+        respond(viewer)
+    name = respond(user)["responded_by"]["name"]
+    assert name.startswith("test-user-")
+    assert stack.wait_for_run(run_id, dag_id="approve_version") == "success"
+    assert f"promote  v1    {name}: good enough for a test" in versions(stack)
+
+
+def versions(stack: Stack) -> str:
+    """What `archive versions` prints."""
+    volume = f"{stack.artifacts}:/artifacts"
+    command = ["docker", "run", "--rm", "--network=none", "--volume", volume, "face-attributes/archive", "versions"]
+    return subprocess.check_output(command, text=True)
+
+
+def test_only_who_may_trigger_decides_in_the_form_and_nonsense_is_refused(stack: Stack, first: Run) -> None:
+    viewer, user = add_user(stack, "Viewer"), add_user(stack, "User")
+    runs = "/api/v2/dags/release_version/dagRuns"
+
+    def decide(**conf: str) -> dict[str, Any]:
+        return {"logical_date": None, "conf": conf}
+
+    good = decide(action="promote", version="v1", reason="a test")
+    assert status_of(stack, runs, viewer, good) == 403
+    assert status_of(stack, runs, user, decide(action="promote", version="v1")) in {400, 422}
+    run_id = stack.ask(runs, decide(action="promote", reason="a test"), user)["dag_run_id"]
+    assert stack.wait_for_run(run_id, dag_id="release_version") == "failed"
+    assert not stack.stage_containers(run_id)
+    log = stack.api(f"/dags/release_version/dagRuns/{run_id}/taskInstances/release/logs/1?full_content=true")
+    assert "promote needs a version, for example v3" in json.dumps(log)
+
+
 def test_who_has_no_role_sees_nothing(stack: Stack, first: Run) -> None:
     token = add_user(stack, "Public")
     for path in (

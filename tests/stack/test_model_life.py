@@ -173,8 +173,12 @@ def test_the_life_of_a_model(life: Life) -> None:
     assert (released["version"], released["champion"]) == ("v2", "v2")
     assert life.predicted("v2", lots=4)["lots_reused"] == 0
 
-    # Rollback restores the old champion, whose predictions are all there; the same cause starts nothing twice.
-    assert "v1 is the champion now" in life.archive("rollback", "--reason", "a test")
+    # Rollback in the form restores the old champion, whose predictions are all there; the same cause starts nothing
+    # twice.
+    back = stack.trigger("release_version", action="rollback", reason="a test")
+    assert stack.wait_for_run(back, dag_id="release_version") == "success"
+    assert "rollback v1    airflow: a test" in life.archive("versions")
+    life.predicted("v1", lots=4)
     assert life.archive("versions").splitlines()[0].split()[:2] == ["v1", "champion"]
     found, states = life.monitor()
     assert (found["drift"], found["retrain"], found["repeated"]) == ("found", "no", "yes")

@@ -124,6 +124,26 @@ def test_from_the_form_to_the_report(stack: Stack, first: Run, page: "Page", tmp
     page.screenshot(path=tmp_path / "data_docs.png")
 
 
+def test_a_person_decides_in_the_form(stack: Stack, first: Run, page: "Page", tmp_path: Path) -> None:
+    page.goto("/dags/release_version")
+    page.get_by_test_id("trigger-dag-button").click()
+    page.locator("[name=element_version]").fill("v1")
+    page.locator("[name=element_reason]").fill("to see what it does")
+    page.screenshot(path=tmp_path / "decide.png")
+    page.get_by_test_id("trigger-dag-submit").click()
+
+    def started() -> Any:
+        return stack.api("/dags/release_version/dagRuns?order_by=-run_after&state=success&limit=1")["dag_runs"]
+
+    run_id = wait_until(started, RUN_S, "the decision")[0]["dag_run_id"]
+    page.goto(f"/dags/release_version/runs/{run_id}")
+    page.get_by_role("link", name="Reports").last.click()
+    frame = page.frame_locator("iframe[title=Reports]")
+    frame.get_by_role("row").filter(has_text="release").get_by_role("link", name="report").click()
+    frame.get_by_text("v1 is the champion (promote").first.wait_for()
+    page.screenshot(path=tmp_path / "decided.png")
+
+
 def newest(stack: Stack) -> "dict[str, Any]":
     """The last run."""
     return dict(stack.api(f"/dags/{DAG_ID}/dagRuns?order_by=-run_after&limit=1")["dag_runs"][0])
