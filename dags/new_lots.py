@@ -97,7 +97,6 @@ class NewLots(BaseEventTrigger):
     costs seconds.
     """
 
-    look: ClassVar[Callable[[str], Lots]] = staticmethod(look)
     tells: ClassVar[str] = "lots"
 
     def __init__(self, folder: str, interval: float) -> None:
@@ -110,6 +109,14 @@ class NewLots(BaseEventTrigger):
         """How the triggerer makes it anew."""
         return (f"new_lots.{type(self).__name__}", {"folder": self.folder, "interval": self.interval})
 
+    def look(self) -> Lots:
+        """What is there.
+
+        Raises:
+            OSError: the folder is not.
+        """
+        return look(self.folder)
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look, and tell what has changed since the last event."""
         told: Lots = {}
@@ -117,7 +124,7 @@ class NewLots(BaseEventTrigger):
         while True:
             started = time.monotonic()
             try:
-                now = await asyncio.to_thread(self.look, self.folder)
+                now = await asyncio.to_thread(self.look)
             except OSError as error:  # not there yet, or gone with its disk
                 self.log.warning("cannot look at %s: %s", self.folder, error)
                 now = {}
@@ -132,5 +139,8 @@ class NewLots(BaseEventTrigger):
 class NewAnnotations(NewLots):
     """The same of an annotation file, or of a folder of them, with the files that are new or changed."""
 
-    look = staticmethod(look_at_files)
     tells = "files"
+
+    def look(self) -> Lots:
+        """What is there."""
+        return look_at_files(self.folder)

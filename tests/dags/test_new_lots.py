@@ -167,18 +167,18 @@ async def vanishing(raw: Path, following: Following) -> list[Any]:
 
 
 async def annotations(file: Path, following: Following) -> list[Any]:
-    """A file that comes, is rewritten, gets a neighbour that nobody asked for, and is replaced."""
+    """A file that comes, is rewritten, is replaced, and gets a neighbour that nobody asked for."""
     waiting = asyncio.ensure_future(following())
     await asyncio.sleep(0.1)
     file.write_text("a")
     found = [await waiting]
     file.write_text("ab")
     found.append(await following())
-    file.with_name("other.csv").write_text("x")
-    found.append(await following(0.5))
     file.with_name("new").write_text("cd")
     file.with_name("new").replace(file)
-    return [*found, await following()]
+    found.append(await following())
+    file.with_name("other.csv").write_text("x")
+    return [*found, await following(0.5)]
 
 
 async def annotation_folder(folder: Path, following: Following) -> list[Any]:
@@ -221,7 +221,7 @@ def tell(story: str, raw: Path, home: Path) -> str:
         ("copying", '[["27"], null]'),
         ("not_ours", '[["s1"], ["s2", "shut"], null]'),
         ("vanishing", '[["s1"]]'),
-        ("annotations", '[["raw"], ["raw"], null, ["raw"]]'),
+        ("annotations", '[["raw"], ["raw"], ["raw"], null]'),
         ("annotation_folder", '[["2026-10.csv"], ["2026-11.csv"]]'),
     ],
 )

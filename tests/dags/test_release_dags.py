@@ -70,11 +70,9 @@ for params in ({"action": "promote", "version": "v3", "reason": "--force"},
         ("rollback", "v3", "rollback goes back to the champion before this one: leave v3 out, or promote it"),
     ],
 )
-def test_what_does_not_go_together_is_refused_before_a_container_starts(
-    action: str, version: str | None, why: str
-) -> None:
+def test_what_does_not_go_together_is_refused_in_a_line(action: str, version: str | None, why: str) -> None:
     params = {"action": action, "version": version, "reason": "x"}
-    done = in_dag(DECIDE, f"dag.get_task('release').execute({{'params': {params}, 'ti': None, 'dag_run': None}})")
+    done = in_dag(DECIDE, f"dag.get_task('release')._command({{'params': {params}}})")
     assert f"AirflowFailException: {why}" in done.stderr.splitlines()[-1]
 
 
