@@ -10,6 +10,7 @@ Who may answer: whoever may trigger a DAG; a user with role *Viewer* only sees t
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
@@ -39,14 +40,16 @@ class Approval(ApprovalOperator):
         """Ask."""
         if not (news := refused(context)):
             raise AirflowSkipException("no version that the gate has refused: nobody is asked")
-        headline = dict(news["headline"])
-        version, champion, why = headline["version"], headline["champion"], headline.pop("why", "")
+        headline = news["headline"]
+        version, champion, why = (headline.get(name) for name in ("version", "champion", "why"))
+        figures = {name.replace("_", " "): value for name, value in headline.items() if isinstance(value, float)}
+        rows = "\n".join(f"| {name} | {value} |" for name, value in figures.items())
+        until = datetime.now(UTC) + (self.response_timeout or timedelta(0))
         self.subject = f"Release {version} although the gate says no?"
-        rows = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in headline.items())
         self.body = (
             f"{version} is archived, and the champion is {champion}. The gate said: {why}.\n\n"
             f"| figure | |\n|---|---|\n{rows}\n\n[The report]({address_of(news['report'])})\n\n"
-            f"Without an answer within {self.response_timeout} it is not released."
+            f"Without an answer before {until:%Y-%m-%d %H:%M} UTC it is not released."
         )
         return super().execute(context)
 

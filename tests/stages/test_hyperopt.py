@@ -429,7 +429,7 @@ def test_time_ends_a_training_after_an_epoch(prepared: Path, tmp_path: Path, cap
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("hyperopt.max_evals=0", "hyperopt.max_evals"),
+        ("hyperopt.max_evals=-1", "hyperopt.max_evals"),
         ("hyperopt.learning_rate=[0.02, 0.001]", "lower bound first"),
         ("hyperopt.rungs=[1.5]", "hyperopt.rungs"),
         ("hyperopt.weight_decay=[0, 0.1]", "weight_decay: a logarithmic scale needs bounds above 0"),
