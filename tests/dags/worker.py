@@ -18,6 +18,8 @@ HERE = Path(__file__).parent
 IMAGE = "face-attributes/test-stage:latest"
 ARTIFACT = f"/artifacts/fake/{hashlib.sha256(b'key').hexdigest()}"
 """Path of what the fake stage makes, unless it is asked for another name than `key`."""
+TASKS = ("stage", "release")
+"""The task that is run; a DAG has one of them."""
 VOLUMES = ("face-attributes-test-data", "face-attributes-test-artifacts")
 
 
@@ -176,7 +178,7 @@ def _run_try(run_id: str, environment: dict[str, str], map_index: int) -> Outcom
 
     os.environ.update(environment)
     query = select(TaskInstance).where(
-        TaskInstance.run_id == run_id, TaskInstance.task_id == "stage", TaskInstance.map_index == map_index
+        TaskInstance.run_id == run_id, TaskInstance.task_id.in_(TASKS), TaskInstance.map_index == map_index
     )
     with create_session() as session:
         instance = session.scalars(query).one()
@@ -199,7 +201,7 @@ def _run_try(run_id: str, environment: dict[str, str], map_index: int) -> Outcom
         instance = session.scalars(query).one()
         xcoms = session.scalars(
             select(XComModel).where(
-                XComModel.run_id == run_id, XComModel.task_id == "stage", XComModel.map_index == map_index
+                XComModel.run_id == run_id, XComModel.task_id.in_(TASKS), XComModel.map_index == map_index
             )
         ).all()
         return Outcome(

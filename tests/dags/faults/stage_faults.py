@@ -40,6 +40,7 @@ CASES: dict[str, dict[str, Any]] = {
         "on_success_callback": on_finding(FINDINGS),
     },
     "asked": {
+        "task_id": "release",
         "inlets": [VERSION],
         "outlets": [VERSION],
         "on_success_callback": on_new_version(VERSION),
