@@ -6,6 +6,7 @@ Needs the engine (`make engine`), Debian's Chromium (`make test` installs it) an
 sample avatars of its own, starts a stack of its own, and removes both. NAME is one of:
     validation  data with faults: docs/validation.png, data_docs.png
     doubts      data with wrong labels: docs/label_doubt.png
+    service     a model asked and searched: docs/serve.png, docs/gallery.png
     life        docs/model_life.md, through Airflow: all others; the outputs that the page quotes go to standard output
 """
 
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.airflow_user import WAIT_MS, sign_in
+from tests.serve.serving import Server
 from tests.stack.stack import DAG_ID, ROOT, Stack
 from tests.stack.test_model_life import MONITOR, Life
 
@@ -130,6 +132,50 @@ def doubts(browser: "Browser", folder: Path) -> None:
     page.goto((stage("label_doubt", folder, *prepared, *trained) / "report.html").as_uri())
     shoot(page, "label_doubt", 1060, 1480)
     page.close()
+
+
+def service(browser: "Browser", folder: Path) -> None:
+    """A quickly trained champion, asked about two pictures of its test split, and the gallery of all."""
+    draw(folder, 2 * LOT, 2)
+    raw, quick = ("--raw", folder / "raw"), ("--set", "hyperopt.max_evals=1", "--set", "hyperopt.epochs=1")
+    valid = ("--validate", stage("validate", folder, *raw, "--annotations", folder / "annotations.csv"))
+    prepared = ("--prepare_train", stage("prepare_train", folder, *raw, *valid))
+    searched = ("--hyperopt", stage("hyperopt", folder, *prepared, *quick))
+    own = ("--set", "train.use_hyperopt=false", "--set", f"train.epochs={QUICK['epochs']}")
+    trained = ("--train", stage("train", folder, *prepared, *searched, *own))
+    measured = ("--evaluate", stage("evaluate", folder, *prepared, *trained))
+    doubted = ("--label_doubt", stage("label_doubt", folder, *prepared, *trained, "--set", "label_doubt.epochs=1"))
+    registry = ("--registry", folder / "registry")
+    stage(
+        "archive",
+        folder,
+        *valid,
+        *prepared,
+        *searched,
+        *trained,
+        *measured,
+        *doubted,
+        *registry,
+        "--runs",
+        folder / "run",
+    )
+    stage("predict", folder, *raw, "--champion", stage("champion", folder, *registry))
+    with (folder / "prepare_train" / "index.csv").open(encoding="utf-8", newline="") as file:
+        tested = [row["filename"] for row in csv.DictReader(file) if row["split"] == "test"][:2]
+    server = Server(folder, folder)
+    try:
+        page = browser.new_page()
+        page.goto(server.url)
+        page.locator("#files").set_input_files([next((folder / "raw").rglob(Path(name).name)) for name in tested])
+        page.locator("#results > *").nth(len(tested) - 1).wait_for()
+        page.wait_for_timeout(1000)  # until the bars have grown
+        shoot(page, "serve", 1100, 900)
+        page.goto(f"{server.url}/gallery")
+        page.wait_for_timeout(5000)  # until the index is made and the thumbnails are there
+        shoot(page, "gallery", 1100, 900)
+        page.close()
+    finally:
+        server.stop()
 
 
 class Photographer:
@@ -260,13 +306,14 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=["validation", "doubts", "life"])
+    parser.add_argument("--only", nargs="+", default=["validation", "doubts", "service", "life"])
     parser.add_argument("--quick", action="store_true", help="a search of one trial, 60 epochs: to try this program")
     arguments = parser.parse_args()
     conf: Mapping[str, Any] = QUICK if arguments.quick else {}
     parts: dict[str, Callable[[Browser, Path], None]] = {
         "validation": validation,
         "doubts": doubts,
+        "service": service,
         "life": lambda browser, folder: life(browser, folder, conf),
     }
     with sync_playwright() as playwright:
