@@ -133,7 +133,7 @@ def collect_versions(registry: Registry, runs: Path) -> dict[str, Any]:
         "params": {"names": names, "values": values.values},
         "sets": sets.values,
         "images": images.rows(),
-        "releases": [{"version": of.version, "action": of.action, "reason": of.reason, "time": of.time}
+        "releases": [{"version": of.version, "action": of.done, "reason": of.reason, "time": of.time}
                      for of in releases],
         "runs": [{name: value for name, value in run.items() if name != "archive"} for run in pages],
     }  # fmt: skip

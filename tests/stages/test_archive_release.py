@@ -13,7 +13,7 @@ from stages.archive.commands import run
 from stages.archive.release import RUN
 from stages.common.contract import artifacts
 from stages.common.contract.errors import UsageError
-from stages.common.registry.registry import LINEAGE
+from stages.common.registry.registry import LINEAGE, PAGE
 from stages.common.registry.seen import read_seen
 from stages.common.schema.attributes import Attribute, Attributes
 from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
@@ -290,6 +290,8 @@ def test_the_registry_and_the_report_say_who_decided_and_why(
     listed = run(["versions", "--registry", str(pipeline.registry.home)]).splitlines()
     assert listed[-2].endswith("  promote  v2    Anna B: --it looks better")
     assert listed[-1].endswith("  rollback v1    Berta: no")
+    page = pipeline.registry.home / PAGE
+    assert "promote by Anna B" in page.read_text()
 
 
 def test_a_release_by_force_says_by_whom(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,9 +150,14 @@ class Release:
     run: str = ""
 
     @property
+    def done(self) -> str:
+        """What was done, and by whom if that was a person."""
+        return f"{self.action} by {self.by}" if self.by else self.action
+
+    @property
     def told(self) -> str:
-        """What was done, by whom and why, in a line."""
-        return f"{self.action}{f' by {self.by}' if self.by else ''}: {self.reason}"
+        """The same, and why, in a line."""
+        return f"{self.done}: {self.reason}"
 
 
 def _done(releases: Sequence[Release], run: str) -> Release | None:
