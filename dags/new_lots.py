@@ -14,6 +14,7 @@ Lots = dict[str, tuple[int, int]]
 IMAGES = (".png", ".jpg", ".jpeg")
 """What the stages read, `SUFFIXES` of stages/common/images/listing.py, which is not in the image of Airflow."""
 REST = 10  # times as long as a look took, at least, until the next one: a million files are no load
+TOLD = "told"  # key of what Airflow keeps with the asset: a digest of the lots at the last event
 
 
 def look(folder: str) -> Lots:
@@ -51,11 +52,16 @@ def _sum_up(files: Iterable[os.DirEntry[str]], name_of: Callable[[str], str]) ->
         except FileNotFoundError:
             continue
         told = (entry.path, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
-        digest = int.from_bytes(blake2b(repr(told).encode(), digest_size=16).digest(), "big")
+        number = int.from_bytes(blake2b(repr(told).encode(), digest_size=16).digest(), "big")
         name = name_of(entry.path + ("/" if entry.is_dir(follow_symlinks=False) else ""))
         count, total = found.get(name, (0, 0))
-        found[name] = count + 1, (total + digest) % 2**128
+        found[name] = count + 1, (total + number) % 2**128
     return found
+
+
+def digest(lots: Lots) -> str:
+    """A digest (32 hex digits) that any change to any lot changes."""
+    return blake2b(repr(sorted(lots.items())).encode(), digest_size=16).hexdigest()
 
 
 def lot_of(path: str) -> str:
@@ -93,8 +99,9 @@ class NewLots(BaseEventTrigger):
     It is quiet when it looks the same twice. A copy that pauses for longer than the interval starts a run too early;
     the lot is predicted again when it has changed.
 
-    The first look after a start is an event, too: nobody knows what happened before it. A run that finds nothing new
-    costs seconds.
+    Airflow keeps what the last event was about with the asset, so a triggerer that starts again tells nothing twice,
+    and does tell what came meanwhile: then the event names all lots. Where nothing is kept yet, the first look is an
+    event, too. A run that finds nothing new costs seconds.
     """
 
     tells: ClassVar[str] = "lots"
@@ -119,6 +126,7 @@ class NewLots(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look, and tell what has changed since the last event."""
+        kept = await self._recall()
         told: Lots = {}
         before: Lots | None = None
         while True:
@@ -130,10 +138,32 @@ class NewLots(BaseEventTrigger):
                 now = {}
             if now and now == before and now != told:
                 changed = sorted(lot for lot in now if now[lot] != told.get(lot))
-                told = now
-                yield TriggerEvent({self.tells: changed})  # type: ignore[no-untyped-call]
+                known, told = not told and digest(now) == kept, now
+                if known:
+                    self.log.info("%s is as it was at the last event", self.folder)
+                else:
+                    yield TriggerEvent({self.tells: changed})  # type: ignore[no-untyped-call]
+            elif told and digest(told) != kept:  # not with the event, which a triggerer that dies then never sends
+                kept = digest(told)
+                await self._keep(kept)
             before = now
             await asyncio.sleep(max(self.interval, REST * (time.monotonic() - started)))
+
+    async def _recall(self) -> Any:
+        """What `_keep` was given last, perhaps before a restart."""
+        try:
+            return await self.asset_state_store.aget(TOLD) if self.asset_state_store else None
+        except Exception as error:
+            self.log.warning("what was told before the restart cannot be read (%s): all lots count as new", error)
+            return None
+
+    async def _keep(self, text: str) -> None:
+        """Keep a text with the asset."""
+        try:
+            if self.asset_state_store:
+                await self.asset_state_store.aset(TOLD, text)
+        except Exception as error:
+            self.log.warning("what was told cannot be kept (%s): after a restart all lots count as new", error)
 
 
 class NewAnnotations(NewLots):

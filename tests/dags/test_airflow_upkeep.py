@@ -129,6 +129,26 @@ def test_a_lot_that_arrives_while_another_is_predicted_is_predicted_after_it(air
     assert airflow.begun()[1] == ["s1", "s2"]
 
 
+def test_a_triggerer_that_starts_again_tells_what_came_meanwhile_and_nothing_twice(airflow: Airflow) -> None:
+    wait_until(lambda: airflow.sql("select 1 from asset_state_store"), 60, "that it keeps what it told")
+    assert airflow.events() == [["s1"], ["s2"]]
+    kept = wait_until(lambda: airflow.sql("select value from asset_state_store"), 60, "what is kept")
+    airflow.end("triggerer")
+    airflow.start("triggerer")
+    log = airflow.home / "triggerer.log"
+    wait_until(lambda: "as it was at the last event" in log.read_text(), START_S, "its first look")
+    assert airflow.events() == [["s1"], ["s2"]]
+    airflow.lot("s3")
+    wait_until(lambda: len(airflow.events()) == 3, 60, "the event of the third lot")
+    assert airflow.events()[2] == ["s3"]
+    wait_until(lambda: airflow.sql("select value from asset_state_store") != kept, 60, "that it keeps this, too")
+    airflow.end("triggerer")
+    airflow.lot("s4")
+    airflow.start("triggerer")
+    wait_until(lambda: len(airflow.events()) == 4, START_S, "the event of the fourth lot")
+    assert airflow.events()[3] == ["s1", "s2", "s3", "s4"]  # which are new, nobody knows
+
+
 def test_a_scheduler_without_a_heartbeat_is_ended_and_one_that_works_is_not(airflow: Airflow) -> None:
     scheduler = airflow.running["scheduler"]
     command = [str(ROOT / "images/airflow/bin/watch"), "scheduler", str(scheduler.pid), "1", "3"]
@@ -153,10 +173,11 @@ def test_the_database_loses_what_is_old_but_the_newest_run_and_event(airflow: Ai
         airflow.sql(f"update {table} set {column} = {day.format(column)}")  # noqa: S608
     clean = [sys.executable, str(ROOT / "images/airflow/bin/clean-database")]
     done = subprocess.run(clean, env=airflow.environment, check=True, capture_output=True, text=True)
-    assert airflow.events() == [["s2"]]
+    assert airflow.events() == [["s1", "s2", "s3", "s4"]]
     assert airflow.sql("select count(*) from dag_run") == [(1,)]
     assert airflow.sql("select count(*) from job") == [(0,)]
+    assert airflow.sql("select count(*) from asset_state_store") == [(1,)]  # or all lots would be new again
     assert not airflow.sql("select name from sqlite_master where name like '_airflow_deleted%'")
     (line,) = done.stdout.splitlines()
     assert " rows older than 30d removed, " in line
-    assert "asset_event 1" in line
+    assert "asset_event 3" in line
