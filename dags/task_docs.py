@@ -72,6 +72,12 @@ Makes a version the champion, or the champion before this one champion again, be
 **In**: the registry, the decision. **Out**: who decided, when and why, in the registry; asset `face_attributes_model`.
 **Report**: the report of the version.
 """,
+    "prune": """
+Removes of the artifact store what nobody needs any more: `archive prune`. What a run is using is left alone, and what
+is asked for later is made again.
+
+**In**: the store, the registry. **Out**: how much was freed and kept. **Report**: what stays and why, and what went.
+""",
     "champion": """
 Takes the released version of the model out of the registry, so that the whole run uses the same one.
 

@@ -56,6 +56,7 @@ class Schedules(_Section):
 
     ml_pipeline_face_attributes: Cron | None
     model_monitoring_and_retraining: Cron | None
+    clean_up: Cron | None
 
 
 class Settings(_Section):

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 SERVICES = ["airflow", "engine_proxy", "serve"]  # images of no stage
 DAGS = [
     "ml_pipeline_face_attributes", "predict_new_lots", "model_monitoring_and_retraining", "release_version",
-    "approve_version", "validate_data",
+    "approve_version", "validate_data", "clean_up",
 ]  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def test_names_agree(dags: list[Any]) -> None:
     images = {stage: f"face-attributes/{stage}:latest" for stage in STAGES}
     more = {
         "check_raw_data": images["validate"],
-        "release": images["archive"],
+        **dict.fromkeys(("release", "prune"), images["archive"]),
         **dict.fromkeys(("group_lots", "prepare_lots"), images["prepare_train"]),
     }
     used = {task: image for dag in dags for task, image in dag["images"].items()}

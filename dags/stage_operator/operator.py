@@ -69,7 +69,8 @@ class StageOperator(DockerOperator):
     the values in it in place of those of params.yaml; "none" names none.
 
     The result (also the return value) has: stage, path, key, outputs, report, cached, seconds, headline; that of a
-    check stage, checked, headline. A stage that failed on the data and kept a report of that pushes `report` alone.
+    check stage, checked, headline; that of a command about no artifact stage, report, seconds, headline. A stage that
+    failed on the data and kept a report of that pushes `report` alone.
 
     An asset among `outlets` gets an event, with the headline, when the key of the artifact is another than that of the
     last event of a task of this name; it must be among `inlets`, too, so that this can be looked up. A command that a
@@ -302,6 +303,8 @@ class StageOperator(DockerOperator):
             if self._stopping:
                 raise self._gone() from None
             raise AirflowFailException(f"{self.stage}: ended with 0 but wrote no result to {RESULT}") from None
+        if self.asks and "path" not in result:  # a command that is about no artifact
+            keys = Keys.COMMAND
         result = handed_over.checked(result, keys, self.stage)
         self.report = result.get("report", "")
         return result

@@ -24,10 +24,11 @@ Kinds = Mapping[str, type | tuple[type, ...]]
 
 
 class Keys:
-    """Key of a result -> its kind: of a check, of lots done ahead, of an artifact. None may be left out."""
+    """Key of a result -> its kind: of a check, lots done ahead, a command, an artifact. None may be left out."""
 
     CHECKED: ClassVar[Kinds] = {"stage": str, "checked": bool, "headline": dict, "lots": (dict, type(None))}
     LOTS: ClassVar[Kinds] = {"stage": str, "lots": list, "seconds": (int, float), "headline": dict}
+    COMMAND: ClassVar[Kinds] = {"stage": str, "report": str, "seconds": (int, float), "headline": dict}
     ARTIFACT: ClassVar[Kinds] = {
         "stage": str,
         "path": str,
@@ -94,6 +95,7 @@ def checked(result: Mapping[str, Any], keys: Kinds, stage: str) -> dict[str, Any
         for value in result["outputs"].values():
             if not (store_path(stage, value) + "/").startswith(path + "/"):
                 raise AirflowFailException(f"{stage}: malformed result in {RESULT}: {value} is not in {path}")
+    if "report" in keys:
         store_path(stage, result["report"])
     return {name: result[name] for name in keys if name in result}
 

@@ -141,6 +141,9 @@ def test_what_the_contract_names_is_believed_and_nothing_else(airflow: Call) -> 
     assert airflow(believed, lots | {"path": "/etc"}, "LOTS") == lots
     check = {"stage": "fake", "checked": True, "headline": {"rows": 3}}
     assert airflow(believed, check, "CHECKED") == check
+    command = {"stage": "fake", "report": f"/artifacts/clean_up/{'0' * 64}/report.html", "seconds": 1, "headline": {}}
+    assert airflow(believed, command | {"counts": {}}, "COMMAND") == command
+    assert "not /artifacts/" in airflow(believed, command | {"report": "/etc/passwd"}, "COMMAND")
 
 
 @pytest.mark.parametrize(
