@@ -151,7 +151,7 @@ def build(artifact: Path, validated: Path | None, folder: Path, earlier: Path | 
     ids = column("ids", np.uint64, length)
     with closing(sqlite3.connect(folder / NAMES)) as database:
         database.executescript(
-            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
+            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA temp_store=MEMORY;"  # no other folder
             "CREATE TABLE images (position INTEGER PRIMARY KEY, filename TEXT NOT NULL)"
         )
         for lot in about.lots:

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 ONE = SAMPLE_ATTRIBUTES[3]
+WAIT_S = 30
 HTML = "a_<b onclick=x>&amp;.png"
 Open = Callable[..., "Page"]
 
 
 def wait(until: Callable[[], object]) -> None:
     """Wait until something is true; the page's policy lets nobody hand it a function."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + WAIT_S
     while not until():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -63,7 +64,7 @@ def visit(browser: "Browser", server: Server) -> Iterator[Open]:
         context = browser.new_context(viewport=size, color_scheme="dark" if dark else "light")  # type: ignore[arg-type]
         opened.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(1000 * WAIT_S)
         page.on("request", watch)
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -80,6 +80,7 @@ async function find(signal) {
     : `${counted(told.total)} of ${counted(told.images)} images`;
   element("like").hidden = !like;
   if (like) showLike(alike.image);
+  element("order").hidden = Boolean(like);
   element("pages").hidden = Boolean(like) || told.pages < 2;
   list(query);
   tell(told.problem || stale(told), false);
