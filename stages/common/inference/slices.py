@@ -7,8 +7,7 @@ that counts all slices that could have been named (`stages.common.schema.statist
 cannot be, whatever its accuracy is.
 """
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy.typing as npt
 from scipy.stats import binom, hypergeom
 
 from stages.common.inference.answers import Right
-from stages.common.schema.attributes import UNKNOWN, Attributes
+from stages.common.schema.attributes import Attributes
 from stages.common.schema.statistics import independent, tarone, wilson
 
 COLUMNS = ("kind", "slice", "attribute", "labels", "right", "accuracy", "low", "high", "elsewhere", "p")
@@ -31,38 +30,46 @@ Groups = npt.NDArray[np.integer[Any]]
 """(N,), the same number for images that belong together."""
 
 
-@dataclass(frozen=True)
-class Cut:
-    """A way to cut N images into slices.
+class Slices:
+    """N images by lot, then by a class of one attribute and one of another.
 
     Attributes:
-        kind: "lot" or "classes".
-        names: of the S slices, as they stand behind "images of".
-        of: int (N,), the slice of each image; -1 where a label is not known that would tell.
+        kinds: of each of the S slices, "lot" or "classes".
+        names: of each, as they stand behind "images of".
     """
 
-    kind: str
-    names: Sequence[str]
-    of: npt.NDArray[np.int64]
+    def __init__(self, attributes: Attributes, labels: Labels, lots: Sequence[str]) -> None:
+        """Find which image is where; one without a label is in no slice that the label would tell.
 
+        Args:
+            attributes: A of them.
+            labels: (N, A).
+            lots: that of each image.
+        """
+        known, self._lot = np.unique(np.asarray(lots), return_inverse=True)
+        self._lots = len(known)
+        of_class = [labels[:, [at]] == np.arange(len(one.classes)) for at, one in enumerate(attributes)]
+        self._of_class = np.concatenate(of_class, axis=1).astype(np.float32)  # (N, classes of all attributes)
+        owner = np.repeat(np.arange(len(attributes)), [len(one.classes) for one in attributes])
+        self._pairs = np.nonzero(owner[:, None] < owner)
+        words = [f"{one.title.lower()} {name}" for one in attributes for name in one.classes]
+        pairs = [f"{words[one]} and {words[other]}" for one, other in zip(*self._pairs, strict=True)]
+        self.names = [*(f"lot {lot}" for lot in known.tolist()), *pairs]
+        self.kinds = ["lot"] * len(known) + ["classes"] * len(pairs)
 
-def cuts(attributes: Attributes, labels: Labels, lots: Sequence[str]) -> Iterator[Cut]:
-    """The images by lot, then by the classes of every two attributes.
+    def sums(self, values: npt.NDArray[Any], at: Any = slice(None)) -> npt.NDArray[np.int64]:
+        """The sum of a whole number of each image, over the images of each slice: (S,).
 
-    Args:
-        attributes: A of them.
-        labels: (N, A).
-        lots: that of each of the N images.
-    """
-    known_lots, of_lot = np.unique(np.asarray(lots), return_inverse=True)
-    yield Cut("lot", [f"lot {lot}" for lot in known_lots.tolist()], of_lot.astype(np.int64))
-    for (one, first), (other, second) in itertools.combinations(enumerate(attributes), 2):
-        these, those = labels[:, one].astype(np.int64), labels[:, other].astype(np.int64)
-        names = [
-            f"{first.title.lower()} {a} and {second.title.lower()} {b}" for a in first.classes for b in second.classes
-        ]
-        both = (these != UNKNOWN) & (those != UNKNOWN)
-        yield Cut("classes", names, np.where(both, these * len(second.classes) + those, -1))
+        One product of matrices gives all pairs of classes; single precision is exact up to 16 million.
+
+        Args:
+            values: (n,).
+            at: positions of the n images; all by default.
+        """
+        of_lot = np.bincount(self._lot[at], values, minlength=self._lots)
+        of_class = self._of_class[at]
+        of_pair = (of_class.T * values.astype(np.float32)) @ of_class
+        return np.rint(np.concatenate([of_lot, of_pair[self._pairs]])).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -134,32 +141,29 @@ def measure_slices(
         else 1.0
         for column in range(len(attributes))
     ]
-    found: list[tuple[Cut, int, int, int, int, int, int]] = []
-    for cut in cuts(attributes, labels, lots):
-        for column in range(len(attributes)):
-            inside = known[:, column] & (cut.of >= 0)
-            counts = np.bincount(cut.of[inside], minlength=len(cut.names))
-            hits = np.bincount(cut.of[inside], right[inside, column], minlength=len(cut.names)).round().astype(int)
-            total, all_right = int(known[:, column].sum()), int(np.nansum(right[:, column]))
-            for at in np.flatnonzero((counts > 0) & (counts < total)).tolist():
-                found.append((cut, at, column, int(counts[at]), int(hits[at]), total, all_right))
+    slices = Slices(attributes, labels, lots)
+    found: list[tuple[int, int, int, int, int, int]] = []
+    for column in range(len(attributes)):
+        counts, hits = slices.sums(known[:, column]), slices.sums(np.nan_to_num(right[:, column]))
+        total, all_right = int(known[:, column].sum()), int(np.nansum(right[:, column]))
+        for at in np.flatnonzero((counts > 0) & (counts < total)).tolist():
+            found.append((at, column, int(counts[at]), int(hits[at]), total, all_right))
     if not found:
         return []
-    numbers = np.array([one[2:] for one in found])
-    column, count, hit, total, all_right = numbers.T
-    effect = np.array(effects)[column]
-    population, sample = np.rint(total / effect).astype(int), np.maximum(1, count / effect).astype(int)
-    wrong = np.minimum(population, np.rint((total - all_right) / effect).astype(int))
+    _, columns, count, hit, every, rights = np.array(found).T
+    effect = np.array(effects)[columns]
+    population, sample = np.rint(every / effect).astype(int), np.maximum(1, count / effect).astype(int)
+    wrong = np.minimum(population, np.rint((every - rights) / effect).astype(int))
     seen = np.minimum(np.minimum(sample, wrong), ((count - hit) / effect).astype(int))  # rounded down
     p = hypergeom.sf(seen - 1, population, wrong, sample)
     least = hypergeom.sf(np.minimum(sample, wrong) - 1, population, wrong, sample)
     return [
         Slice(
-            cut.kind, cut.names[at], attributes[where].title, labelled, hits_here,
+            slices.kinds[at], slices.names[at], attributes[where].title, labelled, hits_here,
             wilson(hits_here / labelled, labelled / effects[where]),
             (right_of_all - hits_here) / (of_all - labelled), adjusted,
         )
-        for (cut, at, where, labelled, hits_here, of_all, right_of_all), adjusted in zip(
+        for (at, where, labelled, hits_here, of_all, right_of_all), adjusted in zip(
             found, tarone(p, least, LEVEL).tolist(), strict=True
         )
     ]  # fmt: skip
@@ -173,16 +177,13 @@ def totals(
     Returns:
         {"lots": [{"name", "labels", "accuracy"}], "class_pairs": [likewise]}, without slices that have no label.
     """
+    slices = Slices(attributes, labels, lots)
+    counts, hits = (slices.sums(of) for of in (np.isfinite(right).sum(axis=1), np.nansum(right, axis=1)))
     found: dict[str, list[dict[str, str | int | float]]] = {"lots": [], "class_pairs": []}
-    counts, hits = np.isfinite(right).sum(axis=1), np.nansum(right, axis=1)
-    for cut in cuts(attributes, labels, lots):
-        inside = cut.of >= 0
-        known, good = (np.bincount(cut.of[inside], of[inside], len(cut.names)) for of in (counts, hits))
-        found["lots" if cut.kind == "lot" else "class_pairs"] += [
-            {"name": name, "labels": int(many), "accuracy": float(some / many)}
-            for name, many, some in zip(cut.names, known, good, strict=True)
-            if many
-        ]
+    for kind, name, many, some in zip(slices.kinds, slices.names, counts.tolist(), hits.tolist(), strict=True):
+        if many:
+            one = {"name": name, "labels": many, "accuracy": some / many}
+            found["lots" if kind == "lot" else "class_pairs"].append(one)
     return found
 
 
@@ -244,29 +245,28 @@ def compare_slices(
         level: below which `p` counts.
     """
     difference = ours - theirs  # NaN where one of both has no answer
+    slices = Slices(attributes, labels, lots)
     found: list[Change] = []
     signs: list[tuple[int, int]] = []
-    for cut in cuts(attributes, labels, lots):
-        for column, attribute in enumerate(attributes):
-            inside = np.isfinite(difference[:, column]) & (cut.of >= 0)
-            at, size = cut.of[inside], len(cut.names)
-            here, gain = ours[inside, column], difference[inside, column]
-            worse, better = (np.bincount(at[chosen], minlength=size) for chosen in (gain < 0, gain > 0))
-            if not worse.any():
-                continue
-            counts, hits = np.bincount(at, minlength=size), np.bincount(at, here, minlength=size)
-            lost, won = _signs(at[gain != 0], groups[inside][gain != 0], gain[gain != 0], size)
-            for number in np.flatnonzero(worse).tolist():
-                labelled, right = int(counts[number]), round(float(hits[number]))
-                signs.append((int(lost[number]), int(won[number])))
-                rose, fell = int(better[number]), int(worse[number])
-                before = (right + fell - rose) / labelled
-                found.append(
-                    Change(
-                        kind=cut.kind, name=cut.names[number], attribute=attribute.title, labels=labelled,
-                        candidate=right / labelled, version=before, better=rose, worse=fell, p=1.0,
-                    )
-                )  # fmt: skip
+    for column, attribute in enumerate(attributes):
+        gain = np.nan_to_num(difference[:, column])
+        at = np.flatnonzero(gain)
+        if not (gain < 0).any():
+            continue
+        known = np.isfinite(difference[:, column])
+        counts, hits = slices.sums(known), slices.sums(np.where(known, ours[:, column], 0))
+        worse, better = (slices.sums(of[at], at) for of in (gain < 0, gain > 0))
+        lost, won = _signs(slices, at, groups[at], gain[at])
+        for number in np.flatnonzero(worse).tolist():
+            labelled, right, rose, fell = (int(of[number]) for of in (counts, hits, better, worse))
+            signs.append((int(lost[number]), int(won[number])))
+            before = (right + fell - rose) / labelled
+            found.append(
+                Change(
+                    kind=slices.kinds[number], name=slices.names[number], attribute=attribute.title, labels=labelled,
+                    candidate=right / labelled, version=before, better=rose, worse=fell, p=1.0,
+                )
+            )  # fmt: skip
     if not found:
         return []
     losses, gains = np.array(signs).T
@@ -275,12 +275,22 @@ def compare_slices(
 
 
 def _signs(
-    at: npt.NDArray[np.int64], groups: Groups, gain: npt.NDArray[np.float64], size: int
+    slices: Slices, at: npt.NDArray[np.intp], groups: Groups, gain: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """In how many groups of each of `size` slices the candidate is worse, and in how many better: (size,) each."""
-    pairs, where = np.unique(np.stack([at, groups], axis=1), axis=0, return_inverse=True)
-    sums = np.bincount(where.ravel(), gain, minlength=len(pairs))
-    lost, won = (np.bincount(pairs[chosen, 0], minlength=size) for chosen in (sums < 0, sums > 0))
+    """In how many groups of each slice the candidate is worse, and in how many better: (S,) each.
+
+    Args:
+        slices: S of them.
+        at: the positions of the images with a gain or a loss.
+        groups: of these.
+        gain: likewise.
+    """
+    _, group, size = np.unique(groups, return_inverse=True, return_counts=True)
+    alone = size[group] == 1
+    lost, won = (slices.sums(of[alone], at[alone]) for of in (gain < 0, gain > 0))
+    for number in np.flatnonzero(size > 1).tolist():
+        sums = slices.sums(gain[group == number], at[group == number])
+        lost, won = lost + (sums < 0), won + (sums > 0)
     return lost, won
 
 
