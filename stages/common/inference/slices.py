@@ -69,7 +69,8 @@ class Slices:
         of_lot = np.bincount(self._lot[at], values, minlength=self._lots)
         of_class = self._of_class[at]
         of_pair = (of_class.T * values.astype(np.float32)) @ of_class
-        return np.rint(np.concatenate([of_lot, of_pair[self._pairs]])).astype(np.int64)
+        sums: npt.NDArray[np.int64] = np.rint(np.concatenate([of_lot, of_pair[self._pairs]])).astype(np.int64)
+        return sums
 
 
 @dataclass(frozen=True)
