@@ -30,9 +30,15 @@ def findings(stage: str, headline: Mapping[str, object]) -> dict[str, str]:
     of_stage = {
         "validate": {"rejects": some("rejected", "rows rejected")},
         "prepare_train": {"rejects": some("rejected", "images rejected")},
-        "evaluate": {"no better": listed("no_better", "no better than the most frequent class")},
+        "evaluate": {
+            "no better": listed("no_better", "no better than the most frequent class"),
+            "slice": listed("worst_slice", "worst slice"),
+        },
         "label_doubt": {"doubts": some("doubts", "doubtful labels")},
-        "archive": {"not fit": when(headline.get("fit") == "no", unfit)},
+        "archive": {
+            "not fit": when(headline.get("fit") == "no", unfit),
+            "slices": listed("warnings", "slices that fell"),
+        },
         "predict": {
             "undecodable": some("undecodable", "undecodable images"),
             "answers": listed("findings", "answers"),
