@@ -182,6 +182,7 @@ class Photographer:
     """A browser in which the administrator has logged in."""
 
     def __init__(self, browser: "Browser", stack: Stack) -> None:
+        self.stack = stack
         self.page = browser.new_context(base_url=stack.url, viewport={"width": 1360, "height": 900}).new_page()
         self.page.set_default_timeout(WAIT_MS)
         self.page.goto(f"/dags/{DAG_ID}")
@@ -241,6 +242,16 @@ class Photographer:
         of.screenshot(path=PICTURES / f"{name}.png")
         print(f"docs/{name}.png", file=sys.stderr)
 
+    def try_it(self, picture: Path) -> None:
+        """The page of the service, with what it says about a picture."""
+        self.page.goto(f"http://127.0.0.1:{self.stack.settings['SERVE_PORT']}/")
+        self.page.get_by_label("Token").fill(self.stack.settings["SERVE_TOKEN"])
+        self.page.get_by_role("button", name="Show it").click()
+        self.page.get_by_label("Token").wait_for(state="hidden")
+        self.page.locator("#files").set_input_files(picture)
+        self.page.get_by_text("answered in").wait_for()
+        shoot(self.page, "try_it", 1200, 860)
+
 
 def life(browser: "Browser", folder: Path, conf: Mapping[str, Any]) -> None:
     """The story of docs/model_life.md."""
@@ -272,6 +283,7 @@ def life(browser: "Browser", folder: Path, conf: Mapping[str, Any]) -> None:
         ended(first)
         photographer.graph(first)
         photographer.report(report_of(DAG_ID, first, "archive"), "report", 1000, 1020)
+        photographer.try_it(next(samples.rglob("*.png")))
         say("versions", told.archive("versions"))
         told.predicted("v1", lots=2)
         told.arrive("s3")
