@@ -160,7 +160,7 @@ NOT_IN_KEY = {
     "hyperopt": {"hyperopt.workers"},
     "evaluate": {"evaluate.batch_size"},
     "label_doubt": {"label_doubt.workers"},
-    "archive": {"archive.title", "registry.remote"},
+    "archive": {"archive.approval", "archive.title", "registry.remote"},
     "champion": {"registry.remote"},
     "predict": {"predict.batch_size", "predict.workers"},
 }  # written out, for with a wrong one a stage would take a stale result for its own
