@@ -146,7 +146,7 @@ def test_an_image_has_its_own_dialog_that_the_keyboard_opens_turns_and_closes(vi
     dialog.get_by_role("heading", name="b_3.png, lot b").wait_for()
     page.keyboard.press("Escape")
     dialog.wait_for(state="hidden")
-    assert "#" not in page.url
+    page.wait_for_function("!location.hash")
     assert page.evaluate("document.activeElement.textContent").startswith("b_3.png")
 
 
