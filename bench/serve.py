@@ -1,10 +1,13 @@
 """How fast the service answers and searches, on loopback, with an existing load generator (ab, Debian's apache2-utils).
 
     python -m bench.serve [--model DIR] [--data FOLDER] [--requests N] [--predictions N] [--parts index service]
+                          [--peer PYTHON] [--long N]
 
 index    an index of N made-up predictions: seconds to make it, memory, and the time of queries, the worst last
 service  DIR, an artifact of train, is released and served; an image of FOLDER, as a PNG of 256 x 256, is sent one at a
-         time and 64 at once; stage predict answers the same file under other names right before, so the rates compare
+         time and 64 at once; stage predict answers the same file under other names right before, so the rates compare;
+         --peer does the same with bench.serve_peer, whose Python PYTHON is: a virtual environment with BentoML and
+         images/serve/requirements.txt; --long sends N requests more, and tells the memory ten times meanwhile
 """
 
 import argparse
@@ -25,6 +28,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 from PIL import Image
 
 from bench.machine import peak_memory, table
@@ -43,6 +47,7 @@ REPEATED = 5
 START_S = 60
 AT_ONCE = 64
 SIDE = 256
+LONG_PARTS = 10
 
 
 # ---- the index ----
@@ -149,13 +154,30 @@ def served(home: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
         "SERVE_INDEX": home / "index",
         "SERVE_PORT": port,
     }
+    with _started([sys.executable, "-m", "images.serve"], environment, port, "ready") as process:
+        yield process
+
+
+@contextmanager
+def peer_served(python: Path, model: Path, workers: int, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """The peer on a model, in as many processes as there are workers."""
+    environment = {"PEER_MODEL": model, "PEER_WORKERS": workers, "PYTHONPATH": ROOT, "BENTOML_DO_NOT_TRACK": True}
+    command = [python, "-m", "bentoml", "serve", "bench.serve_peer:Peer", "--port", port, "--host", "127.0.0.1"]
+    with _started([*map(str, command)], environment, port, "readyz") as process:
+        yield process
+
+
+@contextmanager
+def _started(
+    command: list[str], environment: dict[str, Any], port: int, ready: str
+) -> Iterator[subprocess.Popen[bytes]]:
     variables = os.environ | {name: str(value) for name, value in environment.items()}
-    process = subprocess.Popen([sys.executable, "-m", "images.serve"], env=variables)
+    process = subprocess.Popen(command, env=variables, cwd=ROOT, stdout=sys.stderr)
     try:
         deadline = time.monotonic() + START_S
         while True:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready") as answer:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/{ready}") as answer:
                     answer.read()
                 break
             except OSError:
@@ -186,7 +208,9 @@ def load(url: str, image: Path, requests: int, at_once: int) -> dict[str, float]
     }
 
 
-def measure_service(model: Path, image: Path, requests: int, repeat: int, workers: int, port: int) -> None:
+def measure_service(
+    model: Path, image: Path, requests: int, repeat: int, workers: int, port: int, peer: Path | None, many: int
+) -> None:
     """Print how fast the service is, beside stage predict on the same image."""
     with tempfile.TemporaryDirectory() as place:
         home, data = Path(place, "home"), Path(place, "data")
@@ -196,32 +220,53 @@ def measure_service(model: Path, image: Path, requests: int, repeat: int, worker
             picture.convert("RGB").resize((SIDE, SIDE)).save(data / "a.png")
         image = data / "a.png"
         release(model, home)
-        rows = []
+        url = f"http://127.0.0.1:{port}"
+        rows: list[list[str]] = []
         for turn in range(repeat):
             folder = Path(place, f"stage-{turn}")
             folder.mkdir()
-            stage = whole_stage(model / "model.onnx", data, requests, workers, folder)
+            stage = float(whole_stage(model / "model.onnx", data, requests, workers, folder)[4].replace(",", ""))
+            rows.append(["stage predict", "", "", f"{stage:,.0f}", "1", ""])
             with served(home, port) as process:
-                url = f"http://127.0.0.1:{port}/predict"
-                load(url, image, min(requests, 500), AT_ONCE)
-                one = load(url, image, requests, 1)
-                before = _resident(process.pid)
-                many = load(url, image, requests, AT_ONCE)
-                for_all = load(url, image, 4 * requests, AT_ONCE)
-                after = _resident(process.pid)
-            rate = max(many["rate"], for_all["rate"])
-            ratio = rate / float(stage[4].replace(",", ""))
-            times = [f"{one[name]:.1f}" for name in ("p50", "p99")]
-            rows.append([*times, f"{rate:.0f}", stage[4], f"{ratio:.2f}", f"{before:.0f}", f"{after:.0f}"])
-        header = ["one at a time: p50 ms", "p99 ms", f"{AT_ONCE} at once: images/s", "stage predict: images/s", "ratio",
-                  "memory before, MB", f"after {5 * requests:,} more"]  # fmt: skip
-        print(f"a PNG of {SIDE} x {SIDE}, {requests:,} requests each, {workers} cores, a row a turn\n")
+                rows.append(["service", *_row(f"{url}/predict", image, requests, stage), _memory(process)])
+            if peer:
+                with peer_served(peer, model / "model.onnx", workers, port) as process:
+                    rows.append(["peer", *_row(f"{url}/answer", image, requests, stage), _memory(process)])
+        header = [
+            "",
+            "one at a time: p50 ms",
+            "p99 ms",
+            f"{AT_ONCE} at once: images/s",
+            "of stage predict",
+            "memory, MB",
+        ]
+        print(f"a PNG of {SIDE} x {SIDE}, {requests:,} requests each, {workers} cores, a turn after the other\n")
         print(table(header, rows))
+        if many:
+            with served(home, port) as process:
+                memory = []
+                for _ in range(LONG_PARTS):
+                    load(f"{url}/predict", image, many // LONG_PARTS, AT_ONCE)
+                    memory.append(_memory(process))
+            print(f"\n{many:,} requests, memory in MB after each {many // LONG_PARTS:,}: {', '.join(memory)}")
 
 
-def _resident(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+def _row(url: str, image: Path, requests: int, stage: float) -> list[str]:
+    load(url, image, min(requests, 500), AT_ONCE)
+    one = load(url, image, requests, 1)
+    rate = load(url, image, 4 * requests, AT_ONCE)["rate"]
+    return [f"{one['p50']:.1f}", f"{one['p99']:.1f}", f"{rate:,.0f}", f"{rate / stage:.2f}"]
+
+
+def _memory(process: subprocess.Popen[bytes]) -> str:
+    """MB of a process and its children, shares of what they share."""
+    of = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+    return f"{sum(_proportional(pid) for pid in of):.0f}"
+
+
+def _proportional(pid: int) -> float:
+    told = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
+    return int(told.split("\nPss:")[1].split()[0]) / 1024
 
 
 def main() -> None:
@@ -234,6 +279,8 @@ def main() -> None:
     parser.add_argument("--predictions", type=int, default=1_000_000, help="in the index (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=available_cpus(), help="of stage predict (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8097, help="of the service (default: %(default)s)")
+    parser.add_argument("--peer", type=Path, metavar="PYTHON", help="of the peer's environment")
+    parser.add_argument("--long", type=int, default=0, metavar="N", help="requests that tell whether memory grows")
     parser.add_argument("--parts", nargs="+", choices=["index", "service"], default=["index", "service"])
     arguments = parser.parse_args()
     image: Path | None = None
@@ -248,7 +295,7 @@ def main() -> None:
     if "index" in arguments.parts:
         measure_index(arguments.predictions)
     if image:
-        told = (arguments.requests, arguments.repeat, arguments.workers, arguments.port)
+        told = (arguments.requests, arguments.repeat, arguments.workers, arguments.port, arguments.peer, arguments.long)
         measure_service(arguments.model, image, *told)
 
 

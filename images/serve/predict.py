@@ -86,7 +86,7 @@ async def predict(request: Request) -> Response:
     served: Served = service.served()
     files = await files_of(request, service.settings.limits)
     answers = await service.answers(served, [file.content for file in files])
-    images = [{"name": file.name, **one} for file, one in zip(files, described(served, answers), strict=True)]
+    images = [{"name": file.name, **described(one)} for file, one in zip(files, answers, strict=True)]
     seconds = round(time.perf_counter() - started, 6)
     status = 200 if any("attributes" in one for one in images) else 422
     return Json({"version": served.name, "seconds": seconds, "images": images}, status)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -47,31 +48,35 @@ class Answers:
         """Classes that it is never answered with."""
         return [] if self.learned is None else unlearned(self.attribute, self.learned)
 
-    @property
+    @cached_property
     def finite(self) -> npt.NDArray[np.bool_]:
         """(N,): where the model gave numbers; a diverged one gives NaN."""
         finite: npt.NDArray[np.bool_] = np.isfinite(self.probabilities).all(axis=1)
         return finite
 
-    @property
+    @cached_property
+    def _decided(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.floating[Any]]]:
+        return decided(self.probabilities, self.decision)
+
+    @cached_property
     def predicted(self) -> npt.NDArray[np.intp]:
         """(N,): the class that is answered; the number of classes, which equals no label, where there is no answer."""
-        chosen, _ = decided(self.probabilities, self.decision)
+        chosen, _ = self._decided
         return np.where(self.finite, chosen, len(self.attribute.classes))
 
-    @property
+    @cached_property
     def confidence(self) -> npt.NDArray[np.floating[Any]]:
         """(N,): the probability of the predicted class, NaN where there is no answer."""
-        _, confidence = decided(self.probabilities, self.decision)
+        _, confidence = self._decided
         return np.where(self.finite, confidence, np.nan)
 
-    @property
+    @cached_property
     def right(self) -> npt.NDArray[np.bool_]:
         """(N,): where the predicted class is the label; nowhere where there is no answer, or no label."""
         right: npt.NDArray[np.bool_] = self.predicted == self.labels
         return right
 
-    @property
+    @cached_property
     def answered(self) -> npt.NDArray[np.bool_]:
         """(N,): where the model is confident enough to answer; elsewhere it abstains."""
         lowest = np.broadcast_to(self.threshold, len(self.attribute.classes))
