@@ -5,7 +5,9 @@ import os
 import shutil
 import signal
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,21 +24,47 @@ ROOT = Path(__file__).parents[1]
 ENDED = signal.getsignal(signal.SIGTERM)
 
 
+SHARED = {
+    "with Stack(": "stacks",  # each of these files starts one of its own
+    "pytest.mark.docker": "engine",
+    "made_run": "run",
+}
+"""What a file has in its text -> the group of tests that run in one process, one after the other; the first counts.
+
+The longest comes first: what is begun last should be short.
+"""
+
+
+@cache
+def group_of(file: str) -> str:
+    """The group of a file's tests; the file is one of its own where it shares nothing with others."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    return next((group for mark, group in SHARED.items() if mark in text), file)
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a browser."""
+    """Mark what needs a browser, and let the groups come first, then the files with the most slow tests."""
+    slow = Counter[str]()
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
+        slow[item.location[0]] += item.get_closest_marker("slow") is not None
+    groups = list(SHARED.values())
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        file = item.location[0]
+        group = group_of(file)
+        return (groups.index(group), 0) if group in groups else (len(groups), -slow[file])
+
+    items.sort(key=place)
 
 
 class Shares(LoadFileScheduling):  # type: ignore[misc]
-    """Which tests run in one process, one after the other: those of a file, or of all files that share something."""
+    """Hands out the groups, in the order in which their tests were collected."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file: str = super()._split_scope(nodeid)
-        text = (ROOT / file).read_text(encoding="utf-8")
-        return next((name for name in ("pytest.mark.docker", "made_run") if name in text), file)
+        return group_of(super()._split_scope(nodeid))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shares | None:

@@ -40,10 +40,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(docker: "DockerClient", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Run the pipeline on a data folder, with an Airflow database and an artifacts volume of the tests' own."""
     subprocess.run([ROOT / "scripts" / "images"], check=True)
-    before = {volume.name for volume in docker.volumes.list()}
     home = tmp_path_factory.mktemp("airflow")
+    folders = set[str]()
 
     def call(data: Path, **conf: object) -> "subprocess.CompletedProcess[str]":
+        folders.add(str(data))
         return subprocess.run(
             [sys.executable, ROOT / "scripts/run_pipeline.py", "--data", data, "--conf", json.dumps(conf)],
             env=os.environ | {"AIRFLOW_HOME": str(home), "FACE_ATTRIBUTES_ARTIFACTS_VOLUME": VOLUME},
@@ -52,7 +53,7 @@ def run(docker: "DockerClient", tmp_path_factory: pytest.TempPathFactory) -> Ite
 
     yield call
     for volume in docker.volumes.list():
-        if volume.name == VOLUME or (volume.name not in before and volume.name.startswith("face-attributes-data-")):
+        if volume.name == VOLUME or (volume.attrs["Options"] or {}).get("device") in folders:
             volume.remove()
 
 

@@ -48,6 +48,7 @@ def origin(stage: str) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def image(docker: "DockerClient") -> Iterator[Callable[[str], str]]:
     """Builds a stage's image with plain `docker build` (once) and gives its name."""
+    subprocess.run([ROOT / "scripts/images"], check=True)  # whose steps are found in the cache
     client = subprocess.check_output([ROOT / "scripts/engine", "cli"], text=True).strip()
     base = subprocess.check_output([ROOT / "images/base/build"], text=True).strip()
     built: dict[str, str] = {}
