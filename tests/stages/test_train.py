@@ -20,13 +20,15 @@ from stages.common.contract import artifacts
 from stages.common.contract.command_line import main
 from stages.common.contract.version import ROOT
 from stages.common.inference.answers import answers_of
-from stages.common.inference.calibration import MIN_ANSWERS, expected_calibration_error
+from stages.common.inference.calibration import MIN_ANSWERS, Calibration, expected_calibration_error
 from stages.common.inference.measures import measure
 from stages.common.inference.onnx_model import load
-from stages.common.schema.attributes import UNKNOWN
+from stages.common.schema.attributes import UNKNOWN, Attribute
 from stages.common.schema.dataset import read_split
 from stages.common.training.network import Classifier, Network
+from stages.train.export import export_onnx
 from stages.train.stage import STAGE
+from tests.common.onnx_models import PREPROCESSING
 from tests.common.prepared import SIDE, TINY, finish, make_prepared, make_searched
 from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 
@@ -285,6 +287,33 @@ def test_a_stopped_training_publishes_nothing_and_goes_on_later(folder: Path, tm
     assert done.stderr.count("going on after epoch") == 1
     history = json.loads((tmp_path / "out" / "metrics" / "train_metrics.json").read_text())["history"]
     assert [epoch["epoch"] for epoch in history] == list(range(1, 31))
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("side", [16, 20, 33, 224])
+def test_a_picture_of_any_size_is_answered_as_by_pytorch(side: int, mirrored: bool, tmp_path: Path) -> None:
+    attributes = tuple(Attribute(name, ("a", "b", "c"), name, name) for name in ("all", "two", "never"))
+    learned = {"all": ["a", "b", "c"], "two": ["a", "c"], "never": ["b"]}
+    names = [attribute.name for attribute in attributes]
+    calibration = Calibration(
+        temperatures={"all": 0.5, "two": 2.0, "never": 1.0}, abstention=dict.fromkeys(names, 0.0), learned=learned,
+        decision=dict.fromkeys(names, [0.0] * 3), decided_by=dict.fromkeys(names, "accuracy"),
+    )  # fmt: skip
+    images = torch.randint(0, 256, (5, side, side, 3), dtype=torch.uint8)
+    network = Network(attributes, 8).train()
+    network(images)  # which gives the normalisation statistics of its own
+    export_onnx(
+        tmp_path / "model.onnx", network.eval(), calibration, PREPROCESSING | {"image_size": side}, mirrored=mirrored
+    )
+    found, embeddings = load(tmp_path / "model.onnx").predict_and_embed(images.numpy())
+    with torch.inference_mode():
+        classifier = Classifier(network, calibration.temperatures, learned, mirrored=mirrored).eval()
+        *expected, embedded = classifier(images)
+    np.testing.assert_allclose(embeddings, embedded.numpy(), rtol=0, atol=1e-5)
+    for name, values in zip(names, expected, strict=True):
+        np.testing.assert_allclose(found[name], values.numpy(), rtol=0, atol=1e-5)  # NaN is NaN, 0 is 0
+    assert np.isnan(found["never"]).all()
+    assert not found["two"][:, 1].any()
 
 
 EXPORT = """

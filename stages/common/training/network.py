@@ -31,10 +31,14 @@ class Convolution(nn.Module):
         fan_in = channels_in * 3 * 3
         self.weight = nn.Parameter(torch.empty(channels, fan_in).uniform_(-1, 1) / math.sqrt(fan_in))
 
+    @property
+    def filters(self) -> Tensor:
+        """The weight as (C', C, 3, 3)."""
+        return self.weight.view(len(self.weight), 3, 3, -1).permute(0, 3, 1, 2)
+
     def forward(self, features: Tensor) -> Tensor:
         """Apply the convolution."""
-        weight = self.weight.view(len(self.weight), 3, 3, -1).permute(0, 3, 1, 2)
-        return functional.conv2d(features, weight, stride=self.stride, padding=1)
+        return functional.conv2d(features, self.filters, stride=self.stride, padding=1)
 
 
 class Heads(nn.Module):
