@@ -30,6 +30,7 @@ from shared_parts import (
     RECOMPUTE,
     REGISTRY,
     SETTINGS,
+    SETTINGS_OF,
     at,
     check_environment,
     number,
@@ -70,6 +71,7 @@ def retraining_is_due(headline: Any) -> bool:
         "epochs": EPOCHS,
         "max_evals": MAX_EVALS,
         "recipe": RECIPE,
+        "settings": SETTINGS_OF,
         "recompute": RECOMPUTE,
     },
 )
@@ -91,7 +93,8 @@ def model_monitoring_and_retraining() -> None:
         # One id per cause: Airflow itself refuses a second run for it.
         trigger_run_id="retraining__{{ ti.xcom_pull(task_ids='monitor', key='headline')['cause_id'] }}",
         skip_when_already_exists=True,
-        conf="{{ {'epochs': params.epochs, 'max_evals': params.max_evals, 'recipe': params.recipe} | tojson }}",  # type: ignore[arg-type]
+        conf="{{ dict(epochs=params.epochs, max_evals=params.max_evals, recipe=params.recipe, settings=params.settings)"
+        " | tojson }}",  # type: ignore[arg-type]
         doc_md="Starts `ml_pipeline_face_attributes`. **In**: the decision of monitor. **Out**: a run of that DAG.",
     )
     retraining_is_due(XComArg(monitor, "headline")) >> again

@@ -22,6 +22,7 @@ from shared_parts import (
     RECOMPUTE,
     REGISTRY,
     SETTINGS,
+    SETTINGS_OF,
     VERSION,
     check_environment,
     lots,
@@ -45,6 +46,7 @@ RAW_DATA = Asset(
         "lots": lots("predict.lots"),
         "version": Param(None, f"Version to predict with. {today('champion.version', 'the champion')}", schema=VERSION),
         "recipe": RECIPE,
+        "settings": SETTINGS_OF,
         "recompute": RECOMPUTE,
     },
 )

@@ -7,9 +7,19 @@ from typing import Any
 from airflow.sdk import Asset, CronTriggerTimetable, Param, task
 from airflow.sdk.exceptions import AirflowFailException
 from notifications import on_failure, on_finding
-from stage_operator import ARTIFACTS_VOLUME, DATA_VOLUME, NEWS, StageOperator, connect, image_ids, missing_image
+from stage_operator import (
+    ARTIFACTS_VOLUME,
+    DATA,
+    DATA_VOLUME,
+    NEWS,
+    OF_DATA,
+    StageOperator,
+    connect,
+    image_ids,
+    missing_image,
+)
 from task_docs import DOCS
-from task_settings import RECIPES, load_settings, today
+from task_settings import RECIPES, load_settings, of_data, today
 from verdicts import STAGES
 
 RAW = os.environ.get("FACE_ATTRIBUTES_RAW", "/data/raw")
@@ -51,6 +61,12 @@ RECIPE = Param(
     os.environ.get("FACE_ATTRIBUTES_RECIPE") or "none",
     "Recipe: the keys that differ from params.yaml, in params-<name>.yaml.",
     schema={"type": "string", "enum": ["none", *RECIPES]},
+)
+SETTINGS_OF = Param(
+    OF_DATA,
+    "Which suites and parameters to take: data: those that the data volume brings in expectations/ and params.yaml, "
+    f"before those of the image. image: none of them. The data bring: {', '.join(of_data(DATA)) or 'none'}.",
+    schema={"type": "string", "enum": [OF_DATA, "image"]},
 )
 RECOMPUTE = Param(False, "Compute again what the store already holds.", type="boolean")
 

@@ -89,17 +89,37 @@ class _Archive(BaseModel):
     approval: int = Field(ge=0)
 
 
-def today(dotted: str, nothing: str = "none") -> str:
+def of_data(folder: str | Path) -> list[str]:
+    """Names of the suites and parameters that the data volume brings, where this process sees it; in a form."""
+    home = Path(folder)
+    suites = sorted(path.name for path in (home / "expectations").glob("*.json"))
+    return [*([PARAMS.name] if (home / PARAMS.name).is_file() else []), *suites]
+
+
+def today(dotted: str, nothing: str = "none", data: Path = Path("/data", PARAMS.name)) -> str:
     """What a field of a form means that is left empty: the value of params.yaml, and of each recipe with another one.
+
+    Where the data bring a value, which comes before both, it is that.
 
     Args:
         dotted: name of the parameter, for example "train.epochs".
         nothing: in place of an empty value.
+        data: the params.yaml of the data volume, where this process sees it.
     """
+    if (own := _own_value(data, dotted)) is not None:
+        return f"Empty means {nothing if own in ('', []) else own}, as {PARAMS.name} of the data says."
     values = {recipe: _value(PARAMS.with_name(f"params-{recipe}.yaml"), dotted) for recipe in RECIPES}
     told = [f"{_value(PARAMS, dotted) or nothing}"]
     told += [f"with recipe {recipe} {value or nothing}" for recipe, value in values.items() if value is not None]
     return f"Empty means {', '.join(told)}."
+
+
+def _own_value(data: Path, dotted: str) -> Any:
+    """Likewise of the params.yaml of the data; None also if it is wrong, which the first stage of a run tells."""
+    try:
+        return _value(data, dotted) if data.is_file() else None
+    except ValueError:
+        return None
 
 
 def _value(path: Path, dotted: str) -> Any:

@@ -20,6 +20,7 @@ from shared_parts import (
     RECIPE,
     RECOMPUTE,
     SETTINGS,
+    SETTINGS_OF,
     check_environment,
     lots,
     stage,
@@ -39,6 +40,7 @@ WATCHER = AssetWatcher("new_annotations", NewAnnotations(ANNOTATIONS, SETTINGS.n
         "annotations": OTHER_ANNOTATIONS,
         "lots": lots("validate.lots"),
         "recipe": RECIPE,
+        "settings": SETTINGS_OF,
         "recompute": RECOMPUTE,
     },
 )

@@ -39,6 +39,9 @@ VERSIONS = "/artifacts/registry/page"
 """The page of all versions, and what it shows."""
 ANNOTATIONS = ("annotations.csv", "annotations")  # the names that need no guess
 ATTRIBUTES = "attributes.yaml"
+EXPECTATIONS = "expectations"
+OWN = (ATTRIBUTES, EXPECTATIONS, "params.yaml")
+"""What a data folder may bring."""
 RECIPES = sorted(path.stem.removeprefix("params-") for path in ROOT.glob("params-*.yaml"))
 HOME = Path(os.environ.get("AIRFLOW_HOME", ROOT / ".airflow"))
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a log line could do to a terminal
@@ -158,8 +161,8 @@ def make_volumes(data: Path, artifacts: str) -> str:
 def unreadable(data: Path) -> Path | None:
     """The first file or folder of a data folder that others than its owner cannot read; stages run as uid 10001."""
     folders = dict.fromkeys((data / annotations_of(data), data / "raw"))
-    own = [data / ATTRIBUTES] if (data / ATTRIBUTES).exists() else []
-    for path in (data, *own, *folders, *(path for folder in folders for path in folder.rglob("*"))):
+    folders |= {data / name: None for name in OWN if (data / name).exists()}
+    for path in (data, *folders, *(path for folder in folders for path in folder.rglob("*"))):
         mode = path.lstat().st_mode
         needed = stat.S_IROTH | stat.S_IXOTH if stat.S_ISDIR(mode) else stat.S_IROTH
         if mode & needed != needed:
@@ -216,7 +219,7 @@ def unusable(data: Path, in_containers: bool) -> str:
             "annotations.csv, or put several files into annotations/"
         )
     if in_containers:
-        for path in (data / "raw", data / annotations_of(data), data / ATTRIBUTES):
+        for path in (data / "raw", data / annotations_of(data), *(data / name for name in OWN)):
             if leads_out(path, data):
                 return (
                     f"{path} is a link to {path.readlink()}, where containers see nothing: move it here, or ENGINE=none"
@@ -411,6 +414,7 @@ def input_section(data: Path | None = None) -> dict[str, str]:
             "raw": str(data / "raw"),
             "annotations": str(data / annotations_of(data)),
             "attributes": str(attributes_of(data)),
+            "expectations": str(data / EXPECTATIONS) if (data / EXPECTATIONS).is_dir() else EXPECTATIONS,
             "kept": kept_of(data),
         }
         with modify_yaml(file) as params:
@@ -418,21 +422,21 @@ def input_section(data: Path | None = None) -> dict[str, str]:
     return dict(load_yaml(file)["input"])
 
 
-def take_recipe(recipe: str) -> None:
-    """Write the values of a recipe into params.yaml, which says what `dvc repro` takes."""
+def take(file: Path) -> None:
+    """Write the values of a recipe, or of the params.yaml of the data, into ours, which says what `dvc repro` takes."""
     from dvc.utils.serialize import modify_yaml  # keeps the comments
 
     sys.path.insert(0, str(ROOT))
-    from stages.common.contract.errors import UsageError
-    from stages.common.contract.params import lay_over, read_sections
+    from stages.common.contract.errors import StageError
+    from stages.common.contract.params import lay_over, own_sections, read_sections
 
-    file = ROOT / f"params-{recipe}.yaml"
     try:
         with modify_yaml(str(ROOT / "params.yaml")) as params:
-            lay_over(params, read_sections(file), file.name)
-    except UsageError as error:
+            lay_over(params, (read_sections if file.parent == ROOT else own_sections)(file), file)
+    except StageError as error:
         stop(error.exit_code, str(error))
-    say(f"params.yaml: has the values of {file.name} now, so that DVC tracks which parameters were used")
+    name = os.path.relpath(file, ROOT)
+    say(f"params.yaml: has the values of {name} now, so that DVC tracks which parameters were used")
 
 
 def run_with_dvc(data: Path | None) -> Outcome:
@@ -490,7 +494,7 @@ def main() -> int:
     parser.add_argument(
         "--data",
         type=Path,
-        help="folder with raw/, annotations.csv or annotations/, perhaps attributes.yaml (default: data)",
+        help=f"folder with raw/, annotations.csv or annotations/, perhaps {', '.join(OWN)} (default: data)",
     )
     parser.add_argument("--dag", choices=DAGS, default=DAGS[0], help="with docker; default: %(default)s")
     parser.add_argument("--conf", default="{}", help="run parameters of the DAG, for example '{\"epochs\": 3}'")
@@ -523,7 +527,9 @@ def main() -> int:
         outcome = run_with_airflow(arguments.dag, data, arguments.conf, recipe)
     else:
         if recipe != "none":
-            take_recipe(recipe)
+            take(ROOT / f"params-{recipe}.yaml")
+        if data and data != ROOT and (data / "params.yaml").exists():
+            take(data / "params.yaml")
         outcome = run_with_dvc(data)
     say("")
     say(table(outcome))

@@ -12,7 +12,7 @@ STAGES = list(WIRING)
 TRAINING = STAGES[: STAGES.index("archive") + 1]
 """The stages of the main job, up to the release."""
 INPUTS = {
-    stage: [name for name in re.findall(r"--(\w+) ", wired["cmd"]) if name not in {"params", "out"}]
+    stage: [name for name in re.findall(r"--(\w+) ", wired["cmd"]) if name not in {"params", "out", "expectations"}]
     for stage, wired in WIRING.items()
 }
 """Stage -> names of its inputs."""

@@ -11,6 +11,7 @@ together.
 
 from stage_operator.engine import (
     ARTIFACTS_VOLUME,
+    DATA,
     DATA_VOLUME,
     connect,
     image_ids,
@@ -19,12 +20,14 @@ from stage_operator.engine import (
     volumes,
 )
 from stage_operator.link import ReportLink, address_of
-from stage_operator.operator import NEWS, StageOperator
+from stage_operator.operator import NEWS, OF_DATA, StageOperator
 
 __all__ = [
     "ARTIFACTS_VOLUME",
+    "DATA",
     "DATA_VOLUME",
     "NEWS",
+    "OF_DATA",
     "ReportLink",
     "StageOperator",
     "address_of",

@@ -17,6 +17,8 @@ TRY = f"{NAME}.try"
 """Label of every container of a stage: the try of the task that made it."""
 ARTIFACTS_VOLUME = os.environ.get("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", "face-attributes-artifacts")
 DATA_VOLUME = os.environ.get("FACE_ATTRIBUTES_DATA_VOLUME", "face-attributes-data")
+DATA = "/data"
+"""Where a stage sees the data volume."""
 TAG = os.environ.get("FACE_ATTRIBUTES_TAG", "latest")
 ENGINE = os.environ.get("DOCKER_HOST", "unix://var/run/docker.sock")
 
@@ -34,7 +36,7 @@ def image_name(stage: str) -> str:
 def volumes(data: str = DATA_VOLUME, artifacts: str = ARTIFACTS_VOLUME) -> list[Mount]:
     """What a stage sees: named volumes and never a path of the host."""
     return [
-        Mount("/data", data, read_only=True),
+        Mount(DATA, data, read_only=True),
         Mount("/artifacts", artifacts),
         Mount("/result", None),  # anonymous: takes its owner from the image, goes with the container
     ]

@@ -21,7 +21,7 @@ from verdicts import findings
 
 from stage_operator import result as handed_over
 from stage_operator.container import Try, create, failure
-from stage_operator.engine import connect, image_ids, image_name, missing_image, one_line, volumes
+from stage_operator.engine import DATA, connect, image_ids, image_name, missing_image, one_line, volumes
 from stage_operator.link import ReportLink
 from stage_operator.log import LogLines, tail_of
 from stage_operator.result import RESULT, Keys
@@ -30,6 +30,8 @@ EVENTS = 100
 """Of an asset that are looked at: its own last one is among them, unless a hundred of other tasks came since."""
 NEWS = "news"
 """Key in the `extra` of an asset: what must be new for an event of it, "key" unless it says so."""
+OF_DATA = "data"
+"""Value of the DAG run parameter `settings`: those that the data bring come first."""
 CHECK = "check_environment"
 """Task whose XCom says which images the run began with, image -> id; a DAG without it takes images as they come."""
 
@@ -66,7 +68,8 @@ class StageOperator(DockerOperator):
             as for `DockerOperator`.
 
     The DAG run parameter `recipe`, where there is one, names a file of the image, params-<recipe>.yaml. The stage takes
-    the values in it in place of those of params.yaml; "none" names none.
+    the values in it in place of those of params.yaml; "none" names none. Parameters and suites that the data volume
+    brings come before both, unless the DAG run parameter `settings` is "image".
 
     The result (also the return value) has: stage, path, key, outputs, report, cached, seconds, headline; that of a
     check stage, checked, headline; that of a command about no artifact stage, report, seconds, headline. A stage that
@@ -186,7 +189,7 @@ class StageOperator(DockerOperator):
     def _command(self, context: Context) -> list[str]:
         command = [handed_over.argument("the command", word) for word in self.asks(context)] if self.asks else []
         params = context["params"]
-        chosen = {name: f"/data/{params[of]}" for name, of in self.files.items() if params[of] is not None}
+        chosen = {name: f"{DATA}/{params[of]}" for name, of in self.files.items() if params[of] is not None}
         for name, path in (self.inputs | chosen).items():
             if path is None and name in self.optional:
                 continue
@@ -197,6 +200,8 @@ class StageOperator(DockerOperator):
                 command += ["--set", value]
         if (recipe := params.get("recipe", "none")) != "none":
             command += ["--params", "params.yaml", "--params", f"params-{recipe}.yaml"]
+        if not self.asks and params.get("settings", OF_DATA) == OF_DATA:
+            command += ["--data", DATA]
         command += ["--store", "/artifacts", "--result", RESULT]
         if self.check:
             command += ["--check"]

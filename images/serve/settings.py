@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ConfigDict
 
+from stages.common.contract.data_folder import own_params
 from stages.common.contract.errors import UsageError
 from stages.common.contract.params import Section, load_params
 from stages.common.images.settings import ImagesSection
@@ -96,7 +97,9 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """
     recipe = environment.get("SERVE_RECIPE", "none")
     recipes = [] if recipe in {"", "none"} else [ROOT / f"params-{recipe}.yaml"]
-    params = load_params(_Params, ROOT / "params.yaml", recipes=recipes)
+    data = environment.get("SERVE_DATA")  # folder of the data, which may bring parameters
+    own = own_params(Path(data)) if data else None
+    params = load_params(_Params, ROOT / "params.yaml", recipes=recipes, own=own)
 
     def folder(name: str, usual: Path | str) -> Path:
         return ROOT / (environment.get(name) or usual)

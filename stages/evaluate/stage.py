@@ -93,8 +93,7 @@ def _run(context: Context[Params]) -> Headline:
         SUITE,
         table,
         section.thresholds(model.lowest_confidences),
-        context.out,
-        context.failed,
+        context,
         columns_of(never),
     )
 

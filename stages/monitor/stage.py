@@ -141,7 +141,7 @@ def _check_expectations(
         return None, lots
     # nothing can be said about what is absent then or now, or was constant then
     without = {name for name in (*STATISTICS, *table) if f"{name}_partition" not in values}
-    return check(champion.attributes, SUITE, table, values, context.out, context.failed, without), lots
+    return check(champion.attributes, SUITE, table, values, context, without), lots
 
 
 def _headline(decision: Mapping[str, Any]) -> Headline:

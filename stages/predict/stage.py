@@ -164,8 +164,7 @@ def _run(context: Context[Params]) -> Headline:
         SUITE,
         table,
         params.thresholds(model.lowest_confidences, champion.version),
-        out,
-        context.failed,
+        context,
         columns_of(never),
     )
     for line in (untold := remarks(model.attributes, model.calibration.learned)):

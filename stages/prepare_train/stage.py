@@ -162,7 +162,7 @@ def _run(context: Context[Params]) -> Headline:
     sums = sums[[row.filename not in left_out for row in everything]]
     table = index_table(out, sums, params.data.image_size**2)
     thresholds = suite_thresholds(rows, params.data, params.prepare_train)
-    checked = check(attributes, SUITE, table, thresholds, out, context.failed)
+    checked = check(attributes, SUITE, table, thresholds, context)
 
     classes = count_classes(attributes, rows)
     lots = dict.fromkeys(prepared.rejected, dict.fromkeys(SPLITS, 0))

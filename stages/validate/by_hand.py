@@ -46,6 +46,9 @@ def look(argv: Sequence[str]) -> int:
     command = ["--annotations", str(arguments.annotations), "--out", str(out)]
     command += ["--raw", str(arguments.raw)] if arguments.raw else []
     command += ["--attributes", str(asked)]
+    home = arguments.annotations.absolute().parent
+    home = home.parent if home.name == "annotations" else home  # which may bring suites and parameters
+    command += ["--data", str(home)] if home.is_dir() else []
     for option, items in (("--params", arguments.params), ("--set", arguments.set)):
         command += [word for item in items for word in (option, item)]
 

@@ -204,7 +204,8 @@ def _check(context: Context[Params], rows: _Rows, annotations: RawAnnotations) -
     checked = _Checked(add_classes(attributes, rows.table))
 
     def run(suite: str, table: pd.DataFrame) -> None:
-        checked.suites[suite] = load_suite(FOLDER / f"{suite}.json", attributes)
+        file = context.suites.get(suite, FOLDER / f"{suite}.json")
+        checked.suites[suite] = load_suite(file, attributes)
         checked.results[suite] = run_suite(checked.suites[suite], annotations.name, table, section.model_dump())
         checked.findings += findings(checked.results[suite])
 

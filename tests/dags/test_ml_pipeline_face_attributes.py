@@ -26,6 +26,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {"epochs": 1, "max_evals": 1000, "lots": ["s1", "s2-b"], "force": True, "recompute": True},
     {"epochs": None, "max_evals": None, "lots": None},
     {"recipe": "photographs"},
+    {"settings": "image"},
     {"max_evals": 0, "annotations": "labels_2026-11-27.csv"},
     {"annotations": "corrections/größe x.csv"},
 ]
@@ -55,6 +56,7 @@ REFUSED: list[dict[str, Any]] = [
     {"force": "yes"},
     {"recompute": "yes"},
     {"recipe": "drawings"},
+    {"settings": "volume"},
     {"recipe": "../photographs"},
     {"recipe": None},
 ]
@@ -226,7 +228,7 @@ def test_a_dag_without_a_schedule_starts_when_somebody_triggers_it(tmp_path: Pat
 def test_each_parameter_of_a_run_reaches_a_stage(dag: Any) -> None:
     used = {name for settings in dag["settings"].values() for name in settings.values()}
     used |= {name for files in dag["files"].values() for name in files.values()}
-    assert used | {"recipe", "recompute"} == set(dag["params"])
+    assert used | {"recipe", "recompute", "settings"} == set(dag["params"])
 
 
 def test_the_form_refuses_what_no_stage_can_use(dag: Any) -> None:
@@ -262,6 +264,27 @@ def test_an_empty_field_says_what_that_means_today() -> None:
     assert told["annotations"].endswith("Empty means /data/labels.")
 
 
+def test_the_form_says_what_the_data_bring_and_can_do_without(tmp_path: Path) -> None:
+    (tmp_path / "expectations").mkdir()
+    (tmp_path / "expectations/images.json").touch()
+    (tmp_path / "params.yaml").write_text("train: {epochs: 77}\nhyperopt: {max_evals: 0}\n")
+    code = (
+        "from pathlib import Path; from task_settings import of_data, today; "
+        f"own = Path({str(tmp_path)!r}, 'params.yaml'); commands = "
+        "[dag.get_task('train')._command({'params': dag.params.dump() | {'settings': of}}) for of in ('data', 'image')"
+        " if dag.get_task('train').inputs.clear() is None]; "
+        "print(json.dumps([of_data(own.parent), *[today(name, data=own) for name in "
+        "('train.epochs', 'hyperopt.max_evals', 'monitor.alpha')], *commands]))"
+    )
+    brought, epochs, evals, alpha, data, image = json.loads(in_airflow(code).stdout.splitlines()[-1])
+    assert brought == ["params.yaml", "images.json"]
+    assert epochs == "Empty means 77, as params.yaml of the data says."
+    assert evals == "Empty means 0, as params.yaml of the data says."
+    assert alpha.startswith(f"Empty means {yaml.safe_load((ROOT / 'params.yaml').read_text())['monitor']['alpha']}")
+    assert data[data.index("--data") + 1] == "/data"
+    assert "--data" not in image
+
+
 def test_another_annotation_file_is_taken_by_both_tasks_that_read_it() -> None:
     code = (
         "params = dag.params.dump() | {'annotations': 'mended {{ 7*7 }}/a.csv'}; "
@@ -283,7 +306,7 @@ def test_a_parameter_that_does_not_exist_is_refused_and_not_tried_again() -> Non
     done = in_airflow(CHECK.format(conf={"epoch": 3, "lots": ["s1"]}))
     assert done.stderr.splitlines()[-1] == (
         "airflow.sdk.exceptions.AirflowFailException: unknown parameter epoch: there are annotations, epochs, force, "
-        "lots, max_evals, recipe, recompute"
+        "lots, max_evals, recipe, recompute, settings"
     )
 
 

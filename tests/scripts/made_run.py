@@ -27,7 +27,7 @@ class MadeRun(NamedTuple):
 
     Attributes:
         tree: the files of the repository without git, as a download has them, with settings for tiny data.
-        data: the data folder, whose only table has a name of its own.
+        data: the data folder, whose only table has a name of its own, with a suite and a parameter of its own.
         done: how it ended.
     """
 
@@ -55,6 +55,9 @@ def make_run(folder: Path) -> MadeRun:
     link_environment(tree)
     make_samples(data, count=60, lots=2)
     (data / "annotations.csv").rename(data / "labels.csv")
+    (data / "expectations").mkdir()
+    shutil.copy(ROOT / "expectations/images.json", data / "expectations")
+    (data / "params.yaml").write_text("validate: {min_side: 33}\n")
     return MadeRun(tree, data, run_in(tree, data))
 
 

@@ -1,5 +1,6 @@
 """`make run` and what it says: data folders as people have them, runs that fail, and what a container may name."""
 
+import json
 import os
 import re
 import runpy
@@ -101,15 +102,15 @@ def test_without_containers_a_recipe_is_written_into_the_parameters(
     recipe = tmp_path / "params-photographs.yaml"
     if wrong:
         recipe.write_text("data: {image_size: 96}\ntrain: {epoch: 3}\n")
-    take_recipe: Any = runpy.run_path(str(tmp_path / "scripts/run_pipeline.py"))["take_recipe"]
+    take: Any = runpy.run_path(str(tmp_path / "scripts/run_pipeline.py"))["take"]
     if wrong:
         with pytest.raises(SystemExit) as ended:
-            take_recipe("photographs")
+            take(recipe)
         assert ended.value.code == 64
-        assert "params-photographs.yaml: train.epoch: params.yaml has no such key" in capsys.readouterr().out
+        assert "params-photographs.yaml, line 2: train.epoch: params.yaml has no such key" in capsys.readouterr().out
         assert (tmp_path / "params.yaml").read_text() == before
         return
-    take_recipe("photographs")
+    take(recipe)
     after = (tmp_path / "params.yaml").read_text()
     usual, chosen, written = (yaml.safe_load(text) for text in (before, recipe.read_text(), after))
     for section, values in usual.items():
@@ -148,6 +149,18 @@ def test_a_data_folder_has_a_registry_of_its_own(made_run: MadeRun) -> None:
     own = tree / re.findall(r"^models of these data, .*: folder (\S+)$", done.stdout, re.MULTILINE)[0]
     assert {path.name for path in own.iterdir()} >= {"registry", "run", "logs"}
     assert not (tree / "artifacts/registry").exists()
+
+
+@pytest.mark.slow
+def test_suites_and_parameters_of_a_data_folder_are_taken(made_run: MadeRun) -> None:
+    tree, data, done = made_run
+    assert f"params.yaml: has the values of {os.path.relpath(data / 'params.yaml', tree)} now" in done.stdout
+    told, other = (
+        json.loads((tree / f"artifacts/{stage}/manifest.json").read_text()) for stage in ("validate", "evaluate")
+    )
+    assert told["params"]["validate"]["min_side"] == 33
+    assert told["inputs"]["expectations"]["path"] == f"{data}/expectations"
+    assert "expectations" not in other["inputs"]  # its suite is ours
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -126,8 +127,9 @@ def test_a_critical_finding_is_one_line_and_keeps_its_report(tmp_path: Path) -> 
     wrong = {"beard_predicted": "=cmd()<script>"}
     unanswered = {"mustache_predicted": None, "mustache_confidence": None}
     table = corrupted(good_table(), unanswered, {"filename": "<b>.png", **wrong}, wrong, wrong, wrong)
+    context: Any = SimpleNamespace(out=tmp_path / "out", failed=tmp_path / "failed", suites={})
     with pytest.raises(DataError) as caught:
-        check(SAMPLE_ATTRIBUTES, "predictions", table, THRESHOLDS, tmp_path / "out", tmp_path / "failed")
+        check(SAMPLE_ATTRIBUTES, "predictions", table, THRESHOLDS, context)
     line = str(caught.value)
     assert "beard_predicted not a class (4 of 10 images, the first <b>.png, s1_2.png, s1_3.png)" in line
     assert "mustache" not in line

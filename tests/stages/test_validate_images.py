@@ -75,7 +75,9 @@ class Raw:
         def digests(files: Iterable[str | Path]) -> Iterator[str]:
             return (digest(Path(file)) for file in files)
 
-        return Context(PARAMS, {"raw": self.folder}, self.cache, digests, self.folder, self.folder, {}, "", self.folder)
+        return Context(
+            PARAMS, {"raw": self.folder}, self.cache, digests, {}, self.folder, self.folder, {}, "", self.folder
+        )
 
     def rows(self) -> pd.DataFrame:
         """The annotations joined with the images; a row is called by its path."""

@@ -8,7 +8,7 @@ import pytest
 
 from stages.common.checks.suite import FOLDER, findings, load_suite, run_suite
 from stages.common.checks.template import read_suite
-from stages.common.contract.errors import UsageError
+from stages.common.contract.errors import DataError
 from stages.common.schema.attributes import Attribute
 from stages.validate.table import add_classes
 from tests.common.samples import SAMPLE_ATTRIBUTES
@@ -142,5 +142,5 @@ def test_an_expectation_that_is_not_valid_is_refused_not_dropped(tmp_path: Path)
     data = json.loads(SUITE.read_text())
     data["expectations"][0]["severity"] = "critcal"
     (tmp_path / "suite.json").write_text(json.dumps(data))
-    with pytest.raises(UsageError, match=r"suite.json: {'type': 'expect_table_columns_to_match_set'.*'critcal'"):
+    with pytest.raises(DataError, match=r"suite.json, line 1: {'type': 'expect_table_columns_to_match_set'.*'critcal'"):
         load_suite(tmp_path / "suite.json", SAMPLE_ATTRIBUTES)

@@ -16,14 +16,16 @@ from great_expectations.data_context.types.base import (
     InMemoryStoreBackendDefaults,
     ProgressBarsConfig,
 )
+from great_expectations.exceptions import SuiteParameterError
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
-from stages.common.checks.template import read_suite
-from stages.common.contract.errors import UsageError
-from stages.common.contract.version import ROOT
+from stages.common.checks.template import LINES, read_suite
+from stages.common.checks.validation_report import SOURCE
+from stages.common.contract.data_folder import OURS
+from stages.common.contract.errors import DataError
 from stages.common.schema.attributes import Attributes
 
-FOLDER = ROOT / "expectations"
+FOLDER = OURS
 
 SHOWN = 160
 """Characters of an expectation that an error names."""
@@ -60,20 +62,25 @@ def load_suite(path: Path, attributes: Attributes) -> gx.ExpectationSuite:
     """Read a suite from JSON: Great Expectations' own form, with templates for what repeats per attribute.
 
     Raises:
-        UsageError: no JSON, a template that cannot be expanded (`stages.common.checks.template`), or an expectation
-            that is not valid (Great Expectations itself only logs and drops it); the line names it.
+        DataError: no JSON, a template that cannot be expanded (`stages.common.checks.template`), or an expectation that
+            is not valid (Great Expectations itself only logs and drops it); its line is named.
     """
     logging.getLogger("great_expectations").setLevel(logging.WARNING)  # at INFO it logs hundreds of lines
     data = read_suite(path, attributes)
     expectations = []
-    for one in data["expectations"]:
+    for line, one in zip(data.pop(LINES), data["expectations"], strict=True):
         try:
             expectations.append(ExpectationConfiguration(**one).to_domain_obj())
             one["meta"]["reason"]  # what reports say
         except Exception as error:  # of several libraries
             why = " ".join(f"{type(error).__name__}: {error}".split())
-            raise UsageError(f"{path}: {str(one)[:SHOWN]} is no valid expectation ({why}): correct it") from error
-    return gx.ExpectationSuite(**data | {"expectations": expectations})
+            told = f"{str(one)[:SHOWN]} is no valid expectation ({why}): correct it"
+            raise DataError(f"{path}, line {line}: {told}") from error
+    meta = {**(data.get("meta") or {}), SOURCE: str(path.relative_to(OURS.parent) if path.parent == OURS else path)}
+    try:
+        return gx.ExpectationSuite(**data | {"expectations": expectations, "meta": meta})
+    except Exception as error:  # likewise
+        raise DataError(f"{path}: {' '.join(str(error).split())}: correct it") from error
 
 
 def run_suite(
@@ -89,6 +96,9 @@ def run_suite(
 
     Returns:
         Great Expectations' `ExpectationSuiteValidationResult`, its results in the order of the suite.
+
+    Raises:
+        DataError: the suite asks for a parameter that there is not.
     """
     context = gx.get_context(
         mode="ephemeral",
@@ -102,11 +112,17 @@ def run_suite(
     whole = context.data_sources.add_pandas("raw").add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
     # Not through a ValidationDefinition: it writes all that was found as JSON into a store that nobody reads, 100,000
     # rejected rows for 4 s.
-    result = whole.get_batch({"dataframe": table}).validate(
-        suite,
-        expectation_parameters=dict(thresholds or {}),
-        result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False},
-    )
+    source = (suite.meta or {}).get(SOURCE, suite.name)
+    try:
+        result = whole.get_batch({"dataframe": table}).validate(
+            suite,
+            expectation_parameters=dict(thresholds or {}),
+            result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False},
+        )
+    except SuiteParameterError as error:
+        there = ", ".join(sorted(thresholds or {}))
+        raise DataError(f"{source}: {error}: there are {there}") from error
+    result.meta[SOURCE] = source
     order = [expectation.id for expectation in suite.expectations]
     result.results.sort(key=lambda outcome: order.index(_config(outcome).id))
     for outcome in result.results:
@@ -124,7 +140,7 @@ def findings(result: Any) -> list[Finding]:
     """The expectations that were not met, in the order of the suite, those about the whole table first.
 
     Raises:
-        ValueError: an expectation could not be evaluated although the table as a whole is as expected.
+        DataError: an expectation could not be evaluated although the table as a whole is as expected.
     """
     found, broken = [], []
     for outcome in result.results:
@@ -132,7 +148,7 @@ def findings(result: Any) -> list[Finding]:
             continue
         config = _config(outcome)
         if not outcome.result:
-            broken.append(f"{config.type}({config.kwargs.get('column')})")
+            broken.append(f"{config.type}({config.kwargs.get('column')}): {_cause(outcome)}")
             continue
         found.append(
             Finding(
@@ -149,5 +165,12 @@ def findings(result: Any) -> list[Finding]:
         )
     found.sort(key=lambda finding: finding.rows is not None)
     if broken and not any(finding.critical and finding.rows is None for finding in found):
-        raise ValueError(f"expectations that cannot be evaluated: {', '.join(broken)}")
+        raise DataError(f"{result.meta[SOURCE]}: cannot be evaluated: {'; '.join(broken)}: correct the suite")
     return found
+
+
+def _cause(outcome: Any) -> str:
+    """Why an expectation could not be evaluated, in Great Expectations' words."""
+    info = outcome.exception_info
+    one = info if "exception_message" in info else next(iter(info.values()))
+    return " ".join(str(one["exception_message"]).split())[:SHOWN]

@@ -27,43 +27,63 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.common.contract.errors import UsageError
+from stages.common.contract.data_folder import read_suite_file
+from stages.common.contract.errors import DataError
 from stages.common.schema.attributes import Attribute, Attributes
+
+LINES = "lines"
+"""Key of a suite that was read: the line of the entry that each of its expectations comes from."""
 
 LISTED = 12
 """Classes that a text names; of more it names the first three and the last."""
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+_ENTRIES = re.compile(r'"expectations"\s*:\s*\[\s*')
 
 Values = Mapping[str, Any]
 """Placeholder -> its value."""
 
 
 def read_suite(path: Path, attributes: Attributes) -> dict[str, Any]:
-    """A suite in Great Expectations' own form, its templates expanded.
+    """A suite in Great Expectations' own form, its templates expanded; `LINES` has the line of each in the file.
 
     Raises:
-        UsageError: it is no JSON, or an entry is no template that can be expanded; the line names file and entry.
+        DataError: it is no suite in JSON, or an entry is no template that can be expanded; its line is named.
     """
-    try:
-        suite = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{path} is no JSON ({error}): correct it") from error
+    text = read_suite_file(path)
+    suite = json.loads(text)
+    if not (isinstance(suite, dict) and isinstance(suite.get("expectations"), list)):
+        raise DataError(f'{path}: no suite: write {{"name": "{path.stem}", "expectations": [...]}}')
+    lines = _lines(text)
     things = {
         "attribute": [_of(one) for one in attributes],
         "unknown_when": [values for one in attributes for values in _unknown_when(one, attributes)],
     }
-    expectations = []
-    for number, entry in enumerate(suite["expectations"], 1):
+    remedy = (suite.get("meta") or {}).get("remedy")
+    expectations, found = [], []
+    for line, entry in zip(lines, suite["expectations"], strict=True):
         try:
-            expectations += _expand([entry], things, {})
+            expanded = _expand([entry], things, {})
         except _TemplateError as error:
-            raise UsageError(f"{path}, entry {number}: {error}") from error
-    for one in expectations:
-        _complete(
-            one.get("meta", {}), suite.get("meta", {}).get("remedy") if one.get("severity") == "critical" else None
-        )
-    return {**suite, "expectations": expectations}
+            raise DataError(f"{path}, line {line}: {error}") from error
+        for one in expanded:
+            if not (isinstance(one, dict) and isinstance(one.get("meta", {}), dict)):
+                raise DataError(f'{path}, line {line}: write an object with "type", "kwargs", "meta" and "severity"')
+            _complete(one.get("meta", {}), remedy if one.get("severity") == "critical" else None)
+        expectations += expanded
+        found += [line] * len(expanded)
+    return {**suite, "name": path.stem, "expectations": expectations, LINES: found}
+
+
+def _lines(text: str) -> list[int]:
+    """The line that each entry of a suite begins in."""
+    start = _ENTRIES.search(text)
+    at, lines = start.end() if start else len(text), []
+    while at < len(text) and text[at] != "]":
+        lines.append(text.count("\n", 0, at) + 1)
+        _, end = json.JSONDecoder().raw_decode(text, at)
+        at = end + len(text[end:]) - len(text[end:].lstrip(" \t\r\n,"))
+    return lines
 
 
 def _complete(meta: dict[str, Any], remedy: str | None) -> None:

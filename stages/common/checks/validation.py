@@ -6,7 +6,6 @@ Great Expectations needs seconds to import, so this module is imported by a run 
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,6 +16,7 @@ from stages.common.checks.validation_report import DATA_DOCS, checks, data_docs_
 from stages.common.checks.validation_report import thresholds as allowed_by
 from stages.common.contract.errors import DataError
 from stages.common.contract.logs import log
+from stages.common.contract.stage import Context
 from stages.common.contract.tables import write_csv
 from stages.common.reports.report import REPORT, PageSection, Report, Table, shown, text_of, write_report
 from stages.common.schema.attributes import Attributes
@@ -65,25 +65,25 @@ def check(
     suite: str,
     table: pd.DataFrame,
     thresholds: Mapping[str, Any],
-    out: Path,
-    failed: Path,
+    context: Context[Any],
     without: Collection[str] = (),
 ) -> Checked:
     """Check `table`: findings of severity warning are logged, one that is critical ends the stage.
 
     Args:
         attributes: what the suite's templates are expanded for.
-        suite: name of the suite in `expectations/`.
+        suite: its name.
         table: one row an image, column `filename` among others.
         thresholds: values of the suite's parameters.
-        out: where findings.csv and `data_docs/<suite>/` go: `Context.out`.
-        failed: where they and report.html go if a finding is critical: `Context.failed`.
+        context: of the stage: findings.csv and `data_docs/<suite>/` go to its `out`, or, with report.html, to its
+            `failed` if a finding is critical.
         without: columns that nothing can be said about; what the suite expects of them is left out.
 
     Raises:
         DataError: a finding is critical; the line says which, how many images it is about, and names the first.
     """
-    expected = load_suite(FOLDER / f"{suite}.json", attributes)
+    out, failed = context.out, context.failed
+    expected = load_suite(context.suites.get(suite, FOLDER / f"{suite}.json"), attributes)
     if without:
         expected.expectations = [one for one in expected.expectations if getattr(one, "column", None) not in without]
     result = run_suite(expected, suite, table, thresholds)

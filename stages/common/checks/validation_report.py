@@ -7,6 +7,8 @@ from stages.common.reports.report import Badge, Group, Links, PageSection, Share
 
 DATA_DOCS = "data_docs"
 """Folder of an artifact with a folder per suite: `index.html` (what was found) and `suite.html` (what is expected)."""
+SOURCE = "file"
+"""Key in the meta of a suite and of its result: the file that it was read from, as reports call it."""
 RUNS_SHOWN = 30
 
 ALLOWED_SHOWN = 60
@@ -33,7 +35,7 @@ def checks(name: str, result: Any) -> Group:
     return Group(
         title=f"Suite {name}",
         sections=sections,
-        note=f"{len(met)} of {len(rows)} expectations met",
+        note=f"{len(met)} of {len(rows)} expectations of {result.meta[SOURCE]} met",
         link=("What Great Expectations found, with examples", f"{DATA_DOCS}/{name}/index.html"),
     )
 

@@ -1,6 +1,7 @@
 """The command line that every stage has, and the exit codes that it ends with.
 
 python -m stages.<name> --<input> PATH ... [--params params.yaml [--params RECIPE ...]] [--set section.key=value]
+                        [--data DIR] [--expectations DIR]
                         (--out DIR | --store DIR) [--result FILE] [--recompute] [--check | --lots JSON]
 """
 
@@ -16,6 +17,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from stages.common.contract.artifacts import MANIFEST
+from stages.common.contract.data_folder import EXPECTATIONS, PARAMS, own_params, own_suites
 from stages.common.contract.errors import (
     EXIT_CODE_HELP,
     ExitCode,
@@ -31,10 +33,8 @@ from stages.common.contract.logs import log, start_logging
 from stages.common.contract.params import ParamsT, load_params
 from stages.common.contract.run import Call, check, hand_over, run, run_lots
 from stages.common.contract.stage import Stage
-from stages.common.contract.version import ROOT
+from stages.common.contract.version import SUITES
 from stages.common.reports.report import REPORT
-
-PARAMS = ROOT / "params.yaml"
 
 _CHECK = (
     "check parameters and inputs, do no work",
@@ -122,6 +122,16 @@ def parser(stage: Stage[Any]) -> argparse.ArgumentParser:
         metavar="SECTION.KEY=VALUE",
         help="override one parameter; repeatable",
     )
+    result.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="data folder: takes its params.yaml as the last recipe, and its suites, as far as it has them",
+    )
+    if stage.name in SUITES:
+        result.add_argument(
+            "--expectations", type=Path, metavar="DIR", help="folder of suites, each in place of ours of the same name"
+        )
     where = result.add_mutually_exclusive_group()
     where.add_argument("--out", type=Path, metavar="DIR", help="write the artifact exactly here")
     where.add_argument(
@@ -151,7 +161,8 @@ def _obey(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
     if not (arguments.check or arguments.out or arguments.store):
         raise UsageError("one of --out DIR and --store DIR is needed")
     file, *recipes = arguments.params or [PARAMS]
-    params = load_params(stage.params, file, arguments.set, recipes)
+    own, suites = _own(stage, arguments.data, getattr(arguments, "expectations", None))
+    params = load_params(stage.params, file, arguments.set, recipes, own)
     inputs = {name: Path(path) for name in stage.inputs if (path := getattr(arguments, name))}
     inputs |= {name: one.default(inputs) for name, one in stage.inputs.items() if one.default and name not in inputs}
     for name, path in inputs.items():
@@ -163,7 +174,7 @@ def _obey(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file: name a folder")
     out = arguments.out and arguments.out.absolute()
-    call = Call(stage, params, inputs, arguments.store, out, arguments.result, arguments.recompute)
+    call = Call(stage, params, inputs, arguments.store, out, arguments.result, arguments.recompute, suites)
     if arguments.check:
         result = check(call)
     elif lots := getattr(arguments, "lots", None):
@@ -172,3 +183,16 @@ def _obey(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
         result = run(call)
     hand_over(result, call.result)
     return ExitCode.DONE
+
+
+def _own(stage: Stage[Any], data: Path | None, folder: Path | None) -> tuple[Path | None, dict[str, Path]]:
+    """The params.yaml that the data bring, and the suites of theirs that the stage takes: name -> file."""
+    for name, path in (("data", data), ("expectations", folder)):
+        if path and not path.is_dir():
+            raise UsageError(f"--{name} {path}: no such folder")
+    if data and not folder and (data / EXPECTATIONS).is_dir():
+        folder = data / EXPECTATIONS
+    own, suites = data and own_params(data), own_suites(folder, stage.name) if folder else {}
+    for file in (*([own] if own else []), *suites.values()):
+        log.info("takes %s of the data", file)
+    return own, suites

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from stages.common.contract.errors import UsageError
+from stages.common.contract.errors import DataError, UsageError
 
 NOT_IN_KEY: Final = "not in key"
 """Marks a parameter that changes no result, only how fast it comes, where it goes, or under which title.
@@ -44,6 +44,9 @@ Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator
 """Lowest and highest value."""
 
 ParamsT = TypeVar("ParamsT", bound=Section)
+
+NOT_OF_DATA = ("input", "airflow")
+"""Sections that the data cannot set, for no stage reads them: where data lie, and how Airflow runs the tasks."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -81,33 +84,67 @@ def read_sections(path: Path) -> dict[str, Any]:
     return tree
 
 
-def lay_over(tree: MutableMapping[str, Any], recipe: Mapping[str, Any], file: str, place: str = "") -> None:
+def lay_over(
+    tree: MutableMapping[str, Any], recipe: Mapping[str, Any], file: Path, place: tuple[str, ...] = ()
+) -> None:
     """Let the values of a recipe replace those of a params.yaml, key by key.
 
     Args:
         tree: sections of the params.yaml, changed in place.
         recipe: the keys that differ, in their sections.
-        file: what messages call the recipe.
-        place: where both lie, "" for the whole of them.
+        file: that the recipe stands in, for messages.
+        place: where both lie, () for the whole of them.
 
     Raises:
         UsageError: the recipe has a key that the params.yaml has not; it may have been half applied.
     """
     for key, value in recipe.items():
-        name = f"{place}.{key}" if place else str(key)
+        keys = (*place, str(key))
         if key not in tree:
-            raise UsageError(f"{file}: {name}: params.yaml has no such key; there are {', '.join(map(str, tree))}")
+            there = ", ".join(map(str, tree))
+            raise UsageError(f"{at(file, keys)}: params.yaml has no such key; there are {there}")
         inner = tree[key]
         if inner and isinstance(inner, MutableMapping):
             if not isinstance(value, Mapping):
-                raise UsageError(f"{file}: {name}: expected keys such as {next(iter(inner))!r} (got {value!r})")
-            lay_over(inner, value, file, name)
+                raise UsageError(f"{at(file, keys)}: expected keys such as {next(iter(inner))!r} (got {value!r})")
+            lay_over(inner, value, file, keys)
         else:
             tree[key] = value
 
 
+def at(file: Path, keys: Sequence[object]) -> str:
+    """Where a key stands, or what it lies in: "params.yaml, line 3: train.epochs"."""
+    node, line = yaml.compose(file.read_text(encoding="utf-8"), Loader=_Loader), 1
+    for key in keys:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        found = next(((name, value) for name, value in pairs if name.value == key), None)
+        if not found:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return f"{file}, line {line}: {'.'.join(map(str, keys))}"
+
+
+def own_sections(own: Path) -> dict[str, Any]:
+    """The sections of the params.yaml that a data folder brings.
+
+    Raises:
+        DataError: it cannot be read, or has one that the data cannot set.
+    """
+    try:
+        sections = read_sections(own)
+    except UsageError as error:
+        raise DataError(f"{error}: correct it") from error
+    if outside := next((name for name in NOT_OF_DATA if name in sections), None):
+        raise DataError(f"{at(own, [outside])}: the data cannot set this section: set it in our params.yaml")
+    return sections
+
+
 def load_params(
-    model: type[ParamsT], path: Path, overrides: Sequence[str] = (), recipes: Sequence[Path] = ()
+    model: type[ParamsT],
+    path: Path,
+    overrides: Sequence[str] = (),
+    recipes: Sequence[Path] = (),
+    own: Path | None = None,
 ) -> ParamsT:
     """Read the sections that `model` names from a params.yaml.
 
@@ -115,14 +152,22 @@ def load_params(
         model: its fields are the sections that the stage reads; other sections are not looked at.
         path: the params.yaml.
         overrides: `section.key=value` items, the value in YAML, applied in order; a section in a section likewise.
-        recipes: files that hold the keys that differ from the params.yaml, applied in order, before `overrides`.
+        recipes: files that hold the keys that differ from the params.yaml, applied in order.
+        own: the params.yaml of the data, likewise, applied after them and before `overrides`.
 
     Raises:
         UsageError: a file cannot be read, or a key is unknown, missing or out of range; the key is named.
+        DataError: the params.yaml of the data is wrong; the line is named.
     """
     tree = read_sections(path)
     for recipe in recipes:
-        lay_over(tree, read_sections(recipe), str(recipe))
+        lay_over(tree, read_sections(recipe), recipe)
+    given = own_sections(own) if own else {}
+    if own:
+        try:
+            lay_over(tree, given, own)
+        except UsageError as error:
+            raise DataError(str(error)) from error
     for item in overrides:
         dotted, equals, text = item.partition("=")
         *above, key = dotted.split(".")
@@ -141,6 +186,7 @@ def load_params(
         told = model.model_fields[section].annotation  # one that leaves keys alone would not notice an unknown one
         if getattr(told, "model_config", {}).get("extra") == "ignore" and key not in part:
             raise UsageError(f"--set {item}: {path} has no key {key!r} in section {section!r}")
+        given = _without(given, [*above, key])
         try:
             part[key] = _parse(text)
         except yaml.YAMLError as error:
@@ -148,9 +194,30 @@ def load_params(
     try:
         return model.model_validate({name: tree[name] for name in model.model_fields if name in tree})
     except ValidationError as error:
-        problems = dict.fromkeys(_told(problem, model, tree) for problem in error.errors())  # once for a whole list
+        found = {_told(problem, model, tree): problem["loc"] for problem in error.errors()}  # once for a whole list
+        if own and (of_data := [told for told, keys in found.items() if _has(given, keys)]):
+            line = at(own, found[of_data[0]]).rpartition(": ")[0]
+            raise DataError(f"{line}: {'; '.join(of_data)}") from error
         files = ", ".join(map(str, (path, *recipes)))
-        raise UsageError(f"{files}: {'; '.join(problems)}") from error
+        raise UsageError(f"{files}: {'; '.join(found)}") from error
+
+
+def _has(tree: Any, keys: Sequence[object]) -> bool:
+    """Whether a key stands in sections; that of a list or a number also if more is named."""
+    for key in keys:
+        if not isinstance(tree, dict):
+            break
+        if key not in tree:
+            return False
+        tree = tree[key]
+    return bool(keys)
+
+
+def _without(tree: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """Sections without a key."""
+    first, *rest = keys
+    kept = {name: value for name, value in tree.items() if name != first}
+    return kept | {first: _without(tree[first], rest)} if rest and isinstance(tree.get(first), dict) else kept
 
 
 def _told(problem: Any, model: type[BaseModel], tree: Any) -> str:

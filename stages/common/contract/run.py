@@ -15,6 +15,7 @@ from typing import Any, Generic
 
 from stages.common.contract import artifacts
 from stages.common.contract.cpus import available_cpus
+from stages.common.contract.data_folder import EXPECTATIONS
 from stages.common.contract.digest_index import DIGESTS, DigestIndex
 from stages.common.contract.errors import ChangedError, DataError, StageError, TryAgainError, UsageError, full_disk
 from stages.common.contract.logs import log
@@ -42,6 +43,7 @@ class Call(Generic[ParamsT]):
         out: the absolute path of the artifact; None if it goes to the store.
         result: a file that takes the result, too.
         recompute: compute again what is there already.
+        suites: that the data bring in place of ours: name -> file.
         started: by the monotonic clock, in seconds.
     """
 
@@ -52,6 +54,7 @@ class Call(Generic[ParamsT]):
     out: Path | None
     result: Path | None
     recompute: bool
+    suites: Mapping[str, Path] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -130,7 +133,7 @@ def run_lots(call: Call[Any], lots: Sequence[str]) -> Result:
 def _lots_context(call: Call[ParamsT]) -> Iterator[LotsContext[ParamsT]]:
     with _index(call) as index:
         _read_manifests(call)
-        yield LotsContext(call.params, call.inputs, _tidy(call.home / ".cache"), index.digests)
+        yield LotsContext(call.params, call.inputs, _tidy(call.home / ".cache"), index.digests, call.suites)
 
 
 def run(call: Call[Any]) -> Result:
@@ -208,7 +211,7 @@ def _identify(call: Call[ParamsT], index: DigestIndex) -> _Work[ParamsT]:
         if name in manifests
         else _raw_source(call, name, index)
         for name in call.inputs
-    }
+    } | _suites_source(call, index)
     index.save()
     name, params = call.stage.name, call.params
     decides = {
@@ -244,6 +247,15 @@ def _raw_source(call: Call[Any], name: str, index: DigestIndex) -> dict[str, Any
     return {"digest": digest, "path": str(path), "files": len(files.read)}
 
 
+def _suites_source(call: Call[Any], index: DigestIndex) -> dict[str, dict[str, Any]]:
+    """The suites of the data, like an input; nothing where ours are taken, which are part of the stage's version."""
+    if not call.suites:
+        return {}
+    folder, names = next(iter(call.suites.values())).parent, [path.name for path in call.suites.values()]
+    digest = artifacts.files_digest(folder, names, index)
+    return {EXPECTATIONS: {"digest": digest, "path": str(folder), "files": len(names)}}
+
+
 def _stored(work: _Work[Any]) -> dict[str, Any] | None:
     """The manifest of the artifact, if it is there, whole, and what is asked for."""
     call = work.call
@@ -267,8 +279,8 @@ def _make(work: _Work[Any], lock: artifacts.Lock) -> dict[str, Any]:
     environment = _environment(stage.name)
     with artifacts.making(final, lock) as partial, _explained(work, partial, lock):
         context = Context(
-            call.params, call.inputs, cache, work.index.digests, partial, state, work.manifests, work.key, work.failed,
-            environment,
+            call.params, call.inputs, cache, work.index.digests, call.suites, partial, state, work.manifests, work.key,
+            work.failed, environment,
         )  # fmt: skip
         headline = _compute(stage, context, call.result)
         _require_unchanged(work)
@@ -345,6 +357,10 @@ def _require_unchanged(work: _Work[Any]) -> None:
             )
         if not same:
             raise TryAgainError(f"--{name} {path} changed while it was being read: let its copying finish, try again")
+    if not _suites_source(call, work.index).items() <= work.decides["inputs"].items():
+        raise TryAgainError(
+            "the suites of the data changed while they were being read: let their copying finish, try again"
+        )
 
 
 def _require_outputs(stage: Stage[Any], partial: Path) -> None:

@@ -42,12 +42,14 @@ class LotsContext(Generic[ParamsT]):
         cache: a directory that all runs of this stage share, for pieces named by a digest of all they depend on.
         digests: SHA-256 of each of some raw files, in order, remembered from when the key was made; a file is read
             again only if it changed.
+        suites: suites that the data bring in place of ours: name -> file.
     """
 
     params: ParamsT
     inputs: Mapping[str, Path]
     cache: Path
     digests: Callable[[Iterable[str | Path]], Iterator[str]]
+    suites: Mapping[str, Path]
 
 
 @dataclass(frozen=True)

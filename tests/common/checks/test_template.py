@@ -10,7 +10,7 @@ import pytest
 
 from stages.common.checks.suite import FOLDER, findings, load_suite, run_suite
 from stages.common.checks.template import read_suite
-from stages.common.contract.errors import UsageError
+from stages.common.contract.errors import DataError
 from stages.common.schema.attributes import Attribute
 
 TOP = Attribute("top", ("none", "hat", "turban"), "top_label", "Top")
@@ -94,15 +94,15 @@ def test_what_a_placeholder_stands_for_is_no_template(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_template_is_one_line_that_names_file_and_entry(tmp_path: Path, entry: object, said: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(DataError) as caught:
         read(tmp_path, {"a": 1}, entry)
-    assert str(caught.value).startswith(f"{tmp_path / 'suite.json'}, entry 2: {said}")
+    assert str(caught.value).startswith(f"{tmp_path / 'suite.json'}, line 1: {said}")
     assert "\n" not in str(caught.value)
 
 
 def test_a_suite_that_is_no_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "suite.json").write_text('{"name": "toy",}')
-    with pytest.raises(UsageError, match=r"suite.json is no JSON \(.*line 1 column 16"):
+    with pytest.raises(DataError, match=r"suite.json, line 1: no JSON"):
         read_suite(tmp_path / "suite.json", ())
 
 
@@ -117,7 +117,7 @@ def test_a_suite_that_is_no_json_is_named(tmp_path: Path) -> None:
 )
 def test_an_expectation_that_is_not_valid_is_one_line(tmp_path: Path, expectation: dict[str, Any], said: str) -> None:
     (tmp_path / "suite.json").write_text(json.dumps({"name": "toy", "expectations": [{"kwargs": {}} | expectation]}))
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(DataError) as caught:
         load_suite(tmp_path / "suite.json", ())
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -139,11 +139,17 @@ def test_recipes_replace_values_one_after_the_other_and_what_is_set_comes_last(s
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("knob: {rtae: 1}", "recipe.yaml: knob.rtae: params.yaml has no such key; there are rate, names, shape, share"),
-        ("konb: {rate: 1}", "recipe.yaml: konb: params.yaml has no such key; there are knob, unrelated"),
-        ("unrelated: {other: 1}", "recipe.yaml: unrelated.other: params.yaml has no such key"),  # of another stage
-        ("knob: {shape: {depth: 1}}", "recipe.yaml: knob.shape.depth: params.yaml has no such key"),
-        ("knob: 3", "recipe.yaml: knob: expected keys such as 'rate' (got 3)"),
+        (
+            "knob: {rtae: 1}",
+            "recipe.yaml, line 1: knob.rtae: params.yaml has no such key; there are rate, names, shape, share",
+        ),
+        ("konb: {rate: 1}", "recipe.yaml, line 1: konb: params.yaml has no such key; there are knob, unrelated"),
+        (
+            "unrelated: {other: 1}",
+            "recipe.yaml, line 1: unrelated.other: params.yaml has no such key",
+        ),  # of another stage
+        ("knob: {shape: {depth: 1}}", "recipe.yaml, line 1: knob.shape.depth: params.yaml has no such key"),
+        ("knob: 3", "recipe.yaml, line 1: knob: expected keys such as 'rate' (got 3)"),
         ("knob: {rate: -1}", "recipe.yaml: knob.rate: Input should be greater than 0"),
         ("[]", "recipe.yaml holds no sections"),
         ("knob: [", "cannot read parameters from"),
