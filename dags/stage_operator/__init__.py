@@ -5,8 +5,8 @@ because the stock way (provider 4.6.1) leaves a killed worker's container runnin
 timeout, misses a child's out-of-memory kill, and takes the last line of a mixed log for the result.
 
 `engine` reaches the container engine, `container` makes one with its limits and judges its end, `log` reads what it
-prints, `result` what it hands over and what comes from other tasks, `link` leads to the report; `operator` puts them
-together.
+prints, `result` what it hands over and what comes from other tasks, `link` leads to the report, `lineage` tells
+OpenLineage; `operator` puts them together.
 """
 
 from stage_operator.engine import (

@@ -22,6 +22,7 @@ from verdicts import findings
 from stage_operator import result as handed_over
 from stage_operator.container import Try, create, failure
 from stage_operator.engine import DATA, connect, image_ids, image_name, missing_image, one_line, volumes
+from stage_operator.lineage import lineage
 from stage_operator.link import ReportLink
 from stage_operator.log import LogLines, tail_of
 from stage_operator.result import RESULT, Keys
@@ -71,9 +72,9 @@ class StageOperator(DockerOperator):
     the values in it in place of those of params.yaml; "none" names none. Parameters and suites that the data volume
     brings come before both, unless the DAG run parameter `settings` is "image".
 
-    The result (also the return value) has: stage, path, key, outputs, report, cached, seconds, headline; that of a
-    check stage, checked, headline; that of a command about no artifact stage, report, seconds, headline. A stage that
-    failed on the data and kept a report of that pushes `report` alone.
+    The result (also the return value) has: stage, path, key, content, outputs, report, cached, seconds, headline; that
+    of a check stage, checked, headline; that of a command about no artifact stage, report, seconds, headline. A stage
+    that failed on the data and kept a report of that pushes `report` alone.
 
     An asset among `outlets` gets an event, with the headline, when the key of the artifact is another than that of the
     last event of a task of this name; it must be among `inlets`, too, so that this can be looked up. A command that a
@@ -130,6 +131,8 @@ class StageOperator(DockerOperator):
         self.asks = asks
         self.results: dict[str, Any] | None = None if tells is None else {one.stage: XComArg(one) for one in tells}
         self.report = ""
+        self.read: dict[str, str] = {}  # name of an input -> its path, of this run
+        self.result: dict[str, Any] = {}
         self._made: Try | None = None  # whose container is there, or may be
         self._stopping = False
 
@@ -173,6 +176,10 @@ class StageOperator(DockerOperator):
         self._announce(result, context)
         return result if self.groups is None else handed_over.share_out(self.stage, result.get("lots"), self.groups)
 
+    def get_openlineage_facets_on_complete(self, _task_instance: Any) -> Any:
+        """What OpenLineage is told when the task has ended, well or not."""
+        return lineage(self.read, self.result)
+
     def on_kill(self) -> None:
         """End the container within Airflow's 5 s; called on SIGTERM (amid `execute`) and after a timeout."""
         self._stopping = True
@@ -193,7 +200,8 @@ class StageOperator(DockerOperator):
         for name, path in (self.inputs | chosen).items():
             if path is None and name in self.optional:
                 continue
-            command += [f"--{name}", handed_over.artifact_path(name, path) if name in self._from_tasks else str(path)]
+            self.read[name] = handed_over.artifact_path(name, path) if name in self._from_tasks else str(path)
+            command += [f"--{name}", self.read[name]]
         for parameter, name in self.settings.items():
             if params[name] is not None:
                 value = handed_over.argument(f"the parameter {name}", f"{parameter}={json.dumps(params[name])}")
@@ -310,7 +318,7 @@ class StageOperator(DockerOperator):
             raise AirflowFailException(f"{self.stage}: ended with 0 but wrote no result to {RESULT}") from None
         if self.asks and "path" not in result:  # a command that is about no artifact
             keys = Keys.COMMAND
-        result = handed_over.checked(result, keys, self.stage)
+        self.result = result = handed_over.checked(result, keys, self.stage)
         self.report = result.get("report", "")
         return result
 

@@ -33,6 +33,7 @@ class Keys:
         "stage": str,
         "path": str,
         "key": str,
+        "content": (str, type(None)),
         "outputs": dict,
         "report": str,
         "cached": bool,

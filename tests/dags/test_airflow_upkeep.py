@@ -161,7 +161,7 @@ def test_a_scheduler_without_a_heartbeat_is_ended_and_one_that_works_is_not(airf
     assert scheduler.wait(120) == -signal.SIGKILL
     watch.wait(10)
     (line,) = (airflow.home / "watch.log").read_text().splitlines()
-    assert line.startswith("watch: scheduler has had no heartbeat for 3 s and more: ending it")
+    assert line.startswith("watch: scheduler is unhealthy for 3 s and more: ending it")
 
 
 def test_the_database_loses_what_is_old_but_the_newest_run_and_event(airflow: Airflow) -> None:

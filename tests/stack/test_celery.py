@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -151,6 +152,32 @@ def test_a_redis_that_restarts_amid_lots_costs_none_and_both_workers_take_more(c
     following = SlowRun(stack, dag_id="slow_lots", seconds=5)
     assert following.wait() == "success"
     assert {task["hostname"] for task in of_lots(following).values()} == {cluster.here, cluster.there}
+
+
+def test_a_redis_that_is_gone_for_long_amid_lots_costs_none_and_both_workers_take_more(cluster: Cluster) -> None:
+    stack = cluster.stack
+    run = SlowRun(stack, dag_id="slow_lots")
+    wait_until(lambda: both_at_work(cluster, run), WORK_S, "work on both machines")
+    stack.compose("kill", "redis")
+    time.sleep(45)
+    stack.compose("up", "--detach", "--no-deps", "redis")
+    run.release(*LOTS)
+    assert run.wait() == "success"
+    for writers in run.writers_of_lots().values():
+        one_after_the_other(writers)
+    following = SlowRun(stack, dag_id="slow_lots", seconds=5)
+    assert following.wait() == "success"
+    assert {task["hostname"] for task in of_lots(following).values()} == {cluster.here, cluster.there}
+
+
+def test_a_worker_that_does_not_hear_celery_is_ended_and_starts_again(cluster: Cluster) -> None:
+    stack = cluster.stack
+    worker = stack.container("airflow-worker")
+    started = stack.inspect(worker)[0]["State"]["StartedAt"]
+    stop = "for one in /proc/[0-9]*; do grep -q '[M]ainProcess' $one/cmdline && kill -STOP ${one#/proc/}; done"
+    stack.compose("exec", "-T", "airflow-worker", "sh", "-c", stop)
+    wait_until(lambda: stack.inspect(worker)[0]["State"]["StartedAt"] != started, 240, "a new start")
+    wait_until(lambda: "(healthy)" in stack.compose("ps", "airflow-worker"), 180, "a worker that answers Celery")
 
 
 def test_a_worker_killed_amid_its_lots_loses_none(cluster: Cluster) -> None:
