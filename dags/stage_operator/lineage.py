@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SOURCE = "face-attributes"
 
 
-def lineage(inputs: Mapping[str, str], result: Mapping[str, Any]) -> "OperatorLineage":
+def lineage(inputs: Mapping[str, str], result: Mapping[str, Any]) -> "OperatorLineage[Any, Any]":
     """Inputs and outputs of a task, and its figures as tags of the run.
 
     A data set is named after its volume and, in that, its path, or, of an artifact, the stage that made it; the key of

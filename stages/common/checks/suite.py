@@ -16,7 +16,7 @@ from great_expectations.data_context.types.base import (
     InMemoryStoreBackendDefaults,
     ProgressBarsConfig,
 )
-from great_expectations.exceptions import SuiteParameterError
+from great_expectations.exceptions.exceptions import SuiteParameterError
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
 from stages.common.checks.template import LINES, read_suite
@@ -122,7 +122,7 @@ def run_suite(
     except SuiteParameterError as error:
         there = ", ".join(sorted(thresholds or {}))
         raise DataError(f"{source}: {error}: there are {there}") from error
-    result.meta[SOURCE] = source
+    result.meta |= {SOURCE: source}
     order = [expectation.id for expectation in suite.expectations]
     result.results.sort(key=lambda outcome: order.index(_config(outcome).id))
     for outcome in result.results:
