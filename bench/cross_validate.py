@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from bench.machine import table
 from bench.prepared import files_of, fit_as_stage_train, prepare
-from stages.common.contract.command_line import PARAMS
+from stages.common.contract.data_folder import PARAMS
 from stages.common.contract.logs import log, start_logging
 from stages.common.contract.params import load_params
 from stages.common.inference.calibration import fit_temperature, softmax

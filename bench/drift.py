@@ -27,8 +27,8 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from bench.machine import table
 from bench.prepared import arguments_of, files_of, prepare
-from stages.common.contract.command_line import PARAMS
 from stages.common.contract.command_line import main as run_stage
+from stages.common.contract.data_folder import PARAMS
 from stages.common.contract.logs import start_logging
 from stages.common.contract.params import load_params
 from stages.common.contract.stage import Stage

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.prepared import prepare
-from stages.common.contract.command_line import PARAMS
+from stages.common.contract.data_folder import PARAMS
 from stages.common.contract.logs import start_logging
 from stages.common.contract.params import Section, load_params
 from stages.common.schema.attributes import UNKNOWN

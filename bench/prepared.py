@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.common.contract.command_line import PARAMS
 from stages.common.contract.command_line import main as run_stage
+from stages.common.contract.data_folder import PARAMS
 from stages.common.contract.version import ROOT
 from stages.common.schema.attributes import Attribute, Attributes, read_attributes, write_attributes
 from stages.common.schema.dataset import INDEX, index_columns, map_images, read_index, read_split

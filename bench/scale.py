@@ -28,8 +28,8 @@ import numpy.typing as npt
 
 from bench.machine import run_measured, table
 from stages.common.contract import artifacts
-from stages.common.contract.command_line import PARAMS
 from stages.common.contract.cpus import available_cpus
+from stages.common.contract.data_folder import PARAMS
 from stages.common.images.decode import PNG
 from stages.common.inference.onnx_model import load
 from stages.common.registry.champion import CHAMPION

@@ -38,7 +38,7 @@ import numpy.typing as npt
 from bench.machine import describe, table
 from bench.prepared import prepare
 from stages.common.contract.artifacts import MANIFEST
-from stages.common.contract.command_line import PARAMS
+from stages.common.contract.data_folder import PARAMS
 from stages.common.contract.errors import StageError
 from stages.common.contract.logs import log, start_logging
 from stages.common.contract.params import load_params

@@ -19,7 +19,7 @@ from typing import Any
 from bench.machine import cpu_seconds, table
 from bench.prepared import files_of, prepare
 from stages.common.contract.artifacts import file_digest
-from stages.common.contract.command_line import PARAMS
+from stages.common.contract.data_folder import PARAMS
 from stages.common.contract.logs import log, start_logging
 from stages.common.contract.params import load_params
 from stages.common.images.settings import Preprocessing

@@ -39,8 +39,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.machine import Memory, peak_memory, run_measured, table
 from bench.prepared import files_of, fit_as_stage_train, made_up, prepare, repeat
-from stages.common.contract.command_line import PARAMS
 from stages.common.contract.cpus import available_cpus
+from stages.common.contract.data_folder import PARAMS
 from stages.common.contract.logs import log, start_logging
 from stages.common.contract.params import load_params
 from stages.common.contract.version import ROOT
