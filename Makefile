@@ -1,6 +1,6 @@
 # The one vocabulary; CI calls only this.
 export PYTHONUTF8 = 1# names of files are UTF-8, whatever the locale says
-.PHONY: help run report serve up down ps logs quick test test-faults check bench stage data venv lock engine stop images
+.PHONY: help run report serve up down ps logs quick test test-faults check bench stage data venv lock engine stop images push pull
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -62,3 +62,9 @@ stop: ## stop the engine that `make engine` started, and no other
 
 images: engine ## build the images whose inputs changed, or STAGES="train evaluate"
 	@scripts/images $(STAGES)
+
+push: images ## push them to the registry FACE_ATTRIBUTES_IMAGES, and write their digests to images.lock
+	@scripts/registry push
+
+pull: engine ## fetch the images of images.lock, or else the newest ones, from FACE_ATTRIBUTES_IMAGES
+	@scripts/registry pull

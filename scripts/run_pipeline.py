@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
+from image_tools import image, variables
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -47,7 +48,7 @@ HOME = Path(os.environ.get("AIRFLOW_HOME", ROOT / ".airflow"))
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a log line could do to a terminal
 SHOWN = re.compile(
     r"(?P<stage>\d\d:\d\d:\d\d (INFO|WARNING|ERROR) .*?)(\s+\[[\w.-]+\]( \w+=\S+)*)?$"  # a stage's own log line
-    r"|(?P<task>Running (face-attributes/\w+(?!.* --check)|stage '\w+'))"
+    r"|(?P<task>Running (\S+/\w+(?!.* --check)|stage '\w+'))"
     r"|(Airflow\w*Exception|ParamValidationError): (?P<cause>.*)"
 )
 """Lines of the run's log that are worth seeing live, cut to what matters; the whole log is in the file named first."""
@@ -103,6 +104,7 @@ def airflow_environment(data_volume: str, annotations: str, artifacts: str, reci
     """The environment that makes Airflow run our DAGs from the repository with its embedded database."""
     return {
         **os.environ,
+        **variables(),
         "AIRFLOW_HOME": str(HOME),
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -132,11 +134,11 @@ def container_with(volume: str, command: str = "true") -> "Iterator[Container]":
 
     try:
         container = engine().containers.create(
-            "face-attributes/archive", ["-c", command], entrypoint="sh", network_mode="none",
+            image("archive"), ["-c", command], entrypoint="sh", network_mode="none",
             volumes={volume: {"bind": "/artifacts", "mode": "ro"}},
         )  # fmt: skip
     except docker.errors.ImageNotFound:
-        stop(69, "image face-attributes/archive is missing: make images")
+        stop(69, f"image {image('archive').removesuffix(':latest')} is missing: make images")
     try:
         yield container
     finally:

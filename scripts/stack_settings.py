@@ -1,7 +1,7 @@
 """The settings of the Airflow stack: makes `.env` on first use, with random secrets, and the volumes.
 
 A line of `.env` that is there is kept, also if it was written by hand. `--data` names other data, `--recipe` another
-recipe, and that stays.
+recipe, FACE_ATTRIBUTES_IMAGES and FACE_ATTRIBUTES_TAG of the environment other images, and that stays.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import sys
 from base64 import urlsafe_b64encode
 from pathlib import Path
 
+from image_tools import read_settings
 from run_pipeline import (
     ANNOTATIONS,
     ROOT,
@@ -25,13 +26,6 @@ from run_pipeline import (
 )
 
 HEADER = "# Secrets and settings of docker-compose.yml, made by `make up`. Keep it to yourself; git ignores it.\n"
-
-
-def read_settings(file: Path) -> dict[str, str]:
-    """The settings of a `.env`, without comments; {} if there is none."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    pairs = (line.partition("=") for line in lines if "=" in line and not line.lstrip().startswith("#"))
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def random_secrets() -> dict[str, str]:
@@ -96,6 +90,8 @@ def main() -> int:
         "FACE_ATTRIBUTES_ANNOTATIONS": f"/data/{annotations}",
         "FACE_ATTRIBUTES_RECIPE": recipe,
     }
+    names = ("FACE_ATTRIBUTES_IMAGES", "FACE_ATTRIBUTES_TAG")
+    settings |= {name: os.environ[name] for name in names if os.environ.get(name)}
     host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     settings.setdefault("ENGINE_SOCKET", host.removeprefix("unix://"))
     settings.setdefault("AIRFLOW_PORT", "8080")

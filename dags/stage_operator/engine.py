@@ -12,14 +12,23 @@ from docker import APIClient
 from docker.errors import APIError, DockerException, NotFound
 from docker.types import Mount
 
-NAME = "face-attributes"  # before the names of images and containers and in their labels
+NAME = "face-attributes"  # before the names of containers and in their labels
 TRY = f"{NAME}.try"
 """Label of every container of a stage: the try of the task that made it."""
 ARTIFACTS_VOLUME = os.environ.get("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", "face-attributes-artifacts")
 DATA_VOLUME = os.environ.get("FACE_ATTRIBUTES_DATA_VOLUME", "face-attributes-data")
 DATA = "/data"
 """Where a stage sees the data volume."""
-TAG = os.environ.get("FACE_ATTRIBUTES_TAG", "latest")
+IMAGES = os.environ.get("FACE_ATTRIBUTES_IMAGES") or NAME
+"""Before the names of images: that of a registry, or ours for images that belong to this machine."""
+TAG = os.environ.get("FACE_ATTRIBUTES_TAG") or "latest"
+_DIGEST = "FACE_ATTRIBUTES_DIGEST_"
+LOCKED = {
+    name.removeprefix(_DIGEST): f"{IMAGES}/{name.removeprefix(_DIGEST)}@{digest}"
+    for name, digest in os.environ.items()
+    if name.startswith(_DIGEST) and IMAGES != NAME
+}
+"""Stage -> its image by the digest in images.lock, whose lines are variables here; with any, no other image is run."""
 ENGINE = os.environ.get("DOCKER_HOST", "unix://var/run/docker.sock")
 
 STOP_GRACE_S = 2  # Airflow kills the worker process 5 s after SIGTERM; this leaves 3 s to remove the container
@@ -29,8 +38,8 @@ LEFTOVER = timedelta(seconds=60)  # a task reads what its container left within 
 
 
 def image_name(stage: str) -> str:
-    """Name and tag of a stage's image."""
-    return f"{NAME}/{stage}:{TAG}"
+    """Name of a stage's image, with its digest or else its tag."""
+    return LOCKED.get(stage, f"{IMAGES}/{stage}:{TAG}")
 
 
 def volumes(data: str = DATA_VOLUME, artifacts: str = ARTIFACTS_VOLUME) -> list[Mount]:
@@ -55,19 +64,22 @@ def connect(url: str | list[str] = ENGINE, timeout: int = 60) -> APIClient:
 
 
 def image_ids(client: APIClient, images: Iterable[str]) -> dict[str, str]:
-    """Image -> its id, "" for one that is not there."""
-    ids = {}
-    for image in images:
-        try:
-            ids[image] = str(client.inspect_image(image)["Id"])  # type: ignore[no-untyped-call]
-        except NotFound:  # nothing is ever pulled
-            ids[image] = ""
+    """Image -> its id, "" for one that is not there or not in images.lock."""
+    ids = dict.fromkeys(images, "")
+    for image in ids:
+        if not LOCKED or image in LOCKED.values():
+            with contextlib.suppress(NotFound):  # nothing is ever pulled: that would be time of the task
+                ids[image] = str(client.inspect_image(image)["Id"])  # type: ignore[no-untyped-call]
     return ids
 
 
 def missing_image(image: str) -> str:
-    """The line that says that an image is not there."""
-    return f"image {image.removesuffix(':latest')} is missing: build it with `make images`"
+    """The line that says that an image is not there, or must not be run."""
+    name = image.removesuffix(":latest")
+    if LOCKED and image not in LOCKED.values():
+        return f"image {name} is not in images.lock, and no others are run: `make push` where it is built"
+    remedy = "build it with `make images`" if IMAGES == NAME else "fetch it with `make pull` on the engine's machine"
+    return f"image {name} is missing: {remedy}"
 
 
 def containers(client: APIClient, labels: Mapping[str, str]) -> list[dict[str, Any]]:

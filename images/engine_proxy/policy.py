@@ -16,9 +16,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import PydanticSerializationError
 
 NAME = "face-attributes"
+IMAGES = os.environ.get("FACE_ATTRIBUTES_IMAGES") or NAME
 ARTIFACTS_VOLUME = os.environ.get("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", "face-attributes-artifacts")
 DATA_VOLUME = os.environ.get("FACE_ATTRIBUTES_DATA_VOLUME", "face-attributes-data")
-TAG = os.environ.get("FACE_ATTRIBUTES_TAG", "latest")
+TAG = os.environ.get("FACE_ATTRIBUTES_TAG") or "latest"
+_DIGEST = "FACE_ATTRIBUTES_DIGEST_"
+LOCKED = {
+    name.removeprefix(_DIGEST): digest
+    for name, digest in os.environ.items()
+    if name.startswith(_DIGEST) and IMAGES != NAME
+}
+"""Stage -> the digest of its image in images.lock, whose lines are variables here; with any, no other image is run."""
 MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 """Bytes that one container may have: those of the machine, of which the engine says the same to the operator."""
 CPUS = os.cpu_count() or 1
@@ -58,8 +66,15 @@ def _matches(pattern: str, why: str) -> AfterValidator:
 
 # Every image of ours except the services' and their bases. A list of the stages would be one more to keep, and what a
 # container can do does not depend on its image: it has no network, no capabilities, no path of the host.
-_IMAGE = rf"{NAME}/(?!(?:airflow|engine_proxy|[a-z]+-debian):)[a-z][a-z0-9_-]*:{re.escape(TAG)}"
-ImageName = Annotated[str, _matches(_IMAGE, f"only images of stages, {NAME}/<stage>:{TAG}")]
+_OF_NO_STAGE = "airflow|engine_proxy|[a-z]+-debian"
+if LOCKED:
+    _stages = (re.escape(f"{name}@{LOCKED[name]}") for name in LOCKED if not re.fullmatch(_OF_NO_STAGE, name))
+    _IMAGE = f"{re.escape(IMAGES)}/(?:{'|'.join(_stages)})"
+    _WHICH = f"only images of stages by their digests in images.lock, {IMAGES}/<stage>@sha256:..."
+else:
+    _IMAGE = rf"{re.escape(IMAGES)}/(?!(?:{_OF_NO_STAGE}):)[a-z][a-z0-9_-]*:{re.escape(TAG)}"
+    _WHICH = f"only images of stages, {IMAGES}/<stage>:{TAG}"
+ImageName = Annotated[str, _matches(_IMAGE, _WHICH)]
 
 
 class Strict(BaseModel):
@@ -297,7 +312,7 @@ ROUTES = (
     Route(("GET",), "/version", {}),
     Route(("GET",), "/info", {}),
     Route(("GET",), "/images/json", {"only_ids": _FLAG, "all": _FLAG, "filters": ImageFilters}),
-    Route(("GET",), f"/images/{_IMAGE}/json", {}),
+    Route(("GET",), f"/images/{_IMAGE.replace('@', '%40')}/json", {}),
     Route(("GET",), "/volumes", {"filters": VolumeFilters}),
     Route(("POST",), "/volumes/create", {}, Volume),
     Route(

@@ -23,16 +23,18 @@ class OtherEngine:
             engine.docker("ps")
 
     Attributes:
+        folder: with all that it writes.
         host: for DOCKER_HOST.
         socket: the same as a path.
         address: of this machine as its containers see it, where the first engine can publish ports for them.
     """
 
-    def __init__(self) -> None:
-        """Describe it; all that it writes goes into a folder that goes with it."""
+    def __init__(self, size: str = "") -> None:
+        """Describe it; all that it writes goes into a folder that goes with it, of the `size` in bytes, as "700m"."""
         in_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
-        self._folder = Path(tempfile.mkdtemp(prefix="engine-", dir=MEMORY if in_memory else None))
-        self.socket = self._folder / "docker.sock"
+        self.folder = Path(tempfile.mkdtemp(prefix="engine-", dir=MEMORY if in_memory else None))
+        self._size = size
+        self.socket = self.folder / "docker.sock"
         self.host = f"unix://{self.socket}"
         network = secrets.randbelow(256)  # of 198.18.0.0/15, which is set aside for tests of networks
         self.address = f"198.18.{network}.1"
@@ -41,6 +43,9 @@ class OtherEngine:
 
     def __enter__(self) -> "OtherEngine":
         """Start it."""
+        if self._size:
+            options = f"size={self._size},mode=755"
+            subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", self.folder], check=True)
         subprocess.run(["ip", "link", "add", self._bridge, "type", "bridge"], check=True)
         try:
             subprocess.run(["ip", "address", "add", f"{self.address}/24", "dev", self._bridge], check=True)
@@ -60,11 +65,13 @@ class OtherEngine:
             self.docker("kill", *left)  # or the engine waits for them
         self._engine("stop")
         subprocess.run(["ip", "link", "delete", self._bridge], check=True)
-        shutil.rmtree(self._folder)
+        if self._size:
+            subprocess.run(["umount", self.folder], check=True)
+        shutil.rmtree(self.folder)
 
     def _engine(self, action: str) -> None:
         own = {"data-root": "data", "exec-root": "run", "pidfile": "docker.pid"}
-        arguments = {name: str(self._folder / path) for name, path in own.items()}
+        arguments = {name: str(self.folder / path) for name, path in own.items()}
         # A containerd that the system has would be shared, so its names are told apart. The rules of the packet filter
         # belong to the first engine; without any, containers reach this machine and no further, which is enough.
         arguments |= {"bridge": self._bridge, "containerd-namespace": self._bridge}
@@ -73,7 +80,7 @@ class OtherEngine:
         words = [word for name, value in arguments.items() for word in (f"--{name}", value)]
         environment = {
             "DOCKER_HOST": self.host,
-            "ENGINE_DIR": str(self._folder / "engine"),
+            "ENGINE_DIR": str(self.folder / "engine"),
             "ENGINE_ARGS": " ".join([*words, "--iptables=false"]),
         }
         subprocess.run([ROOT / "scripts/engine", action], env=os.environ | environment, check=True)

@@ -7,7 +7,7 @@ from typing import Any
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Asset
 from notifications import on_failure, on_finding, on_new_version
-from stage_operator import NEWS, StageOperator, volumes
+from stage_operator import NEWS, StageOperator, image_name, volumes
 
 VERSION = Asset("version")
 FINDINGS = Asset("findings", extra={NEWS: "verdict"})
@@ -25,6 +25,8 @@ CASES: dict[str, dict[str, Any]] = {
     "small": {"mem_limit": "64m"},
     "hasty": {"execution_timeout": timedelta(seconds=2)},
     "unbuilt": {"image": "face-attributes/never-built:latest"},
+    "locked": {"image": image_name("fake")},
+    "unpulled": {"image": image_name("absent")},
     "unplugged": {"docker_url": "unix:///nonexistent/docker.sock"},
     "proxied": {"docker_url": f"unix://{os.environ.get('FAKE_ENGINE', '')}"},
     "announced": {
