@@ -1,6 +1,6 @@
 # The one vocabulary; CI calls only this.
 export PYTHONUTF8 = 1# names of files are UTF-8, whatever the locale says
-.PHONY: help run report serve up down ps logs quick test test-faults check bench stage data venv lock engine stop images push pull
+.PHONY: help run report serve up down ps logs quick test test-faults check bench stage data venv lock audit engine stop images push pull sbom
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -54,6 +54,9 @@ venv: ## make .venv, the development environment
 lock: venv ## compile every requirements.in to its locked requirements.txt
 	@scripts/lock
 
+audit: venv ## look for known vulnerabilities of what the locks name, where a network allows
+	@.venv/bin/python scripts/audit
+
 engine: ## find a container engine, or install and start one
 	@scripts/engine start
 
@@ -63,8 +66,12 @@ stop: ## stop the engine that `make engine` started, and no other
 images: engine ## build the images whose inputs changed, or STAGES="train evaluate"
 	@scripts/images $(STAGES)
 
-push: images ## push them to the registry FACE_ATTRIBUTES_IMAGES, and write their digests to images.lock
+push: images venv ## push them to the registry FACE_ATTRIBUTES_IMAGES; their digests go to images.lock, their contents to sbom/
 	@scripts/registry push
+	@.venv/bin/python scripts/sbom.py
 
 pull: engine ## fetch the images of images.lock, or else the newest ones, from FACE_ATTRIBUTES_IMAGES
 	@scripts/registry pull
+
+sbom: images venv ## write to sbom/ what each image contains (CycloneDX)
+	@.venv/bin/python scripts/sbom.py

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sbom
+from packaging.utils import canonicalize_name
 
 from stages.common.contract.errors import EXIT_CODE_HELP
 from stages.common.contract.version import code_version
@@ -36,6 +38,23 @@ print(json.dumps({
     "torch": bool(importlib.util.find_spec("torch")),
     "airflow": bool(importlib.util.find_spec("airflow")),
     "uv": os.path.exists("/opt/uv"),
+}))
+"""
+
+INSTALLED = """
+import json, os, re, sys
+from pathlib import Path
+stanzas = Path("/var/lib/dpkg/status").read_text().split("\\n\\n")
+field = lambda name, text: re.search(f"^{name}: (.*)$", text, re.MULTILINE)[1]
+print(json.dumps({
+    "python": ".".join(map(str, sys.version_info[:3])),
+    "deb": [[field("Package", one), field("Version", one)] for one in stanzas if "Status: install ok installed" in one],
+    "pypi": [
+        [field("Name", told), field("Version", told)]
+        for root in ("/app", "/opt", "/usr", "/home", "/root") for folder, _, files in os.walk(root)
+        if folder.endswith(".dist-info") and not folder.startswith("/usr/lib/python3/")  # of packages of the OS
+        for told in [Path(folder, "METADATA").read_text()]
+    ],
 }))
 """
 
@@ -123,6 +142,24 @@ def test_image_holds_its_own_stage_only_and_runs_unprivileged(
     assert inside.strip() == code_version(stage)
     labels = {f"org.opencontainers.image.{key.lower()}": value for key, value in origin(stage).items()}
     assert labels.items() <= docker.images.get(name).labels.items()
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("stage", [*STAGES, *SERVICES])
+def test_the_bill_of_an_image_lists_what_is_installed_in_it(
+    docker: "DockerClient", image: Callable[[str], str], stage: str
+) -> None:
+    name = image(stage)
+    bill = sbom.bill_of(stage, name, docker.images.get(name).attrs)
+    listed: dict[str, set[tuple[str, str]]] = {}
+    for one in bill.components:
+        assert one.purl
+        listed.setdefault(one.purl.type, set()).add((one.name, one.version or ""))
+    inside = json.loads(run_confined(docker, name, INSTALLED, entrypoint=["python", "-c"], user="0"))
+    assert listed["deb"] == {(which, version) for which, version in inside["deb"]}
+    assert listed["pypi"] == {(canonicalize_name(which), version) for which, version in inside["pypi"]}
+    assert pins(ROOT / "images" / stage / "requirements.txt") <= {f"{one}=={which}" for one, which in listed["pypi"]}
+    assert listed["generic"] == {("python", inside["python"])}
 
 
 @pytest.mark.docker

@@ -1,0 +1,124 @@
+"""Write what each image contains, as a CycloneDX bill of materials: sbom/<stage>.cdx.json.
+
+Python packages come from the image's lock, with the digests of their files; packages of the OS, Python itself, and what
+else of Python packages the base brings, are read in the image. Where images.lock lies, its images are described.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from cyclonedx.model import Property
+from cyclonedx.model.bom import Bom
+from cyclonedx.model.bom_ref import BomRef
+from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.output import make_outputter
+from cyclonedx.schema import OutputFormat, SchemaVersion
+from image_tools import ROOT, STAGES, image, inspect, locked, prefix, stop
+from packageurl import PackageURL
+from packaging.utils import canonicalize_name
+
+FACTS = """
+import glob, json, platform, subprocess
+from importlib.metadata import distributions
+query = ["dpkg-query", "--show", "--showformat=${db:Status-Abbrev} ${Package} ${Version} ${Architecture}\\n"]
+packages = [line.split() for line in subprocess.check_output(query, text=True).splitlines()]
+folders = [path for root in ("/opt/venv", "/usr/local") for path in glob.glob(root + "/lib/python3*/site-packages")]
+print(json.dumps({
+    "os": platform.freedesktop_os_release(),
+    "packages": [package for status, *package in packages if status == "ii"],
+    "python": platform.python_version(),
+    "distributions": [[one.name, one.version] for one in distributions(path=folders)],
+}))
+"""
+"""What an image says of itself; its own Python runs it."""
+
+
+def facts(name: str) -> dict[str, Any]:
+    """What is installed in an image."""
+    run = ["docker", "run", "--rm", "--network=none", "--cap-drop=ALL", "--read-only", "--entrypoint=python3"]
+    return dict(json.loads(subprocess.check_output([*run, name, "-c", FACTS])))
+
+
+def in_lock(stage: str) -> Iterator[Component]:
+    """The Python packages in the lock of a stage, as cyclonedx-py reads it."""
+    program = str(Path(sys.executable).with_name("cyclonedx-py"))
+    command = [program, "requirements", "--output-reproducible", "--no-validate", f"images/{stage}/requirements.txt"]
+    read = json.loads(subprocess.check_output(command, cwd=ROOT))
+    bom: Bom = Bom.from_json(read)  # type: ignore[attr-defined]
+    for component in bom.components:
+        component.description = None  # the lines of the lock
+        component.bom_ref.value = str(component.purl)
+        yield component
+
+
+def package(kind: str, name: str, version: str, namespace: str | None = None, **qualifiers: str) -> Component:
+    """A package that is known by its name and version."""
+    purl = PackageURL(kind, namespace, name, version, qualifiers)
+    return Component(name=name, version=version, purl=purl, bom_ref=str(purl))
+
+
+def bill_of(stage: str, name: str, found: dict[str, Any]) -> Bom:
+    """What an image contains.
+
+    Args:
+        stage: whose it is.
+        name: of the image, with its tag or digest.
+        found: what the engine says about it.
+
+    Raises:
+        SystemExit: 65, it was built with another lock than the one here.
+    """
+    told = facts(name)
+    components = {(canonicalize_name(one.name), one.version or ""): one for one in in_lock(stage)}
+    installed = {(canonicalize_name(which), version) for which, version in told["distributions"]}
+    if absent := sorted(components.keys() - installed):
+        stop(65, f"sbom: image {name} has no {absent[0][0]} {absent[0][1]}, which its lock names: make images")
+    for which, version in installed - components.keys():
+        components[which, version] = package("pypi", which, version)
+    system = told["os"]
+    distro = f"{system['ID']}-{system['VERSION_ID']}"
+    bom = Bom(components=components.values(), serial_number=UUID(found["Id"].removeprefix("sha256:")[:32]))
+    bom.components.add(package("generic", "python", told["python"]))
+    for which, version, architecture in told["packages"]:
+        bom.components.add(package("deb", which, version, system["ID"], arch=architecture, distro=distro))
+    labels = found["Config"]["Labels"] or {}
+    bom.metadata.timestamp = datetime.fromisoformat(found["Created"])
+    bom.metadata.component = Component(
+        type=ComponentType.CONTAINER,
+        name=f"{prefix()}/{stage}",
+        version=name.partition("@")[2] or found["Id"],
+        bom_ref=BomRef(name),
+        properties=[Property(name=key, value=value) for key, value in labels.items() if "opencontainers" in key],
+    )
+    bom.register_dependency(bom.metadata.component, bom.components)
+    return bom
+
+
+def main() -> int:
+    """Write the bills; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=ROOT / "sbom", help="folder that gets them (default: sbom)")
+    folder: Path = parser.parse_args().out
+    digests = locked()
+    names = {stage: f"{prefix()}/{stage}@{digests[stage]}" if stage in digests else image(stage) for stage in STAGES}
+    here = inspect(names.values())
+    if missing := [name for name in names.values() if name not in here]:
+        stop(69, f"sbom: image {missing[0]} is missing: {'make pull' if digests else 'make images'}")
+    folder.mkdir(parents=True, exist_ok=True)
+    for stage, name in names.items():
+        bom = bill_of(stage, name, here[name])
+        text = make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_6).output_as_string(indent=2)
+        (folder / f"{stage}.cdx.json").write_text(f"{text}\n", encoding="utf-8")
+    print(f"sbom: the contents of {len(names)} images are in {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
