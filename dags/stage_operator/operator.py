@@ -227,7 +227,7 @@ class StageOperator(DockerOperator):
         began_with = context["ti"].xcom_pull(task_ids=CHECK) or {}
         if not isinstance(began_with, dict):
             raise AirflowFailException(f"the images that {CHECK} gave are {handed_over.shown(began_with)}: clear it")
-        if began_with and (first := began_with.get(self.image, "by another name")) != found:
+        if began_with and (first := began_with.get(self.image, "of another name")) != found:
             name = self.image.removesuffix(":latest")
             raise AirflowFailException(
                 f"image {name} is not the one this run began with: it was {handed_over.shown(first)}, now it is "

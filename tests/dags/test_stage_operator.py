@@ -366,6 +366,8 @@ def test_a_run_keeps_to_the_images_it_began_with(airflow: Worker, engine: Any) -
         f"'sha256:another', now it is {image}: trigger a new run, or clear check_environment alone, then this task, "
         "to go on with the new one"
     )
+    renamed = outcome({"elsewhere/test-stage:latest": image})  # somebody has set another registry meanwhile
+    assert "it was 'of another name', now it is" in renamed.error
     assert outcome("text").error == "AirflowFailException: the images that check_environment gave are 'text': clear it"
 
 
