@@ -201,7 +201,7 @@ def site(docker: "DockerClient", tmp_path_factory: pytest.TempPathFactory) -> It
     finally:
         registry.stop()
         for image in docker.images.list(name=f"{prefix}/{STAGE}"):
-            docker.images.remove(image.id, force=True, noprune=True)
+            docker.images.remove(str(image.id), force=True, noprune=True)
 
 
 def test_what_is_pulled_is_what_was_built(site: Site) -> None:

@@ -64,7 +64,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def audit(clone: Path, url: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, clone / "scripts/audit", "--vulnerability-service=osv", f"--osv-url={url}"]
+    command = [sys.executable, str(clone / "scripts/audit"), "--vulnerability-service=osv", f"--osv-url={url}"]
     command += [f"--cache-dir={clone / 'cache'}"]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 

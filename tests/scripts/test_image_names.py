@@ -89,7 +89,8 @@ def test_all_agree(
 
     def asks(image: str) -> bool:
         """Whether the proxy lets the docker SDK ask for an image, and run it."""
-        target = docker.APIClient(version="1.41")._url("/images/{0}/json", image)  # type: ignore[no-untyped-call]
+        client: Any = docker.APIClient(version="1.41")  # which asks nothing yet
+        target = client._url("/images/{0}/json", image)
         try:
             policy["allowed"]("GET", target[target.index("/v1.41") :], b"")
         except policy["RefusedError"]:
