@@ -14,17 +14,17 @@ report: venv ## copy the report of the newest run to reports/ and name it; DATA=
 serve: venv ## serve the champion of `make run ENGINE=none` at http://localhost:8090, without containers; SERVE_PORT=<port>
 	@.venv/bin/python -m images.serve
 
-up: ## start Airflow on PostgreSQL and print its address; DATA=<folder> for other data, RECIPE=photographs, PROFILE=celery for workers
+up: ## start Airflow on PostgreSQL and print its address; DATA=<folder> for other data, RECIPE=photographs, PROFILE=celery for workers, PROFILE=metrics for Prometheus
 	@scripts/up
 
 down: ## stop it; data, models and the database stay
-	@docker compose --profile celery down
+	@docker compose --profile '*' down
 
 ps: ## the state of its services
-	@docker compose --profile celery ps --all
+	@docker compose --profile '*' ps --all
 
 logs: ## follow its logs
-	@docker compose --profile celery logs --follow --tail 100
+	@docker compose --profile '*' logs --follow --tail 100
 
 quick: venv check ## checks, and the tests that need neither an engine nor a browser nor much time
 	@.venv/bin/pytest --numprocesses logical --maxprocesses 4 --dist loadfile -m "not (docker or browser or slow)"

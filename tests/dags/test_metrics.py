@@ -1,0 +1,58 @@
+"""Metrics: what Airflow's own StatsD client sends, as Prometheus reads it."""
+
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import yaml
+
+from tests.stack.stack import free_port, wait_until
+
+ROOT = Path(__file__).parents[2]
+SEND = """
+from airflow.observability.metrics import stats_utils
+
+logger = stats_utils.get_stats_factory()()
+for state in ("success", "success", "failed"):
+    logger.incr("ti.finish", tags={"dag_id": "a.b", "task_id": "train", "state": state})
+logger.timing("task.duration", 2500, tags={"dag_id": "a.b", "task_id": "train"})
+logger.gauge("pool.open_slots", 3, tags={"pool_name": "gpu"})
+logger.gauge("pool.open_slots", 2, tags={"pool_name": "gpu"})
+"""
+
+
+def test_what_airflow_sends_is_what_prometheus_reads() -> None:
+    statsd, http = str(free_port()), str(free_port())
+    bridge = subprocess.Popen([sys.executable, ROOT / "images/airflow/bin/metrics", statsd, http])
+
+    def read() -> str:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{http}/metrics") as answer:
+                return str(answer.read().decode())
+        except OSError:
+            return ""
+
+    try:
+        wait_until(read, 60, "an answer")
+        settings = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["x-airflow"]["environment"]
+        own = {name: value for name, value in settings.items() if name.startswith("AIRFLOW__METRICS__")}
+        own |= {f"AIRFLOW__METRICS__STATSD_{name}": value for name, value in
+                {"ON": "True", "HOST": "127.0.0.1", "PORT": statsd}.items()}  # fmt: skip
+        subprocess.run([sys.executable, "-W", "ignore", "-c", SEND], env=os.environ | own, check=True)
+        page = wait_until(lambda: "open_slots{" in (page := read()) and page, 30, "all that was sent")
+    finally:
+        bridge.kill()
+        bridge.wait()
+    found = {name: float(value) for name, value in re.findall(r"^(airflow_.*) (\S+)$", page, re.MULTILINE)}
+    expected = {
+        "airflow_metrics_left_out_total": 0,
+        'airflow_ti_finish_total{dag_id="a.b",state="success",task_id="train"}': 2,
+        'airflow_ti_finish_total{dag_id="a.b",state="failed",task_id="train"}': 1,
+        'airflow_task_duration_seconds_count{dag_id="a.b",task_id="train"}': 1,
+        'airflow_task_duration_seconds_sum{dag_id="a.b",task_id="train"}': 2.5,
+        'airflow_pool_open_slots{pool_name="gpu"}': 2,
+    }
+    assert {name: value for name, value in found.items() if name in expected} == expected
