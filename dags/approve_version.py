@@ -48,7 +48,7 @@ class Approval(ApprovalOperator):
         self.subject = f"Release {version} although the gate says no?"
         self.body = (
             f"{version} is archived, and the champion is {champion}. The gate said: {why}.\n\n"
-            f"| figure | |\n|---|---|\n{rows}\n\n[The report]({address_of(news['report'])})\n\n"
+            f"| figure | value |\n|---|---|\n{rows}\n\n[The report]({address_of(news['report'])})\n\n"
             f"Without an answer before {until:%Y-%m-%d %H:%M} UTC it is not released."
         )
         return super().execute(context)

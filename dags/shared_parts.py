@@ -85,7 +85,7 @@ def number(text: str, dotted: str, **schema: Any) -> Param:
 def lots(dotted: str) -> Param:
     """A field of a run's form for names of lots."""
     name = {"type": "string", "pattern": f"^[A-Za-z0-9][A-Za-z0-9-]*{END}"}
-    text = f"Lots to use: `s5_00017.png` belongs to lot `s5`. {today(dotted, 'all')}"
+    text = f"Lots to use: s5_00017.png belongs to lot s5. {today(dotted, 'all')}"
     return Param(None, text, schema={"type": ["null", "array"], "items": name})
 
 

@@ -28,6 +28,8 @@ from stages.common.contract.errors import DataError, StageError, TryAgainError
 from stages.common.contract.logs import INTERVAL_S, log
 
 MANIFEST = "manifest.json"
+BRIEF_S = 0.05
+"""Seconds until a lock is tried again for the first time: who cleans up holds it for no longer."""
 
 
 def json_digest(value: Any) -> str:
@@ -345,13 +347,16 @@ def locked(
         reads: artifacts that must stay while it is held.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    pause = BRIEF_S
     while True:
         with path.open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                log.info("%s: waiting for it (%s)", other, path)
-                time.sleep(INTERVAL_S)
+                if pause in (BRIEF_S, INTERVAL_S):
+                    log.info("%s: waiting for it (%s)", other, path)
+                time.sleep(pause)
+                pause = min(2 * pause, INTERVAL_S)
                 continue
             lock = Lock(path, file.fileno())
             if lock.is_held():  # else the file was removed before we locked it, and others lock another one
