@@ -73,7 +73,7 @@ def test_validation_alone_starts_when_annotations_change_or_a_person_names_other
     assert dag["starts_on"] == ["face_attributes_annotations"]
     assert dag["upstream"] == {"check_environment": [], "validate": ["check_environment"]}
     assert dag["files"] == {"validate": {"annotations": "annotations"}}
-    assert dag["params"] == ["annotations", "lots", "recipe", "recompute", "settings"]
+    assert dag["params"] == ["annotations", "lots", "recipe", "settings", "recompute"]
 
 
 def test_drift_is_told_though_the_annotations_are_refused() -> None:
