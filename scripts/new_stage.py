@@ -236,7 +236,7 @@ def main() -> int:
         return 64
     maker.write()
     print("".join(f"{name}\n" for name in maker.files), end="")
-    print(f"next: _run in stages/{arguments.name}/stage.py; then the texts that git grep -i 'how many inputs' finds")
+    print(f"next: _run in stages/{arguments.name}/stage.py; then what git grep --untracked -i how.many.inputs finds")
     return 0
 
 

@@ -499,7 +499,9 @@ def main() -> int:
         help=f"folder with raw/, annotations.csv or annotations/, perhaps {', '.join(OWN)} (default: data)",
     )
     parser.add_argument("--dag", choices=DAGS, default=DAGS[0], help="with docker; default: %(default)s")
-    parser.add_argument("--conf", default="{}", help="run parameters of the DAG, for example '{\"epochs\": 3}'")
+    parser.add_argument(
+        "--conf", default="{}", help="run parameters of the DAG, for example '{\"epochs\": 3}'; with docker"
+    )
     parser.add_argument("--recipe", help="take the values of params-<name>.yaml in place of those of params.yaml")
     parser.add_argument("--report", action="store_true", help="run nothing, give the report of the newest run")
     arguments = parser.parse_args()
@@ -514,6 +516,9 @@ def main() -> int:
         return 0 if page else 69
     if not is_object(arguments.conf):
         say(f"--conf must be a JSON object, for example '{{\"epochs\": 3}}', not {arguments.conf[:100]!r}")
+        return 64
+    if not in_containers and (json.loads(arguments.conf) or arguments.dag != DAGS[0]):
+        say("--conf and --dag are for Airflow: without containers change params.yaml, or dvc exp run -S train.epochs=3")
         return 64
     if data and (problem := unusable(data, in_containers)):
         say(problem)

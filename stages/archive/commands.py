@@ -85,7 +85,7 @@ def decide(registry: Registry, arguments: argparse.Namespace) -> str:
         return standing(registry, registry.version(release.version))
     return (
         f"{release.version} is the champion now ({release.told})\n"
-        "the next run of predict_new_lots predicts with it: airflow dags trigger predict_new_lots"
+        "the next prediction uses it: airflow dags trigger predict_new_lots, or without containers dvc repro"
     )
 
 

@@ -146,7 +146,7 @@ class _Node:
         if not isinstance(self.node, yaml.ScalarNode) or not str(value).strip():
             self.refuse(f"{what} is missing or no text: write one")
         if kind != "str":
-            self.refuse(f'{what}: {value} without quotes is no text to YAML: quote it: "{value}"')
+            self.refuse(f'{what}: YAML takes {value} without quotes for something else: quote it: "{value}"')
         if not (value.isprintable() and value == value.strip()):
             self.refuse(f"{what}: {value!r} has blanks around it or is no printable line: mend it")
         return str(value)
@@ -226,7 +226,7 @@ def _read_classes(node: _Node, name: str) -> tuple[str, ...]:
                 f"class {one!r} of {name} reads as a number, a formula, no label or no answer: call it otherwise"
             )
         if one.casefold() in map(str.casefold, found):
-            item.refuse(f"class {one!r} of {name} stands there twice: keep one")
+            item.refuse(f"{name} has class {one!r} twice: keep one")
         found.append(one)
     if not 2 <= len(found) <= MOST_CLASSES:
         node.refuse(f"{name} has {len(found)} classes: give it 2 to {MOST_CLASSES}")

@@ -83,6 +83,13 @@ def test_run_parameters_that_are_no_json_object_are_refused(conf: str, data: Pat
     assert done.stdout == f"--conf must be a JSON object, for example '{{\"epochs\": 3}}', not {conf!r}\n"
 
 
+@pytest.mark.parametrize("option", [("--conf", '{"epochs": 3}'), ("--dag", "predict_new_lots")])
+def test_without_containers_what_only_airflow_takes_is_refused(option: tuple[str, str], data: Path) -> None:
+    done = run(SCRIPT, "--engine", "none", "--data", data, *option)
+    assert done.returncode == 64
+    assert done.stdout.startswith("--conf and --dag are for Airflow: without containers change params.yaml")
+
+
 def test_a_recipe_that_does_not_exist_is_refused(data: Path) -> None:
     done = run(SCRIPT, "--data", data, "--recipe", "photos")
     assert done.returncode == 64

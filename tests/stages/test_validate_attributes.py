@@ -65,7 +65,7 @@ WRONG = {
     "classes that are booleans": (
         "- name: a\n  classes: [no, yes]",
         2,
-        'no without quotes is no text to YAML: quote it: "no"',
+        'YAML takes no without quotes for something else: quote it: "no"',
     ),
     "classes that are numbers": ("- {name: a, classes: [0, 1]}", 1, 'quote it: "0"'),
     "a class like a number": ("- {name: a, classes: ['1', two]}", 1, "class '1' of a reads as a number"),
@@ -79,7 +79,7 @@ WRONG = {
         1,
         "a has 1001 classes",
     ),
-    "a class twice": ("- name: a\n  classes:\n  - x\n  - y\n  - X", 5, "class 'X' of a stands there twice"),
+    "a class twice": ("- name: a\n  classes:\n  - x\n  - y\n  - X", 5, "a has class 'X' twice: keep one"),
     "a name twice": (SMILE + SMILE, 2, "name smile is taken by smile already"),
     "a column twice": (
         SMILE + "- name: b\n  classes: [x, y]\n  column: Smile",
