@@ -1,7 +1,8 @@
 """Write what each image contains, as a CycloneDX bill of materials: sbom/<stage>.cdx.json.
 
-Python packages come from the image's lock, with the digests of their files; packages of the OS, Python itself, and what
-else of Python packages the base brings, are read in the image. Where images.lock lies, its images are described.
+Python packages come from the image's lock, with the digests of their files. Packages of the OS, Python itself, and what
+else of Python packages the base or another package brings are read in the image. Where images.lock lies, its images are
+described.
 """
 
 import argparse
@@ -25,16 +26,17 @@ from packageurl import PackageURL
 from packaging.utils import canonicalize_name
 
 FACTS = """
-import glob, json, platform, subprocess
-from importlib.metadata import distributions
+import json, platform, subprocess
+from importlib.metadata import Distribution
+from pathlib import Path
 query = ["dpkg-query", "--show", "--showformat=${db:Status-Abbrev} ${Package} ${Version} ${Architecture}\\n"]
 packages = [line.split() for line in subprocess.check_output(query, text=True).splitlines()]
-folders = [path for root in ("/opt/venv", "/usr/local") for path in glob.glob(root + "/lib/python3*/site-packages")]
+installed = [Distribution.at(path) for root in ("/opt/venv", "/usr/local") for path in Path(root).rglob("*.dist-info")]
 print(json.dumps({
     "os": platform.freedesktop_os_release(),
     "packages": [package for status, *package in packages if status == "ii"],
     "python": platform.python_version(),
-    "distributions": [[one.name, one.version] for one in distributions(path=folders)],
+    "distributions": [[one.name, one.version] for one in installed],
 }))
 """
 """What an image says of itself; its own Python runs it."""
@@ -50,7 +52,7 @@ def in_lock(stage: str) -> Iterator[Component]:
     """The Python packages in the lock of a stage, as cyclonedx-py reads it."""
     program = str(Path(sys.executable).with_name("cyclonedx-py"))
     command = [program, "requirements", "--output-reproducible", "--no-validate", f"images/{stage}/requirements.txt"]
-    read = json.loads(subprocess.check_output(command, cwd=ROOT))
+    read = json.loads(subprocess.check_output(command, cwd=ROOT, stderr=subprocess.DEVNULL))  # it says what it left out
     bom: Bom = Bom.from_json(read)  # type: ignore[attr-defined]
     for component in bom.components:
         component.description = None  # the lines of the lock
