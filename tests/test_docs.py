@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stages.common.reports.report import VERSION
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     path
@@ -41,6 +43,14 @@ def test_every_page_and_picture_of_docs_is_reached() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_the_newest_version_of_the_changelog_is_the_products() -> None:
+    versions = re.findall(
+        r"^## (\d\S*) - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert versions[0] == VERSION
+    assert versions == sorted(versions, key=lambda one: [*map(int, one.split("."))], reverse=True)
 
 
 def test_every_lock_is_watched_for_newer_versions() -> None:

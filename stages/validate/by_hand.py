@@ -23,7 +23,7 @@ REASONS = 10
 def is_by_hand(argv: Sequence[str]) -> bool:
     """Whether these arguments name the annotations alone, where the stage contract says `--annotations`."""
     named = {argument.partition("=")[0] for argument in argv}
-    return bool(argv) and not named & {"--annotations", "--help", "-h"}
+    return bool(argv) and not named & {"--annotations", "--help", "-h", "--version"}
 
 
 def look(argv: Sequence[str]) -> int:

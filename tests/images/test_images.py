@@ -59,9 +59,8 @@ print(json.dumps({
 """
 
 
-def origin(stage: str) -> dict[str, str]:
-    """What a build is told about where its image comes from: build argument -> value, which becomes a label."""
-    return {"SOURCE": "https://example.org/faces", "REVISION": "0" * 40, "VERSION": code_version(stage)}
+ORIGIN = {"SOURCE": "https://example.org/faces", "REVISION": "0" * 40, "VERSION": "1.2.3"}
+"""Where an image comes from: build argument -> value, which becomes a label."""
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +75,7 @@ def image(docker: "DockerClient") -> Iterator[Callable[[str], str]]:
         if stage not in built:
             name = f"face-attributes/{stage}:{TAG}"
             command = [client, "build", "-f", f"images/{stage}/Dockerfile", "-t", name]
-            for argument in (f"BASE_IMAGE={base}", *(f"{key}={value}" for key, value in origin(stage).items())):
+            for argument in (f"BASE_IMAGE={base}", *(f"{key}={value}" for key, value in ORIGIN.items())):
                 command += ["--build-arg", argument]
             done = subprocess.run(
                 [*command, "."],
@@ -140,7 +139,7 @@ def test_image_holds_its_own_stage_only_and_runs_unprivileged(
     }
     inside = run_confined(docker, name, stage, entrypoint=["python", "-m", "stages.common.contract.version"])
     assert inside.strip() == code_version(stage)
-    labels = {f"org.opencontainers.image.{key.lower()}": value for key, value in origin(stage).items()}
+    labels = {f"org.opencontainers.image.{key.lower()}": value for key, value in ORIGIN.items()}
     assert labels.items() <= docker.images.get(name).labels.items()
 
 
@@ -288,6 +287,7 @@ def test_an_image_is_built_again_when_and_only_when_what_it_holds_changed(script
     assert rebuilt("stages/common/contract/stage.py") == [*STAGES, "serve"]
     assert rebuilt("params.yaml") == rebuilt("params-photographs.yaml") == [*STAGES, "airflow", "serve"]
     assert rebuilt("dags/stage_operator/operator.py") == rebuilt("images/airflow/plugins/reports.py") == ["airflow"]
+    assert rebuilt("stages/common/reports/VERSION") == [*STAGES, *SERVICES]  # for the label; PyTorch lies below it
     assert rebuilt("images/engine_proxy/policy.py") == ["engine_proxy"]
     assert rebuilt("images/serve/page/index.html") == ["serve"]
     assert rebuilt("stages/train/__pycache__/new.pyc") == []

@@ -3,6 +3,7 @@
 python -m stages.<name> --<input> PATH ... [--params params.yaml [--params RECIPE ...]] [--set section.key=value]
                         [--data DIR] [--expectations DIR]
                         (--out DIR | --store DIR) [--result FILE] [--recompute] [--check | --lots JSON]
+python -m stages.<name> --help | --version
 """
 
 import argparse
@@ -33,8 +34,8 @@ from stages.common.contract.logs import log, start_logging
 from stages.common.contract.params import ParamsT, load_params
 from stages.common.contract.run import Call, check, hand_over, run, run_lots
 from stages.common.contract.stage import Stage
-from stages.common.contract.version import SUITES
-from stages.common.reports.report import REPORT
+from stages.common.contract.version import SUITES, stage_version
+from stages.common.reports.report import REPORT, VERSION
 
 _CHECK = (
     "check parameters and inputs, do no work",
@@ -106,6 +107,8 @@ def parser(stage: Stage[Any]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    told = f"Face Attributes {VERSION}, {stage.name} {stage_version(stage.name)}"
+    result.add_argument("--version", action="version", version=told)
     for name, spec in stage.inputs.items():
         result.add_argument(f"--{name}", type=Path, required=spec.required, metavar="PATH", help=spec.help)
     result.add_argument(

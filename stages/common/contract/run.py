@@ -22,7 +22,7 @@ from stages.common.contract.logs import log
 from stages.common.contract.params import ParamsT
 from stages.common.contract.stage import Context, Delivery, LotsContext, Stage
 from stages.common.contract.version import stage_version, unlike_lock
-from stages.common.reports.report import REPORT, plain_report, write_report
+from stages.common.reports.report import REPORT, VERSION, plain_report, write_report
 
 LOTS_BYTES = 2**19
 """Length of `lots` in a result at most: some 30,000 of them. Airflow takes results of 1 MiB, and keeps them."""
@@ -372,6 +372,7 @@ def _require_outputs(stage: Stage[Any], partial: Path) -> None:
 def _environment(stage: str) -> dict[str, Any]:
     """What the result may depend on beyond its key, as far as it is the same for all stages."""
     return {
+        "product": VERSION,
         "python": platform.python_version(),
         "machine": platform.machine(),
         "cores": available_cpus(),

@@ -2,7 +2,8 @@
 
 The same files lie at the same relative paths in the repository and in the stage's image, so both compute the same
 version. A changed line of code or a changed pin makes new artifacts of the stages that use it, and of no others.
-Templates and styles of pages change no version: they change no result.
+Templates and styles of pages change no version, for they change no result; nor does a release of the whole product,
+whose number lies in `stages/common/reports/VERSION`.
 """
 
 import hashlib

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, Union
 
 REPORT = "report.html"
+VERSION = Path(__file__).with_name("VERSION").read_text(encoding="utf-8").strip()
+"""Of Face Attributes as a whole, such as 1.0.0; the one place that says it. No stage's version depends on it."""
 PAGE_COLORS = Path(__file__).with_name("page_colors.html")
 """The colours of all pages, Data Docs among them."""
 LINKED = frozenset({".csv", ".html", ".json"})
@@ -256,6 +258,7 @@ def page_templates(folder: Path) -> Any:
         "numeric": _numeric,
         "titles": _titles,
         "VERDICT_SHOWN": VERDICT_SHOWN,
+        "VERSION": VERSION,
     }
     return environment
 

@@ -1,6 +1,7 @@
 """What changes the version of which stage, on a copy of the code, and against Python's own reading of the imports."""
 
 import ast
+import json
 import re
 import shutil
 import subprocess
@@ -67,11 +68,40 @@ def test_the_code_of_a_stage_is_what_it_imports(stage: str) -> None:
 
 
 def test_a_style_changes_no_version_and_a_module_those_that_import_it(copy: Path) -> None:
-    assert changed(copy, "stages/common/page_style.html", "stages/common/reports/report.html") == set()
+    pages = ("stages/common/reports/page_style.html", "stages/common/reports/report.html")
+    assert changed(copy, *pages, "stages/common/reports/VERSION") == set()
     assert changed(copy, "stages/common/training/augment.py") == {"hyperopt", "train", "label_doubt"}
     assert changed(copy, "stages/validate/merge.py") == {"validate"}
     assert changed(copy, "stages/common/contract/stage.py") == set(STAGES)
     assert changed(copy, "expectations/predictions.json") == {"evaluate", "predict"}
+
+
+def test_a_release_of_the_product_is_shown_and_recomputes_nothing(copy: Path, tmp_path: Path) -> None:
+    toy = copy / "tests" / "common" / "toy.py"
+    toy.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "tests/common/toy.py", toy)
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.txt").write_text("hello ")
+    (tmp_path / "params.yaml").write_text("toy: {}\n")
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, toy, "--raw", "raw", "--params", "params.yaml", "--store", "store", *arguments]
+        return subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(copy)}, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    def release(number: str) -> None:
+        (copy / "stages/common/reports/VERSION").write_text(f"{number}\n")
+
+    release("7.0.0")
+    first = json.loads(run())
+    release("7.0.1")
+    assert run("--version").startswith("Face Attributes 7.0.1, toy ")
+    again = json.loads(run())
+    assert (first["cached"], again["cached"]) == (False, True)
+    page = Path(tmp_path, first["report"])
+    assert "Made by Face Attributes 7.0.0" in page.read_text()
+    anew = json.loads(run("--recompute"))
+    assert anew["key"] == first["key"]
+    assert "Made by Face Attributes 7.0.1" in page.read_text()
 
 
 def test_a_pin_changes_the_version_and_a_comment_in_the_lock_does_not(copy: Path) -> None:
