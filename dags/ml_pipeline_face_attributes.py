@@ -53,6 +53,7 @@ from shared_parts import (
 )
 from stage_operator import StageOperator
 
+DATA = "/data"
 RUNS = "/artifacts/run"
 FORCE = "Release the new version whatever the gate says; the registry keeps that it was forced."
 
@@ -110,7 +111,7 @@ def ml_pipeline_face_attributes() -> None:
     with TaskGroup("release", prefix_group_id=False, tooltip="One version, with all that led to it"):
         stages = (validate, prepare_train, hyperopt, train, evaluate, label_doubt)
         everything = {name: path for one in stages for name, path in one.artifact.items()}
-        kept = {"registry": REGISTRY, "runs": RUNS}
+        kept = {"card": DATA, "registry": REGISTRY, "runs": RUNS}
         told = {"inlets": [MODEL], "outlets": [MODEL], "on_success_callback": on_new_version(MODEL)}
         stage("archive", inputs=everything | kept, settings={"archive.force": "force"}, tells=stages, **told)
 

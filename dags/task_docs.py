@@ -62,7 +62,8 @@ Collects one version: model, metrics, plots, reports of all stages, parameters, 
 Lets it meet the champion and the best version so far on the test images, registers it, and makes it the champion if it
 is fit for that. The same model, to the byte, is registered and judged once.
 
-**In**: all artifacts of the run, the registry. **Out**: the version; asset `face_attributes_model` when it is new.
+**In**: all artifacts of the run, `card.md` of the data volume, the registry. **Out**: the version with model card and
+data card; asset `face_attributes_model` when it is new.
 **Report**: the report of the run.
 """,
     "release": """

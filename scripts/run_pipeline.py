@@ -41,7 +41,7 @@ VERSIONS = "/artifacts/registry/page"
 ANNOTATIONS = ("annotations.csv", "annotations")  # the names that need no guess
 ATTRIBUTES = "attributes.yaml"
 EXPECTATIONS = "expectations"
-OWN = (ATTRIBUTES, EXPECTATIONS, "params.yaml")
+OWN = (ATTRIBUTES, EXPECTATIONS, "params.yaml", "card.md")
 """What a data folder may bring."""
 RECIPES = sorted(path.stem.removeprefix("params-") for path in ROOT.glob("params-*.yaml"))
 HOME = Path(os.environ.get("AIRFLOW_HOME", ROOT / ".airflow"))
@@ -417,6 +417,7 @@ def input_section(data: Path | None = None) -> dict[str, str]:
             "annotations": str(data / annotations_of(data)),
             "attributes": str(attributes_of(data)),
             "expectations": str(data / EXPECTATIONS) if (data / EXPECTATIONS).is_dir() else EXPECTATIONS,
+            "card": str(data),
             "kept": kept_of(data),
         }
         with modify_yaml(file) as params:

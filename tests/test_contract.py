@@ -69,7 +69,7 @@ def note():
 
 def raw_inputs(data: Path) -> dict[str, str]:
     """Input -> path, of a data folder of samples."""
-    own = {"raw": str(data / "raw"), "annotations": str(data / "annotations.csv")}
+    own = {"card": str(data), "raw": str(data / "raw"), "annotations": str(data / "annotations.csv")}
     return own | {"attributes": str(ROOT / "data" / "attributes.yaml")}
 
 
@@ -339,6 +339,23 @@ def test_every_report_asks_the_network_for_nothing_and_its_links_lead_somewhere(
         for link in re.findall(r"""\bhref=["']([^"'#]+)""", text):
             assert (page.parent / unquote(html.unescape(link))).is_file(), f"{page}: {link}"
     assert text_of(results["archive"]["headline"]["mean_accuracy"]) in (archive / "report.html").read_text()
+
+
+def test_the_cards_of_a_version_tell_its_lots_its_device_and_what_people_wrote(
+    results: dict[str, dict[str, Any]], data: Path, store: Path
+) -> None:
+    own = data / "card.md"
+    own.write_text("# Licences\nAs you like.\n")
+    changed = run_all(data, store)
+    own.unlink()
+    assert [stage for stage, one in results.items() if changed[stage]["key"] != one["key"]] == ["archive"]
+    model, about_data = (Path(changed["archive"]["outputs"][f"{name}_card"]).read_text() for name in ("model", "data"))
+    assert "As you like." in model
+    assert "As you like." in about_data
+    assert re.search(r"^\| train \| [\d.]+ \| [\w .-]+ \| \w+ \| \d+ \|", model, re.MULTILINE)
+    for lot in ("s1", "s2"):
+        assert f"| lot {lot} |" in model
+        assert f"| {lot} |" in about_data
 
 
 def test_the_archive_refuses_artifacts_of_different_runs(

@@ -19,6 +19,8 @@ from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
 GATE = "gate.json"
 RECORD = "compare.json"
 """What a version keeps so that it can be compared with any other (`stages.archive.record`)."""
+MODEL_CARD, DATA_CARD = "model_card", "data_card"
+"""Files of a version (`stages.archive.cards`), before .md and .html."""
 NONE = "none"
 """In place of a champion's name, before any version was released."""
 
@@ -129,6 +131,9 @@ def write_content(artifact: Path, content: Path, version: Version) -> None:
     report = content / "report"
     report.mkdir()
     shutil.copy(artifact / REPORT, report)
+    for card in (MODEL_CARD, DATA_CARD):
+        shutil.copy(artifact / f"{card}.md", content)
+        shutil.copy(artifact / f"{card}.html", report)
     for stage in read_json(artifact / LINEAGE):
         if (artifact / stage).is_dir():
             copy_folder(artifact / stage, report / stage)
@@ -143,7 +148,8 @@ def write_content(artifact: Path, content: Path, version: Version) -> None:
 
 _README = """# {name}
 
-On the test images: {means}. Each commit is a version; `git tag` lists them (v1, v2, ...) and the releases
+On the test images: {means}. model_card.md says what the model is for and what its limits are, data_card.md what it has
+learned from. Each commit is a version; `git tag` lists them (v1, v2, ...) and the releases
 (champion-0001, ...), `git tag --list -n1 'champion-*'` says why. Both with `--sort=version:refname` in their order.
 
     dvc pull                       # model, plots, reference, report; it refuses damaged files

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from stages.archive.collect import HARDEST, REJECTED
-from stages.archive.release import GATE
+from stages.archive.release import DATA_CARD, GATE, MODEL_CARD
 from stages.common.contract.artifacts import read_json
 from stages.common.contract.tables import as_written
 from stages.common.inference.measures import METRICS, in_words
@@ -106,7 +106,7 @@ def build_report(
         *_hardest(archive),
         Group("Training", _plots(archive, "training_curves", "accuracy_curves", "augmented_pictures", "trials")),
         Group("Data", [*_plots(archive, "data_distribution"), *data, *_left_out(metrics, base)]),
-        Links("Other versions", {"Compare this version with any other": versions}),
+        Links("Cards and other versions", {**_cards(archive), "Compare this version with any other": versions}),
         _lineage(chain, base),
         _params(archive),
     ]
@@ -127,6 +127,12 @@ def build_report(
         remarked=any(rejects.values()) or bool(evaluation["no_better"] or gate["warnings"]),
         word="Fit for release" if gate["fit"] else "Not fit for release",
     )
+
+
+def _cards(archive: Path) -> dict[str, str]:
+    """The cards beside the page, which versions of earlier code have not."""
+    files = {"Model card": f"{MODEL_CARD}.html", "Data card": f"{DATA_CARD}.html"}
+    return {text: file for text, file in files.items() if (archive / file).exists()}
 
 
 def _gate(gate: Mapping[str, Any]) -> PageSection:

@@ -1,11 +1,12 @@
 """A page per run: what ran, what was there already, and the version that it ended in."""
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.archive.release import GATE
+from stages.archive.release import DATA_CARD, GATE, MODEL_CARD
 from stages.archive.report import build_report
 from stages.common.contract.artifacts import json_digest, making, publish, read_json, write_manifest
 from stages.common.registry.registry import LINEAGE, PAGE, now
@@ -51,6 +52,9 @@ def write_run(
             base,
         )
         write_report(partial / REPORT, report)
+        for card in (MODEL_CARD, DATA_CARD):
+            if (page := archive / f"{card}.html").exists():
+                shutil.copy(page, partial)
         gate = read_json(archive / GATE)
         means = {f"mean_{metric}": round(mean, 4) for metric, mean in gate["means"].items() if mean is not None}
         headline = {**released, **means, "run": name}

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from stages.archive.cards import OWN, read_own, write_cards
 from stages.archive.collect import collect
 from stages.archive.lineage import check_one_run, lineage, used_params
 from stages.archive.params import Params
-from stages.archive.release import GATE, NONE, RECORD, opponent, release, standing, told_run
+from stages.archive.release import DATA_CARD, GATE, MODEL_CARD, NONE, RECORD, opponent, release, standing, told_run
 from stages.common.contract.artifacts import file_digest, write_json
 from stages.common.contract.logs import log
-from stages.common.contract.stage import Context, Delivered, Delivery, Headline, Input, Stage
+from stages.common.contract.stage import Context, Delivered, Delivery, Headline, Input, RawFiles, Stage
 from stages.common.registry.registry import LINEAGE, MODEL, PAGE, Registry
 from stages.common.reports.report import REPORT, write_report
 from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
@@ -124,6 +125,7 @@ def _run(context: Context[Params]) -> Headline:
     }
     write_json(out / GATE, gate)
     write_record(out, candidate)
+    write_cards(out, manifests, read_own(context.inputs.get("card")))
     versions = os.path.relpath(context.inputs["registry"] / PAGE, out)
     write_report(out / REPORT, build_report(context.params.archive.title, out, versions))
     for line in judgement.warnings:
@@ -131,6 +133,11 @@ def _run(context: Context[Params]) -> Headline:
     means = {f"mean_{name}": round(mean, 4) for name, mean in judgement.means.items() if mean is not None}
     warned = {"warnings": "; ".join(judgement.warnings)} if judgement.warnings else {}
     return {**means, "fit": "yes" if judgement.fit else "no", **warned}
+
+
+def _raw_files(_params: Params, inputs: Mapping[str, Path], name: str) -> RawFiles:
+    """Of the data folder, what people have written for the cards."""
+    return RawFiles([OWN] if (inputs[name] / OWN).is_file() else [])
 
 
 def _deliver(delivery: Delivery[Params]) -> Delivered:
@@ -167,6 +174,7 @@ STAGE = Stage(
         "train": Input("artifact of stage train"),
         "evaluate": Input("artifact of stage evaluate"),
         "label_doubt": Input("artifact of stage label_doubt"),
+        "card": Input(f"folder whose {OWN}, if there is one, is your own text in the cards", False, required=False),
         "registry": Input(
             "folder of the registry: versions as commits of a git repository with DVC", False, created=True
         ),
@@ -174,6 +182,8 @@ STAGE = Stage(
     },
     outputs={
         "report": ("report.html", "one self-contained page about the version"),
+        "model_card": (f"{MODEL_CARD}.md", "what the model is for, how good it is, and its limits; .html for people"),
+        "data_card": (f"{DATA_CARD}.md", "what the data are and where they come from; likewise"),
         "gate": (GATE, "the candidate against the champion, and whether it is fit for release"),
         "validate": ("validate/report.html", "the report of validate and the files that it links; so for every input"),
         "model": ("model", "model.onnx and model.safetensors"),
@@ -186,6 +196,7 @@ STAGE = Stage(
         "lineage": (LINEAGE, "keys, versions, inputs, images and cost, down to the raw files"),
     },
     run=_run,
+    raw_files=_raw_files,
     identify=_identify,
     deliver=_deliver,
 )

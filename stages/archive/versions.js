@@ -78,6 +78,7 @@
     { title: "Version", value: (one) => Number(one.name.slice(1)), show: (one) => make("label", {},
       make("input", { type: "checkbox", "aria-label": `compare ${one.name}`, change: (event) => choose(one.name, event.target.checked) }), ` ${one.name}`) },
     { title: "Made, UTC", value: (one) => one.created, show: (one) => link(day(one.created), one.report) },
+    { title: "Card", value: (one) => (one.card ? "card" : ""), show: (one) => (one.card ? link("model card", one.card) : "–") },
     { title: "Released", value: (one) => one.state, show: (one) => (one.state === "champion" ? badge("champion", "good", "✓") : one.state ? badge("released", "plain", "–") : "no") },
     { title: "Gate", value: (one) => (one.fit ? "fit" : "not fit"), show: (one) => (one.fit ? badge("fit", "good", "✓") : badge("not fit", "bad", "✗")) },
     { title: "Accuracy", n: true, value: (one) => one.accuracy, show: (one) => share(one.accuracy) },

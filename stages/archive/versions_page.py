@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.archive.release import RECORD
+from stages.archive.release import MODEL_CARD, RECORD
 from stages.common.contract.artifacts import MANIFEST, read_json
 from stages.common.inference.compared import PICTURES
 from stages.common.registry.registry import PAGE, Registry, Version, now
@@ -103,7 +103,7 @@ def collect_versions(registry: Registry, runs: Path) -> dict[str, Any]:
     versions, releases = registry.versions(), registry.releases()
     records = {name: json.loads(text) for name, text in registry.texts(RECORD).items()}
     pages = _runs(runs, registry.home / PAGE.parent)
-    report_of = {run["archive"]: run["page"] for run in pages}
+    page_of = {run["archive"]: {"report": run["page"], "card": run["card"]} for run in pages}
     attributes, lots, values, sets = (_Numbered() for _ in range(4))
     names = sorted({name for record in records.values() for name in record["params"]})
     images = _Images()
@@ -116,7 +116,7 @@ def collect_versions(registry: Registry, runs: Path) -> dict[str, Any]:
         state = "released" if version.name in released else ""
         if releases and releases[-1].version == version.name:
             state = "champion"
-        one = {**_of_version(version, lots), "state": state, "report": report_of.get(version.archive, "")}
+        one = {**_of_version(version, lots), "state": state, **page_of.get(version.archive, {})}
         if record := records.get(version.name):
             one |= {name: record[name] for name in _AS_IT_IS}
             one["by_lot"] = {lots(lot.removeprefix("lot ")): figures for lot, figures in record["by_lot"].items()}
@@ -135,7 +135,7 @@ def collect_versions(registry: Registry, runs: Path) -> dict[str, Any]:
         "images": images.rows(),
         "releases": [{"version": of.version, "action": of.done, "reason": of.reason, "time": of.time}
                      for of in releases],
-        "runs": [{name: value for name, value in run.items() if name != "archive"} for run in pages],
+        "runs": [{name: value for name, value in run.items() if name not in {"archive", "card"}} for run in pages],
     }  # fmt: skip
 
 
@@ -219,6 +219,9 @@ def _runs(runs: Path, seen_from: Path) -> list[dict[str, Any]]:
                 "champion": headline["champion"],
                 "accuracy": headline.get("mean_accuracy"),
                 "page": os.path.relpath(manifest.parent / REPORT, seen_from),
+                "card": os.path.relpath(card, seen_from)
+                if (card := manifest.with_name(f"{MODEL_CARD}.html")).exists()
+                else "",
                 "archive": told["inputs"]["archive"]["key"],
             }
         except (OSError, ValueError, KeyError, TypeError):

@@ -43,7 +43,8 @@ class Pipeline:
         self.registry = Registry(folder / "registry")
         self.inputs = {name: folder / name for name in STAGE.inputs}
         self.result: dict[str, Any] = {}
-        (folder / "validate").mkdir()
+        for name in ("validate", "card"):
+            (folder / name).mkdir()
         (folder / "validate" / "annotations.csv").write_text(
             f"filename,pixels,group\ns1_copy.jpg,{COPY},{artifacts.json_digest(['a', 0])[:32]}\n"
         )

@@ -49,6 +49,19 @@ class Badge:
 
 
 @dataclass(frozen=True)
+class Text:
+    """Text of people, in paragraphs that blank lines separate; a line that begins with `-` or `*` is one by itself."""
+
+    kind: ClassVar[str] = "text"
+    text: str
+
+    @property
+    def paragraphs(self) -> list[str]:
+        """The paragraphs, as text."""
+        return [part.strip() for part in re.split(r"\n[ \t]*\n|\n(?=[-*] )", self.text) if part.strip()]
+
+
+@dataclass(frozen=True)
 class Link:
     """A cell that leads to a page or file beside the report (`address` is relative)."""
 
@@ -149,7 +162,7 @@ class Group:
     link: tuple[str, str] | None = None
 
 
-PageSection = Union[Cards, Table, Plot, Pictures, Bars, Trend, Links, Group]  # noqa: UP007 - a name in quotes takes no `|`
+PageSection = Union[Cards, Text, Table, Plot, Pictures, Bars, Trend, Links, Group]  # noqa: UP007 - a name in quotes takes no `|`
 
 
 @dataclass(frozen=True)

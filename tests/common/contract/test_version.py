@@ -86,7 +86,9 @@ def test_a_release_of_the_product_is_shown_and_recomputes_nothing(copy: Path, tm
 
     def run(*arguments: str) -> str:
         command = [sys.executable, toy, "--raw", "raw", "--params", "params.yaml", "--store", "store", *arguments]
-        return subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(copy)}, check=True, stdout=subprocess.PIPE, text=True).stdout
+        return subprocess.run(
+            command, cwd=tmp_path, env={"PYTHONPATH": str(copy)}, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
 
     def release(number: str) -> None:
         (copy / "stages/common/reports/VERSION").write_text(f"{number}\n")
