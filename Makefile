@@ -1,6 +1,6 @@
 # The one vocabulary; CI calls only this.
 export PYTHONUTF8 = 1# names of files are UTF-8, whatever the locale says
-.PHONY: help run report serve up down ps logs quick test test-faults check bench stage data venv lock audit engine stop images push pull sbom
+.PHONY: help run report serve up down ps logs quick test test-faults check docs bench stage data venv lock audit engine stop images push pull sbom
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -35,8 +35,11 @@ test: ## set everything up and run all checks and tests
 test-faults: ## the tests that kill parts of a running stack
 	@scripts/test -m faults
 
-check: venv ## formatting, lint and types
+check: venv ## formatting, lint, types, and links of the documents
 	@scripts/check
+
+docs: venv ## build README and all pages as a site that opens without a network: site/index.html
+	@scripts/docs
 
 bench: ## measure every figure of bench/README.md; DATA=<folder> for real faces, ONLY="train search" for some
 	@scripts/bench

@@ -14,7 +14,7 @@ import yaml
 from tests.scripts.environment import link_environment
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = (".dvc", "bench", "dags", "data", "expectations", "images", "scripts", "stages", "tests")
+FOLDERS = (".dvc", "bench", "dags", "data", "docs", "expectations", "images", "scripts", "stages", "tests")
 
 Done: TypeAlias = "subprocess.CompletedProcess[str]"
 
