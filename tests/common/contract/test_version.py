@@ -85,7 +85,7 @@ def test_a_release_of_the_product_is_shown_and_recomputes_nothing(copy: Path, tm
     (tmp_path / "params.yaml").write_text("toy: {}\n")
 
     def run(*arguments: str) -> str:
-        command = [sys.executable, toy, "--raw", "raw", "--params", "params.yaml", "--store", "store", *arguments]
+        command = [sys.executable, str(toy), "--raw", "raw", "--params", "params.yaml", "--store", "store", *arguments]
         return subprocess.run(
             command, cwd=tmp_path, env={"PYTHONPATH": str(copy)}, check=True, stdout=subprocess.PIPE, text=True
         ).stdout
