@@ -7,18 +7,22 @@ sample avatars of its own, starts a stack of its own, and removes both. NAME is 
     validation  data with faults: docs/validation.png, data_docs.png
     doubts      data with wrong labels: docs/label_doubt.png
     service     a model asked and searched: docs/serve.png, docs/gallery.png
+    versions    two versions, slices, a card, a clean-up: docs/versions.png, slices.png, model_card.png, clean_up.png;
+                needs no engine
     life        docs/model_life.md, through Airflow: all others; the outputs that the page quotes go to standard output
 """
 
 import argparse
 import csv
 import json
+import os
 import random
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +39,7 @@ PICTURES = Path(__file__).parent
 LOT = 500  # images
 LONG_S = 3600  # for a run with a whole search; six minutes on two idle cores
 QUICK = {"epochs": 60, "max_evals": 1}
+STAGES_OF_A_VERSION = ("validate", "prepare_train", "hyperopt", "train", "evaluate", "label_doubt")
 
 
 def shoot(page: "Page", name: str, width: int, height: int, heading: str = "") -> None:
@@ -178,6 +183,49 @@ def service(browser: "Browser", folder: Path) -> None:
         server.stop()
 
 
+def versions(browser: "Browser", folder: Path) -> None:
+    """Two versions, of a short and of a longer training, in a store of their own that is then looked through."""
+    draw(folder, LOT, 3)
+    shutil.copy(ROOT / "data/card.md", folder)
+    store, kept = ("--store", folder / "store"), folder / "store"
+
+    def made(name: str, *arguments: object) -> dict[str, Any]:
+        told = run(sys.executable, "-m", f"stages.{name}", *arguments, *store)
+        return dict(json.loads(told.splitlines()[-1]))
+
+    def given(*names: str) -> list[object]:
+        return [word for name in names for word in (f"--{name}", paths[name])]
+
+    paths: dict[str, object] = {"raw": folder / "raw", "annotations": folder / "annotations.csv", "data": folder}
+    paths |= {"registry": kept / "registry", "runs": kept / "run"}
+    paths["validate"] = made("validate", *given("raw", "annotations"))["path"]
+    paths["prepare_train"] = made("prepare_train", *given("raw", "validate"))["path"]
+    paths["hyperopt"] = made("hyperopt", *given("prepare_train"), "--set", "hyperopt.max_evals=0")["path"]
+    for epochs in (12, 40):
+        own = ("--set", "train.use_hyperopt=false", "--set", f"train.epochs={epochs}")
+        paths["train"] = made("train", *given("prepare_train", "hyperopt"), *own)["path"]
+        paths["evaluate"] = made("evaluate", *given("prepare_train", "train"))["path"]
+        doubts = ("--set", "label_doubt.epochs=1")
+        paths["label_doubt"] = made("label_doubt", *given("prepare_train", "train"), *doubts)["path"]
+        own = ("--set", "archive.force=true")
+        archived = made("archive", *given("data", "registry", "runs", *STAGES_OF_A_VERSION), *own)
+    page = browser.new_page()
+    page.goto((kept / "registry" / "page" / "versions.html").as_uri())
+    for name in ("v1", "v2"):
+        page.get_by_label(f"compare {name}").check()
+    shoot(page, "versions", 1300, 1150)
+    page.goto(Path(str(paths["evaluate"]), "report.html").as_uri())
+    shoot(page, "slices", 1060, 900, "Slices")
+    page.goto(Path(archived["report"]).with_name("model_card.html").as_uri())
+    shoot(page, "model_card", 1000, 1200)
+    for path in (*kept.glob("*/*"), *kept.glob("*/.lock-*"), *kept.glob("*/*/manifest.json")):
+        os.utime(path, (time.time() - 40 * 86400,) * 2)  # as if nobody had used it for 40 days
+    told = run(sys.executable, "-m", "stages.archive", "prune", *store, "--keep", "30d", "--dry-run")
+    page.goto(Path(re.findall(r"^report: (.*)$", told, re.MULTILINE)[0]).absolute().as_uri())
+    shoot(page, "clean_up", 1060, 900)
+    page.close()
+
+
 class Photographer:
     """A browser in which the administrator has logged in."""
 
@@ -318,7 +366,7 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=["validation", "doubts", "service", "life"])
+    parser.add_argument("--only", nargs="+", default=["validation", "doubts", "service", "versions", "life"])
     parser.add_argument("--quick", action="store_true", help="a search of one trial, 60 epochs: to try this program")
     arguments = parser.parse_args()
     conf: Mapping[str, Any] = QUICK if arguments.quick else {}
@@ -326,6 +374,7 @@ def main() -> None:
         "validation": validation,
         "doubts": doubts,
         "service": service,
+        "versions": versions,
         "life": lambda browser, folder: life(browser, folder, conf),
     }
     with sync_playwright() as playwright:

@@ -8,6 +8,7 @@ import csv
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -182,6 +183,24 @@ def test_the_commands_of_the_registry_do_as_the_page_says(tmp_path: Path) -> Non
     assert "v3 is the champion now" in said["promote"]
     assert "v2 is the champion now" in said["rollback"] or "v3 is the champion now" in said["rollback"]
     assert "would be" in said["prune"] or "report: " in said["prune"]
+
+
+@pytest.mark.slow
+def test_a_copy_of_the_store_has_its_versions_and_what_was_made_is_taken_from_it(tmp_path: Path) -> None:
+    here, there = tmp_path / "artifacts", tmp_path / "elsewhere" / "artifacts"
+    for folder in (here, there):
+        folder.mkdir(parents=True)
+    pipeline = Pipeline(here)
+    pipeline.train(0)
+    assert pipeline.archive() == 0
+    shell("tar -C artifacts -cf - . | tar -C elsewhere/artifacts -xf -", tmp_path)
+    shutil.rmtree(here)
+    pipeline.folder = there
+    pipeline.inputs = {name: there / path.relative_to(here) for name, path in pipeline.inputs.items()}
+    assert pipeline.archive() == 0
+    assert pipeline.result["cached"]
+    assert (pipeline.result["headline"]["version"], pipeline.result["headline"]["champion"]) == ("v1", "v1")
+    assert "v1    champion" in shell(f"{sys.executable} -m stages.archive versions", there.parent)
 
 
 @pytest.mark.slow
