@@ -37,6 +37,7 @@ NOT_RUN = "not run: "
 TERMINAL = "stack/test_story.py::test_the_commands_of_the_terminal"
 RUN = "test_run.py::test_a_run_makes_everything_and_ends_with_a_report"
 LIFE = "stack/test_model_life.py::test_the_life_of_a_model"
+PUSHED = "images/test_registry.py::test_what_is_pulled_is_what_was_built"
 CLONE = "common/registry/test_registry.py::test_a_clone_pulls_files_and_shows_differences"
 DVC = "test_dvc.py::test_repro_runs_every_stage_once_and_a_second_one_nothing"
 PROMOTION = "test_docs_commands.py::test_the_commands_of_the_registry_do_as_the_page_says"
@@ -58,6 +59,14 @@ RUN_BY = {
         "data/test_make_samples.py::test_a_second_run_leaves_a_whole_set_alone_and_completes_one_without_annotations"
     ),
     "make docs": "browser/test_site.py::test_the_site_opens_from_a_folder_and_its_search_finds_pages",
+    "make push": PUSHED,
+    "make pull": PUSHED,
+    "docker login": PUSHED,
+    "make sbom": "images/test_images.py::test_the_bill_of_an_image_lists_what_is_installed_in_it",
+    "make audit": "scripts/test_audit.py::test_a_known_flaw_is_told_with_its_images_and_what_mends_it",
+    "make up PROFILE=metrics": (
+        "stack/test_metrics.py::test_heartbeats_of_the_scheduler_reach_prometheus_and_its_dashboard"
+    ),
     "make test": f"{NOT_RUN}it runs this test",
     "make quick": f"{NOT_RUN}it runs this test",
     "make venv": f"{NOT_RUN}it makes the environment of this test",
