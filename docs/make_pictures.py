@@ -207,8 +207,8 @@ def versions(browser: "Browser", folder: Path) -> None:
         paths["evaluate"] = made("evaluate", *given("prepare_train", "train"))["path"]
         doubts = ("--set", "label_doubt.epochs=1")
         paths["label_doubt"] = made("label_doubt", *given("prepare_train", "train"), *doubts)["path"]
-        own = ("--set", "archive.force=true")
-        archived = made("archive", *given("data", "registry", "runs", *STAGES_OF_A_VERSION), *own)
+        forced = ("--set", "archive.force=true")
+        archived = made("archive", *given("data", "registry", "runs", *STAGES_OF_A_VERSION), *forced)
     page = browser.new_page()
     page.goto((kept / "registry" / "page" / "versions.html").as_uri())
     for name in ("v1", "v2"):
