@@ -13,7 +13,8 @@ with by `predict_new_lots` and watched by `model_monitoring_and_retraining`.
 
 **Run with parameters**: each field says what it means if it is left empty, which is what params.yaml has; `recipe`
 takes the values that differ from those out of `params-<name>.yaml`, for example for photographs. `max_evals` 0 skips
-the search; `annotations` takes another file of the data volume.
+the search; `annotations` takes another file of the data volume; `settings` says whether suites and parameters that the
+data bring are taken.
 
 **Results**: the note of a run, which the list of runs opens, says which version it made, whether that was released, and
 how good it is. The tab *Reports* of a run has the headline figures and the report of every task; *XCom* of a task has
