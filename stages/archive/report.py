@@ -35,8 +35,8 @@ REJECTS_SHOWN = 50
 MORE_MEASURES = {"roc_auc": "ROC AUC", "ece": "ECE", "coverage": "Answered", "answered_accuracy": "Right"}
 """Figures of a table of attributes beside those that every report has."""
 MORE_NOTE = (
-    "ECE is the expected calibration error. Answered is the share for which the model is sure enough, Right what is "
-    "right of these."
+    "ECE is the expected calibration error. Answered is the share of images for which the model is sure enough, Right "
+    "the share of these answers that are right."
 )
 PLOTS = {
     "confusion_matrices": "Confusion matrices: rows are the labels, columns what the model says",
@@ -142,7 +142,8 @@ def _gate(gate: Mapping[str, Any]) -> PageSection:
     mean = f"No mean {words}" if found is None else f"Mean {words} {found:.4f}, 95 % from {low:.4f} to {high:.4f}"
     champion, best, between = gate["champion"], gate["best"], gate["champion_to_best"]
     if not champion:
-        return Group("Release gate", [], note=f"{mean}. It was compared with no champion; the verdict above says why.")
+        why = "there was none, or the verdict above says why it could not be"
+        return Group("Release gate", [], note=f"{mean}. It was compared with no champion: {why}.")
     if best:
         standing = (
             f"The best version so far is {best['version']}: on the same images the candidate lies "

@@ -47,14 +47,14 @@ def _lots(attributes: Attributes, metrics: Mapping[str, Any]) -> Table:
         abstained = [Share(found["classes"][one.name][ABSTAINED] / images) if images else None for one in attributes]
         rows.append((lot, images, found["undecodable"], *abstained, "taken from the cache" if found["reused"] else ""))
     first, note = shown(rows, ROWS_SHOWN)
-    told = "Under each attribute the share of images without an answer, for the model is not sure enough."
+    told = "Under each attribute the share of images for which the model is not sure enough to answer."
     columns = ("Lot", "Images", "Undecodable", *(one.title for one in attributes), "Predicted before")
     return Table("Lots", columns, first, note=" ".join(filter(None, (told, note))))
 
 
 def _classes(attributes: Attributes, metrics: Mapping[str, Any]) -> Group:
     bars = [Bars(one.title, metrics["classes"][one.name], muted={ABSTAINED}) for one in attributes]
-    return Group("Answers", bars, note="Images per class; a class counts those answers that are given.")
+    return Group("Answers", bars, note="Images by the class that is answered; abstained are those without an answer.")
 
 
 def _unsure(cases: Sequence[Unsure], picture: Callable[[str, str], str]) -> Pictures:

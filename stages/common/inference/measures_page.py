@@ -44,7 +44,7 @@ def measures_table(
         ("Attribute", *columns.values()),
         [(one.title, *(measures[one.name].get(name) for name in columns)) for one in attributes],
         note=f"Most frequent class is how often that class alone would be right. Balanced accuracy is the mean recall "
-        "of the classes, of which it takes two with labels; precision, recall and F1 are means over classes, too. An "
+        "of the classes, at least two of which need labels; precision, recall and F1 are means over classes, too. An "
         f"unknown label does not count. {note}".strip(),
     )
 
