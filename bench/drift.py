@@ -140,6 +140,13 @@ def look(model: OnnxModel, paths: Sequence[Path], shift: Shift | None = None) ->
     return observe(model, [path.name for path in paths], np.stack(images).__getitem__, 256)
 
 
+def sample_avatars(folder: Path, seed: int) -> Path:
+    """A data folder of 500 of them, below `folder`."""
+    command = [sys.executable, "-m", "data.make_samples", "--out", folder / "samples", "--count", "500", "--seed", seed]
+    subprocess.run(list(map(str, command)), cwd=ROOT, check=True, stdout=sys.stderr)
+    return folder / "samples"
+
+
 def main() -> None:
     """Train, draw, shift, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -169,10 +176,8 @@ def main() -> None:
             for kind, strengths in SHIFTS.items()
             for strength, shift in strengths.items()
         }
-        command = [sys.executable, "-m", "data.make_samples", "--out", folder / "samples", "--count", "500", "--seed"]
         # not the default seed: else the data may be the very avatars
-        subprocess.run([*map(str, command), str(arguments.seed + 1)], cwd=ROOT, check=True, stdout=sys.stderr)
-        avatars = look(model, sorted((folder / "samples" / "raw").rglob("*.png")))
+        avatars = look(model, sorted((sample_avatars(folder, arguments.seed + 1) / "raw").rglob("*.png")))
 
     def draw(size: int, lots: int = 1, among: npt.NDArray[np.bool_] | None = None) -> Iterator[npt.NDArray[np.intp]]:
         """Positions of the reference, and of each lot, no image twice; `among`: which a lot may have."""

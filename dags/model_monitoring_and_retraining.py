@@ -4,8 +4,9 @@ It measures the champion on newly annotated images, and compares what new images
 was measured on. An image is new if the champion has neither learned from its picture nor was measured on it, whatever
 lot it came into. If the champion's mean accuracy (or balanced accuracy: `evaluate.metric` in params.yaml) has fallen
 below `min_accuracy`, or the data have drifted, it starts `ml_pipeline_face_attributes`, whose release gate decides;
-never twice for one cause, so if `train_again` itself fails, clear it. Images that drifted and have no labels start no
-training, which would learn nothing new: `to_label.csv` lists what to label first. Where there is not enough data to
+never twice for one cause, so if `train_again` itself fails, clear it. Lots that drifted, or of which too low an accuracy
+is expected, and that have no labels start no training, which would learn nothing new: it asks for labels, and
+`to_label.csv` lists the images that are most worth them. Where there is not enough data to
 tell, it says so. If `validate` fails, drift is told all the same, for it needs no labels.
 
 **Results**: the report of `monitor` shows what moved, by how much, with pictures of then and now; every check is a line
@@ -85,7 +86,11 @@ def model_monitoring_and_retraining() -> None:
     seen = champion.artifact | predict.artifact | validate.artifact
     names = ("min_accuracy", "min_labels", "min_images", "alpha", "min_psi")
     settings = {f"monitor.{name}": name for name in names}
-    needs = {"inputs": {**seen, "logs": LOGS}, "optional": ["validate"], "trigger_rule": "all_done_min_one_success"}
+    needs = {
+        "inputs": {**seen, "raw": RAW, "logs": LOGS},
+        "optional": ["validate"],
+        "trigger_rule": "all_done_min_one_success",
+    }
     monitor = stage("monitor", **needs, settings=settings, tells=())
     again = TriggerDagRunOperator(
         task_id="train_again",

@@ -88,14 +88,16 @@ Takes the released version of the model out of the registry, so that the whole r
 Says what the champion sees in every image of every lot. A lot that this version has predicted already is not predicted
 again.
 
-**In**: raw images, the champion. **Out**: a CSV file per lot, images that cannot be decoded; asset
-`face_attributes_predictions` when they are new. **Report**: classes per lot, unsure answers, Data Docs.
+**In**: raw images, the champion. **Out**: a CSV file per lot, images that cannot be decoded, what to label; asset
+`face_attributes_predictions` when they are new. **Report**: classes per lot, the accuracy that is expected, which images
+to label, unsure answers, Data Docs.
 """,
     "monitor": """
 Measures the champion on newly annotated images, compares new ones with what it was measured on, and decides whether it
 should be trained again, or images be labelled first.
 
-**In**: the champion, its predictions, annotations if their check has passed. **Out**: the decision, what to label, a
-line of the monitoring log. **Report**: what moved, then and now.
+**In**: the champion, its predictions, annotations if their check has passed, raw images for pictures alone. **Out**: the
+decision, what to label, a line of the monitoring log. **Report**: what moved, then and now; the accuracy that is expected
+without labels; which images to label.
 """,
 }

@@ -46,6 +46,7 @@ def findings(stage: str, headline: Mapping[str, object]) -> dict[str, str]:
         "monitor": {
             "drift": when(headline.get("drift") == "found", "drift found"),
             "accuracy": when(headline.get("performance") == "low", "accuracy is low"),
+            "labels": when(headline.get("labels_needed") == "yes", "labels needed: its to_label.csv lists images"),
         },
     }
     return {kind: text[:LENGTH] for kind, text in of_stage.get(stage, {}).items() if text}

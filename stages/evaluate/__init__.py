@@ -18,6 +18,7 @@ Outputs:
                                  `<attribute>_answered`: no where the confidence is too low for an answer; the
                                  predicted class is the most probable one, or as stage train has decided
     reference/partitions.json    `stages.common.inference.partitions` of the same images
+    reference/confidences.json   `stages.common.inference.expected.Trust` of each attribute, by the test images alone
     reference/features.npz       `stages.common.inference.features` of the val and test images, which the model has
                                  not learned from: what new images are compared with to tell drift
     pictures.json                thumbnails of the test images that versions are compared on

@@ -43,6 +43,7 @@ def _run(context: Context[Params]) -> Headline:
     from stages.common.inference.answers import answers_of, right_answers
     from stages.common.inference.compared import PICTURES, compared_images
     from stages.common.inference.decision import decision_table
+    from stages.common.inference.expected import write_trust
     from stages.common.inference.features import join_features
     from stages.common.inference.measures import mean_of, means_of, no_better
     from stages.common.inference.observation import observe
@@ -102,6 +103,7 @@ def _run(context: Context[Params]) -> Headline:
     reference = join_features([of_val, of_test])
     reference.save(context.out / "reference" / "features.npz")
     write_json(context.out / "reference" / PARTITIONS, partitions(attributes, reference))
+    write_trust(context.out / "reference", answers)
     all_means = means | {f"mean_{name}": mean_of(name, list(measures.values())) for name in ("ece", "coverage")}
     metrics = {
         **all_means,
@@ -172,6 +174,7 @@ STAGE = Stage(
         "pictures": ("pictures.json", "thumbnails of the test images that versions are compared on, by digest"),
         "reference": ("reference/features.npz", "of the val and test images: statistics, embeddings, probabilities"),
         "partitions": ("reference/partitions.json", "how these distribute, for Great Expectations"),
+        "confidences": ("reference/confidences.json", "how far confidences can be believed, by the test labels"),
     },
     run=_run,
     content=("metrics", "predictions.csv", "reference"),

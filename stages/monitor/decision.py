@@ -10,6 +10,7 @@ from stages.common.registry.champion import Champion
 from stages.monitor.drift import ALL, FOUND, Drift
 from stages.monitor.new_images import NewImages
 from stages.monitor.performance import LOW, Performance
+from stages.monitor.unlabelled import NONE, Unlabelled
 
 NOTHING = "nothing to monitor"
 STRONGEST = 5
@@ -17,23 +18,34 @@ STRONGEST = 5
 
 
 def decide(
-    champion: Champion, new: NewImages, performance: Performance, drift: Drift, *, labels_read: bool = True
+    champion: Champion,
+    new: NewImages,
+    performance: Performance,
+    drift: Drift,
+    unlabelled: Unlabelled,
+    min_accuracy: float,
+    *,
+    labels_read: bool = True,
 ) -> dict[str, Any]:
     """What decision.json says, apart from what earlier checks have led to, which only the log knows.
 
-    A training can mend only what somebody has labelled: the same labels would give the same model again.
+    A training can mend only what somebody has labelled: the same labels would give the same model again. So labels come
+    first of lots that drifted, or whose expected accuracy is below `min_accuracy`, and that have none.
 
     Returns:
         `champion`, its version; `lots`, those with new images -> how many; `seen`, every lot -> how many the champion
         knows; `labelled`, lot, or `ALL` -> how many new ones have a label; `labels_read`, whether anybody's labels
         could be read; `performance` and `drift`, each with its `verdict`, the `lots` concerned and the figures;
-        `labels_needed`, the lots that drifted and have no new label; `retrain`, whether the other findings ask for it;
-        `cause` {"champion", "performance": lots, "drift": lots, "labelled": of these}, and its digest `cause_id`, or
-        null and "".
+        `expected`, accuracy of the new `images` without labels, and the `lots` of which it is too low; `labels_needed`,
+        the lots that drifted or are expected to be low, and have no new label; `retrain`, whether the other findings
+        ask for it; `cause` {"champion", "performance": lots, "drift": lots, "labelled": of these}, and its digest
+        `cause_id`, or null and "".
     """
     labelled = {lot: group.images for lot, group in performance.lots.items()} | {ALL: performance.total.images}
     low = sorted(performance.concerned) if performance.verdict == LOW else []
     drifted = sorted(drift.concerned) if drift.verdict == FOUND else []
+    # of balanced accuracy nothing is expected
+    doubtful = unlabelled.low(min_accuracy) if performance.metric == "accuracy" else []
     concerned = {"performance": low, "drift": [lot for lot in drifted if labelled.get(lot)]}
     return {
         "champion": champion.version,
@@ -56,7 +68,8 @@ def decide(
             "tests": sum(test.p is not None for test in drift.tests),
             "signals": _strongest(drift),
         },
-        "labels_needed": [lot for lot in drifted if labels_read and not labelled.get(lot)],
+        "expected": _expected(unlabelled, doubtful),
+        "labels_needed": [lot for lot in sorted({*drifted, *doubtful}) if labels_read and not labelled.get(lot)],
         **_cause(champion.version, concerned, labelled),
     }
 
@@ -74,9 +87,16 @@ def nothing_to_monitor(version: str | None, seen: Mapping[str, int], metric: Met
             "mean_majority": None, "low": None, "high": None, "labels": 0, "lots": [],
         },
         "drift": {"verdict": NOTHING, "lots": [], "tests": 0, "signals": []},
+        "expected": _expected(NONE, []),
         "labels_needed": [],
         **_cause(version, {}, {}),
     }  # fmt: skip
+
+
+def _expected(unlabelled: Unlabelled, doubtful: Sequence[str]) -> dict[str, Any]:
+    mean = unlabelled.expected["mean"] if unlabelled.expected else {}
+    figures = {name: mean.get(key) for name, key in (("mean_accuracy", "value"), ("low", "low"), ("high", "high"))}
+    return {"images": unlabelled.images, **figures, "lots": sorted(doubtful)}
 
 
 def _cause(version: str | None, concerned: Mapping[str, Sequence[str]], labelled: Mapping[str, int]) -> dict[str, Any]:

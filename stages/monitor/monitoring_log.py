@@ -13,8 +13,10 @@
                    interval of the metric), labels, lots (those that are low; "all new images" if no single one is)
     drift          verdict (none, found, not enough data, nothing to monitor), lots (that drifted; likewise), tests,
                    signals (the strongest: lot, signal, moved, then, now, psi, distance, p_corrected, drifted)
-    labels_needed  lots that drifted, and of whose new images nobody has labelled any: the artifact's to_label.csv lists
-                   them; a training without labels of them would mend nothing
+    expected       of new images without labels: images, mean_accuracy (0-1) that is expected of them, low and high (its
+                   95 % interval; too high where images drifted), lots (of which it is below min_accuracy; likewise)
+    labels_needed  lots that drifted or are expected to be low, and of whose new images nobody has labelled any: the
+                   artifact's to_label.csv lists what to label first; a training without such labels would mend nothing
     cause          what asks for a training: champion, the lots concerned by performance and by drift, and how many new
                    images of each are labelled; or null
     cause_id       digest of it (12 hex digits), "" if there is none
@@ -82,6 +84,16 @@ class DriftFound(Section):
     signals: list[SignalFound]
 
 
+class ExpectedFound(Section):
+    """`expected` of a check."""
+
+    images: int
+    mean_accuracy: float | None
+    low: float | None
+    high: float | None
+    lots: list[str]
+
+
 class Cause(Section):
     """`cause` of a check: which lots ask for a training of a successor to which version, why, and with what labels."""
 
@@ -104,6 +116,7 @@ class Check(Section):
     labels_read: bool = True
     performance: PerformanceFound
     drift: DriftFound
+    expected: ExpectedFound | None = None  # the lines of earlier code have none
     labels_needed: list[str] = Field(default_factory=list)
     cause: Cause | None
     cause_id: str

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from stages.common.contract.logs import log
 from stages.common.inference.features import Features, load_features
 from stages.common.registry.champion import Champion
-from stages.common.registry.seen import read_seen
+from stages.common.registry.seen import read_seen, unseen
 
 
 class OnDisk(Mapping[str, Features]):
@@ -61,8 +61,7 @@ def find_new_images(folder: Path, champion: Champion) -> NewImages:
     for path in sorted(folder.rglob("*.npz")):
         lot = path.relative_to(folder).with_suffix("").as_posix()
         features = load_features(path)
-        of_lot = np.full(len(features), lot not in champion.lots)
-        new = of_lot if known is None else ~np.isin(features.pictures, known)
+        new = unseen(lot, features.pictures, known, champion.lots)
         seen[lot] = int((~new).sum())
         if new.any():
             chosen[lot] = np.flatnonzero(new)

@@ -1,6 +1,6 @@
 """The report of a check: first what came out, then what moved, with pictures of then and now."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,9 @@ from stages.common.images.thumbnails import thumbnail
 from stages.common.inference.features import Features
 from stages.common.inference.measures import in_words
 from stages.common.inference.measures_page import classes_table, measures_table
+from stages.common.inference.to_label import TO_LABEL, Worth
+from stages.common.inference.unlabelled_page import expected_table, worth_pictures
+from stages.common.inference.unlabelled_page import in_words as expected_in_words
 from stages.common.registry.champion import Champion
 from stages.common.registry.monitor_settings import MonitorSection
 from stages.common.reports.report import (
@@ -34,7 +37,7 @@ from stages.monitor import performance as performing
 from stages.monitor.drift import ALL, EMBEDDING, Drift, Signal
 from stages.monitor.performance import Accuracy, Performance
 from stages.monitor.plots import DPI, draw_signal
-from stages.monitor.to_label import TO_LABEL
+from stages.monitor.unlabelled import Unlabelled
 from stages.monitor.words import explain, title_of
 
 if TYPE_CHECKING:
@@ -48,11 +51,16 @@ PLOTS = 4
 LOTS = 30
 """Lots in a table."""
 TONES = {"ok": "good", "none": "good", "low": "bad", "found": "remark"}
-FILES = ("decision.json", "metrics/drift.json", "metrics/performance.json")
+FILES = ("decision.json", "metrics/drift.json", "metrics/expected.json", "metrics/performance.json")
 
 
 def verdict_line(
-    champion: Champion, decision: Mapping[str, Any], performance: Performance, drift: Drift, remarks: Sequence[str] = ()
+    champion: Champion,
+    decision: Mapping[str, Any],
+    performance: Performance,
+    drift: Drift,
+    unlabelled: Unlabelled,
+    remarks: Sequence[str] = (),
 ) -> str:
     """What came out, in one or two sentences, and further ones as they are given."""
     mean, version = performance.total.mean, decision["champion"]
@@ -68,6 +76,11 @@ def verdict_line(
         else:
             first = f"{version} has a mean {in_words(performance.metric)} of {found} on new labels"
         first += f": {how}"
+    if unlabelled.expected:
+        first += (
+            f"; of {unlabelled.images:,} images without labels {expected_in_words(unlabelled.expected)} is expected"
+        )
+        first += ", which drift makes too high" if drift.verdict == drifting.FOUND else ""
     if drift.verdict == drifting.FOUND:
         moved = _telling(drift)[0]
         how = explain(champion.attributes, moved)
@@ -82,7 +95,8 @@ def verdict_line(
     third = " This asks for a training." if decision["retrain"] else ""
     if decision["labels_needed"]:
         third += (
-            f" Label images of {_names(decision['labels_needed'])} first: without labels a training learns nothing new."
+            f" Label images of {_names(decision['labels_needed'])} first ({TO_LABEL}): without labels a training learns"
+            " nothing new."
         )
     if not decision["labels_read"]:
         third += " No labels could be read, for stage validate gave none: its report says why."
@@ -124,7 +138,9 @@ def describe_check(
     drift: Drift,
     reference: Features,
     lots: Mapping[str, Features],
-    unlabelled: int,
+    unlabelled: Unlabelled,
+    worth: Sequence[Worth],
+    picture: Callable[[str, str], str],
     checked: "Checked | None",
     looked_at: Sequence[str],
     history: Sequence[Mapping[str, Any]],
@@ -141,7 +157,9 @@ def describe_check(
         drift: of new images.
         reference: what the champion was measured on.
         lots: lot -> its new images.
-        unlabelled: rows of to_label.csv.
+        unlabelled: what is expected of new images without labels.
+        worth: those that to_label.csv lists.
+        picture: lot and file name -> thumbnail, "" if there is none.
         checked: what the suite found; None if there was nothing to check.
         looked_at: the lots that the suite was run on.
         history: past checks, this one last: `performance.means`, `drifted`, `images`, `lots`.
@@ -160,6 +178,7 @@ def describe_check(
         "asks for labels": bool(decision["labels_needed"]),
         "new images": sum(decision["lots"].values()),
         "of them labelled": performance.total.images if decision["labels_read"] else None,
+        "expected accuracy of the others": unlabelled.expected and Share(unlabelled.expected["mean"]["value"]),
         "known images": sum(decision["seen"].values()),
         "champion": champion.version,
     }
@@ -172,6 +191,8 @@ def describe_check(
         _accuracies(attributes, performance, settings),
         measures_table(attributes, performance.measures, "All figures on new labels"),
         classes_table(attributes, performance.measures),
+        expected_table(attributes, unlabelled.expected, unlabelled.images, _expected(unlabelled, drift)),
+        worth_pictures(worth, unlabelled.images, picture),
         _lots(performance, drift, decision["lots"], decision["seen"]),
         _all_signals(attributes, drift),
         _expectations(checked, looked_at) if checked else None,
@@ -186,7 +207,7 @@ def describe_check(
             },
         ),
         _reading(settings),
-        Links("Files", {f"{TO_LABEL} ({unlabelled:,} images to label)": TO_LABEL} | {name: name for name in files}),
+        Links("Files", {f"{TO_LABEL} ({len(worth):,} images to label)": TO_LABEL} | {name: name for name in files}),
         data_docs_links([checked.suite]) if checked else None,
     ]
     ill = performance.verdict == performing.LOW
@@ -194,12 +215,21 @@ def describe_check(
     return Report(
         title="Monitoring",
         subtitle=f"The released model {champion.version} on images that it has not learned from.",
-        verdict=verdict_line(champion, decision, performance, drift, remarks),
+        verdict=verdict_line(champion, decision, performance, drift, unlabelled, remarks),
         passed=not ill,
         remarked=unsure or bool(checked and checked.found),
         sections=[section for section in sections if section],
         word="Asks for a training" if decision["retrain"] else "Asks for labels" if decision["labels_needed"] else "",
     )
+
+
+def _expected(unlabelled: Unlabelled, drift: Drift) -> dict[str, tuple[int, Mapping[str, Any] | None, Badge | None]]:
+    """What is expected of each lot, and whether it drifted, so that this is too high."""
+    drifted = Badge("too high: drifted", "remark")
+    return {
+        lot: (images, expected, drifted if drift.lots[lot] == drifting.FOUND else None)
+        for lot, (images, expected) in unlabelled.lots.items()
+    }
 
 
 def _moved(attributes: Attributes, drift: Drift) -> Table:

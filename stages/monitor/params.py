@@ -1,7 +1,7 @@
 """Parameters of stage `monitor`."""
 
 from stages.common.contract.params import Section
-from stages.common.inference.settings import MetricSection
+from stages.common.inference.settings import MetricSection, ToLabelSection
 from stages.common.registry.monitor_settings import MonitorSection
 
 
@@ -10,3 +10,4 @@ class Params(Section):
 
     evaluate: MetricSection
     monitor: MonitorSection
+    to_label: ToLabelSection

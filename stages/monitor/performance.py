@@ -33,7 +33,8 @@ from stages.monitor.drift import ALL
 OK, LOW, NOT_ENOUGH = "ok", "low", "not enough data"
 
 Labels = Mapping[int, Sequence[int]]
-"""Picture (`stages.common.registry.seen`) -> class indices in the order of the attributes, -1 where unknown."""
+"""Picture (`stages.common.registry.seen`) -> class indices in the order of the attributes, -1 where unknown; not of a
+picture without any label."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ def read_labels(attributes: Attributes, validated: Path) -> Labels:
     with reading(validated / ANNOTATIONS, "validate"):
         for row in annotation_rows(validated, "pixels", *filter(None, known)):
             found = tuple(int(row[name] or UNKNOWN) if name else UNKNOWN for name in known)
-            labels[picture_of(row["pixels"])] = once.setdefault(found, found)
+            if set(found) != {UNKNOWN}:
+                labels[picture_of(row["pixels"])] = once.setdefault(found, found)
     return labels
 
 

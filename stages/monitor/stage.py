@@ -10,7 +10,8 @@ from stages.common.contract.artifacts import write_json
 from stages.common.contract.errors import DataError
 from stages.common.contract.history import recall, remember
 from stages.common.contract.logs import log
-from stages.common.contract.stage import Context, Delivered, Delivery, Headline, Input, Stage
+from stages.common.contract.stage import Context, Delivered, Delivery, Headline, Input, RawFiles, Stage
+from stages.common.images.listing import as_text
 from stages.common.inference.measures import METRICS
 from stages.common.registry.champion import Champion, read_champion
 from stages.common.reports.report import REPORT, write_report
@@ -47,15 +48,18 @@ def check_same_champion(predict: Mapping[str, Any], champion: Mapping[str, Any])
 
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help
+    from stages.common.images.thumbnails import thumbnail_of
+    from stages.common.inference.expected import read_trust
     from stages.common.inference.features import load_features
     from stages.common.inference.measures import no_better
+    from stages.common.inference.to_label import TO_LABEL, write_to_label
     from stages.monitor.decision import decide, nothing_to_monitor
     from stages.monitor.drift import find_drift
     from stages.monitor.monitoring_log import DECISION
     from stages.monitor.new_images import NewImages, find_new_images
     from stages.monitor.page import describe_check, nothing_report, verdict_line
     from stages.monitor.performance import measure, read_labels
-    from stages.monitor.to_label import TO_LABEL, write_to_label
+    from stages.monitor.unlabelled import NONE, choose_worth, find_places, find_unlabelled
 
     out, settings, metric = context.out, context.params.monitor, context.params.evaluate.metric
     champion = read_champion(context.inputs["champion"])
@@ -78,7 +82,8 @@ def _run(context: Context[Params]) -> Headline:
         version = champion.version if champion else None
         decision = nothing_to_monitor(version, new.seen, metric)
         write_json(out / DECISION, decision)
-        write_to_label(out / TO_LABEL, {}, labels)
+        write_to_label(out / TO_LABEL, attributes, [], {})
+        write_json(out / "metrics" / "expected.json", NONE.told)
         for name in ("performance", "drift"):
             write_json(out / "metrics" / f"{name}.json", {"verdict": decision[name]["verdict"]})
         report = nothing_report(decision)
@@ -92,13 +97,26 @@ def _run(context: Context[Params]) -> Headline:
     for line in weak.values():
         log.warning("on new labels %s", line)
     drift = find_drift(attributes, reference, lots, settings)
-    decision = decide(champion, new, performance, drift, labels_read=labels is not None)
+    trusts = read_trust(champion.reference)
+    if not trusts:
+        log.warning(
+            "%s keeps nothing that tells how far its confidences are true: no accuracy is expected", champion.version
+        )
+    unlabelled = find_unlabelled(attributes, lots, labels, trusts)
+    decision = decide(
+        champion, new, performance, drift, unlabelled, settings.min_accuracy, labels_read=labels is not None
+    )
     write_json(out / DECISION, decision)
-    unlabelled = write_to_label(out / TO_LABEL, lots, labels, decision["labels_needed"], reference.answered)
+    most, needed = context.params.to_label.images, decision["labels_needed"]
+    worth = choose_worth(attributes, reference, lots, labels, needed, most)
+    raw = context.inputs.get("raw")
+    places = find_places(raw, worth) if raw else {}
+    write_to_label(out / TO_LABEL, attributes, worth, {of: as_text(path) for of, path in places.items()})
     write_json(out / "metrics" / "performance.json", asdict(performance))
+    write_json(out / "metrics" / "expected.json", unlabelled.told)
     told = {"verdict": drift.verdict, "lots": drift.lots, "signals": [asdict(test) for test in drift.tests]}
     write_json(out / "metrics" / "drift.json", told)
-    log.info(verdict_line(champion, decision, performance, drift))
+    log.info(verdict_line(champion, decision, performance, drift, unlabelled))
     checked, looked_at = _check_expectations(context, champion, reference, drift)
     found = {
         **performance.means,
@@ -108,8 +126,13 @@ def _run(context: Context[Params]) -> Headline:
     }
     remember(context.cache, "monitor", {"success": not decision["retrain"], **found})
     history = recall(context.cache, "monitor")
+
+    def picture(lot: str, filename: str) -> str:
+        return thumbnail_of(raw / places[lot, filename]) if raw and (lot, filename) in places else ""
+
     report = describe_check(
-        out, champion, decision, performance, drift, reference, lots, unlabelled, checked, looked_at, history, settings,
+        out, champion, decision, performance, drift, reference, lots, unlabelled, worth, picture, checked, looked_at,
+        history, settings,
         [*([unlike] if unlike else []), *weak.values()],
     )  # fmt: skip
     write_report(out / REPORT, report)
@@ -152,6 +175,8 @@ def _headline(decision: Mapping[str, Any]) -> Headline:
         "images": sum(decision["lots"].values()),
         "labels_needed": "yes" if decision["labels_needed"] else "no",
     }
+    if (expected := decision["expected"]["mean_accuracy"]) is not None:
+        figures["expected_accuracy"] = round(expected, 4)
     means = {name: decision["performance"][f"mean_{name}"] for name in (*METRICS, "majority")}
     return figures | {f"mean_{name}": round(mean, 4) for name, mean in means.items() if mean is not None}
 
@@ -174,6 +199,7 @@ STAGE = Stage(
         "champion": Input("artifact of stage champion"),
         "predict": Input("artifact of stage predict, made with that champion"),
         "validate": Input("artifact of stage validate, whose labels say what is right", required=False),
+        "raw": Input("folder of raw images, for pictures of what to label", artifact=False, required=False),
         "logs": Input("folder of monitoring_log.json, which gets a line for each check", artifact=False, created=True),
     },
     outputs={
@@ -183,8 +209,9 @@ STAGE = Stage(
         ),
         "to_label": (
             "to_label.csv",
-            "new images without a label, those to label first on top: filename, lot, confidences",
+            "the images without labels that are most worth them, to be filled in: filename, lot, why, answers",
         ),
+        "expected": ("metrics/expected.json", "of images without labels, by lot: accuracy that is expected, interval"),
         "performance": (
             "metrics/performance.json",
             "evaluate.metric with 95 % interval per attribute and lot; all figures",
@@ -192,5 +219,6 @@ STAGE = Stage(
         "drift": ("metrics/drift.json", "per lot and signal: mean then and now, PSI, distance, p, whether it moved"),
     },
     run=_run,
+    raw_files=lambda _params, _inputs, _name: RawFiles(()),  # what is in them decides nothing, predict has seen to that
     deliver=_deliver,
 )

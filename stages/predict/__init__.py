@@ -10,9 +10,13 @@ Outputs:
                                  `model_version` in every row
     features/<lot>.npz           `stages.common.inference.features` of the lot, for stage monitor; none of a lot
                                  without a picture
+    to_label.csv                 the images most worth labels, of those whose picture the champion neither has learned
+                                 from nor was measured on (`stages.common.inference.to_label`). Labels given since then
+                                 are not known here; stage monitor, which reads them, leaves those images out
     undecodable.csv              filename, lot, reason: images that cannot be used; they are counted everywhere
     ignored.csv                  filename, lot, path, reason: what else lies in the raw folder and is not read
-    metrics/predictions.json     counts per lot and class, images without an answer, undecodable ones, images a second
+    metrics/predictions.json     counts per lot and class, images without an answer, undecodable ones, images a second;
+                                 of new images the expected accuracy (`stages.common.inference.expected`)
     findings.csv                 what the suite expectations/predictions.json found: severity, reason, filename, column,
                                  value
     data_docs/predictions/       index.html and suite.html: Great Expectations' own pages

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stages.common.checks.validation_report import data_docs_links, past_runs
+from stages.common.inference.to_label import TO_LABEL, Worth
+from stages.common.inference.unlabelled_page import expected_table, in_words, worth_pictures
 from stages.common.reports.report import (
     Bars,
     Cards,
@@ -102,6 +104,7 @@ def describe_predictions(
     answered: Table,
     checked: "Checked",
     cases: Sequence[Unsure],
+    worth: Sequence[Worth],
     picture: Callable[[str, str], str],
     undecodable: Rows,
     ignored: Rows,
@@ -115,22 +118,29 @@ def describe_predictions(
         answered: what decides which class is the answer.
         checked: what the suite found.
         cases: the least sure answers.
+        worth: the images of to_label.csv.
         picture: lot and file name -> thumbnail.
         undecodable: (filename, lot, reason) of each.
         ignored: (filename, lot, path, reason) of each.
         history: past runs, this one last: `images`, `undecodable`, `findings`.
     """
     cards = {"version": metrics["model_version"], "images": metrics["images"], "lots": len(metrics["lots"])}
+    cards |= {"new to the model": metrics["new"]}
+    if metrics["expected"]:
+        cards["expected accuracy of these"] = Share(metrics["expected"]["mean"]["value"])
     cards |= {"lots taken from the cache": metrics["lots_reused"], "undecodable": metrics["undecodable"]}
     if metrics["images_per_s"]:
         cards["images a second"] = round(metrics["images_per_s"])
     files = [f"outputs/predictions_{lot}.csv" for lot in metrics["lots"]]
     first, note = shown(files, ROWS_SHOWN)
-    names = [*first, "undecodable.csv", "ignored.csv", "findings.csv", "metrics/predictions.json"]
-    sections: list[PageSection] = [
+    names = [*first, TO_LABEL, "undecodable.csv", "ignored.csv", "findings.csv", "metrics/predictions.json"]
+    of_lots = {lot: (one["new"], one["expected"], None) for lot, one in metrics["lots"].items()}
+    sections: list[PageSection | None] = [
         Cards(cards),
         *left_out(undecodable, []),
         _lots(attributes, metrics),
+        expected_table(attributes, metrics["expected"], metrics["new"], of_lots),
+        worth_pictures(worth, metrics["new"], picture),
         _classes(attributes, metrics),
         answered,
         _unsure(cases, picture),
@@ -141,12 +151,14 @@ def describe_predictions(
         data_docs_links([checked.suite]),
     ]
     verdict = f"{metrics['images']:,} images predicted by {metrics['model_version']}"
+    if metrics["expected"]:
+        verdict += f", expected accuracy {in_words(metrics['expected'])} of the {metrics['new']:,} new to it"
     if undecodable:
         verdict += f", {len(undecodable):,} undecodable"
     return Report(
         TITLE,
         "What the released model says about the images of the raw folder.",
         "; ".join([verdict, *metrics["never_answered"], checked.verdict]),
-        sections=sections,
+        sections=[section for section in sections if section],
         remarked=bool(checked.found or undecodable or metrics["never_answered"]),
     )

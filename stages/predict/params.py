@@ -6,7 +6,7 @@ from pydantic import Field
 
 from stages.common.contract.params import NOT_IN_KEY, Section
 from stages.common.images.settings import ImagesSection
-from stages.common.inference.settings import PredictionSettings
+from stages.common.inference.settings import PredictionSettings, ToLabelSection
 
 
 class PredictSection(PredictionSettings):
@@ -24,3 +24,4 @@ class Params(Section):
 
     images: ImagesSection
     predict: PredictSection
+    to_label: ToLabelSection

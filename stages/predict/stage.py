@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stages.common.contract.artifacts import link_or_copy, write_json
 from stages.common.contract.errors import DataError
@@ -10,7 +10,7 @@ from stages.common.contract.history import recall, remember
 from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Headline, Input, LotsContext, RawFiles, Stage
 from stages.common.contract.tables import write_csv
-from stages.common.images.listing import require_lots
+from stages.common.images.listing import as_text, require_lots
 from stages.common.images.sources import Source, find_sources
 from stages.common.registry.champion import Champion, read_champion
 from stages.common.reports.report import REPORT, Report, write_report
@@ -22,6 +22,7 @@ from stages.predict.params import Params
 
 if TYPE_CHECKING:
     from stages.common.inference.onnx_model import OnnxModel
+    from stages.common.inference.to_label import Worth
     from stages.common.workers.lot_cache import Lots
     from stages.predict.counts import Unsure
     from stages.predict.pieces import Piece
@@ -86,27 +87,46 @@ def _without_release(context: Context[Params]) -> Headline:
     for folder in ("outputs", "features", "metrics", "data_docs"):
         (context.out / folder).mkdir()
     _write_left_out(context.out, [], [])
-    write_csv(context.out / "findings.csv", (), [])
+    for name in ("findings.csv", "to_label.csv"):
+        write_csv(context.out / name, (), [])
     write_json(context.out / METRICS, {"model_version": None, "images": 0, "undecodable": 0, "lots": {}})
     write_report(context.out / REPORT, nothing_released())
     return {"version": "none", "images": 0, "lots": 0, "lots_reused": 0, "undecodable": 0}
 
 
-def _write_lots(
-    out: Path, answered: "Lots[Piece]", model: "OnnxModel", champion: Champion
-) -> tuple[dict[str, dict[str, Any]], "list[Unsure]"]:
-    """Write predictions and features, one lot after the other, for memory does not grow with their number.
+class _Written(NamedTuple):
+    """Of every lot what metrics tell about it; and of all together.
 
-    Returns:
-        Of every lot what metrics tell about it; and the least sure answers of all.
+    Attributes:
+        lots: lot -> counts, and what accuracy is expected of its new images.
+        cases: the least sure answers.
+        expected: accuracy of all new images, in JSON's terms; None where nothing tells it.
+        new: how many images the model neither has learned from nor was measured on.
+        worth: those of them that are most worth labels.
     """
+
+    lots: dict[str, dict[str, Any]]
+    cases: "list[Unsure]"
+    expected: dict[str, Any] | None
+    new: int
+    worth: "list[Worth]"
+
+
+def _write_lots(out: Path, answered: "Lots[Piece]", model: "OnnxModel", champion: Champion, to_label: int) -> _Written:
+    """Write predictions and features, one lot after the other, for memory does not grow with their number."""
+    from stages.common.inference.expected import certainty, expect, figures, read_trust
     from stages.common.inference.features import load_features
+    from stages.common.inference.to_label import Chooser
+    from stages.common.registry.seen import read_seen, unseen
     from stages.predict.counts import count_answers, least_sure
     from stages.predict.page import PICTURES
     from stages.predict.pieces import answers_in, write_answers
 
     lots: dict[str, dict[str, Any]] = {}
     cases: list[Unsure] = []
+    known, trusts = read_seen(champion.reference), read_trust(champion.reference)
+    chooser = Chooser(model.attributes, load_features(champion.reference / "features.npz"), to_label)
+    parts = []
     for lot, piece in answered.pieces.items():
         features = load_features(piece.features) if piece.features else None
         names, answers = features.filenames if features else [], answers_in(model, features)
@@ -119,8 +139,14 @@ def _write_lots(
             link_or_copy(piece.features, out / "features" / f"{lot}.npz")
             cases = sorted([*cases, *least_sure(lot, names, answers, PICTURES)])[:PICTURES]
         counts = {"images": len(names), "undecodable": len(piece.undecodable), "reused": lot in answered.reused}
-        lots[lot] = {**counts, "classes": count_answers(answers)}
-    return lots, cases
+        lots[lot] = {**counts, "new": 0, "expected": None, "classes": count_answers(answers)}
+        if features:
+            new = unseen(lot, features.pictures, known, champion.lots)
+            chooser.show(lot, features, new)
+            parts.append(certainty(answers, new))
+            lots[lot] |= {"new": parts[-1].images, "expected": figures(expect(parts[-1], trusts))}
+    together = sum(parts[1:], parts[0])
+    return _Written(lots, cases, figures(expect(together, trusts)), together.images, chooser.choose())
 
 
 def _run(context: Context[Params]) -> Headline:
@@ -135,6 +161,7 @@ def _run(context: Context[Params]) -> Headline:
     from stages.common.images.thumbnails import thumbnail
     from stages.common.inference.decision import decision_table
     from stages.common.inference.predictions import SUITE, columns_of, read_predictions
+    from stages.common.inference.to_label import TO_LABEL, write_to_label
     from stages.predict.counts import add_counts
     from stages.predict.pieces import limited, load_once
 
@@ -151,7 +178,9 @@ def _run(context: Context[Params]) -> Headline:
     for folder in ("outputs", "features", "metrics"):
         (out / folder).mkdir()
     _write_left_out(out, undecodable, found.ignored)
-    lots, cases = _write_lots(out, answered, model, champion)
+    lots, cases, expected, new, worth = _write_lots(out, answered, model, champion, context.params.to_label.images)
+    places = {(one.lot, one.filename): as_text(found.lots[one.lot][one.filename]) for one in worth}
+    write_to_label(out / TO_LABEL, model.attributes, worth, places)
     tables = [
         read_predictions(model.attributes, out / "outputs" / f"predictions_{lot}.csv", lot)
         for lot, one in lots.items()
@@ -179,6 +208,8 @@ def _run(context: Context[Params]) -> Headline:
         "ignored": len(found.ignored),
         "lots_reused": len(answered.reused),
         "images_per_s": answered.images_per_s,
+        "new": new,
+        "expected": expected,
         "never_answered": untold,
         "classes": add_counts(one["classes"] for one in lots.values()),
         "lots": lots,
@@ -198,14 +229,17 @@ def _run(context: Context[Params]) -> Headline:
     attributes = tuple(one for one in model.attributes if one.name not in never)
     answers = decision_table(attributes, model.calibration)
     report = describe_predictions(
-        attributes, metrics, answers, checked, cases, picture, undecodable, found.ignored, history
+        attributes, metrics, answers, checked, cases, worth, picture, undecodable, found.ignored, history
     )
     write_report(out / REPORT, report)
-    told: dict[str, int | str] = {
+    told: dict[str, int | float | str] = {
         "lots": len(lots),
         "lots_reused": len(answered.reused),
         "undecodable": len(undecodable),
+        "to_label": len(worth),
     }
+    if expected:
+        told["expected_accuracy"] = round(expected["mean"]["value"], 4)
     if never:
         told["never_answered"] = ", ".join(never)
     if checked.found:
@@ -272,6 +306,7 @@ STAGE = Stage(
     outputs={
         "predictions": ("outputs", "one predictions_<lot>.csv a lot: class, confidence, answered, model_version"),
         "features": ("features", "one <lot>.npz a lot: statistics, embeddings and probabilities of its images"),
+        "to_label": ("to_label.csv", "the new images most worth labels, to be filled in: filename, lot, why, answers"),
         "undecodable": ("undecodable.csv", "images that cannot be used: filename, lot, reason"),
         "ignored": ("ignored.csv", "what else lies in the raw folder: filename, lot, path, reason"),
         "metrics": (METRICS, "counts per lot and class, images without an answer, images a second, version"),

@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from stages.common.checks.suite import FOLDER, findings, load_suite, run_suite
 from stages.common.contract import artifacts
 from stages.common.contract.command_line import main
 from stages.common.images.statistics import STATISTICS
+from stages.common.inference.answers import answers_of
+from stages.common.inference.expected import trust, write_trust
 from stages.common.inference.features import Features, join_features
 from stages.common.inference.measures import METRICS
 from stages.common.inference.partitions import PARTITIONS, count, expected_weights, partition_of, partitions, signals
@@ -35,6 +38,7 @@ from stages.monitor.new_images import NewImages
 from stages.monitor.performance import LOW, OK, Performance, measure, summarise
 from stages.monitor.plots import draw_signal
 from stages.monitor.stage import RUN, STAGE
+from stages.monitor.unlabelled import find_unlabelled
 from stages.monitor.words import explain
 from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 
@@ -409,7 +413,10 @@ def test_the_decision(right: float, shift: float) -> None:
         new,
         measure(SAMPLE_ATTRIBUTES, lots, labels, SETTINGS, SAMPLE_NAMES),
         find_drift(SAMPLE_ATTRIBUTES, REFERENCE, lots, SETTINGS),
+        find_unlabelled(SAMPLE_ATTRIBUTES, lots, labels, {}),
+        SETTINGS.min_accuracy,
     )
+    assert decision["expected"] == {"images": 0, "mean_accuracy": None, "low": None, "high": None, "lots": []}
     assert (decision["lots"], decision["seen"]["s4"]) == ({"s3": 100, "s4": 100}, 7)
     low, drifted = (["s4"] if right < 1 else []), (["s4"] if shift else [])
     assert decision["performance"]["verdict"] == (LOW if low else OK)
@@ -418,6 +425,43 @@ def test_the_decision(right: float, shift: float) -> None:
     expected = {"champion": "v3", "performance": low, "drift": drifted, "labelled": {"s4": 100}}
     assert decision["cause"] == (expected if decision["retrain"] else None)
     assert bool(decision["cause_id"]) == decision["retrain"]
+
+
+@pytest.mark.parametrize(
+    ("lots", "labelled", "asked"),
+    [
+        ({"s3": 0.99, "s4": 0.6}, [], ["s4"]),
+        ({"s3": 0.99, "s4": 0.6}, ["s4"], []),
+        ({f"s{number}": 0.83 for number in range(3, 11)}, [], [ALL]),  # of a single lot chance may have made it
+        ({"s3": 0.99, "s4": 0.99}, [], []),
+    ],
+)
+def test_labels_are_asked_for_where_the_expected_accuracy_is_low_and_there_are_none(
+    lots: Mapping[str, float], labelled: list[str], asked: list[str]
+) -> None:
+    def sure(images: int, seed: int, share: float) -> Features:
+        lot = make(images, seed)
+        for one in SAMPLE_ATTRIBUTES:
+            values, rest = lot.probabilities[one.name], (1 - share) / (len(one.classes) - 1)
+            lot.probabilities[one.name][:] = np.where(values == values.max(axis=1, keepdims=True), share, rest)
+        return lot
+
+    new = {lot: sure(60, seed, share) for seed, (lot, share) in enumerate(lots.items(), 1)}
+    test = sure(2000, 0, 0.9)
+    kept = labels_of(test, 0.9)
+    known = np.array([kept[picture] for picture in test.pictures.tolist()])
+    trusts = trust(answers_of(SAMPLE_ATTRIBUTES, test.probabilities, labels=known))
+    labels = {picture: one for lot in labelled for picture, one in labels_of(new[lot], 1.0, 1).items()}
+    found = find_unlabelled(SAMPLE_ATTRIBUTES, new, labels, trusts)
+    assert found.images == 60 * len(lots) - len(labels)
+    performance = measure(SAMPLE_ATTRIBUTES, new, labels, SETTINGS, SAMPLE_NAMES)
+    drift = Drift(NONE, {}, [], [], pd.DataFrame(), {})
+    decision = decide(CHAMPION, NewImages(new, {}), performance, drift, found, SETTINGS.min_accuracy)
+    assert decision["labels_needed"] == asked
+    assert not decision["retrain"]
+    balanced = replace(performance, metric="balanced_accuracy")  # of which nothing is expected
+    decision = decide(CHAMPION, NewImages(new, {}), balanced, drift, found, SETTINGS.min_accuracy)
+    assert decision["labels_needed"] == []
 
 
 def decided(
@@ -538,6 +582,7 @@ def monitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., in
         version: str | None = "v3",
         other: str = "",
         attributes: Attributes = SAMPLE_ATTRIBUTES,
+        *more: str,
     ) -> int:
         champion, predict, validate = (tmp_path / name for name in ("champion", "predict", "validate"))
         for folder in (champion / "reference", predict / "features", validate):
@@ -547,6 +592,9 @@ def monitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., in
         if version:
             write_attributes(champion, SAMPLE_ATTRIBUTES)
         REFERENCE.save(champion / "reference" / "features.npz")
+        right = labels_of(REFERENCE, 0.9)
+        labelled = np.array([right[picture] for picture in REFERENCE.pictures.tolist()])
+        write_trust(champion / "reference", answers_of(SAMPLE_ATTRIBUTES, REFERENCE.probabilities, labels=labelled))
         (champion / "reference" / PARTITIONS).write_text(json.dumps(partitions(SAMPLE_ATTRIBUTES, REFERENCE)))
         np.save(champion / "reference" / SEEN, np.sort(KNOWN.pictures))
         finish(champion, "champion")
@@ -565,7 +613,7 @@ def monitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., in
         arguments = ["--champion", champion, "--predict", predict, "--logs", tmp_path / "logs",
                      "--store", tmp_path / "store", "--result", tmp_path / "result.json"]  # fmt: skip
         arguments += ["--validate", validate] if labels is not None else []
-        return main(STAGE, list(map(str, arguments)))
+        return main(STAGE, [*map(str, arguments), *more])
 
     return run
 
@@ -645,13 +693,41 @@ def test_drift_of_images_without_labels_asks_for_labels_and_for_no_training(
     assert headline == {"drift": "found", "retrain": "no", "labels_needed": "yes", "cause_id": "none"}
     assert "Label images of lot s4 first" in Path(result["report"]).read_text()
     listed = read_rows(result["outputs"]["to_label"])
-    assert [row["lot"] for row in listed] == ["s4"] * 100 + ["s3"] * 20
-    least = [min(float(row[f"{name}_confidence"]) for name in SAMPLE_NAMES) for row in listed]
-    assert least[:100] == sorted(least[:100])
+    assert [row["lot"] for row in listed] == ["s4"] * 100  # as many as are asked for, of the lot that needs some
+    assert all(row["worth_labelling"] and not row["beard"] and row["beard_predicted"] for row in listed)
+    expected = json.loads(Path(result["outputs"]["expected"]).read_text())
+    assert {lot: one["images"] for lot, one in expected["lots"].items()} == {"s3": 20, "s4": 100}
+    mean = expected["expected"]["mean"]
+    assert mean["low"] < mean["value"] == pytest.approx(0.9, abs=0.03) < mean["high"]
+    page = Path(result["report"]).read_text()
+    assert "of 120 images without labels" in page
+    assert "which drift makes too high" in page
+    assert "too high: drifted" in page
     assert read_log(tmp_path / "logs" / LOG)[0].labels_needed == ["s4"]
     assert monitor({}, labels_of(drifted, 1.0, 3)) == 0  # somebody has begun
     again = json.loads((tmp_path / "result.json").read_text())["headline"]
     assert (again["retrain"], again["labels_needed"]) == ("yes", "no")
+
+
+def test_the_images_to_label_are_named_by_their_path_and_shown_as_far_as_they_are_there(
+    monitor: Callable[..., int], tmp_path: Path
+) -> None:
+    raw, lot = tmp_path / "raw", make(60, 2, "s4")
+    (raw / "later").mkdir(parents=True)
+    for number in range(3):
+        Image.new("RGB", (300, 200), "red").save(raw / "later" / f"s4_{number}.png")
+    (raw / "later" / "s4_3.png").write_bytes(b"no longer a picture")
+    assert monitor({"s4": lot}, {}, "v3", "", SAMPLE_ATTRIBUTES, "--raw", str(raw), "--set", "to_label.images=60") == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    listed = [row["filename"] for row in read_rows(result["outputs"]["to_label"])]
+    assert sorted(listed) == sorted(
+        [*(f"later/s4_{number}.png" for number in range(4)), *(f"s4_{number}.png" for number in range(4, 60))]
+    )
+    shown = Path(result["report"]).read_text().rpartition(">Worth labelling<")[2]
+    assert (shown.count("data:image/jpeg"), shown.count("no picture")) == (3, 57)
+    (raw / "later" / "s4_9.png").write_bytes(b"nor does another file change")
+    assert monitor({"s4": lot}, {}, "v3", "", SAMPLE_ATTRIBUTES, "--raw", str(raw), "--set", "to_label.images=60") == 0
+    assert json.loads((tmp_path / "result.json").read_text())["cached"]
 
 
 def test_a_model_that_says_the_most_frequent_class_alone_is_no_better_which_is_said_first(

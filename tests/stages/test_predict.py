@@ -22,8 +22,11 @@ from stages.common.contract import artifacts
 from stages.common.contract.command_line import main
 from stages.common.images.preprocess import content_of, preprocess
 from stages.common.images.settings import Preprocessing
-from stages.common.inference.features import load_features
-from stages.common.registry.seen import picture_of
+from stages.common.inference.answers import answers_of
+from stages.common.inference.expected import write_trust
+from stages.common.inference.features import Features, load_features
+from stages.common.inference.to_label import TO_LABEL
+from stages.common.registry.seen import SEEN, picture_of
 from stages.common.schema.attributes import write_attributes
 from stages.common.schema.face import Face
 from stages.predict.counts import add_counts, count_answers, least_sure
@@ -46,6 +49,24 @@ def draw(path: Path, answer: Answer) -> None:
     pixels[1, :, 2] = list(artifacts.json_digest(path.name)[:SIDE].encode())
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
+
+
+def write_reference(folder: Path) -> None:
+    """What a version was measured on: 50 images, of which it answered 40 right with .8."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    labels = np.zeros((50, len(SAMPLE_ATTRIBUTES)), np.int16)
+    labels[:10] = 1
+    rest = {one.name: 0.2 / (len(one.classes) - 1) for one in SAMPLE_ATTRIBUTES}
+    said = {one.name: np.full((50, len(one.classes)), rest[one.name], np.float32) for one in SAMPLE_ATTRIBUTES}
+    for values in said.values():
+        values[:, 0] = 0.8
+    answers = answers_of(SAMPLE_ATTRIBUTES, said, labels=labels)
+    write_trust(folder, answers)
+    embeddings = random.integers(0, 4, (50, SIDE)).astype(np.float32)
+    none = np.empty((0, SIDE, SIDE, 3), np.uint8)
+    Features([f"r_{number}.png" for number in range(50)], {}, embeddings, said, none, []).save(folder / "features.npz")
+    np.save(folder / SEEN, np.empty(0, np.uint64))
 
 
 class Data:
@@ -74,7 +95,13 @@ class Data:
             spoil(save_model(self.champion / "model.onnx", **changes))
             told |= {"model_digest": model * 64, "mean_accuracy": 0.9, "lots": ["a"]}
             write_attributes(self.champion, SAMPLE_ATTRIBUTES)
+            write_reference(self.champion / "reference")
         artifacts.write_json(self.champion / "champion.json", told)
+        self.finish()
+
+    def finish(self) -> None:
+        """Write the manifest of the champion as it is now."""
+        (self.champion / artifacts.MANIFEST).unlink(missing_ok=True)
         key = artifacts.json_digest(artifacts.list_files(self.champion))
         artifacts.write_manifest(self.champion, stage="champion", key=key)
 
@@ -121,6 +148,7 @@ def test_what_is_left_out_is_listed_also_if_nothing_else_changes(data: Data) -> 
 def test_every_image_is_answered_and_every_row_names_the_version(data: Data) -> None:
     artifact, found = data.result()
     headline = dict(found)
+    assert (headline.pop("expected_accuracy"), headline.pop("to_label")) == (0.8, 2)
     assert headline.pop("findings").endswith("_answered no for many images")
     assert headline == {"version": "v3", "images": 15, "lots": 2, "lots_reused": 0, "undecodable": 0}
     found = predictions(artifact, "a") | predictions(artifact, "b")
@@ -150,6 +178,34 @@ def test_every_image_is_answered_and_every_row_names_the_version(data: Data) -> 
     page = (artifact / "report.html").read_text()
     assert page.count("data:image/jpeg") == 15
     assert "15 images predicted by v3" in page
+
+
+def test_of_images_that_are_new_labels_are_asked_for_and_accuracy_is_expected(data: Data) -> None:
+    artifact, _ = data.result()
+    known = load_features(artifact / "features" / "a.npz").pictures
+    np.save(data.champion / "reference" / SEEN, np.sort(known))
+    data.add("c", 3, (1, 1, 1, 1, 1))
+    shutil.copytree(data.raw / "c", data.raw / "d" / "c_other")  # the same pictures, under names of the same lot
+    data.finish()
+    artifact, headline = data.result()
+    asked = rows(artifact / TO_LABEL)
+    assert sorted(row["lot"] for row in asked) == ["b", "c"]  # nearly the same picture is asked for once, a is known
+    assert headline["to_label"] == 2
+    for row in asked:
+        assert (data.raw / row["filename"]).is_file()
+        assert row["worth_labelling"]
+        for one in SAMPLE_ATTRIBUTES:
+            assert row[one.column] == ""
+            assert row[f"{one.name}_predicted"] in one.classes
+            assert row[f"{one.name}_confidence"] == "0.8000"
+    metrics = json.loads((artifact / "metrics" / "predictions.json").read_text())
+    assert [metrics["lots"][lot]["new"] for lot in "abc"] == [0, 5, 6]
+    assert metrics["lots"]["a"]["expected"] is None
+    mean = metrics["expected"]["mean"]
+    assert mean["low"] < mean["value"] == pytest.approx(0.8) < mean["high"]
+    page = (artifact / "report.html").read_text()
+    assert "Worth labelling" in page
+    assert "Expected accuracy" in page
 
 
 def test_images_are_cropped_as_the_model_says(data: Data) -> None:

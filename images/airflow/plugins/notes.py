@@ -17,8 +17,16 @@ TOLD = {
     "archive": ("version", "champion", "fit"),
     "release": ("version", "action", "by", "reason"),
     "evaluate": ("mean_accuracy", "mean_balanced_accuracy", "mean_majority", "no_better", "never_answered"),
-    "monitor": ("drift", "performance", "mean_accuracy", "mean_balanced_accuracy", "retrain", "labels_needed"),
-    "predict": ("version", "images", "lots"),
+    "monitor": (
+        "drift",
+        "performance",
+        "mean_accuracy",
+        "mean_balanced_accuracy",
+        "expected_accuracy",
+        "retrain",
+        "labels_needed",
+    ),
+    "predict": ("version", "images", "lots", "expected_accuracy"),
 }
 """Task -> which figures of its headline; the verdict comes first."""
 LENGTH = 1000

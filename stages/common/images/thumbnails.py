@@ -2,10 +2,11 @@
 
 import base64
 import io
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 SIDE = 72
 """Pixels of the longer side; a drawn face still shows what is wrong with its labels, at some 2 kB a piece."""
@@ -25,6 +26,21 @@ def thumbnail(picture: Image.Image) -> str:
     content = io.BytesIO()
     small.save(content, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def thumbnail_of(path: Path) -> str:
+    """The same of an image file that has been decoded before: upright, on white; "" if it can no longer be read."""
+    try:
+        with Image.open(path) as picture:
+            picture.draft("RGB", (2 * SIDE, 2 * SIDE))
+            upright = ImageOps.exif_transpose(picture)
+            upright.thumbnail((2 * SIDE, 2 * SIDE))
+            shown = upright.convert("RGBA")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return ""
+    white = Image.new("RGBA", shown.size, "white")
+    white.alpha_composite(shown)
+    return thumbnail(white)
 
 
 def for_sheet(count: int) -> npt.NDArray[np.int64]:

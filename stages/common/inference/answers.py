@@ -126,6 +126,19 @@ def answers_of(
     ]
 
 
+def tellable(answers: Sequence[Answers]) -> list[npt.NDArray[np.bool_]]:
+    """For each attribute (N,): where the other answers do not say that it cannot be told (`Attribute.unknown_when`)."""
+    by_name = {one.attribute.name: one for one in answers}
+    found = []
+    for one in answers:
+        told = np.ones(len(one.labels), np.bool_)
+        for name, untold in one.attribute.unknown_when.items():
+            if other := by_name.get(name):
+                told &= other.predicted != other.attribute.classes.index(untold)
+        found.append(told)
+    return found
+
+
 Right = npt.NDArray[np.float64]
 """(N, A): 1 where an answer is right, 0 where not, NaN where the label is unknown or the attribute never answered."""
 

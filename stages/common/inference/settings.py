@@ -21,6 +21,16 @@ class MetricSection(Section):
     metric: Metric
 
 
+class ToLabelSection(Section):
+    """Section `to_label`.
+
+    Attributes:
+        images: that predict and monitor ask to be labelled, at most.
+    """
+
+    images: int = Field(ge=1, le=10_000)
+
+
 class PredictionSettings(Section):
     """Part of a section; what follows `batch_size` are the thresholds of suite `predictions`."""
 

@@ -4,7 +4,7 @@
 bytes of its digest; that any two of a million pictures share them has a probability of 3 in 100 million.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -41,3 +41,18 @@ def read_seen(reference: Path) -> Pictures | None:
         return None
     with reading(path), path.open("rb") as file:
         return np.asarray(np.load(file, allow_pickle=False), np.uint64)
+
+
+def unseen(lot: str, of_lot: Pictures, known: Pictures | None, lots: Collection[str]) -> npt.NDArray[np.bool_]:
+    """Which pictures of a lot are new to a version.
+
+    Args:
+        lot: its name.
+        of_lot: uint64 (N,).
+        known: what `read_seen` gives; without it, whole lots are new or not.
+        lots: those that the version has learned from or was measured on.
+
+    Returns:
+        (N,).
+    """
+    return np.full(len(of_lot), lot not in lots) if known is None else ~np.isin(of_lot, known)

@@ -19,6 +19,8 @@ ANNOTATIONS = "annotations.csv"
 GROUP, SPLIT = "group", "split"
 GIVEN = {GROUP: "given_group", SPLIT: "given_split"}
 """Where an image belongs, if somebody says so: column of raw annotations -> column of annotations.csv."""
+WORTH_LABELLING = "worth_labelling"
+"""The column by which a list of images is known that somebody is to label: in it, a row without labels is none yet."""
 
 
 def annotation_columns(attributes: Attributes, given: Sequence[str] = ()) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from stages.common.contract.errors import DataError
 from stages.common.images.listing import as_text
-from stages.common.schema.annotations import GROUP
+from stages.common.schema.annotations import GROUP, WORTH_LABELLING
 from stages.validate.attributes_file import AttributesFile
 from stages.validate.forms.cartoon_set import labels_of, variants_of
 from stages.validate.forms.header import Header, name_images, spelling
@@ -31,6 +31,8 @@ _CSV_INFIX = r"(?i)\.csv(?=\.(?:png|jpe?g)$)"  # of `s5_00000.csv.png`: left ove
 
 class FlatCsv(Form):
     """A column per attribute, called as attributes.yaml says, and perhaps `group`; further columns are ignored.
+
+    In a list of what is to be labelled (to_label.csv, known by `WORTH_LABELLING`), rows without a label are left out.
 
     A file with `filename` and `group` alone says of images that other files annotate which of them belong together.
     """
@@ -86,6 +88,15 @@ class FlatCsv(Form):
             rows.append(cells_of(fields))
         table = pd.DataFrame(rows, columns=pd.Index([*present, ""]), dtype="str")[present]
         cells, unknown = read_words(self.asked.attributes, table)
+        if WORTH_LABELLING in header:
+            filled = cells[[name for name in self.columns[1:] if name in cells]].notna().any(axis=1)
+            cells, lines = (
+                cells[filled].reset_index(drop=True),
+                [at for at, one in zip(lines, filled, strict=True) if one],
+            )
+            if len(filled) > len(lines):
+                empty = len(filled) - len(lines)
+                notices.append(f"{source}: {empty:,} of {len(filled):,} rows are not filled in and are not read")
         cells = self._labelled(cells)
         if short:
             cells[SHORT] = pd.Series([short.get(line) for line in lines], cells.index, dtype="str")

@@ -1,0 +1,80 @@
+"""What reports say of images without labels: how many answers are expected to be right, and which labels to give."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from stages.common.inference.to_label import TO_LABEL, Worth
+from stages.common.reports.report import Badge, Picture, Pictures, Share, Table, shown
+from stages.common.schema.attributes import Attributes
+
+ROWS = 30
+"""Lots in a table."""
+TOO_HIGH = "Of images unlike those it is too high, and the interval does not tell by how much: see bench/README.md."
+"""What holds of any such figure, as measured by bench.unlabelled."""
+
+
+def in_words(expected: Mapping[str, Any] | None) -> str:
+    """The mean and its interval: 98.1% (96.5% to 99.2%); "not known" without one."""
+    if not expected:
+        return "not known"
+    mean = expected["mean"]
+    return f"{mean['value']:.1%} ({mean['low']:.1%} to {mean['high']:.1%})"
+
+
+def expected_table(
+    attributes: Attributes,
+    total: Mapping[str, Any] | None,
+    images: int,
+    lots: Mapping[str, tuple[int, Mapping[str, Any] | None, Badge | None]],
+) -> Table | None:
+    """The accuracy that is expected of images without labels; None if none is.
+
+    Args:
+        attributes: what is answered.
+        total: `stages.common.inference.expected.figures` of all these images.
+        images: how many there are.
+        lots: lot -> how many of its images, their figures, and what is to be said of it.
+    """
+    if not total:
+        return None
+    rows: list[tuple[object, ...]] = [("All", "Mean", images, *_cells(total["mean"]), "")]
+    of_attributes = total["attributes"]
+    rows += [
+        ("All", one.title, images, *_cells(of_attributes[one.name]), "")
+        for one in attributes
+        if one.name in of_attributes
+    ]
+    rows += [
+        (lot, "Mean", count, *_cells(one["mean"]), badge or "") for lot, (count, one, badge) in lots.items() if one
+    ]
+    first, note = shown(rows, ROWS + len(attributes) + 1)
+    told = (
+        "How many answers are right, told from how sure the model is of them, corrected by how far that was true on "
+        "its test images. The true accuracy lies between lowest and highest with 95% if these images are like those. "
+        f"{TOO_HIGH}"
+    )
+    columns = ("Lot", "Attribute", "Images", "Expected", "Lowest", "Highest", "")
+    return Table("Expected accuracy", columns, first, note=" ".join(filter(None, (told, note))))
+
+
+def _cells(one: Mapping[str, float]) -> tuple[Share, ...]:
+    return tuple(Share(one[name]) for name in ("value", "low", "high"))
+
+
+def worth_pictures(worth: Sequence[Worth], of: int, picture: Callable[[str, str], str]) -> Pictures | None:
+    """The images that are most worth labels; None if there is none.
+
+    Args:
+        worth: those of to_label.csv.
+        of: images without labels.
+        picture: lot and file name -> thumbnail, "" if there is none.
+    """
+    if not worth:
+        return None
+    note = (
+        f"{len(worth):,} of {of:,} images without labels: those that the model is unsure of, far from its test images "
+        "and unlike each other. Fill in the empty cells of the file, a class by its name or number, "
+        "and put it with your annotations; a row that stays empty is not read."
+    )
+    pictures = [Picture(picture(one.lot, one.filename), [one.filename, one.why]) for one in worth]
+    return Pictures("Worth labelling", pictures, note, (f"{TO_LABEL}, to be filled in", TO_LABEL))

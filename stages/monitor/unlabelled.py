@@ -1,0 +1,117 @@
+"""The new images that nobody has labelled: how many answers are expected to be right, and what to label first."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.common.images.listing import as_text, list_folder, lot_of, name_of
+from stages.common.inference.answers import answers_of
+from stages.common.inference.expected import Trusts, certainty, expect, figures
+from stages.common.inference.features import Features
+from stages.common.inference.to_label import Chooser, Worth
+from stages.common.schema.attributes import Attributes
+from stages.monitor.drift import ALL
+from stages.monitor.performance import Labels
+
+Figures = Mapping[str, Any] | None
+"""`stages.common.inference.expected.figures`."""
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """What is expected of images without labels.
+
+    Attributes:
+        images: how many there are.
+        expected: accuracy of all of them.
+        lots: each lot that has some -> how many, and their expected accuracy.
+    """
+
+    images: int
+    expected: Figures
+    lots: Mapping[str, tuple[int, Figures]]
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The same in JSON's terms."""
+        lots = {lot: {"images": images, "expected": one} for lot, (images, one) in self.lots.items()}
+        return {"images": self.images, "expected": self.expected, "lots": lots}
+
+    def low(self, least: float) -> list[str]:
+        """The lots of which, with 95 %, fewer answers are right than `least`; if none is but all together, `ALL`."""
+
+        def is_low(one: Figures) -> bool:
+            return bool(one) and one["mean"]["high"] < least  # type: ignore[index]
+
+        own = [lot for lot, (_, expected) in self.lots.items() if is_low(expected)]
+        return own or ([ALL] if is_low(self.expected) else [])
+
+
+NONE = Unlabelled(0, None, {})
+
+
+def without_label(features: Features, labels: Labels | None) -> npt.NDArray[np.bool_]:
+    """(N,): the images that have no label; all of them, if no labels could be read."""
+    known = labels or {}
+    return np.array([picture not in known for picture in features.pictures.tolist()], np.bool_)
+
+
+def find_unlabelled(
+    attributes: Attributes, lots: Mapping[str, Features], labels: Labels | None, trusts: Trusts
+) -> Unlabelled:
+    """Look at the new images of one lot after the other, one lot at least."""
+    found = {}
+    for lot, features in lots.items():
+        answers = answers_of(attributes, features.probabilities, decision=features.decision)
+        found[lot] = certainty(answers, without_label(features, labels))
+    first, *others = found.values()
+    total = sum(others, first)
+    each = {lot: (one.images, figures(expect(one, trusts))) for lot, one in found.items() if one.images}
+    return Unlabelled(total.images, figures(expect(total, trusts)), each)
+
+
+def choose_worth(
+    attributes: Attributes,
+    reference: Features,
+    lots: Mapping[str, Features],
+    labels: Labels | None,
+    needed: Collection[str],
+    most: int,
+) -> list[Worth]:
+    """The images that are most worth labels: those of lots that need some first.
+
+    Args:
+        attributes: what is labelled.
+        reference: what the champion was measured on.
+        lots: lot -> its new images.
+        labels: what is known; None if no labels could be read, so nobody knows which image lacks them: there is none.
+        needed: lots that need labels, or `ALL`.
+        most: how many, at most.
+    """
+    if labels is None:
+        return []
+    chooser = Chooser(attributes, reference, most)
+    chosen: list[Worth] = []
+    for first in (True, False):
+        for lot in lots if len(chosen) < most else ():
+            if (lot in needed or ALL in needed) == first:
+                features = lots[lot]
+                chooser.show(lot, features, without_label(features, labels))
+        chosen = chooser.choose()
+    return chosen
+
+
+def find_places(raw: Path, worth: Sequence[Worth]) -> dict[tuple[str, str], str]:
+    """Where images lie: (lot, file name) -> path in the raw folder, of those that are still there."""
+    wanted = {(one.lot, one.filename) for one in worth}
+    places = {}
+    for path in list_folder(raw).images if wanted else ():
+        shown = as_text(path)
+        for name in (name_of(shown), shown):
+            if (lot_of(shown), name) in wanted:
+                places[lot_of(shown), name] = path
+    return places
