@@ -89,15 +89,15 @@ Says what the champion sees in every image of every lot. A lot that this version
 again.
 
 **In**: raw images, the champion. **Out**: a CSV file per lot, images that cannot be decoded, what to label; asset
-`face_attributes_predictions` when they are new. **Report**: classes per lot, the accuracy that is expected, which images
-to label, unsure answers, Data Docs.
+`face_attributes_predictions` when they are new. **Report**: classes per lot, expected accuracy, which images to label,
+unsure answers, Data Docs.
 """,
     "monitor": """
 Measures the champion on newly annotated images, compares new ones with what it was measured on, and decides whether it
 should be trained again, or images be labelled first.
 
-**In**: the champion, its predictions, annotations if their check has passed, raw images for pictures alone. **Out**: the
-decision, what to label, a line of the monitoring log. **Report**: what moved, then and now; the accuracy that is expected
-without labels; which images to label.
+**In**: the champion, its predictions, annotations if their check has passed, raw images for pictures. **Out**: the
+decision, what to label, a line of the monitoring log. **Report**: what moved, then and now; expected accuracy; which
+images to label.
 """,
 }

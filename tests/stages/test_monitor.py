@@ -432,7 +432,7 @@ def test_the_decision(right: float, shift: float) -> None:
     [
         ({"s3": 0.99, "s4": 0.6}, [], ["s4"]),
         ({"s3": 0.99, "s4": 0.6}, ["s4"], []),
-        ({f"s{number}": 0.83 for number in range(3, 11)}, [], [ALL]),  # of a single lot chance may have made it
+        ({f"s{number}": 0.8 for number in range(3, 11)}, [], [ALL]),  # of a single lot chance may have made it
         ({"s3": 0.99, "s4": 0.99}, [], []),
     ],
 )
@@ -698,7 +698,8 @@ def test_drift_of_images_without_labels_asks_for_labels_and_for_no_training(
     expected = json.loads(Path(result["outputs"]["expected"]).read_text())
     assert {lot: one["images"] for lot, one in expected["lots"].items()} == {"s3": 20, "s4": 100}
     mean = expected["expected"]["mean"]
-    assert mean["low"] < mean["value"] == pytest.approx(0.9, abs=0.03) < mean["high"]
+    assert mean["low"] < mean["value"] < mean["high"]
+    assert mean["value"] == pytest.approx(0.9, abs=0.03)
     page = Path(result["report"]).read_text()
     assert "of 120 images without labels" in page
     assert "which drift makes too high" in page

@@ -174,7 +174,7 @@ def expect(of: Certainty, trusts: Trusts) -> dict[str, Expected]:
         )  # where no answer is expected to be wrong, which varies in nothing
         number = max(1.0, mean * (1 - mean) / variance) if 0 < mean < 1 and variance else alone
         low, _ = wilson(mean, number)
-        found[name] = Expected(mean, low, min(1.0, mean + Z * sqrt(variance)))
+        found[name] = Expected(mean, low, min(1.0, mean + Z * sqrt(max(0.0, variance))))
     return found
 
 

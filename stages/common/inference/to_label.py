@@ -1,20 +1,17 @@
 """Which images are most worth a label, and to_label.csv, the list of them that somebody fills in.
 
-One image after the other is chosen, each time the one with the highest product of
-    unsure    the number of its answers that are expected to be wrong: the sum of 1 - confidence over the attributes
-              (but those that cannot be told, as other answers say)
-    far       the distance of its embedding from the nearest one of the reference, or of the images chosen before
-so a picture that the model knows, or that is nearly on the list, does not come on it. That is the farthest-first
-traversal of a core-set (Sener and Savarese 2018, "Active Learning for Convolutional Neural Networks",
-https://arxiv.org/abs/1708.00489), weighted by least confidence (Lewis and Gale 1994). bench/README.md tells what such
-labels are worth, and what other rules were tried.
+They are drawn one after the other by BADGE (Ash et al. 2020, "Deep Batch Active Learning by Diverse, Uncertain Gradient
+Lower Bounds", https://arxiv.org/abs/1906.03671): k-means++ on the gradients that the answers, taken for labels, would
+have in the last layer. A gradient is long where the model is unsure and sees much, and two are alike where images look
+alike and the same answers are unsure. The images of the reference are the first centres, so what the model knows is not
+drawn, nor what is nearly on the list already. Answers about what cannot be told count as sure.
 
-Nothing is drawn by chance. Memory does not grow with the number of images: of all lots together only those are kept
-whose product is highest before any is chosen, for afterwards it can but fall.
+bench/README.md tells what such labels are worth, and what other rules were tried. The same images give the same list.
+Memory does not grow with their number: of all lots together some are kept, drawn with the same weights.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +28,7 @@ TO_LABEL = "to_label.csv"
 CENTRES = 1000
 """Images of the reference that distances are measured from."""
 KEPT = 20
-"""Images that are kept in memory for one that is chosen."""
+"""Images that are kept in memory for one that is drawn."""
 NEAR = 0.1
 """Nearer than this to another image, in median distances of the reference to its nearest one, is nearly the same."""
 FAR = 1.5
@@ -40,6 +37,8 @@ UNSURE = 0.75
 """Confidence below which an answer is called unsure."""
 CHUNK = 4096
 """Images whose distances are computed at once: 16 MB."""
+SEED = 0
+"""Of what is drawn."""
 
 Vectors = npt.NDArray[np.float32]
 
@@ -63,13 +62,15 @@ class Worth:
 
 @dataclass(frozen=True)
 class _Pool:
-    """Columns of the images that may be chosen."""
+    """Columns of the images that may be drawn, and of centres."""
 
-    unsure: npt.NDArray[np.float64]
-    far: npt.NDArray[np.float64]
-    embedding: Vectors
-    name: npt.NDArray[np.object_]  # lot and file name
-    said: npt.NDArray[np.object_]  # of each attribute class and confidence
+    pull: Vectors  # (N, classes of all attributes): probabilities less the answer
+    embedding: Vectors  # (N, D); the gradient is the outer product of both
+    key: npt.NDArray[np.float64]  # those with the highest are kept
+    worth: npt.NDArray[np.object_]
+
+    def __len__(self) -> int:
+        return len(self.pull)
 
     def take(self, chosen: npt.NDArray[Any]) -> "_Pool":
         return _Pool(*(getattr(self, one.name)[chosen] for one in fields(self)))
@@ -79,85 +80,107 @@ class _Pool:
 
 
 class Chooser:
-    """Chooses images out of lots that are shown one after the other."""
+    """Draws images out of lots that are shown one after the other."""
 
     def __init__(self, attributes: Attributes, reference: Features, most: int) -> None:
-        """Measure how far images of the reference lie from each other.
+        """Take images of the reference for centres, and measure how far they lie from each other.
 
         Args:
             attributes: what images are labelled with; those that the model answers among them.
             reference: images that the model was measured on, at least one.
-            most: images to choose.
+            most: images to draw.
         """
-        self._attributes = [one for one in attributes if one.name in reference.answered]
+        self._attributes = tuple(one for one in attributes if one.name in reference.answered)
         self._most = most
-        known = np.nan_to_num(reference.embeddings[evenly_spread(len(reference), CENTRES)])
-        self._middle = known.mean(axis=0)  # near which rounding does no harm
-        self._centres = known - self._middle
-        apart = _distances(self._centres, self._centres, but_itself=True)
-        self._usual = float(np.median(apart)) if len(known) > 1 else 0.0
+        self._random = np.random.default_rng(SEED)
+        self._centres = self._look(reference.take(np.array(evenly_spread(len(reference), CENTRES))))[0]
+        apart = _distances(self._centres.embedding, self._centres.embedding, but_itself=True)
+        self._usual = float(np.median(apart)) if len(apart) > 1 else 0.0
         self._pool: _Pool | None = None
-        self._chosen: list[Worth] = []
+        self._drawn: list[Worth] = []
 
     def show(self, lot: str, features: Features, candidates: npt.NDArray[np.bool_]) -> None:
         """Look at those images of a lot, bool (N,), that have no labels."""
-        at = np.flatnonzero(candidates)
-        if not (len(at) and self._attributes):
+        if not (candidates.any() and self._attributes):
             return
-        answers = answers_of(
-            tuple(self._attributes), {name: values[at] for name, values in features.probabilities.items()},
-            decision=features.decision,
-        )  # fmt: skip
-        wrong = [
-            np.where(told, 1 - np.where(one.finite, one.confidence, 0), 0)
-            for one, told in zip(answers, tellable(answers), strict=True)
-        ]
-        unsure = np.sum(wrong, axis=0, dtype=np.float64)
-        embedding = np.nan_to_num(features.embeddings[at]) - self._middle
-        far = _distances(embedding, self._centres)
-        best = np.argsort(-unsure * far, kind="stable")[: KEPT * self._most]
-        pool = _Pool(
-            unsure[best], far[best], embedding[best],
-            _objects([(lot, features.filenames[at[one]]) for one in best]), _objects(_said(answers, best)),
-        )  # fmt: skip
+        pool, answers = self._look(features.take(np.flatnonzero(candidates)))
+        weight = _gaps(pool, self._centres)
+        # the highest of u^(1/w), u uniform, are a sample with weights w (Efraimidis and Spirakis 2006)
+        with np.errstate(divide="ignore"):
+            key = np.log(self._random.random(len(pool))) / weight
+        kept = np.argsort(-key, kind="stable")[: KEPT * self._most]
+        pool = replace(pool, key=key).take(kept)
+        pool = replace(
+            pool, worth=_objects(self._describe(lot, features, np.flatnonzero(candidates)[kept], answers, kept))
+        )
         self._pool = self._pool.join(pool) if self._pool else pool
-        kept = np.argsort(-self._pool.unsure * self._pool.far, kind="stable")[: KEPT * self._most]
-        self._pool = self._pool.take(kept)
+        self._pool = self._pool.take(np.argsort(-self._pool.key, kind="stable")[: KEPT * self._most])
 
     def choose(self) -> list[Worth]:
-        """What was chosen of all that was shown, the most worth first; what is shown later only adds to it."""
+        """What was drawn of all that was shown; what is shown later only adds to it."""
         pool, self._pool = self._pool, None
         if pool is None:
-            return self._chosen
-        far, new = pool.far.copy(), []
-        for _ in range(self._most - len(self._chosen)):
-            product = np.where(far > NEAR * self._usual, pool.unsure * far, 0)
-            best = int(product.argmax())
-            if product[best] <= 0:
+            return self._drawn
+        weight, far = _gaps(pool, self._centres), _distances(pool.embedding, self._centres.embedding)
+        new = []
+        while len(self._drawn) < self._most:
+            weight = np.where(far > NEAR * self._usual, weight, 0)
+            if not weight.any():
                 break
-            self._chosen.append(self._describe(pool, best))
-            new.append(best)
-            far = np.minimum(far, np.linalg.norm(pool.embedding - pool.embedding[best], axis=1))
-        self._centres = np.concatenate([self._centres, pool.embedding[new]])
-        return self._chosen
+            at = int(self._random.choice(len(pool), p=weight / weight.sum()))
+            new.append(at)
+            self._drawn.append(pool.worth[at])
+            one = pool.take(np.array([at]))
+            weight = np.minimum(weight, _gaps(pool, one))
+            far = np.minimum(far, _distances(pool.embedding, one.embedding))
+        self._centres = self._centres.join(pool.take(np.array(new, np.intp)))
+        return self._drawn
 
-    def _describe(self, pool: _Pool, at: int) -> Worth:
-        said = {one.name: (cls, sure) for one, (cls, sure) in zip(self._attributes, pool.said[at], strict=True)}
-        reasons = []
-        told = [
-            one for one in self._attributes
-            if not any(name in said and said[name][0] == untold for name, untold in one.unknown_when.items())
-        ]  # fmt: skip
-        least = min(told or self._attributes, key=lambda one: said[one.name][1])
-        answer, sure = said[least.name]
-        if sure < UNSURE:
-            reasons.append(
-                f"unsure of {least.title}: {answer} {sure:.0%}" if answer else f"no number for {least.title}"
+    def _look(self, features: Features) -> tuple[_Pool, list[Answers]]:
+        answers = answers_of(self._attributes, features.probabilities, decision=features.decision)
+        pulls = [np.empty((len(features), 0))]
+        for one, told in zip(answers, tellable(answers), strict=True):
+            classes = len(one.attribute.classes)
+            probabilities = np.where(one.finite[:, None], one.probabilities, 1 / classes)
+            chosen = np.eye(classes + 1)[one.predicted, :classes]
+            pulls.append(np.where(told[:, None], probabilities - chosen, 0))
+        count = len(features)
+        embedding = np.nan_to_num(features.embeddings.astype(np.float32))
+        pull = np.concatenate(pulls, axis=1).astype(np.float32)
+        return _Pool(pull, embedding, np.zeros(count), np.empty(count, object)), answers
+
+    def _describe(
+        self,
+        lot: str,
+        features: Features,
+        at: npt.NDArray[np.intp],
+        answers: Sequence[Answers],
+        among: npt.NDArray[np.intp],
+    ) -> list[Worth]:
+        """Those images of a lot, which the answers are `among`."""
+        far = _distances(np.nan_to_num(features.embeddings[at]), self._centres.embedding)
+        told = np.stack([one[among] for one in tellable(answers)], axis=1)
+        described = []
+        for number, said in enumerate(_said(answers, among)):
+            counted = [
+                pair
+                for pair, counts in zip(zip(self._attributes, said, strict=True), told[number], strict=True)
+                if counts
+            ]
+            least, (answer, sure) = min(
+                counted or list(zip(self._attributes, said, strict=True)), key=lambda pair: pair[1][1]
             )
-        if self._usual and pool.far[at] > FAR * self._usual:
-            reasons.append(f"unlike the reference: {pool.far[at] / self._usual:.1f} times its usual distance")
-        lot, filename = pool.name[at]
-        return Worth(lot, filename, "; ".join(reasons) or "unlike those above", said)
+            reasons = []
+            if sure < UNSURE:
+                reasons.append(
+                    f"unsure of {least.title}: {answer} {sure:.0%}" if answer else f"no number for {least.title}"
+                )
+            if self._usual and far[number] > FAR * self._usual:
+                reasons.append(f"unlike the reference: {far[number] / self._usual:.1f} times its usual distance")
+            why = "; ".join(reasons) or f"of the rest, least sure of {least.title}: {answer} {sure:.0%}"
+            named = {one.name: pair for one, pair in zip(self._attributes, said, strict=True)}
+            described.append(Worth(lot, features.filenames[at[number]], why, named))
+        return described
 
 
 def _said(answers: Sequence[Answers], chosen: npt.NDArray[np.intp]) -> list[list[tuple[str, float]]]:
@@ -187,6 +210,20 @@ def _distances(of: Vectors, to: Vectors, *, but_itself: bool = False) -> npt.NDA
             np.fill_diagonal(squares[:, start:], np.inf)
         nearest[start : start + CHUNK] = squares.min(axis=1)
     return np.sqrt(np.maximum(nearest, 0))
+
+
+def _gaps(of: _Pool, to: _Pool) -> npt.NDArray[np.float64]:
+    """(N,): squared distance of each gradient from the nearest of others.
+
+    Of outer products, it is made of products of their factors.
+    """
+    squared, lengths = (np.square(one.pull).sum(axis=1) * np.square(one.embedding).sum(axis=1) for one in (of, to))
+    nearest = np.empty(len(of))
+    for start in range(0, len(of), CHUNK):
+        part = slice(start, start + CHUNK)
+        products = (of.pull[part] @ to.pull.T) * (of.embedding[part] @ to.embedding.T)
+        nearest[part] = (squared[part, None] + lengths - 2 * products).min(axis=1)
+    return np.maximum(nearest, 0)
 
 
 def write_to_label(
