@@ -5,9 +5,9 @@ was measured on. An image is new if the champion has neither learned from its pi
 lot it came into. If the champion's mean accuracy (or balanced accuracy: `evaluate.metric` in params.yaml) has fallen
 below `min_accuracy`, or the data have drifted, it starts `ml_pipeline_face_attributes`, whose release gate decides;
 never twice for one cause, so if `train_again` itself fails, clear it. A lot without labels that drifted, or of which a
-low accuracy is expected, starts no training, which would learn nothing new: it asks for labels, and `to_label.csv` lists
-the images that are most worth them. Where there is not enough data to tell, it says so. If `validate` fails, drift is
-told all the same, for it needs no labels.
+low accuracy is expected, starts no training, which would learn nothing new: it asks for labels, and `to_label.csv`
+lists the images that are most worth them. Where there is not enough data to tell, it says so. If `validate` fails,
+drift is told all the same, for it needs no labels.
 
 **Results**: the report of `monitor` shows what moved, by how much, with pictures of then and now; every check is a line
 of `logs/monitoring_log.json` among the artifacts. The note of a run has the verdict in a line.

@@ -60,7 +60,9 @@ def write_reference(folder: Path, never: Collection[str] = ()) -> None:
     rest = {one.name: 0.2 / (len(one.classes) - 1) for one in SAMPLE_ATTRIBUTES}
     said = {one.name: np.full((50, len(one.classes)), rest[one.name], np.float32) for one in SAMPLE_ATTRIBUTES}
     for name, values in said.items():
-        values[:, 0] = 0.8 if name not in never else np.nan
+        values[:, 0] = 0.8
+        if name in never:
+            values[:] = np.nan
     answers = answers_of(SAMPLE_ATTRIBUTES, said, labels=labels)
     write_trust(folder, answers)
     embeddings = random.integers(0, 4, (50, SIDE)).astype(np.float32)
