@@ -10,8 +10,8 @@ from stages.common.schema.attributes import Attributes
 ROWS = 30
 """Lots in a table."""
 TOO_HIGH = (
-    "Of other images it is too high, which the interval does not tell. On drawn faces it was too high by .02 where they "
-    "were blurred, by .10 to .17 where darker, by .25 in another drawing style, by .34 at night (bench/README.md)."
+    "Of other images it is too high, which the interval does not tell. On drawn faces it was too high by .02 where "
+    "they were blurred, by .10 to .17 where darker, by .25 in another drawing style, by .34 at night (bench/README.md)."
 )
 """What holds of any such figure, as measured by bench.unlabelled."""
 
