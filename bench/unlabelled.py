@@ -29,7 +29,7 @@ from PIL import Image
 from bench.drift import LEARNED, REFERENCE, SHIFTS, SIZES, accepted_images, look, sample_avatars, train
 from bench.machine import table
 from bench.prepared import files_of, prepare
-from stages.common.contract.command_line import PARAMS
+from stages.common.contract.data_folder import PARAMS
 from stages.common.contract.logs import start_logging
 from stages.common.contract.params import load_params
 from stages.common.inference.answers import Answers, answers_of, right_answers, tellable
@@ -57,7 +57,7 @@ EPOCHS = 40
 
 Labels = npt.NDArray[np.int16]
 Random = np.random.Generator
-Rule = Callable[[Attributes, Features, Features, int, Random], Sequence[int]]
+Rule = Callable[[Attributes, Features, Features, int, Random], npt.ArrayLike]
 
 
 def expected_accuracy(data: Path, recipe: str, seed: int) -> None:
@@ -137,25 +137,25 @@ def above_threshold(test: Answers, confidence: npt.NDArray[np.floating]) -> floa
     return float((confidence >= threshold).mean())
 
 
-def by_chance(_: Attributes, _known: Features, lot: Features, count: int, random: Random) -> Sequence[int]:
+def by_chance(_: Attributes, _known: Features, lot: Features, count: int, random: Random) -> npt.ArrayLike:
     """Any images."""
-    return random.permutation(len(lot))[:count].tolist()
+    return random.permutation(len(lot))[:count]
 
 
 def unsure_of(attributes: Attributes, lot: Features) -> npt.NDArray[np.float64]:
     """(N,): answers that are expected to be wrong."""
     answers = answers_of(attributes, lot.probabilities)
-    return np.sum(
-        [np.where(told, 1 - one.confidence, 0) for one, told in zip(answers, tellable(answers), strict=True)], 0
-    )
+    wrong = [np.where(told, 1 - one.confidence, 0) for one, told in zip(answers, tellable(answers), strict=True)]
+    total: npt.NDArray[np.float64] = np.stack(wrong).sum(axis=0, dtype=np.float64)
+    return total
 
 
-def least_confident(attributes: Attributes, _: Features, lot: Features, count: int, _r: Random) -> Sequence[int]:
+def least_confident(attributes: Attributes, _: Features, lot: Features, count: int, _r: Random) -> npt.ArrayLike:
     """Those of whose answers most are expected to be wrong."""
-    return np.argsort(-unsure_of(attributes, lot), kind="stable")[:count].tolist()
+    return np.argsort(-unsure_of(attributes, lot), kind="stable")[:count]
 
 
-def farthest_first(_: Attributes, known: Features, lot: Features, count: int, _r: Random) -> Sequence[int]:
+def farthest_first(_: Attributes, known: Features, lot: Features, count: int, _r: Random) -> npt.ArrayLike:
     """A core-set (Sener and Savarese 2018): each time the one farthest from all others."""
     far = np.linalg.norm(lot.embeddings[:, None] - known.embeddings, axis=2).min(axis=1)
     chosen: list[int] = []
@@ -165,7 +165,7 @@ def farthest_first(_: Attributes, known: Features, lot: Features, count: int, _r
     return chosen
 
 
-def by_gradients(attributes: Attributes, _: Features, lot: Features, count: int, random: Random) -> Sequence[int]:
+def by_gradients(attributes: Attributes, _: Features, lot: Features, count: int, random: Random) -> npt.ArrayLike:
     """BADGE (Ash et al. 2020, https://arxiv.org/abs/1906.03671): k-means++ on the gradients of the last layer."""
     pulls = []
     for one in attributes:
@@ -183,7 +183,7 @@ def by_gradients(attributes: Attributes, _: Features, lot: Features, count: int,
     return chosen
 
 
-def as_stages_do(attributes: Attributes, known: Features, lot: Features, count: int, _: Random) -> Sequence[int]:
+def as_stages_do(attributes: Attributes, known: Features, lot: Features, count: int, _: Random) -> npt.ArrayLike:
     """What to_label.csv lists."""
     chooser = Chooser(attributes, known, count)
     chooser.show("lot", lot, np.ones(len(lot), np.bool_))
@@ -225,7 +225,7 @@ def worth_of_labels(data: Path, recipe: str, seeds: Sequence[int], settings: Seq
             answers = answers_of(images.attributes, seen.probabilities, labels=lot.labels)
             missed = (right_answers(answers) == 0).sum(axis=1)
             for rule, choose in RULES.items():
-                chosen = np.array(choose(images.attributes, known, seen, ASKED, random))
+                chosen = np.asarray(choose(images.attributes, known, seen, ASKED, random))
                 more = join(start, lot.select(chosen))
                 gains[rule].append(learn(params, more, measured, None, seed)[0] - accuracy)
                 wrong[rule].append(float(missed[chosen].mean()))

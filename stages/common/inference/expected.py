@@ -111,7 +111,7 @@ def trust(answers: Sequence[Answers]) -> dict[str, Trust]:
 
     found = {
         answers[at].attribute.name: one(int(counts[n]), float(surplus[n]), parts[:, n], float(calibrated[n]))
-        for n, at in enumerate(told)
+        for n, at in enumerate(told.tolist())
     }
     if len(told):
         least = float(calibrated.sum()) / len(told) ** 2

@@ -3,6 +3,7 @@
 import csv
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ BRIM = Attribute("brim", ("no", "yes"), "brim", "Brim", unknown_when={"hat": "no
 BOTH = (HAT, BRIM)
 
 
-def features(embeddings: object, sure: object = 0.99, brim: object = 0.99, hat: int = 1) -> Features:
+def features(embeddings: Any, sure: Any = 0.99, brim: Any = 0.99, hat: int = 1) -> Features:
     at = np.asarray(embeddings, np.float32)
     probabilities = {}
     for one, confidence, answer in ((HAT, sure, hat), (BRIM, brim, 1)):
