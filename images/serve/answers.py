@@ -1,6 +1,5 @@
 """What the champion says about pictures: from the bytes of files to answers, as stage predict makes them."""
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,28 +17,6 @@ from stages.common.inference.onnx_model import OnnxModel
 from stages.common.schema.face import Face
 
 DIGITS = 6
-MEGAPIXELS = 50
-"""Of large pictures that are decoded at a time: some 1.2 GB."""
-
-
-class ThreadsRoom(room.Room):
-    """Room for large pictures, shared by threads: each of them holds a part."""
-
-    def __init__(self, megapixels: int = MEGAPIXELS) -> None:
-        """Make room for `megapixels` at a time."""
-        self._mine = threading.local()
-        super().__init__(threading, megapixels)  # type: ignore[arg-type]  # has the same Semaphore and Lock
-
-    @property
-    def _held(self) -> int:
-        return getattr(self._mine, "held", 0)
-
-    @_held.setter
-    def _held(self, megapixels: int) -> None:
-        self._mine.held = megapixels
-
-
-room.enter(ThreadsRoom())
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from images.serve import predict, protocol, search
 from images.serve.limits import COOKIE, Bodies, Guard, RefusedError, is_token
-from images.serve.service import Json, Service, ServiceDep
+from images.serve.service import Json, Service, ServiceDep, in_thread
 from images.serve.settings import Settings
 
 PAGES = Path(__file__).with_name("page")
@@ -36,6 +36,7 @@ def create_app(settings: Settings) -> ASGIApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await in_thread(service.champion.look)  # before it listens: other processes may answer already
         following = asyncio.create_task(service.champion.follow())
         yield
         following.cancel()

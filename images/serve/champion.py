@@ -1,7 +1,8 @@
 """The champion that is served: followed in the registry, checked, loaded beside the one before it, and then exchanged.
 
-A promotion or a rollback is a new tag of the registry. A look at the times of two of its files, once a second, tells
-whether there may be one. A version that cannot be loaded leaves the one before it in its place, and `problem` says why.
+A promotion or a rollback is a new tag of the registry. A look at the times of two of its files, four times a second,
+tells whether there may be one, so the processes of the service differ for a moment only. A version that cannot be
+loaded leaves the one before it in its place, and `problem` says why.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ from stages.common.inference.onnx_model import OnnxModel, load
 from stages.common.registry.registry import MODEL, Registry, Version
 
 TAGS = Ref(b"refs/tags")
-LOOK_S = 1.0
+LOOK_S = 0.25
 SETTLED_NS = 100_000_000
 """Two tags written within a tick of the file system's clock leave the same time: what is younger tells nothing."""
 

@@ -1,19 +1,23 @@
 """The search over what was predicted: follows the store, makes the index anew where that changes, and answers.
 
 An index is made in a process of its own, beside the one that answers, and takes its place whole: what is asked
-meanwhile is answered from the earlier one to the end. The store and the raw folder are only read.
+meanwhile is answered from the earlier one to the end. Where several processes serve, one makes it and all open it. What
+they have open may be removed, since its files stay until they let go. The store and the raw folder are only read.
 """
 
 import asyncio
 import contextlib
 import csv
+import fcntl
 import json
 import multiprocessing
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, NamedTuple
 from urllib.parse import quote
@@ -23,12 +27,13 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
 from images.serve.search_files import RawFolder, Thumbnails, media_type
 from images.serve.search_index import INDEX, Index, build, shown
-from images.serve.service import Service
+from images.serve.service import Service, in_thread
 from stages.common.contract.errors import DataError, StageError, UnavailableError, UsageError
 from stages.common.contract.logs import log
 from stages.common.contract.tables import as_written
 from stages.common.images.decode import ImageError
 from stages.common.images.settings import ImagesSection
+from stages.common.workers.pool import follow_parent
 
 LOOK_S = 2.0
 AGAIN_S = 30.0
@@ -79,6 +84,8 @@ class Search:
         self.index: Index | None = None
         self.problem = STARTING
         self._place: Path | None = None
+        self._maker: SpawnProcess | None = None
+        self._closed = False
         self._again = 0.0
         self._known: dict[tuple[Path, int], Made | None] = {}
 
@@ -97,7 +104,7 @@ class Search:
         try:
             self.problem = self._follow()
         except (StageError, OSError) as error:
-            if str(error) != self.problem:
+            if str(error) != self.problem and not self._closed:
                 log.warning("search: %s", error)
             self.problem = str(error)
             self._again = time.monotonic() + AGAIN_S
@@ -106,46 +113,110 @@ class Search:
         made, labels = self.predictions(), self._made("validate")
         if not made:
             return NOTHING if not self.index else ""
-        source = (str(made[0].folder), str(labels[0].folder) if labels else "")
-        if self.index is None:
-            self._take_over()
-        if self.index is None or (self.index.about.artifact, self.index.about.labels) != source:
-            self._make(made[0].folder, labels[0].folder if labels else None)
-        return ""
+        artifact, validated = made[0].folder, labels[0].folder if labels else None
+        if self._is_of(artifact, validated):
+            return ""
+        with self._alone() as alone:
+            # looked for under the lock, or it might be made twice
+            self._open_made(artifact, validated)
+            if alone:
+                if not self._is_of(artifact, validated):
+                    self._make(artifact, validated)
+                self._tidy()
+        return "" if self.index else STARTING
 
-    def _take_over(self) -> None:
-        """Open the newest index that an earlier process has left; remove all others."""
-        left = sorted(
-            self._folder.glob(f"{PREFIX}*"), key=lambda path: (path / INDEX).exists() and path.stat().st_mtime
-        )
-        for place in reversed(left):
+    def _is_of(self, artifact: Path, validated: Path | None) -> bool:
+        """Whether the index that answers is of these artifacts."""
+        return self.index is not None and self.index.is_of(artifact, validated)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[bool]:
+        """Whether no other process makes an index meanwhile; the kernel lets the next one in if this one is killed."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        folder = os.open(self._folder, os.O_RDONLY)
+        alone = True
+        try:
             try:
-                if self.index is None:
-                    self.index, self._place = Index(place), place
-                    continue
-            except DataError:
-                pass
-            shutil.rmtree(place, ignore_errors=True)
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                alone = False
+            yield alone
+        finally:
+            os.close(folder)
+
+    def open_made(self) -> None:
+        """Open an index that was made before, so that there is one as soon as this process listens."""
+        made, labels = self.predictions(), self._made("validate")
+        with contextlib.suppress(OSError), self._alone() as alone:  # the first look tells of an error
+            if made:
+                self._open_made(made[0].folder, labels[0].folder if labels else None)
+            if alone:
+                self._tidy()
+
+    def _open_made(self, artifact: Path, validated: Path | None) -> None:
+        """Open the index of these artifacts if it is there already; the newest one if it is not and none is open."""
+        others = []
+        for file in sorted(self._folder.glob(f"{PREFIX}*/{INDEX}"), key=_written, reverse=True):
+            if file.parent == self._place:
+                continue
+            try:
+                index = Index(file.parent)
+            except DataError:  # of another format, or removed meanwhile
+                continue
+            if index.is_of(artifact, validated):
+                self._take(index, file.parent)
+                return
+            others.append((index, file.parent))
+        if others and self.index is None:
+            self._take(*others[0])
+
+    def _tidy(self) -> None:
+        """Remove what is not used, also what killed processes have left; to be done alone."""
+        for place in self._folder.glob(f"{PREFIX}*"):
+            if place != self._place:
+                shutil.rmtree(place, ignore_errors=True)
+
+    def _take(self, index: Index, place: Path) -> None:
+        self.raw = RawFolder(self.raw.top)  # before the index, whose images may lie in new folders
+        self.index, self._place = index, place
 
     def _make(self, artifact: Path, validated: Path | None) -> None:
         started = time.monotonic()
-        self._folder.mkdir(parents=True, exist_ok=True)
         place = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self._folder))
         try:
-            # in a process of its own, for what is asked meanwhile does not wait, and its memory goes with it
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-                process.submit(build, artifact, validated, place, self._place).result()
+            self._build(artifact, validated, place)
             index = Index(place)
         except BaseException:
             shutil.rmtree(place, ignore_errors=True)
             raise
-        before = self._place
-        self.raw = RawFolder(self.raw.top)  # before the index, whose images may lie in new folders
-        self.index, self._place = index, place
-        if before:
-            shutil.rmtree(before, ignore_errors=True)  # what is open stays until it is let go
+        self._take(index, place)
         told = index.about
         log.info("search: %d images of %s in %.1f s", told.images, told.version, time.monotonic() - started)
+
+    def _build(self, artifact: Path, validated: Path | None, place: Path) -> None:
+        """In a process of its own: what is asked meanwhile does not wait, and its memory goes with it."""
+        spawn = multiprocessing.get_context("spawn")
+        told, tells = spawn.Pipe(duplex=False)
+        earlier = self._place if self._place and self._place.exists() else None
+        self._maker = maker = spawn.Process(target=_build, args=(tells, artifact, validated, place, earlier))
+        maker.start()
+        tells.close()
+        if self._closed:
+            maker.kill()
+        with told:
+            try:
+                error = told.recv()
+            except EOFError:
+                error = UnavailableError("the process that made the index has ended: it is tried again")
+        maker.join()
+        if error:
+            raise error
+
+    def close(self) -> None:
+        """Make nothing any more."""
+        self._closed = True
+        if self._maker and self._maker.is_alive():
+            self._maker.kill()
 
     def predictions(self) -> list[Made]:
         """The artifacts of stage predict, those of the champion first, otherwise the newest first."""
@@ -236,6 +307,24 @@ class Search:
         return {**self.told(index), "image": index.rows([position])[0], "rows": rows}
 
 
+def _build(tells: Connection, *arguments: Any) -> None:
+    """Make an index, and tell what is wrong with it."""
+    follow_parent()
+    try:
+        build(*arguments)
+        tells.send(None)
+    except (StageError, OSError) as error:
+        tells.send(error)
+
+
+def _written(file: Path) -> float:
+    """When a file was written; 0 if it has been removed."""
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _manifest(path: Path) -> Made | None:
     """What a manifest tells; None if it cannot be read."""
     try:
@@ -275,8 +364,10 @@ async def _following(app: FastAPI) -> AsyncIterator[None]:
         return service.champion.served.name if service.champion.served else ""
 
     app.state.search = Search(settings.artifacts, settings.raw, settings.index, settings.images, champion)
+    await in_thread(app.state.search.open_made)
     following = asyncio.create_task(app.state.search.follow())
     yield
+    app.state.search.close()
     following.cancel()
 
 

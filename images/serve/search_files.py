@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from PIL import Image
 
+from stages.common.images import room
 from stages.common.images.decode import JPEG, PNG, ImageError, as_image, decode_file
 from stages.common.images.listing import as_text, lot_of
 from stages.common.images.settings import ImagesSection
@@ -146,8 +147,11 @@ class Thumbnails:
         return made
 
     def _shrunk(self, content: bytes) -> bytes:
-        small = as_image(decode_file(content, self._settings, SIDE).picture)
-        small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2)
+        try:
+            small = as_image(decode_file(content, self._settings, SIDE).picture)
+            small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2)
+        finally:
+            room.claim(0)
         written = io.BytesIO()
         small.save(written, "JPEG", quality=82)
         return written.getvalue()

@@ -371,6 +371,10 @@ class Index:
         self._learned = [number for number in range(len(attributes)) if self._confidence[number].any()]
         self._of_labels = self._compare_labels()
 
+    def is_of(self, artifact: Path, validated: Path | None) -> bool:
+        """Whether it is of these artifacts, as they were given to `build`."""
+        return (self.about.artifact, self.about.labels) == (str(artifact), str(validated or ""))
+
     def close(self) -> None:
         """Let go of the file with names."""
         self._names.close()

@@ -30,7 +30,7 @@ class Service:
         """Prepare it; nothing is loaded yet."""
         self.settings = settings
         self.champion = Champion(settings)
-        threads = available_cpus()
+        threads = -(-available_cpus() // settings.workers)
         self.computing = asyncio.Semaphore(threads)
         self._batches: Batches[Served, bytes, Answer] = Batches(answer_files, threads, settings.limits.waiting)
 

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict
 
+from stages.common.contract.cpus import available_cpus
 from stages.common.contract.data_folder import own_params
 from stages.common.contract.errors import UsageError
 from stages.common.contract.params import Section, load_params
@@ -16,11 +17,13 @@ from stages.common.registry.registry import RegistrySection
 
 Number = TypeVar("Number", int, float)
 ROOT = Path(__file__).resolve().parents[2]
+MOST_WORKERS = 4
+"""Processes that start where nothing else is said; docker-compose.yml has memory for so many."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one process; SERVE_BODY_BYTES and the like set others.
+    """Limits; SERVE_BODY_BYTES and the like set others. Several processes divide what all requests share.
 
     Attributes:
         body_bytes: of a request.
@@ -44,6 +47,25 @@ class Limits:
     waiting: int = 512
     connections: int = 4096
 
+    def divided(self, workers: int) -> "Limits":
+        """The limits of one of so many processes, which still takes the largest request that there may be.
+
+        The kernel deals connections out by chance, so one process may get more than its part. Four of them get 1,000
+        connections as 250 each, give or take 14, and each of them may take 1,024.
+        """
+        if workers == 1:
+            return self
+
+        def part(whole: int, least: int) -> int:
+            return max(least, -(-whole // workers))
+
+        return replace(
+            self,
+            held_bytes=part(self.held_bytes, self.body_bytes),
+            waiting=part(self.waiting, self.images),
+            connections=part(self.connections, 1),
+        )
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -57,9 +79,10 @@ class Settings:
         token: who asks must show it; "" asks for none, and answers only those who come by a name of this machine.
         images: section `images` of params.yaml.
         remote: where the registry keeps its files, key `registry.remote`; "" for a folder in the registry.
-        limits: of everybody.
+        limits: of one process.
         host: address to listen at.
         port: to listen at.
+        workers: processes that serve.
     """
 
     artifacts: Path
@@ -72,6 +95,7 @@ class Settings:
     limits: Limits
     host: str
     port: int
+    workers: int
 
 
 class _Input(Section):
@@ -106,6 +130,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
 
     artifacts = folder("SERVE_ARTIFACTS", "artifacts")
     kept = artifacts if "SERVE_ARTIFACTS" in environment else ROOT / params.input.kept
+    workers = _positive(environment, "SERVE_WORKERS", min(available_cpus(), MOST_WORKERS))
     return Settings(
         artifacts=artifacts,
         registry=kept / "registry",
@@ -114,9 +139,10 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         token=environment.get("SERVE_TOKEN", ""),
         images=params.images,
         remote=params.registry.remote,
-        limits=_limits(environment),
+        limits=_limits(environment).divided(workers),
         host=environment.get("SERVE_HOST", "127.0.0.1"),
         port=_positive(environment, "SERVE_PORT", 8090),
+        workers=workers,
     )
 
 
@@ -129,7 +155,7 @@ def _positive(environment: Mapping[str, str], name: str, usual: Number) -> Numbe
     """A number of the kind of `usual`, which is taken where none is given."""
     kind = type(usual)
     try:
-        found = kind(environment.get(name, usual))
+        found = kind(environment.get(name) or usual)
     except ValueError:
         found = kind(0)
     if not found > 0:

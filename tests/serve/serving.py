@@ -87,7 +87,7 @@ class Server:
             self.port = int(one.getsockname()[1])
         self.token, self.log = token, folder / "serve.log"
         told = {"PORT": str(self.port), "ARTIFACTS": str(artifacts), "RAW": str(folder / "raw"), "TOKEN": token}
-        told |= {"INDEX": str(folder / "index")} | settings
+        told |= {"INDEX": str(folder / "index"), "WORKERS": "1"} | settings
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SERVE_")}
         with self.log.open("a") as log:
             self.process = subprocess.Popen(

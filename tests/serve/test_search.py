@@ -4,6 +4,8 @@ import csv
 import io
 import os
 import shutil
+import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -266,6 +268,29 @@ def test_the_next_process_goes_on_with_the_index(mine: Data, tmp_path: Path, mon
         served.wait_for("v3")
         assert served.get("/search")["total"] == 15
         assert len([*(tmp_path / "index").iterdir()]) == 1
+
+
+def test_while_another_process_makes_the_index_it_is_waited_for_and_made_after_all_if_that_is_killed(
+    mine: Data, tmp_path: Path
+) -> None:
+    (folder := tmp_path / "index").mkdir()
+    (folder / "index-being-made").mkdir()
+    with subprocess.Popen(
+        ["flock", folder, "sh", "-c", "echo made; sleep 60"], stdout=subprocess.PIPE, start_new_session=True
+    ) as other:
+        assert other.stdout
+        other.stdout.readline()
+        images = ImagesSection(near_white=245, max_megapixels=50)
+        search = search_module.Search(mine.store, mine.raw, folder, images)
+        search.open_made()
+        search.look()
+        assert (search.index, search.problem) == (None, search_module.STARTING)
+        assert [path.name for path in folder.iterdir()] == ["index-being-made"]
+        os.killpg(other.pid, signal.SIGKILL)
+    search.look()
+    assert search.index is not None
+    assert (search.index.about.images, search.problem) == (15, "")
+    assert len([*folder.iterdir()]) == 1
 
 
 def test_an_image_is_found_in_whatever_folder_it_is_called_from(tmp_path: Path) -> None:

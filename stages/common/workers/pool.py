@@ -45,7 +45,7 @@ def _start_worker(shared: Room) -> None:
     if mallopt:
         mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
         mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
-    _follow_parent()
+    follow_parent()
 
 
 def _do(function: Callable[[JobT], ResultT], job: JobT) -> ResultT:
@@ -55,8 +55,8 @@ def _do(function: Callable[[JobT], ResultT], job: JobT) -> ResultT:
         room.claim(0)
 
 
-def _follow_parent() -> None:
-    """End this worker with its parent, even one that is killed -9; Ctrl-C is the parent's to handle."""
+def follow_parent() -> None:
+    """End this process with its parent, even one that is killed -9; Ctrl-C is the parent's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 

@@ -1,0 +1,149 @@
+"""The processes of the service: one, or several under uvicorn's supervisor, each of them a whole server at one port.
+
+The kernel spreads connections over the sockets that listen there (SO_REUSEPORT). From one socket that all share, the
+process that wakes first would take nearly all of them. A process listens as soon as it can answer, and one that has
+died listens no more, so what comes meanwhile goes to the others.
+"""
+
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors.multiprocess import Multiprocess
+
+from images.serve.app import create_app
+from images.serve.large import SharedLocks, ThreadsRoom
+from images.serve.limits import Patient
+from images.serve.settings import Settings
+from stages.common.contract.errors import ExitCode
+from stages.common.contract.logs import log, start_logging
+from stages.common.images import room
+from stages.common.workers.pool import follow_parent
+
+STOP_S = 10
+"""Seconds that requests have to end after SIGTERM."""
+KILL_S = 5
+"""Seconds after these until a process that has not ended is killed."""
+HUNG_S = 30
+"""Seconds until a process that does not react is replaced: on a busy machine one takes some to start."""
+
+
+def serve(settings: Settings) -> ExitCode:
+    """Serve until SIGTERM."""
+    _quiet()
+    try:
+        _bind(settings.host, settings.port).close()
+    except OSError as error:
+        told = f"{settings.host}:{settings.port} ({error.strerror or error})"
+        log.error("cannot listen at %s: stop who does, or choose another port with SERVE_PORT", told)
+        return ExitCode.UNAVAILABLE
+    log.info("serving at http://%s:%d by %d", settings.host, settings.port, settings.workers)
+    if settings.workers == 1:
+        try:
+            uvicorn.Server(_config(settings)).run()
+        except SystemExit:  # it has said why
+            return ExitCode.UNAVAILABLE
+        return ExitCode.DONE
+    places = os.memfd_create("room")
+    supervisor = _Supervisor(
+        _config(settings, f"/proc/{os.getpid()}/fd/{places}"), _Bound(settings.host, settings.port)
+    )
+    supervisor.run()
+    failed = any(one.exitcode == STARTUP_FAILURE for one in supervisor.processes)
+    return ExitCode.UNAVAILABLE if failed else ExitCode.DONE
+
+
+def _config(settings: Settings, places: str = "") -> uvicorn.Config:
+    return uvicorn.Config(
+        partial(_app, settings, places),
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        http=Patient,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=settings.limits.connections,
+        timeout_graceful_shutdown=STOP_S,
+        timeout_worker_healthcheck=HUNG_S,
+    )
+
+
+def _app(settings: Settings, places: str) -> ASGIApp:
+    """What a process serves. `places` is the file in which several share the room for large pictures."""
+    if places:
+        start_logging()
+        _quiet()
+        follow_parent()
+    room.enter(ThreadsRoom(SharedLocks(Path(places)) if places else threading))
+    Patient.limits = settings.limits
+    return create_app(settings)
+
+
+def _quiet() -> None:
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+
+
+def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A socket that does not listen yet; with others at the same address, if all are `shared`."""
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
+    try:
+        made.bind((host, port))
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+class _Bound(list[socket.socket]):
+    """What the supervisor hands to every process: pickled, it is the call that gives each of them its own socket."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__()
+        self._address = host, port
+
+    def __reduce__(self) -> Any:
+        return _bound, self._address
+
+
+def _bound(host: str, port: int) -> list[socket.socket]:
+    try:
+        return [_bind(host, port, shared=True)]
+    except OSError as error:
+        start_logging()
+        log.error("cannot listen at %s:%d (%s)", host, port, error.strerror or error)
+        sys.exit(STARTUP_FAILURE)
+
+
+class _Supervisor(Multiprocess):
+    """uvicorn's, which says when it replaces a process, and waits for none for ever."""
+
+    def keep_subprocess_alive(self) -> None:
+        before = [*self.processes]
+        super().keep_subprocess_alive()
+        for old, new in zip(before, self.processes, strict=True):
+            if old is not new:
+                log.warning("process %d has ended (%d): another one takes its place", old.pid, old.exitcode)
+
+    def join_all(self) -> None:
+        deadline = time.monotonic() + STOP_S + KILL_S
+        for one in self.processes:
+            one.process.join(max(0.0, deadline - time.monotonic()))
+            if one.process.is_alive():
+                log.warning("process %d has not ended in time: it is killed", one.pid)
+                one.kill()
+                one.process.join()
