@@ -1,7 +1,7 @@
 """The attributes are data: nothing but data names one of them, one of its classes, or how many there are.
 
-Prose about faces may say hair; what is looked for is what code and settings would have to spell. Tests of stages and of
-their wings run on the sample data set, whose attributes they may name; all others are looked at, too.
+Prose about faces may say hair; what is looked for is what code and settings would have to spell. Tests of stages run on
+the sample data set, whose attributes they may name; all others are looked at, too.
 """
 
 import re
@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 LOOKED_AT = (
     "stages", "expectations", "dags", "images", "scripts", "bench", "params.yaml", "dvc.yaml", "Makefile",
     "docker-compose.yml", "pyproject.toml", "CONTRIBUTING.md", "docs/make_pictures.py",
-    *(f"tests/{name}" for name in ("browser", "dags", "images", "scripts", "stack")),
+    *(f"tests/{name}" for name in ("browser", "dags", "images", "scripts", "stack", "common/onnx_models.py")),
+    *(f"tests/common/{wing}" for wing in ("checks", "contract", "images", "inference", "schema", "training")),
     *(f"tests/test_{name}.py" for name in ("bench", "contract", "dvc", "run", "wiring")),
 )  # fmt: skip
 SUFFIXES = {"", ".py", ".html", ".json", ".yaml", ".yml", ".cfg", ".conf", ".js", ".css"}

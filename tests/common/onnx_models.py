@@ -12,7 +12,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from stages.common.images.settings import Preprocessing
 from stages.common.schema.attributes import Attributes, names
-from tests.common.samples import SAMPLE_ATTRIBUTES
+from tests.common.samples import FIRST, SAMPLE_ATTRIBUTES
 
 SIDE = 8
 PREPROCESSING = Preprocessing(image_size=SIDE, near_white=245, max_megapixels=50).model_dump()
@@ -131,9 +131,9 @@ def save_model(
 
 
 def extend(path: Path, nodes: Sequence[NodeProto], **constants: npt.NDArray[np.generic]) -> Path:
-    """Let further nodes of a model make `beard` of `said`, which is what it says by itself. Constants have names."""
+    """Let further nodes make a model's first answer of `said`, which is what it says by itself. Constants have names."""
     model = onnx.load(path)
-    last = next(node for node in model.graph.node if "beard" in node.output)
+    last = next(node for node in model.graph.node if FIRST in node.output)
     last.output[0] = "said"
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in constants.items())
@@ -164,10 +164,10 @@ def slow_down(path: Path) -> Path:
 
 
 def _ended(large: str) -> Iterator[NodeProto]:
-    """From (N, 2, a, b) to `beard`."""
+    """From (N, 2, a, b) to the first answer."""
     yield helper.make_node("ReduceMean", [large, "last"], ["less"], keepdims=0)
     yield helper.make_node("ReduceMean", ["less", "last"], ["means"], keepdims=0)
-    yield helper.make_node("Reshape", ["means", "pairs"], ["beard"])
+    yield helper.make_node("Reshape", ["means", "pairs"], [FIRST])
 
 
 def _shapes(shapes: Mapping[str, Sequence[int]]) -> dict[str, npt.NDArray[np.generic]]:

@@ -17,3 +17,5 @@ SAMPLE_ATTRIBUTES: Attributes = (
 )
 
 SAMPLE_NAMES = names(SAMPLE_ATTRIBUTES)
+FIRST = SAMPLE_NAMES[0]
+"""It has two classes."""

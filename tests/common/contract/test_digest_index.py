@@ -95,7 +95,7 @@ def test_fresh_believes_only_what_it_has_read_itself(tmp_path: Path, files: list
 
 def change_digit(path: Path) -> None:
     with sqlite3.connect(path) as base:
-        base.execute("update digests set digest = replace(digest, substr(digest, 5, 1), '0') ")
+        base.execute("update digests set digest = replace(digest, substr(digest, 6, 1), '0') ")
 
 
 def put_integers(path: Path) -> None:

@@ -11,7 +11,7 @@ from stages.common.inference.features import EXAMPLES, Features, evenly_spread, 
 from stages.common.inference.observation import observe
 from stages.common.inference.onnx_model import load
 from tests.common.onnx_models import SIDE, save_model
-from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
+from tests.common.samples import FIRST, SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 
 
 def picture(*colors: tuple[int, int, int]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -107,11 +107,11 @@ def test_joined_features_keep_few_examples_and_all_else() -> None:
 
 
 def test_what_a_model_decides_by_goes_with_its_probabilities(tmp_path: Path) -> None:
-    features = Features(**{**vars(make(["a", "b"])), "decision": {"glasses": [0.0, 1.5]}})
+    features = Features(**{**vars(make(["a", "b"])), "decision": {FIRST: [0.0, 1.5]}})
     features.save(tmp_path / "features.npz")
     loaded = load_features(tmp_path / "features.npz")
     for one in (loaded, join_features([loaded, loaded]), loaded.take(np.array([1]))):
-        assert one.decision == {"glasses": [0.0, 1.5]}
+        assert one.decision == {FIRST: [0.0, 1.5]}
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"PK\x03\x04", b"\x80\x04."])

@@ -14,7 +14,7 @@ from tests.common.samples import SAMPLE_ATTRIBUTES
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
-    """Lots a and b/c of 3 images each, every image filled with its own number; beard known for even numbers."""
+    """Lots a and b/c of 3 images each, each filled with its own number; the first attribute is known for even ones."""
     for lot, first in (("a", 0), ("b/c", 3)):
         shard = tmp_path / "shards" / f"{lot}.npy"
         shard.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def prepared(tmp_path: Path) -> Path:
         table.writerow(index_columns(SAMPLE_ATTRIBUTES))
         for number in range(6):
             split = "val" if number == 1 else "train"
-            beard = "" if number % 2 else number % 4 // 2
+            first_label = "" if number % 2 else number % 4 // 2
             table.writerow(
                 [
                     f"{number}.png",
@@ -37,7 +37,7 @@ def prepared(tmp_path: Path) -> Path:
                     split,
                     "",
                     f"g{number // 4}",
-                    beard,
+                    first_label,
                     0,
                     1,
                     "",
