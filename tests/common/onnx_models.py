@@ -131,7 +131,7 @@ def save_model(
 
 
 def extend(path: Path, nodes: Sequence[NodeProto], **constants: npt.NDArray[np.generic]) -> Path:
-    """Let further nodes make a model's first answer of `said`, which is what it says by itself. Constants have names."""
+    """Let further nodes make a model's first answer of `said`, which is what it says by itself. Constants are named."""
     model = onnx.load(path)
     last = next(node for node in model.graph.node if FIRST in node.output)
     last.output[0] = "said"

@@ -76,7 +76,7 @@ def test_from_the_form_to_the_report(stack: Stack, first: Run, page: "Page", tmp
     page.get_by_role("link", name=DAG_ID).first.click()
     page.get_by_role("link", name="Overview").wait_for()
     page.get_by_test_id("trigger-dag-button").click()
-    page.locator("[name=element_epochs]").fill("1")  # as the first run, so that all its stages have done that already
+    page.locator("[name=element_epochs]").fill("2")
     page.locator("[name=element_max_evals]").fill("1")
     page.screenshot(path=tmp_path / "trigger.png")
     before = newest(stack)["dag_run_id"]
@@ -89,11 +89,12 @@ def test_from_the_form_to_the_report(stack: Stack, first: Run, page: "Page", tmp
     runs = wait_until(started, 30, "the run of the form")
     run_id = runs["dag_run_id"]
     assert runs["conf"] == {
-        "epochs": 1,
+        "epochs": 2,
         "max_evals": 1,
         "lots": None,
         "annotations": None,
         "recipe": "none",
+        "settings": "data",
         "force": False,
         "recompute": False,
     }
@@ -103,7 +104,7 @@ def test_from_the_form_to_the_report(stack: Stack, first: Run, page: "Page", tmp
     title = page.locator("div", has=page.get_by_role("heading", name=run_id))
     title.filter(has=page.get_by_test_id("state-badge")).last.get_by_text("Success").wait_for(timeout=RUN_S * 1000)
     note = newest(stack)["note"]  # in the list of runs
-    assert note.startswith("**To look at**: ")  # after one epoch
+    assert note.startswith("**To look at**: ")  # after two epochs
     assert " is not fit: mean accuracy 0." in note
     assert "\n\narchive: version v" in note
     assert "evaluate: mean accuracy 0." in note
