@@ -167,10 +167,15 @@ class NewLots(BaseEventTrigger):
 
 
 class NewAnnotations(NewLots):
-    """The same of an annotation file, or of a folder of them, with the files that are new or changed."""
+    """The same of an annotation file, or of a folder of them, with the files that are new or changed.
+
+    The folder `corrections` beside it belongs to it.
+    """
 
     tells = "files"
 
     def look(self) -> Lots:
         """What is there."""
-        return look_at_files(self.folder)
+        corrections = Path(self.folder).parent / "corrections"
+        saved = look_at_files(str(corrections)) if corrections.is_dir() else {}
+        return look_at_files(self.folder) | {f"corrections/{name}": seen for name, seen in saved.items()}

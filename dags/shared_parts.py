@@ -24,11 +24,13 @@ from verdicts import STAGES
 
 RAW = os.environ.get("FACE_ATTRIBUTES_RAW", "/data/raw")
 ANNOTATIONS = os.environ.get("FACE_ATTRIBUTES_ANNOTATIONS", "/data/annotations.csv")
-# Without it validate takes the attributes.yaml beside the annotations, or else the one in its image.
+# Without it validate takes the attributes.yaml beside the annotations, or else the one in its image. So it does with
+# the folder of corrections, which is none where the annotations that a form names lie elsewhere.
 ATTRIBUTES = os.environ.get("FACE_ATTRIBUTES_ATTRIBUTES") or None
 ANNOTATED = {
-    "inputs": {"raw": RAW, "annotations": ANNOTATIONS, "attributes": ATTRIBUTES}, "optional": ["attributes"],
-}  # fmt: skip
+    "inputs": {"raw": RAW, "annotations": ANNOTATIONS, "attributes": ATTRIBUTES, "corrections": None},
+    "optional": ["attributes", "corrections"],
+}
 CHOSEN = {**ANNOTATED, "files": {"annotations": "annotations"}}
 """The same, or other annotations that a run's form names."""
 REGISTRY = "/artifacts/registry"

@@ -1,8 +1,9 @@
 """Checks annotations and images alone, without a training.
 
-It starts when the annotations change, which the triggerer watches, and from a form. Rows that cannot be used are listed
-with the reason, and the report says what is different from the validation before: rows and labels added, changed and
-gone. What it has checked is not checked again by `ml_pipeline_face_attributes`, which takes the same artifact.
+It starts when the annotations change or somebody saves corrections on a report, which the triggerer watches, and from a
+form. Rows that cannot be used are listed with the reason, and the report says what is different from the validation
+before: rows and labels added, changed and gone. What it has checked is not checked again by
+`ml_pipeline_face_attributes`, which takes the same artifact.
 
 **Results**: the report of `validate`, with pictures; `changes.csv`, `rejected.csv` and `warnings.csv` beside it.
 

@@ -5,7 +5,8 @@ python -m docs.make_pictures [--only NAME ...] [--quick]
 Needs the engine (`make engine`), Debian's Chromium (`make test` installs it) and the images, which it builds. It draws
 sample avatars of its own, starts a stack of its own, and removes both. NAME is one of:
     validation  data with faults: docs/validation.png, data_docs.png
-    doubts      data with wrong labels: docs/label_doubt.png
+    doubts      3 % of the labels wrong, found, corrected and trained on: docs/label_doubt.png, corrections_read.png;
+                the figures that docs/data.md quotes go to standard output
     service     a model asked and searched: docs/serve.png, docs/gallery.png
     versions    two versions, slices, a card, a clean-up: docs/versions.png, slices.png, model_card.png, clean_up.png;
                 needs no engine
@@ -113,30 +114,100 @@ def validation(browser: "Browser", folder: Path) -> None:
 
 
 def doubts(browser: "Browser", folder: Path) -> None:
-    """Samples of which one image in twenty has a wrong label."""
+    """The demonstration of docs/data.md: 3 % of the labels of a lot are wrong, found, corrected and trained on."""
     rows = draw(folder, 2 * LOT, 2)
-    column = [name for name in rows[0] if name != "filename"]
-    dice = random.Random(2)  # noqa: S311
-    for row in dice.sample(rows, len(rows) // 20):
-        name = dice.choice([one for one in column if row[one] in {"0", "1"}])
-        row[name] = "1" if row[name] == "0" else "0"
-    write(folder / "annotations.csv", rows)
-    raw = ("--raw", folder / "raw")
-    valid = stage("validate", folder, *raw, "--annotations", folder / "annotations.csv")
-    prepared = ("--prepare_train", stage("prepare_train", folder, *raw, "--validate", valid))
-    quick = ("--set", "hyperopt.max_evals=1", "--set", "hyperopt.epochs=1")
-    searched = stage("hyperopt", folder, *prepared, *quick)
-    own = (
-        "--set",
-        "train.use_hyperopt=false",
-        "--set",
-        "train.epochs=1",
-    )  # label_doubt takes the hyperparameters alone
-    trained = ("--train", stage("train", folder, *prepared, "--hyperopt", searched, *own))
-    page = browser.new_page()
-    page.goto((stage("label_doubt", folder, *prepared, *trained) / "report.html").as_uri())
-    shoot(page, "label_doubt", 1060, 1480)
+    lot, held_out = ([row for row in rows if row["filename"].startswith(name)] for name in ("s1_", "s2_"))
+    truth = {row["filename"]: row for row in lot}
+    flipped = flip(lot)
+    write(folder / "annotations.csv", flipped)
+    write(folder / "held_out.csv", held_out)
+    unseen = pipeline(folder, "held_out", "held_out.csv", train=False)
+    wrong = {
+        (row["filename"], name): truth[row["filename"]][name]
+        for row in flipped
+        for name in row
+        if row[name] != truth[row["filename"]][name]
+    }
+    before = pipeline(folder, "before", "annotations.csv")
+    trained = ("--prepare_train", before / "prepare_train", "--train", before / "train")
+    report = stage("label_doubt", before, *trained) / "report.html"
+    with (report.parent / "doubts.csv").open(encoding="utf-8", newline="") as file:
+        listed = len(list(csv.DictReader(file)))
+    page = browser.new_page(viewport={"width": 1060, "height": 1480})
+    page.goto(report.as_uri())
+    corrected = correct(page, wrong, folder / "corrections")
+    after = pipeline(folder, "after", "annotations.csv")
+    labels = sum(bool(row[name]) for row in lot for name in row if name != "filename")
+    print(f"{labels} labels, {len(wrong)} flipped, {listed} doubted, {corrected} corrected")
+    for name, one in (("before", before), ("after", after)):
+        print(
+            f"accuracy {name}, of {len(held_out)} other images: {accuracy(one / 'train', unseen / 'prepare_train'):.4f}"
+        )
+    page.goto((after / "validate" / "report.html").as_uri())
+    shoot(page, "corrections_read", 1060, 760, "Labels that a newer file replaced")
     page.close()
+
+
+def flip(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The same annotations, with 3 % of the known labels of every column changed to another that occurs there."""
+    dice, wrong = random.Random(2), [dict(row) for row in rows]  # noqa: S311
+    for name in (one for one in rows[0] if one != "filename"):
+        known = [at for at, row in enumerate(rows) if row[name]]
+        classes = sorted({rows[at][name] for at in known})
+        for at in dice.sample(known, round(0.03 * len(known))):
+            wrong[at][name] = dice.choice([one for one in classes if one != rows[at][name]])
+    return wrong
+
+
+def pipeline(folder: Path, name: str, annotations: str, *, train: bool = True) -> Path:
+    """The folder with the artifacts of validate and prepare_train, and perhaps of a training, of some annotations."""
+    home, raw = folder / name, ("--raw", folder / "raw")
+    home.mkdir()
+    valid = ("--validate", stage("validate", home, *raw, "--annotations", folder / annotations))
+    prepared = ("--prepare_train", stage("prepare_train", home, *raw, *valid))
+    if train:
+        quick = ("--set", "hyperopt.max_evals=1", "--set", "hyperopt.epochs=1")
+        searched = ("--hyperopt", stage("hyperopt", home, *prepared, *quick))
+        own = ("--set", "train.use_hyperopt=false", "--set", f"train.epochs={QUICK['epochs']}")
+        stage("train", home, *prepared, *searched, *own)
+    return home
+
+
+def correct(page: "Page", wrong: Mapping[tuple[str, str], str], folder: Path) -> int:
+    """Correct the labels of a page of doubts that are wrong, with the keyboard, and download them; how many it were."""
+    corrected = list[str]()
+    attributes = json.loads(page.locator("#attributes").text_content() or "[]")
+    columns = {one["title"]: one["column"] for one in attributes}
+    for group in page.locator(".ask").all():
+        title, _, filename = str(group.get_attribute("aria-label")).partition(" of ")
+        if right := wrong.get((filename, columns[title])):
+            group.focus()
+            page.keyboard.press(str(int(right) + 1))
+            corrected.append(title)
+    page.get_by_label("Your name").fill("Anna")
+    page.wait_for_timeout(1000)  # until it has scrolled
+    shoot(page, "label_doubt", 1060, 1100, corrected[-1])
+    folder.mkdir()
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Download").click()
+    waiting.value.save_as(folder / waiting.value.suggested_filename)
+    return len(corrected)
+
+
+def accuracy(model: Path, prepared: Path) -> float:
+    """The share of right answers of a model about all images of a prepared data set."""
+    from stages.common.inference.answers import answers_of
+    from stages.common.inference.observation import observe
+    from stages.common.inference.onnx_model import load
+    from stages.common.schema.dataset import map_images, read_index
+
+    images = map_images(prepared, read_index(prepared))
+    loaded = load(model / "model.onnx")
+    found = observe(loaded, images.filenames, images.take, 128)
+    answers = answers_of(images.attributes, found.probabilities, loaded.calibration, images.labels)
+    known = [one.labels >= 0 for one in answers]
+    right = sum(int(one.right[of].sum()) for one, of in zip(answers, known, strict=True))
+    return right / sum(int(of.sum()) for of in known)
 
 
 def service(browser: "Browser", folder: Path) -> None:

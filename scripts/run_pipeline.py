@@ -43,6 +43,7 @@ ATTRIBUTES = "attributes.yaml"
 EXPECTATIONS = "expectations"
 OWN = (ATTRIBUTES, EXPECTATIONS, "params.yaml", "card.md")
 """What a data folder may bring."""
+CORRECTIONS = "corrections"  # beside the annotations; people save them on reports
 RECIPES = sorted(path.stem.removeprefix("params-") for path in ROOT.glob("params-*.yaml"))
 HOME = Path(os.environ.get("AIRFLOW_HOME", ROOT / ".airflow"))
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a log line could do to a terminal
@@ -163,7 +164,7 @@ def make_volumes(data: Path, artifacts: str) -> str:
 def unreadable(data: Path) -> Path | None:
     """The first file or folder of a data folder that others than its owner cannot read; stages run as uid 10001."""
     folders = dict.fromkeys((data / annotations_of(data), data / "raw"))
-    folders |= {data / name: None for name in OWN if (data / name).exists()}
+    folders |= {data / name: None for name in (*OWN, CORRECTIONS) if (data / name).exists()}
     for path in (data, *folders, *(path for folder in folders for path in folder.rglob("*"))):
         mode = path.lstat().st_mode
         needed = stat.S_IROTH | stat.S_IXOTH if stat.S_ISDIR(mode) else stat.S_IROTH

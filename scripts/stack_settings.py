@@ -16,15 +16,18 @@ from pathlib import Path
 from image_tools import read_settings
 from run_pipeline import (
     ANNOTATIONS,
+    CORRECTIONS,
     ROOT,
     annotations_of,
     artifacts_volume,
+    engine,
     make_volumes,
     say,
     unknown_recipe,
     unusable,
 )
 
+AIRFLOW_USER = 50000  # in images/airflow/Dockerfile
 HEADER = "# Secrets and settings of docker-compose.yml, made by `make up`. Keep it to yourself; git ignores it.\n"
 
 
@@ -49,6 +52,25 @@ def write_settings(file: Path, settings: dict[str, str]) -> None:
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
         out.write(HEADER + "".join(f"{name}={value}\n" for name, value in settings.items()))
     partial.replace(file)
+
+
+def make_corrections(data: Path, data_volume: str) -> str:
+    """Make the folder of corrections in a data folder and the volume that shows it alone; return the latter's name.
+
+    The API server, which runs as `AIRFLOW_USER`, writes there and nowhere else in the data.
+    """
+    folder = data / CORRECTIONS
+    folder.mkdir(exist_ok=True)
+    if folder.stat().st_uid != AIRFLOW_USER:
+        if os.geteuid() == 0:
+            os.chown(folder, AIRFLOW_USER, AIRFLOW_USER)
+        else:
+            folder.chmod(0o1777)  # whoever may be root gives it away; others let all write, and nobody replace
+    name = f"{data_volume}-corrections"
+    client = engine()
+    if name not in {volume.name for volume in client.volumes.list()}:
+        client.volumes.create(name, driver="local", driver_opts={"type": "none", "o": "bind", "device": str(folder)})
+    return name
 
 
 def _has_database() -> bool:
@@ -83,10 +105,18 @@ def main() -> int:
     kept = known.get("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", "")
     by_hand = kept and kept != artifacts_volume(Path(known.get("DATA", ROOT / "data")))
     artifacts = kept if by_hand else artifacts_volume(data)
+    data_volume = make_volumes(data, artifacts)
+    try:
+        corrections = make_corrections(data, data_volume)
+    except OSError as error:
+        say(f"{data / CORRECTIONS}, where corrections of labels are saved, cannot be made ({error.strerror}): make it, "
+            f"and give it to user {AIRFLOW_USER}")  # fmt: skip
+        return 64
     settings |= {
         "DATA": str(data),
         "FACE_ATTRIBUTES_ARTIFACTS_VOLUME": artifacts,
-        "FACE_ATTRIBUTES_DATA_VOLUME": make_volumes(data, artifacts),
+        "FACE_ATTRIBUTES_DATA_VOLUME": data_volume,
+        "FACE_ATTRIBUTES_CORRECTIONS_VOLUME": corrections,
         "FACE_ATTRIBUTES_ANNOTATIONS": f"/data/{annotations}",
         "FACE_ATTRIBUTES_RECIPE": recipe,
     }

@@ -245,7 +245,8 @@ def _hardest(archive: Path) -> list[PageSection]:
     """What stage evaluate found hardest."""
     groups = read_json(archive / HARDEST)
     pictures = [
-        Pictures(one["title"], [Picture(**picture) for picture in one["pictures"]], one["note"]) for one in groups
+        Pictures(one["title"], [Picture(**{**picture, "labels": None}) for picture in one["pictures"]], one["note"])
+        for one in groups
     ]
     return [Group("Hardest test images", pictures)] if pictures else []
 

@@ -10,7 +10,6 @@ image follows from its picture, so that versions mostly have the same test image
 """
 
 import base64
-import hashlib
 import json
 import os
 import re
@@ -24,17 +23,12 @@ from stages.archive.release import MODEL_CARD, RECORD
 from stages.common.contract.artifacts import MANIFEST, read_json
 from stages.common.inference.compared import PICTURES
 from stages.common.registry.registry import PAGE, Registry, Version, now
-from stages.common.reports.report import REPORT, page_templates
+from stages.common.reports.report import REPORT, page_templates, script_digest
 
 SCRIPT = Path(__file__).with_name("versions.js")
 
 _DIGEST = re.compile(r"[0-9a-f]{8,64}")
 _PICTURE = "data:image/jpeg;base64,"
-
-
-def script_digest(script: str) -> str:
-    """How a policy names a script: `sha256-` and the digest in base64."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def write_versions(registry: Registry, runs: Path) -> Path:

@@ -15,6 +15,7 @@ from stages.common.inference.slices import LEVEL, Slice, worst
 from stages.common.reports.report import (
     Cards,
     Group,
+    Labels,
     Links,
     PageSection,
     Picture,
@@ -25,7 +26,7 @@ from stages.common.reports.report import (
     Table,
     shown,
 )
-from stages.common.schema.attributes import UNKNOWN, Attributes
+from stages.common.schema.attributes import UNKNOWN, Attributes, names
 from stages.common.schema.dataset import Split
 
 if TYPE_CHECKING:
@@ -72,7 +73,11 @@ def _pictures(title: str, note: str, cases: Sequence[Case], split: Split) -> Pic
     first = cases[:PICTURES]
     images = split.take(np.array([index for _, index, _ in first], np.int64))
     pictures = [
-        Picture(thumbnail(Image.fromarray(image)), [split.filenames[index], *_lines(one, index, confidence)])
+        Picture(
+            thumbnail(Image.fromarray(image)),
+            [split.filenames[index], *_lines(one, index, confidence)],
+            labels=_labels(one, index, split),
+        )
         for image, (confidence, index, one) in zip(images, first, strict=True)
     ]
     return Pictures(title, pictures, note=note)
@@ -83,6 +88,12 @@ def thumbnails(split: Split, positions: Sequence[int]) -> Iterator[str]:
     for start in range(0, len(positions), AT_ONCE):
         images = split.take(np.array(positions[start : start + AT_ONCE], np.int64))
         yield from (thumbnail(Image.fromarray(image)) for image in images)
+
+
+def _labels(answers: Answers, index: int, split: Split) -> Labels:
+    at = names(split.attributes).index(answers.attribute.name)
+    known = [None if label == UNKNOWN else int(label) for label in split.labels[index]]
+    return Labels(split.filenames[index], known, [at], {at: int(answers.predicted[index])})
 
 
 def _lines(answers: Answers, index: int, confidence: float) -> Iterable[str]:
@@ -219,5 +230,6 @@ def describe_model(
             ]
         ),
         sections=sections,
+        attributes=attributes,
         remarked=bool(checked.found or metrics["no_better"] or metrics["never_answered"] or metrics["worst_slice"]),
     )

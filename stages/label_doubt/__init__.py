@@ -11,7 +11,9 @@ Outputs:
     metrics/label_doubt.json  per attribute: known labels, doubts, accuracy, balanced accuracy and area under the ROC
                               curve out of fold (0-1, against annotated labels), the share of the most frequent class,
                               and why no label is doubted: the networks are too bad
-    report.html               the doubtful images, per attribute
+    label_studio.json         for Label Studio, a task an image with a doubtful label: a thumbnail, its labels, of the
+                              doubtful ones the suggested classes; label_studio.xml configures the project
+    report.html               the doubtful images, per attribute, on which people correct labels
 
 A run that was stopped or killed keeps its finished folds, and goes on after the last finished epoch.
 """

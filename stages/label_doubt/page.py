@@ -6,10 +6,11 @@ from typing import Any
 from PIL import Image
 
 from stages.common.images.thumbnails import thumbnail
-from stages.common.reports.report import Cards, PageSection, Picture, Pictures, Report, Share, Table
-from stages.common.schema.attributes import Attribute
+from stages.common.reports.report import Cards, Labels, Links, PageSection, Picture, Pictures, Report, Share, Table
+from stages.common.schema.attributes import UNKNOWN, Attribute
 from stages.common.schema.dataset import Split
 from stages.label_doubt.doubts import Doubt
+from stages.label_doubt.label_studio import CONFIG, TASKS
 
 SHARES = {
     "accuracy": "accuracy out of fold", "majority": "most frequent class", "balanced_accuracy": "balanced accuracy",
@@ -37,7 +38,10 @@ def doubt_report(
     for rank, doubt in ranked:
         pixels = images.take(slice(doubt.image, doubt.image + 1))[0]
         lines = _lines(rank, doubt, rows[doubt.image])
-        pictures[doubt.attribute].append(Picture(thumbnail(Image.fromarray(pixels)), lines))
+        at = images.attributes.index(doubt.attribute)
+        known = [None if label == UNKNOWN else int(label) for label in images.labels[doubt.image]]
+        labels = Labels(rows[doubt.image]["filename"], known, [at], {at: doubt.suggested})
+        pictures[doubt.attribute].append(Picture(thumbnail(Image.fromarray(pixels)), lines, labels=labels))
 
     found: Mapping[str, Mapping[str, Any]] = metrics["attributes"]
     verdict = f"None of {metrics['labels']:,} labels is doubtful"
@@ -76,12 +80,16 @@ def doubt_report(
                 f"{len(chosen):,} of {total:,} shown, with the probability of the annotated and of the suggested class."
             )
             sections.append(Pictures(attribute.title, chosen, note, ("All doubts as CSV", "doubts.csv")))
+    if doubts:
+        told = {f"{TASKS}: tasks for Label Studio": TASKS, f"{CONFIG}: its labelling configuration": CONFIG}
+        sections.append(Links("Files", told))
     return Report(
         title="Label doubt",
         subtitle="Labels that a network which had not seen the image confidently contradicts. Some of them are right; "
         "those of rare classes come first.",
         verdict="; ".join([*refused, verdict]),
         remarked=bool(doubts or refused),
+        attributes=images.attributes,
         sections=sections,
     )
 

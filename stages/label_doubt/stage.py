@@ -70,6 +70,7 @@ def _run(context: Context[Params]) -> Headline:
     from stages.common.training.fit import FitSettings
     from stages.label_doubt.doubts import area_of, find_doubts, why_not_judged
     from stages.label_doubt.folds import assign_folds, predict_out_of_fold
+    from stages.label_doubt.label_studio import write_label_studio
     from stages.label_doubt.page import doubt_report
 
     section, prepared = context.params.label_doubt, context.inputs["prepare_train"]
@@ -136,6 +137,7 @@ def _run(context: Context[Params]) -> Headline:
         (_doubt_row(rank, doubt, rows[doubt.image]) for rank, doubt in enumerate(doubts, 1)),
         for_people=True,
     )
+    write_label_studio(context.out, doubts, images, rows)
     page = doubt_report(doubts, images, rows, metrics, section.max_shown)
     write_report(context.out / REPORT, page)
     return {
@@ -157,6 +159,7 @@ STAGE = Stage(
     },
     outputs={
         "doubts": ("doubts.csv", "doubtful labels with the class suggested, those first that are worth most to mend"),
+        "label_studio": ("label_studio.json", "tasks for Label Studio, whose project takes label_studio.xml beside it"),
         "metrics": (
             "metrics/label_doubt.json",
             "known labels, doubts, accuracy, balanced accuracy and ROC area out of fold, per attribute",

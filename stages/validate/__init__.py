@@ -14,6 +14,8 @@ Inputs:
                  Without it, only the annotations are checked
     attributes   attributes.yaml, which says what is annotated. Without it, the one beside annotations or raw is taken,
                  and if there is none `data/attributes.yaml` of the repository
+    corrections  folder of CSV files in which reports save what people correct. They are newer than all other files.
+                 Without it, the folder `corrections` beside annotations is taken, if there is one
 
 Outputs (a row is a line of an annotation file; text cells never start a spreadsheet formula):
     report.html              what was found, with pictures; it opens without network access

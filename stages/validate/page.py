@@ -11,6 +11,7 @@ from stages.common.reports.report import (
     Bars,
     Cards,
     Group,
+    Labels,
     Links,
     PageSection,
     Picture,
@@ -33,7 +34,7 @@ EXAMPLES = 12
 GROUP_PICTURES = 4
 """Pictures shown of one group of duplicates."""
 LABELS_SHOWN = 8
-"""Labels told beside a picture."""
+"""Labels told beside a picture, and as many asked for; the others on request."""
 ROWS_SHOWN = 50
 """Rows of a table; the CSV files hold all."""
 SHEETS = {
@@ -100,9 +101,11 @@ def build_report(
     sections: list[PageSection | None] = [
         _cards(metrics),
         _changes(changes, present),
-        _failing("Rejected rows", rejected, picture, REJECTED_PICTURES, "rejected.csv", present),
+        _failing(
+            "Rejected rows", rejected, attributes, known, picture, REJECTED_PICTURES, "rejected.csv", present, ask=True
+        ),
         _notices(metrics),
-        _failing("Rows with a remark", remarks, picture, REMARKED_PICTURES, "warnings.csv", present),
+        _failing("Rows with a remark", remarks, attributes, known, picture, REMARKED_PICTURES, "warnings.csv", present),
         _replaced(replaced, present),
         _duplicates(attributes, duplicates, near_duplicates, known, picture),
         _groups(metrics),
@@ -125,6 +128,7 @@ def build_report(
         passed=success,
         remarked=any(metrics.get(what) for what in ("rejected", "warnings", "never_answered", "notices")),
         sections=[section for section in sections if section],
+        attributes=attributes,
     )
 
 
@@ -169,8 +173,9 @@ def _link(sheet: str, present: Sequence[str]) -> tuple[str, str] | None:
 
 
 def _failing(
-    title: str, rows: pd.DataFrame, picture: Show | None, most: int, sheet: str, present: Sequence[str]
-) -> Group | None:
+    title: str, rows: pd.DataFrame, attributes: Attributes, labels: pd.DataFrame, picture: Show | None, most: int,
+    sheet: str, present: Sequence[str], *, ask: bool = False,
+) -> Group | None:  # fmt: skip
     """Rows by reason: how many, and the first of each with their pictures."""
     if rows.empty:
         return None
@@ -184,7 +189,8 @@ def _failing(
         if picture and most >= each and some["path"].notna().any():
             first, note = shown(range(len(some)), each)
             most -= len(first)
-            examples.append(Pictures(str(kind), [_row_picture(some.iloc[at], picture) for at in first], note))
+            pictures = [_row_picture(some.iloc[at], attributes, labels, picture, ask=ask) for at in first]
+            examples.append(Pictures(str(kind), pictures, note))
         else:
             first, note = shown(range(len(some)), EXAMPLES)
             cells = [_place(some.iloc[at]) for at in first]
@@ -196,12 +202,29 @@ def _place(row: "pd.Series[Any]") -> tuple[str, ...]:
     return tuple("" if pd.isna(row[name]) else str(row[name]) for name in ("source", "row", "filename", "reason"))
 
 
-def _row_picture(row: "pd.Series[Any]", picture: Show) -> Picture:
+def _row_picture(
+    row: "pd.Series[Any]", attributes: Attributes, labels: pd.DataFrame, picture: Show, *, ask: bool
+) -> Picture:
+    """The picture of a row; if `ask`, with the labels that are missing or no class, or with all if none is."""
     path = row["path"]
     name = "(no name)" if pd.isna(row["filename"]) or row["filename"] == "" else str(row["filename"])
     found = str(row["reason"]).removeprefix(str(row["kind"])).strip(" ():")
     lines = [name, f"{row['source']} row {row['row']}", *([found] if found else [])]
-    return Picture("" if pd.isna(path) else picture(path), lines, missing=str(row["kind"]))
+    if pd.isna(path):
+        return Picture("", lines, missing=str(row["kind"]))
+    known = _known(attributes, labels, path)
+    missing = [at for at, index in enumerate(known) if index is None]
+    asked = (missing or range(len(known)))[:LABELS_SHOWN] if ask else ()
+    return Picture(picture(path), lines, missing=str(row["kind"]), labels=Labels(str(row["filename"]), known, asked))
+
+
+def _known(attributes: Attributes, labels: pd.DataFrame, path: str) -> list[int | None]:
+    """The class index of each attribute of an image, None where the label is unknown, or no class."""
+    cells = [labels[one.name].get(path) if one.name in labels else None for one in attributes]
+    return [
+        int(cell) if isinstance(cell, str) and cell.isdecimal() and int(cell) < len(one.classes) else None
+        for one, cell in zip(attributes, cells, strict=True)
+    ]
 
 
 def _replaced(replaced: pd.DataFrame, present: Sequence[str]) -> Table | None:
@@ -250,7 +273,7 @@ def _duplicates(
             named = ", ".join(one.title.lower() for one in differing)
             mark = Badge(f"labels contradict: {named}", "remark") if named else None
             told_of = (differing or attributes)[:LABELS_SHOWN]
-            pictures = [_labelled_picture(path, labels, told_of, picture) for path in first]
+            pictures = [_labelled_picture(path, attributes, labels, told_of, picture) for path in first]
             boxes.append(Pictures("", pictures, note, mark=mark))
         if groups:
             told = shown(groups, len(boxes))[1]
@@ -275,12 +298,16 @@ def contradicting(
     return [[one for one, is_so in zip(attributes, row, strict=True) if is_so] for row in differ.to_numpy().tolist()]
 
 
-def _labelled_picture(path: str, labels: pd.DataFrame, told: Sequence[Attribute], picture: Show | None) -> Picture:
+def _labelled_picture(
+    path: str, attributes: Attributes, labels: pd.DataFrame, told: Sequence[Attribute], picture: Show | None
+) -> Picture:
     uri = picture(path) if picture else ""
     if path not in labels.index:
         return Picture(uri, [path, "no annotation"])
     row = labels.loc[path]
-    return Picture(uri, [path, *(f"{one.title}: {_class(one, row[one.name])}" for one in told)])
+    lines = [path, *(f"{one.title}: {_class(one, row[one.name])}" for one in told)]
+    asked = [at for at, one in enumerate(attributes) if one in told]
+    return Picture(uri, lines, labels=Labels(path, _known(attributes, labels, path), asked))
 
 
 def _class(attribute: Attribute, label: Any) -> str:

@@ -1,6 +1,6 @@
 """Read raw annotations, one file or a folder of them in any mix of forms, into one table of text.
 
-Forms (`FORMS`) are recognised by content; of a folder only names that end in .csv or .txt are read. Whether the
+Forms (`FORMS`) are recognised by content; of a folder only names that end in .csv, .txt or .json are read. Whether the
 annotations are right the suite decides. Only what no table can express is refused here: bytes that are not UTF-8 text,
 an unclosed quote, a file of no form, a list that was cut short, a copy beside its original. A line with too many fields
 and a pair file that is not in the form are left out and listed.
@@ -9,7 +9,7 @@ and a pair file that is not in the form are left out and listed.
 import datetime
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,31 +18,36 @@ import pandas as pd
 
 from stages.common.contract.errors import DataError
 from stages.common.contract.stage import RawFiles
-from stages.common.images.listing import OTHER_NAME, SUFFIXES, as_text, list_folder, lot_of, suffix_of
+from stages.common.images.listing import OTHER_NAME, SUFFIXES, as_text, list_folder, lot_of, name_of, suffix_of
 from stages.common.schema.attributes import Attributes
 from stages.validate.attributes_file import AttributesFile
 from stages.validate.forms.cartoon_set import CartoonSetPairs
 from stages.validate.forms.celeba import CelebAList, CelebATable
 from stages.validate.forms.celeba_lists import CelebAIdentities, CelebAPartition, is_list
 from stages.validate.forms.copies import NAMED, original_of
+from stages.validate.forms.corrections import BY, Corrections
 from stages.validate.forms.flat_csv import FlatCsv, WideCartoonSetCsv
 from stages.validate.forms.foreign import foreign_form, remedy
 from stages.validate.forms.header import Header, find_header, spelling
+from stages.validate.forms.label_studio import LabelStudio
 from stages.validate.forms.part import Form, Part, example
 from stages.validate.forms.text import brief, read_head, read_text
 from stages.validate.merge import merge
+from stages.validate.table import similar_names
 
 __all__ = [
-    "AnnotationFile", "RawAnnotations", "annotation_files", "brief", "count_annotations", "read_annotations",
+    "AnnotationFile", "RawAnnotations", "annotation_files", "brief", "correction_files", "count_annotations",
+    "find_corrections", "read_annotations",
 ]  # fmt: skip
 
 FORMS: tuple[type[Form], ...] = (
-    CelebAList, CelebAIdentities, CelebAPartition, CartoonSetPairs, CelebATable, WideCartoonSetCsv, FlatCsv,
+    LabelStudio, CelebAList, CelebAIdentities, CelebAPartition, CartoonSetPairs, CelebATable, Corrections,
+    WideCartoonSetCsv, FlatCsv,
 )  # fmt: skip
 """All forms; the first that recognises a file reads it."""
 
 NO_FORM = "no form of annotations"
-NOT_NAMED = "annotations, but not called .csv or .txt; rename it if it is no backup"
+NOT_NAMED = "annotations, but not called .csv, .txt or .json; rename it if it is no backup"
 """Why a file of a folder is not read although it is in one of the forms."""
 NUMBERS = "a number an image: with identity in its name it would tell groups, with partition splits"
 HOME = "annotations"
@@ -51,6 +56,10 @@ HOME = "annotations"
 DVC_STAGE = "DVC_STAGE"
 """Environment variable that DVC sets for the stages that it runs, whose inputs are the folder alone."""
 
+CORRECTIONS = "corrections"
+"""What the folder beside the annotations is called into which reports save corrections."""
+
+_MOMENT = re.compile(r"(?<!\d)(20\d\d-\d\d-\d\d)T(\d\d)(\d\d)(\d\d)Z")
 _DATE = re.compile(r"(?<!\d)(20\d\d)(-?)(\d\d)\2(\d\d)(?!\d)")
 _LISTED = ["source", "row", "filename", "reason"]
 
@@ -63,7 +72,7 @@ class AnnotationFile:
         source: the file, relative to the folder given.
         form: what people call its form.
         rows: annotations in it, readable or not.
-        dated: ISO date of its name, else its modification time (UTC).
+        dated: ISO date of its name, perhaps with the time, else its modification time (UTC).
     """
 
     source: str
@@ -116,6 +125,11 @@ class _Unit:
     dated: str
     header: Header
 
+    @property
+    def age(self) -> tuple[bool, str, str]:
+        """What sorts them, the oldest first."""
+        return self.form.newest, self.dated, self.files[0].as_posix()
+
 
 class _Forms:
     """All forms, read by what attributes.yaml asks for."""
@@ -139,12 +153,60 @@ class _Forms:
         return next((form for form in called if form.recognises(header, start)), None), header
 
 
-def read_annotations(asked: AttributesFile, path: Path) -> RawAnnotations:
+def find_corrections(inputs: Mapping[str, Path]) -> Path | None:
+    """The folder `corrections` beside the annotations, if a correction lies in it.
+
+    Raises:
+        DataError: DVC runs the stage, whose inputs are the annotations alone.
+    """
+    if "annotations" not in inputs:
+        return None
+    folder = inputs["annotations"].absolute().parent / CORRECTIONS
+    if not folder.is_dir() or not _corrections_in(folder):
+        return None
+    if DVC_STAGE in os.environ:
+        raise DataError(
+            f"{folder} lies beside {inputs['annotations']}, where DVC does not see that it changes: move its files "
+            f"into a folder {HOME}, beside the other annotation files, and name that folder"
+        )
+    return folder
+
+
+def _corrections_in(folder: Path) -> list[Path]:
+    """The files of corrections in a folder, relative to it; links and hidden files are none."""
+    return sorted(
+        Path(file.name)
+        for file in folder.iterdir()
+        if file.suffix == ".csv" and file.name[0] != "." and file.is_file() and not file.is_symlink()
+    )
+
+
+def correction_files(folder: Path) -> RawFiles:
+    """The files of corrections that are read."""
+    return RawFiles(_corrections_in(folder))
+
+
+def _corrections(forms: _Forms, folder: Path) -> list[_Unit]:
+    """Raises DataError: a file is none of corrections."""
+    units = []
+    for file in _corrections_in(folder):
+        form, header = forms.recognise(file, read_head(folder / file))
+        if not form or not form.newest:
+            raise DataError(
+                f"{folder / file} is no file of corrections (a column {BY} is missing, or one of labels): put it "
+                "beside the annotations, or remove it"
+            )
+        units.append(_Unit(form, [file], _dated(folder / file), header))
+    return units
+
+
+def read_annotations(asked: AttributesFile, path: Path, corrections: Path | None = None) -> RawAnnotations:
     """Read an annotation file, or all annotation files of a folder, and merge them (see `stages.validate.merge`).
 
     Args:
         asked: which attributes are asked for.
         path: the file or folder.
+        corrections: a folder of corrections, which are newer than everything else.
 
     Raises:
         DataError: a file cannot be read as a whole or is of no form, or there is none.
@@ -153,7 +215,13 @@ def read_annotations(asked: AttributesFile, path: Path) -> RawAnnotations:
     folder, units, ignored, unseen = _find(forms, path)
     if not any(unit.form.has_labels for unit in units):
         raise _nothing(forms, path, ignored)
-    parts = [unit.form.read(folder, unit.files, unit.header) for unit in units]
+    found = [(unit, folder) for unit in units]
+    if corrections:
+        found += [(unit, corrections) for unit in _corrections(forms, corrections)]
+    found.sort(key=lambda one: one[0].age)
+    units = [unit for unit, _ in found]
+    parts = [unit.form.read(home, unit.files, unit.header) for unit, home in found]
+    _call_alike(units, parts)
     rows, replaced, taken, unused = merge(forms.flat.columns, [part.rows for part in parts])
     return RawAnnotations(
         attributes=asked.attributes,
@@ -180,6 +248,21 @@ def read_annotations(asked: AttributesFile, path: Path) -> RawAnnotations:
             for source in {*part.rows["source"], *(one.source for one in part.broken)}
         ),
     )
+
+
+def _call_alike(units: Sequence[_Unit], parts: Sequence[Part]) -> None:
+    """Call images in corrections, which have the names of the files, as other annotations spell them."""
+    ours = [part.rows for unit, part in zip(units, parts, strict=True) if unit.form.newest and "filename" in part.rows]
+    others = [part.rows["filename"] for unit, part in zip(units, parts, strict=True)
+              if not unit.form.newest and "filename" in part.rows]  # fmt: skip
+    if not ours or not others:
+        return
+    names = list(dict.fromkeys(pd.concat(others).dropna()))
+    known = {name_of(name) for name in names}
+    unknown = {name for rows in ours for name in rows["filename"].dropna() if name_of(name) not in known}
+    called = {name: found[0] for name, found in similar_names(unknown, names).items() if len(found) == 1}
+    for rows in ours:
+        rows["filename"] = rows["filename"].replace(called)
 
 
 def count_annotations(asked: AttributesFile, path: Path) -> int:
@@ -338,7 +421,7 @@ def _find(forms: _Forms, path: Path) -> tuple[Path, list[_Unit], dict[str, str],
     if pairs:
         newest = max(pairs, key=lambda file: (path / file).stat().st_mtime_ns)
         tables.append(_Unit(forms.together, pairs, _modified(path / newest), Header((), ",", 1)))
-    return path, sorted(tables, key=lambda unit: (unit.dated, unit.files[0].as_posix())), ignored, unseen
+    return path, sorted(tables, key=lambda unit: unit.age), ignored, unseen
 
 
 def _modified(path: Path) -> str:
@@ -347,6 +430,9 @@ def _modified(path: Path) -> str:
 
 
 def _dated(path: Path) -> str:
+    if found := _MOMENT.findall(path.name):
+        day, *time = found[-1]
+        return f"{day}T{':'.join(time)}Z"
     for year, _, month, day in reversed(_DATE.findall(path.name)):
         try:
             return datetime.date(int(year), int(month), int(day)).isoformat()

@@ -35,7 +35,9 @@ from stages.validate.raw_annotations import (
     RawAnnotations,
     annotation_files,
     brief,
+    correction_files,
     count_annotations,
+    find_corrections,
     read_annotations,
 )
 from stages.validate.summary import (
@@ -306,7 +308,8 @@ def _learned(attributes: Attributes, accepted: pd.DataFrame) -> Learned:
 
 def run(context: Context[Params]) -> Headline:
     """Validate: see the package's docstring."""
-    annotations = read_annotations(read_attributes_file(context.inputs["attributes"]), context.inputs["annotations"])
+    asked = read_attributes_file(context.inputs["attributes"])
+    annotations = read_annotations(asked, context.inputs["annotations"], context.inputs.get("corrections"))
     attributes = annotations.attributes
     log.info("%s asks for %s", context.inputs["attributes"], brief(", ".join(names(attributes)), 200))
     rows = _join(annotations, context)
@@ -364,6 +367,8 @@ def raw_files(params: Params, inputs: Mapping[str, Path], name: str) -> RawFiles
     lots = params.validate.lots
     if name == "annotations":
         return annotation_files(read_attributes_file(inputs["attributes"]), inputs[name], lots)
+    if name == "corrections":
+        return correction_files(inputs[name])
     listing = list_folder(inputs[name], inputs["annotations"])
     require_lots(lots, {lot_of(path) for path in listing.images}, LOTS)
     images = [path for path in listing.images if not lots or lot_of(path) in lots]
@@ -409,6 +414,13 @@ STAGE = Stage(
             artifact=False,
             required=False,
             default=find_attributes_file,
+        ),
+        "corrections": Input(
+            "folder of corrections, which count before all other annotations; without it that beside the annotations",
+            artifact=False,
+            required=False,
+            default=find_corrections,
+            beside=True,
         ),
     },
     outputs={

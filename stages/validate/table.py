@@ -32,7 +32,7 @@ def _candidates(filename: str, paths: Sequence[str]) -> tuple[str, ...]:
     return tuple(path for path in paths if f"/{path}".endswith(f"/{filename}") or f"/{filename}".endswith(f"/{path}"))
 
 
-def _similar(filenames: Collection[str], paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def similar_names(filenames: Collection[str], paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """For file names that no image has, those of `paths` with a name that is spelt in another way, if there are any."""
     found: dict[str, tuple[str, ...]] = {}
     for spelt in _SPELLINGS:
@@ -89,7 +89,7 @@ def join_images(
     ]
     without = {str(name) for name, found in zip(filename, candidates, strict=True) if not found and not pd.isna(name)}
     named = {path for found in candidates for path in found}
-    similar = _similar(without, [path for path in images["path"] if path not in named]) if without else {}
+    similar = similar_names(without, [path for path in images["path"] if path not in named]) if without else {}
     also = [() if found or pd.isna(name) else similar.get(name, ())
             for name, found in zip(filename, candidates, strict=True)]  # fmt: skip
     candidates = [found or others for found, others in zip(candidates, also, strict=True)]

@@ -82,8 +82,11 @@ def test_files_of_a_report_are_typed_and_fenced(airflow: Airflow, token: str, na
         assert answer.headers["content-security-policy"].startswith(policy)
 
 
-def test_the_page_of_all_versions_may_run_its_script_and_no_other_page_any(airflow: Airflow, token: str) -> None:
-    for path, scripts in (("registry/page/versions.html", 1), (f"{MADE}/report.html", 0), ("", 0)):
+def test_the_page_of_all_versions_and_reports_may_run_one_script_each_and_others_none(
+    airflow: Airflow, token: str
+) -> None:
+    pages = {"registry/page/versions.html": 1, f"{MADE}/report.html": 1, f"{MADE}/rejects.csv": 0, "": 0}
+    for path, scripts in pages.items():
         policy = get(airflow, f"/reports/{path}", token).headers["content-security-policy"]
         assert policy.count("script-src 'sha256-") == policy.count("script-src") == scripts
     assert b'href="registry/page/versions.html">Compare versions' in get(airflow, "/reports/", token).body

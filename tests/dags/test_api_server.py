@@ -1,4 +1,4 @@
-"""The API server with our plugins, as the stack starts it: guessed passwords, and what its answers tell browsers."""
+"""The API server with our plugins, as the stack starts it: passwords, what answers tell browsers, corrected labels."""
 
 import http.client
 import json
@@ -8,21 +8,35 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
 import pytest
 
-from tests.stack.stack import free_port, wait_until
+from stages.common.contract.command_line import main
+from stages.common.reports.report import Labels, Picture, Pictures, Report, write_report
+from stages.common.schema.attributes import Attribute
+from stages.validate.stage import STAGE
+from tests.airflow_user import WAIT_MS, sign_in
+from tests.stack.stack import DAG_ID, free_port, wait_until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = uuid.uuid4().hex
 START_S = 180
+REPORT = f"label_doubt/{'a' * 64}/report.html"
+PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
+BEN = "=ben;"  # a user of such a name, which no file may hold as it is
+HAT = Attribute("hat", ("none", "cap", "bowler"), "hat_label", "Hat")
+SMILE = Attribute("smile", ("no", "yes"), "smile", "Smile")
 
 
 class Answer(NamedTuple):
@@ -36,6 +50,24 @@ class Server:
     """A running API server; users come from addresses of this machine, of which 127.0.0.0/8 has many."""
 
     port: int
+    home: Path
+
+    def token(self, user: str) -> str:
+        """Of a user, who has logged in."""
+        return str(json.loads(self.by_api("/auth/token", user, PASSWORD, "127.0.0.1").body)["access_token"])
+
+    def corrections(self, token: str, body: Any = None, **headers: str) -> Answer:
+        """The answer to who asks for corrections, or saves some."""
+        headers |= {"Authorization": f"Bearer {token}"} if token else {}
+        if body is None:
+            return self.ask("GET", "/reports/corrections", b"", **headers)
+        headers = {"Content-Type": "application/json"} | headers
+        return self.ask("POST", "/reports/corrections", json.dumps(body).encode(), **headers)
+
+    @property
+    def saved(self) -> list[Path]:
+        """The files of corrections, all that lies there."""
+        return sorted((self.home / "data" / "corrections").iterdir())
 
     def ask(self, method: str, path: str, body: bytes = b"", address: str = "127.0.0.1", **headers: str) -> Answer:
         """Its answer to somebody at an address."""
@@ -62,8 +94,18 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """On SQLite, with two users."""
+    home = tmp_path_factory.mktemp("airflow")
+    (home / "data" / "corrections").mkdir(parents=True)
+    (home / "store" / REPORT).parent.mkdir(parents=True)
+    pictures = [
+        Picture(PIXEL, [f"s1_{at}.png"], labels=Labels(f"s1_{at}.png", [0, at % 2], [0], {0: 2})) for at in range(9)
+    ]
+    page = Report("Label doubt", sections=[Pictures("Hat", pictures)], attributes=(HAT, SMILE))
+    write_report(home / "store" / REPORT, page)
     environment = os.environ | {
-        "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")),
+        "AIRFLOW_HOME": str(home),
+        "FACE_ATTRIBUTES_REPORTS": str(home / "store"),
+        "FACE_ATTRIBUTES_CORRECTIONS": str(home / "data" / "corrections"),
         "AIRFLOW__CORE__AUTH_MANAGER": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
@@ -78,10 +120,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         command = [*airflow, "users", "create", "--username", name, "--password", PASSWORD, "--role", "Admin"]
         command += ["--firstname", name, "--lastname", name, "--email", f"{name}@x.invalid"]
         subprocess.run(command, env=environment, check=True, capture_output=True)
+    subprocess.run([*airflow, "dags", "reserialize"], env=environment, check=True, capture_output=True)
     port = free_port()
     command = [*airflow, "api-server", "--host", "127.0.0.1", "--port", str(port)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        found = Server(port)
+        found = Server(port, home)
 
         def answers() -> bool:
             try:
@@ -90,6 +133,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
                 return False
 
         wait_until(answers, START_S, "start of the API server")
+        bearer = {"Authorization": f"Bearer {found.token('owner')}", "Content-Type": "application/json"}
+        for name, role in (("viewer", "Viewer"), ("anna", "User"), (BEN, "User"), ("nobody", "Public")):
+            user: dict[str, Any] = {"username": name, "password": PASSWORD, "first_name": name, "last_name": name}
+            user |= {"email": f"{len(name)}{role}@x.invalid", "roles": [{"name": role}]}
+            assert found.ask("POST", "/auth/fab/v1/users", json.dumps(user).encode(), **bearer).status < 300
         yield found
         process.terminate()
 
@@ -144,3 +192,217 @@ def test_every_answer_tells_browsers_what_is_forbidden(server: Server, path: str
     assert headers["X-Frame-Options"] == "SAMEORIGIN"
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "same-origin"
+
+
+# ---- labels are corrected on a report ----
+
+
+def told(*corrections: tuple[str, str, str]) -> dict[str, Any]:
+    """What a page sends: filename, column and class of each."""
+    return {"corrections": [dict(zip(("filename", "column", "class"), one, strict=True)) for one in corrections]}
+
+
+CAP = told(("s1_0.png", "hat_label", "cap"))
+
+
+def test_only_who_may_trigger_may_correct(server: Server) -> None:
+    assert server.corrections("").status == server.corrections("", CAP).status == 401
+    nobody, viewer, anna = (server.token(name) for name in ("nobody", "viewer", "anna"))
+    assert server.corrections(nobody).status == server.corrections(nobody, CAP).status == 403
+    assert json.loads(server.corrections(viewer).body) == {"may": False}
+    assert server.corrections(viewer, CAP).status == 403
+    assert json.loads(server.corrections(anna).body)["may"] is True
+    assert server.saved == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "application/x-www-form-urlencoded"},
+    ],
+)
+def test_another_site_cannot_correct_in_somebody_s_name(server: Server, headers: dict[str, str]) -> None:
+    token = server.token("anna")
+    body = json.dumps(CAP).encode()
+    cookie = {"Cookie": f"_token={token}", "Content-Type": "application/json"}
+    assert server.ask("POST", "/reports/corrections", body, **cookie | headers).status in {403, 415}
+    assert server.saved == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"corrections": []},
+        CAP | {"by": "somebody else"},
+        told(("s1_0.png", "hat_label", "=cmd()")),
+        told(("s1_0.png", "+hat", "cap")),
+        told(("s1_0.png", "Corrected-By", "somebody else")),
+        told(("s1_0.png", "filename", "s1_1.png")),
+        told(("s1_0.png\ns1_1.png", "hat_label", "cap")),
+        told(("s1_0;=cmd().png", "hat_label", "cap")),
+        told(("x" * 2000, "hat_label", "cap")),
+        told(*[("s1_0.png", "hat_label", "cap")] * 6000),
+        [],
+    ],
+)
+def test_nonsense_is_refused_in_a_line_and_writes_nothing(server: Server, body: Any) -> None:
+    answer = server.corrections(server.token("anna"), body)
+    assert answer.status == 422
+    assert len(answer.body.splitlines()) == 1
+    assert server.saved == []
+
+
+@pytest.fixture
+def emptied(server: Server) -> Iterator[Server]:
+    """The server, whose corrections go at the end."""
+    yield server
+    for path in server.saved:
+        path.unlink()
+
+
+def validate(server: Server) -> dict[str, tuple[str, str]]:
+    """What stage validate makes of the annotations and the corrections beside them: file name -> classes."""
+    data = server.home / "data"
+    (data / "attributes.yaml").write_text(
+        "- {name: hat, classes: [none, cap, bowler], column: hat_label, title: Hat}\n"
+        "- {name: smile, classes: ['no', 'yes']}\n"
+    )
+    rows = "".join(f"s1_{at}.png,0,{at % 2}\n" for at in range(9))
+    (data / "annotations.csv").write_text(f"filename,hat_label,smile\n{rows}")
+    out = server.home / f"out-{uuid.uuid4().hex}"
+    assert main(STAGE, ["--annotations", str(data / "annotations.csv"), "--out", str(out)]) == 0
+    lines = [line.split(",") for line in (out / "annotations.csv").read_text().splitlines()]
+    hat, smile = (lines[0].index(name) for name in ("hat", "smile"))
+    return {line[0]: (line[hat], line[smile]) for line in lines[1:]}
+
+
+def test_two_at_once_lose_nothing_and_every_correction_says_who_and_when(emptied: Server) -> None:
+    people = {name: emptied.token(name) for name in ("anna", BEN)}
+    labels = {"anna": ("hat_label", "cap"), BEN: ("smile", "yes")}
+
+    def save(job: tuple[str, int]) -> int:
+        name, at = job
+        return emptied.corrections(people[name], told((f"s1_{at}.png", *labels[name]))).status
+
+    with ThreadPoolExecutor(6) as pool:
+        jobs = [(name, at) for at in range(9) for name in people]
+        assert set(pool.map(save, jobs)) == {201}
+    assert len(emptied.saved) == 18
+    for path in emptied.saved:
+        assert re.fullmatch(r"corrections_20\d\d-\d\d-\d\dT\d{6}Z_(anna|ben)_[a-z]{6}\.csv", path.name)
+        assert path.stat().st_mode & 0o777 == 0o644
+        header, row = (line.split(",") for line in path.read_text().splitlines())
+        assert header[-2:] == ["corrected_by", "corrected_at"]
+        assert row[-2] == ("anna" if "_anna_" in path.name else "ben")
+        assert row[-1].replace(":", "") in path.name
+    assert validate(emptied) == {f"s1_{at}.png": ("1", "1") for at in range(9)}
+    answer = json.loads(emptied.corrections(people["anna"], told(("s1_0.png", "smile", "no"))).body)
+    mine = {(one["by"], one["class"]) for one in answer["saved"] if one["filename"] == "s1_0.png"}
+    assert mine == {("anna", "cap"), ("ben", "yes"), ("anna", "no")}
+
+
+def test_no_link_is_followed_and_a_folder_that_is_gone_is_said(server: Server) -> None:
+    token, folder = server.token("anna"), server.home / "data" / "corrections"
+    folder.rmdir()
+    try:
+        answer = server.corrections(token, CAP)
+        assert answer.status == 503
+        assert answer.body == b"Not saved: there is no folder of corrections (No such file or directory): make up"
+        (server.home / "elsewhere").mkdir()
+        folder.symlink_to(server.home / "elsewhere")
+        assert server.corrections(token, CAP).status == 503
+        assert list((server.home / "elsewhere").iterdir()) == []
+        folder.unlink()
+    finally:
+        folder.mkdir()
+
+
+def signed_in(browser: "Browser", server: Server, user: str, width: int = 1200) -> "BrowserContext":
+    """A browser in which a user has logged in, led there by the address of the report."""
+    context = browser.new_context(base_url=f"http://127.0.0.1:{server.port}", viewport={"width": width, "height": 800})
+    context.set_default_timeout(WAIT_MS)
+    page = context.new_page()
+    page.goto(f"/reports/{REPORT}")
+    sign_in(page, user, PASSWORD)
+    page.get_by_role("heading", name="Label doubt").wait_for()
+    page.close()
+    return context
+
+
+def opened(context: "BrowserContext", complaints: list[str]) -> "Page":
+    page = context.new_page()
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text) if "Policy" in message.text else None)
+    page.goto(f"/reports/{REPORT}")
+    return page
+
+
+@pytest.mark.parametrize("width", [320, 1440])
+def test_with_the_keyboard_alone_labels_are_corrected_saved_and_a_validation_is_started(
+    emptied: Server, browser: "Browser", width: int
+) -> None:
+    complaints: list[str] = []
+    context = signed_in(browser, emptied, "anna", width)
+    page = opened(context, complaints)
+    page.get_by_role("button", name="Save").wait_for()
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.className") == "ask":
+            break
+    page.keyboard.press("3")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("2")
+    status = page.get_by_role("status")
+    assert status.inner_text() == "2 corrections, not saved yet."
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_role("button", name="Validate").press("Enter")
+    assert status.inner_text() == "Save the 2 corrections first, or take them back."
+    page.get_by_role("button", name="Save").press("Enter")
+    status.filter(has_text="Saved 2 corrections as corrections_").wait_for()
+    assert len(emptied.saved) == 1
+    assert validate(emptied) == {f"s1_{at}.png": (str([2, 1, *[0] * 7][at]), str(at % 2)) for at in range(9)}
+    page.get_by_role("button", name="Validate").press("Enter")
+    link = status.get_by_role("link")
+    link.wait_for()
+    run = link.inner_text()
+    bearer = {"Authorization": f"Bearer {emptied.token('anna')}"}
+    found = json.loads(emptied.ask("GET", "/api/v2/dags/validate_data/dagRuns", b"", **bearer).body)["dag_runs"]
+    assert {one["triggering_user_name"] for one in found if one["dag_run_id"] == run} == {"anna"}
+    link.press("Enter")
+    page.get_by_role("heading", name="Reports of this run").wait_for()
+    assert run in page.locator("body").inner_text()
+    page.goto(f"/reports/{REPORT}")  # what is saved is seen by who comes later
+    first = page.get_by_role("group", name="Hat of s1_0.png")
+    first.wait_for()
+    assert re.search(r"annotated none; bowler by anna, 20.* UTC$", first.inner_text().replace("\n", " "))
+    context.close()
+    assert complaints == []
+
+
+def test_who_overrules_somebody_else_is_told(emptied: Server, browser: "Browser") -> None:
+    context = signed_in(browser, emptied, "anna")
+    page = opened(context, [])
+    group = page.get_by_role("group", name="Hat of s1_4.png")
+    group.get_by_role("button", name="2 cap").click()
+    assert emptied.corrections(emptied.token(BEN), told(("s1_4.png", "hat_label", "bowler"))).status == 201
+    page.get_by_role("button", name="Save").click()
+    page.get_by_text("ben had made s1_4.png bowler at 20").wait_for()
+    assert len(emptied.saved) == 2
+    context.close()
+
+
+def test_who_may_only_look_is_told_and_finds_nothing_to_press(server: Server, browser: "Browser") -> None:
+    context = signed_in(browser, server, "viewer")
+    page = opened(context, [])
+    page.get_by_text(
+        "Your role may look at these labels. To correct them, ask for one that may trigger DAGs."
+    ).wait_for()
+    assert page.get_by_role("button").count() == page.get_by_role("group").count() == 0
+    bearer = {"Authorization": f"Bearer {server.token('viewer')}", "Content-Type": "application/json"}
+    for dag in ("validate_data", DAG_ID):
+        assert server.ask("POST", f"/api/v2/dags/{dag}/dagRuns", b'{"logical_date": null}', **bearer).status == 403
+    context.close()

@@ -182,11 +182,15 @@ async def annotations(file: Path, following: Following) -> list[Any]:
 
 
 async def annotation_folder(folder: Path, following: Following) -> list[Any]:
-    """A folder of annotations to which a file is added."""
+    """A folder of annotations to which a file is added, and beside which somebody saves a correction."""
     folder.mkdir()
     (folder / "2026-10.csv").write_text("a")
     found = [await following()]
     (folder / "2026-11.csv").write_text("b")
+    found.append(await following())
+    (folder.parent / "corrections").mkdir()
+    (folder.parent / "corrections" / ".partial.csv").write_text("c")
+    (folder.parent / "corrections" / "one.csv").write_text("c")
     return [*found, await following()]
 
 
@@ -222,7 +226,7 @@ def tell(story: str, raw: Path, home: Path) -> str:
         ("not_ours", '[["s1"], ["s2", "shut"], null]'),
         ("vanishing", '[["s1"]]'),
         ("annotations", '[["raw"], ["raw"], ["raw"], null]'),
-        ("annotation_folder", '[["2026-10.csv"], ["2026-11.csv"]]'),
+        ("annotation_folder", '[["2026-10.csv"], ["2026-11.csv"], ["corrections/one.csv"]]'),
     ],
 )
 def test_events(story: str, events: str, tmp_path: Path) -> None:

@@ -63,10 +63,13 @@ def port(store: Path) -> Iterator[int]:
         server.terminate()
 
 
-def test_the_script_that_the_plugin_allows_is_the_one_of_the_page() -> None:
-    script = (ROOT / "stages/archive/versions.js").read_bytes()
+@pytest.mark.parametrize(
+    ("name", "path"), [("SCRIPT", "archive/versions.js"), ("CORRECTING", "common/reports/corrections.js")]
+)
+def test_the_script_that_the_plugin_allows_is_the_one_of_the_page(name: str, path: str) -> None:
+    script = (ROOT / "stages" / path).read_bytes()
     digest = base64.b64encode(hashlib.sha256(script).digest()).decode()
-    assert f'SCRIPT = "sha256-{digest}"' in (ROOT / "images/airflow/plugins/reports.py").read_text()
+    assert f'\n{name} = "sha256-{digest}"' in (ROOT / "images/airflow/plugins/reports.py").read_text()
 
 
 def get(connection: http.client.HTTPConnection, path: str, method: str = "GET") -> tuple[int, bytes]:

@@ -103,7 +103,8 @@ class Stack:
     def __exit__(self, *_: object) -> None:
         """Stop it, and remove all that was its own."""
         self.compose("--profile", "*", "down", "--volumes", "--timeout", "3")
-        mine = [self.artifacts, *{self.settings["FACE_ATTRIBUTES_DATA_VOLUME"]} - self._volumes_before]
+        shown = {self.settings[f"FACE_ATTRIBUTES_{name}_VOLUME"] for name in ("DATA", "CORRECTIONS")}
+        mine = [self.artifacts, *shown - self._volumes_before]
         subprocess.run(["docker", "volume", "rm", "--force", *mine], check=True, capture_output=True)
 
     @staticmethod

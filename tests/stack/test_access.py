@@ -209,6 +209,20 @@ def test_who_may_only_look_cannot_trigger(stack: Stack, first: Run) -> None:
     assert status_of(stack, "/api/v2/config", token) == 403
 
 
+def test_corrections_of_labels_go_into_one_folder_of_the_data_and_the_api_server_writes_nowhere_else(
+    stack: Stack, first: Run
+) -> None:
+    body = {"corrections": [{"filename": "s1_0.png", "column": "hat", "class": "cap"}]}
+    assert status_of(stack, "/reports/corrections", add_user(stack, "Viewer"), body) == 403
+    told = stack.ask("/reports/corrections", body, add_user(stack, "User"))
+    saved = Path(stack.settings["DATA"]) / "corrections" / told["file"]
+    text = saved.read_text(encoding="utf-8")
+    saved.unlink()  # before the watcher starts a validation
+    assert re.fullmatch(r"filename,hat,corrected_by,corrected_at\ns1_0.png,cap,test-user-\w+,20.*Z\n", text)
+    mounts = services(stack)["airflow-apiserver"]["Mounts"]
+    assert {mount["Destination"] for mount in mounts if mount["RW"]} == {"/opt/airflow/logs", "/corrections"}
+
+
 def test_a_version_that_the_gate_refused_is_released_by_whom_may_decide_and_by_name(stack: Stack, first: Run) -> None:
     """The first run has trained for one epoch, so that its version is not fit."""
     viewer, user = add_user(stack, "Viewer"), add_user(stack, "User")

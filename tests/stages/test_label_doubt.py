@@ -1,6 +1,7 @@
 """Stage label_doubt, by its command line: wrong labels are found and shown, and a stopped run keeps its folds."""
 
 import csv
+import html
 import json
 import re
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,8 @@ from stages.common.schema.dataset import INDEX, read_index
 from stages.label_doubt.doubts import area_of, find_doubts, why_not_judged
 from stages.label_doubt.folds import assign_folds
 from stages.label_doubt.stage import STAGE
+from stages.validate.attributes_file import DEFAULT, read_attributes_file
+from stages.validate.raw_annotations import read_annotations
 from tests.common.prepared import finish, make_prepared, make_trained
 from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 
@@ -90,9 +94,34 @@ def test_labels_that_are_wrong_are_found_and_shown_with_what_they_should_be(fold
     assert metrics["attributes"]["beard"]["majority"] < metrics["attributes"]["beard"]["accuracy"]
     page = (out / "report.html").read_text()
     assert len(re.findall(r"<img [^>]*data:image", page)) == 3
-    assert not re.findall(r"""(?:src|href)=["'](?!data:|#|doubts.csv)""", page)
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#|doubts.csv|label_studio)""", page)
     assert "balanced accuracy" in page
+    offered = [json.loads(html.unescape(text)) for text in re.findall('data-labels="([^"]*)"', page)]
+    assert [one["filename"] for one in offered] == [row["filename"] for row in ranked[:3]]
+    assert all(list(one["suggested"]) == [str(at) for at in one["asked"]] for one in offered)
+    read_by_validate(out, ranked)
     assert f"{len(ranked)} of {metrics['labels']:,} labels are doubtful" in page
+
+
+def read_by_validate(out: Path, doubts: list[dict[str, str]]) -> None:
+    """See that what Label Studio exports, if people submit what is suggested, has the suggested class of each doubt."""
+    choices = {
+        one.get("name"): [choice.get("value") for choice in one]
+        for one in ElementTree.parse(out / "label_studio.xml").iter("Choices")  # noqa: S314 (ours)
+    }
+    assert choices == {one.column: list(one.classes) for one in SAMPLE_ATTRIBUTES}
+    tasks = json.loads((out / "label_studio.json").read_text())
+    assert len(tasks) == len({row["filename"] for row in doubts})
+    for task in tasks:
+        assert task["data"]["image"].startswith("data:image/jpeg;base64,")
+        assert "annotated" in task["data"]["doubts"]
+        task["annotations"] = [{"completed_by": 1, "result": task.pop("predictions")[0]["result"]}]
+    export = out.parent / "project-1-at-2026-11-28-07-00-0a1b2c3d.json"
+    export.write_text(json.dumps(tasks))
+    found = read_annotations(read_attributes_file(DEFAULT), export).rows.set_index("filename")
+    for row in doubts:
+        attribute = SAMPLE_ATTRIBUTES[SAMPLE_NAMES.index(row["attribute"])]
+        assert found.loc[row["filename"], attribute.column] == str(attribute.classes.index(row["suggested"]))
 
 
 def test_unknown_labels_are_never_doubted_and_nothing_found_is_said(folder: Path) -> None:

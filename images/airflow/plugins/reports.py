@@ -1,5 +1,7 @@
 """Reports of the stages inside Airflow: behind its login, read-only, and nothing but reports.
 
+On them people correct labels; what they save goes to another folder (`corrections`).
+
 Serves what lies below FACE_ATTRIBUTES_REPORTS (the artifact store, mounted read-only; default /artifacts) under
 `/reports/`: an index, a page per DAG run, the files that reports consist of, and the registry's page of all versions.
 """
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, BinaryIO, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
+import corrections
 import store_paths
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.common.db.common import SessionDep
@@ -26,6 +29,7 @@ from airflow.models import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.plugins_manager import AirflowPlugin
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse
 from jinja2 import Environment, FileSystemLoader
 from sqlalchemy import select
@@ -53,14 +57,17 @@ MEDIA_TYPES = {  # models and shards have none, so they are never served
     ".csv": "text/plain; charset=utf-8",  # shown, not handed to a spreadsheet that would run its formulas
     ".txt": "text/plain; charset=utf-8",
     ".yaml": "text/plain; charset=utf-8",
+    ".xml": "text/plain; charset=utf-8",
 }
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data: 'self'; "
     "frame-ancestors 'self'; form-action 'none'; base-uri 'none'"
 )
 # Whoever may write an artifact shall run nothing in the browser of a person who is logged in. So pages have no script,
-# and that of all versions this one alone, which shows data as text: the digest of stages/archive/versions.js.
+# but two of ours, which show data as text and send nothing before somebody presses a button: that of all versions
+# (stages/archive/versions.js), and on reports the one that corrects labels (stages/common/reports/corrections.js).
 SCRIPT = "sha256-lnszaJX+mpmOy4HIyxJ305osgNo5hTqyqqPBzhc1npY="
+CORRECTING = "sha256-ISp9dAyMq6RlfMf71CHgMbd/aq1MiTVbophcAdtWVKQ="
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
@@ -201,6 +208,7 @@ app = FastAPI(
     dependencies=[Depends(requires_access_dag("GET", param_dag_id=DAG_ID))],
 )
 READ = ["GET", "HEAD"]
+app.include_router(corrections.router)
 pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
 
 
@@ -227,6 +235,14 @@ async def refuse(request: Request, error: AnyHTTPException) -> Response:
         query = f"?{request.url.query}" if request.url.query else ""
         return RedirectResponse(f"{PREFIX}/api/v2/auth/login?{urlencode({'next': path + query})}")
     return PlainTextResponse(str(error.detail), error.status_code, error.headers)
+
+
+@app.exception_handler(RequestValidationError)
+async def refuse_nonsense(request: Request, error: RequestValidationError) -> Response:  # noqa: ARG001 (as FastAPI calls)
+    """One line, about the first thing that is wrong."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part != "body")
+    return PlainTextResponse(f"{where}: {first['msg']}", 422)
 
 
 @app.api_route("/", methods=READ)
@@ -321,6 +337,8 @@ def file(stage: str, key: str, path: str) -> Response:
     answer = OpenFile(found, MEDIA_TYPES[Path(path).suffix])
     if (stage, key, path) == (*VERSIONS, VERSIONS_PAGE):
         answer.headers["Content-Security-Policy"] = f"{POLICY}; script-src '{SCRIPT}'"
+    if stage != VERSIONS[0] and path == "report.html":
+        answer.headers["Content-Security-Policy"] = f"{POLICY}; script-src '{CORRECTING}'; connect-src 'self'"
     return answer
 
 

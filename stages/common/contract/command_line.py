@@ -167,7 +167,9 @@ def _obey(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
     own, suites = _own(stage, arguments.data, getattr(arguments, "expectations", None))
     params = load_params(stage.params, file, arguments.set, recipes, own)
     inputs = {name: Path(path) for name in stage.inputs if (path := getattr(arguments, name))}
-    inputs |= {name: one.default(inputs) for name, one in stage.inputs.items() if one.default and name not in inputs}
+    for name, one in stage.inputs.items():
+        if one.default and name not in inputs and (found := one.default(inputs)):
+            inputs[name] = found
     for name, path in inputs.items():
         if stage.inputs[name].created:
             path.mkdir(parents=True, exist_ok=True)

@@ -119,7 +119,7 @@ def _target(link: Path) -> str:
 
 
 def _lies_at(path: str, annotations: str) -> bool:
-    return path == annotations or (suffix_of(path) in {".csv", ".txt"} and path.startswith(f"{annotations}/"))
+    return path == annotations or (suffix_of(path) in {".csv", ".txt", ".json"} and path.startswith(f"{annotations}/"))
 
 
 def require_lots(wanted: Collection[str], present: Collection[str], setting: str) -> None:

@@ -1,22 +1,27 @@
 """Reports: one HTML page per artifact that opens anywhere without a network, made of a few kinds of sections.
 
 Every artifact has a `report.html`. A stage that has more to say than its headline writes its own; the contract writes
-the others. Pages hold their pictures as data URIs, run no script and load nothing; every text is escaped.
+the others. Pages hold their pictures as data URIs and load nothing; every text is escaped. They run no script, but for
+one of ours where people can correct labels, which the policy of the page names by its digest.
 """
 
 import base64
+import hashlib
+import json
 import numbers
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, Union
+from typing import Any, ClassVar, Protocol, TypeVar, Union
 
 REPORT = "report.html"
 VERSION = Path(__file__).with_name("VERSION").read_text(encoding="utf-8").strip()
 """Of Face Attributes as a whole, such as 1.0.0; the one place that says it. No stage's version depends on it."""
 PAGE_COLORS = Path(__file__).with_name("page_colors.html")
 """The colours of all pages, Data Docs among them."""
+SCRIPT = Path(__file__).with_name("corrections.js")
+"""Lets people correct labels."""
 LINKED = frozenset({".csv", ".html", ".json"})
 """Suffixes of files that a browser shows, and that a report links to."""
 
@@ -99,13 +104,50 @@ class Plot:
     image: bytes
 
 
+class Labelled(Protocol):
+    """An attribute, as `stages.common.schema.attributes` has it."""
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+
+    @property
+    def column(self) -> str:
+        """Its column in a CSV of corrections."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The names of its classes."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of a picture that people can correct.
+
+    Attributes:
+        filename: what annotations call the image.
+        known: class index of each of the report's attributes, None where it is not known.
+        asked: which of them stand open beside the picture; the others on request.
+        suggested: position of an attribute -> class index that a network holds for right.
+    """
+
+    filename: str
+    known: Sequence[int | None]
+    asked: Collection[int] = ()
+    suggested: Mapping[int, int] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Picture:
-    """A thumbnail (data URI) and the lines below it; without one, a sign and `missing`, which says why."""
+    """A thumbnail (data URI) and the lines below it; without one, a sign and `missing`, which says why.
+
+    With `labels`, and `Report.attributes` that say of what, people can correct these where a thumbnail is seen.
+    """
 
     uri: str
     lines: Sequence[str]
     missing: str = "no picture"
+    labels: Labels | None = None
 
 
 @dataclass(frozen=True)
@@ -176,6 +218,7 @@ class Report:
         sections: the page's parts in order.
         remarked: whether the verdict, though passed, leaves something to look at.
         word: the verdict in a word or two; "Passed", "Passed with remarks" or "Failed" if empty.
+        attributes: those whose labels people can correct.
     """
 
     title: str
@@ -185,6 +228,18 @@ class Report:
     sections: Sequence[PageSection] = field(default=())
     remarked: bool = False
     word: str = ""
+    attributes: Sequence[Labelled] = ()
+
+    @property
+    def correctable(self) -> bool:
+        """Whether there is a picture whose labels can be corrected."""
+        return bool(self.attributes) and any(map(_correctable, self.sections))
+
+
+def _correctable(section: PageSection) -> bool:
+    if isinstance(section, Group):
+        return any(map(_correctable, section.sections))
+    return isinstance(section, Pictures) and any(one.uri and one.labels for one in section.pictures)
 
 
 def shown(what: Sequence[ItemT], most: int, of: int | None = None) -> tuple[Sequence[ItemT], str]:
@@ -244,8 +299,29 @@ def _share(value: float) -> str:
 
 def write_report(path: Path, report: Report) -> None:
     """Write a report as one self-contained HTML page."""
-    page = page_templates(Path(__file__).parent).get_template("report.html").render(report=report)
+    more: dict[str, Any] = {}
+    if report.correctable:
+        from markupsafe import Markup  # which comes with Jinja; not needed for --help
+
+        script = SCRIPT.read_text(encoding="utf-8")
+        told = [{"title": one.title, "column": one.column, "classes": one.classes} for one in report.attributes]
+        data = json.dumps(told).replace("<", "\\u003c")  # so that no text ends the element
+        more = {"script": Markup(script), "digest": script_digest(script), "data": Markup(data)}  # noqa: S704 (ours)
+    page = page_templates(Path(__file__).parent).get_template("report.html").render(report=report, **more)
     path.write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def script_digest(script: str) -> str:
+    """How a policy names a script: `sha256-` and the digest in base64."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+
+
+def labels_json(labels: Labels) -> str:
+    """The labels of a picture for the page's script."""
+    return json.dumps(
+        {"filename": labels.filename, "known": list(labels.known), "asked": sorted(labels.asked)}
+        | {"suggested": {str(at): index for at, index in labels.suggested.items()}}
+    )
 
 
 def page_templates(folder: Path) -> Any:
@@ -259,7 +335,7 @@ def page_templates(folder: Path) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"text": text_of, "share": _share, "inline": _inline}
+    environment.filters |= {"text": text_of, "share": _share, "inline": _inline, "labels": labels_json}
     environment.tests |= {
         "badge": lambda value: isinstance(value, Badge),
         "link": lambda value: isinstance(value, Link),

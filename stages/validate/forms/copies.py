@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-NAMED = frozenset({".csv", ".txt"})
+NAMED = frozenset({".csv", ".txt", ".json"})
 """What annotation files of a folder are called; `labels.csv.bak`, `labels.csv~` and `#labels.csv#` are not."""
 
 _MARKS = re.compile(

@@ -101,7 +101,7 @@ class FlatCsv(Form):
         if short:
             cells[SHORT] = pd.Series([short.get(line) for line in lines], cells.index, dtype="str")
         notices += taken_as_unknown(source, unknown)
-        return Part(self.name, header, with_places(self.columns, cells, source, lines), broken, notices)
+        return Part(self._called(cells), header, with_places(self.columns, cells, source, lines), broken, notices)
 
     def _names(self, names: Sequence[str]) -> tuple[str, ...]:
         """The names of a header, those that are read in our spelling: `Image-Id` is `image_id`."""
@@ -117,6 +117,10 @@ class FlatCsv(Form):
     def _labelled(self, cells: pd.DataFrame) -> pd.DataFrame:
         """The labels that cells tell."""
         return cells
+
+    def _called(self, _cells: pd.DataFrame) -> str:
+        """What people call the form, of a file with these cells."""
+        return self.name
 
 
 class WideCartoonSetCsv(FlatCsv):

@@ -3,6 +3,8 @@
 import json
 import re
 
+from stages.validate.forms.label_studio import is_export
+
 _STARTS = {
     "PK\x03\x04": "a workbook of Excel or LibreOffice, or another ZIP file",
     "\ufffd\ufffd\x11\ufffd": "an old Excel workbook",
@@ -33,6 +35,10 @@ def foreign_form(start: str) -> str:
 
 
 def _json(text: str) -> str:
+    if is_export(text):
+        return ""
+    if '"annotation_id"' in text and '"annotator"' in text:
+        return "Label Studio's JSON-MIN (it exports JSON, too)"
     if '"images"' in text and ('"annotations"' in text or '"file_name"' in text):
         return "COCO's JSON"
     try:

@@ -52,6 +52,7 @@ class Form(ABC):
         together: all files of a folder are read at once, and are as new as one.
         called: part of its files' names, in lower case, where the content alone does not tell the form.
         has_labels: if not, it says where images belong that other files annotate.
+        newest: its files are newer than those of all other forms, whatever their dates are.
         asked: which attributes are asked for, and where data sets keep them.
         columns: those of the flat CSV, in which annotations of every form are handed over.
     """
@@ -61,6 +62,7 @@ class Form(ABC):
     together: ClassVar[bool] = False
     called: ClassVar[str] = ""
     has_labels: ClassVar[bool] = True
+    newest: ClassVar[bool] = False
 
     def __init__(self, asked: AttributesFile) -> None:
         """Read by what attributes.yaml asks for."""

@@ -1,0 +1,136 @@
+"""Label Studio's JSON: the list of tasks that it exports as "JSON", with a block of choices an attribute."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pandas as pd
+
+from stages.common.contract.errors import DataError
+from stages.common.images.listing import SUFFIXES, as_text
+from stages.validate.forms.header import Header, spelling
+from stages.validate.forms.part import Broken, Form, Part, taken_as_unknown, with_places
+from stages.validate.forms.text import brief, read_text
+from stages.validate.forms.words import read_words
+
+_TASKS = re.compile(r"\s*\[\s*\{")
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-")
+"""What Label Studio puts before the name of a file that is uploaded."""
+
+
+def is_export(start: str) -> bool:
+    """Whether a file is such a list, as its beginning tells."""
+    return bool(_TASKS.match(start)) and '"annotations"' in start and '"data"' in start
+
+
+class LabelStudio(Form):
+    """A task an image, whose choices are called like the column or the name of an attribute.
+
+    Of several annotations of a task the newest counts, and none that was skipped; what no attribute asks for is said.
+    """
+
+    name = "Label Studio's JSON"
+
+    @property
+    def expected(self) -> str:
+        """Its name."""
+        return f"an export of {self.name}"
+
+    def recognises(self, _header: Header, start: str) -> bool:
+        """Whether it is a list of tasks."""
+        return is_export(start)
+
+    def read(self, folder: Path, files: Sequence[Path], _header: Header) -> Part:
+        """Read the one file; the row of an annotation is the number of its task, from 1."""
+        path, source = folder / files[0], as_text(files[0])
+        try:
+            tasks = json.loads(read_text(path, "a list of tasks"))
+        except (ValueError, RecursionError) as error:
+            line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+            raise DataError(f"{path}{line}: no JSON ({error}): export it from Label Studio again") from error
+        if not isinstance(tasks, list):
+            raise DataError(f"{path}: no list of tasks: export it from Label Studio as JSON")
+        called = {spelling(one.name): one.column for one in self.asked.attributes}
+        called |= {spelling(one.column): one.column for one in self.asked.attributes}
+        broken: list[Broken] = []
+        others, without, several = Counter[str](), list[str](), 0
+        lines, rows = list[int](), list[dict[str, str]]()
+        for number, task in enumerate(tasks, 1):
+            name = _image_of(task.get("data")) if isinstance(task, dict) else ""
+            if not name:
+                broken.append(Broken(source, number, "", "a task without the name of an image: give data a filename"))
+                continue
+            annotations = list(_annotations(task))
+            several += len(annotations) > 1
+            if not annotations:
+                without.append(name)
+                continue
+            newest = max(annotations, key=lambda one: str(one.get("updated_at") or one.get("created_at") or ""))
+            labels = {}
+            for block, choice in _choices(newest):
+                if column := called.get(spelling(block)):
+                    labels[column] = choice
+                else:
+                    others[block] += 1
+            lines.append(number)
+            rows.append({"filename": name, **labels})
+        columns = [name for name in self.columns if name == "filename" or any(name in row for row in rows)]
+        table = pd.DataFrame(rows, columns=pd.Index(columns), dtype="str").fillna("")
+        cells, unknown = read_words(self.asked.attributes, table)
+        notices = taken_as_unknown(source, unknown)
+        if without:
+            notices.append(
+                f"{source}: {len(without):,} of {len(tasks):,} tasks are not annotated, such as {brief(without[0])}"
+            )
+        if several:
+            notices.append(f"{source}: {several:,} tasks have several annotations, of which the newest counts")
+        if others:
+            notices.append(f"{source}: results that are not read: {brief(', '.join(sorted(others)), 200)}")
+        return Part(self.name, tuple(columns), with_places(self.columns, cells, source, lines), broken, notices)
+
+
+def _annotations(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What people have submitted."""
+    found = task.get("annotations")
+    for one in found if isinstance(found, list) else ():
+        if isinstance(one, dict) and not one.get("was_cancelled"):
+            yield one
+
+
+def _choices(annotation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Name of a block and what was chosen in it; several choices as one text, which no class is called."""
+    found = annotation.get("result")
+    for one in found if isinstance(found, list) else ():
+        value = one.get("value") if isinstance(one, dict) else None
+        if isinstance(value, dict):
+            chosen = value.get("choices")
+            told = " and ".join(map(str, chosen)) if isinstance(chosen, list) else ""
+            block = str(one.get("from_name", ""))
+            yield (block, told) if isinstance(chosen, list) else (f"{block} ({one.get('type')})", "")
+
+
+def _image_of(data: object) -> str:
+    """The name or path of a task's image: what `filename` says, as in the tasks that label_doubt writes, else a URL."""
+    if not isinstance(data, dict):
+        return ""
+    if isinstance(name := data.get("filename"), str) and name:
+        return name
+    texts = [data.get("image"), *data.values()]
+    found = (_path_of(text) for text in texts if isinstance(text, str) and not text.startswith("data:"))
+    return next((path for path in found if PurePosixPath(path).suffix.lower() in SUFFIXES), "")
+
+
+def _path_of(address: str) -> str:
+    """The path in a URL: of a local file that of its parameter d, of an upload its name as it was."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return ""
+    if local := parse_qs(parts.query).get("d"):
+        return local[0].lstrip("/")
+    path = unquote(parts.path).lstrip("/")
+    return _UPLOADED.sub("", PurePosixPath(path).name) if "/upload/" in f"/{path}" else path
