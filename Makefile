@@ -1,6 +1,6 @@
 # The one vocabulary; CI calls only this.
 export PYTHONUTF8 = 1# names of files are UTF-8, whatever the locale says
-.PHONY: help run report serve up down ps logs quick test test-faults check docs bench stage data venv lock audit engine stop images push pull sbom
+.PHONY: help run report serve up down ps logs quick coverage test test-faults check docs bench stage data venv lock audit engine stop images push pull sbom
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -28,6 +28,10 @@ logs: ## follow its logs
 
 quick: venv check ## checks, and the tests that need neither an engine nor a browser nor much time
 	@.venv/bin/pytest --numprocesses logical --maxprocesses 4 --dist loadfile -m "not (docker or browser or slow)"
+
+coverage: venv ## the tests of `make quick` with the share of lines that they run in their own process
+	@.venv/bin/pytest --numprocesses logical --maxprocesses 4 --dist loadfile -m "not (docker or browser or slow)" \
+		--cov=stages --cov=dags --cov-report=term:skip-covered
 
 test: ## set everything up and run all checks and tests
 	@scripts/test

@@ -1,7 +1,7 @@
 """Removes what nobody needs any more, every week: old artifacts, and logs of old tasks.
 
-Of the artifact store stay what a run has used within the time to keep, the newest artifact of each stage, the versions
-in the registry, and what a run is using now; the rest goes. A run that asks for something that is gone makes it again.
+The artifact store keeps what a run has used within the time to keep, the newest artifact of each stage, the versions in
+the registry, and what a run is using now. The rest is removed. A run that needs something removed makes it again.
 Airflow's own database is cleaned by the scheduler's container, once a day, for a task does not reach it; its log
 (`docker compose logs airflow-scheduler`) says what went.
 

@@ -5,11 +5,11 @@
 Each stage runs in its own image, `face-attributes/<stage>`, and hands over the path of its artifact by XCom: the edges
 are the data. An artifact that is already in the store is not made again, so a day without news costs seconds.
 
-**Release**: the last task makes a version of the model and lets it meet the champion, the released version, on the same
-test images. It becomes the champion if its accuracy (or balanced accuracy: `evaluate.metric` in params.yaml) is high
-enough, it is not significantly worse in any attribute, and not far below the best version so far; else it is archived
-with the reason. `force` overrides that, and `release_version` promotes it later or rolls back. Models are predicted
-with by `predict_new_lots` and watched by `model_monitoring_and_retraining`.
+**Release**: the last task makes a version of the model and compares it with the champion, the released version, on the
+same test images. The version becomes the champion if its accuracy (or balanced accuracy: `evaluate.metric` in
+params.yaml) is high enough, it is not significantly worse in any attribute, and not far below the best version so far.
+Otherwise it is archived with the reason. `force` overrides that. `release_version` promotes it later or rolls back.
+`predict_new_lots` predicts with the champion, and `model_monitoring_and_retraining` monitors it.
 
 **Run with parameters**: each field says what it means if it is left empty, which is what params.yaml has; `recipe`
 takes the values that differ from those out of `params-<name>.yaml`, for example for photographs. `max_evals` 0 skips
@@ -18,7 +18,7 @@ data bring are taken.
 
 **Results**: the note of a run, which the list of runs opens, says which version it made, whether that was released, and
 how good it is. The tab *Reports* of a run has the headline figures and the report of every task; *XCom* of a task has
-all it handed over. A new data set and a new model are events of the assets `face_attributes_data_set` and
+its whole result. A new data set and a new model are events of the assets `face_attributes_data_set` and
 `face_attributes_model`, with the same figures: schedule your own DAG on one of them with
 `schedule=[Asset("face_attributes_model")]`.
 

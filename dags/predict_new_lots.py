@@ -1,4 +1,4 @@
-"""Predictions for every lot, as soon as it is there, by the champion.
+"""The champion predicts every lot as soon as it is there.
 
 It starts when lots arrive or change in the raw folder, which the triggerer watches, and when there is a new model. Only
 lots that this version of the model has not predicted yet cost time. Each file of predictions names the version; images

@@ -2,8 +2,8 @@
 
 `promote` makes the version that you name the champion, whatever the release gate has said of it; `rollback` makes the
 champion again what it was before the present one, and once more goes back one further. The figures of each version are
-in its report and in `archive versions`; what is predicted next, is predicted with the new champion: `predict_new_lots`
-starts as after every new model.
+in its report and in `archive versions`. Then `predict_new_lots` starts, as after every new model, and predicts with the
+new champion.
 
 **Run with parameters**: `reason` is for those who read the history. The registry keeps it with your name, the time and
 this run; the report of `release` and `archive versions` show it. Only who may trigger a DAG can decide: a user with

@@ -52,7 +52,7 @@ Manifests = Mapping[str, Mapping[str, Any]]
 
 
 def read_own(folder: Path | None) -> dict[str, tuple[str, str]]:
-    """What people have written: headline in lower case -> the headline, and the text below it.
+    """The text of people: headline in lower case -> the headline, and the text below it.
 
     The text above the first headline stands under "".
 

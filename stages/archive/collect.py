@@ -1,4 +1,4 @@
-"""What an archive takes from the artifacts of a run: the model, metrics and plots, and reports with what they link."""
+"""The files that an archive takes from a run: the model, metrics and plots, and reports with what they link."""
 
 import html
 import os

@@ -1,4 +1,4 @@
-"""What people ask of registry and store: `python -m stages.archive versions | lineage | promote | rollback | prune`."""
+"""Commands on registry and store: `python -m stages.archive versions | lineage | promote | rollback | prune`."""
 
 import argparse
 import json

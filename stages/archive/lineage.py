@@ -31,7 +31,7 @@ def check_one_run(manifests: Manifests) -> None:
 
 
 def lineage(manifests: Manifests) -> dict[str, dict[str, Any]]:
-    """What is worth keeping of every manifest: stage name -> key, version, inputs, image, commit, cost, headline."""
+    """The fields of every manifest that are kept: stage name -> key, version, inputs, image, commit, cost, headline."""
     return {stage: {field: manifest[field] for field in KEPT} for stage, manifest in manifests.items()}
 
 

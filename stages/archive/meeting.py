@@ -137,7 +137,7 @@ class Candidate:
 
 
 def _splitting(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What of section `data` decides which image falls into which split."""
+    """The part of section `data` that decides which image falls into which split."""
     return {key: value for key, value in data.items() if key not in NetworkInput.model_fields}
 
 

@@ -262,7 +262,7 @@ def _entries(folder: Path, found: Found) -> list[os.DirEntry[str]]:
 
 
 def _slots(home: Path, found: Found) -> list[Slot]:
-    """What lies in a folder, by key."""
+    """The entries of a folder, by key."""
     slots: dict[str, Slot] = {}
     failed: list[os.DirEntry[str]] = []
 

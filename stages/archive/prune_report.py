@@ -1,4 +1,4 @@
-"""What a clean-up has found, for people and for Airflow: a table on the terminal, a page, a result in JSON."""
+"""Reports a clean-up to people and to Airflow: a table on the terminal, a page, a result in JSON."""
 
 import time
 import uuid
@@ -43,7 +43,7 @@ def table(found: Found) -> str:
 
 
 def verdict(found: Found) -> str:
-    """What the pass came to, in a line."""
+    """The outcome of the pass, in a line."""
     freed = f"{mb(found.removed_bytes):,.1f} MB {'would be freed' if found.dry_run else 'freed'}"
     left = f"; {len(found.problems):,} could not be removed" if found.problems else ""
     return f"{freed}, {mb(found.kept_bytes):,.1f} MB kept{left}"
@@ -61,7 +61,7 @@ def write_page(found: Found, store: Path) -> Path:
 
 
 def result(found: Found, page: Path, seconds: float) -> dict[str, Any]:
-    """What Airflow gets."""
+    """The result for Airflow."""
     return {
         "stage": "archive",
         "report": str(page),

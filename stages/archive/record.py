@@ -1,4 +1,4 @@
-"""What a version keeps so that it can be compared with any other: its figures, and its answers to test images."""
+"""The record by which a version is compared with any other: its figures, and its answers to test images."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

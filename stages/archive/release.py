@@ -1,4 +1,4 @@
-"""What becomes of an archived candidate: a version in the registry, and the champion if that is due."""
+"""Registers an archived candidate as a version, and releases it if that is due."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
 
 GATE = "gate.json"
 RECORD = "compare.json"
-"""What a version keeps so that it can be compared with any other (`stages.archive.record`)."""
+"""The record by which a version is compared with any other (`stages.archive.record`)."""
 MODEL_CARD, DATA_CARD = "model_card", "data_card"
 """Files of a version (`stages.archive.cards`), before .md and .html."""
 NONE = "none"
@@ -108,7 +108,7 @@ def release(registry: Registry, artifact: Path, key: str, *, force: bool) -> Ver
 
 
 def standing(registry: Registry, version: Version) -> str:
-    """What the registry says about a version and the champion, in a line or two for the page of a run."""
+    """The state of a version and of the champion in the registry, in a line or two for the page of a run."""
     last = next(reversed(registry.releases()), None)
     if last and last.version == version.name:
         return f"{version.name} is the champion ({last.told})."

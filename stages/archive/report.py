@@ -188,7 +188,7 @@ def _compared(title: str, comparison: Mapping[str, Any]) -> Table:
 
 
 def _slices(version: str, slices: Sequence[Mapping[str, Any]]) -> Table:
-    """Where the candidate has answers wrong that the champion has right."""
+    """The slices in which the candidate has answers wrong that the champion has right."""
     columns = ("Images of", "Attribute", "Labels", "Accuracy", f"Accuracy, {version}", "Better", "Worse", "p")
     names = ("name", "attribute", "labels", "candidate", "version", "better", "worse", "p")
     note = (
@@ -242,7 +242,7 @@ def _plots(archive: Path, *names: str) -> list[PageSection]:
 
 
 def _hardest(archive: Path) -> list[PageSection]:
-    """What stage evaluate found hardest."""
+    """The test images that stage evaluate found hardest."""
     groups = read_json(archive / HARDEST)
     pictures = [
         Pictures(one["title"], [Picture(**{**picture, "labels": None}) for picture in one["pictures"]], one["note"])
@@ -252,7 +252,7 @@ def _hardest(archive: Path) -> list[PageSection]:
 
 
 def _left_out(metrics: Mapping[str, Any], base: str) -> list[PageSection]:
-    """What is left out or remarked besides the rejects."""
+    """Counts of what is left out or remarked besides the rejects."""
     rows: list[tuple[object, ...]] = []
     if validation := metrics.get("validation"):
         warnings, unannotated = (Link(name, f"{base}validate/{name}") for name in ("warnings.csv", "unannotated.csv"))

@@ -51,7 +51,7 @@ def _candidate(context: Context[Params]) -> "Candidate":
 
 
 def _judge(context: Context[Params], candidate: "Candidate", against: str) -> "tuple[Judgement, str | None]":
-    """Let the candidate meet the champion `against`, and the best version, on the test split.
+    """Compare the candidate with the champion `against`, and with the best version, on the test split.
 
     Returns:
         The judgement; and the version that is the best one once the candidate is released, None for itself.
@@ -136,7 +136,7 @@ def _run(context: Context[Params]) -> Headline:
 
 
 def _raw_files(_params: Params, inputs: Mapping[str, Path], name: str) -> RawFiles:
-    """Of the data folder, what people have written for the cards."""
+    """The text of people for the cards, if the folder has one."""
     return RawFiles([OWN] if (inputs[name] / OWN).is_file() else [])
 
 

@@ -1,4 +1,4 @@
-"""What stage evaluate measures of one attribute beside what every stage does: ROC, calibration, coverage."""
+"""Measures of one attribute that only stage evaluate takes: ROC, calibration, coverage."""
 
 from typing import Any
 

@@ -119,7 +119,7 @@ def _confidences(attributes: Attributes, measures: Mapping[str, Mapping[str, Any
 
 
 def slices_page(slices: Sequence[Slice], by_slice: Mapping[str, Sequence[Mapping[str, Any]]]) -> Group:
-    """Where the model is weak: the slices that lie farthest below the rest, then all lots, and pairs of classes.
+    """The slices in which the model is weak: those farthest below the rest, then all lots, and pairs of classes.
 
     Args:
         slices: `stages.common.inference.slices.measure_slices`.
