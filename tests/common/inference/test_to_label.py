@@ -44,12 +44,12 @@ def chosen(lot: Features, most: int) -> list[Worth]:
 
 def test_the_unsure_come_before_the_sure_and_the_far_before_the_near() -> None:
     usual = RANDOM.normal(size=(50, 4))
-    unsure = chosen(features(usual, np.where(np.arange(50) < 5, 0.5, 0.99)), 5)
-    assert {one.filename for one in unsure} == {f"{number}.png" for number in range(4)}
+    unsure = chosen(features(usual, np.where(np.arange(50) < 6, 0.5, 0.99)), 6)
+    assert {one.filename for one in unsure} == {f"{number}.png" for number in range(6)}
     assert all("unsure of Hat: cap 50%" in one.why for one in unsure)
-    usual[:5] += 20 * np.arange(1, 6)[:, None]
-    far = chosen(features(usual), 5)
-    assert {one.filename for one in far} == {f"{number}.png" for number in range(4)}
+    usual[:6] += 20 * np.arange(1, 7)[:, None]
+    far = chosen(features(usual), 6)
+    assert {one.filename for one in far} == {f"{number}.png" for number in range(6)}
     assert all("unlike the reference" in one.why for one in far)
 
 
