@@ -61,7 +61,13 @@ def test_new_stages_pass_all_checks(tree: Path) -> None:
 
 @pytest.mark.slow
 def test_new_stages_agree_with_all_that_names_stages(tree: Path) -> None:
-    files = ["test_wiring.py", "test_contract.py", "images/test_images.py", "stages/test_explain.py", "stages/test_second_look.py"]
+    files = [
+        "test_wiring.py",
+        "test_contract.py",
+        "images/test_images.py",
+        "stages/test_explain.py",
+        "stages/test_second_look.py",
+    ]
     chosen = "explain or second_look or test_wiring or test_images"
     done = run(tree, ".venv/bin/pytest", "-m", "not docker", "-k", chosen, *(f"tests/{name}" for name in files))
     assert done.returncode == 0, done.stdout + done.stderr
