@@ -18,11 +18,11 @@ from typing import NamedTuple
 import pytest
 from PIL import Image
 
+from stages.common.registry.registry import Registry
 from tests.serve.pictures import pictures
-from tests.serve.serving import TOKEN, serving
+from tests.serve.serving import TOKEN, register, save_sensitive_model, serving
 from tests.stages.archived import Pipeline
 
-pytest_plugins = ["tests.serve.conftest"]
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", "data/README.md", "bench/README.md"]
 PAGES += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
@@ -238,7 +238,9 @@ def test_the_lots_of_the_life_of_a_model_arrive(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_service_answers_as_the_pages_say(sensitive: Path, tmp_path: Path) -> None:
+def test_the_service_answers_as_the_pages_say(tmp_path: Path) -> None:
+    artifacts = tmp_path / "artifacts"
+    register(Registry(artifacts / "registry"), tmp_path / "v1", save_sensitive_model)
     _, picture = next(iter(pictures().items()))
     for name in ("a.png", "b.jpg", "face.png"):
         (tmp_path / name).write_bytes(picture)
@@ -247,7 +249,7 @@ def test_the_service_answers_as_the_pages_say(sensitive: Path, tmp_path: Path) -
         ("docs/serve.md", "curl -H", TOKEN, [2, 1]),
     ):
         (folder := tmp_path / page.replace("/", "-")).mkdir()
-        with serving(folder, sensitive, token) as server:
+        with serving(folder, artifacts, token) as server:
             server.wait_for(ready=True)
             for command, count in zip(commands_from(page, begin), answered, strict=True):
                 asked = command.replace("http://localhost:8090", server.url)

@@ -51,7 +51,7 @@ def cluster(docker: "DockerClient", tmp_path_factory: pytest.TempPathFactory) ->
     if os.geteuid() != 0 or not shutil.which("dockerd"):
         lack = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
         lack("a second engine needs root and dockerd")
-    subprocess.run([ROOT / "scripts/images", "airflow", "engine_proxy", "archive"], check=True)
+    subprocess.run([ROOT / "scripts/images", "airflow", "engine_proxy", "serve", "archive"], check=True)
     build_slow_stage()
     folder = tmp_path_factory.mktemp("cluster")
     for parent in (folder, folder.parent):  # pytest's folders are private
