@@ -69,7 +69,13 @@ def note():
 
 def raw_inputs(data: Path) -> dict[str, str]:
     """Input -> path, of a data folder of samples."""
-    own = {"card": str(data), "raw": str(data / "raw"), "annotations": str(data / "annotations.csv")}
+    (data / "corrections").mkdir(exist_ok=True)
+    own = {
+        "corrections": str(data / "corrections"),
+        "card": str(data),
+        "raw": str(data / "raw"),
+        "annotations": str(data / "annotations.csv"),
+    }
     return own | {"attributes": str(ROOT / "data" / "attributes.yaml")}
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.docker
 START_S = 60
+IMAGE = "face-attributes/serve"
 MOST_MB = 450
 
 
@@ -83,7 +84,7 @@ def test_it_answers_who_shows_the_token(ask: Callable[..., tuple[int, Any]]) -> 
 
 
 def test_it_is_small_confined_and_without_pytorch(docker: "DockerClient", container: Any) -> None:
-    assert docker.images.get("face-attributes/serve").attrs["Size"] / 1e6 < MOST_MB
+    assert docker.images.get(IMAGE).attrs["Size"] / 1e6 < MOST_MB
     code = (
         "import importlib.util, os; print(os.getuid(), importlib.util.find_spec('torch'), os.path.exists('/app/tests'))"
     )

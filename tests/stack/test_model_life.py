@@ -168,7 +168,7 @@ def test_the_life_of_a_model(life: Life) -> None:
     assert states["train_again"] == "success"
     again = f"retraining__{found['cause_id']}"
     assert stack.wait_for_run(again) == "success"
-    assert stack.api(f"/dags/{DAG_ID}/dagRuns/{again}")["conf"] == QUICK | {"recipe": "none"}
+    assert stack.api(f"/dags/{DAG_ID}/dagRuns/{again}")["conf"] == QUICK | {"recipe": "none", "settings": "data"}
     released = life.result(DAG_ID, again, "archive")
     assert (released["version"], released["champion"]) == ("v2", "v2")
     assert life.predicted("v2", lots=4)["lots_reused"] == 0
