@@ -84,7 +84,7 @@ def test_who_is_not_logged_in_gets_nothing(stack: Stack, first: Run, routes: lis
     assert told == []
 
 
-def test_what_is_reachedsays_little(stack: Stack, first: Run) -> None:
+def test_what_is_open_says_little(stack: Stack, first: Run) -> None:
     health = json.loads(request(stack, "GET", "/api/v2/monitor/health")[2])
     assert all(
         set(part) <= {"status"} | {name for name in part if name.startswith("latest_")} for part in health.values()
@@ -336,7 +336,7 @@ def test_two_ports_are_published_and_only_on_this_machine(stack: Stack) -> None:
     described = json.loads(stack.compose("--profile", "*", "config", "--format", "json"))["services"]
     assert {"redis", "airflow-worker"} <= described.keys()
     reached = {name: {port["host_ip"] for port in one["ports"]} for name, one in described.items() if one.get("ports")}
-    assert reached == dict.fromkeys((*ports, "prometheus"), {"127.0.0.1"})  # which only profile metrics starts
+    assert reached == {name: {"127.0.0.1"} for name in (*ports, "prometheus")}  # which only profile metrics starts
 
 
 def services(stack: Stack) -> dict[str, dict[str, Any]]:
