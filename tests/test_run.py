@@ -130,7 +130,8 @@ def test_what_a_stage_has_written_replaces_nothing_outside_of_the_reports(
     outside = tmp_path / "app/mine.txt"
     for path in (script, outside):
         path.parent.mkdir(parents=True)
-    shutil.copy(ROOT / "scripts/run_pipeline.py", script)
+    for name in ("run_pipeline.py", "image_tools.py"):
+        shutil.copy(ROOT / "scripts" / name, script.parent)
     outside.write_text("mine")
     write = (
         "import pathlib, sys; file = pathlib.Path('/artifacts/run/a/manifest.json'); file.parent.mkdir(parents=True); "
