@@ -100,6 +100,11 @@ def start_worker(stack: Stack, engine: OtherEngine, own: dict[str, str]) -> str:
     """Start the worker of the second machine, as docs/operate.md says; the id of its container."""
     file = stack.folder / "worker.env"
     file.write_text("".join(f"{name}={value}\n" for name, value in (stack.settings | own).items()))
+    for name in ("DATA", "CORRECTIONS"):  # which Compose asks for, though no service here uses them
+        volume = stack.settings[f"FACE_ATTRIBUTES_{name}_VOLUME"]
+        subprocess.run(
+            ["docker", "--host", engine.host, "volume", "create", volume], check=True, stdout=subprocess.DEVNULL
+        )
     settings = ("--env-file", str(file))
     command = ("up", "--detach", "--wait", "--no-deps", "engine-proxy", "airflow-worker")
     stack.compose(*settings, *command, DOCKER_HOST=engine.host)
