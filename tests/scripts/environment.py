@@ -11,7 +11,8 @@ def link_environment(tree: Path) -> None:
     (tree / ".venv").mkdir()
     for name in ("bin", "lib", "pyvenv.cfg"):
         (tree / ".venv" / name).symlink_to(ROOT / ".venv" / name)
-    (tree / ".cache").touch()  # no folder
+    (tree / ".cache").mkdir()
+    (tree / ".cache/uv").touch()  # no folder
     locks = b"".join((tree / name).read_bytes() for name in ("scripts/uv.txt", "requirements.txt"))
     stamp = hashlib.sha256(f"{tree}\n".encode() + locks).hexdigest()
     (tree / ".venv/.digest").write_text(f"{stamp}  -\n")
