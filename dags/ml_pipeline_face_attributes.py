@@ -52,9 +52,8 @@ from shared_parts import (
     lots,
     stage,
 )
-from stage_operator import StageOperator
+from stage_operator import DATA, StageOperator
 
-DATA = "/data"
 RUNS = "/artifacts/run"
 FORCE = "Release the new version whatever the gate says; the registry keeps that it was forced."
 

@@ -199,14 +199,14 @@ def _metrics(rows: _Rows, checked: _Checked, verdict: Verdict, annotations: RawA
 
 
 def _check(context: Context[Params], rows: _Rows, annotations: RawAnnotations) -> _Checked:
-    from stages.common.checks.suite import FOLDER, findings, load_suite, run_suite  # takes seconds to import
+    from stages.common.checks.suite import findings, load_suite, run_suite, suite_file  # takes seconds to import
 
     section = context.params.validate
     attributes = annotations.attributes
     checked = _Checked(add_classes(attributes, rows.table))
 
     def run(suite: str, table: pd.DataFrame) -> None:
-        file = context.suites.get(suite, FOLDER / f"{suite}.json")
+        file = suite_file(suite, context.suites)
         checked.suites[suite] = load_suite(file, attributes)
         checked.results[suite] = run_suite(checked.suites[suite], annotations.name, table, section.model_dump())
         checked.findings += findings(checked.results[suite])

@@ -15,9 +15,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from stages.common.checks.suite import FOLDER, findings, load_suite, run_suite
+from stages.common.checks.suite import findings, load_suite, run_suite
 from stages.common.contract import artifacts
 from stages.common.contract.command_line import main
+from stages.common.contract.data_folder import OURS
 from stages.common.images.statistics import STATISTICS
 from stages.common.inference.answers import answers_of
 from stages.common.inference.expected import trust, write_trust
@@ -809,7 +810,7 @@ def test_predictions_of_another_champion_are_refused(
     assert not (tmp_path / "logs" / LOG).exists()
 
 
-EXPECTED: Any = load_suite(FOLDER / f"{SUITE}.json", SAMPLE_ATTRIBUTES)
+EXPECTED: Any = load_suite(OURS / f"{SUITE}.json", SAMPLE_ATTRIBUTES)
 
 
 def suite_findings(table: pd.DataFrame) -> list[str]:

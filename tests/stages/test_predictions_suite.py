@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from stages.common.checks.suite import FOLDER, findings, load_suite, run_suite
+from stages.common.checks.suite import findings, load_suite, run_suite
 from stages.common.checks.validation import check
+from stages.common.contract.data_folder import OURS
 from stages.common.contract.errors import DataError
 from stages.common.inference.predictions import columns, read_predictions
 from stages.common.schema.attributes import Attribute
@@ -17,7 +18,7 @@ from tests.common.samples import SAMPLE_ATTRIBUTES
 
 pytestmark = pytest.mark.slow
 
-SUITE: Any = load_suite(FOLDER / "predictions.json", SAMPLE_ATTRIBUTES)
+SUITE: Any = load_suite(OURS / "predictions.json", SAMPLE_ATTRIBUTES)
 THRESHOLDS = {"low_confidence": 0.6, "min_confident_fraction": 0.75, "min_answered_fraction": 0.7, "versions": ["v3"]}
 THRESHOLDS |= {f"{one.name}_lowest_confidence": int(1e4 / len(one.classes)) / 1e4 for one in SAMPLE_ATTRIBUTES}
 

@@ -4,13 +4,14 @@ from typing import Any
 
 import pandas as pd
 
-from stages.common.checks.suite import FOLDER, findings, load_suite, run_suite
+from stages.common.checks.suite import findings, load_suite, run_suite
+from stages.common.contract.data_folder import OURS
 from stages.prepare_train.params import DataSection, PrepareTrainSection
 from stages.prepare_train.statistics import Row
 from stages.prepare_train.table import suite_thresholds
 from tests.common.samples import SAMPLE_ATTRIBUTES
 
-SUITE: Any = load_suite(FOLDER / "prepared.json", SAMPLE_ATTRIBUTES)
+SUITE: Any = load_suite(OURS / "prepared.json", SAMPLE_ATTRIBUTES)
 THRESHOLDS: dict[str, float] = {
     "min_std": 10, "mean_min": 60, "mean_max": 230, "std_min": 30, "std_max": 110,
     "train_min": 12, "train_max": 20, "val_min": 1, "val_max": 6, "test_min": 1, "test_max": 6,

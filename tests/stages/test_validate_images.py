@@ -15,8 +15,9 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw
 
-from stages.common.checks.suite import FOLDER, findings, load_suite, run_suite
+from stages.common.checks.suite import findings, load_suite, run_suite
 from stages.common.contract.artifacts import file_digest
+from stages.common.contract.data_folder import OURS
 from stages.common.contract.errors import TryAgainError
 from stages.common.contract.params import load_params
 from stages.common.contract.stage import Context
@@ -33,7 +34,7 @@ from tests.common.samples import SAMPLE_ATTRIBUTES
 
 pytestmark = pytest.mark.slow
 
-SUITE = FOLDER / "images.json"
+SUITE = OURS / "images.json"
 LABELS = [attribute.column for attribute in SAMPLE_ATTRIBUTES]
 PARAMS = load_params(Params, ROOT / "params.yaml", [])
 

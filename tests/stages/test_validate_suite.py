@@ -6,14 +6,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from stages.common.checks.suite import FOLDER, findings, load_suite, run_suite
+from stages.common.checks.suite import findings, load_suite, run_suite
 from stages.common.checks.template import read_suite
+from stages.common.contract.data_folder import OURS
 from stages.common.contract.errors import DataError
 from stages.common.schema.attributes import Attribute
 from stages.validate.table import add_classes
 from tests.common.samples import SAMPLE_ATTRIBUTES
 
-SUITE = FOLDER / "raw_annotations.json"
+SUITE = OURS / "raw_annotations.json"
 THRESHOLDS = {"min_rows": 10, "min_known_fraction": 0.5, "min_class_fraction": 0.1}
 
 

@@ -25,8 +25,6 @@ from stages.common.contract.data_folder import OURS
 from stages.common.contract.errors import DataError
 from stages.common.schema.attributes import Attributes
 
-FOLDER = OURS
-
 SHOWN = 160
 """Characters of an expectation that an error names."""
 
@@ -56,6 +54,16 @@ class Finding:
     clear: bool
     kwargs: dict[str, Any]
     details: dict[str, Any]
+
+
+def suite_file(name: str, own: Mapping[str, Path]) -> Path:
+    """The file of a suite: that of the data, if they bring one, else ours.
+
+    Args:
+        name: of the suite.
+        own: suites of the data, `Context.suites`.
+    """
+    return own.get(name, OURS / f"{name}.json")
 
 
 def load_suite(path: Path, attributes: Attributes) -> gx.ExpectationSuite:

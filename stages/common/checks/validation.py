@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from stages.common.checks.data_docs import write_data_docs
-from stages.common.checks.suite import FOLDER, Finding, findings, load_suite, run_suite
+from stages.common.checks.suite import Finding, findings, load_suite, run_suite, suite_file
 from stages.common.checks.validation_report import DATA_DOCS, checks, data_docs_links
 from stages.common.checks.validation_report import thresholds as allowed_by
 from stages.common.contract.errors import DataError
@@ -83,7 +83,7 @@ def check(
         DataError: a finding is critical; the line says which, how many images it is about, and names the first.
     """
     out, failed = context.out, context.failed
-    expected = load_suite(context.suites.get(suite, FOLDER / f"{suite}.json"), attributes)
+    expected = load_suite(suite_file(suite, context.suites), attributes)
     if without:
         expected.expectations = [one for one in expected.expectations if getattr(one, "column", None) not in without]
     result = run_suite(expected, suite, table, thresholds)

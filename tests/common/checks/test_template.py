@@ -8,14 +8,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from stages.common.checks.suite import FOLDER, findings, load_suite, run_suite
+from stages.common.checks.suite import findings, load_suite, run_suite
 from stages.common.checks.template import read_suite
+from stages.common.contract.data_folder import OURS
 from stages.common.contract.errors import DataError
 from stages.common.schema.attributes import Attribute
 
 TOP = Attribute("top", ("none", "hat", "turban"), "top_label", "Top")
 EYES = Attribute("eyes", ("open", "shut"), "eyes", "Eyes", unknown_when={"top": "turban"})
-SUITES = sorted(FOLDER.glob("*.json"))
+SUITES = sorted(OURS.glob("*.json"))
 
 
 def read(folder: Path, *entries: object, attributes: tuple[Attribute, ...] = (TOP, EYES)) -> list[Any]:
@@ -156,5 +157,5 @@ def test_forty_attributes_are_checked() -> None:
     rows.loc[8, "a39"] = "3"
     limits = {"min_std": 10, "mean_min": 60, "mean_max": 230, "std_min": 30, "std_max": 110}
     limits |= {f"{split}_{bound}": 3 for split in ("train", "val", "test") for bound in ("min", "max")}
-    found = findings(run_suite(load_suite(FOLDER / "prepared.json", attributes), "prepared", rows, limits))
+    found = findings(run_suite(load_suite(OURS / "prepared.json", attributes), "prepared", rows, limits))
     assert [(one.reason, one.rows) for one in found] == [("a39 not in 0,1,2", [8])]
