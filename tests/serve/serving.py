@@ -18,6 +18,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from stages.common.contract.artifacts import file_digest
+from stages.common.inference.observation import observe
+from stages.common.inference.onnx_model import load
 from stages.common.registry.registry import MODEL, Registry, Version, now
 from stages.common.schema.attributes import write_attributes
 from tests.common.onnx_models import metadata_of, save_model
@@ -46,7 +48,10 @@ def register(registry: Registry, content: Path, save: Callable[[Path], object] =
     for name in ("model", "reference"):
         (content / name).mkdir(parents=True)
     save(content / MODEL)
-    (content / "reference" / "features.npz").write_bytes(b"of nobody here")
+    model = load(content / MODEL)
+    noise = np.random.default_rng(0).integers(0, 256, (8, model.image_size, model.image_size, 3), np.uint8)
+    measured = observe(model, [f"{number}.png" for number in range(len(noise))], noise.__getitem__, len(noise))
+    measured.save(content / "reference" / "features.npz")
     (content / "lineage.json").write_text("{}")
     (content / "params.yaml").write_text("")
     write_attributes(content, SAMPLE_ATTRIBUTES)

@@ -179,7 +179,7 @@ def test_a_worker_that_does_not_hear_celery_is_ended_and_starts_again(cluster: C
     stack = cluster.stack
     worker = stack.container("airflow-worker")
     started = stack.inspect(worker)[0]["State"]["StartedAt"]
-    stop = "for one in /proc/[0-9]*; do grep -q '[M]ainProcess' $one/cmdline && kill -STOP ${one#/proc/}; done"
+    stop = "for one in /proc/[0-9]*; do grep -q '[M]ainProcess' $one/cmdline && kill -STOP ${one#/proc/}; done; true"
     stack.compose("exec", "-T", "airflow-worker", "sh", "-c", stop)
     wait_until(lambda: stack.inspect(worker)[0]["State"]["StartedAt"] != started, 240, "a new start")
     wait_until(lambda: "(healthy)" in stack.compose("ps", "airflow-worker"), 180, "a worker that answers Celery")
