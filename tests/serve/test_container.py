@@ -36,7 +36,7 @@ def container(docker: "DockerClient", sensitive: Path) -> Iterator[Any]:
     for folder in (sensitive, *sensitive.parents[:2], *sensitive.rglob("*")):  # the service is another user
         folder.chmod(0o755 if folder.is_dir() else 0o644)
     container = docker.containers.run(
-        told["image"],
+        IMAGE,
         detach=True,
         name=f"test-serve-{uuid.uuid4().hex[:8]}",
         environment={"SERVE_TOKEN": TOKEN},
