@@ -4,9 +4,11 @@ python -m tests.dags.describe_dag DAG[,DAG ...] [PARAMS ...]: a line for each DA
 user hands it over with a run. `dag` is the last one.
 """
 
+import atexit
 import importlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +23,8 @@ from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.base import TimeRestriction
 from stage_operator import StageOperator
+
+atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 
 
 def refusal(dag: Any, conf: dict[str, Any]) -> str | None:

@@ -248,6 +248,18 @@ def test_dockerfiles_of_one_size_and_time_are_told_apart(script: Any, tmp_path: 
     assert times() == [first, second]  # another clone
 
 
+@pytest.mark.docker
+def test_images_that_do_not_fit_on_the_disk_are_refused_before_the_first_build(
+    docker: "DockerClient", script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not script.no_room()
+    monkeypatch.setattr(script, "ROOM", 10**18)
+    assert re.fullmatch(
+        rf"images: they take some 1000000000 GB, and [\d.]+ GB are free in {docker.info()['DockerRootDir']}: .*",
+        script.no_room(),
+    )
+
+
 def test_an_image_is_built_again_when_and_only_when_what_it_holds_changed(script: Any, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for name in (
