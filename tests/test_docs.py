@@ -1,6 +1,7 @@
 """The documents: each is reached, and they say what is so. `scripts/check` follows their links."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import yaml
@@ -34,6 +35,19 @@ def test_the_newest_version_of_the_changelog_is_the_products() -> None:
     )
     assert versions[0] == VERSION
     assert versions == sorted(versions, key=lambda one: [*map(int, one.split("."))], reverse=True)
+
+
+def test_a_tag_of_this_commit_is_the_products_version() -> None:
+    tags = subprocess.run(["git", "tag", "--points-at"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    assert {tag for tag in tags.split() if re.match(r"\d", tag)} <= {VERSION}
+
+
+def test_the_hosted_ci_calls_make_and_logs_in() -> None:
+    told = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    commands = [step["run"] for job in told["jobs"].values() for step in job["steps"] if "run" in step]
+    assert [re.sub(".*(make|docker) (\\S+).*", r"\1 \2", command) for command in commands] == [
+        "make check", "make test", "docker login", "make push",
+    ]  # fmt: skip
 
 
 def test_every_lock_is_watched_for_newer_versions() -> None:
