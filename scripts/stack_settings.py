@@ -13,7 +13,7 @@ import sys
 from base64 import urlsafe_b64encode
 from pathlib import Path
 
-from image_tools import read_settings
+from image_tools import LOCAL, inspect, read_settings
 from run_pipeline import (
     ANNOTATIONS,
     CORRECTIONS,
@@ -127,11 +127,18 @@ def main() -> int:
     settings.setdefault("AIRFLOW_PORT", "8080")
     settings.setdefault("SERVE_PORT", "8090")
     settings.setdefault("AIRFLOW_URL", f"http://localhost:{settings['AIRFLOW_PORT']}")
-    if not {"POSTGRES_IMAGE", "REDIS_IMAGE"} <= settings.keys():
+    named = {name: settings.get(name, "") for name in ("POSTGRES_IMAGE", "REDIS_IMAGE")}
+    here = inspect(named.values())
+    # A stand-in belongs to the machine that built it, and a restored .env may name it elsewhere.
+    absent = {
+        name for name, which in named.items() if not which or (which.startswith(f"{LOCAL}/") and which not in here)
+    }
+    if absent:
         images = subprocess.run([ROOT / "images/base/services"], stdout=subprocess.PIPE, text=True, check=False)
         if images.returncode:
             return images.returncode  # it has said why
-        settings |= dict(line.split("=", 1) for line in images.stdout.split())
+        found = dict(line.split("=", 1) for line in images.stdout.split())
+        settings |= {name: found[name] for name in absent}
     if settings != known:
         write_settings(file, settings)
     if "AIRFLOW_ADMIN_PASSWORD" not in known:
