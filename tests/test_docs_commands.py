@@ -28,7 +28,7 @@ PAGES = ["README.md", "CONTRIBUTING.md", "data/README.md", "bench/README.md"]
 PAGES += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
 
 PROGRAM = re.compile(
-    r"(?:DOCKER_BUILDKIT=1 )?(?:make|docker|\$\(scripts/engine|curl|git|dvc|cp|mkdir|grep|alias|store=|airflow "
+    r"(?:DOCKER_BUILDKIT=1 )?(?:make|docker|\$\(scripts/engine|curl|git|dvc|cp|mkdir|grep|alias|store=|volume=|airflow "
     r"|python -m|\.venv/bin/|\. \.venv|archive (?:versions|lineage|promote|rollback|prune))"
 )
 BLOCK = re.compile(r"(?:<!-- not run: (?P<why>[^>]+) -->\n)?\n(?P<text>(?:    .*\n|\n(?=    ))+)")
@@ -37,6 +37,7 @@ NOT_RUN = "not run: "
 TERMINAL = "stack/test_story.py::test_the_commands_of_the_terminal"
 RUN = "test_run.py::test_a_run_makes_everything_and_ends_with_a_report"
 LIFE = "stack/test_model_life.py::test_the_life_of_a_model"
+BACKUP = "stack/test_model_life.py::test_all_of_it_comes_back_from_its_backup"
 PUSHED = "images/test_registry.py::test_what_is_pulled_is_what_was_built"
 CLONE = "common/registry/test_registry.py::test_a_clone_pulls_files_and_shows_differences"
 DVC = "test_dvc.py::test_repro_runs_every_stage_once_and_a_second_one_nothing"
@@ -91,9 +92,17 @@ RUN_BY = {
     "docker compose ps": "stack/test_celery.py::start_worker",
     "docker compose logs -f": f"{NOT_RUN}it does not end",
     "docker compose exec airflow-scheduler airflow dags": TERMINAL,
-    "docker run --rm -v face-attributes-artifacts:/artifacts --entrypoint tail": LIFE,
+    "docker run --rm -v $volume:/artifacts --entrypoint tail": LIFE,
+    "docker compose stop": BACKUP,
+    "docker compose up -d --wait postgres": BACKUP,
+    "docker compose exec -T postgres": BACKUP,
+    "volume=": BACKUP,
+    "docker run --rm -v $volume:/artifacts --entrypoint tar": BACKUP,
+    "docker run --rm -i -v $volume:/artifacts --entrypoint tar": BACKUP,
+    "make up SERVICES=postgres": BACKUP,
     "docker run --rm -v face-attributes-artifacts:/artifacts face-attributes/archive prune": PROMOTION,
     "docker run --rm face-attributes/train": "images/test_images.py::test_help_names_inputs_outputs_and_exit_codes",
+    'docker run --rm -v "$PWD/data"': "images/test_images.py::test_stages_run_on_data_as_the_page_says",
     "DOCKER_BUILDKIT=1": "images/test_images.py::test_image_holds_its_own_stage_only_and_runs_unprivileged",
     "alias archive=": PROMOTION,
     "archive ": PROMOTION,

@@ -15,9 +15,11 @@ import pytest
 import sbom
 from packaging.utils import canonicalize_name
 
+from data.make_samples import make_samples
 from stages.common.contract.errors import EXIT_CODE_HELP
 from stages.common.contract.version import code_version
 from tests.pipeline import INPUTS, STAGES
+from tests.test_docs_commands import commands_from, shell
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -181,12 +183,21 @@ def test_stages_with_pytorch_share_their_heavy_layer(docker: "DockerClient", ima
 
 
 @pytest.mark.docker
-def test_stage_may_write_to_a_fresh_volume(docker: "DockerClient", image: Callable[[str], str]) -> None:
-    volume = docker.volumes.create()
+def test_stages_run_on_data_as_the_page_says(
+    docker: "DockerClient", image: Callable[[str], str], tmp_path: Path
+) -> None:
+    make_samples(tmp_path / "data", count=60)
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o755)
+    volume = docker.volumes.create()  # which belongs to nobody yet
+    result = {"path": "none"}
     try:
-        code = "open('/artifacts/a', 'w').write('1'); print(open('/artifacts/a').read())"
-        mounts = {volume.name: {"bind": "/artifacts", "mode": "rw"}}
-        assert run_confined(docker, image("archive"), code, entrypoint=["python", "-c"], volumes=mounts) == "1\n"
+        for command in commands_from("docs/stages.md", 'docker run --rm -v "$PWD'):
+            stage = re.findall(r"face-attributes/(\w+)", command)[0]
+            command = command.replace("faces:", f"{volume.name}:").replace(f"face-attributes/{stage}", image(stage))
+            said = shell(command.replace("/artifacts/validate/<key>", result["path"]), tmp_path)
+            result = json.loads(said.splitlines()[-1])
+            assert result["path"].startswith(f"/artifacts/{stage}/")
     finally:
         volume.remove()
 

@@ -53,6 +53,7 @@ class Stack:
         artifacts: name of its artifacts volume.
         folder: of its `.env`.
         file: its `.env`.
+        files: of Compose: docker-compose.yml, and those that override it.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Stack:
         self.folder = folder
         self.file = folder / f"{self.project}.env"
         self._profiles = [argument for name in profiles for argument in ("--profile", name)]
-        self._files = [argument for file in files for argument in ("--file", str(file))]
+        self.files = [str(ROOT / "docker-compose.yml"), *map(str, files)]
         self._volumes_before = self._data_volumes()
         port = str(free_port())
         self.url = f"http://127.0.0.1:{port}"
@@ -120,7 +121,7 @@ class Stack:
 
     def run(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         """`docker compose` for this stack, however it ends; a later --env-file replaces that of the stack."""
-        files = ["--file", str(ROOT / "docker-compose.yml"), *self._files]
+        files = [argument for file in self.files for argument in ("--file", file)]
         command = ["docker", "compose", "-p", self.project, "--env-file", str(self.file), *files, *self._profiles]
         # Compose prefers the environment to the file.
         environment = {key: value for key, value in os.environ.items() if key not in self._settings_names} | environment

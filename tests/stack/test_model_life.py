@@ -1,6 +1,10 @@
-"""The model's life after training, for real: release, prediction of a new lot, quiet, drift, retraining, rollback."""
+"""The model's life after training, for real: release, prediction of a new lot, quiet, drift, retraining, rollback.
+
+At its end the stack is removed, and comes back from its backup.
+"""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
+from tests.airflow_user import ask
 from tests.stack.conftest import impatient
-from tests.stack.stack import DAG_ID, ROOT, RUN_S, Stack, wait_until
+from tests.stack.stack import DAG_ID, ROOT, RUN_S, START_S, Stack, wait_until
+from tests.test_docs_commands import commands_from, shell
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -202,3 +208,45 @@ def test_the_life_of_a_model(life: Life) -> None:
     assert {row.split(",")[-1] for row in rows} == {"model_version", "v1", "v2"}
     lineage = life.archive("lineage", "v2")
     assert f"{4 * LOT} files in /data/raw" in lineage
+
+
+def test_all_of_it_comes_back_from_its_backup(life: Life, tmp_path: Path) -> None:
+    stack = life.stack
+    wait_until(
+        lambda: {"queued", "running"}.isdisjoint(state for *_, state in runs(stack)), RUN_S, "the end of all runs"
+    )
+    person = {"username": "anna", "first_name": "Anna", "last_name": "A", "email": "anna@localhost.invalid"}
+    password = "a long secret"
+    stack.ask("/auth/fab/v1/users", person | {"password": password, "roles": [{"name": "Viewer"}]}, stack.log_in())
+    before, versions = runs(stack), life.archive("versions")
+
+    # The page's commands, with the settings of this stack in the place of those of the repository.
+    (tmp_path / ".env").symlink_to(stack.file)
+    compose = {"COMPOSE_PROJECT_NAME": stack.project, "COMPOSE_FILE": os.pathsep.join(stack.files)}
+    compose["COMPOSE_ENV_FILES"] = str(stack.file)
+    stop, *back_up, _ = commands_from("docs/operate.md", "docker compose stop")
+    shell("\n".join([f"{stop} --timeout 3", *back_up]), tmp_path, **compose)
+    stack.compose("down", "--volumes")
+    subprocess.run(["docker", "volume", "rm", stack.artifacts], check=True, capture_output=True)
+    stack.file.write_text("")
+
+    settings, database, *restore, _ = commands_from("docs/operate.md", "cp env.backup")
+    assert database == "make up SERVICES=postgres"
+    options = f"--env-file {stack.file} --data {life.data}"
+    make_up = f"{sys.executable} {ROOT}/scripts/stack_settings.py {options}\ndocker compose up --wait --detach postgres"
+    shell("\n".join([settings, make_up, *restore]), tmp_path, **compose)
+    stack.compose("up", "--detach", "--wait", "--wait-timeout", str(START_S), "airflow-apiserver", "serve")
+
+    assert runs(stack) == before
+    assert stack.log_in("anna", password)
+    assert life.archive("versions") == versions
+    assert "v1    champion" in versions
+    service = f"http://127.0.0.1:{stack.settings['SERVE_PORT']}"
+    token = stack.settings["SERVE_TOKEN"]
+    wait_until(lambda: ask(f"{service}/versions", token)["serving"] == "v1", 30, "the champion in the service")
+
+
+def runs(stack: Stack) -> "set[Any]":
+    """(DAG, run, state) of all runs."""
+    found = stack.api("/dags/~/dagRuns?limit=200")["dag_runs"]
+    return {(run["dag_id"], run["dag_run_id"], run["state"]) for run in found}
