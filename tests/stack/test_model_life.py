@@ -216,8 +216,8 @@ def test_all_of_it_comes_back_from_its_backup(life: Life, tmp_path: Path) -> Non
         lambda: {"queued", "running"}.isdisjoint(state for *_, state in runs(stack)), RUN_S, "the end of all runs"
     )
     person = {"username": "anna", "first_name": "Anna", "last_name": "A", "email": "anna@localhost.invalid"}
-    password = "a long secret"
-    stack.ask("/auth/fab/v1/users", person | {"password": password, "roles": [{"name": "Viewer"}]}, stack.log_in())
+    role = {"password": stack.password, "roles": [{"name": "Viewer"}]}
+    stack.ask("/auth/fab/v1/users", person | role, stack.log_in())
     before, versions = runs(stack), life.archive("versions")
 
     # The page's commands, with the settings of this stack in the place of those of the repository.
@@ -238,7 +238,7 @@ def test_all_of_it_comes_back_from_its_backup(life: Life, tmp_path: Path) -> Non
     stack.compose("up", "--detach", "--wait", "--wait-timeout", str(START_S), "airflow-apiserver", "serve")
 
     assert runs(stack) == before
-    assert stack.log_in("anna", password)
+    assert stack.log_in("anna")
     assert life.archive("versions") == versions
     assert "v1    champion" in versions
     service = f"http://127.0.0.1:{stack.settings['SERVE_PORT']}"
