@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -39,6 +40,7 @@ ARTIFACT = re.compile(r"/artifacts/[a-z_]+/([0-9a-f]{64}|failed-[0-9a-f]+)")
 VERSIONS = "/artifacts/registry/page"
 """The page of all versions, and what it shows."""
 ANNOTATIONS = ("annotations.csv", "annotations")  # the names that need no guess
+PARAMS = ROOT / "params.yaml"
 ATTRIBUTES = "attributes.yaml"
 EXPECTATIONS = "expectations"
 OWN = (ATTRIBUTES, EXPECTATIONS, "params.yaml", "card.md")
@@ -53,6 +55,8 @@ SHOWN = re.compile(
     r"|(Airflow\w*Exception|ParamValidationError): (?P<cause>.*)"
 )
 """Lines of the run's log that are worth seeing live, cut to what matters; the whole log is in the file named first."""
+FIGURES = 5
+"""Of a headline in the closing table."""
 
 
 @dataclass(frozen=True)
@@ -409,9 +413,6 @@ def kept_of(data: Path) -> str:
 
 def input_section(data: Path | None = None) -> dict[str, str]:
     """Section `input` of params.yaml, which says what `dvc repro` takes; it names `data` from now on, if given."""
-    from dvc.utils.serialize import load_yaml, modify_yaml  # keeps the comments
-
-    file = str(ROOT / "params.yaml")
     if data:
         own = {
             "raw": str(data / "raw"),
@@ -421,26 +422,67 @@ def input_section(data: Path | None = None) -> dict[str, str]:
             "card": str(data),
             "kept": kept_of(data),
         }
-        with modify_yaml(file) as params:
-            params["input"] |= own
-    return dict(load_yaml(file)["input"])
+        write_params({"input": own}, PARAMS)
+    return dict(yaml.safe_load(PARAMS.read_text(encoding="utf-8"))["input"])
 
 
 def take(file: Path) -> None:
     """Write the values of a recipe, or of the params.yaml of the data, into ours, which says what `dvc repro` takes."""
-    from dvc.utils.serialize import modify_yaml  # keeps the comments
-
     sys.path.insert(0, str(ROOT))
     from stages.common.contract.errors import StageError
-    from stages.common.contract.params import lay_over, own_sections, read_sections
+    from stages.common.contract.params import own_sections, read_sections
 
     try:
-        with modify_yaml(str(ROOT / "params.yaml")) as params:
-            lay_over(params, (read_sections if file.parent == ROOT else own_sections)(file), file)
+        sections = (read_sections if file.parent == ROOT else own_sections)(file)
     except StageError as error:
         stop(error.exit_code, str(error))
+    write_params(sections, file)
     name = os.path.relpath(file, ROOT)
     say(f"params.yaml: has the values of {name} now, so that DVC tracks which parameters were used")
+
+
+def write_params(sections: Mapping[str, Any], file: Path) -> None:
+    """Write values into params.yaml in place of those there. Every other byte stays: comments, quotes, line breaks.
+
+    Args:
+        sections: the keys that differ, in their sections.
+        file: that they come from, for messages.
+    """
+    sys.path.insert(0, str(ROOT))
+    from stages.common.contract.errors import StageError
+    from stages.common.contract.params import lay_over, read_sections
+
+    try:
+        before, after = read_sections(PARAMS), read_sections(PARAMS)
+        lay_over(after, sections, file)
+    except StageError as error:
+        stop(error.exit_code, str(error))
+    text = PARAMS.read_bytes().decode()
+    done, parts = 0, []
+    for start, end, value in differing(yaml.compose(text), before, after):
+        gap = " " if start == end else ""  # behind `key:` without a value
+        parts += [text[done:start], gap, yaml.safe_dump([value], default_flow_style=True, width=math.inf)[1:-2]]
+        done = end
+    PARAMS.write_bytes("".join([*parts, text[done:]]).encode())
+
+
+def differing(node: Any, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[int, int, Any]]:
+    """Values of a YAML mapping that change: the first and the last place of the present one, and the new value.
+
+    Args:
+        node: the mapping as PyYAML composes it.
+        before: its values.
+        after: its values afterwards, with the same keys.
+    """
+    for key, value in node.value:
+        old, new = before[key.value], after[key.value]
+        if old and isinstance(old, dict):
+            yield from differing(value, old, new)
+        elif old != new:
+            last = value
+            while last.value and not isinstance(last.value, str) and not last.flow_style:
+                last = last.value[-1]  # a block ends with its last item, not with the comments that follow
+            yield value.start_mark.index, last.end_mark.index, new
 
 
 def run_with_dvc(data: Path | None) -> Outcome:
@@ -475,10 +517,10 @@ def table(outcome: Outcome) -> str:
     """The closing table: stage, seconds, cached or not, headline figures; then what failed."""
     lines = [f"{'stage':<14} {'seconds':>8}  {'cached':<6}  headline"]
     for stage, result in outcome.results.items():
+        told = list(result["headline"].items())
         figures = ", ".join(
-            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-            for name, value in list(result["headline"].items())[:5]
-        )
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in told[:FIGURES]
+        ) + (", ..." if len(told) > FIGURES else "")
         lines.append(f"{stage:<14} {result['seconds']:>8.1f}  {'yes' if result['cached'] else 'no':<6}  {figures}")
     return "\n".join([*lines, *(f"{task:<14} {'':>8}  {'':<6}  FAILED" for task in outcome.failed)])
 

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from stages.archive.commands import COMMANDS
 from stages.common.contract.artifacts import MANIFEST, artifact_key, read_manifest
 from stages.common.contract.params import Section, load_params
 from stages.common.contract.stage import Stage
@@ -146,6 +147,12 @@ def test_help_explains_inputs_outputs_and_exit_codes(name: str) -> None:
         assert word in text
     for code in (0, 64, 65, 69, 70, 75, 143):
         assert re.search(rf"^  {code} ", text, re.MULTILINE)
+
+
+def test_help_of_archive_lists_its_commands() -> None:
+    text = call("archive", "--help").stdout
+    for command in COMMANDS:
+        assert re.search(rf"^  {command} ", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from dataclasses import replace
 
 from stages.archive.commands import COMMANDS, run
 from stages.archive.stage import STAGE
@@ -11,7 +12,9 @@ from stages.common.contract.held import end_with_stdin
 from stages.common.contract.logs import log, start_logging
 
 if not set(COMMANDS) & set(sys.argv[1:]):
-    sys.exit(main(STAGE))
+    listed = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
+    commands = f"commands in place of a run, each with its own --help:\n{listed}"
+    sys.exit(main(replace(STAGE, description=f"{STAGE.description}\n\n{commands}")))
 start_logging()
 end_with_stdin()
 try:

@@ -222,7 +222,7 @@ def _data_card(archive: Path, metrics: Mapping[str, Any], manifests: Manifests) 
     ]
     left_out = [
         *((f"row rejected: {reason}", count) for reason, count in validation.get("reasons", {}).items()),
-        *((f"row remarked: {reason}", count) for reason, count in validation.get("remarks", {}).items()),
+        *((f"row with a warning: {reason}", count) for reason, count in validation.get("remarks", {}).items()),
         *((f"file not read: {reason}", count) for reason, count in validation.get("ignored", {}).items()),
         ("image without annotation", validation.get("unannotated")),
         ("label replaced by a newer file", validation.get("replaced")),
@@ -258,7 +258,7 @@ def _data_card(archive: Path, metrics: Mapping[str, Any], manifests: Manifests) 
                 f"Images were cropped (crop {prepared.get('crop', '?')}) and scaled to "
                 f"{prepared.get('image_size', '?')} pixels a side. Great Expectations checked annotations and images. "
                 "What failed was left out, with its reason.",
-                Table("Left out or remarked", ("What", "Count"), [row for row in left_out if row[1]]),
+                Table("Left out or with a warning", ("What", "Count"), [row for row in left_out if row[1]]),
             ],
         ),
         ("Uses", []),

@@ -15,7 +15,14 @@ from stages.common.contract.errors import DataError, UnavailableError, UsageErro
 from stages.common.registry.registry import LINEAGE, Registry, Release
 from stages.common.reports.report import REPORT
 
-COMMANDS = ("versions", "lineage", "promote", "rollback", "prune")
+COMMANDS = {
+    "versions": "list all versions, and which is the champion",
+    "lineage": "print where a version came from, to the raw files",
+    "promote": "make a version the champion",
+    "rollback": "make the champion before this one champion again",
+    "prune": "remove from the artifact store what nobody needs any more, and say what stays and why",
+}
+"""Name of a command -> what it does."""
 IN_STORE = Path("/artifacts/registry")
 LOCAL = Path("artifacts/registry")
 
@@ -31,10 +38,10 @@ def run(argv: Sequence[str]) -> str:
                        help="default: %(default)s")  # fmt: skip
     parser = Parser(prog="python -m stages.archive", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("versions", parents=[where], help="list all versions, and which is the champion")
-    lineage = commands.add_parser("lineage", parents=[where], help="print where a version came from, to the raw files")
-    promote = commands.add_parser("promote", parents=[where], help="make a version the champion")
-    rollback = commands.add_parser("rollback", parents=[where], help="make the champion before this one champion again")
+    _, lineage, promote, rollback = (
+        commands.add_parser(name, parents=[where], help=COMMANDS[name], description=COMMANDS[name])
+        for name in ("versions", "lineage", "promote", "rollback")
+    )
     for command in (lineage, promote):
         command.add_argument("version", help="for example v3")
     for command in (promote, rollback):
@@ -125,7 +132,7 @@ def write_decision(registry: Registry, release: Release, store: Path) -> dict[st
 
 def add_prune(commands: "argparse._SubParsersAction[Parser]") -> None:
     """The command line of `prune`."""
-    text = "remove of the artifact store what nobody needs any more, and say what stays and why"
+    text = COMMANDS["prune"]
     prune = commands.add_parser("prune", help=text, description=text, allow_abbrev=False)
     prune.add_argument("--store", type=Path, default=(IN_STORE if IN_STORE.exists() else LOCAL).parent, metavar="DIR",
                        help="artifact store; default: %(default)s")  # fmt: skip

@@ -252,21 +252,21 @@ def _hardest(archive: Path) -> list[PageSection]:
 
 
 def _left_out(metrics: Mapping[str, Any], base: str) -> list[PageSection]:
-    """Counts of what is left out or remarked besides the rejects."""
+    """Counts of what is left out or has a warning, besides the rejects."""
     rows: list[tuple[object, ...]] = []
     if validation := metrics.get("validation"):
         warnings, unannotated = (Link(name, f"{base}validate/{name}") for name in ("warnings.csv", "unannotated.csv"))
         rows.append(("Annotation rows left out", "lot not selected", validation["not_selected"], ""))
-        rows += [("Annotation rows remarked", what, n, warnings) for what, n in validation["remarks"].items()]
+        rows += [("Annotation rows with a warning", what, n, warnings) for what, n in validation["remarks"].items()]
         rows.append(("Images left out", "no annotation", validation["unannotated"], unannotated))
         rows += [("Files not read", what, n, unannotated) for what, n in validation["ignored"].items()]
     if stats := metrics.get("data_stats"):
         found, listed = stats["duplicates"], Link("data_stats.json", f"{base}metrics/data_stats.json")
         names = f"under several names ({found['images']} images)"
-        rows.append(("Pictures remarked", names, found["pictures"], listed))
+        rows.append(("Pictures with a warning", names, found["pictures"], listed))
         against = "under several names, with contradicting labels"
-        rows.append(("Pictures remarked", against, found["contradicting_labels"], listed))
-    return [Table("Left out or remarked", ("What", "Found", "Count", "Listed in"), rows)] if rows else []
+        rows.append(("Pictures with a warning", against, found["contradicting_labels"], listed))
+    return [Table("Left out or with a warning", ("What", "Found", "Count", "Listed in"), rows)] if rows else []
 
 
 def _lineage(chain: Chain, base: str) -> Table:

@@ -28,7 +28,7 @@ Outputs (a row is a line of an annotation file; text cells never start a spreads
                              they call it, and given_group is what they say of the image; where they say which split it
                              is in, given_split is train, val or test
     rejected.csv             source, row (line number), filename, reason: rows left out
-    warnings.csv             source, row, filename, reason: rows kept with a remark, repeats of a row, labels that a
+    warnings.csv             source, row, filename, reason: rows kept with a warning, repeats of a row, labels that a
                              newer file replaced, rows of a published list (CelebA's, Cartoon Set's) without an image
     unannotated.csv          filename, lot, path, reason: images that no row names, and files that are not read (links,
                              hidden, other types), as found when the stage ran

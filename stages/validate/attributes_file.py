@@ -229,7 +229,7 @@ def _read_classes(node: _Node, name: str) -> tuple[str, ...]:
             item.refuse(f"{name} has class {one!r} twice: keep one")
         found.append(one)
     if not 2 <= len(found) <= MOST_CLASSES:
-        node.refuse(f"{name} has {len(found)} classes: give it 2 to {MOST_CLASSES}")
+        node.refuse(f"{name}: number of classes {len(found)}: give it 2 to {MOST_CLASSES}")
     return tuple(found)
 
 

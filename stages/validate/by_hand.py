@@ -80,7 +80,7 @@ def verdict(name: str, asked: Path, folder: Path, *, looked: bool) -> list[str]:
     word = "PASS" if found["success"] else "FAIL"
     lines = [f"{word}  {name}: {found['accepted']:,} of {found['rows']:,} rows can be used"]
     lines.append(f"  attributes: {shorten(', '.join(found['labels_known']), 80, placeholder=' …')} ({asked})")
-    for title, counts in (("rejected", found["reasons"]), ("kept with a remark", found["remarks"])):
+    for title, counts in (("rejected", found["reasons"]), ("kept with a warning", found["remarks"])):
         if counts:
             lines.append(f"  {title}: {sum(counts.values()):,}")
             most = list(counts.items())[:REASONS]

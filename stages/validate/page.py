@@ -39,7 +39,7 @@ ROWS_SHOWN = 50
 """Rows of a table; the CSV files hold all."""
 SHEETS = {
     "rejected.csv": "rows left out, with the reason",
-    "warnings.csv": "rows kept with a remark, repeats, replaced labels",
+    "warnings.csv": "rows kept with a warning, repeats, replaced labels",
     "unannotated.csv": "images that no row names, files that are not read",
     "annotations.csv": "accepted images and their labels",
     "changes.csv": "rows and labels that are other ones than at the last validation",
@@ -80,7 +80,7 @@ def build_report(
         metrics: `metrics/validation.json`; figures that are not there are left out.
         rejected: source, row, filename, path (missing if there is no image), kind, reason of the rows left out; `kind`
             is `reason` without what was found in the cell.
-        remarks: the same of rows kept with a remark.
+        remarks: the same of rows kept with a warning.
         accepted: filename, lot, path, and a column per attribute: class index as text, missing if unknown.
         replaced: source, row, filename, reason of rows with labels that a newer file replaced.
         files: what was read.
@@ -105,7 +105,9 @@ def build_report(
             "Rejected rows", rejected, attributes, known, picture, REJECTED_PICTURES, "rejected.csv", present, ask=True
         ),
         _notices(metrics),
-        _failing("Rows with a remark", remarks, attributes, known, picture, REMARKED_PICTURES, "warnings.csv", present),
+        _failing(
+            "Rows with a warning", remarks, attributes, known, picture, REMARKED_PICTURES, "warnings.csv", present
+        ),
         _replaced(replaced, present),
         _duplicates(attributes, duplicates, near_duplicates, known, picture),
         _groups(metrics),
@@ -116,7 +118,13 @@ def build_report(
         Group("Checks", [checks(suite, result) for suite, result in results.items()]),
         past_runs(
             history,
-            {"rows": "rows", "accepted": "accepted", "rejected": "rejected", "warnings": "remarks", "images": "images"},
+            {
+                "rows": "rows",
+                "accepted": "accepted",
+                "rejected": "rejected",
+                "warnings": "warnings",
+                "images": "images",
+            },
         ),
         Links("Files", {f"{sheet}: {SHEETS[sheet]}": sheet for sheet in present}) if present else None,
         data_docs_links(results) if results else None,
@@ -137,7 +145,7 @@ def _cards(metrics: Mapping[str, Any]) -> Cards:
         "rows": metrics.get("rows"),
         "accepted": metrics.get("accepted"),
         "rejected": metrics.get("rejected"),
-        "remarks": metrics.get("warnings"),
+        "warnings": metrics.get("warnings"),
         "images": metrics.get("images"),
         "lots": len(metrics["lots"]) if "lots" in metrics else None,
     }
@@ -165,7 +173,7 @@ def _changes(changes: Changes | None, present: Sequence[str]) -> Table | None:
 
 def _notices(metrics: Mapping[str, Any]) -> Table | None:
     notices = metrics.get("notices")
-    return Table("Remarks about the whole table", ("Remark",), [(one,) for one in notices]) if notices else None
+    return Table("Warnings about the whole table", ("Warning",), [(one,) for one in notices]) if notices else None
 
 
 def _link(sheet: str, present: Sequence[str]) -> tuple[str, str] | None:

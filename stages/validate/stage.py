@@ -348,14 +348,14 @@ def run(context: Context[Params]) -> Headline:
     log.info("%s", summary)
     for line in (*untold, *notices):
         log.warning("%s", line)
-    for number, what in (
-        (metrics["warnings"], f"rows kept with a remark: {listed(metrics['remarks'])}; see warnings.csv"),
-        (metrics["unannotated"], "images without annotation; see unannotated.csv"),
-        (sum(metrics["ignored"].values()), "files that are not read; see unannotated.csv"),
-        (metrics["not_selected"], "rows of lots that are not selected"),
+    for number, what, where in (
+        (metrics["warnings"], "rows kept with a warning", f" ({listed(metrics['remarks'])}): see warnings.csv"),
+        (metrics["unannotated"], "images without annotation", ": see unannotated.csv"),
+        (sum(metrics["ignored"].values()), "files not read", ": see unannotated.csv"),
+        (metrics["not_selected"], "rows of lots not selected", ""),
     ):
         if number:
-            log.warning("%d %s", number, what)
+            log.warning("%s: %d%s", what, number, where)
     return {name: metrics[name] for name in ("rows", "accepted", "rejected", "success")}
 
 
@@ -430,7 +430,7 @@ STAGE = Stage(
             "accepted: filename, lot, path, digests, group, class index or empty per attribute, given group and split",
         ),
         "rejected": ("rejected.csv", "rows left out: source, row, filename, reason"),
-        "warnings": ("warnings.csv", "rows kept with a remark, and repeats: source, row, filename, reason"),
+        "warnings": ("warnings.csv", "rows kept with a warning, and repeats: source, row, filename, reason"),
         "unannotated": ("unannotated.csv", "images that no row names, and files not read: filename, lot, path, reason"),
         "data_docs": ("data_docs", "<suite>/index.html: what Great Expectations found; suite.html: what it expects"),
         "metrics": ("metrics/validation.json", "counts of rows, per reason, class, lot and attribute"),

@@ -34,7 +34,7 @@ class Verdict:
         rejected: rows left out, in the columns `LISTED`, `path` (of the image, missing if not found), `kind` (the
             first reason without details) and `found` (these details); a row that fails in several ways stands there
             once.
-        remarks: rows kept with a remark, repeats, and rows of older files with replaced labels, likewise.
+        remarks: rows kept with a warning, repeats, and rows of older files with replaced labels, likewise.
     """
 
     accepted: pd.DataFrame

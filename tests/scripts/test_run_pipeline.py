@@ -125,7 +125,27 @@ def test_without_containers_a_recipe_is_written_into_the_parameters(
         if section == "hyperopt":
             expected["first"] = values["first"] | chosen[section]["first"]
         assert written[section] == expected
-    assert after.count("#") == before.count("#")  # comments stay
+    recipe.write_text(before)
+    take(recipe)
+    assert (tmp_path / "params.yaml").read_text() == before  # comments, quotes and line breaks are as they were
+
+
+def test_values_are_written_into_any_form_of_a_parameter_file(tmp_path: Path) -> None:
+    script = tmp_path / "clone/scripts/run_pipeline.py"
+    script.parent.mkdir(parents=True)
+    shutil.copy(SCRIPT, script)
+    (tmp_path / "clone/stages").symlink_to(ROOT / "stages")
+    params = tmp_path / "clone/params.yaml"
+    params.write_bytes(
+        b"a:\r\n  many:   # why\r\n    - 1\r\n    - 2   # the last\r\n  # next\r\n  none:\r\n"
+        b"  text: '@daily' # cron\r\n  free: {}\r\n"
+    )
+    write: Any = runpy.run_path(str(script))["write_params"]
+    write({"a": {"many": [3.5, None], "none": "yes", "text": "x: y", "free": {"b": 1}}}, params)
+    assert params.read_bytes() == (
+        b"a:\r\n  many:   # why\r\n    [3.5, null]   # the last\r\n  # next\r\n  none: 'yes'\r\n"
+        b"  text: 'x: y' # cron\r\n  free: {b: 1}\r\n"
+    )
 
 
 def test_a_report_without_an_engine_is_refused_in_a_line(tmp_path: Path) -> None:

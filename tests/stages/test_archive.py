@@ -103,7 +103,7 @@ def test_the_report_shows_cells_as_text_and_unmeasured_figures_as_a_dash(
         write_report(tmp_path / "report.html", build_report("<Faces>", tmp_path, "../versions.html"))
         return (tmp_path / "report.html").read_text()
 
-    assert "Left out or remarked" not in render()
+    assert "Left out or with a warning" not in render()
     (tmp_path / "metrics" / "validation.json").write_text(json.dumps(validation))
     (tmp_path / "metrics" / "data_stats.json").write_text(json.dumps(stats))
     page = render()

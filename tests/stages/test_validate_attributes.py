@@ -73,7 +73,7 @@ WRONG = {
     "a class abstained": ("- {name: a, classes: [one, abstained]}", 1, "class 'abstained' of a reads as"),
     "a class unknown": ("- {name: a, classes: [Unknown, two]}", 1, "class 'Unknown' of a reads as"),
     "a class with a line break": ('- {name: a, classes: ["x\\ny", two]}', 1, "is no printable line"),
-    "one class": ("- name: a\n  classes: [x]", 2, "a has 1 classes: give it 2 to 1000"),
+    "one class": ("- name: a\n  classes: [x]", 2, "a: number of classes 1: give it 2 to 1000"),
     "too many classes": (
         f"- {{name: a, classes: [{', '.join(f'c{n}' for n in range(1001))}]}}",
         1,

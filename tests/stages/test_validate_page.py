@@ -73,7 +73,7 @@ def write(folder: Path, **changes: Any) -> str:
 
 def test_it_shows_counts_reasons_pictures_classes_and_checks(tmp_path: Path) -> None:
     text = write(tmp_path)
-    for figure in ("4,321", "Passed with remarks", "found &#39;2&#39;", "a.csv row 2", "gone.png", "at least 77"):
+    for figure in ("4,321", "Passed with findings", "found &#39;2&#39;", "a.csv row 2", "gone.png", "at least 77"):
         assert figure in text
     assert text.count(PICTURE) == 2  # the image that is missing has none
     assert '<span class="name">gray</span>' in text

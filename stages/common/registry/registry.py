@@ -205,8 +205,8 @@ class Registry:
         for version in versions:
             if version.name == name:
                 return version
-        names = f"there are v1 to {versions[-1].name}" if versions else "there is none yet"
-        raise UsageError(f"no version {name} in {self.home}: {names}")
+        names = " to ".join(dict.fromkeys((versions[0].name, versions[-1].name))) if versions else "none yet"
+        raise UsageError(f"no version {name} in {self.home}, which has {names}")
 
     def find(self, model_digest: str) -> Version | None:
         """The version of a model, by the digest of its model.onnx."""

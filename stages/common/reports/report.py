@@ -216,8 +216,8 @@ class Report:
         subtitle: one line below it.
         verdict: one line on what was found, and `passed` whether it is good; no verdict if empty.
         sections: the page's parts in order.
-        remarked: whether the verdict, though passed, leaves something to look at.
-        word: the verdict in a word or two; "Passed", "Passed with remarks" or "Failed" if empty.
+        remarked: whether there are findings to inspect although it passed.
+        word: the verdict in a word or two; "Passed", "Passed with findings" or "Failed" if empty.
         attributes: those whose labels people can correct.
     """
 

@@ -73,7 +73,7 @@ def dvc(folder: Path, *arguments: str) -> str:
 def test_an_empty_registry_has_nothing(tmp_path: Path) -> None:
     empty = Registry(tmp_path)
     assert (empty.versions(), empty.releases(), empty.champion(), empty.find("x")) == ([], [], None, None)
-    with pytest.raises(UsageError, match=r"no version v1 in .*: there is none yet"), empty.locked():
+    with pytest.raises(UsageError, match=r"no version v1 in .*, which has none yet"), empty.locked():
         empty.promote("v1", "")
     with pytest.raises(UsageError, match="nothing to go back to"), empty.locked():
         empty.rollback("")
@@ -98,7 +98,7 @@ def test_versions_come_back_as_they_were_registered(registry: Registry) -> None:
     assert registry.find(DIGESTS["v3"]) == found[2]
     assert registry.find(DIGESTS["v4"]) is None
     assert json.loads(registry.text("v2", "lineage.json"))["train"]["key"] == "2" * 64
-    with pytest.raises(UsageError, match=r"no version v9 in .*: there are v1 to v3"):
+    with pytest.raises(UsageError, match=r"no version v9 in .*, which has v1 to v3"):
         registry.version("v9")
 
 

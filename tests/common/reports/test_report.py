@@ -121,7 +121,7 @@ def test_a_gap_in_a_trend_breaks_the_line(tmp_path: Path) -> None:
 def test_the_verdict_is_said_in_words(tmp_path: Path) -> None:
     for report, word in (
         (Report("t", verdict="v"), "Passed"),
-        (Report("t", verdict="v", remarked=True), "Passed with remarks"),
+        (Report("t", verdict="v", remarked=True), "Passed with findings"),
         (Report("t", verdict="v", passed=False, remarked=True), "Failed"),
     ):
         write_report(tmp_path / "report.html", report)
