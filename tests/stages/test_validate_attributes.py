@@ -77,7 +77,7 @@ WRONG = {
     "too many classes": (
         f"- {{name: a, classes: [{', '.join(f'c{n}' for n in range(1001))}]}}",
         1,
-        "a has 1001 classes",
+        "a: number of classes 1001",
     ),
     "a class twice": ("- name: a\n  classes:\n  - x\n  - y\n  - X", 5, "a has class 'X' twice: keep one"),
     "a name twice": (SMILE + SMILE, 2, "name smile is taken by smile already"),
