@@ -1,12 +1,12 @@
 """Asks a person about a version that the release gate has refused, if `archive.approval` in params.yaml says so.
 
-When `ml_pipeline_face_attributes` has made a version that is not fit, or that cannot be compared with the champion,
-`approval` shows the figures and waits, without a slot of a worker, until somebody answers under *Required Actions* or
-the time is over. *Approve* releases the version, and the registry keeps who that was and why; anything else leaves it
-archived. A version that was approved after another one has become the champion is not released: it was not compared
-with that.
+When `ml_pipeline_face_attributes` has made a version that failed the gate, or that cannot be compared with the
+champion, `approval` shows the figures and waits until somebody answers under *Required Actions* or the time is over. It
+takes no worker slot while it waits. *Approve* releases the version, and the registry records who approved it and why;
+otherwise it stays archived. If another version has become the champion meanwhile, an approved version is not released,
+because the two were not compared.
 
-Who may answer: whoever may trigger a DAG; a user with role *Viewer* only sees the question.
+Users who may trigger a DAG may answer; users with role *Viewer* only see the question.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,13 +39,13 @@ class Approval(ApprovalOperator):
     def execute(self, context: Context) -> Any:
         """Ask."""
         if not (news := refused(context)):
-            raise AirflowSkipException("no version that the gate has refused: nobody is asked")
+            raise AirflowSkipException("the gate has refused no version: nobody is asked")
         headline = news["headline"]
         version, champion, why = (headline.get(name) for name in ("version", "champion", "why"))
         figures = {name.replace("_", " "): value for name, value in headline.items() if isinstance(value, float)}
         rows = "\n".join(f"| {name} | {value} |" for name, value in figures.items())
         until = datetime.now(UTC) + (self.response_timeout or timedelta(0))
-        self.subject = f"Release {version} although the gate says no?"
+        self.subject = f"Release {version} although the gate refused it?"
         self.body = (
             f"{version} is archived, and the champion is {champion}. The gate said: {why}.\n\n"
             f"| figure | value |\n|---|---|\n{rows}\n\n[The report]({address_of(news['report'])})\n\n"
@@ -79,7 +79,7 @@ def approve_version() -> None:
         execution_timeout=None,  # which Airflow would take for the other one, where that is none
         params={"reason": Param("approved", "Why, in a line.", schema=REASON)},
         notifiers=on_question(),
-        doc_md="Asks a person. **In**: what the gate said. **Out**: who answered, and what.",
+        doc_md="Asks a person. **In**: the gate's reasons. **Out**: the answer, and who gave it.",
     )
     told = {"inlets": [MODEL], "outlets": [MODEL], "on_success_callback": on_new_version(MODEL)}
     release = stage("release", stage="archive", inputs={"registry": REGISTRY}, asks=approved, tells=(), **told)

@@ -1,15 +1,15 @@
-"""Removes what nobody needs any more, every week: old artifacts, and logs of old tasks.
+"""Removes unused artifacts and old task logs every week.
 
-The artifact store keeps what a run has used within the time to keep, the newest artifact of each stage, the versions in
-the registry, and what a run is using now. The rest is removed. A run that needs something removed makes it again.
-Airflow's own database is cleaned by the scheduler's container, once a day, for a task does not reach it; its log
-(`docker compose logs airflow-scheduler`) says what went.
+The artifact store keeps what a run has used within the time `keep`, the newest artifact of each stage, the versions in
+the registry, and what a run is using now. The rest is removed. A run that needs something removed computes it again. A
+task cannot reach Airflow's own database, so the scheduler's container cleans it once a day; its log
+(`docker compose logs airflow-scheduler`) says what was removed.
 
-**Results**: the report of `prune` says what was freed, what stays and why, and what could not be removed, which fails
-the task.
+**Results**: the report of `prune` says what was freed, what was kept and why. If something could not be removed, it
+says so, and the task fails.
 
-**Run with parameters**: `dry_run` only says what would go. `keep` is a time such as 12h, 30d or 2w; give more than a
-run takes. What it is for the runs that start by themselves stands in section `airflow` of params.yaml.
+**Run with parameters**: `dry_run` only lists what would be removed. `keep` is a time such as 12h, 30d or 2w; give more
+than a run takes. Section `airflow` of params.yaml sets it for scheduled runs.
 """
 
 from collections.abc import Sequence
@@ -57,10 +57,10 @@ def remove_task_logs(**context: Any) -> dict[str, int | float]:
     params={
         "keep": Param(
             SETTINGS.keep,
-            "What was used within this time stays, such as 12h, 30d or 2w.",
+            "Keep what was used within this time, such as 12h, 30d or 2w.",
             schema={"type": "string", "pattern": f"{KEEP}{END}"},
         ),
-        "dry_run": Param(False, "Only say what would go.", type="boolean"),
+        "dry_run": Param(False, "Only list what would be removed.", type="boolean"),
     },
 )
 def clean_up() -> None:

@@ -1,32 +1,30 @@
 """From raw annotations to a released face-attribute model, every day.
 
-![The pipeline: what each task makes of what](reports/pipeline.svg)
+![The pipeline: inputs and outputs of each task](reports/pipeline.svg)
 
-Each stage runs in its own image, `face-attributes/<stage>`, and hands over the path of its artifact by XCom: the edges
-are the data. An artifact that is already in the store is not made again, so a day without news costs seconds.
+Each stage runs in its own image, `face-attributes/<stage>`, and passes the path of its artifact by XCom: the edges are
+the data. Artifacts in the store are cached, so a day without changes takes seconds.
 
-**Release**: the last task makes a version of the model and compares it with the champion, the released version, on the
-same test images. The version becomes the champion if its accuracy (or balanced accuracy: `evaluate.metric` in
+**Release**: the last task registers the model as a version and compares it with the champion, the released version, on
+the same test images. The version becomes the champion if its accuracy (or balanced accuracy: `evaluate.metric` in
 params.yaml) is high enough, it is not significantly worse in any attribute, and not far below the best version so far.
-Otherwise it is archived with the reason. `force` overrides that. `release_version` promotes it later or rolls back.
-`predict_new_lots` predicts with the champion, and `model_monitoring_and_retraining` monitors it.
+Otherwise it is archived with the reason. `force` overrides this gate. `release_version` promotes it later or rolls
+back. `predict_new_lots` predicts with the champion, and `model_monitoring_and_retraining` monitors it.
 
-**Run with parameters**: each field says what it means if it is left empty, which is what params.yaml has; `recipe`
-takes the values that differ from those out of `params-<name>.yaml`, for example for photographs. `max_evals` 0 skips
-the search; `annotations` takes another file of the data volume; `settings` says whether suites and parameters that the
-data bring are taken.
+**Run with parameters**: an empty field takes the value of params.yaml, which the form shows. `recipe` overrides
+params.yaml with `params-<name>.yaml`, for example for photographs. `max_evals` 0 skips the search. `annotations` names
+another file of the data volume. `settings` chooses whether to use the suites and parameters of the data volume.
 
-**Results**: the note of a run, which the list of runs opens, says which version it made, whether that was released, and
-how good it is. The tab *Reports* of a run has the headline figures and the report of every task; *XCom* of a task has
-its whole result. A new data set and a new model are events of the assets `face_attributes_data_set` and
-`face_attributes_model`, with the same figures: schedule your own DAG on one of them with
-`schedule=[Asset("face_attributes_model")]`.
+**Results**: the note of a run, shown in the list of runs, names its version, whether it was released, and its accuracy.
+The tab *Reports* of a run has the headline figures and the report of every task; *XCom* of a task has its whole result.
+A new data set and a new model are events of the assets `face_attributes_data_set` and `face_attributes_model`, with the
+same figures: schedule your own DAG on one of them with `schedule=[Asset("face_attributes_model")]`.
 
-**When a task fails**: the end of its log names the cause and the remedy. Bad data and wrong parameters are not tried
-again; a killed worker, an engine that restarts or a passing fault is. A run keeps to the images that it began with:
-after `make images`, trigger a new one. Of a very long log the beginning, the errors and the end are kept. Retries, time
-and memory of a task, and the hour of the daily run, are set in section `airflow` of params.yaml. Messages by e-mail or
-webhook: see `dags/notifications.py`.
+**When a task fails**: the end of its log names the cause and the remedy. Bad data and wrong parameters are not retried;
+a killed worker, an engine that restarts and other passing faults are. A run uses the images that it began with: after
+`make images`, trigger a new run. Very long logs are cut to the beginning, the errors and the end. Section `airflow` of
+params.yaml sets the retries, timeout and memory of each task, and the hour of the daily run. For messages by e-mail or
+webhook see `dags/notifications.py`.
 """
 
 from airflow.sdk import Param, TaskGroup, XComArg, dag
@@ -55,7 +53,7 @@ from shared_parts import (
 from stage_operator import DATA, StageOperator
 
 RUNS = "/artifacts/run"
-FORCE = "Release the new version whatever the gate says; the registry keeps that it was forced."
+FORCE = "Release the new version regardless of the gate; the registry records that it was forced."
 
 
 @dag(
@@ -108,7 +106,7 @@ def ml_pipeline_face_attributes() -> None:
         evaluate = stage("evaluate", inputs=trained)
         label_doubt = stage("label_doubt", inputs=trained, **GPU)
 
-    with TaskGroup("release", prefix_group_id=False, tooltip="One version, with all that led to it"):
+    with TaskGroup("release", prefix_group_id=False, tooltip="One version with its lineage"):
         stages = (validate, prepare_train, hyperopt, train, evaluate, label_doubt)
         everything = {name: path for one in stages for name, path in one.artifact.items()}
         kept = {"card": DATA, "registry": REGISTRY, "runs": RUNS}

@@ -1,19 +1,19 @@
-"""Watches the champion every week, and has it trained again when that is called for.
+"""Monitors the champion every week, and starts a training when needed.
 
-It measures the champion on newly annotated images, and compares what new images look like with those that the champion
-was measured on. An image is new if the champion has neither learned from its picture nor was measured on it, whatever
-lot it came into. If the champion's mean accuracy (or balanced accuracy: `evaluate.metric` in params.yaml) has fallen
-below `min_accuracy`, or the data have drifted, it starts `ml_pipeline_face_attributes`, whose release gate decides;
-never twice for one cause, so if `train_again` itself fails, clear it. A lot without labels that drifted, or of which a
-low accuracy is expected, starts no training, which would learn nothing new: it asks for labels, and `to_label.csv`
-lists the images that are most worth them. Where there is not enough data to tell, it says so. If `validate` fails,
-drift is told all the same, for it needs no labels.
+It measures the champion on newly annotated images, and compares new images with the reference, the images that the
+champion was evaluated on. An image is new if the champion was neither trained nor evaluated on its picture, in whatever
+lot. If the champion's mean accuracy (or balanced accuracy: `evaluate.metric` in params.yaml) has fallen below
+`min_accuracy`, or the data have drifted, it starts `ml_pipeline_face_attributes`, whose release gate decides. It never
+starts two trainings for the same cause, so if `train_again` itself fails, clear it. A lot without labels that drifted,
+or whose expected accuracy is low, starts no training, which would learn nothing new. It asks for labels instead, and
+`to_label.csv` lists the images most worth labelling. If there is not enough data, it says so. If `validate` fails,
+drift is still reported, because it needs no labels.
 
-**Results**: the report of `monitor` shows what moved, by how much, with pictures of then and now; every check is a line
-of `logs/monitoring_log.json` among the artifacts. The note of a run has the verdict in a line.
+**Results**: the report of `monitor` shows which signals drifted, and by how much, with pictures of reference and new
+images. Every check is a line of `logs/monitoring_log.json` among the artifacts. The note of a run has the verdict.
 
-**Run with parameters**: each field says what it means if it is left empty; `epochs` and `max_evals` are for the
-training that it may start.
+**Run with parameters**: each field shows what an empty field means; `epochs` and `max_evals` are for the training that
+it may start.
 """
 
 from typing import Any
@@ -46,7 +46,7 @@ def retraining_is_due(headline: Any) -> bool:
     """Go on only if the check asks for a new training, and says for which cause."""
     told = headline if isinstance(headline, dict) else {}
     if not (told.get("retrain") in {"yes", "no"} and isinstance(told.get("cause_id"), str)):
-        raise AirflowFailException("the headline that monitor gave says neither yes nor no: clear that task")
+        raise AirflowFailException("the headline of monitor says neither yes nor no: clear that task")
     return bool(told["retrain"] == "yes")
 
 
@@ -59,13 +59,11 @@ def retraining_is_due(headline: Any) -> bool:
     default_args=DEFAULTS,
     params={
         "min_accuracy": number(
-            "Mean of evaluate.metric below which it is trained again.", "monitor.min_accuracy", minimum=0.0, maximum=1.0
+            "Mean of evaluate.metric below which to retrain.", "monitor.min_accuracy", minimum=0.0, maximum=1.0
         ),
-        "min_labels": number("Labels of new images that a measurement needs.", "monitor.min_labels", minimum=1),
-        "min_images": number("Images of a new lot that telling drift needs.", "monitor.min_images", minimum=10),
-        "alpha": number(
-            "Probability of saying drift where there is none.", "monitor.alpha", minimum=0.0001, maximum=0.5
-        ),
+        "min_labels": number("Labels of new images needed to measure accuracy.", "monitor.min_labels", minimum=1),
+        "min_images": number("Images of a new lot needed to test for drift.", "monitor.min_images", minimum=10),
+        "alpha": number("Probability of a false alarm of drift.", "monitor.alpha", minimum=0.0001, maximum=0.5),
         "min_psi": number(
             "Population stability index that counts as drift.", "monitor.min_psi", minimum=0.0, maximum=100.0
         ),

@@ -134,13 +134,13 @@ class NewLots(BaseEventTrigger):
             try:
                 now = await asyncio.to_thread(self.look)
             except OSError as error:  # not there yet, or gone with its disk
-                self.log.warning("cannot look at %s: %s", self.folder, error)
+                self.log.warning("cannot list %s: %s", self.folder, error)
                 now = {}
             if now and now == before and now != told:
                 changed = sorted(lot for lot in now if now[lot] != told.get(lot))
                 known, told = not told and digest(now) == kept, now
                 if known:
-                    self.log.info("%s is as it was at the last event", self.folder)
+                    self.log.info("%s has not changed since the last event", self.folder)
                 else:
                     yield TriggerEvent({self.tells: changed})  # type: ignore[no-untyped-call]
             elif told and digest(told) != kept:  # not with the event, which a triggerer that dies then never sends
@@ -154,7 +154,7 @@ class NewLots(BaseEventTrigger):
         try:
             return await self.asset_state_store.aget(TOLD) if self.asset_state_store else None
         except Exception as error:
-            self.log.warning("what was told before the restart cannot be read (%s): all lots count as new", error)
+            self.log.warning("the lots reported before the restart cannot be read (%s): all lots count as new", error)
             return None
 
     async def _keep(self, text: str) -> None:
@@ -163,7 +163,7 @@ class NewLots(BaseEventTrigger):
             if self.asset_state_store:
                 await self.asset_state_store.aset(TOLD, text)
         except Exception as error:
-            self.log.warning("what was told cannot be kept (%s): after a restart all lots count as new", error)
+            self.log.warning("the reported lots cannot be saved (%s): after a restart all lots count as new", error)
 
 
 class NewAnnotations(NewLots):

@@ -22,7 +22,7 @@ def on_failure() -> list[Callback]:
 
     def describe(context: Context) -> dict[str, str]:
         error = context.get("exception")
-        silent = type(error).__name__ if error else "it ended without a word: its worker was killed, or it was stopped"
+        silent = type(error).__name__ if error else "it ended without a word: its worker was killed or stopped"
         cause = next(iter(str(error or "").splitlines()), silent)
         return {"event": "failed", "text": f"{context['ti'].task_id} failed: {cause}", "cause": cause}
 

@@ -1,14 +1,13 @@
-"""The champion predicts every lot as soon as it is there.
+"""Predicts every lot with the champion as soon as it arrives.
 
-It starts when lots arrive or change in the raw folder, which the triggerer watches, and when there is a new model. Only
-lots that this version of the model has not predicted yet cost time. Each file of predictions names the version; images
-that cannot be decoded are listed with the reason. Before any version is released there is nothing to do, and it says
-so.
+It starts when lots arrive or change in the raw folder, which the triggerer watches, and when there is a new model. Lots
+that this version has already predicted are cached. Each file of predictions names the version; images that cannot be
+decoded are listed with the reason. Before any version is released it does nothing, and says so.
 
 **Results**: `outputs/predictions_<lot>.csv` in the artifact of `predict`, with classes and confidences; its report; and
 the asset `face_attributes_predictions`.
 
-**Run with parameters**: `version` predicts with another version than the champion, for example `v3`.
+**Run with parameters**: `version` predicts with a version other than the champion, for example `v3`.
 """
 
 from airflow.sdk import Asset, AssetWatcher, Param, dag

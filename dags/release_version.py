@@ -1,13 +1,12 @@
 """A person decides which version is the champion.
 
-`promote` makes the version that you name the champion, whatever the release gate has said of it; `rollback` makes the
-champion again what it was before the present one, and once more goes back one further. The figures of each version are
-in its report and in `archive versions`. Then `predict_new_lots` starts, as after every new model, and predicts with the
-new champion.
+`promote` makes the version that you name the champion, regardless of the release gate. `rollback` returns to the
+previous champion; a second rollback goes one further back. The figures of each version are in its report and in
+`archive versions`. Then `predict_new_lots` starts, as after every new model, and predicts with the new champion.
 
-**Run with parameters**: `reason` is for those who read the history. The registry keeps it with your name, the time and
-this run; the report of `release` and `archive versions` show it. Only who may trigger a DAG can decide: a user with
-role *Viewer* cannot.
+**Run with parameters**: `reason` is for the history. The registry records it with your name, the time and this run; the
+report of `release` and `archive versions` show it. Only users who may trigger a DAG can decide; users with role
+*Viewer* cannot.
 """
 
 from collections.abc import Sequence
@@ -28,9 +27,7 @@ def decision(context: Context) -> Sequence[str]:
     if action == "promote" and version is None:
         raise AirflowFailException("promote needs a version, for example v3: trigger it again with one")
     if action == "rollback" and version is not None:
-        raise AirflowFailException(
-            f"rollback goes back to the champion before this one: leave {version} out, or promote it"
-        )
+        raise AirflowFailException(f"rollback returns to the previous champion: leave {version} out, or promote it")
     return [action, *([version] if version else []), f"--reason={reason}"]
 
 
@@ -43,7 +40,7 @@ def decision(context: Context) -> Sequence[str]:
     default_args=DEFAULTS,
     params={
         "action": Param(
-            "promote", "promote a version, or rollback to the champion before.", enum=["promote", "rollback"]
+            "promote", "promote a version, or roll back to the previous champion.", enum=["promote", "rollback"]
         ),
         "version": Param(None, "Version to promote, for example v3; empty for rollback.", schema=VERSION),
         "reason": Param(description="Why, in a line.", schema=REASON),

@@ -66,8 +66,8 @@ RECIPE = Param(
 )
 SETTINGS_OF = Param(
     OF_DATA,
-    "Which suites and parameters to take: data: those that the data volume brings in expectations/ and params.yaml, "
-    f"before those of the image. image: none of them. The data bring: {', '.join(of_data(DATA)) or 'none'}.",
+    "Which suites and parameters to use. data: those in expectations/ and params.yaml of the data volume override "
+    f"those of the image. image: only those of the image. The data volume has: {', '.join(of_data(DATA)) or 'none'}.",
     schema={"type": "string", "enum": [OF_DATA, "image"]},
 )
 RECOMPUTE = Param(False, "Compute again what the store already holds.", type="boolean")

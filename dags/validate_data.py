@@ -1,14 +1,14 @@
-"""Checks annotations and images alone, without a training.
+"""Checks annotations and images, without a training.
 
-It starts when the annotations change or somebody saves corrections on a report, which the triggerer watches, and from a
-form. Rows that cannot be used are listed with the reason, and the report says what is different from the validation
-before: rows and labels added, changed and gone. What it has checked is not checked again by
-`ml_pipeline_face_attributes`, which takes the same artifact.
+It starts when the annotations change or somebody saves corrections on a report, which the triggerer watches. You can
+also trigger it. Rows that cannot be used are listed with the reason. The report shows the differences from the previous
+validation: rows and labels added, changed and removed. `ml_pipeline_face_attributes` reuses the artifact, so nothing is
+checked twice.
 
 **Results**: the report of `validate`, with pictures; `changes.csv`, `rejected.csv` and `warnings.csv` beside it.
 
-**Run with parameters**: `annotations` checks another file of the data volume, for example before it takes the place of
-the present one.
+**Run with parameters**: `annotations` checks another file of the data volume, for example before it replaces the
+current one.
 """
 
 from airflow.sdk import Asset, AssetWatcher, dag

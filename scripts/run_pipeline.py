@@ -303,7 +303,8 @@ def export(artifact: str, volume: str) -> Path:
     """
     if not ARTIFACT.fullmatch(artifact):
         stop(
-            70, f"a stage names {str(artifact)[:200]!r} as an artifact, which it cannot be: look at that stage's image"
+            70,
+            f"a stage returned {str(artifact)[:200]!r}, which is no path of an artifact: check the image of that stage",
         )
     return copy_out(artifact, volume) or stop(69, f"{artifact} is not in volume {volume} any more: make run")
 
@@ -397,7 +398,7 @@ def run_with_airflow(dag: str, data: Path, conf: str, recipe: str) -> Outcome:
     # What a stage keeps for people when the data are bad lies in the volume, where they cannot look.
     kept = re.findall(r"/artifacts/\w+/failed-\w+", (HOME / "run.log").read_text(encoding="utf-8"))
     if kept:
-        say(f"  what is wrong with the data: {export(kept[-1], volume)}")
+        say(f"  findings in the data: {export(kept[-1], volume)}")
     return Outcome(results, failed, None)
 
 
@@ -438,7 +439,7 @@ def take(file: Path) -> None:
         stop(error.exit_code, str(error))
     write_params(sections, file)
     name = os.path.relpath(file, ROOT)
-    say(f"params.yaml: has the values of {name} now, so that DVC tracks which parameters were used")
+    say(f"params.yaml: now has the values of {name}, so that DVC tracks them")
 
 
 def write_params(sections: Mapping[str, Any], file: Path) -> None:
@@ -491,7 +492,7 @@ def run_with_dvc(data: Path | None) -> Outcome:
     home.mkdir(exist_ok=True)
     kept = ROOT / input_section(data)["kept"]
     if data:
-        say(f"params.yaml: section input names {data} now, so that DVC tracks which data were used")
+        say(f"params.yaml: section input now names {data}, so that DVC tracks it")
     before = {path.parent.name: path.stat().st_mtime_ns for path in home.glob("*/manifest.json")}
     binaries = Path(sys.executable).parent
     status = follow(
@@ -540,14 +541,16 @@ def main() -> int:
     parser.add_argument(
         "--data",
         type=Path,
-        help=f"folder with raw/, annotations.csv or annotations/, perhaps {', '.join(OWN)} (default: data)",
+        help=f"folder with raw/, annotations.csv or annotations/, optionally {', '.join(OWN)} (default: data)",
     )
     parser.add_argument("--dag", choices=DAGS, default=DAGS[0], help="with docker; default: %(default)s")
     parser.add_argument(
         "--conf", default="{}", help="run parameters of the DAG, for example '{\"epochs\": 3}'; with docker"
     )
-    parser.add_argument("--recipe", help="take the values of params-<name>.yaml in place of those of params.yaml")
-    parser.add_argument("--report", action="store_true", help="run nothing, give the report of the newest run")
+    parser.add_argument("--recipe", help="override params.yaml with the values of params-<name>.yaml")
+    parser.add_argument(
+        "--report", action="store_true", help="run nothing, copy the report of the newest run and print its path"
+    )
     arguments = parser.parse_args()
     in_containers = arguments.engine == "docker"
     data = arguments.data.resolve() if arguments.data else ROOT / "data" if in_containers else None
@@ -588,9 +591,9 @@ def main() -> int:
     say(f"pipeline: {time.monotonic() - started:.0f} s")
     if data and data != ROOT / "data":
         where = f"volume {artifacts_volume(data)}" if in_containers else f"folder {kept_of(data)}"
-        say(f"models of these data, their champion and reports: {where}")
+        say(f"models, champion and reports of these data: {where}")
     if outcome.report is None:
-        say("The run failed: the cause stands above. Remedy it and run again; finished stages are not repeated.")
+        say("The run failed, see the cause above. Correct it and run again; finished stages are cached.")
         return 1
     say(f"report: {outcome.report}")
     return 0

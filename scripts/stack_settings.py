@@ -83,7 +83,7 @@ def main() -> int:
     """Complete `.env` and the volumes; 64 if the data folder is of no use, or there is no such recipe."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="folder with raw/, annotations.csv or annotations/ (default: data)")
-    parser.add_argument("--recipe", help="of runs that nobody chooses another one for; none: params.yaml as it is")
+    parser.add_argument("--recipe", help="recipe of scheduled runs; none: params.yaml as it is")
     parser.add_argument("--env-file", type=Path, default=ROOT / ".env", help="default: .env")
     arguments = parser.parse_args()
     file: Path = arguments.env_file

@@ -98,7 +98,7 @@ def test_bad_annotations_stop_the_run_before_anything_trains(run: Run, data: Pat
     assert process.returncode == 1
     assert "rows rejected" in process.stdout
     assert "run failed" in process.stdout
-    kept = Path(re.findall(r"what is wrong with the data: (.*)", process.stdout)[0])
+    kept = Path(re.findall(r"findings in the data: (.*)", process.stdout)[0])
     assert "image missing" in (kept / "rejected.csv").read_text()
     assert (kept / "report.html").exists()
     assert cached_of(process.stdout) == {}
@@ -150,7 +150,7 @@ def test_what_a_stage_has_written_replaces_nothing_outside_of_the_reports(
         volume.remove()
     assert outside.read_text() == "mine"
     assert done.returncode == 70, done.stdout + done.stderr
-    assert done.stdout.startswith("a stage names '/artifacts/archive/../../../app' as an artifact, ")
+    assert done.stdout.startswith("a stage returned '/artifacts/archive/../../../app', ")
 
 
 def test_the_stack_has_a_volume_of_artifacts_for_each_data_folder(

@@ -97,7 +97,7 @@ class Try:
                 )
             time.sleep(0.1)
         for leftover in leftovers(client, now):
-            log.warning("Removing what a task left behind that nobody tries again: %s", leftover[:12])
+            log.warning("Removing the container of a task that is not retried: %s", leftover[:12])
             remove(client, leftover)
 
     def remove(self, client: APIClient) -> None:

@@ -226,12 +226,12 @@ class StageOperator(DockerOperator):
             raise AirflowFailException(missing_image(self.image))
         began_with = context["ti"].xcom_pull(task_ids=CHECK) or {}
         if not isinstance(began_with, dict):
-            raise AirflowFailException(f"the images that {CHECK} gave are {handed_over.shown(began_with)}: clear it")
+            raise AirflowFailException(f"the images from {CHECK} are {handed_over.shown(began_with)}: clear it")
         if began_with and (first := began_with.get(self.image, "of another name")) != found:
             name = self.image.removesuffix(":latest")
             raise AirflowFailException(
-                f"image {name} is not the one this run began with: it was {handed_over.shown(first)}, now it is "
-                f"{found}: trigger a new run, or clear {CHECK} alone, then this task, to go on with the new one"
+                f"image {name} has changed since this run began: it was {handed_over.shown(first)}, now it is {found}: "
+                f"trigger a new run, or clear {CHECK} alone, then this task, to continue with the new image"
             )
         return found
 
@@ -347,7 +347,7 @@ class StageOperator(DockerOperator):
             if report is not None:
                 self.report = handed_over.store_path(self.stage, report)
                 context["ti"].xcom_push("report", report)
-                self.log.info("What is wrong is described in %s", report)
+                self.log.info("The findings are in %s", report)
         except NotFound:
             pass  # it kept none
         except Exception as error:

@@ -108,7 +108,7 @@ def store_path(giver: str, path: Any) -> str:
         AirflowFailException: it is not.
     """
     if not store_paths.parse(path):
-        raise AirflowFailException(f"the path that {giver} gave is {store_paths.describe(path)}")
+        raise AirflowFailException(f"the path from {giver} is {store_paths.describe(path)}")
     return str(path)
 
 
@@ -120,7 +120,7 @@ def artifact_path(stage: str, path: Any) -> str:
     """
     found = store_paths.parse(path)
     if not found or found.stage != stage or found.rest or found.failed:
-        raise AirflowFailException(f"the path that {stage} gave is {store_paths.describe(path, stage)}")
+        raise AirflowFailException(f"the path from {stage} is {store_paths.describe(path, stage)}")
     return str(path)
 
 
@@ -131,7 +131,7 @@ def lots(names: Any) -> list[str]:
         AirflowFailException: it is no list of names.
     """
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise AirflowFailException(f"the lots that this task was given are {shown(names)}, not a list of names")
+        raise AirflowFailException(f"the lots of this task are {shown(names)}, not a list of names")
     return names
 
 
@@ -150,7 +150,7 @@ def share_out(giver: str, lots: Any, groups: int) -> list[list[str]]:
     """
     lots = {} if lots is None else lots
     if not (isinstance(lots, dict) and all(type(count) is int for count in lots.values())):
-        raise AirflowFailException(f"the lots that {giver} gave are {shown(lots)}, not lot -> images")
+        raise AirflowFailException(f"the lots from {giver} are {shown(lots)}, not lot -> images")
     shares: list[list[str]] = [[] for _ in range(min(groups, len(lots)))]
     if not shares:
         return []
@@ -172,7 +172,7 @@ def told(results: Mapping[str, Any]) -> dict[str, Any]:
     for stage, result in results.items():
         if not (isinstance(result, dict) and all(isinstance(result.get(name), kind) for name, kind in kinds.items())):
             raise AirflowFailException(
-                f"the result that {stage} gave is {shown(result)}, without {' and '.join(kinds)}: clear that task"
+                f"the result of {stage} is {shown(result)}, without {' and '.join(kinds)}: clear that task"
             )
     return {stage: {name: result[name] for name in kinds} for stage, result in results.items()}
 

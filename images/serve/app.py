@@ -75,7 +75,7 @@ def _add_pages(app: FastAPI) -> None:
     def login(shown: Login, service: ServiceDep) -> Response:
         """Get a cookie for the token, so that a browser need not keep it."""
         if not is_token(shown.token, service.settings.token):
-            raise RefusedError(401, "this is not the token: it stands in .env as SERVE_TOKEN")
+            raise RefusedError(401, "wrong token: the right one is SERVE_TOKEN in .env")
         response = Response(status_code=204)
         response.set_cookie(COOKIE, shown.token, httponly=True, samesite="strict")
         return response

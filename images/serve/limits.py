@@ -87,7 +87,7 @@ class Guard:
             await refuse(error, receive, with_headers)
         except TimeoutError:
             if started:
-                raise ConnectionAbortedError("the answer was not taken in time") from None
+                raise ConnectionAbortedError("the client did not read the answer in time") from None
             slow = RefusedError(503, f"no answer within {self._limits.request_s:g} s: try again", {"retry-after": "1"})
             await refuse(slow, receive, with_headers)
 
@@ -102,7 +102,7 @@ class Guard:
         if kind.lower() != "bearer":
             shown = _cookie(headers.get("cookie", ""))
         if not is_token(shown.strip(), self._token):
-            text = "show the token: header 'Authorization: Bearer <token>', SERVE_TOKEN in .env"
+            text = "token missing: send header 'Authorization: Bearer <token>', SERVE_TOKEN in .env"
             raise RefusedError(401, text, {"www-authenticate": "Bearer"})
 
 

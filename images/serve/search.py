@@ -207,7 +207,7 @@ class Search:
             try:
                 error = told.recv()
             except EOFError:
-                error = UnavailableError("the process that made the index has ended: it is tried again")
+                error = UnavailableError("the indexing process died: trying again")
         maker.join()
         if error:
             raise error

@@ -165,7 +165,7 @@ def build(artifact: Path, validated: Path | None, folder: Path, earlier: Path | 
                 ids[rows] = ids_of(lot.name, part.names)
                 database.executemany("INSERT INTO images VALUES (?, ?)", enumerate(part.names, rows.start))
             if end != lot.positions.stop:
-                _refuse(artifact, f"lot {lot.name} has not the {lot.images:,} images that its metrics tell of")
+                _refuse(artifact, f"lot {lot.name} does not have the {lot.images:,} images of its metrics")
         database.execute("CREATE INDEX by_name ON images (filename)")
         database.commit()
     if known:

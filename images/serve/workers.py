@@ -44,7 +44,7 @@ def serve(settings: Settings) -> ExitCode:
         _bind(settings.host, settings.port).close()
     except OSError as error:
         told = f"{settings.host}:{settings.port} ({error.strerror or error})"
-        log.error("cannot listen at %s: stop who does, or choose another port with SERVE_PORT", told)
+        log.error("cannot listen at %s: stop the program that does, or choose another port with SERVE_PORT", told)
         return ExitCode.UNAVAILABLE
     log.info("serving at http://%s:%d by %d", settings.host, settings.port, settings.workers)
     if settings.workers == 1:
@@ -137,7 +137,7 @@ class _Supervisor(Multiprocess):
         super().keep_subprocess_alive()
         for old, new in zip(before, self.processes, strict=True):
             if old is not new:
-                log.warning("process %d has ended (%d): another one takes its place", old.pid, old.exitcode)
+                log.warning("process %d ended (%d): starting another", old.pid, old.exitcode)
 
     def join_all(self) -> None:
         deadline = time.monotonic() + STOP_S + KILL_S

@@ -230,7 +230,7 @@ def test_a_task_links_to_its_report(page: "Page", airflow: Airflow, task: str, t
 def test_the_documentation_of_the_dag_shows_its_picture(page: "Page") -> None:
     page.goto(f"/dags/{DAG_ID}")
     page.get_by_role("button", name="Dag Docs").click()
-    picture = page.get_by_role("img", name="The pipeline: what each task makes of what")
+    picture = page.get_by_role("img", name="The pipeline: inputs and outputs of each task")
     picture.wait_for()
     page.wait_for_function("picture => picture.complete && picture.naturalWidth > 0", arg=picture.element_handle())
     page.get_by_text("When a task fails").wait_for()

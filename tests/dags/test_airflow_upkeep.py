@@ -136,7 +136,7 @@ def test_a_triggerer_that_starts_again_tells_what_came_meanwhile_and_nothing_twi
     airflow.end("triggerer")
     airflow.start("triggerer")
     log = airflow.home / "triggerer.log"
-    wait_until(lambda: "as it was at the last event" in log.read_text(), START_S, "its first look")
+    wait_until(lambda: "has not changed since the last event" in log.read_text(), START_S, "its first look")
     assert airflow.events() == [["s1"], ["s2"]]
     airflow.lot("s3")
     wait_until(lambda: len(airflow.events()) == 3, 60, "the event of the third lot")

@@ -67,7 +67,7 @@ for params in ({"action": "promote", "version": "v3", "reason": "--force"},
     ("action", "version", "why"),
     [
         ("promote", None, "promote needs a version, for example v3: trigger it again with one"),
-        ("rollback", "v3", "rollback goes back to the champion before this one: leave v3 out, or promote it"),
+        ("rollback", "v3", "rollback returns to the previous champion: leave v3 out, or promote it"),
     ],
 )
 def test_what_does_not_go_together_is_refused_in_a_line(action: str, version: str | None, why: str) -> None:

@@ -284,7 +284,7 @@ def test_noise_neither_hides_the_result_nor_floods_the_log(airflow: Worker) -> N
         ("binary-result", "no JSON object"),
         ("linked-result", "no JSON object"),
         ("folder-result", "no JSON object"),
-        ('hand-over {"path":"/artifacts/../../../etc"}', "the path that fake gave is '/artifacts/../../../etc', not"),
+        ('hand-over {"path":"/artifacts/../../../etc"}', "the path from fake is '/artifacts/../../../etc', not"),
     ],
 )
 def test_a_result_that_breaks_the_contract_is_refused(airflow: Worker, behaviour: str, problem: str) -> None:
@@ -321,16 +321,16 @@ FIRST = f"/artifacts/first/{'0' * 64}"
 @pytest.mark.parametrize(
     ("xcoms", "problem"),
     [
-        ({"path": "/artifacts/../../etc"}, "the path that first gave is '/artifacts/../../etc', not /artifacts/first/"),
+        ({"path": "/artifacts/../../etc"}, "the path from first is '/artifacts/../../etc', not /artifacts/first/"),
         ({"path": FIRST + "/../x"}, "not /artifacts/first/<64 hex digits>"),
         ({"path": FIRST + "\n"}, "not /artifacts/first/<64 hex digits>"),
         ({"path": ARTIFACT}, "not /artifacts/first/<64 hex digits>"),
-        ({"path": "x" * 300_000}, "the path that first gave is 300 kB long, not a path"),
-        ({"path": None}, "the path that first gave is None, not /artifacts/first/"),
-        ({"path": {}}, "the path that first gave is {}, not /artifacts/first/"),
-        ({"return_value": {}}, "the result that first gave is {}, without cached and seconds: clear that task"),
-        ({"return_value": "text"}, "the result that first gave is 'text', without"),
-        ({"return_value": None}, "the result that first gave is None, without"),
+        ({"path": "x" * 300_000}, "the path from first is 300 kB long, not a path"),
+        ({"path": None}, "the path from first is None, not /artifacts/first/"),
+        ({"path": {}}, "the path from first is {}, not /artifacts/first/"),
+        ({"return_value": {}}, "the result of first is {}, without cached and seconds: clear that task"),
+        ({"return_value": "text"}, "the result of first is 'text', without"),
+        ({"return_value": None}, "the result of first is None, without"),
     ],
 )
 def test_what_another_task_hands_over_is_believed_in_one_form_only(
@@ -362,13 +362,13 @@ def test_a_run_keeps_to_the_images_it_began_with(airflow: Worker, engine: Any) -
     changed = outcome({IMAGE: "sha256:another"})
     assert changed.state == "failed"
     assert changed.error == (
-        "AirflowFailException: image face-attributes/test-stage is not the one this run began with: it was "
+        "AirflowFailException: image face-attributes/test-stage has changed since this run began: it was "
         f"'sha256:another', now it is {image}: trigger a new run, or clear check_environment alone, then this task, "
-        "to go on with the new one"
+        "to continue with the new image"
     )
     renamed = outcome({"elsewhere/test-stage:latest": image})  # somebody has set another registry meanwhile
     assert "it was 'of another name', now it is" in renamed.error
-    assert outcome("text").error == "AirflowFailException: the images that check_environment gave are 'text': clear it"
+    assert outcome("text").error == "AirflowFailException: the images from check_environment are 'text': clear it"
 
 
 def test_a_flood_of_lines_leaves_a_log_of_some_megabytes_with_what_matters(airflow: Worker) -> None:

@@ -176,9 +176,9 @@ def test_a_result_that_breaks_the_contract_is_refused(airflow: Call, changes: di
         ({"a": 9, "b": 1}, 0, []),
         ({}, 2, []),
         (None, 2, []),
-        ("s1", 2, "the lots that fake gave are 's1', not lot -> images"),
-        ({"s1": True}, 2, "the lots that fake gave are {'s1': True}, not lot -> images"),
-        (["s1"], 2, "the lots that fake gave are ['s1'], not lot -> images"),
+        ("s1", 2, "the lots from fake are 's1', not lot -> images"),
+        ({"s1": True}, 2, "the lots from fake are {'s1': True}, not lot -> images"),
+        (["s1"], 2, "the lots from fake are ['s1'], not lot -> images"),
     ],
 )
 def test_lots_are_shared_out_by_their_images(airflow: Call, lots: Any, groups: int, shares: Any) -> None:

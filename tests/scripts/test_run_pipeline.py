@@ -173,7 +173,7 @@ def test_a_tree_without_git_and_the_only_table_of_a_data_folder_do(made_run: Mad
 @pytest.mark.slow
 def test_a_data_folder_has_a_registry_of_its_own(made_run: MadeRun) -> None:
     tree, _, done = made_run
-    own = tree / re.findall(r"^models of these data, .*: folder (\S+)$", done.stdout, re.MULTILINE)[0]
+    own = tree / re.findall(r"^models, .* of these data: folder (\S+)$", done.stdout, re.MULTILINE)[0]
     assert {path.name for path in own.iterdir()} >= {"registry", "run", "logs"}
     assert not (tree / "artifacts/registry").exists()
 
@@ -181,7 +181,7 @@ def test_a_data_folder_has_a_registry_of_its_own(made_run: MadeRun) -> None:
 @pytest.mark.slow
 def test_suites_and_parameters_of_a_data_folder_are_taken(made_run: MadeRun) -> None:
     tree, data, done = made_run
-    assert f"params.yaml: has the values of {os.path.relpath(data / 'params.yaml', tree)} now" in done.stdout
+    assert f"params.yaml: now has the values of {os.path.relpath(data / 'params.yaml', tree)}," in done.stdout
     told, other = (
         json.loads((tree / f"artifacts/{stage}/manifest.json").read_text()) for stage in ("validate", "evaluate")
     )
@@ -220,7 +220,7 @@ def test_a_path_of_no_artifact_is_not_copied(path: str, tmp_path: Path, capsys: 
     with pytest.raises(SystemExit) as ended:
         export_report({"archive": result}, "face-attributes-test-none")
     assert ended.value.code == 70
-    assert "as an artifact, which it cannot be" in capsys.readouterr().out
+    assert "which is no path of an artifact" in capsys.readouterr().out
     assert outside.exists()
 
 

@@ -89,7 +89,7 @@ def test_it_works_by_keyboard_alone(page: "Page") -> None:
     page.get_by_label("Token").wait_for()
     page.keyboard.type("wrong")
     page.keyboard.press("Enter")
-    page.get_by_text("this is not the token").wait_for()
+    page.get_by_text("wrong token").wait_for()
     page.get_by_label("Token").fill("")
     page.keyboard.type(TOKEN)
     page.keyboard.press("Enter")

@@ -86,7 +86,7 @@ def test_the_others_answer_while_a_killed_process_is_replaced(server: Server) ->
         assert server.predict(drawn()).status == 200
     assert killed.pid not in {one.pid for one in listening(server)}
     assert {server.predict(drawn()).status for _ in range(ASKED)} == {200}
-    assert f"process {killed.pid} has ended (-9): another one takes its place" in server.log.read_text()
+    assert f"process {killed.pid} ended (-9): starting another" in server.log.read_text()
 
 
 def test_all_end_when_they_are_told_to(server: Server) -> None:
@@ -116,7 +116,10 @@ def test_a_port_that_is_taken_is_told_in_a_line(tmp_path: Path, workers: str) ->
         done = subprocess.run(command, cwd=ROOT, env=os.environ | told, capture_output=True, text=True, timeout=60)
     assert done.returncode == 69
     (line,) = done.stderr.splitlines()
-    assert f"cannot listen at 127.0.0.1:{port} (Address already in use): stop who does, or choose another" in line
+    assert (
+        f"cannot listen at 127.0.0.1:{port} (Address already in use): stop the program that does, or choose another"
+        in line
+    )
 
 
 def test_one_process_makes_the_index_and_all_search_it(tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ def test_a_version_that_the_gate_refused_is_released_by_whom_may_decide_and_by_n
     run_id = wait_until(asked, 120, "the question")
     question = f"/api/v2/dags/approve_version/dagRuns/{run_id}/taskInstances/approval/-1/hitlDetails"
     told = stack.ask(question, token=viewer)
-    assert told["subject"] == "Release v1 although the gate says no?"
+    assert told["subject"] == "Release v1 although the gate refused it?"
     assert "is below monitor.min_accuracy" in told["body"]
     assert "| mean accuracy | 0." in told["body"]
     assert "](/plugin/reports/reports/run/" in told["body"]

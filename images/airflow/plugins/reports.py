@@ -333,7 +333,9 @@ def file(stage: str, key: str, path: str) -> Response:
     """One file of a report."""
     found = open_file(stage, key, path)
     if not found:
-        raise HTTPException(404, "There is no such report; a failed one goes when its stage runs again.")
+        raise HTTPException(
+            404, "There is no such report. That of a failed stage is removed when the stage runs again."
+        )
     answer = OpenFile(found, MEDIA_TYPES[Path(path).suffix])
     if (stage, key, path) == (*VERSIONS, VERSIONS_PAGE):
         answer.headers["Content-Security-Policy"] = f"{POLICY}; script-src '{SCRIPT}'"
