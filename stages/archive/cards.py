@@ -107,7 +107,7 @@ def _filled(title: str, parts: list[str | Table], told: Mapping[str, str]) -> li
         return [below, *parts]
     if title in ASKED:
         return [
-            f"Nobody has written this yet. Say below '# {title}' in {OWN} of the data folder {ASKED[title]}.",
+            f"Not written yet. Say below '# {title}' in {OWN} of the data folder {ASKED[title]}.",
             *parts,
         ]
     return parts
@@ -155,16 +155,16 @@ def _model_card(archive: Path, metrics: Mapping[str, Any], manifests: Manifests)
         (
             "Factors",
             [
-                "Lots, classes, and pairs of classes of two attributes are measured apart (slices). What nobody has "
-                "annotated, about the people or the camera, is not measured."
+                "Lots, classes, and pairs of classes of two attributes are measured separately (slices). Properties of "
+                "people or camera that nobody has annotated are not measured."
             ],
         ),
         (
             "Metrics",
             [
-                f"The release gate goes by {in_words(gate['metric'])}. Accuracy is the share of right answers among "
-                "known labels. Balanced accuracy is its mean over the classes. Intervals hold the true value with 95 % "
-                "(Wilson); images that belong together count by what they tell.",
+                f"The release gate uses {in_words(gate['metric'])}. Accuracy is the share of right answers among "
+                "known labels. Balanced accuracy is its mean over the classes. Intervals contain the true value with "
+                "95 % (Wilson), adjusted for images that belong together.",
                 Table(
                     "Thresholds", ("Attribute", "Answers from a confidence of", "Answered", "Right of these", "ECE"),
                     thresholds,
@@ -177,13 +177,13 @@ def _model_card(archive: Path, metrics: Mapping[str, Any], manifests: Manifests)
             "Evaluation data",
             [
                 f"The test split: {evaluation['images']:,} images of {len(gate['lots']):,} lots "
-                f"({text_of(gate['lots'])}). Nothing has learned from them, and nothing was chosen by them."
+                f"({text_of(gate['lots'])}). They were used neither in training nor for any choice."
             ],
         ),
         (
             "Training data",
             [
-                f"{text_of(splits.get('train'))} images to learn from, and {text_of(splits.get('val'))} to choose "
+                f"{text_of(splits.get('train'))} images for training, and {text_of(splits.get('val'))} to choose "
                 f"hyperparameters and thresholds. The data card ({DATA_CARD}.md) describes them."
             ],
         ),
@@ -196,7 +196,7 @@ def _model_card(archive: Path, metrics: Mapping[str, Any], manifests: Manifests)
         ("Caveats and recommendations", [f"- {line}" for line in limits] or ["The run found none."]),
         (
             "Energy",
-            ["Energy was not measured. The power of the device times the seconds estimates it.", _cost(manifests)],
+            ["Energy was not measured. Estimate it as the power of the device times the seconds.", _cost(manifests)],
         ),
         ("Licences", []),
     ]  # fmt: skip
@@ -228,7 +228,7 @@ def _data_card(archive: Path, metrics: Mapping[str, Any], manifests: Manifests) 
         ("label replaced by a newer file", validation.get("replaced")),
         ("image that cannot be decoded", stats.get("rejected")),
         ("image nearly the same as one of another split", stats.get("left_out")),
-        ("label that networks contradict (doubtful; not changed)", metrics.get("label_doubt", {}).get("doubts")),
+        ("doubtful label, contradicted by networks (not changed)", metrics.get("label_doubt", {}).get("doubts")),
     ]
     counts = [
         (one.title, name, *(labels.get(one.name, {}).get(split, {}).get(name) for split in SPLITS))
@@ -289,7 +289,7 @@ def _slices(archive: Path) -> list[Table]:
         )
         for row in first
     ]  # fmt: skip
-    told = "p says how often a model that is equally good everywhere has so many wrong answers there."
+    told = "p: how often a model that is equally good everywhere would have so many wrong answers there."
     columns = ("Slice", "Attribute", "Labels", "Accuracy", "95 %", "Elsewhere", "p")
     return [Table("Slices below the rest", columns, cells, note=f"{told} {note}".strip())]
 

@@ -19,8 +19,8 @@ COMMANDS = {
     "versions": "list all versions, and which is the champion",
     "lineage": "print where a version came from, to the raw files",
     "promote": "make a version the champion",
-    "rollback": "make the champion before this one champion again",
-    "prune": "remove from the artifact store what nobody needs any more, and say what stays and why",
+    "rollback": "go back to the previous champion",
+    "prune": "remove unused artifacts from the store, and say what is kept and why",
 }
 """Name of a command -> what it does."""
 IN_STORE = Path("/artifacts/registry")
@@ -45,11 +45,13 @@ def run(argv: Sequence[str]) -> str:
     for command in (lineage, promote):
         command.add_argument("version", help="for example v3")
     for command in (promote, rollback):
-        command.add_argument("--reason", default="", help="why, for those who read the history")
-        command.add_argument("--by", default="", metavar="NAME", help="who decided, likewise")
-        command.add_argument("--store", type=Path, metavar="DIR", help="artifact store, which gets a page about it")
+        command.add_argument("--reason", default="", help="why, for the history")
+        command.add_argument("--by", default="", metavar="NAME", help="who decided, for the history")
+        command.add_argument(
+            "--store", type=Path, metavar="DIR", help="artifact store, which gets a page about the decision"
+        )
         command.add_argument("--result", type=Path, metavar="FILE", help="gets the result as JSON; needs --store")
-    promote.add_argument("--against", default="", metavar="VERSION", help="refuse if the champion is another one")
+    promote.add_argument("--against", default="", metavar="VERSION", help="refuse if the champion is another version")
     add_prune(commands)
     arguments = parser.parse_args(argv)
     if arguments.command == "prune":
@@ -60,7 +62,7 @@ def run(argv: Sequence[str]) -> str:
     if arguments.command == "lineage":
         return print_lineage(registry, arguments.version)
     if arguments.result and not arguments.store:
-        raise UsageError("--result FILE needs --store DIR, in which the version is")
+        raise UsageError("--result FILE needs --store DIR, which holds the version")
     return decide(registry, arguments)
 
 
@@ -137,9 +139,9 @@ def add_prune(commands: "argparse._SubParsersAction[Parser]") -> None:
     prune.add_argument("--store", type=Path, default=(IN_STORE if IN_STORE.exists() else LOCAL).parent, metavar="DIR",
                        help="artifact store; default: %(default)s")  # fmt: skip
     prune.add_argument("--keep", required=True, metavar="TIME",
-                       help="what was used within it stays, such as 12h, 30d or 2w; more than a run takes")  # fmt: skip
+                       help="keep what was used within it, such as 12h, 30d or 2w; longer than a run")  # fmt: skip
     prune.add_argument("--registry", type=Path, metavar="DIR", help="default: registry in the store")
-    prune.add_argument("--dry-run", action="store_true", help="only say what would go")
+    prune.add_argument("--dry-run", action="store_true", help="only list what would be removed")
     prune.add_argument("--result", type=Path, metavar="FILE", help="gets the result as JSON")
 
 
@@ -189,7 +191,7 @@ def print_lineage(registry: Registry, name: str) -> str:
     chain = json.loads(registry.text(name, LINEAGE))
     lines = [f"{name}  {version.means}, registered {version.created}"]
     lines += [f"  model {version.model_digest or 'registered by earlier code, which did not keep its digest'}"]
-    lines += [f"  judged against {version.champion or 'nothing'}: {'; '.join(version.reasons)}"]
+    lines += [f"  compared with {version.champion or 'nothing'}: {'; '.join(version.reasons)}"]
     for stage, entry in reversed(chain.items()):
         lines += ["", f"{stage} {entry['key']}"]
         lines += [f"  made {entry['created']} in {entry['seconds']:.1f} s, stage version {entry['version']}"]

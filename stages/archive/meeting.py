@@ -101,23 +101,25 @@ class Candidate:
         said = model.predict(self._images)
         right, _ = self._answers(model, said)
         if not (np.isfinite(right) & np.isfinite(self.right)).any():
-            raise IncomparableError("which answers nothing that this one answers and that a test image has a label for")
+            raise IncomparableError("which shares no attribute with this one for which a test image has a label")
         notes, objections = self._compare_answered(name, model.answered)
         if _splitting(yaml.safe_load(registry.text(name, "params.yaml"))["data"]) != _splitting(self._data):
-            notes.append(f"{name} was trained with other splits, so it may have learned from some of these test images")
+            notes.append(
+                f"{name} was trained with other splits, so it may have been trained on some of these test images"
+            )
         theirs = read_seen(folder / "reference")
         if theirs is None:
-            notes.append(f"{name} is of earlier code, which did not keep what images it has learned from")
+            notes.append(f"{name} comes from earlier code, which did not record its training images")
         elif self._seen is not None and not np.isin(self._seen, theirs).any():
             objections.append(
-                f"it has learned from other data than {name}: none of its {len(self._seen):,} pictures is among the "
-                f"{len(theirs):,} that {name} knows; archive.force or `archive promote` releases it all the same"
+                f"it was trained on other data than {name}: none of its {len(self._seen):,} pictures is among the "
+                f"{len(theirs):,} that {name} knows; archive.force or `archive promote` releases it anyway"
             )
         if model.calibration == self._model.calibration and all(
             np.array_equal(said[attribute], probabilities, equal_nan=True)
             for attribute, probabilities in self._said.items()
         ):
-            objections.append(f"it says of every test image what {name} says: a release would change nothing")
+            objections.append(f"it answers every test image as {name} does: a release would change nothing")
         return Met(name, right, notes, objections)
 
     def _compare_answered(self, name: str, theirs: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -130,8 +132,8 @@ class Candidate:
             notes.append(f"{name} never answers {' and '.join(more)}, so that is left out")
         if fewer:
             objections.append(
-                f"it never answers {' and '.join(fewer)}, for its training has no label of that, and {name} does; "
-                "archive.force or `archive promote` releases it all the same"
+                f"it never answers {' and '.join(fewer)}, because its training has no label of that, and {name} does; "
+                "archive.force or `archive promote` releases it anyway"
             )
         return notes, objections
 
@@ -155,7 +157,7 @@ def load_opponent(path: Path, candidate: OnnxModel) -> OnnxModel:
         raise IncomparableError(f"which this code cannot use ({str(error).replace(str(path), 'its model')})") from error
     if champion.preprocessing != candidate.preprocessing:
         raise IncomparableError(
-            f"whose images are prepared in another way ({champion.preprocessing} against {candidate.preprocessing})"
+            f"whose images are prepared differently ({champion.preprocessing} against {candidate.preprocessing})"
         )
     common = tuple(one for one in candidate.attributes if one.name in names(champion.attributes))
     if difference(common, champion.attributes):  # what the candidate answers besides is no obstacle

@@ -216,7 +216,7 @@ def prune(store: Path, keep: str, *, dry_run: bool = False, registry: Path | Non
         raise UsageError(f"--registry {registry} is no folder: name that of the versions, which must stay")
     of_versions = Registry(registry or store / REGISTRY)
     versions = {version.archive for version in of_versions.versions()}
-    alone = contextlib.nullcontext() if dry_run else locked(store / f".lock-{PASSES}", "another clean-up is under way")
+    alone = contextlib.nullcontext() if dry_run else locked(store / f".lock-{PASSES}", "another clean-up is running")
     with alone:
         homes = _homes(store, found)
         slots = {home: _slots(home, found) for home in homes}
@@ -329,7 +329,7 @@ def _judge(slots: list[Slot], versions: set[str], since: float, keep: str) -> No
     for slot in slots:  # a page leads to the archive of its run
         archive = by_place.get(("archive", _archive_of(slot))) if slot.home.name == RUNS and slot.reasons else None
         if archive and not archive.reasons:
-            archive.reasons.append("a page leads to it")
+            archive.reasons.append("a page links to it")
 
 
 def _archive_of(page: Slot) -> str:

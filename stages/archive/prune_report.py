@@ -95,7 +95,7 @@ def _page(found: Found) -> Report:
         sections=[
             Cards({name.replace("_", " "): value for name, value in headline(found).items()}),
             *(problems if found.problems else []),
-            Table("What stays and what goes", ("What", "Kept", "MB", "Why", goes, "MB"), counts),
+            Table("What is kept and what is removed", ("What", "Kept", "MB", "Why", goes, "MB"), counts),
             *([Table(goes, ("What", "Key", "Last used", "MB"), rows, note, folded=True)] if rows else []),
         ],
     )

@@ -68,8 +68,8 @@ def release(registry: Registry, artifact: Path, key: str, *, force: bool) -> Ver
             present = champion.name if champion else NONE
             if present != gate["against"]:
                 raise TryAgainError(
-                    f"the champion is {present} now and was {gate['against']} when this was judged: try again, which "
-                    f"judges it against {present}"
+                    f"the champion changed from {gate['against']} to {present} after this was compared: try again, to "
+                    f"compare it with {present}"
                 )
             name = registry.next_name()
             version = Version(
@@ -102,7 +102,7 @@ def release(registry: Registry, artifact: Path, key: str, *, force: bool) -> Ver
             registry.promote(version.name, reason if due else f"forced; the gate said: {reason}", by)
             log.info("%s is the champion now", version.name)
         elif champion != version:
-            before = "it was judged before, and `archive promote` or force is what releases it now; " if known else ""
+            before = "it was compared before, so only `archive promote` or force releases it; " if known else ""
             log.warning("%s is not released: %s%s", version.name, before, version.judged)
     return version
 

@@ -39,7 +39,7 @@ MORE_NOTE = (
     "the share of these answers that are right."
 )
 PLOTS = {
-    "confusion_matrices": "Confusion matrices: rows are the labels, columns what the model says",
+    "confusion_matrices": "Confusion matrices: rows are labels, columns are predictions",
     "roc_curves": "ROC curves",
     "reliability": "Reliability: right answers at each confidence",
     "training_curves": "Loss",
@@ -50,9 +50,9 @@ PLOTS = {
 }
 
 P_VALUE = (
-    "Better and worse are answers that only one of both has right. p says how often two equally good models would "
-    "differ at least so much in {metric} to the candidate's disadvantage ({test}, adjusted for all attributes). Images "
-    "that belong together count as one."
+    "Better and worse count the answers that only one of the two has right. p: how often two equally good models would "
+    "differ by at least this much in {metric} to the candidate's disadvantage ({test}, adjusted for all attributes). "
+    "Images that belong together count as one."
 )
 TESTS = {"accuracy": "McNemar", "balanced_accuracy": "permutation test; each class counts as much as the others"}
 
@@ -82,7 +82,7 @@ def build_report(
         "mean test accuracy": evaluation["mean_accuracy"],
         "mean balanced accuracy": evaluation["mean_balanced_accuracy"],
         "most frequent class alone": evaluation["mean_majority"],
-        "test images, seen by nothing before": evaluation["images"],
+        "test images, not used before": evaluation["images"],
         "images prepared": chain["prepare_train"]["headline"]["images"],
         "rejected, with reasons below": sum(map(len, rejects.values())),
     }
@@ -192,10 +192,10 @@ def _slices(version: str, slices: Sequence[Mapping[str, Any]]) -> Table:
     columns = ("Images of", "Attribute", "Labels", "Accuracy", f"Accuracy, {version}", "Better", "Worse", "p")
     names = ("name", "attribute", "labels", "candidate", "version", "better", "worse", "p")
     note = (
-        "A slice is the images of a lot, or of a class of one attribute and one of another. p says how often equally "
-        "good models would differ at least so much to the candidate's disadvantage (sign test, adjusted for all slices "
-        "that have enough such answers to be told from chance). One that falls by more than archive.slice_margin, and "
-        "by more than chance explains, is warned of above."
+        "A slice is the images of a lot, or of two classes of two attributes. p: how often equally good models would "
+        "differ by at least this much to the candidate's disadvantage (sign test, adjusted for all slices with enough "
+        "such answers to reach significance). The verdict above warns of slices that fall by more than "
+        "archive.slice_margin and by more than chance explains."
     )
     return Table(
         f"Slices, against {version}", columns, [[one[name] for name in names] for one in slices], note=note, folded=True

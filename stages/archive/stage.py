@@ -76,7 +76,7 @@ def _judge(context: Context[Params], candidate: "Candidate", against: str) -> "t
     try:
         champion = candidate.meet(registry, against, context.state / "champion")
     except IncomparableError as error:
-        unfair = f"it cannot be compared with {against}, {error}: archive.force releases it all the same"
+        unfair = f"it cannot be compared with {against}, {error}: archive.force releases it anyway"
         return decide(found, [unfair]), None
     notes, best = champion.notes, None
     if (name := registry.version(against).best) != against:
@@ -163,8 +163,8 @@ def _deliver(delivery: Delivery[Params]) -> Delivered:
 STAGE = Stage(
     name="archive",
     description=(
-        "Collects model, metrics, plots, parameters and lineage of one run as one version, judges it against the "
-        "champion, registers it, and releases it if it is fit."
+        "Collects model, metrics, plots, parameters and lineage of one run as one version, compares it with the "
+        "champion, registers it, and releases it if it passes the gate."
     ),
     params=Params,
     inputs={
@@ -174,7 +174,7 @@ STAGE = Stage(
         "train": Input("artifact of stage train"),
         "evaluate": Input("artifact of stage evaluate"),
         "label_doubt": Input("artifact of stage label_doubt"),
-        "card": Input(f"folder whose {OWN}, if there is one, is your own text in the cards", False, required=False),
+        "card": Input(f"folder with {OWN} (optional), your own text for the cards", False, required=False),
         "registry": Input(
             "folder of the registry: versions as commits of a git repository with DVC", False, created=True
         ),
@@ -189,10 +189,13 @@ STAGE = Stage(
         "model": ("model", "model.onnx and model.safetensors"),
         "metrics": ("metrics", "JSON metrics of every stage"),
         "plots": ("plots", "PNG plots of every stage"),
-        "reference": ("reference", "what tells drift from images that it has not learned from, and which it knows"),
+        "reference": (
+            "reference",
+            "reference for drift: features of images outside training, and the pictures it knows",
+        ),
         "attributes": (ATTRIBUTES_FILE, "what the model answers: name, classes and title of each"),
-        "params": ("params.yaml", "the parameters that every stage really used"),
-        "compare": (RECORD, "what the page of all versions tells of it: figures, parameters, answers to test images"),
+        "params": ("params.yaml", "the parameters that every stage used"),
+        "compare": (RECORD, "data for the page of all versions: figures, parameters, answers to test images"),
         "lineage": (LINEAGE, "keys, versions, inputs, images and cost, down to the raw files"),
     },
     run=_run,

@@ -69,9 +69,9 @@ def _run(context: Context[Params]) -> Headline:
 
 STAGE = Stage(
     name="champion",
-    description="Takes the released version of the model out of the registry, for all that a run does with it.",
+    description="Fetches the released version of the model from the registry, for the later stages of the run.",
     params=Params,
-    inputs={"registry": Input("folder of the registry that stage archive keeps", artifact=False, created=True)},
+    inputs={"registry": Input("folder of the registry of stage archive", artifact=False, created=True)},
     outputs={
         "champion": (CHAMPION, "version, digest of its model, mean accuracy, lots; version null before a release"),
     },

@@ -122,7 +122,7 @@ def test_from_the_form_to_the_report(stack: Stack, first: Run, page: "Page", tmp
     page.get_by_role("link", name="Details").click()
     page.get_by_role("link", name="Report", exact=True).click()
     frame = page.frame_locator("iframe[title=Reports]")
-    frame.get_by_role("link", name="What Great Expectations found").first.click()
+    frame.get_by_role("link", name="Findings of Great Expectations").first.click()
     frame.get_by_text("raw_annotations").first.wait_for()
     page.screenshot(path=tmp_path / "data_docs.png")
 

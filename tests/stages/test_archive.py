@@ -134,7 +134,7 @@ def test_the_report_says_of_p_no_more_than_it_is(manifests: dict[str, dict[str, 
     (tmp_path / "metrics" / "eval_metrics.json").write_text(json.dumps(EVALUATION))
     write_report(tmp_path / "report.html", build_report("Faces", tmp_path, "../versions.html"))
     page = (tmp_path / "report.html").read_text()
-    assert "how often two equally good models would differ at least so much" in page
+    assert "how often two equally good models would differ by at least this much" in page
     assert "probability" not in page  # p is none: neither that the candidate is worse nor that it is no worse
 
 

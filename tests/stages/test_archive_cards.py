@@ -54,7 +54,7 @@ def card(pipeline: Pipeline, name: str) -> tuple[Any, dict[str, str]]:
 def test_cards_ask_people_for_what_no_run_can_know(pipeline: Pipeline) -> None:
     asked = dict[str, str]()
     for name in ("model_card", "data_card"):
-        asked |= {title: text for title, text in card(pipeline, name)[1].items() if "Nobody has written this" in text}
+        asked |= {title: text for title, text in card(pipeline, name)[1].items() if "Not written yet" in text}
     assert set(asked) == set(ASKED)
     assert f"Say below '# Uses' in {OWN} of the data folder {ASKED['Uses']}." in asked["Uses"]
 

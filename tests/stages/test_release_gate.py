@@ -281,7 +281,7 @@ def test_equal_and_better_candidates_are_seldom_refused_by_balanced_accuracy(mon
     ("changed", "why"),
     [
         ({"version": 3}, r"which this code cannot use \(its model has another preprocessing .*version.*train again\)$"),
-        ({"near_white": 200}, r"whose images are prepared in another way \(.*near_white=200.*\)$"),
+        ({"near_white": 200}, r"whose images are prepared differently \(.*near_white=200.*\)$"),
     ],
     ids=["of earlier code", "with other parameters"],
 )

@@ -284,7 +284,7 @@ def test_a_stopped_training_publishes_nothing_and_goes_on_later(folder: Path, tm
     assert not list(tmp_path.glob(".partial-*"))
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stderr.count("going on after epoch") == 1
+    assert done.stderr.count("continuing after epoch") == 1
     history = json.loads((tmp_path / "out" / "metrics" / "train_metrics.json").read_text())["history"]
     assert [epoch["epoch"] for epoch in history] == list(range(1, 31))
 

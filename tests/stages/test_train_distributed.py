@@ -132,7 +132,7 @@ def test_same_seed_same_weights(tmp_path: Path) -> None:
 def test_what_one_process_says_is_what_the_stage_says(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     train, val = make_splits(tmp_path)
     val.labels[:] = UNKNOWN
-    with pytest.raises(DataError, match="the val split has no known label"):
+    with pytest.raises(DataError, match="the val split has no label"):
         fit_in_processes(2, train, val, SETTINGS, tmp_path / "checkpoint.safetensors")
     assert "Traceback" not in capfd.readouterr().err
 

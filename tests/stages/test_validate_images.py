@@ -308,7 +308,7 @@ def test_a_damaged_piece_is_made_again(raw: Raw, damage: bytes, caplog: pytest.L
     for content in (damage, whole.replace(b'"PNG"', b'"JPEG"')):
         piece.write_bytes(content)
         pd.testing.assert_frame_equal(raw.facts(), before)
-        assert f"cannot be used and is done again: {piece} is damaged" in caplog.text
+        assert f"cannot be used and is computed again: {piece} is damaged" in caplog.text
         caplog.clear()
         assert piece.read_bytes() == whole
 

@@ -146,7 +146,7 @@ def _repeat(item: Any, things: Mapping[str, list[Values]], values: Values) -> li
     repeated = {name: one for name, one in item.items() if name != "each"}
     items = repeated.get("items", [repeated])
     if "items" in repeated and (len(repeated) > 1 or not isinstance(items, list)):
-        raise _TemplateError('"items" is a list, and beside it stands nothing but "each"')
+        raise _TemplateError('"items" is a list, and beside it may stand only "each"')
     found = things.get(each) if isinstance(each, str) else each
     if not isinstance(found, list) or not all(isinstance(thing, dict) for thing in found):
         raise _TemplateError(f'"each" is {json.dumps(each)}: write {", ".join(things)} or a list of objects')
@@ -157,7 +157,7 @@ def _fill(text: str, values: Values) -> Any:
     def value_of(found: re.Match[str]) -> Any:
         if found[1] not in values:
             known = ", ".join(f"{{{name}}}" for name in values)
-            remedy = f"write one of {known}" if known else 'it takes an "each" to have placeholders'
+            remedy = f"write one of {known}" if known else 'placeholders need an "each"'
             raise _TemplateError(f"placeholder {found[0]} is unknown: {remedy}")
         return values[found[1]]
 

@@ -36,7 +36,7 @@ def checks(name: str, result: Any) -> Group:
         title=f"Suite {name}",
         sections=sections,
         note=f"{len(met)} of {len(rows)} expectations of {result.meta[SOURCE]} met",
-        link=("What Great Expectations found, with examples", f"{DATA_DOCS}/{name}/index.html"),
+        link=("Findings of Great Expectations, with examples", f"{DATA_DOCS}/{name}/index.html"),
     )
 
 
@@ -111,9 +111,7 @@ def past_runs(history: Sequence[Mapping[str, Any]], names: Mapping[str, str]) ->
     if listed:
         columns = ("Time (UTC)", "Verdict", *names.values())
         sections.append(Table("Past runs, the latest first", columns, listed[::-1], folded=True))
-    return Group(
-        "Trend", sections, note="Runs of this stage whose results lie in the same place; the last one is this."
-    )
+    return Group("Trend", sections, note="Runs of this stage with results in the same place; the last one is this run.")
 
 
 def _figure(value: object) -> float | None:

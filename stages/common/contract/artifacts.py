@@ -170,8 +170,8 @@ def read_manifest(artifact: Path) -> dict[str, Any]:
         )
     if "not_in_key" in manifest and (found := artifact_key(manifest)) != manifest["key"]:
         raise DataError(
-            f"{artifact / MANIFEST} is not as it was written (its parameters and inputs have the key {found[:12]}, it "
-            f"says {manifest['key'][:12]}): remove {artifact} and run stage {manifest['stage']} again"
+            f"{artifact / MANIFEST} was changed after it was written (its parameters and inputs have the key "
+            f"{found[:12]}, it says {manifest['key'][:12]}): remove {artifact} and run stage {manifest['stage']} again"
         )
     for entry in manifest["files"]:
         path = artifact / entry["path"]

@@ -39,7 +39,7 @@ from stages.common.reports.report import REPORT, VERSION
 
 _CHECK = (
     "check parameters and inputs, do no work",
-    "check parameters and inputs, do no work; with --store, also tell the lots that it has nothing of yet",
+    "check parameters and inputs, do no work; with --store, also list the lots that it lacks",
 )
 
 _REMEDIES = {
@@ -96,7 +96,7 @@ def parser(stage: Stage[Any]) -> argparse.ArgumentParser:
     """The command line of a stage; its help explains inputs, outputs and exit codes."""
     lines = ["outputs (files and folders of the artifact):"]
     lines += [f"  {path:<32} {text}" for path, text in stage.outputs.values()]
-    lines += [f"  {REPORT:<32} the page that people open; it needs no network"]
+    lines += [f"  {REPORT:<32} the page to open; it needs no network"]
     lines += [f"  {MANIFEST:<32} inputs, parameters, and every file with size and SHA-256"]
     lines += ["", "exit codes:"] + [f"  {code:<4} {text}" for code, text in EXIT_CODE_HELP.items()]
     lines += ["", "The last line of stdout is the result, one JSON object; logs go to stderr."]
@@ -116,7 +116,7 @@ def parser(stage: Stage[Any]) -> argparse.ArgumentParser:
         action="append",
         type=Path,
         metavar="FILE",
-        help=f"parameters (default: {PARAMS}); given again, a recipe that holds the keys that differ",
+        help=f"parameters (default: {PARAMS}); repeated: a recipe with the keys that differ",
     )
     result.add_argument(
         "--set",
@@ -129,11 +129,11 @@ def parser(stage: Stage[Any]) -> argparse.ArgumentParser:
         "--data",
         type=Path,
         metavar="DIR",
-        help="data folder: takes its params.yaml as the last recipe, and its suites, as far as it has them",
+        help="data folder, whose params.yaml is the last recipe, and whose suites replace ours",
     )
     if stage.name in SUITES:
         result.add_argument(
-            "--expectations", type=Path, metavar="DIR", help="folder of suites, each in place of ours of the same name"
+            "--expectations", type=Path, metavar="DIR", help="folder of suites, each replaces ours of the same name"
         )
     where = result.add_mutually_exclusive_group()
     where.add_argument("--out", type=Path, metavar="DIR", help="write the artifact exactly here")
@@ -141,7 +141,7 @@ def parser(stage: Stage[Any]) -> argparse.ArgumentParser:
         "--store", type=Path, metavar="DIR", help="artifact store: write to DIR/<stage>/<key>, or reuse it"
     )
     result.add_argument("--result", type=Path, metavar="FILE", help="also write the result JSON here")
-    result.add_argument("--recompute", action="store_true", help="compute again what is there already")
+    result.add_argument("--recompute", action="store_true", help="compute even if the artifact is cached")
     alone = result.add_mutually_exclusive_group()
     alone.add_argument("--check", action="store_true", help=_CHECK[bool(stage.new_lots)])
     if stage.run_lots:
@@ -162,7 +162,7 @@ def _lots(text: str) -> list[str]:
 
 def _obey(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
     if not (arguments.check or arguments.out or arguments.store):
-        raise UsageError("one of --out DIR and --store DIR is needed")
+        raise UsageError("--out DIR or --store DIR is needed")
     file, *recipes = arguments.params or [PARAMS]
     own, suites = _own(stage, arguments.data, getattr(arguments, "expectations", None))
     params = load_params(stage.params, file, arguments.set, recipes, own)
@@ -199,5 +199,5 @@ def _own(stage: Stage[Any], data: Path | None, folder: Path | None) -> tuple[Pat
         folder = data / EXPECTATIONS
     own, suites = data and own_params(data), own_suites(folder, stage.name) if folder else {}
     for file in (*([own] if own else []), *suites.values()):
-        log.info("takes %s of the data", file)
+        log.info("uses %s of the data folder", file)
     return own, suites

@@ -123,7 +123,7 @@ def run_lots(call: Call[Any], lots: Sequence[str]) -> Result:
     """Do the part of some lots; it has no key, so raw files of other lots are not read."""
     stage = call.stage
     if not (stage.run_lots and call.store):
-        raise UsageError("--lots needs --store DIR: its cache is where they go")
+        raise UsageError("--lots needs --store DIR, whose cache takes them")
     with _lots_context(call) as context:
         headline = stage.run_lots(context, lots)
     return {"stage": stage.name, "lots": lots, "seconds": call.seconds, "headline": dict(headline)}
@@ -148,7 +148,7 @@ def run(call: Call[Any]) -> Result:
             shutil.rmtree(work.failed, ignore_errors=True)
             stored = _stored(work)
             if stored:
-                log.info("%s: the artifact is there already (%s)", stage.name, work.key[:12])
+                log.info("%s: cached (%s)", stage.name, work.key[:12])
             manifest = stored or _make(work, lock)
             delivered = stage.deliver(Delivery(call.params, call.inputs, work.final, work.key))
     return {
@@ -353,7 +353,7 @@ def _require_unchanged(work: _Work[Any]) -> None:
             same = False
         if not same and name not in call.raw:
             raise TryAgainError(
-                f"another run, or a person, has changed what --{name} {path} says meanwhile: try again, which uses that"
+                f"another run, or a person, has changed --{name} {path} meanwhile: try again, to use its new state"
             )
         if not same:
             raise TryAgainError(f"--{name} {path} changed while it was being read: let its copying finish, try again")

@@ -42,7 +42,7 @@ def require_known_operators(model: bytes, name: str) -> None:
         first = ", ".join(ascii(operator)[1:-1][:60] for operator in unknown[:3])
         raise DataError(
             f"{name} computes with {first}, which no model of stage train does and which may never end: "
-            "give a model that stage train has made"
+            "give a model from stage train"
         )
 
 

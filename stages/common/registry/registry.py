@@ -332,8 +332,8 @@ class Registry:
         champion = releases[-1].version if releases else "none"
         if against not in {"", champion}:
             raise UsageError(
-                f"the champion is {champion} now and was {against} when {name} was compared with it: look at both, and "
-                f"promote {name} if it shall still be"
+                f"the champion changed from {against} to {champion} after {name} was compared with it: inspect both, "
+                f"then promote {name} if you still want to"
             )
         if champion == version.name:
             return releases[-1]
@@ -358,7 +358,7 @@ class Registry:
             else:
                 past.append(release.version)
         if len(past) < 2:
-            raise UsageError(f"nothing to go back to in {self.home}: there was no champion before the present one")
+            raise UsageError(f"nothing to go back to in {self.home}: there is no previous champion")
         return self._release(Release(past[-2], "rollback", reason or f"from {past[-1]}", now(), by, run))
 
     def _release(self, release: Release) -> Release:

@@ -208,15 +208,16 @@ def fit(
     """Fit a network. Should the GPU's memory not suffice, try once more with half the batch.
 
     Args:
-        train: what is learned from.
-        val: what is measured after each epoch; it chooses nothing here.
+        train: the training split.
+        val: the validation split, measured after each epoch; it chooses nothing here.
         settings: how to fit.
         on_epoch: called after each epoch; True stops.
-        checkpoint: a safetensors file written whole after each epoch. If it is there, training goes on from it and
+        checkpoint: a safetensors file written whole after each epoch. If it is there, training continues from it and
             ends (on a CPU) with the same weights as without the interruption.
 
     Raises:
-        DataError: the train split knows two classes of no attribute, or the val split has no label of one of them.
+        DataError: the train split has labels of two classes for no attribute, or the val split has no label of one of
+            them.
         DivergedError: the loss is not a number.
         UnavailableError: the device is absent, or its memory does not suffice.
         UsageError: a loss weight is of no attribute of these data.
@@ -225,11 +226,13 @@ def fit(
     learned = learned_classes(attributes, train.labels)
     if len(never_answered(attributes, learned)) == len(attributes):
         raise DataError(
-            "the train split knows two classes of no attribute: annotate more images or enlarge data.train_split"
+            "the train split has labels of two classes for no attribute: annotate more images or enlarge "
+            "data.train_split"
         )
     if not (learnable(attributes, val.labels, learned) != UNKNOWN).any():
         raise DataError(
-            "the val split has no known label of what training has seen: annotate more images or enlarge data.val_split"
+            "the val split has no label of a class that training has seen: annotate more images or enlarge "
+            "data.val_split"
         )
     train = replace(train, labels=answerable(attributes, train.labels, learned))  # one class alone teaches nothing
     chosen = settings.hyperparameters.complete(attributes)
@@ -259,7 +262,7 @@ def _fit(
     rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     bfloat16 = has_fast_bfloat16(device)
     if device.type == "cuda" and not bfloat16:
-        log.warning("%s has no bfloat16: float32 takes its place, and more time", torch.cuda.get_device_name(device))
+        log.warning("%s has no bfloat16: using float32, which takes longer", torch.cuda.get_device_name(device))
     cast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
     chosen = settings.hyperparameters
 
@@ -274,7 +277,7 @@ def _fit(
         try:
             history, batch_size = _load_checkpoint(checkpoint, network, optimizers)
         except Exception as error:
-            log.warning("%s belongs to another training (%s): begun anew", checkpoint, " ".join(str(error).split()))
+            log.warning("%s belongs to another training (%s): starting again", checkpoint, " ".join(str(error).split()))
             network, optimizers = begin()
         else:
             if history:  # with half a batch, if memory did not suffice for a whole one
@@ -282,7 +285,7 @@ def _fit(
     weights = torch.tensor([chosen.loss_weights[name] for name in names(train.attributes)], device=device)
     weights /= weights.sum()
     if 0 < len(history) < settings.epochs:  # what worker processes have finished comes back in the same way
-        log.info("going on after epoch %d, from its checkpoint", len(history))
+        log.info("continuing after epoch %d, from its checkpoint", len(history))
     learner: nn.Module = DistributedDataParallel(network) if processes > 1 else network
 
     corrected = corrections(train, chosen.class_balance)

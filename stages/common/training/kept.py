@@ -47,10 +47,10 @@ def recover(path: Path) -> tuple[dict[str, Tensor], Any] | None:
         if metadata.get("sha256") != _digest(tensors, metadata.get("told", "")):
             raise ValueError("its digest is another")  # noqa: TRY301
         if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-            raise ValueError("it holds what is no number")  # noqa: TRY301
+            raise ValueError("it holds values that are no numbers")  # noqa: TRY301
         return tensors, json.loads(metadata["told"])
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        log.warning("%s is damaged (%s): what it was kept for is done again", path, " ".join(str(error).split()))
+        log.warning("%s is damaged (%s): its work is done again", path, " ".join(str(error).split()))
         return None
 
 

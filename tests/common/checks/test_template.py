@@ -86,12 +86,12 @@ def test_what_a_placeholder_stands_for_is_no_template(tmp_path: Path) -> None:
             {"each": "attribute", "kwargs": {"column": "{nmae}"}},
             "placeholder {nmae} is unknown: write one of {name}, {column}",
         ),
-        ({"kwargs": {"column": "{name}"}}, 'placeholder {name} is unknown: it takes an "each"'),
+        ({"kwargs": {"column": "{name}"}}, 'placeholder {name} is unknown: placeholders need an "each"'),
         ({"each": "atribute", "a": 1}, '"each" is "atribute": write attribute, unknown_when or a list of objects'),
         ({"each": ["train"], "a": 1}, '"each" is ["train"]: write'),
         ({"each": None, "a": 1}, '"each" is null: write'),
-        ({"each": "attribute", "items": [], "severity": "critical"}, '"items" is a list, and beside it stands nothing'),
-        ({"each": "attribute", "items": {"type": "a"}}, '"items" is a list, and beside it stands nothing'),
+        ({"each": "attribute", "items": [], "severity": "critical"}, '"items" is a list, and beside it may stand only'),
+        ({"each": "attribute", "items": {"type": "a"}}, '"items" is a list, and beside it may stand only'),
     ],
 )
 def test_a_wrong_template_is_one_line_that_names_file_and_entry(tmp_path: Path, entry: object, said: str) -> None:

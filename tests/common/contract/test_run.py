@@ -81,7 +81,7 @@ def test_the_store_computes_once_and_again_when_data_or_parameters_change(start:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "--out DIR and --store DIR"),
+        ([], "--out DIR or --store DIR"),
         (["--out", "o", "--store", "s"], "not allowed with"),
         (["--out", "o", "--set", "toy.copies=0"], "toy.copies"),
         (["--out", "o", "--set", "toy.copies=1.5"], "toy.copies"),

@@ -203,7 +203,7 @@ def test_an_attribute_without_labels_is_left_out_and_none_at_all_is_an_error(spl
     assert [name for name in names(train.attributes) if balanced[name] is None] == [*names(train.attributes)[1:3]]
     assert last.val_mean_balanced_accuracy == np.mean([one for one in balanced.values() if one is not None])
     labels[:] = -1
-    with pytest.raises(DataError, match="the val split has no known label"):
+    with pytest.raises(DataError, match="the val split has no label"):
         fit(train, dataclasses.replace(val, labels=labels), settings)
 
 

@@ -129,7 +129,7 @@ def test_a_damaged_piece_is_said_and_done_again(data: Data, caplog: pytest.LogCa
     piece.write_text(piece.read_text().replace("B", "Z"))
     assert data.take().pieces == before.pieces
     assert data.done() == ["b0"]
-    assert f"cannot be used and is done again: {piece} is damaged" in caplog.text
+    assert f"cannot be used and is computed again: {piece} is damaged" in caplog.text
 
 
 def test_a_file_that_changed_spoils_its_lot_alone_and_leaves_nothing_of_it(data: Data) -> None:
