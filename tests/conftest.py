@@ -18,16 +18,17 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from playwright.sync_api import Browser, Page, Request
 
+    from tests.dags.dag_reader import DagReader
     from tests.scripts.made_run import MadeRun
 
 ROOT = Path(__file__).parents[1]
 ENDED = signal.getsignal(signal.SIGTERM)
 
-
 SHARED = {
     "with Stack(": "stacks",  # each of these files starts one of its own
     "pytest.mark.docker": "engine",
     "made_run": "run",
+    "dag_reader": "dags",
 }
 """What a file has in its text -> the group of tests that run in one process, one after the other; the first counts.
 
@@ -85,6 +86,16 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> "MadeRun":
     from tests.scripts.made_run import make_run
 
     return make_run(tmp_path_factory.mktemp("download"))
+
+
+@pytest.fixture(scope="session")
+def dag_reader(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[DagReader]":
+    """Airflow as it reads DAGs, imported once for all files."""
+    from tests.dags.dag_reader import DagReader
+
+    reader = DagReader(tmp_path_factory.mktemp("airflow"))
+    yield reader
+    reader.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,8 @@
 
 import ast
 import importlib
-import json
 import re
 import runpy
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -18,6 +16,7 @@ import yaml
 
 from stages.common.contract.params import load_params
 from stages.common.contract.version import SUITES
+from tests.dags.dag_reader import DagReader
 from tests.pipeline import INPUTS, STAGES, WIRING
 
 ROOT = Path(__file__).parents[1]
@@ -33,10 +32,8 @@ def read_yaml(name: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def dags() -> list[Any]:
-    command = [sys.executable, "-m", "tests.dags.describe_dag", ",".join(DAGS)]
-    described = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
-    return [json.loads(line) for line in described.stdout.splitlines()[-len(DAGS) :]]
+def dags(dag_reader: DagReader) -> list[Any]:
+    return [dag_reader.describe(name) for name in DAGS]
 
 
 def artifact_inputs(stage: str) -> list[str]:

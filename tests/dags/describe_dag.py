@@ -1,21 +1,6 @@
-"""Prints DAGs as JSON. Runs in a process of its own, since Airflow configures what imports it.
+"""What tests ask about a DAG; it runs where Airflow may be imported, which is in the process of `dag_reader`."""
 
-python -m tests.dags.describe_dag DAG[,DAG ...] [PARAMS ...]: a line for each DAG; each PARAMS is a JSON object, as a
-user hands it over with a run. `dag` is the last one.
-"""
-
-import atexit
-import importlib
-import json
-import os
-import shutil
-import sys
-import tempfile
-from pathlib import Path
 from typing import Any
-
-os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-")  # before the first import of Airflow
-sys.path.insert(0, str(Path(__file__).parents[2] / "dags"))
 
 from airflow.sdk import XComArg
 from airflow.sdk.definitions.mappedoperator import MappedOperator
@@ -23,8 +8,6 @@ from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.base import TimeRestriction
 from stage_operator import StageOperator
-
-atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 
 
 def refusal(dag: Any, conf: dict[str, Any]) -> str | None:
@@ -46,8 +29,8 @@ def example(task: Any) -> Any:
     return task.unmap({**task.partial_kwargs, "lots": ["s1"]}) if isinstance(task, MappedOperator) else task
 
 
-def described(dag: Any) -> dict[str, Any]:
-    """What tests ask about a DAG."""
+def described(dag: Any, confs: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+    """What tests ask about a DAG, and how it answers to runs with these parameters."""
     timetable = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag)).timetable
     next_run = timetable.next_dagrun_info(
         last_automated_data_interval=None, restriction=TimeRestriction(None, None, dag.catchup)
@@ -84,10 +67,5 @@ def described(dag: Any) -> dict[str, Any]:
         "settings": {task.task_id: task.settings for task in tasks},
         "inputs": {task.task_id: {name: source(value) for name, value in task.inputs.items()} for task in tasks},
         "params": list(dag.params),
-        "refusals": [refusal(dag, json.loads(conf)) for conf in sys.argv[2:]],
+        "refusals": [refusal(dag, conf) for conf in confs],
     }
-
-
-for name in (sys.argv[1] if len(sys.argv) > 1 else "ml_pipeline_face_attributes").split(","):
-    dag = getattr(importlib.import_module(name), name)()
-    print(json.dumps(described(dag)))

@@ -11,16 +11,17 @@ from typing import Any
 
 import pytest
 
+from tests.dags.dag_reader import DagReader
+
 ROOT = Path(__file__).parents[2]
-ACCEPTED = [{}, {"keep": "12h", "dry_run": True}, {"keep": "2w"}]
-REFUSED = [{"keep": "30"}, {"keep": "0d"}, {"keep": "30d; rm"}, {"keep": "30d\n"}, {"keep": None},
+ACCEPTED: list[dict[str, Any]] = [{}, {"keep": "12h", "dry_run": True}, {"keep": "2w"}]
+REFUSED: list[dict[str, Any]] = [{"keep": "30"}, {"keep": "0d"}, {"keep": "30d; rm"}, {"keep": "30d\n"}, {"keep": None},
            {"keep": "{{ 7*7 }}"}, {"dry_run": "yes"}]  # fmt: skip
 
 
 @pytest.mark.slow
-def test_it_runs_every_week_and_its_form_takes_a_time_and_a_dry_run() -> None:
-    command = [sys.executable, "-m", "tests.dags.describe_dag", "clean_up", *map(json.dumps, ACCEPTED + REFUSED)]
-    dag = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+def test_it_runs_every_week_and_its_form_takes_a_time_and_a_dry_run(dag_reader: DagReader) -> None:
+    dag = dag_reader.describe("clean_up", *ACCEPTED, *REFUSED)
     following = datetime.fromisoformat(dag["next_run"])
     assert timedelta(0) <= following - datetime.now(UTC) + timedelta(minutes=1) <= timedelta(days=7, minutes=1)
     first = ["check_environment"]
@@ -36,16 +37,9 @@ def test_it_runs_every_week_and_its_form_takes_a_time_and_a_dry_run() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("dry_run", "more"), [(False, []), (True, ["--dry-run"])])
-def test_the_stage_is_asked_for_a_command_that_it_has(dry_run: bool, more: list[str]) -> None:
-    code = f"""
-import json, sys
-sys.argv[1:] = ["clean_up"]
-from tests.dags.describe_dag import dag
-task = dag.get_task("prune")
-print(json.dumps(task._command({{"params": {{"keep": "2w", "dry_run": {dry_run}}}}})))
-"""
-    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    words = json.loads(printed.splitlines()[-1])
+def test_the_stage_is_asked_for_a_command_that_it_has(dag_reader: DagReader, dry_run: bool, more: list[str]) -> None:
+    code = f"print(json.dumps(dag.get_task('prune')._command({{'params': {{'keep': '2w', 'dry_run': {dry_run}}}}})))"
+    words = json.loads(dag_reader.run_with("clean_up", code).stdout.splitlines()[-1])
     assert words[:3] == ["prune", "--keep", "2w"]
     assert [word for word in words if word == "--dry-run"] == more
     done = subprocess.run(  # the parser takes them all; the store is elsewhere

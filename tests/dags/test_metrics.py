@@ -1,6 +1,5 @@
 """Metrics: what Airflow's own StatsD client sends, as Prometheus reads it."""
 
-import os
 import re
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from tests.dags.dag_reader import DagReader
 from tests.stack.stack import free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ logger.gauge("pool.open_slots", 2, tags={"pool_name": "gpu"})
 """
 
 
-def test_what_airflow_sends_is_what_prometheus_reads() -> None:
+def test_what_airflow_sends_is_what_prometheus_reads(dag_reader: DagReader) -> None:
     statsd, http = str(free_port()), str(free_port())
     bridge = subprocess.Popen([sys.executable, ROOT / "images/airflow/bin/metrics", statsd, http])
 
@@ -41,7 +41,7 @@ def test_what_airflow_sends_is_what_prometheus_reads() -> None:
         own = {name: value for name, value in settings.items() if name.startswith("AIRFLOW__METRICS__")}
         own |= {f"AIRFLOW__METRICS__STATSD_{name}": value for name, value in
                 {"ON": "True", "HOST": "127.0.0.1", "PORT": statsd}.items()}  # fmt: skip
-        subprocess.run([sys.executable, "-W", "ignore", "-c", SEND], env=os.environ | own, check=True)
+        assert dag_reader.run(SEND, environment=own).returncode == 0
         page = wait_until(lambda: "open_slots{" in (page := read()) and page, 30, "all that was sent")
     finally:
         bridge.kill()

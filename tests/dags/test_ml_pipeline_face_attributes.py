@@ -14,6 +14,7 @@ import pytest
 import yaml
 from task_settings import load_settings
 
+from tests.dags.dag_reader import DagReader
 from tests.pipeline import TRAINING
 
 pytestmark = pytest.mark.slow
@@ -62,20 +63,9 @@ REFUSED: list[dict[str, Any]] = [
 ]
 
 
-def describe(*confs: dict[str, Any]) -> Any:
-    command = [sys.executable, "-m", "tests.dags.describe_dag", DAG_ID, *map(json.dumps, confs)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-
-
-def in_airflow(code: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run code that knows `dag`, in a process of its own."""
-    command = [sys.executable, "-c", f"import json; from tests.dags.describe_dag import dag; {code}"]
-    return subprocess.run(command, env=os.environ | environment, cwd=ROOT, capture_output=True, text=True)
-
-
 @pytest.fixture(scope="module")
-def dag() -> Any:
-    return describe(*ACCEPTED, *REFUSED)
+def dag(dag_reader: DagReader) -> Any:
+    return dag_reader.describe(DAG_ID, *ACCEPTED, *REFUSED)
 
 
 def test_a_run_a_day_from_the_next_midnight_and_one_at_a_time(dag: Any) -> None:
@@ -198,29 +188,27 @@ def test_a_wrong_setting_is_one_line_that_names_it(tmp_path: Path, old: str, new
     assert "\n" not in str(refusal.value)
 
 
-def read_dags(folder: Path, old: str, new: str) -> tuple[list[str], dict[str, str]]:
+def read_dags(dag_reader: DagReader, folder: Path, old: str, new: str) -> tuple[list[str], dict[str, str]]:
     """Last lines of Airflow's errors, and DAG -> kind of its timetable, with something replaced in params.yaml."""
     break_params(folder, old, new)
     shutil.copytree(ROOT / "dags", folder / "dags")
     code = (
-        "import json; from airflow.dag_processing.dagbag import DagBag; bag = DagBag('dags'); print(json.dumps(["
+        "import json, sys; sys.path.insert(0, 'dags'); "
+        "from airflow.dag_processing.dagbag import DagBag; bag = DagBag('dags'); print(json.dumps(["
         "[error.strip().splitlines()[-1] for error in bag.import_errors.values()],"
         "{name: type(dag.timetable).__name__ for name, dag in bag.dags.items()}]))"
     )
-    environment = os.environ | {"AIRFLOW_HOME": str(folder), "PYTHONPATH": "dags"}
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
-    errors, timetables = json.loads(done.stdout.splitlines()[-1])
+    errors, timetables = json.loads(dag_reader.run(code, folder).stdout.splitlines()[-1])
     return errors, timetables
 
 
-def test_a_task_without_settings_is_an_import_error_that_names_it(tmp_path: Path) -> None:
-    errors, _ = read_dags(tmp_path, "    archive: {retries", "    archives: {retries")
+def test_a_task_without_settings_is_an_import_error_that_names_it(dag_reader: DagReader, tmp_path: Path) -> None:
+    errors, _ = read_dags(dag_reader, tmp_path, "    archive: {retries", "    archives: {retries")
     assert errors == [f"ValueError: {tmp_path / 'params.yaml'}: airflow.tasks.archive is missing"]
 
 
-def test_a_dag_without_a_schedule_starts_when_somebody_triggers_it(tmp_path: Path) -> None:
-    errors, timetables = read_dags(tmp_path, '"@daily"', "null")
+def test_a_dag_without_a_schedule_starts_when_somebody_triggers_it(dag_reader: DagReader, tmp_path: Path) -> None:
+    errors, timetables = read_dags(dag_reader, tmp_path, '"@daily"', "null")
     assert errors == []
     assert timetables[DAG_ID] == "NullTimetable"
 
@@ -238,13 +226,13 @@ def test_the_form_refuses_what_no_stage_can_use(dag: Any) -> None:
     assert accepted == []
 
 
-def test_a_recipe_is_handed_to_every_stage_and_the_environment_may_name_one() -> None:
+def test_a_recipe_is_handed_to_every_stage_and_the_environment_may_name_one(dag_reader: DagReader) -> None:
     code = (
         "task = dag.get_task('check_raw_data'); params = dag.params.dump() | {}; "
         "print(json.dumps([params['recipe'], task._command({'params': params})]))"
     )
     plain, chosen = (
-        json.loads(in_airflow(code, FACE_ATTRIBUTES_RECIPE=recipe).stdout.splitlines()[-1])
+        json.loads(dag_reader.run_with(DAG_ID, code, FACE_ATTRIBUTES_RECIPE=recipe).stdout.splitlines()[-1])
         for recipe in ("", "photographs")
     )
     assert plain[0] == "none"
@@ -253,9 +241,11 @@ def test_a_recipe_is_handed_to_every_stage_and_the_environment_may_name_one() ->
     assert " --params params.yaml --params params-photographs.yaml " in " ".join(chosen[1])
 
 
-def test_an_empty_field_says_what_that_means_today() -> None:
+def test_an_empty_field_says_what_that_means_today(dag_reader: DagReader) -> None:
     code = "print(json.dumps({name: dag.params.get_param(name).description for name in dag.params}))"
-    told = json.loads(in_airflow(code, FACE_ATTRIBUTES_ANNOTATIONS="/data/labels").stdout.splitlines()[-1])
+    told = json.loads(
+        dag_reader.run_with(DAG_ID, code, FACE_ATTRIBUTES_ANNOTATIONS="/data/labels").stdout.splitlines()[-1]
+    )
     usual, recipe = (yaml.safe_load((ROOT / name).read_text()) for name in ("params.yaml", "params-photographs.yaml"))
     assert f"Empty means {usual['train']['epochs']}" in told["epochs"]
     other = recipe.get("train", {}).get("epochs")
@@ -264,7 +254,7 @@ def test_an_empty_field_says_what_that_means_today() -> None:
     assert told["annotations"].endswith("Empty means /data/labels.")
 
 
-def test_the_form_says_what_the_data_bring_and_can_do_without(tmp_path: Path) -> None:
+def test_the_form_says_what_the_data_bring_and_can_do_without(dag_reader: DagReader, tmp_path: Path) -> None:
     (tmp_path / "expectations").mkdir()
     (tmp_path / "expectations/images.json").touch()
     (tmp_path / "params.yaml").write_text("train: {epochs: 77}\nhyperopt: {max_evals: 0}\n")
@@ -276,7 +266,7 @@ def test_the_form_says_what_the_data_bring_and_can_do_without(tmp_path: Path) ->
         "print(json.dumps([of_data(own.parent), *[today(name, data=own) for name in "
         "('train.epochs', 'hyperopt.max_evals', 'monitor.alpha')], *commands]))"
     )
-    brought, epochs, evals, alpha, data, image = json.loads(in_airflow(code).stdout.splitlines()[-1])
+    brought, epochs, evals, alpha, data, image = json.loads(dag_reader.run_with(DAG_ID, code).stdout.splitlines()[-1])
     assert brought == ["params.yaml", "images.json"]
     assert epochs == "Empty means 77, as params.yaml of the data says."
     assert evals == "Empty means 0, as params.yaml of the data says."
@@ -285,13 +275,13 @@ def test_the_form_says_what_the_data_bring_and_can_do_without(tmp_path: Path) ->
     assert "--data" not in image
 
 
-def test_another_annotation_file_is_taken_by_both_tasks_that_read_it() -> None:
+def test_another_annotation_file_is_taken_by_both_tasks_that_read_it(dag_reader: DagReader) -> None:
     code = (
         "params = dag.params.dump() | {'annotations': 'mended {{ 7*7 }}/a.csv'}; "
         "both = map(dag.get_task, ('check_raw_data', 'validate')); "
         "print(json.dumps([task._command({'params': params}) for task in both]))"
     )
-    for command in json.loads(in_airflow(code).stdout.splitlines()[-1]):
+    for command in json.loads(dag_reader.run_with(DAG_ID, code).stdout.splitlines()[-1]):
         assert command[command.index("--annotations") + 1] == "/data/mended {{ 7*7 }}/a.csv"
         assert command.count("--annotations") == 1
 
@@ -302,8 +292,8 @@ CHECK = (
 )
 
 
-def test_a_parameter_that_does_not_exist_is_refused_and_not_tried_again() -> None:
-    done = in_airflow(CHECK.format(conf={"epoch": 3, "lots": ["s1"]}))
+def test_a_parameter_that_does_not_exist_is_refused_and_not_tried_again(dag_reader: DagReader) -> None:
+    done = dag_reader.run_with(DAG_ID, CHECK.format(conf={"epoch": 3, "lots": ["s1"]}))
     assert done.stderr.splitlines()[-1] == (
         "airflow.sdk.exceptions.AirflowFailException: unknown parameter epoch: there are annotations, epochs, force, "
         "lots, max_evals, recipe, recompute, settings"
@@ -311,9 +301,11 @@ def test_a_parameter_that_does_not_exist_is_refused_and_not_tried_again() -> Non
 
 
 @pytest.mark.docker
-def test_what_the_environment_lacks_is_said_in_a_line_each_and_not_tried_again(docker: Any) -> None:
+def test_what_the_environment_lacks_is_said_in_a_line_each_and_not_tried_again(
+    docker: Any, dag_reader: DagReader
+) -> None:
     absent = {"FACE_ATTRIBUTES_TAG": "never-built", "FACE_ATTRIBUTES_DATA_VOLUME": "face-attributes-never-filled"}
-    done = in_airflow(CHECK.format(conf={}), **absent)
+    done = dag_reader.run_with(DAG_ID, CHECK.format(conf={}), **absent)
     *images, volume = done.stderr.partition("AirflowFailException: ")[2].splitlines()
     assert images == [
         f"image face-attributes/{stage}:never-built is missing: build it with `make images`" for stage in TRAINING

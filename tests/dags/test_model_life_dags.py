@@ -1,12 +1,12 @@
 """The DAGs that predict and that watch, as Airflow reads them."""
 
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+
+from tests.dags.dag_reader import DagReader
 
 pytestmark = pytest.mark.slow
 
@@ -29,15 +29,9 @@ REFUSED: dict[str, list[dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def describe(dag: str) -> Any:
-    confs = map(json.dumps, ACCEPTED[dag] + REFUSED[dag])
-    command = [sys.executable, "-m", "tests.dags.describe_dag", dag, *confs]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-
-
 @pytest.fixture(scope="module")
-def dags() -> dict[str, Any]:
-    return {dag: describe(dag) for dag in (PREDICT, MONITOR)}
+def dags(dag_reader: DagReader) -> dict[str, Any]:
+    return {dag: dag_reader.describe(dag, *ACCEPTED[dag], *REFUSED[dag]) for dag in (PREDICT, MONITOR, VALIDATE)}
 
 
 def test_new_lots_and_new_models_start_predictions(dags: dict[str, Any]) -> None:
@@ -68,26 +62,22 @@ def test_the_champion_is_watched_every_week_and_trained_again_only_if_that_is_du
     }
 
 
-def test_validation_alone_starts_when_annotations_change_or_a_person_names_others() -> None:
-    dag = describe(VALIDATE)
+def test_validation_alone_starts_when_annotations_change_or_a_person_names_others(dags: dict[str, Any]) -> None:
+    dag = dags[VALIDATE]
     assert dag["starts_on"] == ["face_attributes_annotations"]
     assert dag["upstream"] == {"check_environment": [], "validate": ["check_environment"]}
     assert dag["files"] == {"validate": {"annotations": "annotations"}}
     assert dag["params"] == ["annotations", "lots", "recipe", "settings", "recompute"]
 
 
-def test_drift_is_told_though_the_annotations_are_refused() -> None:
-    code = f"""
-import json, sys
-sys.argv[1:] = ["{MONITOR}"]
-from tests.dags.describe_dag import dag
+def test_drift_is_told_though_the_annotations_are_refused(dag_reader: DagReader) -> None:
+    code = """
 task = dag.get_task("monitor")
-made = {{name: f"/artifacts/{{name}}/" + "0" * 64 for name in ("champion", "predict")}}
-task.inputs |= made | {{"validate": None}}
-print(json.dumps([str(task.trigger_rule.value), task._command({{"params": dict.fromkeys(task.settings.values())}})]))
+made = {name: f"/artifacts/{name}/" + "0" * 64 for name in ("champion", "predict")}
+task.inputs |= made | {"validate": None}
+print(json.dumps([str(task.trigger_rule.value), task._command({"params": dict.fromkeys(task.settings.values())})]))
 """
-    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    rule, command = json.loads(printed.splitlines()[-1])
+    rule, command = json.loads(dag_reader.run_with(MONITOR, code).stdout.splitlines()[-1])
     assert rule == "all_done_min_one_success"  # of champion, predict and validate
     assert {"--champion", "--predict", "--logs"} <= set(command)
     assert "--validate" not in command

@@ -1,11 +1,11 @@
 """The DAGs in which people decide about releases, as Airflow reads them."""
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
+
+from tests.dags.dag_reader import DagReader
 
 pytestmark = pytest.mark.slow
 
@@ -27,21 +27,8 @@ REFUSED: list[dict[str, Any]] = [
 ]
 
 
-def describe(dag: str, *confs: dict[str, Any]) -> Any:
-    command = [sys.executable, "-m", "tests.dags.describe_dag", dag, *map(json.dumps, confs)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-
-
-def in_dag(name: str, code: str) -> "subprocess.CompletedProcess[str]":
-    """Run code that knows `dag` and the module that it is of, in a process of its own."""
-    known = (
-        f"import json, sys; sys.argv[1:] = [{name!r}]; from tests.dags.describe_dag import dag; import {name} as module"
-    )
-    return subprocess.run([sys.executable, "-c", f"{known}\n{code}"], capture_output=True, text=True)
-
-
-def test_a_decision_asks_for_a_reason_and_runs_when_a_person_triggers_it() -> None:
-    dag = describe(DECIDE, *ACCEPTED, *REFUSED)
+def test_a_decision_asks_for_a_reason_and_runs_when_a_person_triggers_it(dag_reader: DagReader) -> None:
+    dag = dag_reader.describe(DECIDE, *ACCEPTED, *REFUSED)
     assert (dag["next_run"], dag["starts_on"]) == (None, [])
     assert dag["upstream"] == {"check_environment": [], "release": ["check_environment"]}
     assert dag["makes"] == {"release": ["face_attributes_model"]}
@@ -51,13 +38,13 @@ def test_a_decision_asks_for_a_reason_and_runs_when_a_person_triggers_it() -> No
     assert [conf for conf, refusal in zip(REFUSED, refusals[len(ACCEPTED) :], strict=True) if refusal is None] == []
 
 
-def test_the_form_becomes_a_command_in_which_nothing_is_an_option() -> None:
+def test_the_form_becomes_a_command_in_which_nothing_is_an_option(dag_reader: DagReader) -> None:
     code = """
 for params in ({"action": "promote", "version": "v3", "reason": "--force"},
                {"action": "rollback", "version": None, "reason": "no"}):
     print(json.dumps(dag.get_task("release")._command({"params": params})))
 """
-    promote, rollback = map(json.loads, in_dag(DECIDE, code).stdout.splitlines()[-2:])
+    promote, rollback = map(json.loads, dag_reader.run_with(DECIDE, code).stdout.splitlines()[-2:])
     end = ["--registry", "/artifacts/registry", "--store", "/artifacts", "--result", "/result/result.json"]
     assert promote == ["promote", "v3", "--reason=--force", *end]
     assert rollback == ["rollback", "--reason=no", *end]
@@ -70,9 +57,11 @@ for params in ({"action": "promote", "version": "v3", "reason": "--force"},
         ("rollback", "v3", "rollback returns to the previous champion: leave v3 out, or promote it"),
     ],
 )
-def test_what_does_not_go_together_is_refused_in_a_line(action: str, version: str | None, why: str) -> None:
+def test_what_does_not_go_together_is_refused_in_a_line(
+    dag_reader: DagReader, action: str, version: str | None, why: str
+) -> None:
     params = {"action": action, "version": version, "reason": "x"}
-    done = in_dag(DECIDE, f"dag.get_task('release')._command({{'params': {params}}})")
+    done = dag_reader.run_with(DECIDE, f"dag.get_task('release')._command({{'params': {params}}})")
     assert f"AirflowFailException: {why}" in done.stderr.splitlines()[-1]
 
 
@@ -90,20 +79,20 @@ def context(headline):
 """
 
 
-def test_only_a_version_that_the_gate_refused_is_asked_about() -> None:
+def test_only_a_version_that_the_gate_refused_is_asked_about(dag_reader: DagReader) -> None:
     released = {"version": "v2", "champion": "v2", "action": "promote", "by": "anna", "reason": "x"}
     cases = [GATE, GATE | {"fit": "yes"}, GATE | {"champion": "v2"}, released, {}]
     code = f"{ASKED}\nprint(json.dumps([bool(module.refused(context(one))) for one in {cases}]))"
-    assert json.loads(in_dag(APPROVE, code).stdout.splitlines()[-1]) == [True, False, False, False, False]
+    assert json.loads(dag_reader.run_with(APPROVE, code).stdout.splitlines()[-1]) == [True, False, False, False, False]
 
 
-def test_an_approval_promotes_by_name_if_the_champion_is_still_the_same() -> None:
+def test_an_approval_promotes_by_name_if_the_champion_is_still_the_same(dag_reader: DagReader) -> None:
     code = f"{ASKED}\nprint(json.dumps(dag.get_task('release')._command(context({GATE}))[:5]))"
-    words = json.loads(in_dag(APPROVE, code).stdout.splitlines()[-1])
+    words = json.loads(dag_reader.run_with(APPROVE, code).stdout.splitlines()[-1])
     assert words == ["promote", "v2", "--against=v1", "--reason=seen", "--by=anna"]
 
 
-def test_nobody_is_asked_unless_params_yaml_says_for_how_long() -> None:
-    dag = describe(APPROVE)
+def test_nobody_is_asked_unless_params_yaml_says_for_how_long(dag_reader: DagReader) -> None:
+    dag = dag_reader.describe(APPROVE)
     assert dag["starts_on"] == []
     assert dag["upstream"] == {"check_environment": [], "approval": ["check_environment"], "release": ["approval"]}
