@@ -11,8 +11,8 @@ run: ## set everything up and run the pipeline once; DATA=<folder> for other dat
 report: venv ## copy the report of the newest run to reports/ and name it; DATA=<folder>; ENGINE=none for `dvc repro`
 	@.venv/bin/python scripts/run_pipeline.py --report $(if $(filter none,$(ENGINE)),--engine none) $(if $(DATA),--data "$(DATA)")
 
-serve: venv ## serve the champion of `make run ENGINE=none` at http://localhost:8090, without containers; SERVE_PORT=<port>
-	@.venv/bin/python -m images.serve
+serve: venv ## serve what `make run ENGINE=none` made last, released or not, at http://localhost:8090, without containers; SERVE_PORT=<port>
+	@SERVE_UNRELEASED=yes .venv/bin/python -m images.serve
 
 up: ## start Airflow on PostgreSQL and print its address; DATA=<folder> for other data, RECIPE=photographs, PROFILE=celery for workers, PROFILE=metrics for Prometheus
 	@scripts/up

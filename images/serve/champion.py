@@ -1,4 +1,7 @@
-"""The champion that is served: followed in the registry, checked, loaded beside the one before it, and then exchanged.
+"""The version that is served: followed in the registry, checked, loaded beside the one before it, and then exchanged.
+
+That is the champion. Where somebody tries what he has made himself (`make serve`), it is also a newer version that was
+not released, and `problem` says so.
 
 A promotion or a rollback is a new tag of the registry. A look at the times of two of its files, four times a second,
 tells whether there may be one, so the processes of the service differ for a moment only. A version that cannot be
@@ -55,6 +58,13 @@ class ReadOnlyRegistry(Registry):
             _, at = repository[commit.tree].lookup_path(repository.__getitem__, path.encode())  # type: ignore[attr-defined]
             blob: Any = repository[at]
             return bytes(blob.data).decode()
+
+    def newest(self) -> Version | None:
+        """What came last: the champion, unless a version has been registered since it was released."""
+        versions, releases = self.versions(), self.releases()
+        if releases and not (versions and versions[-1].created > releases[-1].time):
+            return self.version(releases[-1].version)
+        return versions[-1] if versions else None
 
     def changed(self) -> tuple[int, ...]:
         """When a tag was written last, in ns; () if that is too recent to tell it from the next one."""
@@ -127,6 +137,7 @@ class Champion:
     Attributes:
         served: what answers now; a request takes it once, and ends with it. None before there is any.
         problem: why it is not the champion; empty if it is.
+        name: of the champion, whether it is served or not; "" if no version is released.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -134,6 +145,8 @@ class Champion:
         self.registry = ReadOnlyRegistry(settings.registry, settings.remote)
         self.served: Served | None = None
         self.problem = "it is starting"
+        self.name = ""
+        self._unreleased = settings.unreleased
         self._images = settings.images
         self._seen: tuple[int, ...] | None = None
         self._looking = threading.Lock()
@@ -145,40 +158,50 @@ class Champion:
             await asyncio.sleep(LOOK_S)
 
     def look(self) -> None:
-        """Serve the champion, if it is another one or was not served before."""
+        """Serve what shall be served, if that is another version or was not served before."""
         with self._looking:
+            remark = error = ""
             try:
                 changed = self.registry.changed()
                 if changed and changed == self._seen:
                     return
-                problem = self._take()
-            except StageError as error:
-                problem = str(error)
-            except Exception as error:  # git's files may be damaged in any way, or shut us out
-                problem = f"{self.registry.home} cannot be read: {str(error) or type(error).__name__}"
-            if problem and self.served:
-                problem = f"{self.served.name} is still served, not the champion: {problem}"
-            if problem and problem != self.problem:
-                log.warning("%s", problem)
-            self.problem = problem
-            self._seen = None if problem else changed
+                remark = self._take()
+            except StageError as found:
+                error = str(found)
+            except Exception as found:  # git's files may be damaged in any way, or shut us out
+                error = f"{self.registry.home} cannot be read: {str(found) or type(found).__name__}"
+            if error and self.served:
+                wanted = "newest version" if self._unreleased else "champion"
+                error = f"{self.served.name} is still served, not the {wanted}: {error}"
+            if error and error != self.problem:
+                log.warning("%s", error)
+            self.problem = error or remark
+            self._seen = None if error else changed
 
     def _take(self) -> str:
-        version = self.registry.champion()
+        """Serve what shall be served; why that is not the champion, "" if it is."""
+        champion = self.registry.champion()
+        self.name = champion.name if champion else ""
+        version = self.registry.newest() if self._unreleased else champion
         if version is None:
-            return self._none()
+            raise UnavailableError(self._none())
+        remark = "" if version.name == self.name else f"{version.name}, not released: {version.judged}"
         if self.served and (self.served.name, self.served.version.model_digest) == (version.name, version.model_digest):
-            return ""
+            return remark
         model = load(self.registry.find_model(version), threads=1)
         preprocessing = limited(model.preprocessing, self._images.max_megapixels)
         model.predict_and_embed(
             np.zeros((1, model.image_size, model.image_size, 3), np.uint8)
         )  # or the first one waits
         self.served = Served(version, model, preprocessing, time.time())
+        if remark:
+            log.warning("%s", remark)
         log.info("%s answers from now on", version.name)
-        return ""
+        return remark
 
     def _none(self) -> str:
+        if self._unreleased:
+            return f"there is no version in {self.registry.home} yet: run the pipeline (make run ENGINE=none)"
         return f"no version is released in {self.registry.home} yet: run the pipeline until a model passes the gate"
 
 

@@ -142,7 +142,7 @@ async def health() -> Response:
 
 @router.get("/ready")
 async def ready(service: ServiceDep) -> Response:
-    """Whether pictures are answered: 503 if not. `problem` says what is wrong, also where an older version answers."""
+    """Whether pictures are answered: 503 if not. `problem` says why it is not the champion that answers them."""
     served, problem = service.champion.served, service.champion.problem
     told = {"ready": bool(served), "version": served.name if served else None, "problem": problem or None}
     return Json(told, 200 if served else 503)

@@ -83,6 +83,7 @@ class Settings:
         host: address to listen at.
         port: to listen at.
         workers: processes that serve.
+        unreleased: serve a version that was not released, too, if it is newer than the last release.
     """
 
     artifacts: Path
@@ -96,6 +97,7 @@ class Settings:
     host: str
     port: int
     workers: int
+    unreleased: bool
 
 
 class _Input(Section):
@@ -143,7 +145,15 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         host=environment.get("SERVE_HOST", "127.0.0.1"),
         port=_positive(environment, "SERVE_PORT", 8090),
         workers=workers,
+        unreleased=_yes(environment, "SERVE_UNRELEASED"),
     )
+
+
+def _yes(environment: Mapping[str, str], name: str) -> bool:
+    found = environment.get(name, "")
+    if found not in {"", "no", "yes"}:
+        raise UsageError(f"{name} is {found!r}: give yes or no")
+    return found == "yes"
 
 
 def _limits(environment: Mapping[str, str]) -> Limits:

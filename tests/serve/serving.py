@@ -43,8 +43,10 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
-def register(registry: Registry, content: Path, save: Callable[[Path], object] = save_model) -> Version:
-    """Add a version with what stage champion takes of it, its model as `save` writes it, and release it."""
+def register(
+    registry: Registry, content: Path, save: Callable[[Path], object] = save_model, *, fit: bool = True
+) -> Version:
+    """Add a version with what stage champion takes of it, its model as `save` writes it; release it if fit."""
     for name in ("model", "reference"):
         (content / name).mkdir(parents=True)
     save(content / MODEL)
@@ -59,10 +61,11 @@ def register(registry: Registry, content: Path, save: Callable[[Path], object] =
     with registry.locked():
         version = Version(
             name=registry.next_name(), model_digest=file_digest(content / MODEL), archive="a" * 64, mean_accuracy=0.9,
-            champion="", best="v1", fit=True, reasons=["it is the first"], lots=["s1"], created=now(),
+            champion="", best="v1", fit=fit, reasons=["of the tests"], lots=["s1"], created=now(),
         )  # fmt: skip
         registry.register(content, version)
-        registry.promote(version.name, "of the tests")
+        if fit:
+            registry.promote(version.name, "of the tests")
     return version
 
 

@@ -5,13 +5,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from images.serve.champion import ReadOnlyRegistry
 from stages.common.contract.errors import DataError, UnavailableError
-from stages.common.registry.registry import MODEL, Registry
+from stages.common.registry.registry import MODEL, Registry, now
+from tests.common.onnx_models import save_model
 from tests.serve.pictures import drawn
 from tests.serve.serving import Server, register, serving
 
@@ -95,6 +97,33 @@ def test_a_promotion_and_a_rollback_are_served_soon_and_no_request_fails(
 def roll_back(registry: Registry) -> None:
     with registry.locked():
         registry.rollback("of the tests")
+
+
+def test_a_newer_version_that_is_refused_is_served_only_to_who_tries_his_own_and_told(
+    two_versions: Registry, tmp_path: Path
+) -> None:
+    registry = two_versions
+    wait_a_second_after(registry)
+    register(registry, tmp_path / "content", partial(save_model, confidence=0.7), fit=False)
+    told = "v3, not released: not fit: of the tests"
+    with serving(tmp_path, registry.home.parent) as server:
+        server.wait_for(ready=True, version="v2", problem=None)
+    with serving(tmp_path, registry.home.parent, UNRELEASED="yes") as server:
+        server.wait_for(ready=True, version="v3", problem=told)
+        assert server.get("/versions").json["problem"] == told
+        assert server.predict(drawn()).json["version"] == "v3"
+        assert told in server.log.read_text()
+        wait_a_second_after(registry)
+        promote(registry, "v1")
+        server.wait_for(seconds=PROMISED_S, version="v1", problem=None)
+        promote(registry, "v3")
+        server.wait_for(seconds=PROMISED_S, version="v3", problem=None)
+
+
+def wait_a_second_after(registry: Registry) -> None:
+    """Wait until what comes now is later than the last release, as the registry counts."""
+    while now() <= registry.releases()[-1].time:
+        time.sleep(0.05)
 
 
 def test_before_any_release_it_says_so_and_then_serves_it(tmp_path: Path) -> None:
