@@ -5,14 +5,15 @@ A part is a module with a `router`; what it needs of the others it takes from `S
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from jinja2 import Environment, FileSystemLoader
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
@@ -44,7 +45,7 @@ def create_app(settings: Settings) -> ASGIApp:
 
     app = FastAPI(
         title="Face Attributes",
-        description="What the released model says about a picture of a face.",
+        description="What the model says about a picture of a face.",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -63,13 +64,9 @@ def create_app(settings: Settings) -> ASGIApp:
 def _add_pages(app: FastAPI) -> None:
     app.mount("/static", StaticFiles(directory=PAGES), name="static")
 
-    @app.get("/", include_in_schema=False)
-    def page() -> Response:
-        return FileResponse(PAGES / "index.html")
-
-    @app.get("/docs", include_in_schema=False)
-    def docs() -> Response:
-        return FileResponse(PAGES / "docs.html")
+    frame = Environment(loader=FileSystemLoader(PAGES), autoescape=True, trim_blocks=True)
+    for path, name in (("/", "index"), ("/gallery", "gallery"), ("/docs", "docs")):
+        app.add_route(path, _page(frame.get_template(f"{name}.html").render()), include_in_schema=False)
 
     @app.post("/login", status_code=204)
     def login(shown: Login, service: ServiceDep) -> Response:
@@ -79,6 +76,13 @@ def _add_pages(app: FastAPI) -> None:
         response = Response(status_code=204)
         response.set_cookie(COOKIE, shown.token, httponly=True, samesite="strict")
         return response
+
+
+def _page(text: str) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(_: Request) -> Response:
+        return HTMLResponse(text)
+
+    return answer
 
 
 async def _refused(_: Request, error: Exception) -> Response:

@@ -23,7 +23,7 @@ from typing import Annotated, Any, BinaryIO, NamedTuple
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from images.serve.search_files import RawFolder, Thumbnails, media_type
 from images.serve.search_index import INDEX, Index, build, shown
@@ -43,7 +43,6 @@ VERSIONS = 20
 """Versions that the history of an image tells of at most."""
 ALIKE = 24
 CHUNK = 256 * 1024
-PAGE = Path(__file__).parent / "page" / "gallery.html"
 STARTING = "the predictions are being indexed: try again in some seconds"
 NOTHING = "nothing is predicted yet: run the pipeline until a version is released, and then stage predict"
 
@@ -76,7 +75,7 @@ class Search:
             raw: the folder of the raw images.
             folder: that may be written to: the index is made there.
             images: what is taken for a picture.
-            champion: gives the name of the version that is served, "" if there is none.
+            champion: gives the name of the champion, "" if there is none.
         """
         self._store, self._folder, self._champion = store, folder, champion
         self.raw = RawFolder(raw)
@@ -360,10 +359,8 @@ async def _following(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
     settings = service.settings
 
-    def champion() -> str:
-        return service.champion.served.name if service.champion.served else ""
-
-    app.state.search = Search(settings.artifacts, settings.raw, settings.index, settings.images, champion)
+    folders = settings.artifacts, settings.raw, settings.index
+    app.state.search = Search(*folders, settings.images, lambda: service.champion.name)
     await in_thread(app.state.search.open_made)
     following = asyncio.create_task(app.state.search.follow())
     yield
@@ -452,12 +449,6 @@ def thumbnail(image: str, search: SearchDep) -> Response:
         return Response(made, 200, {"cache-control": "private, max-age=300"}, "image/jpeg")
 
     return _answer(answer)
-
-
-@router.get("/gallery", include_in_schema=False)
-def gallery() -> Response:
-    """The page."""
-    return FileResponse(PAGE, media_type="text/html; charset=utf-8")
 
 
 def _read(file: BinaryIO) -> Iterator[bytes]:

@@ -31,6 +31,8 @@ def open_below(folder: Path, path: str) -> BinaryIO | None:
     Every folder on the way is opened in the one before and no link is followed, so what somebody puts in the place of a
     name in the meantime is not reached; and what is read is the file that was looked at.
     """
+    # images/airflow/plugins/reports.py has the same. What a plugin imports stands beside it or in dags/, and this image
+    # holds neither; the image of Airflow holds nothing of stages/ or of this folder.
     parts = path.split("/")
     if any(part[:1] in {"", "."} for part in parts):
         return None

@@ -13,19 +13,13 @@ from typing import Any
 
 import httpx
 import uvicorn
-from fastapi import FastAPI, Request, Response
-from starlette.middleware.base import RequestResponseEndpoint
-from starlette.staticfiles import StaticFiles
+from fastapi import FastAPI
 
 from images.serve import search
 from stages.common.images.settings import ImagesSection
 from tests.stages.test_predict import Data
 
 WAIT_S = 30
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "form-action 'self'; frame-ancestors 'self'; base-uri 'none'"
-)
 
 
 def wait(until: Callable[[], object], told: Callable[[], object]) -> None:
@@ -43,7 +37,7 @@ class Served:
     Attributes:
         url: its address.
         client: asks it.
-        champion: the version that is served.
+        champion: the champion; `name` is what it is called.
         search: what answers.
     """
 
@@ -87,21 +81,12 @@ def predict(data: Data, version: str, **changes: Any) -> Path:
 @contextmanager
 def serving(store: Path, raw: Path, folder: Path, version: str = "v3") -> Iterator[Served]:
     """Serve the search over a store, while `version` is the champion."""
-    champion = SimpleNamespace(served=SimpleNamespace(name=version))
+    champion = SimpleNamespace(name=version)
     images = ImagesSection(near_white=245, max_megapixels=50)
     settings = SimpleNamespace(artifacts=store, raw=raw, index=folder, images=images)
     app = FastAPI()
     app.state.service = SimpleNamespace(settings=settings, champion=champion)
-    app.mount("/static", StaticFiles(directory=search.PAGE.parent))
     app.include_router(search.router)
-    app.add_api_route("/ready", lambda: {"version": version, "problem": ""})
-
-    @app.middleware("http")
-    async def add_policy(request: Request, answer: RequestResponseEndpoint) -> Response:
-        response = await answer(request)
-        response.headers["content-security-policy"] = POLICY
-        return response
-
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -112,7 +97,7 @@ def serving(store: Path, raw: Path, folder: Path, version: str = "v3") -> Iterat
             time.sleep(0.02)
         url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         with httpx.Client(base_url=url, timeout=WAIT_S) as client:
-            yield Served(url, client, champion.served, app.state.search)
+            yield Served(url, client, champion, app.state.search)
     finally:
         server.should_exit = True
         thread.join()
