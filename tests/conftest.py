@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a browser, and let the groups come first, then the files with the most slow tests."""
     slow = Counter[str]()
     for item in items:
-        if "browser" in getattr(item, "fixturenames", ()):
+        if "chromium" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
         slow[item.location[0]] += item.get_closest_marker("slow") is not None
     groups = list(SHARED.values())
@@ -120,8 +120,8 @@ def docker() -> "Iterator[DockerClient]":
 
 
 @pytest.fixture(scope="module")  # not the session: its event loop would be in the way of other tests' own
-def browser() -> "Iterator[Browser]":
-    """The Chromium that is installed here. Without one the test is skipped, but fails in CI."""
+def chromium() -> "Iterator[Callable[..., Browser]]":
+    """Starts the Chromium that is installed here, with arguments. Without one the test is skipped, but fails in CI."""
     from playwright.sync_api import sync_playwright
 
     names = ("chromium", "chromium-browser", "google-chrome")
@@ -131,9 +131,22 @@ def browser() -> "Iterator[Browser]":
     if program is None:
         pytest.skip("no Chromium is installed: scripts/apt-install chromium")
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])  # root has no sandbox
-        yield chromium
-        chromium.close()
+        started = []
+
+        def start(*arguments: str) -> "Browser":
+            told = ["--no-sandbox", *arguments]  # root has no sandbox
+            started.append(playwright.chromium.launch(executable_path=program, args=told))
+            return started[-1]
+
+        yield start
+        for one in started:
+            one.close()
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: "Callable[..., Browser]") -> "Browser":
+    """A Chromium as it is."""
+    return chromium()
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The page in a browser: from the token to bars, by mouse, by keyboard and on a phone; and the API's description."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 WAIT_MS = 30_000
 NARROW = 320
+ABROAD = "faces.test"
 
 
 @pytest.fixture
@@ -27,6 +28,22 @@ def complaints() -> list[str]:
 @pytest.fixture
 def page(browser: "Browser", server: Server, complaints: list[str]) -> "Iterator[Page]":
     """The page before anybody has shown the token, on a phone in the dark."""
+    yield from opened(browser, server, complaints)
+
+
+@pytest.fixture(scope="module")
+def camera(chromium: "Callable[..., Browser]") -> "Browser":
+    """A browser with a camera, which shows a moving pattern; ABROAD is an address of this machine there."""
+    return chromium("--use-fake-device-for-media-stream", f"--host-resolver-rules=MAP {ABROAD} 127.0.0.1")
+
+
+@pytest.fixture
+def page_with_camera(camera: "Browser", server: Server, complaints: list[str]) -> "Iterator[Page]":
+    """The same where there is a camera."""
+    yield from opened(camera, server, complaints)
+
+
+def opened(browser: "Browser", server: Server, complaints: list[str]) -> "Iterator[Page]":
     context = browser.new_context(
         base_url=server.url, viewport={"width": NARROW, "height": 640}, color_scheme="dark", reduced_motion="reduce"
     )
@@ -34,7 +51,8 @@ def page(browser: "Browser", server: Server, complaints: list[str]) -> "Iterator
     page = context.new_page()
     page.on("console", lambda message: None if "401" in message.text else complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda one: None if one.url.startswith((server.url, "blob:")) else complaints.append(one.url))
+    own = (server.url, f"http://{ABROAD}:{server.port}/", "blob:")
+    page.on("request", lambda one: None if one.url.startswith(own) else complaints.append(one.url))
     yield page
     assert complaints == []
     context.close()
@@ -45,8 +63,8 @@ def fits(page: "Page") -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
 
 
-def sign_in(page: "Page") -> None:
-    page.goto("/")
+def sign_in(page: "Page", path: str = "/") -> None:
+    page.goto(path)
     page.get_by_label("Token").fill(TOKEN)
     page.get_by_role("button", name="Show it").click()
     page.get_by_label("Token").wait_for(state="hidden")
@@ -116,6 +134,49 @@ def test_pictures_can_be_dropped(page: "Page", tmp_path: Path) -> None:
         content,
     )
     page.get_by_text("dropped.png").wait_for()
+
+
+def test_a_picture_is_taken_with_the_camera(page_with_camera: "Page") -> None:
+    page = page_with_camera
+    page.context.grant_permissions(["camera"])
+    sign_in(page)
+    page.get_by_role("button", name="Take a picture").click()
+    page.get_by_role("button", name="Take it").click()
+    page.get_by_text("Version v1 answered in").wait_for()
+    shown = page.locator("article")
+    assert "camera.jpg" in shown.inner_text()
+    assert shown.get_by_role("heading").count() == len(SAMPLE_ATTRIBUTES)
+    assert shown.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") > NARROW
+    assert not page.get_by_role("dialog").is_visible()
+    assert page.evaluate("document.getElementById('video').srcObject.active") is False  # its light goes out
+    assert fits(page)
+
+
+def test_a_camera_that_is_refused_is_told(page_with_camera: "Page") -> None:
+    sign_in(page_with_camera)
+    assert no_camera(page_with_camera).startswith("The browser does not let this page use the camera: allow it")
+
+
+def test_a_camera_that_is_not_there_is_told(page: "Page") -> None:
+    page.context.grant_permissions(["camera"])
+    sign_in(page)
+    assert no_camera(page) == "No camera was found. Choose a picture instead."
+
+
+def test_by_plain_http_from_another_machine_there_is_no_camera_and_the_page_says_so(
+    page_with_camera: "Page", server: Server
+) -> None:
+    sign_in(page_with_camera, f"http://{ABROAD}:{server.port}/")
+    assert no_camera(page_with_camera).startswith("Browsers let only https pages, and those of http://localhost, use")
+
+
+def no_camera(page: "Page") -> str:
+    """The line that is said when somebody wants to take a picture."""
+    page.get_by_role("button", name="Take a picture").click()
+    page.get_by_text("camera").and_(page.get_by_role("status")).wait_for()
+    assert not page.get_by_role("dialog").is_visible()
+    assert fits(page)
+    return page.get_by_role("status").inner_text()
 
 
 def test_the_description_of_the_api_needs_no_network(page: "Page") -> None:

@@ -17,18 +17,21 @@ async function predict(files) {
   if (!chosen.length) return;
   const form = new FormData();
   for (const file of chosen) form.append("files", file, file.name || "picture");
-  element("status").textContent = chosen.length === 1 ? "Asking …" : `Asking about ${chosen.length} pictures …`;
+  tell(chosen.length === 1 ? "Asking …" : `Asking about ${chosen.length} pictures …`);
   try {
     const answer = await ask("predict", {method: "POST", body: form});
     const shown = chosen.map((file, number) => draw(file, answer.images[number]));
     element("results").replaceChildren(...shown);
     const left = files.length - chosen.length;
-    element("status").textContent =
-      `Version ${answer.version} answered in ${answer.seconds.toFixed(3)} s.` + (left ? ` ${left} were left out.` : "");
+    tell(`Version ${answer.version} answered in ${answer.seconds.toFixed(3)} s.` + (left ? ` ${left} were left out.` : ""));
   } catch (error) {
-    element("status").textContent = "";
-    showProblem(error.message);
+    tell(error.status === 401 ? "" : error.message, "notice bad"); // the form asks for the token
   }
+}
+
+function tell(text, className = "") {
+  element("status").textContent = text;
+  element("status").className = text && className;
 }
 
 function draw(file, answer) {
@@ -111,17 +114,39 @@ addEventListener("drop", event => {
 });
 addEventListener("paste", event => predict(event.clipboardData.files));
 
+// ---- the camera ----
+
+const WITHOUT = "Choose a picture instead.";
+const REFUSED = {
+  NotAllowedError: "The browser does not let this page use the camera: allow it beside the address, and press again.",
+  NotFoundError: `No camera was found. ${WITHOUT}`,
+  NotReadableError: `The camera does not answer: another program may use it. ${WITHOUT}`,
+};
 let stream;
+
+// Say why there is no picture from here. A phone's own camera takes one where the page may not.
+function noCamera(why) {
+  tell(why, "notice");
+  if (matchMedia("(pointer: coarse)").matches) element("capture").click();
+}
+
 element("camera").addEventListener("click", async () => {
-  if (!navigator.mediaDevices?.getUserMedia) return element("capture").click(); // a phone's own camera
+  if (!navigator.mediaDevices) {
+    return noCamera(`Browsers let only https pages, and those of http://localhost, use the camera. ${WITHOUT}`);
+  }
   try {
     stream = await navigator.mediaDevices.getUserMedia({video: {facingMode: "user"}});
-  } catch {
-    return element("capture").click();
+  } catch (error) {
+    return noCamera(REFUSED[error.name] || `The camera cannot be used (${error.name}). ${WITHOUT}`);
   }
+  tell("");
+  element("shoot").disabled = true; // until it shows something
   element("video").srcObject = stream;
   element("viewfinder").showModal();
-  element("video").play();
+});
+element("video").addEventListener("loadeddata", () => {
+  element("shoot").disabled = false;
+  element("shoot").focus();
 });
 element("shoot").addEventListener("click", () => {
   const video = element("video"), canvas = document.createElement("canvas");
