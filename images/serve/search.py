@@ -16,7 +16,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, NamedTuple
@@ -26,14 +25,13 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from images.serve.search_files import RawFolder, Thumbnails, media_type
-from images.serve.search_index import INDEX, Index, build, shown
+from images.serve.search_index import INDEX, Index, build_and_tell, shown
 from images.serve.service import Service, in_thread
 from stages.common.contract.errors import DataError, StageError, UnavailableError, UsageError
 from stages.common.contract.logs import log
 from stages.common.contract.tables import as_written
 from stages.common.images.decode import ImageError
 from stages.common.images.settings import ImagesSection
-from stages.common.workers.pool import follow_parent
 
 LOOK_S = 2.0
 AGAIN_S = 30.0
@@ -197,7 +195,7 @@ class Search:
         spawn = multiprocessing.get_context("spawn")
         told, tells = spawn.Pipe(duplex=False)
         earlier = self._place if self._place and self._place.exists() else None
-        self._maker = maker = spawn.Process(target=_build, args=(tells, artifact, validated, place, earlier))
+        self._maker = maker = spawn.Process(target=build_and_tell, args=(tells, artifact, validated, place, earlier))
         maker.start()
         tells.close()
         if self._closed:
@@ -304,16 +302,6 @@ class Search:
         query = index.parse(words)
         rows = index.similar(position, query, query.size)
         return {**self.told(index), "image": index.rows([position])[0], "rows": rows}
-
-
-def _build(tells: Connection, *arguments: Any) -> None:
-    """Make an index, and tell what is wrong with it."""
-    follow_parent()
-    try:
-        build(*arguments)
-        tells.send(None)
-    except (StageError, OSError) as error:
-        tells.send(error)
 
 
 def _written(file: Path) -> float:

@@ -11,9 +11,12 @@ names.sqlite    what is text: the names of the files.
 The images of a lot stand side by side, in the order of its predictions, and every lot begins with a new word of the
 bitmaps; so what is known of a lot is taken over whole when only other lots have changed. Embeddings stay where stage
 predict keeps them, and are read from there.
+
+What stage predict has written is read by several processes, a block of rows at a time; one writes what they found.
 """
 
 import csv
+import io
 import json
 import math
 import sqlite3
@@ -24,6 +27,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice, pairwise
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -32,10 +36,12 @@ import numpy.typing as npt
 import xxhash
 
 from stages.common.contract.artifacts import file_digest, read_json, reading
-from stages.common.contract.errors import DataError, UsageError
+from stages.common.contract.cpus import available_cpus
+from stages.common.contract.errors import DataError, StageError, UsageError
 from stages.common.contract.tables import as_written
 from stages.common.schema.annotations import annotation_rows
 from stages.common.schema.attributes import Attribute, Attributes, names, read_attributes
+from stages.common.workers.pool import WorkerPool, follow_parent
 
 ABSTAINED = "abstained"
 """What stands in the place of a class where no answer is given."""
@@ -46,9 +52,13 @@ WORD = 64
 ROWS = 320 * WORD
 """Images that are in memory at once while an index is made, and `BLOCK` embeddings while they are compared."""
 BLOCK = 1024
+WORKERS = 2
+"""Processes that read predictions at most; each takes some 60 MB."""
+WORTH = 100_000
+"""Images that make another process worth its start of half a second: one reads so many in .7 s."""
 UNLABELLED = 255
 MOST_CLASSES = 250
-FORMAT = 1
+FORMAT = 2
 """Of the files; an index of another one is made anew."""
 INDEX = "index.json"
 NAMES = "names.sqlite"
@@ -112,8 +122,19 @@ class About:
 # ---- making it ----
 
 
+class _Block(NamedTuple):
+    """Rows of the predictions.csv of a lot, and in which columns the name and what is said of each attribute stand."""
+
+    artifact: Path
+    lot: Lot
+    rows: str
+    name: int
+    places: Sequence[tuple[int, int, int]]
+    attributes: Attributes
+
+
 class _Part(NamedTuple):
-    """What is known of the n images of a lot: names, classes (A, n), confidences (A, n), and answered or not (A, n)."""
+    """What is known of n images of a lot: names, classes (A, n), confidences (A, n), and answered or not (A, n)."""
 
     names: Sequence[str]
     said: npt.NDArray[np.uint8]
@@ -154,19 +175,19 @@ def build(artifact: Path, validated: Path | None, folder: Path, earlier: Path | 
             "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA temp_store=MEMORY;"  # no other folder
             "CREATE TABLE images (position INTEGER PRIMARY KEY, filename TEXT NOT NULL)"
         )
+        ends = {lot.name: lot.first for lot in about.lots}
+        for lot, part in _parts(artifact, about, known, same):
+            rows = slice(ends[lot.name], ends[lot.name] + len(part.names))
+            ends[lot.name] = rows.stop
+            if rows.stop > lot.positions.stop:
+                break
+            said[:, rows], confidence[:, rows] = part.said, part.confidence
+            _set_bits(bitmaps, about.attributes, part, rows.start // WORD)
+            ids[rows] = ids_of(lot.name, part.names)
+            database.executemany("INSERT INTO images VALUES (?, ?)", enumerate(part.names, rows.start))
         for lot in about.lots:
-            old, end = same.get(lot.predictions), lot.first
-            for part in known.parts(old) if known and old else _read(artifact, lot, about.attributes):
-                rows = slice(end, end := end + len(part.names))
-                if end > lot.positions.stop:
-                    break
-                said[:, rows], confidence[:, rows] = part.said, part.confidence
-                _set_bits(bitmaps, about.attributes, part, rows.start // WORD)
-                ids[rows] = ids_of(lot.name, part.names)
-                database.executemany("INSERT INTO images VALUES (?, ?)", enumerate(part.names, rows.start))
-            if end != lot.positions.stop:
+            if ends[lot.name] != lot.positions.stop:
                 _refuse(artifact, f"lot {lot.name} does not have the {lot.images:,} images of its metrics")
-        database.execute("CREATE INDEX by_name ON images (filename)")
         database.commit()
     if known:
         known.close()
@@ -177,6 +198,16 @@ def build(artifact: Path, validated: Path | None, folder: Path, earlier: Path | 
         _set_labels(labels, about.attributes, validated, ids, order)
     # last, for it says that the rest is there
     (folder / INDEX).write_text(json.dumps({"format": FORMAT, **asdict(about)}), encoding="utf-8")
+
+
+def build_and_tell(tells: Connection, *arguments: Any) -> None:
+    """Make an index in a process of its own, and tell what is wrong with it."""
+    follow_parent()
+    try:
+        build(*arguments)
+        tells.send(None)
+    except (StageError, OSError) as error:
+        tells.send(error)
 
 
 def ids_of(lot: str, filenames: Sequence[str]) -> list[int]:
@@ -220,32 +251,65 @@ def _refuse(artifact: Path, cause: str) -> None:
     raise DataError(f"{artifact}: {cause}: remove it and run stage predict again")
 
 
-def _read(artifact: Path, lot: Lot, attributes: Attributes) -> Iterator[_Part]:
-    """The rows of a lot's predictions.csv."""
-    path = artifact / f"outputs/predictions_{lot.name}.csv"
+def _parts(artifact: Path, about: About, known: "Index | None", same: Mapping[str, Lot]) -> Iterator[tuple[Lot, _Part]]:
+    """What is known of all images, those of a lot in their order: of an earlier index, or of what is predicted."""
+    new = []
+    for lot in about.lots:
+        if known and lot.predictions in same:
+            yield from ((lot, part) for part in known.parts(same[lot.predictions]))
+        else:
+            new.append(lot)
+    workers = min(WORKERS, available_cpus(), 1 + sum(lot.images for lot in new) // WORTH)
+    with WorkerPool(workers, "SERVE_WORKERS") as pool:
+        yield from pool.map(_read, (block for lot in new for block in _blocks(artifact, lot, about.attributes)))
+
+
+def _predictions(artifact: Path, lot: Lot) -> Path:
+    return artifact / f"outputs/predictions_{lot.name}.csv"
+
+
+def _blocks(artifact: Path, lot: Lot, attributes: Attributes) -> Iterator[_Block]:
+    """The rows of a lot's predictions.csv, `ROWS` at a time."""
+    path = _predictions(artifact, lot)
     with reading(path, "predict"):
         if file_digest(path) != lot.predictions:
             _refuse(artifact, f"{path.name} is damaged")
-        tenthousandths = _Parts({"": 0})
         with path.open(encoding="utf-8", newline="") as lines:
-            rows = csv.reader(lines)
-            header = next(rows)
+            rows = _whole_rows(lines)
+            (header,) = csv.reader([next(rows, "")])
             places = [
-                [header.index(f"{one.name}_{of}") for of in ("predicted", "confidence", "answered")]
+                (header.index(f"{one.name}_predicted"), header.index(f"{one.name}_confidence"),
+                 header.index(f"{one.name}_answered"))
                 for one in attributes
-            ]
+            ]  # fmt: skip
             name = header.index("filename")
-            classes = [{text: number for number, text in enumerate((*one.classes, ""))} for one in attributes]
-            while chunk := list(islice(rows, ROWS)):
-                cells = list(zip(*chunk, strict=True))
+            while text := "".join(islice(rows, ROWS)):
+                yield _Block(artifact, lot, text, name, places, attributes)
 
-                def column(place: int, known: Mapping[str, int], cells: Any = cells) -> npt.NDArray[np.uint16]:
-                    return np.fromiter(map(known.__getitem__, cells[place]), np.uint16, len(cells[place]))
 
-                said = np.stack([column(of[0], known) for of, known in zip(places, classes, strict=True)])
-                confidence = np.stack([column(of[1], tenthousandths) for of in places])
-                given = np.stack([column(of[2], {"yes": 1, "no": 0}) for of in places])
-                yield _Part([*map(as_written, cells[name])], said.astype(np.uint8), confidence, given.astype(np.bool_))
+def _whole_rows(lines: Iterator[str]) -> Iterator[str]:
+    """The rows of a CSV: a line, or several where a cell has a line end, which stands within quotes."""
+    for line in lines:
+        row = line
+        while row.count('"') % 2:
+            row += next(lines, '"')
+        yield row
+
+
+def _read(block: _Block) -> tuple[Lot, _Part]:
+    """What some rows say."""
+    with reading(_predictions(block.artifact, block.lot), "predict"):
+        cells = list(zip(*csv.reader(io.StringIO(block.rows, newline="")), strict=True))
+
+        def column(place: int, known: Mapping[str, int]) -> npt.NDArray[np.uint16]:
+            return np.fromiter(map(known.__getitem__, cells[place]), np.uint16, len(cells[place]))
+
+        classes = [{text: number for number, text in enumerate((*one.classes, ""))} for one in block.attributes]
+        said = np.stack([column(of[0], known) for of, known in zip(block.places, classes, strict=True)])
+        confidence = np.stack([column(of[1], _TENTHOUSANDTHS) for of in block.places])
+        given = np.stack([column(of[2], {"yes": 1, "no": 0}) for of in block.places])
+    names = [*map(as_written, cells[block.name])]
+    return block.lot, _Part(names, said.astype(np.uint8), confidence, given.astype(np.bool_))
 
 
 class _Parts(dict[str, int]):
@@ -254,6 +318,9 @@ class _Parts(dict[str, int]):
     def __missing__(self, text: str) -> int:
         self[text] = round(float(text) * SCALE)
         return self[text]
+
+
+_TENTHOUSANDTHS = _Parts({"": 0})
 
 
 def _set_bits(bitmaps: npt.NDArray[np.uint64], attributes: Attributes, part: _Part, first: int) -> None:
@@ -474,9 +541,13 @@ class Index:
     def position(self, image: str) -> int | None:
         """Where the image with an id of 16 hex digits stands; None if there is none."""
         try:
-            wanted = np.uint64(int.from_bytes(bytes.fromhex(image))) if len(image) == 16 else np.uint64(0)
+            return self._place(int.from_bytes(bytes.fromhex(image))) if len(image) == 16 else None
         except ValueError:
             return None
+
+    def _place(self, image: int) -> int | None:
+        """The position of the image with an id; None if there is none."""
+        wanted = np.uint64(image)
         place = int(np.searchsorted(self._ids, wanted, sorter=self._order))
         position = int(self._order[place]) if place < len(self._order) else None
         return position if wanted and position is not None and self._ids[position] == wanted else None
@@ -567,10 +638,8 @@ class Index:
     def _with_names(self, files: Iterable[str]) -> Words:
         """The images whose files have one of these names."""
         bits = np.zeros(len(self._ids), bool)
-        with self._naming:
-            for name in files:
-                found = self._names.execute("SELECT position FROM images WHERE filename = ?", [name])
-                bits[[position for (position,) in found]] = True
+        for lot in self.about.lots:
+            bits[[place for image in ids_of(lot.name, [*files]) if (place := self._place(image)) is not None]] = True
         return packed(bits)
 
     def _sureness(self, numbers: Iterable[int]) -> npt.NDArray[np.uint16]:

@@ -263,7 +263,7 @@ def test_the_next_process_goes_on_with_the_index(mine: Data, tmp_path: Path, mon
     with serving(mine.store, mine.raw, tmp_path / "index") as served:
         served.wait_for("v3")
     (tmp_path / "index" / "index-killed").mkdir()
-    monkeypatch.setattr(search_module, "build", None)  # which cannot be called
+    monkeypatch.setattr(search_module.Search, "_make", None)  # which cannot be called
     with serving(mine.store, mine.raw, tmp_path / "index") as served:
         served.wait_for("v3")
         assert served.get("/search")["total"] == 15

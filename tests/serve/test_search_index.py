@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from bench.predictions import ATTRIBUTES, make_predictions
-from images.serve.search_index import ABSTAINED, OWN, Index, Query, build, ids_of
+from images.serve import search_index
+from images.serve.search_index import ABSTAINED, OWN, WORD, Index, Query, build, ids_of
 from stages.common.contract.errors import DataError, UsageError
 from stages.common.inference.features import load_features
 from stages.common.inference.predictions import read_predictions
@@ -25,6 +26,7 @@ from tests.stages.test_predict import Data
 
 LOTS = {"a": 150, "b": 64, "c": 1}
 A, B = ATTRIBUTES[0].name, ATTRIBUTES[3].name
+TWO_LINES = 'b_"two\n lines".png'
 
 
 def index_of(folder: Path, artifact: Path, validated: Path | None = None, earlier: Path | None = None) -> Index:
@@ -197,6 +199,18 @@ def test_lots_that_have_not_changed_are_taken_over_and_not_read(index: Index, ar
     assert find(earlier, **words)["rows"] == find(index, **words)["rows"]  # a query that is under way goes on
 
 
+def test_several_processes_make_what_one_makes(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index_of(tmp_path / "one", artifact)
+    monkeypatch.setattr(search_index, "WORTH", 1)
+    monkeypatch.setattr(search_index, "ROWS", WORD)
+    monkeypatch.setattr(search_index, "available_cpus", lambda: 2)
+    index_of(tmp_path / "several", artifact)
+    one, several = (
+        {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("one", "several")
+    )
+    assert several == one
+
+
 def test_a_lot_that_has_changed_is_read_again(artifact: Path, tmp_path: Path) -> None:
     index_of(tmp_path / "earlier", artifact)
     later = make_predictions(tmp_path / "store", LOTS, version="v2")
@@ -266,11 +280,12 @@ def test_labels_stand_beside_the_answers(artifact: Path, table: "pd.DataFrame", 
 
 
 def test_it_reads_what_stage_predict_writes(tmp_path: Path) -> None:
-    """Also names that a spreadsheet would run, an attribute that is never answered, and a lot without a picture."""
+    """Also odd names, an attribute that is never answered, and a lot without a picture."""
     data = Data(tmp_path)
     data.add("a", 3)
     data.add("b", 2, (0, 1, 0, 0, 1))
     (data.raw / "=1+1_x.png").write_bytes((data.raw / "a/a_0.png").read_bytes())
+    (data.raw / TWO_LINES).write_bytes((data.raw / "b/b_0.png").read_bytes())
     (data.raw / "z_broken.png").write_bytes(b"nothing")
     never = SAMPLE_ATTRIBUTES[1]
     data.release(never=[never.name])
@@ -282,17 +297,18 @@ def test_it_reads_what_stage_predict_writes(tmp_path: Path) -> None:
     assert (
         found["lots"]
         == {lot: told["images"] for lot, told in metrics["lots"].items()}
-        == {"=1+1": 1, "a": 3, "b": 2, "z": 0}
+        == {"=1+1": 1, "a": 3, "b": 3, "z": 0}
     )
+    assert [row["filename"] for row in find(index, file=TWO_LINES)["rows"]] == [TWO_LINES]
     assert find(index, lot="=1+1")["rows"][0]["filename"] == "=1+1_x.png"
     assert [told["name"] for told in found["attributes"] if not told["learned"]] == [never.name]
-    assert find(index, min_confidence=0.7)["total"] == 6
+    assert find(index, min_confidence=0.7)["total"] == 7
     assert find(index, sort="confidence")["rows"][0]["answers"][never.name]["class"] is None
     position = index.position(found["rows"][0]["id"])
     assert position is not None
     likest = index.similar(position, Query(), 9)
     assert likest[0]["likeness"] == pytest.approx(1, abs=1e-3)
-    assert len(likest) == 5
+    assert len(likest) == 6
 
 
 def test_nothing_released_is_told(tmp_path: Path) -> None:

@@ -38,4 +38,4 @@ def _neutral(cell: Any) -> Any:
 
 def as_written(cell: str) -> str:
     """The text that was given to `write_csv` for a cell that it wrote for people."""
-    return _NEUTRAL.sub(r"\1", cell)
+    return _NEUTRAL.sub(r"\1", cell) if "'" in cell else cell  # nearly none has one: a fifth of the time
