@@ -5,6 +5,7 @@ A part is a module with a `router`; what it needs of the others it takes from `S
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from images.serve import predict, protocol, search
+from images.serve import metrics, predict, protocol, search
 from images.serve.limits import COOKIE, Bodies, Guard, RefusedError, is_token
 from images.serve.service import Json, Service, ServiceDep, in_thread
 from images.serve.settings import Settings
@@ -42,6 +43,7 @@ def create_app(settings: Settings) -> ASGIApp:
         yield
         following.cancel()
         service.close()
+        metrics.ended(os.getpid())
 
     app = FastAPI(
         title="Face Attributes",
@@ -51,14 +53,14 @@ def create_app(settings: Settings) -> ASGIApp:
         redoc_url=None,
     )
     app.state.service = service
-    for part in (predict, protocol, search):
+    for part in (predict, protocol, search, metrics):
         app.include_router(part.router)
     _add_pages(app)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _wrong)
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(Exception, _defect)
-    return Guard(Bodies(app, settings.limits), settings.token, settings.limits)
+    return metrics.Counted(Guard(Bodies(app, settings.limits), settings.token, settings.limits))
 
 
 def _add_pages(app: FastAPI) -> None:
@@ -66,7 +68,7 @@ def _add_pages(app: FastAPI) -> None:
 
     frame = Environment(loader=FileSystemLoader(PAGES), autoescape=True, trim_blocks=True)
     for path, name in (("/", "index"), ("/gallery", "gallery"), ("/docs", "docs")):
-        app.add_route(path, _page(frame.get_template(f"{name}.html").render()), include_in_schema=False)
+        app.add_api_route(path, _page(frame.get_template(f"{name}.html").render()), include_in_schema=False)
 
     @app.post("/login", status_code=204)
     def login(shown: Login, service: ServiceDep) -> Response:
@@ -78,8 +80,8 @@ def _add_pages(app: FastAPI) -> None:
         return response
 
 
-def _page(text: str) -> Callable[[Request], Awaitable[Response]]:
-    async def answer(_: Request) -> Response:
+def _page(text: str) -> Callable[[], Awaitable[Response]]:
+    async def answer() -> Response:
         return HTMLResponse(text)
 
     return answer

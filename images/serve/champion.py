@@ -24,6 +24,7 @@ from dulwich.objects import Tag
 from dulwich.refs import Ref
 from dulwich.repo import Repo
 
+from images.serve.metrics import SERVING
 from images.serve.settings import Settings
 from stages.common.contract.artifacts import file_digest
 from stages.common.contract.errors import DataError, StageError, UnavailableError
@@ -193,6 +194,9 @@ class Champion:
         model.predict_and_embed(
             np.zeros((1, model.image_size, model.image_size, 3), np.uint8)
         )  # or the first one waits
+        if self.served:
+            SERVING.labels(self.served.name).set(0)
+        SERVING.labels(version.name).set(1)
         self.served = Served(version, model, preprocessing, time.time())
         if remark:
             log.warning("%s", remark)

@@ -23,6 +23,7 @@ from starlette.responses import Response
 
 from images.serve.champion import Served
 from images.serve.limits import RefusedError
+from images.serve.metrics import IMAGES
 from images.serve.service import Json, Service, ServiceDep, in_thread
 from stages.common.contract.errors import DataError
 from stages.common.inference.onnx_model import EMBEDDING, INPUT
@@ -160,6 +161,7 @@ def _of_images(served: Served, images: npt.NDArray[np.uint8]) -> Arrays:
         found, embeddings = served.model.predict_and_embed(images)
     except DataError as error:
         raise RefusedError(500, str(error)) from None
+    IMAGES.labels(served.name, "answered").inc(len(images))
     return found | {EMBEDDING: embeddings}
 
 

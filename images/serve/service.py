@@ -12,6 +12,7 @@ from images.serve.answers import Answer, answer_files
 from images.serve.batches import Batches, BusyError
 from images.serve.champion import Champion, Served
 from images.serve.limits import RefusedError
+from images.serve.metrics import BATCH, IMAGES
 from images.serve.settings import Settings
 from stages.common.contract.cpus import available_cpus
 from stages.common.contract.errors import DataError
@@ -32,7 +33,7 @@ class Service:
         self.champion = Champion(settings)
         threads = -(-available_cpus() // settings.workers)
         self.computing = asyncio.Semaphore(threads)
-        self._batches: Batches[Served, bytes, Answer] = Batches(answer_files, threads, settings.limits.waiting)
+        self._batches: Batches[Served, bytes, Answer] = Batches(_answered, threads, settings.limits.waiting)
 
     def served(self) -> Served:
         """The version that answers now; a request asks once, so that it ends with the one that it began with.
@@ -60,6 +61,16 @@ class Service:
     def close(self) -> None:
         """Let the threads end."""
         self._batches.close()
+
+
+def _answered(served: Served, files: Sequence[bytes]) -> list[Answer]:
+    """Answer some files, and count them."""
+    BATCH.observe(len(files))
+    answers = answer_files(served, files)
+    refused = sum(bool(one.reason) for one in answers)
+    for result, count in (("answered", len(answers) - refused), ("refused", refused)):
+        IMAGES.labels(served.name, result).inc(count)
+    return answers
 
 
 def _service(request: Request) -> Service:

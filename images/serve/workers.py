@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Multiprocess
 
+from images.serve import metrics
 from images.serve.app import create_app
 from images.serve.large import SharedLocks, ThreadsRoom
 from images.serve.limits import Patient
@@ -57,7 +58,8 @@ def serve(settings: Settings) -> ExitCode:
     supervisor = _Supervisor(
         _config(settings, f"/proc/{os.getpid()}/fd/{places}"), _Bound(settings.host, settings.port)
     )
-    supervisor.run()
+    with metrics.shared():
+        supervisor.run()
     failed = any(one.exitcode == STARTUP_FAILURE for one in supervisor.processes)
     return ExitCode.UNAVAILABLE if failed else ExitCode.DONE
 
@@ -138,6 +140,7 @@ class _Supervisor(Multiprocess):
         for old, new in zip(before, self.processes, strict=True):
             if old is not new:
                 log.warning("process %d ended (%d): starting another", old.pid, old.exitcode)
+                metrics.ended(old.pid)
 
     def join_all(self) -> None:
         deadline = time.monotonic() + STOP_S + KILL_S

@@ -1,8 +1,10 @@
-"""Profile `metrics`: Airflow's figures in Prometheus, and its dashboard."""
+"""Profile `metrics`: the figures of Airflow and of the service in Prometheus, and its dashboard."""
 
 import json
 import subprocess
 import urllib.request
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -22,9 +24,13 @@ def test_heartbeats_of_the_scheduler_reach_prometheus_and_its_dashboard(stack: S
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}") as answer:
             return str(answer.read().decode())
 
+    def found(query: str) -> Any:
+        return json.loads(get(f"api/v1/query?query={quote(query)}"))["data"]["result"]
+
     try:
-        query = "api/v1/query?query=airflow_scheduler_heartbeat_total"
-        wait_until(lambda: json.loads(get(query))["data"]["result"], 120, "a heartbeat", pause=2)
+        wait_until(lambda: found("airflow_scheduler_heartbeat_total"), 120, "a heartbeat", pause=2)
+        of_service = 'face_attributes_request_seconds_count{path="/health",status="200"}'
+        wait_until(lambda: found(of_service), 120, "figures of the service", pause=2)
         assert "Heartbeats of the scheduler" in get("consoles/airflow.html")
         ports = stack.inspect(stack.compose("--profile", "metrics", "ps", "--quiet", "prometheus").strip())[0]
         assert [one["HostIp"] for one in ports["NetworkSettings"]["Ports"]["9090/tcp"]] == ["127.0.0.1"]

@@ -1,0 +1,95 @@
+"""What the service counts, as Prometheus reads it at /metrics: of all its processes together.
+
+Where there are several, each counts in files that are mapped into memory, and whichever is asked adds up the files of
+all (the multiprocess mode of prometheus_client). They lie in memory, too: a full disk would kill
+who writes to a mapped file.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable that prometheus_client reads when it is imported."""
+PLACE, PREFIX = Path("/dev/shm"), "serve-metrics-"  # noqa: S108 (a folder of its own is made in it)
+
+REQUESTS = Histogram(
+    "face_attributes_request_seconds",
+    "Seconds from the head of a request to the end of its answer, by path of the API (empty: none, or no token)",
+    ["path", "status"],
+)
+IMAGES = Counter("face_attributes_images", "Images that were answered or refused", ["version", "result"])
+BATCH = Histogram("face_attributes_batch_images", "Images answered at once", buckets=[1, 2, 4, 8, 16, 32, 64])
+SERVING = Gauge("face_attributes_serving", "Processes that serve a version", ["version"], multiprocess_mode="livesum")
+
+router = APIRouter()
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics() -> Response:
+    """What the service has counted, in the text form of Prometheus."""
+    return Response(await asyncio.to_thread(_told), media_type=CONTENT_TYPE_LATEST)
+
+
+def _told() -> bytes:
+    registry = REGISTRY
+    if FOLDER in os.environ:
+        MultiProcessCollector(registry := CollectorRegistry())
+    return generate_latest(registry)
+
+
+class Counted:
+    """Middleware: counts requests, whatever becomes of them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Count those to `app`."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), "none"
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = str(message["status"])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            path = getattr(scope.get("route"), "path", "")  # the form of it, so that there are not too many
+            REQUESTS.labels(path, status).observe(time.perf_counter() - started)
+
+
+@contextlib.contextmanager
+def shared() -> Iterator[None]:
+    """Let the processes that start from now on count together."""
+    for left in PLACE.glob(f"{PREFIX}*"):
+        if not Path("/proc", left.name.split("-")[2]).exists():  # it was killed
+            shutil.rmtree(left, ignore_errors=True)
+    place = PLACE if os.access(PLACE, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", dir=place) as folder:
+        os.environ[FOLDER] = folder
+        yield
+
+
+def ended(process: int) -> None:
+    """What a process is, and not what it has counted, is told no more."""
+    if FOLDER in os.environ:
+        mark_process_dead(process)
