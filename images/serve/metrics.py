@@ -46,7 +46,7 @@ async def metrics() -> Response:
 def _told() -> bytes:
     registry = REGISTRY
     if FOLDER in os.environ:
-        MultiProcessCollector(registry := CollectorRegistry())
+        MultiProcessCollector(registry := CollectorRegistry())  # type: ignore[no-untyped-call]
     return generate_latest(registry)
 
 
@@ -89,7 +89,7 @@ def shared() -> Iterator[None]:
         yield
 
 
-def ended(process: int) -> None:
+def ended(process: int | None) -> None:
     """What a process is, and not what it has counted, is told no more."""
     if FOLDER in os.environ:
-        mark_process_dead(process)
+        mark_process_dead(process)  # type: ignore[no-untyped-call]
