@@ -66,7 +66,8 @@ def fits(page: "Page") -> bool:
 def sign_in(page: "Page", path: str = "/") -> None:
     page.goto(path)
     page.get_by_label("Token").fill(TOKEN)
-    page.get_by_role("button", name="Show it").click()
+    with page.expect_event("load"):
+        page.get_by_role("button", name="Show it").click()
     page.get_by_label("Token").wait_for(state="hidden")
 
 
@@ -110,7 +111,8 @@ def test_it_works_by_keyboard_alone(page: "Page") -> None:
     page.get_by_text("wrong token").wait_for()
     page.get_by_label("Token").fill("")
     page.keyboard.type(TOKEN)
-    page.keyboard.press("Enter")
+    with page.expect_event("load"):
+        page.keyboard.press("Enter")
     page.get_by_label("Token").wait_for(state="hidden")
     for _ in range(9):
         page.keyboard.press("Tab")
