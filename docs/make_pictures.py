@@ -418,7 +418,7 @@ def life(browser: "Browser", folder: Path, conf: Mapping[str, Any]) -> None:
         found = report_of(MONITOR, drifted, "monitor")
         photographer.reports_of_run(MONITOR, drifted)
         photographer.report(found, "drift_report", 900, 1330)
-        photographer.report(found, "drift_then_and_now", 900, 1120, "Then and now")
+        photographer.report(found, "drift_then_and_now", 900, 1120, "Reference and new images")
         say("runs", stack.airflow("dags", "list-runs", DAG_ID))
         again = f"retraining__{told.result(MONITOR, drifted, 'monitor')['cause_id']}"
         ended(again)

@@ -134,7 +134,7 @@ def slices_page(slices: Sequence[Slice], by_slice: Mapping[str, Sequence[Mapping
     ]
     columns = ("Slice", "Attribute", "Labels", "Accuracy", "95 %", "Elsewhere", "p")
     told = f"The worst slice: {found.text}." if found else "No slice is worse than the rest beyond chance."
-    tables = [Table("Farthest below the rest", columns, rows, note=note, link=("All of them as CSV", "slices.csv"))]
+    tables = [Table("Farthest below the rest", columns, rows, note=note, link=("All slices as CSV", "slices.csv"))]
     for title, kind in (("Lots", "lots"), ("Pairs of classes", "class_pairs")):
         lowest, note = shown(sorted(by_slice[kind], key=lambda one: float(one["accuracy"])), SLICES_SHOWN)
         cells = [(one["name"], one["labels"], one["accuracy"]) for one in lowest]
@@ -142,9 +142,9 @@ def slices_page(slices: Sequence[Slice], by_slice: Mapping[str, Sequence[Mapping
     return Group(
         "Slices",
         tables,
-        note=f"{told} A slice is the images of a lot, or of a class of one attribute and one of another. p says how "
-        "often a model that is equally good everywhere has so many wrong answers there (Fisher's exact test, adjusted "
-        f"for all slices that have labels enough to be told from chance); below {LEVEL:g} a slice is named.",
+        note=f"{told} A slice is the images of a lot, or of two classes of two attributes. p: how often a model that "
+        "is equally good everywhere would have so many wrong answers there (Fisher's exact test, adjusted for all "
+        f"slices with enough labels to reach significance); below {LEVEL:g} a slice is named.",
     )
 
 
@@ -219,7 +219,7 @@ def describe_model(
     ]
     return Report(
         title="Evaluation",
-        subtitle="The exported model on the test split, which nothing before has seen.",
+        subtitle="The exported model on the test split, which no earlier stage has used.",
         verdict="; ".join(
             [
                 f"{told_means(metrics)} on {metrics['images']} test images",

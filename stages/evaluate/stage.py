@@ -150,7 +150,7 @@ def _run(context: Context[Params]) -> Headline:
 
 STAGE = Stage(
     name="evaluate",
-    description="Measures the exported model on the test split, which nothing before has seen.",
+    description="Measures the exported model on the test split, which no earlier stage has used.",
     params=Params,
     inputs={
         "prepare_train": Input("artifact of stage prepare_train"),
@@ -166,17 +166,17 @@ STAGE = Stage(
         "confusion": ("plots/confusion_matrices.png", "a confusion matrix per attribute"),
         "roc": ("plots/roc_curves.png", "ROC curves per attribute, every class against the rest"),
         "reliability": ("plots/reliability.png", "confidence against accuracy per attribute"),
-        "findings": ("findings.csv", "what the suite found: severity, reason, filename, column, value"),
+        "findings": ("findings.csv", "findings of the suite: severity, reason, filename, column, value"),
         "data_docs": (
             "data_docs/predictions/index.html",
-            "what Great Expectations found (suite.html: what it expects)",
+            "findings of Great Expectations (suite.html: the suite)",
         ),
         "predictions": ("predictions.csv", "label, predicted class, confidence, whether answered, per test image"),
         "hardest": (HARDEST, "thumbnails of wrong and of unsure answers, with labels, for reports"),
         "pictures": ("pictures.json", "thumbnails of the test images that versions are compared on, by digest"),
         "reference": ("reference/features.npz", "of the val and test images: statistics, embeddings, probabilities"),
-        "partitions": ("reference/partitions.json", "how these distribute, for Great Expectations"),
-        "confidences": ("reference/confidences.json", "how far confidences can be believed, by the test labels"),
+        "partitions": ("reference/partitions.json", "their distributions, for Great Expectations"),
+        "confidences": ("reference/confidences.json", "how reliable confidences are, by the test labels"),
     },
     run=_run,
     content=("metrics", "predictions.csv", "reference"),

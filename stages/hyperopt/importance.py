@@ -51,7 +51,7 @@ def measure_importance(trials: Sequence[Trial], seed: int) -> Importance:
     lost = permutation_importance(forest, values, ranks, n_repeats=10, random_state=seed).importances_mean.clip(min=0)
     explained = float(forest.oob_score_)
     if explained <= 0 or not lost.any():
-        return Importance({}, explained, f"{len(trials)} trials do not tell which hyperparameters matter")
+        return Importance({}, explained, f"{len(trials)} trials do not show which hyperparameters matter")
     shares = sorted(zip((lost / lost.sum()).tolist(), labels, strict=True), reverse=True)
-    note = f"a forest of {len(trials)} trials foretells {explained:.0%} of the differences in rank between others"
+    note = f"a forest fitted to {len(trials)} trials predicts {explained:.0%} of the differences in rank between others"
     return Importance({label: share for share, label in shares}, explained, note)

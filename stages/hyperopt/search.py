@@ -265,9 +265,9 @@ def _load(file: Path) -> tuple[dict[int, Run], float]:
             raise ValueError("its digest is another")  # noqa: TRY301
         runs, seconds = TypeAdapter(list[Run]).validate_python(saved["runs"]), float(saved["seconds"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        log.warning("%s is damaged (%s): the search begins anew", file, " ".join(str(error).split()))
+        log.warning("%s is damaged (%s): the search starts again", file, " ".join(str(error).split()))
         return {}, 0.0
-    log.info("going on after %d runs of an interrupted search", len(runs))
+    log.info("continuing after %d runs of an interrupted search", len(runs))
     return {run.plan.run: run for run in runs}, seconds
 
 
@@ -292,7 +292,7 @@ def _checked(trials: list[Trial], section: HyperoptSection, is_complete: bool) -
         )
     if not is_complete:
         log.warning(
-            "hyperopt.timeout (%g s) ended the search after %d of %d trials; the next run goes on with it",
+            "hyperopt.timeout (%g s) ended the search after %d of %d trials; the next run continues it",
             section.timeout, len(trials), section.max_evals,
         )  # fmt: skip
     return Result(trials, best, is_complete)

@@ -33,7 +33,7 @@ def _skip(context: Context[Params], section: HyperoptSection) -> Headline:
     """Take the first trial's hyperparameters without a trial."""
     from stages.hyperopt.plots import plot_note  # not needed for --help
 
-    note = "hyperopt.max_evals is 0: nothing was searched, hyperopt.first is taken for the best"
+    note = "hyperopt.max_evals is 0: nothing was searched, hyperopt.first is used"
     log.info("%s", note)
     for folder in ("metrics", "plots"):
         (context.out / folder).mkdir()

@@ -67,11 +67,11 @@ def area_of(
 def why_not_judged(area: float | None) -> str:
     """Why no label of an attribute is doubted that networks tell so well, see `area_of`; empty if they are judged."""
     if area is None:
-        return "labels of two classes are needed that networks have learned and can judge"
+        return "it needs known labels of two classes that the networks have learned"
     if area < MIN_AREA:
         return (
-            f"the networks are too bad to judge it (area under the ROC curve {area:.2f}, .5 is guessing, {MIN_AREA:g} "
-            "is needed): raise label_doubt.epochs, or annotate more images"
+            f"the networks have not learned it well enough (area under the ROC curve {area:.2f}, .5 is guessing, "
+            f"{MIN_AREA:g} is needed): raise label_doubt.epochs, or annotate more images"
         )
     return ""
 

@@ -111,7 +111,7 @@ def _predict_fold(
     learned = learned_classes(images.attributes, seen.labels)
     if not (learnable(images.attributes, held_out.labels, learned) != UNKNOWN).any():
         why = "; ".join(remarks(images.attributes, learned))
-        log.warning("no label of %d images can be judged: %s", len(held_out), why)
+        log.warning("no label of %d images can be checked: %s", len(held_out), why)
         return {name: np.full(shape, np.nan, np.float32) for name, shape in shapes.items()}
     log.info("training on %d images for %d", len(seen), len(held_out))
     use_gpu(settings.device, number)

@@ -46,16 +46,16 @@ def doubt_report(
     found: Mapping[str, Mapping[str, Any]] = metrics["attributes"]
     verdict = f"None of {metrics['labels']:,} labels is doubtful"
     if doubts:
-        verdict = f"{len(doubts):,} of {metrics['labels']:,} labels are doubtful: look at them, and mend what is wrong"
+        verdict = f"{len(doubts):,} of {metrics['labels']:,} labels are doubtful: inspect and correct them"
     refused = [
-        f"{one.title} is not judged: {why}" for one in images.attributes if (why := found[one.name]["not_judged"])
+        f"{one.title} is not checked: {why}" for one in images.attributes if (why := found[one.name]["not_judged"])
     ]
     sections: list[PageSection] = [
         Cards({
-            "labels doubted": len(doubts),
+            "doubtful labels": len(doubts),
             "images with such a label": metrics["doubtful_images"],
-            "labels judged": metrics["labels"],
-            "mean accuracy out of fold": _share(metrics["mean_accuracy"]),
+            "labels checked": metrics["labels"],
+            "mean held-out accuracy": _share(metrics["mean_accuracy"]),
             "balanced accuracy": _share(metrics["mean_balanced_accuracy"]),
             "most frequent class alone": _share(metrics["mean_majority"]),
         }),
@@ -67,9 +67,9 @@ def doubt_report(
                 for one in images.attributes
                 if (row := found[one.name])
             ],
-            note="Against the labels as annotated, of networks that had not seen the image. Most frequent class is how "
-            "often that class alone would be right, balanced accuracy the mean share over classes. The area tells how "
-            "well they know the classes apart, rare ones too: .5 is guessing.",
+            note="Held-out answers against the labels as annotated. Most frequent class: the accuracy of always "
+            "answering that class. Balanced accuracy: the mean recall of the classes. The area shows how well the "
+            "networks separate the classes, rare ones too: .5 is guessing.",
             link=("All doubts as CSV", "doubts.csv"),
         ),
     ]  # fmt: skip
@@ -85,8 +85,8 @@ def doubt_report(
         sections.append(Links("Files", told))
     return Report(
         title="Label doubt",
-        subtitle="Labels that a network which had not seen the image confidently contradicts. Some of them are right; "
-        "those of rare classes come first.",
+        subtitle="Labels contradicted with confidence by a network trained without that image. Some of them are right. "
+        "Rare classes come first.",
         verdict="; ".join([*refused, verdict]),
         remarked=bool(doubts or refused),
         attributes=images.attributes,

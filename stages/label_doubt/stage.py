@@ -108,7 +108,7 @@ def _run(context: Context[Params]) -> Headline:
     refused = {name: why_not_judged(area) for name, area in areas.items()}
     for name, why in refused.items():
         if why:
-            log.warning("%s: no label is doubted: %s", name, why)
+            log.warning("%s: labels are not checked: %s", name, why)
     found = [
         [] if refused[attribute.name] else find_doubts(attribute, judged[:, column], predicted[attribute.name])
         for column, attribute in enumerate(attributes)
@@ -151,18 +151,18 @@ def _run(context: Context[Params]) -> Headline:
 
 STAGE = Stage(
     name="label_doubt",
-    description="Lists the annotated labels that a network which has not seen the image most confidently contradicts.",
+    description="Finds probable label errors: labels contradicted by a network trained without that image.",
     params=Params,
     inputs={
         "prepare_train": Input("artifact of stage prepare_train"),
         "train": Input("artifact of stage train"),
     },
     outputs={
-        "doubts": ("doubts.csv", "doubtful labels with the class suggested, those first that are worth most to mend"),
+        "doubts": ("doubts.csv", "doubtful labels with the suggested class; the corrections that help most come first"),
         "label_studio": ("label_studio.json", "tasks for Label Studio, whose project takes label_studio.xml beside it"),
         "metrics": (
             "metrics/label_doubt.json",
-            "known labels, doubts, accuracy, balanced accuracy and ROC area out of fold, per attribute",
+            "known labels, doubts, held-out accuracy, balanced accuracy and ROC area, per attribute",
         ),
     },
     run=_run,

@@ -163,7 +163,7 @@ def append_check(file: Path, artifact: Path, key: str, run: str = "") -> Headlin
             told = Check.model_validate(decision | fields)
             _append(file, told.model_dump(mode="json"))
     if told.repeated:
-        log.info("the cause %s has led to a training before, so it leads to none now", told.cause_id)
+        log.info("the cause %s has started a training before, so it starts none now", told.cause_id)
     words = {name: "yes" if given else "no" for name, given in (("retrain", told.retrain), ("repeated", told.repeated))}
     return {**words, "cause_id": told.cause_id or "none"}
 

@@ -84,12 +84,12 @@ def verdict_line(
     if drift.verdict == drifting.FOUND:
         moved = _telling(drift)[0]
         how = explain(champion.attributes, moved)
-        second = f"New images of {_names(drift.concerned)} are not like those it was measured on: {how}"
+        second = f"New images of {_names(drift.concerned)} differ from the reference: {how}"
         second += f" in {moved.lot}" if len(drift.lots) > 1 else ""
         more = len({test.signal for test in drift.tests if test.drifted}) - 1
-        second += f", and {more} more signals moved" if more > 1 else ", and one more signal moved" if more else ""
+        second += f", and {more} more signals drifted" if more > 1 else ", and one more signal drifted" if more else ""
     elif drift.verdict == drifting.NONE:
-        second = "New images are like those it was measured on"
+        second = "New images are like the reference"
     else:
         second = "Drift: not enough data"
     third = " This asks for a training." if decision["retrain"] else ""
@@ -99,7 +99,7 @@ def verdict_line(
             " nothing new."
         )
     if not decision["labels_read"]:
-        third += " No labels could be read, for stage validate gave none: its report says why."
+        third += " No labels could be read, because stage validate failed: its report says why."
     return " ".join([f"{first}. {second}.{third}", *(f"{remark}." for remark in remarks)])
 
 
@@ -120,8 +120,7 @@ def nothing_report(decision: Mapping[str, Any]) -> Report:
     """The report where there is nothing to look at."""
     version, images = decision["champion"], sum(decision["seen"].values())
     why = (
-        f"Nothing to monitor: {version} has learned from the pictures of all {images:,} predicted images, or was "
-        "measured on them."
+        f"Nothing to monitor: {version} was trained or evaluated on the pictures of all {images:,} predicted images."
         if version
         else "Nothing to monitor: no version is released yet."
     )
@@ -201,7 +200,7 @@ def describe_check(
             {
                 "mean_accuracy": "mean accuracy",
                 "mean_balanced_accuracy": "mean balanced accuracy",
-                "drifted": "signals that moved",
+                "drifted": "drifted signals",
                 "images": "new images",
                 "lots": "lots with new images",
             },
@@ -214,7 +213,7 @@ def describe_check(
     unsure = drift.verdict != drifting.NONE or performance.verdict == performing.NOT_ENOUGH
     return Report(
         title="Monitoring",
-        subtitle=f"The released model {champion.version} on images that it has not learned from.",
+        subtitle=f"The released model {champion.version} on images outside its training.",
         verdict=verdict_line(champion, decision, performance, drift, unlabelled, remarks),
         passed=not ill,
         remarked=unsure or bool(checked and checked.found),
@@ -236,10 +235,10 @@ def _moved(attributes: Attributes, drift: Drift) -> Table:
     moved = [test for test in drift.tests if test.drifted]
     first, note = shown(moved or [test for test in drift.tests if test.p is not None], MOVED if moved else PLOTS)
     rows = [(test.lot, explain(attributes, test), *_row(attributes, test)[1:-1]) for test in first]
-    columns = ("Lot", "In words", "Signal", "Then", "Now", "PSI", "Distance", "p corrected")
+    columns = ("Lot", "In words", "Signal", "Reference", "New", "PSI", "Distance", "p corrected")
     if moved:
-        return Table("What moved", columns, rows, note=note or "The strongest first.")
-    return Table("What moved most, though it is no drift", columns, rows)
+        return Table("Drifted signals", columns, rows, note=note or "The strongest first.")
+    return Table("Largest changes, none of them drift", columns, rows)
 
 
 def _row(attributes: Attributes, test: Signal) -> tuple[object, ...]:
@@ -278,10 +277,10 @@ def _examples(drift: Drift, reference: Features, lots: Mapping[str, Features]) -
     each = max(1, EXAMPLES // len(names))
     now = [picture for name in names[:EXAMPLES] for picture in _pictures(lots[name], each)]
     return Group(
-        "Then and now",
+        "Reference and new images",
         [
-            Pictures("", _pictures(reference, EXAMPLES), "Then: what the model was measured on"),
-            Pictures("", now, f"Now: {_names(names)}"),
+            Pictures("", _pictures(reference, EXAMPLES), "Reference: what the model was evaluated on"),
+            Pictures("", now, f"New: {_names(names)}"),
         ],
     )
 
@@ -299,15 +298,15 @@ def _accuracies(attributes: Attributes, performance: Performance, settings: Moni
         f"{what.capitalize()} on new labels",
         ("Attribute", "Labels", what.capitalize(), "Lowest", "Highest", "Verdict"),
         [(title, one.labels, *_shares(one), _enough(one)) for title, one in named.items()],
-        note=f"The true {what} lies between lowest and highest with 95%. With fewer than {settings.min_labels} labels "
-        f"{_counted(performance.metric)}an attribute has not enough data and is left out of the mean, which should be "
-        f"{settings.min_accuracy:.0%} at least.",
+        note=f"The true {what} lies between lowest and highest with 95%. An attribute with fewer than "
+        f"{settings.min_labels} labels {_counted(performance.metric)}has not enough data and is left out of the mean, "
+        f"which should be at least {settings.min_accuracy:.0%}.",
     )
 
 
 def _counted(metric: str) -> str:
     """How labels are counted, if not one by one."""
-    return "" if metric == "accuracy" else "(as many as tell as much where classes are equally frequent) "
+    return "" if metric == "accuracy" else "(or as informative as so many of equally frequent classes) "
 
 
 def _shares(one: Accuracy) -> tuple[Share | None, ...]:
@@ -340,7 +339,7 @@ def _lots(performance: Performance, drift: Drift, images: Mapping[str, int], see
 
 def _all_signals(attributes: Attributes, drift: Drift) -> Table:
     first, note = shown([_row(attributes, test) for test in drift.tests], 200)
-    columns = ("Lot", "Signal", "Then", "Now", "PSI", "Distance", "p corrected", "Verdict")
+    columns = ("Lot", "Signal", "Reference", "New", "PSI", "Distance", "p corrected", "Verdict")
     return Table(f"All {len(drift.tests)} signals", columns, first, note=note, folded=True)
 
 
@@ -351,15 +350,15 @@ def _expectations(checked: "Checked", lots: Sequence[str]) -> Group:
 
 def _reading(settings: MonitorSection) -> Table:
     rows = [
-        ("Then, now", "The mean of the signal, or the share of the class in brackets, of the images that the model was "
-         "measured on when it was released, and of the new ones."),
-        ("PSI", "Population stability index: how differently the images spread over ten ranges that held a tenth each "
-         "then. What chance alone makes of so few images is taken off. From 0.1 on people speak of a moderate change, "
-         f"from 0.25 on of a large one. Below {settings.min_psi:g} nothing is called drift."),
+        ("Reference, new", "The mean of the signal, or the share of the class in brackets, in the images that the "
+         "model was evaluated on at its release, and in the new images."),
+        ("PSI", "Population stability index: how differently the images spread over ten ranges that each hold a tenth "
+         "of the reference, less the part that chance explains. From 0.1 a change is called moderate, from 0.25 "
+         f"large. Below {settings.min_psi:g} nothing counts as drift."),
         ("Distance", "The largest difference between the shares of images below any value (Kolmogorov-Smirnov), or "
          "between the shares of a class. 0 is the same, 1 is nothing in common."),
-        ("p corrected", "How likely as large a difference is by chance, given how many signals are looked at (Holm). "
-         f"Above {settings.alpha:g} nothing is called drift."),
+        ("p corrected", "How likely a difference of this size is by chance, given the number of tested signals (Holm). "
+         f"Above {settings.alpha:g} nothing counts as drift."),
         ("Not enough data", f"Fewer than {settings.min_images} different images, or values that never vary. This is "
          "not the same as no drift."),
     ]  # fmt: skip

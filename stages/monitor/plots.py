@@ -30,7 +30,7 @@ def draw_signal(then: "pd.Series[Any]", now: "pd.Series[Any]") -> Figure:
     """
     figure = Figure(figsize=(6, 2.6), layout="constrained")
     axes = figure.subplots()
-    labels = [f"then ({then.count():,} images)", f"now ({now.count():,} images)"]
+    labels = [f"reference ({then.count():,} images)", f"new ({now.count():,} images)"]
     if then.dtype.kind == "f":
         both = np.concatenate([then[np.isfinite(then)], now[np.isfinite(now)]])
         # the middle 99 %: one far value must not squeeze all others into a bar
@@ -49,7 +49,7 @@ def draw_signal(then: "pd.Series[Any]", now: "pd.Series[Any]") -> Figure:
         turned = sum(map(len, shown)) > IN_A_ROW
         axes.set_xticks(range(len(chosen)), shown, rotation=25 if turned else 0, ha="right" if turned else "center")
         if len(chosen) < len(classes):
-            axes.set_xlabel(f"the {len(chosen)} of {len(classes)} classes that moved most")
+            axes.set_xlabel(f"the {len(chosen)} of {len(classes)} classes that changed most")
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes.set_ylabel("share of images")
     axes.spines[["top", "right"]].set_visible(False)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stages.common.inference.features import Features
     from stages.monitor.drift import Drift
 
-NO_LABELS = "no labels could be read, for stage validate gave none: its report says why; drift is told all the same"
+NO_LABELS = "no labels could be read, because stage validate failed: its report says why; drift is still reported"
 RUN = "FACE_ATTRIBUTES_RUN"
 """Environment variable with the run that a check is made for: JSON with its `run_id`, the same when tried again."""
 
@@ -99,9 +99,7 @@ def _run(context: Context[Params]) -> Headline:
     drift = find_drift(attributes, reference, lots, settings)
     trusts = read_trust(champion.reference)
     if not trusts:
-        log.warning(
-            "%s keeps nothing that tells how far its confidences are true: no accuracy is expected", champion.version
-        )
+        log.warning("%s has no record of how reliable its confidences are: no accuracy is estimated", champion.version)
     unlabelled = find_unlabelled(attributes, lots, labels, trusts)
     decision = decide(
         champion, new, performance, drift, unlabelled, settings.min_accuracy, labels_read=labels is not None
@@ -191,32 +189,35 @@ def _deliver(delivery: Delivery[Params]) -> Delivered:
 STAGE = Stage(
     name="monitor",
     description=(
-        "Measures the released model on newly annotated images, compares new ones with those it was measured on, and "
-        "decides whether a new model is to be trained."
+        "Measures the released model on newly annotated images, compares new images with the reference, and decides "
+        "whether to retrain."
     ),
     params=Params,
     inputs={
         "champion": Input("artifact of stage champion"),
-        "predict": Input("artifact of stage predict, made with that champion"),
-        "validate": Input("artifact of stage validate, whose labels say what is right", required=False),
-        "raw": Input("folder of raw images, for pictures of what to label", artifact=False, required=False),
+        "predict": Input("artifact of stage predict with that champion"),
+        "validate": Input("artifact of stage validate, whose labels count as true", required=False),
+        "raw": Input("folder of raw images, for pictures of images to label", artifact=False, required=False),
         "logs": Input("folder of monitoring_log.json, which gets a line for each check", artifact=False, created=True),
     },
     outputs={
         "decision": (
             "decision.json",
-            "performance, drift, whether they ask for a training or for labels, and the cause",
+            "performance, drift, whether to retrain or to ask for labels, and the cause",
         ),
         "to_label": (
             "to_label.csv",
-            "the images without labels that are most worth them, to be filled in: filename, lot, why, answers",
+            "images most worth labelling, to be filled in: filename, lot, why, answers",
         ),
-        "expected": ("metrics/expected.json", "of images without labels, by lot: accuracy that is expected, interval"),
+        "expected": ("metrics/expected.json", "of images without labels, by lot: expected accuracy, interval"),
         "performance": (
             "metrics/performance.json",
             "evaluate.metric with 95 % interval per attribute and lot; all figures",
         ),
-        "drift": ("metrics/drift.json", "per lot and signal: mean then and now, PSI, distance, p, whether it moved"),
+        "drift": (
+            "metrics/drift.json",
+            "per lot and signal: mean in reference and new images, PSI, distance, p, whether it drifted",
+        ),
     },
     run=_run,
     raw_files=lambda _params, _inputs, _name: RawFiles(()),  # what is in them decides nothing, predict has seen to that

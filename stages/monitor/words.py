@@ -28,7 +28,7 @@ def title_of(attributes: Attributes, signal: str) -> str:
         if signal == f"{attribute.name}_predicted":
             return f"{attribute.title}: predicted classes"
     if signal.startswith(EMBEDDING):
-        return f"What the model sees, direction {signal.removeprefix(EMBEDDING)}"
+        return f"Embedding, direction {signal.removeprefix(EMBEDDING)}"
     return signal.replace("_", " ").capitalize()
 
 
@@ -48,9 +48,9 @@ def explain(attributes: Attributes, signal: Signal) -> str:
         if signal.signal == f"{attribute.name}_predicted":
             name = f"{attribute.title.lower()} '{signal.moved}'"
             often = f"{how} {'more' if higher else 'less'} often"
-            return f"{name} is predicted {often}: {signal.then:.0%} then, {signal.now:.0%} now"
+            return f"{name} is predicted {often}: {signal.then:.0%} in the reference, {signal.now:.0%} in new images"
     if signal.signal.startswith(EMBEDDING):
-        return f"the model sees features that are {'very' if how == 'much' else how} different"
+        return f"the images look {'very' if how == 'much' else how} different to the model"
     words = _STATISTICS.get(signal.signal)
     if words:
         return f"the images are {how} {words[higher]}"

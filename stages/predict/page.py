@@ -38,7 +38,7 @@ Rows = Sequence[Sequence[str]]
 def nothing_released() -> Report:
     """The report before any release."""
     verdict = "No version is released yet, so nothing is predicted."
-    return Report(TITLE, "What the released model says about the images of the raw folder.", verdict, remarked=True)
+    return Report(TITLE, "Predictions of the released model for the images of the raw folder.", verdict, remarked=True)
 
 
 def _lots(attributes: Attributes, metrics: Mapping[str, Any]) -> Table:
@@ -49,14 +49,14 @@ def _lots(attributes: Attributes, metrics: Mapping[str, Any]) -> Table:
         abstained = [Share(found["classes"][one.name][ABSTAINED] / images) if images else None for one in attributes]
         rows.append((lot, images, found["undecodable"], *abstained, "taken from the cache" if found["reused"] else ""))
     first, note = shown(rows, ROWS_SHOWN)
-    told = "Under each attribute the share of images for which the model is not sure enough to answer."
+    told = "For each attribute the share of images for which the model abstains."
     columns = ("Lot", "Images", "Undecodable", *(one.title for one in attributes), "Predicted before")
     return Table("Lots", columns, first, note=" ".join(filter(None, (told, note))))
 
 
 def _classes(attributes: Attributes, metrics: Mapping[str, Any]) -> Group:
     bars = [Bars(one.title, metrics["classes"][one.name], muted={ABSTAINED}) for one in attributes]
-    return Group("Answers", bars, note="Images by the class that is answered; abstained are those without an answer.")
+    return Group("Answers", bars, note="Images by predicted class; abstained: without an answer.")
 
 
 def _unsure(cases: Sequence[Unsure], picture: Callable[[str, str], str]) -> Pictures:
@@ -70,7 +70,7 @@ def _unsure(cases: Sequence[Unsure], picture: Callable[[str, str], str]) -> Pict
         )
         for one in cases
     ]
-    note = "Of each image the answer with the lowest confidence; the least sure first."
+    note = "The answer with the lowest confidence of each image, lowest first."
     return Pictures("Least sure images", pictures, note=note)
 
 
@@ -128,7 +128,7 @@ def describe_predictions(
     cards |= {"new to the model": metrics["new"]}
     if metrics["expected"]:
         cards["expected accuracy of these"] = Share(metrics["expected"]["mean"]["value"])
-    cards |= {"lots taken from the cache": metrics["lots_reused"], "undecodable": metrics["undecodable"]}
+    cards |= {"cached lots": metrics["lots_reused"], "undecodable": metrics["undecodable"]}
     if metrics["images_per_s"]:
         cards["images a second"] = round(metrics["images_per_s"])
     files = [f"outputs/predictions_{lot}.csv" for lot in metrics["lots"]]
@@ -157,7 +157,7 @@ def describe_predictions(
         verdict += f", {len(undecodable):,} undecodable"
     return Report(
         TITLE,
-        "What the released model says about the images of the raw folder.",
+        "Predictions of the released model for the images of the raw folder.",
         "; ".join([verdict, *metrics["never_answered"], checked.verdict]),
         sections=[section for section in sections if section],
         remarked=bool(checked.found or undecodable or metrics["never_answered"]),

@@ -253,7 +253,7 @@ def _refuse(context: Context[Params], undecodable: Sequence[Sequence[str]], igno
     _write_left_out(context.failed, undecodable, ignored)
     name, _, reason = undecodable[0]
     message = (
-        f"none of the {len(undecodable)} images can be used; the first is {name}: {reason}; mend or remove those in "
+        f"none of the {len(undecodable)} images can be used; the first is {name}: {reason}; repair or remove those in "
         f"{context.failed}/undecodable.csv"
     )
     sections = left_out(undecodable, ignored)
@@ -297,21 +297,21 @@ def _check(params: Params, inputs: Mapping[str, Path]) -> Headline:
 
 STAGE = Stage(
     name="predict",
-    description="Says with the released model what every image of the raw folder shows, lot by lot.",
+    description="Predicts every image of the raw folder with the released model, lot by lot.",
     params=Params,
     inputs={
         "raw": Input("folder of raw images (PNG or JPEG), in lots", artifact=False),
         "champion": Input("artifact of stage champion"),
     },
     outputs={
-        "predictions": ("outputs", "one predictions_<lot>.csv a lot: class, confidence, answered, model_version"),
-        "features": ("features", "one <lot>.npz a lot: statistics, embeddings and probabilities of its images"),
-        "to_label": ("to_label.csv", "the new images most worth labels, to be filled in: filename, lot, why, answers"),
+        "predictions": ("outputs", "one predictions_<lot>.csv per lot: class, confidence, answered, model_version"),
+        "features": ("features", "one <lot>.npz per lot: statistics, embeddings and probabilities of its images"),
+        "to_label": ("to_label.csv", "new images most worth labelling, to be filled in: filename, lot, why, answers"),
         "undecodable": ("undecodable.csv", "images that cannot be used: filename, lot, reason"),
-        "ignored": ("ignored.csv", "what else lies in the raw folder: filename, lot, path, reason"),
-        "metrics": (METRICS, "counts per lot and class, images without an answer, images a second, version"),
-        "findings": ("findings.csv", "what the suite found: severity, reason, filename, column, value"),
-        "data_docs": ("data_docs", "predictions/index.html: what Great Expectations found"),
+        "ignored": ("ignored.csv", "other files in the raw folder: filename, lot, path, reason"),
+        "metrics": (METRICS, "counts per lot and class, images without an answer, images per second, version"),
+        "findings": ("findings.csv", "findings of the suite: severity, reason, filename, column, value"),
+        "data_docs": ("data_docs", "predictions/index.html: findings of Great Expectations"),
     },
     run=_run,
     content=("features",),

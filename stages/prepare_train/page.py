@@ -49,7 +49,7 @@ def describe_rejects(rejected: Mapping[str, str]) -> Group:
 def describe_left_out(left_out: Mapping[str, str]) -> Table:
     """Images that are nearly one of another split (filename -> reason)."""
     listed, note = shown(sorted(left_out.items()), ROWS_SHOWN)
-    told = "A model is judged on faces that it has not learned from, nor any picture nearly the same or of their group"
+    told = "Validation and test hold no face from training, no near duplicate of one, and no image of its group"
     return Table(
         "Left out of validation and test", ("File name", "Reason"), listed, note="; ".join(filter(None, (told, note)))
     )
@@ -58,7 +58,7 @@ def describe_left_out(left_out: Mapping[str, str]) -> Table:
 def _describe_groups(images: Mapping[str, int], groups: Mapping[str, int]) -> Table:
     """Images and groups per split."""
     rows = [(split, images[split], groups[split]) for split in SPLITS]
-    told = "A group, such as all images of one person, is in one split; an image that is in none counts as one"
+    told = "A group, such as all images of one person, is in one split; an image in no group counts as one"
     return Table("Groups", ("Split", "Images", "Groups"), rows, note=told)
 
 
@@ -105,11 +105,11 @@ def _show_splits(out: Path, table: "pd.DataFrame", settings: Preprocessing) -> G
         contact_sheet(np.stack(pictures), CELL).save(content, "JPEG", quality=90)
         sheets.append(Plot(f"{split}: {len(pictures)} of {len(images):,}", content.getvalue()))
     note = f"{side} x {side} pixels in {colours}, crop {settings.crop}{of}: section data of params.yaml."
-    return Group("What the network sees", sheets, note=note)
+    return Group("Prepared pictures", sheets, note=note)
 
 
 def _describe_faces(faces: Mapping[str, int]) -> Table:
-    note = "The largest is taken; where none is found, the whole picture. index.csv has the boxes."
+    note = "The largest face is used; without a face, the whole picture. index.csv has the boxes."
     return Table("Faces found in a picture", ("Faces", "Images"), list(faces.items()), note=note)
 
 
@@ -120,7 +120,7 @@ def _describe_duplicates(duplicates: Mapping[str, Any]) -> Table:
         rows.append((len(group), ", ".join(names) + (f" and {more} more" if more > 0 else "")))
     first, note = shown(rows, ROWS_SHOWN, duplicates["pictures"])
     told = f"{duplicates['images']:,} images show only {duplicates['pictures']:,} pictures"
-    told += f"; the labels of {duplicates['contradicting_labels']:,} of these contradict each other, those come first"
+    told += f"; {duplicates['contradicting_labels']:,} of these have contradictory labels and come first"
     return Table("Duplicates", ("Images", "File names"), first, note="; ".join(filter(None, (told, note))))
 
 

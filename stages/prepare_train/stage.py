@@ -102,7 +102,8 @@ def _check_rejects(context: Context[Params], rejected: Mapping[str, str], images
         name, reason = next(iter(rejected.items()))
         message = (
             f"{len(rejected)} of {images} images cannot be used, more than prepare_train.max_rejected_fraction "
-            f"({limit:g}) allows; the first is {name}: {reason}; mend or remove those in {context.failed}/rejected.csv"
+            f"({limit:g}) allows; the first is {name}: {reason}; repair or remove those "
+            f"in {context.failed}/rejected.csv"
         )
         sections: list[PageSection] = [Cards({"images": images, "rejected": len(rejected)}), describe_rejects(rejected)]
         write_report(context.failed / REPORT, Report("Prepared images", "", message, passed=False, sections=sections))
@@ -260,15 +261,15 @@ STAGE = Stage(
         "raw": Input("folder of raw images (PNG or JPEG)", artifact=False),
     },
     outputs={
-        "shards": ("shards", "one <lot>.npy a lot: uint8 (images, S, S, 3), RGB, S = data.image_size"),
-        "attributes": (ATTRIBUTES_FILE, "what is annotated, as stage validate has it"),
+        "shards": ("shards", "one <lot>.npy per lot: uint8 (images, S, S, 3), RGB, S = data.image_size"),
+        "attributes": (ATTRIBUTES_FILE, "the attributes, as in stage validate"),
         "index": (INDEX, "per image: lot, row, split, digest and group of its picture, class indices, face"),
         "rejected": ("rejected.csv", "images that cannot be used, with the reason"),
-        "left_out": ("left_out.csv", "images of val and test of a group of another split, with the reason"),
+        "left_out": ("left_out.csv", "images of val and test in a group of another split, with the reason"),
         "stats": ("metrics/data_stats.json", "counts, duplicates, pixel statistics"),
-        "preprocessing": (PREPROCESSING, "the settings that made the images, which go with the model"),
-        "findings": ("findings.csv", "what the suite found: severity, reason, filename, column, value"),
-        "data_docs": ("data_docs/prepared/index.html", "what Great Expectations found (suite.html: what it expects)"),
+        "preprocessing": (PREPROCESSING, "the settings of the images, saved with the model"),
+        "findings": ("findings.csv", "findings of the suite: severity, reason, filename, column, value"),
+        "data_docs": ("data_docs/prepared/index.html", "findings of Great Expectations (suite.html: the suite)"),
         "distribution": ("plots/data_distribution.png", "class shares per attribute and split"),
     },
     run=_run,

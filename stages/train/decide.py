@@ -79,7 +79,8 @@ def _for(wanted: Wanted, answers: Answers) -> tuple[Numbers, str]:
         what = "every" if is_it.any() else "no"
         return (
             offsets,
-            f"{what} validation label is {wanted.of!r}, so no threshold tells: the more probable is answered",
+            f"{what} validation label is {wanted.of!r}, so there is no threshold to choose: the more probable class is "
+            "answered",
         )
     logarithms = np.log(np.maximum(answers.probabilities, TINY))
     odds = logarithms[:, number] - logarithms[:, 1 - number]

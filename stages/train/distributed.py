@@ -110,8 +110,8 @@ def fit_in_processes(processes: int, train: Split, val: Split, settings: FitSett
             raise causes.get() from None
         _, first = error.get_first_failure()
         raise UnavailableError(
-            f"a training process failed with exit code {first.exitcode}, the log says how above (-9 is nearly always "
-            "memory that ran out: give the stage more, or lower train.processes)"
+            f"a training process failed with exit code {first.exitcode}, see the log above (-9 almost always means out "
+            "of memory: give the stage more, or lower train.processes)"
         ) from None
     finally:
         for process in multiprocessing.active_children():  # there are some if this one is stopped

@@ -54,8 +54,5 @@ def _answers(attributes: Attributes, calibrated: Sequence[Calibrated]) -> Table:
         from_ = dict(zip(attribute.classes, lowest, strict=True)) if isinstance(lowest, list) else lowest
         notes = "; ".join(filter(None, (chosen.note, given.note)))
         rows.append((attribute.title, chosen.by, chosen.answer, from_, notes))
-    note = (
-        "The validation split chose this: which class is the answer, and from which confidence on it is given rather "
-        "than withheld."
-    )
+    note = "Chosen on the validation split: the class that is answered, and the confidence from which it is given."
     return Table("Answers", ("Attribute", "Chosen for", "Answer", "Given from", "Note"), rows, note=note)

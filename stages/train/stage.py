@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stages.common.training.fit import Epoch
     from stages.train.calibrate import Calibrated
 
-DESCRIPTION = "Trains the network, calibrates its confidences, decides what is answered, and exports it."
+DESCRIPTION = "Trains the network, calibrates its confidences, chooses its thresholds, and exports it."
 
 
 def choose_hyperparameters(section: TrainSection, searched: Path) -> Hyperparameters:
@@ -209,7 +209,7 @@ STAGE = Stage(
             "measures on validation images, calibration, every epoch, parameters",
         ),
         "training_curves": ("plots/training_curves.png", "losses and learning rate per epoch"),
-        "augmented_pictures": ("plots/augmented_pictures.png", "training images as the network sees them once"),
+        "augmented_pictures": ("plots/augmented_pictures.png", "augmented training images"),
         "accuracy_curves": (
             "plots/accuracy_curves.png",
             "accuracy and balanced accuracy on validation images, per epoch and attribute",

@@ -109,10 +109,10 @@ def read_attributes_file(path: Path) -> AttributesFile:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise DataError(
-            f"{path}, line {line}: no YAML ({error.problem}): mend it, or the indent of the line above"
+            f"{path}, line {line}: no YAML ({error.problem}): correct it, or the indent of the line above"
         ) from error
     except yaml.YAMLError as error:
-        raise DataError(f"{path}: no YAML ({' '.join(str(error).split())}): mend it") from error
+        raise DataError(f"{path}: no YAML ({' '.join(str(error).split())}): correct it") from error
     entries = _Node(path, root).items("attributes") if root else []
     if not entries:
         raise DataError(f"{path}, line 1: it names no attribute: expected a list such as {_EXAMPLE}")
@@ -148,7 +148,7 @@ class _Node:
         if kind != "str":
             self.refuse(f'{what}: YAML takes {value} without quotes for something else: quote it: "{value}"')
         if not (value.isprintable() and value == value.strip()):
-            self.refuse(f"{what}: {value!r} has blanks around it or is no printable line: mend it")
+            self.refuse(f"{what}: {value!r} has blanks around it or is no printable line: correct it")
         return str(value)
 
     def number(self, what: str) -> int:
@@ -175,7 +175,7 @@ class _Node:
             if name not in known:
                 key.refuse(f"{what}: there is no {name!r}, only {', '.join(known)}")
             if name in found:
-                key.refuse(f"{what}: {name} stands there twice: keep one")
+                key.refuse(f"{what}: {name} appears twice: keep one")
             found[name] = _Node(self.path, value)
         return found
 
@@ -223,7 +223,7 @@ def _read_classes(node: _Node, name: str) -> tuple[str, ...]:
         one = item.text(f"a class of {name}")
         if re.fullmatch(r"[0-9.,+-]+", one) or one[0] in "=+-@'" or one.casefold() in _NO_CLASSES:
             item.refuse(
-                f"class {one!r} of {name} reads as a number, a formula, no label or no answer: call it otherwise"
+                f"class {one!r} of {name} reads as a number, a formula, no label or no answer: choose another name"
             )
         if one.casefold() in map(str.casefold, found):
             item.refuse(f"{name} has class {one!r} twice: keep one")
@@ -245,7 +245,7 @@ def _read_celeba(node: _Node, attribute: Attribute) -> dict[str, tuple[str, ...]
     if isinstance(node.node, yaml.ScalarNode):
         name = _celeba_name(node, what)
         if set(attribute.classes) != {"no", "yes"}:
-            node.refuse(f'{what}: {name} tells "no" and "yes" alone: write for each class which conditions hold')
+            node.refuse(f'{what}: {name} distinguishes only "no" and "yes": write the conditions of each class')
         return {"no": (f"-{name}",), "yes": (name,)}
     rules = {}
     for one, conditions in node.pairs(what, attribute.classes).items():
@@ -253,7 +253,7 @@ def _read_celeba(node: _Node, attribute: Attribute) -> dict[str, tuple[str, ...]
         if not rules[one]:
             conditions.refuse(f"{what}, {one}: no condition: name one of CelebA's attributes")
     if not rules:
-        node.refuse(f"{what}: no class: leave celeba out, or say which conditions hold for a class")
+        node.refuse(f"{what}: no class: leave celeba out, or write the conditions of a class")
     return rules
 
 
@@ -287,7 +287,7 @@ def _read_cartoon_set(node: _Node, attribute: Attribute) -> Variants:
         for item in variants.items(f"{what}, {one}"):
             variant = item.number(f"a variant in {what}")
             if variant >= count or variant in shown:
-                item.refuse(f"{what}: variant {variant} stands there twice or is none of 0 to {count - 1}: mend it")
+                item.refuse(f"{what}: variant {variant} appears twice or is not in 0 to {count - 1}: correct it")
             shown[variant] = attribute.classes.index(one)
     others = keys["others"].text(f"others in {what}") if "others" in keys else ""
     if others and others not in attribute.classes:
@@ -306,19 +306,19 @@ def _require_distinct(entries: list[_Entry]) -> None:
         for key in ("name", "column"):
             spelt = spelling(getattr(entry.attribute, key))
             if spelt in _OURS or spelt.startswith("embedding_"):
-                entry.at(key).refuse(f"{key} {spelt} is that of a column which the stages make: call it otherwise")
+                entry.at(key).refuse(f"{key} {spelt} is reserved for a column of the stages: choose another name")
             if (other := taken.setdefault(spelt, entry)) is not entry:
-                entry.at(key).refuse(f"{key} {spelt} is taken by {other.attribute.name} already: call it otherwise")
+                entry.at(key).refuse(f"{key} {spelt} is taken by {other.attribute.name} already: choose another name")
     for entry in entries:
         name = entry.attribute.name
         for derived in (f"{name}{suffix}" for suffix in _SUFFIXES):
             if derived in taken:
                 key = "name" if taken[derived].attribute.name == derived else "column"
-                taken[derived].at(key).refuse(f"{key} {derived} is what the stages call a column of {name}: rename it")
+                taken[derived].at(key).refuse(f"{key} {derived} is reserved for a column of {name}: rename it")
         for item in entry.keys["classes"].items("classes"):
             if (other := taken.get(spelling(item.node.value), entry)) is not entry:
                 item.refuse(
-                    f"class {item.node.value!r} of {name} is called like attribute {other.attribute.name}, or its "
+                    f"class {item.node.value!r} of {name} has the name of attribute {other.attribute.name} or its "
                     "column: rename one of the two"
                 )
 

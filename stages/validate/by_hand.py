@@ -29,7 +29,7 @@ def is_by_hand(argv: Sequence[str]) -> bool:
 def look(argv: Sequence[str]) -> int:
     """Validate what the arguments name, print the verdict and the report's path, and return the exit code."""
     parser = Parser(prog="python -m stages.validate", description=__doc__)
-    parser.add_argument("annotations", type=Path, help="annotation file of any form, or a folder of them")
+    parser.add_argument("annotations", type=Path, help="annotation file in any format, or a folder of them")
     parser.add_argument("--raw", type=Path, help="folder of images; without it only the annotations are checked")
     parser.add_argument("--attributes", type=Path, help="attributes.yaml (default: beside them, or data/ here)")
     parser.add_argument("--out", type=Path, help="folder for the report (default: reports/validate-<name>)")
@@ -91,5 +91,5 @@ def verdict(name: str, asked: Path, folder: Path, *, looked: bool) -> list[str]:
     notices = found["notices" if found["success"] else "notices_of_reading"]
     lines += [f"  noticed: {line}" for line in notices]
     if not looked:
-        lines.append("  the images were not looked at: give --raw FOLDER")
+        lines.append("  the images were not checked: give --raw FOLDER")
     return [*lines, f"report: {(folder / REPORT).resolve()}"]

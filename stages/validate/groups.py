@@ -73,6 +73,6 @@ def groups_joined(found: dict[str, Any]) -> Iterable[str]:
     if joined:
         shown = ", ".join(" and ".join(map(repr, names[:JOINED_SHOWN])) for names in joined[:JOINED_SHOWN])
         yield (
-            f"{len(joined):,} times given groups count as one, for they share a picture or nearly the same: {shown}"
+            f"{len(joined):,} times given groups are merged, because they share a picture or a near duplicate: {shown}"
             + (", …" if len(joined) > JOINED_SHOWN else "")
         )

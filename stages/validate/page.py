@@ -42,7 +42,7 @@ SHEETS = {
     "warnings.csv": "rows kept with a warning, repeats, replaced labels",
     "unannotated.csv": "images that no row names, files that are not read",
     "annotations.csv": "accepted images and their labels",
-    "changes.csv": "rows and labels that are other ones than at the last validation",
+    "changes.csv": "rows and labels that changed since the last validation",
 }
 
 Show = Callable[[str], str]
@@ -158,10 +158,10 @@ def _changes(changes: Changes | None, present: Sequence[str]) -> Table | None:
         return None
     rows: list[tuple[str, int, object, int]] = [("Images", changes.added, "", changes.gone)]
     rows += [(f"Labels: {title}", *counts) for title, counts in changes.labels.items() if any(counts)]
-    notes = ["Labels are those of images that both have"] if changes.labels else []
+    notes = ["Labels: of the images that both have"] if changes.labels else []
     if not len(changes.table):
-        notes = ["Every accepted image and label is as it was"]
-    notes += [f"The attributes are others than then, {changes.unlike}"] if changes.unlike else []
+        notes = ["No accepted image or label has changed"]
+    notes += [f"The attributes have changed, {changes.unlike}"] if changes.unlike else []
     return Table(
         f"Since the validation of {changes.since.replace('T', ' ')[:16]} UTC",
         ("What", "Added", "Changed", "Gone"),
@@ -341,11 +341,11 @@ def _groups(metrics: Mapping[str, Any]) -> Table | None:
             ("groups, such as all images of one person", found["groups"]),
             ("images in a group", found["images"]),
             ("images in the largest group", found["largest"]),
-            ("images in none, each alone or with those nearly the same", found["alone"]),
-            ("groups that are one, for given ones share a picture", len(found["joined"])),
+            ("images in no group, each alone or with its near duplicates", found["alone"]),
+            ("groups merged because they share a picture", len(found["joined"])),
         ]
     rows += [(f"images given to split {name}", number) for name, number in metrics.get("splits", {}).items()]
-    note = "A group is in one split and in one fold. Given splits count where data.split is given."
+    note = "A group is in one split and in one fold. Given splits are used if data.split is given."
     return Table("Groups", ("What", "Count"), rows, note=note) if rows else None
 
 

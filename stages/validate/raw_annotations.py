@@ -329,7 +329,7 @@ def _not_annotated(part: Part, unused: pd.DataFrame) -> str:
     if len(lost) == len(part.rows):
         raise DataError(
             f"{source} says where images belong, and none of its {len(lost):,} is annotated, such as {brief(first)}: "
-            "call images there as the annotations do"
+            "use the file names of the annotations there"
         )
     return f"{source}: {len(lost):,} of its {len(part.rows):,} images are not annotated, such as {brief(first)}"
 
@@ -387,7 +387,7 @@ def _find(forms: _Forms, path: Path) -> tuple[Path, list[_Unit], dict[str, str],
         elif form:
             if original := original_of(file, named):
                 raise DataError(
-                    f"{path / file} is called like a copy of {original.name} beside it, and only one of the two can "
+                    f"{path / file} has the name of a copy of {original.name} beside it, and only one of the two can "
                     "count: remove or rename the other"
                 )
             tables.append(_Unit(form, [file], _dated(path / file), header))
@@ -402,7 +402,7 @@ def _find(forms: _Forms, path: Path) -> tuple[Path, list[_Unit], dict[str, str],
                     f"{brief(', '.join(forms.flat.columns[1:]), 200)}: rename the column, or change `column` there"
                 )
             raise DataError(
-                f"{path / file} is no annotation file: expected {forms.expected}; found {found}; mend it or move it "
+                f"{path / file} is no annotation file: expected {forms.expected}; found {found}; correct it or move it "
                 "elsewhere"
             )
         else:

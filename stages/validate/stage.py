@@ -404,19 +404,19 @@ STAGE = Stage(
             "folder of images, any depth; without it only the annotations are checked", artifact=False, required=False
         ),
         "annotations": Input(
-            "annotation file of any form, or a folder of such files; given alone, without the flag, it is only looked "
-            "at, and a verdict is printed",
+            "annotation file in any format, or a folder of such files; given alone, without the flag, it is only "
+            "checked, and a verdict is printed",
             artifact=False,
         ),
         "attributes": Input(
-            "attributes.yaml, which says what is annotated; without it that beside annotations or raw, if there is "
-            "none that of the repository",
+            "attributes.yaml, which says what is annotated; default: beside annotations or raw, else that of the "
+            "repository",
             artifact=False,
             required=False,
             default=find_attributes_file,
         ),
         "corrections": Input(
-            "folder of corrections, which count before all other annotations; without it that beside the annotations",
+            "folder of corrections, which override all other annotations; default: beside the annotations",
             artifact=False,
             required=False,
             default=find_corrections,
@@ -431,8 +431,8 @@ STAGE = Stage(
         ),
         "rejected": ("rejected.csv", "rows left out: source, row, filename, reason"),
         "warnings": ("warnings.csv", "rows kept with a warning, and repeats: source, row, filename, reason"),
-        "unannotated": ("unannotated.csv", "images that no row names, and files not read: filename, lot, path, reason"),
-        "data_docs": ("data_docs", "<suite>/index.html: what Great Expectations found; suite.html: what it expects"),
+        "unannotated": ("unannotated.csv", "images without a row, and files not read: filename, lot, path, reason"),
+        "data_docs": ("data_docs", "<suite>/index.html: findings of Great Expectations; suite.html: the suite"),
         "metrics": ("metrics/validation.json", "counts of rows, per reason, class, lot and attribute"),
     },
     run=run,

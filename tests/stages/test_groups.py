@@ -177,7 +177,7 @@ def test_near_duplicates_are_part_of_the_group_and_join_two(data: Data, caplog: 
     assert index[alone]["group"] == index[NAMES[3 * EACH]]["group"] == PERSON[NAMES[3 * EACH]]
     assert all(len({index[name]["split"] for name in names}) == 1 for names in (family, [alone, NAMES[3 * EACH]]))
     assert len(index) == len(NAMES)  # who is in one split with it need not be left out
-    line = f"1 times given groups count as one, for they share a picture or nearly the same: '{PERSON[one]}' and "
+    line = f"1 times given groups are merged, because they share a picture or a near duplicate: '{PERSON[one]}' and "
     assert line + f"'{PERSON[other]}'" in caplog.text
 
 

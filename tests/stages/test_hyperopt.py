@@ -243,7 +243,7 @@ def test_kept_trials_that_are_damaged_are_done_again(
     whole = search(section(max_evals=3), score, _new(tmp_path / "whole"))
     again = search(section(max_evals=3), score, tmp_path)
     assert tried(again.trials) == tried(whole.trials)
-    assert "the search begins anew" in caplog.text
+    assert "the search starts again" in caplog.text
 
 
 def half_a_batch(job: Job) -> Score:

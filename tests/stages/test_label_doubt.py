@@ -135,7 +135,7 @@ def test_unknown_labels_are_never_doubted_and_nothing_found_is_said(folder: Path
     assert metrics["images"] == 279
     beard = metrics["attributes"]["beard"]
     assert (beard["labels"], beard["doubts"], beard["accuracy"]) == (0, 0, None)
-    assert "labels of two classes are needed" in beard["not_judged"]
+    assert "it needs known labels of two classes" in beard["not_judged"]
 
 
 def test_networks_that_do_not_know_better_than_chance_doubt_nothing_and_the_report_says_so(
@@ -150,11 +150,11 @@ def test_networks_that_do_not_know_better_than_chance_doubt_nothing_and_the_repo
     assert main(STAGE, [*inputs(tmp_path), "--out", str(out), *QUICK, "--set", "label_doubt.epochs=12"]) == 0
     assert "hair_color" not in {row["attribute"] for row in doubts_of(out)}
     metrics = json.loads((out / "metrics" / "label_doubt.json").read_text())
-    assert "the networks are too bad to judge it" in metrics["attributes"]["hair_color"]["not_judged"]
+    assert "the networks have not learned it well enough" in metrics["attributes"]["hair_color"]["not_judged"]
     assert metrics["attributes"]["beard"]["not_judged"] == ""
-    assert "hair_color: no label is doubted: the networks are too bad" in caplog.text
+    assert "hair_color: labels are not checked: the networks have not learned" in caplog.text
     page = (out / "report.html").read_text()
-    assert page.index("Hair colour is not judged") < page.index("labels doubted")
+    assert page.index("Hair colour is not checked") < page.index("doubtful labels")
     assert artifacts.read_manifest(out)["headline"]["not_judged"] == "hair_color"
 
 

@@ -636,7 +636,7 @@ def test_a_check_from_end_to_end(monitor: Callable[..., int], tmp_path: Path, mo
     assert (decision["lots"], decision["seen"]) == ({"s3": 80, "s4": 100}, {"s1": 60, "s3": 20, "s4": 0})
     report = (out / "report.html").read_text()
     assert "the images are much darker" in report
-    assert "Then: what the model was measured on" in report
+    assert "Reference: what the model was evaluated on" in report
     assert (out / "data_docs" / "drift" / "index.html").is_file()
     assert "brightness: mean far from the reference" in (out / "findings.csv").read_text()
 
@@ -843,7 +843,7 @@ def test_every_signal_is_told_in_words() -> None:
     told = {test.signal: explain(SAMPLE_ATTRIBUTES, test) for test in drift.tests}
     assert told["brightness"] == "the images are much brighter"
     assert told["glasses_predicted"].startswith("glasses 'yes' is predicted much more often")
-    assert told["embedding_1"].startswith("the model sees")
+    assert told["embedding_1"].startswith("the images look")
     assert all(told.values())
 
 

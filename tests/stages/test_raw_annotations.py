@@ -198,7 +198,7 @@ DAMAGED: dict[str, tuple[str | bytes, str]] = {
     "wide as UTF-16": (WIDE.encode("utf-16"), "is UTF-16: save it as UTF-8"),
     "wide with a NUL byte": (WIDE + "b\0.png,1,2,3,4\n", "line 3: a NUL byte"),
     "wide with an unclosed quote": (WIDE + '"b.png,1,2,3,4\n', "line 3: broken CSV, perhaps an unclosed quote"),
-    "wide with a column twice": (WIDE.replace("glasses", "hair"), "column hair stands in the header more than once"),
+    "wide with a column twice": (WIDE.replace("glasses", "hair"), "column hair appears in the header more than once"),
 }
 
 
@@ -379,7 +379,5 @@ def test_other_attributes_of_the_known_data_sets_are_read_as_asked(tmp_path: Pat
 def test_a_list_that_tells_nothing_of_what_is_asked_for_is_refused(tmp_path: Path) -> None:
     (tmp_path / "attributes.yaml").write_text('- {name: hat, classes: ["no", "yes"]}')
     (tmp_path / "list.txt").write_text(LIST)
-    with pytest.raises(
-        DataError, match=r"attributes\.yaml says nowhere how CelebA tells an attribute: add, for instance"
-    ):
+    with pytest.raises(DataError, match=r"attributes\.yaml maps it to no attribute: add, for instance"):
         raw_annotations.read_annotations(read_attributes_file(tmp_path / "attributes.yaml"), tmp_path / "list.txt")

@@ -56,7 +56,7 @@ WRONG = {
     "no YAML": (SMILE + "- {name: [}", 2, "no YAML"),
     "an attribute that is a text": (SMILE + "- beard", 2, "an attribute: expected keys with values"),
     "an unknown key": (SMILE + "- name: a\n  clases: [x, y]", 3, "there is no 'clases', only name, classes, title"),
-    "a key twice": ("- name: a\n  classes: [x, y]\n  name: b", 3, "name stands there twice: keep one"),
+    "a key twice": ("- name: a\n  classes: [x, y]\n  name: b", 3, "name appears twice: keep one"),
     "no name": ("- {classes: [x, y]}", 1, "an attribute has no name: write, for instance"),
     "no classes": ("- {name: a}", 1, "an attribute has no classes"),
     "a name that is no identifier": (SMILE + "- {name: 'my smile', classes: [x, y]}", 2, "name 'my smile': use lower-"),
@@ -89,17 +89,17 @@ WRONG = {
     "a column of ours": (
         SMILE + "- {name: split, classes: [x, y]}",
         2,
-        "name split is that of a column which the stages",
+        "name split is reserved for a column of the stages",
     ),
     "a column that predictions have": (
         SMILE + "- {name: smile_confidence, classes: [x, y]}",
         2,
-        "name smile_confidence is what",
+        "name smile_confidence is reserved for",
     ),
     "a class like another's column": (
         SMILE + "- name: b\n  classes:\n  - Smile\n  - c",
         4,
-        "class 'Smile' of b is called like",
+        "class 'Smile' of b has the name of",
     ),
     "unknown_when of nobody": (
         SMILE + "- {name: b, classes: [x, y], unknown_when: {hat: x}}",
@@ -121,7 +121,7 @@ WRONG = {
         1,
         "'Smile' is none of CelebA's 40 attributes: spell it as in its list, such as Smiling",
     ),
-    "a flag of CelebA for other classes": (CELEBA % "Smiling", 1, 'Smiling tells "no" and "yes" alone'),
+    "a flag of CelebA for other classes": (CELEBA % "Smiling", 1, 'Smiling distinguishes only "no" and "yes"'),
     "a rule for no class": (CELEBA % "{w: [Smiling]}", 1, "there is no 'w', only x, y"),
     "a rule without conditions": (CELEBA % "{x: []}", 1, "no condition: name one of CelebA's attributes"),
     "no variants": (SET % "{attribute: hair}", 1, "cartoon_set of a: no variants"),
@@ -130,12 +130,12 @@ WRONG = {
     "a variant that there is not": (
         SET % "{attribute: h, variants: 2, classes: {x: [2]}, others: y}",
         1,
-        "variant 2 stands there twice or is none of 0 to 1",
+        "variant 2 appears twice or is not in 0 to 1",
     ),
     "a variant twice": (
         SET % "{attribute: h, variants: 2, classes: {x: [0], y: [0]}, others: y}",
         1,
-        "variant 0 stands there twice",
+        "variant 0 appears twice",
     ),
     "a variant of no class": (SET % "{attribute: h, variants: 2, classes: {x: [0]}}", 1, "variant 1 shows no class"),
     "others of no class": (

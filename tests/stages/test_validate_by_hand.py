@@ -38,7 +38,7 @@ def test_good_annotations_pass_in_four_lines(annotations: Path, tmp_path: Path) 
     assert process.stdout.splitlines() == [
         f"PASS  {annotations}: 20 of 20 rows can be used",
         ATTRIBUTES,
-        "  the images were not looked at: give --raw FOLDER",
+        "  the images were not checked: give --raw FOLDER",
         f"report: {report}",
     ]
     assert (process.returncode, process.stderr) == (0, "")

@@ -26,7 +26,10 @@ BAD = {
     ),
     "renamed column": ((HEADER.replace("filename", "file") + ROW).encode(), "missing filename; expected filename, "),
     "no header": (ROW.encode() * 2, "missing beard, filename, glasses_binary"),
-    "column twice": (b"beard," + HEADER.encode() + b"1," + ROW.encode(), "column beard stands in the header more than"),
+    "column twice": (
+        b"beard," + HEADER.encode() + b"1," + ROW.encode(),
+        "column beard appears in the header more than",
+    ),
     "every line ragged": ((HEADER + "s1_0.png;1;0\n").encode(), "the first annotations.csv row 2: 1 fields in place"),
     "UTF-16": ((HEADER + ROW).encode("utf-16"), "is UTF-16: save it as UTF-8"),
     "Latin-1": ((HEADER + "s1_\u00e4.png,1,0,1,0,2\n").encode("latin-1"), "line 2: not UTF-8 text: save it as UTF-8"),

@@ -132,8 +132,8 @@ def test_what_spreadsheets_make_of_a_table_reads_the_same(case: str, told: Told)
 
 def test_what_stands_above_the_header_and_a_header_between_rows_are_said(told: Told) -> None:
     assert told.run("Labels of s1\n" + GOOD + GOOD) == 0
-    assert "labels.csv: the header is line 2; not read is what stands above it: 'Labels of s1'" in told.lines
-    assert "labels.csv: line 13 is the header once more and is not read" in told.lines
+    assert "labels.csv: the header is line 2; the text above it is not read: 'Labels of s1'" in told.lines
+    assert "labels.csv: line 13 repeats the header and is not read" in told.lines
 
 
 def test_cells_of_many_spellings_are_unknown_and_counted(told: Told) -> None:
@@ -273,7 +273,7 @@ def test_a_copy_beside_its_original_is_refused(name: str, told: Told) -> None:
     assert told.run() == 0  # alone, it is a file like any other
     (folder / "labels.csv").write_text(GOOD)
     assert told.run() == 65
-    assert f"{name} is called like a copy of labels.csv beside it, and only one of the two can count" in told.error()
+    assert f"{name} has the name of a copy of labels.csv beside it, and only one of the two can count" in told.error()
 
 
 FOREIGN: dict[str, str | bytes] = {

@@ -43,9 +43,9 @@ def measures_table(
         title,
         ("Attribute", *columns.values()),
         [(one.title, *(measures[one.name].get(name) for name in columns)) for one in attributes],
-        note=f"Most frequent class is how often that class alone would be right. Balanced accuracy is the mean recall "
-        "of the classes, at least two of which need labels; precision, recall and F1 are means over classes, too. An "
-        f"unknown label does not count. {note}".strip(),
+        note="Most frequent class: the accuracy of always answering that class. Balanced accuracy is the mean recall "
+        "of the classes, at least two of which need labels; precision, recall and F1 are also means over classes. "
+        f"Unknown labels do not count. {note}".strip(),
     )
 
 
@@ -63,10 +63,10 @@ def classes_table(attributes: Attributes, measures: Mapping[str, Measures]) -> T
     ]  # fmt: skip
     columns = ("Attribute", "Class", "Labels", "Precision", "95 %", "Recall", "95 %", "F1", "Average precision")
     note = (
-        "Precision: of the answers with this class, how many are right. Recall: of the images of this class, how many "
-        "are found. The true figure lies within the interval beside it with 95 %, in which images that belong together "
-        f"count by what they tell. Average precision is told of classes below {RARE:.0%} of the labels; answers by "
-        "chance have their share of the labels."
+        "Precision: share of right answers among those with this class. Recall: share of the images of this class that "
+        "are found. The interval beside it contains the true figure with 95 %, adjusted for images that belong "
+        f"together. Average precision is given for classes below {RARE:.0%} of the labels; by chance it is their share "
+        "of the labels."
     )
     return Table("Classes", columns, rows, note=note, folded=len(rows) >= MANY)
 

@@ -10,8 +10,8 @@ from stages.common.schema.attributes import Attributes
 ROWS = 30
 """Lots in a table."""
 TOO_HIGH = (
-    "Of other images it is too high, which the interval does not tell. On drawn faces it was too high by .02 where "
-    "they were blurred, by .10 to .17 where darker, by .25 in another drawing style, by .34 at night (bench/README.md)."
+    "For other images it is too high, and the interval does not show that. On drawn faces it was too high by .02 if "
+    "they were blurred, by .10 to .17 if darker, by .25 in another drawing style, by .34 at night (bench/README.md)."
 )
 """What holds of any such figure, as measured by bench.unlabelled."""
 
@@ -52,8 +52,9 @@ def expected_table(
     ]
     first, note = shown(rows, ROWS + len(attributes) + 1)
     told = (
-        "How many answers are right, told from how sure the model is of them, corrected by how far that was true on "
-        "its test images. The true accuracy lies between lowest and highest with 95% if these images are like those. "
+        "Estimated share of right answers: the model's confidences, corrected by the gap between confidence and "
+        "accuracy on its test images. The true accuracy lies between lowest and highest with 95% if these images are "
+        "like the test images. "
         f"{TOO_HIGH}"
     )
     columns = ("Lot", "Attribute", "Images", "Expected", "Lowest", "Highest", "")
@@ -75,9 +76,9 @@ def worth_pictures(worth: Sequence[Worth], of: int, picture: Callable[[str, str]
     if not worth:
         return None
     note = (
-        f"{len(worth):,} of {of:,} images without labels: those that the model is unsure of, far from its test images "
-        "and unlike each other. Fill in the empty cells of the file, a class by its name or number, "
-        "and put it with your annotations; a row that stays empty is not read."
+        f"{len(worth):,} of {of:,} images without labels: the model is unsure of them, and they are far from its test "
+        "images and unlike each other. Fill in the empty cells of the file with names or numbers of classes, and put "
+        "it with your annotations; rows left empty are not read."
     )
     pictures = [Picture(picture(one.lot, one.filename), [one.filename, one.why]) for one in worth]
     return Pictures("Worth labelling", pictures, note, (f"{TO_LABEL}, to be filled in", TO_LABEL))

@@ -35,7 +35,7 @@ from stages.validate.forms.words import UNKNOWN
 IMAGE_COLUMNS = ("image_id", "filename")
 """What the column of image names is called in the CSV."""
 
-_EXPECTED = "the number of images, the attribute names, then a line an image, as in list_attr_celeba.txt"
+_EXPECTED = "the number of images, the attribute names, then a line per image, as in list_attr_celeba.txt"
 _YES_NO = frozenset({"1", "-1"})
 
 
@@ -91,7 +91,7 @@ class _CelebA(Form):
         mapped = told_by(self.asked)
         if not mapped:
             raise DataError(
-                f"{path} is {self.name}, and attributes.yaml says nowhere how CelebA tells an attribute: add, for "
+                f"{path} is {self.name}, and attributes.yaml maps it to no attribute: add, for "
                 "instance, `celeba: Smiling` to one"
             )
         image = next((name for name in IMAGE_COLUMNS if name in header), IMAGE_COLUMNS[0])
@@ -166,8 +166,8 @@ class CelebAList(_CelebA):
         if first != [str(rows)]:
             raise DataError(
                 f"{path}: the first line says {brief(' '.join(first))} images, {rows} lines follow the attribute "
-                "names: the file was cut short, or the first line was not adapted: fetch it again, or mend the first "
-                "line"
+                "names: the file was cut short, or the first line was not adapted: fetch it again, or correct the "
+                "first line"
             )
         return part
 

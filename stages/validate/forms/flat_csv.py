@@ -70,7 +70,7 @@ class FlatCsv(Form):
         columns = list(self._spelt.values())
         twice = sorted({name for name in header if name in columns and header.count(name) > 1})
         if twice:
-            raise DataError(f"{path}: column {', '.join(twice)} stands in the header more than once: keep one")
+            raise DataError(f"{path}: column {', '.join(twice)} appears in the header more than once: keep one")
 
         broken: list[Broken] = []
         notices = [*found.notices(source), *self._ignored(source, header)]
@@ -82,7 +82,7 @@ class FlatCsv(Form):
         whole = whole_records(_filled(records, header, name_at, columns, short), header, name_at, source, broken)
         for line, fields in whole:
             if header[name_at] in fields[name_at].casefold() and self._names(list(map(tidy, fields))) == header:
-                notices.append(f"{source}: line {line} is the header once more and is not read")
+                notices.append(f"{source}: line {line} repeats the header and is not read")
                 continue
             lines.append(line)
             rows.append(cells_of(fields))

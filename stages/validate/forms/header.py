@@ -44,7 +44,7 @@ class Header:
         """What a person should know about how the table was read."""
         if not self.above:
             return []
-        return [f"{source}: the header is line {self.line}; not read is what stands above it: {brief(self.above[0])}"]
+        return [f"{source}: the header is line {self.line}; the text above it is not read: {brief(self.above[0])}"]
 
 
 @lru_cache(1024)  # the same few names stand in each of 100,000 pairs

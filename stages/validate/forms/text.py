@@ -76,5 +76,6 @@ def csv_records(text: str, delimiter: str, name: object, line: int = 1) -> Itera
             start = line + reader.line_num
     except csv.Error as error:
         raise DataError(
-            f"{name}, line {start}: broken CSV, perhaps an unclosed quote ({error}): mend the line or quote it properly"
+            f"{name}, line {start}: broken CSV, perhaps an unclosed quote ({error}): correct the line or quote it "
+            "properly"
         ) from error
