@@ -128,19 +128,23 @@ def _model_card(archive: Path, metrics: Mapping[str, Any], manifests: Manifests)
         f"crop {prepared.get('crop', '?')}",
         "Release gate": "; ".join(gate["reasons"]),
     }
-    answers = [(one.title, ", ".join(one.classes)) for one in attributes]
+    answers = [(attribute.title, ", ".join(attribute.classes)) for attribute in attributes]
     thresholds = [
         (
-            one.title, _threshold(measures[one.name]),
-            *(None if measures[one.name].get(name) is None else Share(measures[one.name][name])
+            attribute.title, _threshold(measures[attribute.name]),
+            *(None if measures[attribute.name].get(name) is None else Share(measures[attribute.name][name])
               for name in ("coverage", "answered_accuracy")),
-            measures[one.name].get("ece"),
+            measures[attribute.name].get("ece"),
         )
-        for one in attributes
+        for attribute in attributes
     ]  # fmt: skip
     splits = stats.get("splits", {})
     limits = [*evaluation.get("never_answered", []), *evaluation["no_better"], *gate["warnings"]]
-    limits += [f"{measures[one.name]['note']} ({one.title})" for one in attributes if "note" in measures[one.name]]
+    limits += [
+        f"{measures[attribute.name]['note']} ({attribute.title})"
+        for attribute in attributes
+        if "note" in measures[attribute.name]
+    ]
     if evaluation["worst_slice"]:
         limits.append(f"The worst slice: {evaluation['worst_slice']}")
     return [
@@ -231,9 +235,9 @@ def _data_card(archive: Path, metrics: Mapping[str, Any], manifests: Manifests) 
         ("doubtful label, contradicted by networks (not changed)", metrics.get("label_doubt", {}).get("doubts")),
     ]
     counts = [
-        (one.title, name, *(labels.get(one.name, {}).get(split, {}).get(name) for split in SPLITS))
-        for one in attributes
-        for name in (*one.classes, "unknown")
+        (attribute.title, name, *(labels.get(attribute.name, {}).get(split, {}).get(name) for split in SPLITS))
+        for attribute in attributes
+        for name in (*attribute.classes, "unknown")
     ]
     return [
         ("Motivation", []),
@@ -244,7 +248,7 @@ def _data_card(archive: Path, metrics: Mapping[str, Any], manifests: Manifests) 
                 "unknown.",
                 Table(
                     "Splits", ("Split", "Images", "Groups"),
-                    [(one, splits.get(one), groups.get(one)) for one in SPLITS],
+                    [(split, splits.get(split), groups.get(split)) for split in SPLITS],
                     note="Images of a group belong together, such as copies of a picture, and are in one split.",
                 ),
                 Table("Labels", ("Attribute", "Class", *SPLITS), counts),
@@ -318,9 +322,13 @@ def _cost(manifests: Manifests) -> Table:
 def _head(archive: Path, evaluation: Mapping[str, Any], digest: str) -> dict[str, Any]:
     """The head of a model card as model hubs read it."""
     found = [
-        {"type": "accuracy", "name": one.title, "value": round(evaluation["attributes"][one.name]["accuracy"], 4)}
-        for one in read_attributes(archive)
-        if evaluation["attributes"][one.name]["accuracy"] is not None
+        {
+            "type": "accuracy",
+            "name": attribute.title,
+            "value": round(evaluation["attributes"][attribute.name]["accuracy"], 4),
+        }
+        for attribute in read_attributes(archive)
+        if evaluation["attributes"][attribute.name]["accuracy"] is not None
     ]
     results = {
         "task": {"type": "image-classification"},

@@ -125,8 +125,16 @@ class Candidate:
     def _compare_answered(self, name: str, theirs: Sequence[str]) -> tuple[list[str], list[str]]:
         """Notes and objections about attributes that one of both never answers, which are left out."""
         ours = self._model.answered
-        more = [one.title.lower() for one in self.attributes if one.name in ours and one.name not in theirs]
-        fewer = [one.title.lower() for one in self.attributes if one.name in theirs and one.name not in ours]
+        more = [
+            attribute.title.lower()
+            for attribute in self.attributes
+            if attribute.name in ours and attribute.name not in theirs
+        ]
+        fewer = [
+            attribute.title.lower()
+            for attribute in self.attributes
+            if attribute.name in theirs and attribute.name not in ours
+        ]
         notes, objections = [], []
         if more:
             notes.append(f"{name} never answers {' and '.join(more)}, so that is left out")
@@ -159,7 +167,7 @@ def load_opponent(path: Path, candidate: OnnxModel) -> OnnxModel:
         raise IncomparableError(
             f"whose images are prepared differently ({champion.preprocessing} against {candidate.preprocessing})"
         )
-    common = tuple(one for one in candidate.attributes if one.name in names(champion.attributes))
+    common = tuple(attribute for attribute in candidate.attributes if attribute.name in names(champion.attributes))
     if difference(common, champion.attributes):  # what the candidate answers besides is no obstacle
         raise IncomparableError(
             f"a model of other attributes ({difference(candidate.attributes, champion.attributes)})"

@@ -86,7 +86,9 @@ def _page(found: Found) -> Report:
     ]
     first, note = shown(sorted(found.gone, key=lambda one: -one[3]), SHOWN)
     rows = [(what, name, _date(used), mb(size)) for what, name, used, size in first]
-    problems = [Table("Could not be removed", ("What, why, and what to do",), [(one,) for one in found.problems])]
+    problems = [
+        Table("Could not be removed", ("What, why, and what to do",), [(problem,) for problem in found.problems])
+    ]
     return Report(
         title="Clean-up" + (", a dry run" if found.dry_run else ""),
         subtitle=f"{_date(time.time())}. Kept: what was used within {found.keep}, the newest of each stage, versions.",

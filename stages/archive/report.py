@@ -198,7 +198,11 @@ def _slices(version: str, slices: Sequence[Mapping[str, Any]]) -> Table:
         "archive.slice_margin and by more than chance explains."
     )
     return Table(
-        f"Slices, against {version}", columns, [[one[name] for name in names] for one in slices], note=note, folded=True
+        f"Slices, against {version}",
+        columns,
+        [[found[name] for name in names] for found in slices],
+        note=note,
+        folded=True,
     )
 
 
@@ -245,8 +249,10 @@ def _hardest(archive: Path) -> list[PageSection]:
     """The test images that stage evaluate found hardest."""
     groups = read_json(archive / HARDEST)
     pictures = [
-        Pictures(one["title"], [Picture(**{**picture, "labels": None}) for picture in one["pictures"]], one["note"])
-        for one in groups
+        Pictures(
+            group["title"], [Picture(**{**picture, "labels": None}) for picture in group["pictures"]], group["note"]
+        )
+        for group in groups
     ]
     return [Group("Hardest test images", pictures)] if pictures else []
 

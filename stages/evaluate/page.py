@@ -47,10 +47,10 @@ Case = tuple[float, int, Answers]
 def _cases(answers: Sequence[Answers], *, wrong: bool) -> list[Case]:
     """Wrong answers, the surest first, or those that are not known to be wrong, the least sure first."""
     cases = []
-    for one in answers:
-        is_wrong = (one.labels != UNKNOWN) & ~one.right
-        chosen = np.flatnonzero(one.finite & (is_wrong == wrong))
-        cases += [(float(one.confidence[index]), int(index), one) for index in chosen]
+    for answer in answers:
+        is_wrong = (answer.labels != UNKNOWN) & ~answer.right
+        chosen = np.flatnonzero(answer.finite & (is_wrong == wrong))
+        cases += [(float(answer.confidence[index]), int(index), answer) for index in chosen]
     return sorted(cases, key=lambda case: -case[0] if wrong else case[0])
 
 
@@ -126,7 +126,7 @@ def slices_page(slices: Sequence[Slice], by_slice: Mapping[str, Sequence[Mapping
         by_slice: `stages.common.inference.slices.totals`.
     """
     found = worst(slices)
-    below = [one for one in slices if one.accuracy < one.elsewhere]
+    below = [found for found in slices if found.accuracy < found.elsewhere]
     first, note = shown(sorted(below, key=lambda one: (one.p, one.accuracy)), SLICES_SHOWN)
     rows = [
         (f"images of {one.name}", one.attribute, one.labels, one.accuracy, between(one.interval), one.elsewhere, one.p)

@@ -67,7 +67,7 @@ def _run(context: Context[Params]) -> Headline:
         raise DataError(f"the model is one of other attributes than the data, {unlike}: train again on these")
     of_test, of_val = (observe(model, one.filenames, one.take, section.batch_size) for one in (split, val))
     answers = answers_of(attributes, of_test.probabilities, model.calibration, split.labels, groups=split.group)
-    measures = {one.attribute.name: measure(one) for one in answers}
+    measures = {answer.attribute.name: measure(answer) for answer in answers}
     means = means_of(list(measures.values()))
     if means["mean_accuracy"] is None:
         raise DataError(
@@ -118,7 +118,7 @@ def _run(context: Context[Params]) -> Headline:
     write_json(context.out / "metrics" / "eval_metrics.json", metrics)
     by_slice = totals(attributes, split.labels, lots, right)
     write_json(context.out / "metrics" / "slices.json", by_slice)
-    write_csv(context.out / "slices.csv", COLUMNS, (one.cells for one in slices), for_people=True)
+    write_csv(context.out / "slices.csv", COLUMNS, (found.cells for found in slices), for_people=True)
     plot_confusion(attributes, context.out / "plots" / "confusion_matrices.png", measures)
     plot_roc(context.out / "plots" / "roc_curves.png", answers, measures)
     plot_reliability(context.out / "plots" / "reliability.png", answers, measures)

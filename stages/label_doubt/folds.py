@@ -81,7 +81,9 @@ def predict_out_of_fold(
         Per attribute float32 (N, classes).
     """
     folds = int(fold.max()) + 1
-    result = {one.name: np.empty((len(images), len(one.classes)), np.float32) for one in images.attributes}
+    result = {
+        attribute.name: np.empty((len(images), len(attribute.classes)), np.float32) for attribute in images.attributes
+    }
     with WorkerPool(workers, "label_doubt.workers") as pool:
         done = pool.map(partial(_predict_fold, images, fold, settings, state), range(folds))
         for number, found in enumerate(done):
@@ -100,7 +102,7 @@ def _predict_fold(
     else:
         log.info("%s", shown)
     file, checkpoint = state / f"fold_{number}.safetensors", state / f"fold_{number}_checkpoint.safetensors"
-    shapes = {one.name: (int((fold == number).sum()), len(one.classes)) for one in images.attributes}
+    shapes = {attribute.name: (int((fold == number).sum()), len(attribute.classes)) for attribute in images.attributes}
     if kept := recover(file):
         found = {name: tensor.numpy() for name, tensor in kept[0].items()}
         if {name: one.shape for name, one in found.items()} == shapes:

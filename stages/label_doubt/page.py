@@ -48,7 +48,9 @@ def doubt_report(
     if doubts:
         verdict = f"{len(doubts):,} of {metrics['labels']:,} labels are doubtful: inspect and correct them"
     refused = [
-        f"{one.title} is not checked: {why}" for one in images.attributes if (why := found[one.name]["not_judged"])
+        f"{attribute.title} is not checked: {why}"
+        for attribute in images.attributes
+        if (why := found[attribute.name]["not_judged"])
     ]
     sections: list[PageSection] = [
         Cards({
@@ -63,9 +65,9 @@ def doubt_report(
             "Attributes",
             ("attribute", "known labels", "doubted", *SHARES.values(), "area under the ROC curve"),
             [
-                (one.title, row["labels"], row["doubts"], *(_share(row[name]) for name in SHARES), row["roc_auc"])
-                for one in images.attributes
-                if (row := found[one.name])
+                (attribute.title, row["labels"], row["doubts"], *(_share(row[name]) for name in SHARES), row["roc_auc"])
+                for attribute in images.attributes
+                if (row := found[attribute.name])
             ],
             note="Held-out answers against the labels as annotated. Most frequent class: the accuracy of always "
             "answering that class. Balanced accuracy: the mean recall of the classes. The area shows how well the "

@@ -148,7 +148,7 @@ def append_check(file: Path, artifact: Path, key: str, run: str = "") -> Headlin
         decision.pop("retrain")
     with locked(file.with_name(f".lock-{file.name}"), "another check is being written to the log"):
         earlier = read_log(file)
-        told = next((one for one in reversed(earlier) if run and (one.run, one.key) == (run, key)), None)
+        told = next((check for check in reversed(earlier) if run and (check.run, check.key) == (run, key)), None)
         if told is None:
             cause = decision["cause"] and Cause.model_validate(decision["cause"])
             repeated = cause is not None and is_repeated(cause, earlier)
@@ -174,7 +174,9 @@ def is_repeated(cause: Cause, earlier: Sequence[Check]) -> bool:
     Not by `cause_id`: a lot that was acted on and one that is clean now, or is drifted no more, would be a new cause.
     But further labels of a lot are: a training that has them may do what one without them could not.
     """
-    acted = [one.cause for one in earlier if one.retrain and one.cause and one.cause.champion == cause.champion]
+    acted = [
+        check.cause for check in earlier if check.retrain and check.cause and check.cause.champion == cause.champion
+    ]
     return all(
         any(lot in getattr(one, kind) and one.labelled.get(lot, 0) >= cause.labelled.get(lot, 0) for one in acted)
         for kind, lots in (("performance", cause.performance), ("drift", cause.drift))

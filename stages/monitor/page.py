@@ -261,7 +261,7 @@ def _plots(attributes: Attributes, out: Path, drift: Drift) -> list[Plot]:
     telling = _telling(drift)
     lots = list(dict.fromkeys(test.lot for test in telling if test.lot != ALL)) or [ALL]
     each = max(1, PLOTS // len(lots))
-    chosen = [test for lot in lots[:PLOTS] for test in [one for one in telling if one.lot == lot][:each]]
+    chosen = [test for lot in lots[:PLOTS] for test in [signal for signal in telling if signal.lot == lot][:each]]
     plots = []
     (out / "plots").mkdir()
     for number, test in enumerate(chosen, 1):
@@ -292,7 +292,7 @@ def _pictures(features: Features, most: int) -> list[Picture]:
 
 def _accuracies(attributes: Attributes, performance: Performance, settings: MonitorSection) -> Table:
     total = performance.total
-    named = {one.title: total.attributes[one.name] for one in attributes} | {"Mean": total.mean}
+    named = {attribute.title: total.attributes[attribute.name] for attribute in attributes} | {"Mean": total.mean}
     what = in_words(performance.metric)
     return Table(
         f"{what.capitalize()} on new labels",

@@ -46,16 +46,18 @@ def _lots(attributes: Attributes, metrics: Mapping[str, Any]) -> Table:
     rows = []
     for lot, found in metrics["lots"].items():
         images = found["images"]
-        abstained = [Share(found["classes"][one.name][ABSTAINED] / images) if images else None for one in attributes]
+        abstained = [
+            Share(found["classes"][attribute.name][ABSTAINED] / images) if images else None for attribute in attributes
+        ]
         rows.append((lot, images, found["undecodable"], *abstained, "taken from the cache" if found["reused"] else ""))
     first, note = shown(rows, ROWS_SHOWN)
     told = "For each attribute the share of images for which the model abstains."
-    columns = ("Lot", "Images", "Undecodable", *(one.title for one in attributes), "Predicted before")
+    columns = ("Lot", "Images", "Undecodable", *(attribute.title for attribute in attributes), "Predicted before")
     return Table("Lots", columns, first, note=" ".join(filter(None, (told, note))))
 
 
 def _classes(attributes: Attributes, metrics: Mapping[str, Any]) -> Group:
-    bars = [Bars(one.title, metrics["classes"][one.name], muted={ABSTAINED}) for one in attributes]
+    bars = [Bars(attribute.title, metrics["classes"][attribute.name], muted={ABSTAINED}) for attribute in attributes]
     return Group("Answers", bars, note="Images by predicted class; abstained: without an answer.")
 
 

@@ -179,7 +179,7 @@ def _run(context: Context[Params]) -> Headline:
         (out / folder).mkdir()
     _write_left_out(out, undecodable, found.ignored)
     lots, cases, expected, new, worth = _write_lots(out, answered, model, champion, context.params.to_label.images)
-    places = {(one.lot, one.filename): as_text(found.lots[one.lot][one.filename]) for one in worth}
+    places = {(image.lot, image.filename): as_text(found.lots[image.lot][image.filename]) for image in worth}
     write_to_label(out / TO_LABEL, model.attributes, worth, places)
     tables = [
         read_predictions(model.attributes, out / "outputs" / f"predictions_{lot}.csv", lot)
@@ -226,7 +226,7 @@ def _run(context: Context[Params]) -> Headline:
     counts = {"images": images, "undecodable": len(undecodable), "findings": len(checked.found)}
     remember(context.cache, str(raw), {"success": True, **counts})
     history = recall(context.cache, str(raw))
-    attributes = tuple(one for one in model.attributes if one.name not in never)
+    attributes = tuple(attribute for attribute in model.attributes if attribute.name not in never)
     answers = decision_table(attributes, model.calibration)
     report = describe_predictions(
         attributes, metrics, answers, checked, cases, worth, picture, undecodable, found.ignored, history

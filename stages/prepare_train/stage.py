@@ -65,9 +65,9 @@ def _find_sources(
 ) -> tuple[dict[str, list[Source]], dict[str, dict[str, str]]]:
     """The images of each lot, and the rejects: nobody has validated a file that is another since."""
     sources: dict[str, list[Source]] = {}
-    rejected: dict[str, dict[str, str]] = {one.lot: {} for one in annotations}
+    rejected: dict[str, dict[str, str]] = {annotation.lot: {} for annotation in annotations}
     raw = context.inputs["raw"]
-    files = ((one.filename, f"{raw}/{one.path}") for one in annotations)
+    files = ((annotation.filename, f"{raw}/{annotation.path}") for annotation in annotations)
     for one, source in zip(annotations, find_sources(files, context.digests), strict=True):
         if source.digest in {one.digest, ""}:  # empty: gone or no regular file, which decoding tells
             sources.setdefault(one.lot, []).append(source)
@@ -137,7 +137,7 @@ def _run(context: Context[Params]) -> Headline:
     _check_rejects(context, rejected, len(annotations))
     _write_listed(out / "rejected.csv", rejected)
 
-    annotated = {one.filename: one for one in annotations}
+    annotated = {annotation.filename: annotation for annotation in annotations}
     units = units_of(
         annotations, {name: pixels for piece in pieces.values() for name, pixels in piece.accepted.items()}
     )
@@ -190,7 +190,7 @@ def _run(context: Context[Params]) -> Headline:
         "left_out": len(left_out),
         "splits": splits,
         "groups": count_groups(rows),
-        "given_groups": len({one.group for one in annotations if one.given_group}),
+        "given_groups": len({annotation.group for annotation in annotations if annotation.given_group}),
         "lots": {
             lot: {**lots[lot], "left_out": left_out_of[lot], "rejected": len(of_lot)}
             for lot, of_lot in prepared.rejected.items()
@@ -234,8 +234,10 @@ def _new_lots(context: LotsContext[Params]) -> Mapping[str, int]:
 
 def _run_lots(context: LotsContext[Params], lots: Sequence[str]) -> Headline:
     wanted = set(lots)
-    annotations = [one for one in read_annotations(context.inputs["validate"]) if one.lot in wanted]
-    if unknown := sorted(wanted - {one.lot for one in annotations}):
+    annotations = [
+        annotation for annotation in read_annotations(context.inputs["validate"]) if annotation.lot in wanted
+    ]
+    if unknown := sorted(wanted - {annotation.lot for annotation in annotations}):
         raise UsageError(f"--lots: stage validate accepted no image of {', '.join(unknown)}: name lots that it has")
     prepared = _prepare_lots(context, annotations)
     return {
@@ -249,7 +251,13 @@ def _run_lots(context: LotsContext[Params], lots: Sequence[str]) -> Headline:
 def _raw_files(_params: Params, inputs: Mapping[str, Path], _name: str) -> RawFiles:
     """Only the annotated images decide the key; what is no regular file has no content and becomes a reject."""
     raw = inputs["raw"]
-    return RawFiles([one.path for one in read_annotations(inputs["validate"]) if is_regular(f"{raw}/{one.path}")])
+    return RawFiles(
+        [
+            annotation.path
+            for annotation in read_annotations(inputs["validate"])
+            if is_regular(f"{raw}/{annotation.path}")
+        ]
+    )
 
 
 STAGE = Stage(

@@ -55,7 +55,7 @@ def decide(answers: Answers, rule: str, wanted: Wanted | None, shares: Numbers) 
         offsets, note = _for(wanted, answers)
     elif by == BALANCED_ACCURACY:
         offsets = balancing(shares)
-    rounded = [round(float(one), 6) for one in offsets]
+    rounded = [round(float(offset), 6) for offset in offsets]
     return Decision(rounded, by, in_words(answers.attribute, rounded, answers.learned), note)
 
 

@@ -37,7 +37,7 @@ def describe_training(
         if one.decision.note
     ]
     told = [*remarks, *notes]
-    measures: Mapping[str, Measures] = {one.attribute: one.measures for one in calibrated}
+    measures: Mapping[str, Measures] = {calibration.attribute: calibration.measures for calibration in calibrated}
     tables = [
         measures_table(attributes, measures, "Validation images"),
         classes_table(attributes, measures),

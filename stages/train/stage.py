@@ -145,7 +145,7 @@ def _run(context: Context[Params]) -> Headline:
     export_onnx(context.out / "model.onnx", result.network, calibration, preprocessing, mirrored=mirrored)
     save_weights(context.out / "model.safetensors", result.network, calibration, mirrored=mirrored)
     last, used = result.history[-1], result.hyperparameters
-    measures = {one.attribute: one.measures for one in calibrated}
+    measures = {calibration.attribute: calibration.measures for calibration in calibrated}
     means = {f"val_{name}": mean for name, mean in means_of(list(measures.values())).items()}
     weak = list(no_better(measures, section.decide_by).values())
     for line in weak:
@@ -170,7 +170,7 @@ def _run(context: Context[Params]) -> Headline:
             "hyperparameters": used.model_dump(),
             "attributes": measures,
             # lists, of which `dvc metrics show` makes no columns
-            "calibration": [_told(one) for one in calibrated],
+            "calibration": [_told(calibration) for calibration in calibrated],
             "history": [asdict(epoch) for epoch in result.history],
         },
     )

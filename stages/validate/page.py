@@ -173,7 +173,7 @@ def _changes(changes: Changes | None, present: Sequence[str]) -> Table | None:
 
 def _notices(metrics: Mapping[str, Any]) -> Table | None:
     notices = metrics.get("notices")
-    return Table("Warnings about the whole table", ("Warning",), [(one,) for one in notices]) if notices else None
+    return Table("Warnings about the whole table", ("Warning",), [(notice,) for notice in notices]) if notices else None
 
 
 def _link(sheet: str, present: Sequence[str]) -> tuple[str, str] | None:
@@ -228,7 +228,7 @@ def _row_picture(
 
 def _known(attributes: Attributes, labels: pd.DataFrame, path: str) -> list[int | None]:
     """The class index of each attribute of an image, None where the label is unknown, or no class."""
-    cells = [labels[one.name].get(path) if one.name in labels else None for one in attributes]
+    cells = [labels[attribute.name].get(path) if attribute.name in labels else None for attribute in attributes]
     return [
         int(cell) if isinstance(cell, str) and cell.isdecimal() and int(cell) < len(one.classes) else None
         for one, cell in zip(attributes, cells, strict=True)
@@ -278,7 +278,7 @@ def _duplicates(
             if len(first) > budget:
                 break
             budget -= len(first)
-            named = ", ".join(one.title.lower() for one in differing)
+            named = ", ".join(attribute.title.lower() for attribute in differing)
             mark = Badge(f"labels contradict: {named}", "remark") if named else None
             told_of = (differing or attributes)[:LABELS_SHOWN]
             pictures = [_labelled_picture(path, attributes, labels, told_of, picture) for path in first]

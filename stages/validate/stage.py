@@ -119,7 +119,7 @@ class _Checked:
     @property
     def stopping(self) -> "Finding | None":
         """The first finding that makes the table as a whole unusable."""
-        return next((one for one in self.findings if one.rows is None and one.critical), None)
+        return next((finding for finding in self.findings if finding.rows is None and finding.critical), None)
 
 
 def _join(annotations: RawAnnotations, context: Context[Params]) -> _Rows:
@@ -213,7 +213,7 @@ def _check(context: Context[Params], rows: _Rows, annotations: RawAnnotations) -
 
     run("raw_annotations", checked.table.drop(columns=[*LISTED[:2], *_OF_IMAGES, "candidates", "lot"]))
     if "raw" in context.inputs and not checked.stopping:
-        rejected = [row for one in checked.findings if one.critical for row in one.rows or ()]
+        rejected = [row for finding in checked.findings if finding.critical for row in finding.rows or ()]
         remaining = checked.table.drop(index=rejected)
         for finding in checked.findings:
             if finding.clear:  # what becomes unknown contradicts nothing
@@ -228,7 +228,7 @@ def _check(context: Context[Params], rows: _Rows, annotations: RawAnnotations) -
 
 
 def _labels_by_path(attributes: Attributes, table: pd.DataFrame) -> pd.DataFrame:
-    called = {one.column: one.name for one in attributes if one.column in table}
+    called = {attribute.column: attribute.name for attribute in attributes if attribute.column in table}
     return table[table["path"].notna()].drop_duplicates("path").set_index("path")[list(called)].rename(columns=called)
 
 
@@ -303,7 +303,9 @@ def _write_reports(
 def _learned(attributes: Attributes, accepted: pd.DataFrame) -> Learned:
     """What a training on all accepted rows would see."""
     counts = class_counts(attributes, accepted)
-    return {one.name: [name for name in one.classes if counts[one.name][name]] for one in attributes}
+    return {
+        attribute.name: [name for name in attribute.classes if counts[attribute.name][name]] for attribute in attributes
+    }
 
 
 def run(context: Context[Params]) -> Headline:
@@ -323,8 +325,8 @@ def run(context: Context[Params]) -> Headline:
         verdict, success = no_verdict(attributes), False
         summary = stopping_line(checked.stopping, annotations, rows.not_selected)
     else:
-        notices = [describe(one, checked.table) for one in checked.findings if one.rows is None]
-        findings = [one for one in checked.findings if one.rows is not None]
+        notices = [describe(finding, checked.table) for finding in checked.findings if finding.rows is None]
+        findings = [finding for finding in checked.findings if finding.rows is not None]
         verdict = judge_rows(
             attributes, checked.table, rows.repeats, annotations.replaced, annotations.taken, rows.broken, findings
         )

@@ -72,7 +72,9 @@ def judge_rows(
         found: the findings about rows, in the order of the suites.
     """
     values = table.copy()
-    cells_of = {f"{one.name}_class": one.column for one in attributes}  # what `add_classes` made them of
+    cells_of = {
+        f"{attribute.name}_class": attribute.column for attribute in attributes
+    }  # what `add_classes` made them of
     none = table[:0].assign(reason="", kind="", found="")
     rejects: list[pd.DataFrame] = [none]
     remarks: list[pd.DataFrame] = [
@@ -106,7 +108,9 @@ def judge_rows(
     rejected_or_broken = pd.concat([rejected, broken.assign(kind="cannot be read", found=broken["reason"])])
 
     accepted = values.drop(index=rejected.index).drop(columns="filename")
-    accepted = accepted.rename(columns={one.column: one.name for one in attributes} | {"image": "filename"} | GIVEN)
+    accepted = accepted.rename(
+        columns={attribute.column: attribute.name for attribute in attributes} | {"image": "filename"} | GIVEN
+    )
     accepted = accepted[["filename", "lot", "path", *names(attributes), *GIVEN.values()]]
     return Verdict(
         accepted=accepted.sort_values("filename"),

@@ -56,8 +56,8 @@ def read_suite(path: Path, attributes: Attributes) -> dict[str, Any]:
         raise DataError(f'{path}: no suite: write {{"name": "{path.stem}", "expectations": [...]}}')
     lines = _lines(text)
     things = {
-        "attribute": [_of(one) for one in attributes],
-        "unknown_when": [values for one in attributes for values in _unknown_when(one, attributes)],
+        "attribute": [_of(attribute) for attribute in attributes],
+        "unknown_when": [values for attribute in attributes for values in _unknown_when(attribute, attributes)],
     }
     remedy = (suite.get("meta") or {}).get("remedy")
     expectations, found = [], []
@@ -112,7 +112,7 @@ def _of(attribute: Attribute) -> Values:
 
 
 def _unknown_when(attribute: Attribute, attributes: Attributes) -> Iterator[Values]:
-    named = {one.name: one for one in attributes}
+    named = {attribute.name: attribute for attribute in attributes}
     for name, class_ in attribute.unknown_when.items():
         other = named[name]
         yield {

@@ -122,9 +122,9 @@ def content_digest(files: Iterable[Mapping[str, Any]], content: Collection[str])
         content: files and folders in it; none means all of it.
     """
     read = [
-        [one["path"], one["sha256"]]
-        for one in files
-        if not content or any(one["path"] == name or one["path"].startswith(f"{name}/") for name in content)
+        [file["path"], file["sha256"]]
+        for file in files
+        if not content or any(file["path"] == name or file["path"].startswith(f"{name}/") for name in content)
     ]
     return json_digest(sorted(read))
 

@@ -42,7 +42,7 @@ def measures_table(
     return Table(
         title,
         ("Attribute", *columns.values()),
-        [(one.title, *(measures[one.name].get(name) for name in columns)) for one in attributes],
+        [(attribute.title, *(measures[attribute.name].get(name) for name in columns)) for attribute in attributes],
         note="Most frequent class: the accuracy of always answering that class. Balanced accuracy is the mean recall "
         "of the classes, at least two of which need labels; precision, recall and F1 are also means over classes. "
         f"Unknown labels do not count. {note}".strip(),

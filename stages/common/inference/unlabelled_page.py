@@ -43,9 +43,9 @@ def expected_table(
     rows: list[tuple[object, ...]] = [("All", "Mean", images, *_cells(total["mean"]), "")]
     of_attributes = total["attributes"]
     rows += [
-        ("All", one.title, images, *_cells(of_attributes[one.name]), "")
-        for one in attributes
-        if one.name in of_attributes
+        ("All", attribute.title, images, *_cells(of_attributes[attribute.name]), "")
+        for attribute in attributes
+        if attribute.name in of_attributes
     ]
     rows += [
         (lot, "Mean", count, *_cells(one["mean"]), badge or "") for lot, (count, one, badge) in lots.items() if one
@@ -80,5 +80,5 @@ def worth_pictures(worth: Sequence[Worth], of: int, picture: Callable[[str, str]
         "images and unlike each other. Fill in the empty cells of the file with names or numbers of classes, and put "
         "it with your annotations; rows left empty are not read."
     )
-    pictures = [Picture(picture(one.lot, one.filename), [one.filename, one.why]) for one in worth]
+    pictures = [Picture(picture(image.lot, image.filename), [image.filename, image.why]) for image in worth]
     return Pictures("Worth labelling", pictures, note, (f"{TO_LABEL}, to be filled in", TO_LABEL))

@@ -162,7 +162,7 @@ class Release:
 
 def _done(releases: Sequence[Release], run: str) -> Release | None:
     """What a run has released already."""
-    return next((one for one in releases if run and one.run == run), None)
+    return next((release for release in releases if run and release.run == run), None)
 
 
 def now() -> str:

@@ -304,7 +304,10 @@ def write_report(path: Path, report: Report) -> None:
         from markupsafe import Markup  # which comes with Jinja; not needed for --help
 
         script = SCRIPT.read_text(encoding="utf-8")
-        told = [{"title": one.title, "column": one.column, "classes": one.classes} for one in report.attributes]
+        told = [
+            {"title": attribute.title, "column": attribute.column, "classes": attribute.classes}
+            for attribute in report.attributes
+        ]
         data = json.dumps(told).replace("<", "\\u003c")  # so that no text ends the element
         more = {"script": Markup(script), "digest": script_digest(script), "data": Markup(data)}  # noqa: S704 (ours)
     page = page_templates(Path(__file__).parent).get_template("report.html").render(report=report, **more)

@@ -59,17 +59,17 @@ def labels_of(asked: AttributesFile, yes: Mapping[str, Any], given: Mapping[str,
         holds, or several do, or where it does not say yes or no to one of CelebA's attributes that tell it.
     """
     labels = {}
-    for one in asked.attributes:
+    for attribute in asked.attributes:
         number = np.full(images, -1)
-        if rules := asked.celeba.get(one.name):
+        if rules := asked.celeba.get(attribute.name):
             holds = np.stack([_all_hold(conditions, yes) for conditions in rules.values()])
-            index = np.array([one.classes.index(name) for name in rules])
+            index = np.array([attribute.classes.index(name) for name in rules])
             known = np.logical_and.reduce([given[name.removeprefix("-")] for some in rules.values() for name in some])
             number = np.where((holds.sum(axis=0) == 1) & known, index[holds.argmax(axis=0)], -1)
             if several := int((holds.sum(axis=0) > 1).sum()):
-                log.info("%d CelebA annotations with several classes of %s: unknown", several, one.name)
-        text = pd.Series({-1: None, **{index: str(index) for index in range(len(one.classes))}}, dtype="str")
-        labels[one.column] = text.reindex(number).array
+                log.info("%d CelebA annotations with several classes of %s: unknown", several, attribute.name)
+        text = pd.Series({-1: None, **{index: str(index) for index in range(len(attribute.classes))}}, dtype="str")
+        labels[attribute.column] = text.reindex(number).array
     return without_untellable(asked.attributes, pd.DataFrame(labels))
 
 

@@ -145,7 +145,7 @@ class WideCartoonSetCsv(FlatCsv):
         Those that are also called like an attribute do not tell: the canonical annotations.csv has them too.
         """
         names = set(self._names(header.names))
-        ambiguous = {*self.columns, *(one.name for one in self.asked.attributes)}
+        ambiguous = {*self.columns, *(attribute.name for attribute in self.asked.attributes)}
         return not set(self.columns) <= names and bool((set(self._variants) - ambiguous) & names)
 
     def _labelled(self, cells: pd.DataFrame) -> pd.DataFrame:

@@ -76,7 +76,7 @@ def find_header(text: str, is_column: Callable[[str], bool]) -> Header:
             return Header(best.names, best.delimiter, number, tuple(above))
         if first is None or not first.names:
             separated = first.delimiter if first else max(DELIMITERS, key=line.count)
-            first = next((one for one in candidates if one.delimiter == separated), candidates[0])
+            first = next((candidate for candidate in candidates if candidate.delimiter == separated), candidates[0])
             if len(first.names) > 2 and all(name.isdecimal() for name in first.names[1:]):
                 return first  # numbers: what follows is no header, as in each of the 100,000 files of Cartoon Set
         above.append(line.strip())
