@@ -25,7 +25,7 @@ TIME = load_approval()
 
 
 def refused(context: Context) -> Mapping[str, Any] | None:
-    """What the event that started the run says of a version that is archived and was not fit, else None."""
+    """The version in the event that started the run, if it failed the gate and is archived, else None."""
     events = context["triggering_asset_events"].get(MODEL, ())
     news = max(events, key=lambda event: event.timestamp).extra if events else {}
     headline = news.get("headline", {})

@@ -25,7 +25,7 @@ from task_settings import KEEP, duration
 
 
 def command(context: Context) -> Sequence[str]:
-    """What the stage is asked to do."""
+    """The command line of the stage."""
     params = context["params"]
     return ["prune", "--keep", params["keep"], *(["--dry-run"] if params["dry_run"] else [])]
 

@@ -1,4 +1,4 @@
-"""What the DAGs share: where things lie, assets, settings, the task of a stage, and the first task."""
+"""Shared parts of the DAGs: places, assets, settings, the task of a stage, and the first task."""
 
 import os
 from datetime import timedelta

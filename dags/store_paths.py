@@ -34,7 +34,7 @@ def parse(path: object) -> StorePath | None:
 
 
 def describe(path: object, stage: str = "<stage>") -> str:
-    """What stands in the place of a path of a stage, in a few words for a message that refuses it."""
+    """A value that should be a path of a stage, in a few words for a message that refuses it."""
     if isinstance(path, str) and len(path) > LONGEST:
         return f"{len(path) / 1000:,.0f} kB long, not a path"
     text = repr(path)

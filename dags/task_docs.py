@@ -1,4 +1,4 @@
-"""What Airflow shows on the page of each task."""
+"""The text that Airflow shows on the page of each task."""
 
 DOCS = {
     "check_raw_data": """

@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass
 class Logs:
-    """What was found: files that stay and that go, with their bytes, and a line for each that cannot be removed."""
+    """The result: kept and removed files with their bytes, and a line for each file that cannot be removed."""
 
     kept: int = 0
     kept_bytes: int = 0

@@ -19,7 +19,7 @@ class _Section(BaseModel):
 
 
 class Task(_Section):
-    """How one task is run: retries after a passing fault, `timeout` of one try in seconds, memory of its container."""
+    """Settings of one task: retries after a passing fault, `timeout` per try in seconds, memory of its container."""
 
     retries: int = Field(ge=0, le=100)
     timeout: int = Field(gt=0)
@@ -47,7 +47,7 @@ KEEP = "^[1-9][0-9]{0,4}[hdw]"
 
 
 def duration(keep: str) -> timedelta:
-    """What a time such as 12h, 30d or 2w means; it has the form `KEEP`."""
+    """Parse a time such as 12h, 30d or 2w; it has the form `KEEP`."""
     return int(keep[:-1]) * {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}[keep[-1]]
 
 
@@ -82,7 +82,7 @@ class Settings(_Section):
 
 
 class _Archive(BaseModel):
-    """What the DAGs read of section `archive`, whose other keys are for the stage."""
+    """The keys of section `archive` that the DAGs read; the others are for the stage."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
@@ -97,7 +97,7 @@ def of_data(folder: str | Path) -> list[str]:
 
 
 def today(dotted: str, nothing: str = "none", data: Path = Path("/data", PARAMS.name)) -> str:
-    """What a field of a form means that is left empty: the value of params.yaml, and of each recipe with another one.
+    """The meaning of an empty field of a form: the value of params.yaml, and of each recipe with another one.
 
     Where the data bring a value, which comes before both, it is that.
 
@@ -156,7 +156,7 @@ def load_settings(path: Path = PARAMS) -> Settings:
 
 
 def load_approval(path: Path = PARAMS) -> timedelta | None:
-    """How long a version that is not fit waits for a person, None for not at all; it raises as `load_settings`."""
+    """The time for which an unfit version waits for a person, None for no wait; it raises as `load_settings`."""
     seconds = _load(path, "archive", _Archive).approval
     return timedelta(seconds=seconds) if seconds else None
 

@@ -1,4 +1,4 @@
-"""What a person should look at though a stage has ended well: its findings, out of its headline."""
+"""Findings of a successful stage that a person should inspect, from its headline."""
 
 from collections.abc import Mapping
 

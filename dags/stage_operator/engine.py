@@ -43,7 +43,7 @@ def image_name(stage: str) -> str:
 
 
 def volumes(data: str = DATA_VOLUME, artifacts: str = ARTIFACTS_VOLUME) -> list[Mount]:
-    """What a stage sees: named volumes and never a path of the host."""
+    """The mounts of a stage: named volumes and never a path of the host."""
     return [
         Mount(DATA, data, read_only=True),
         Mount("/artifacts", artifacts),
@@ -120,5 +120,5 @@ def remove(client: APIClient, container: str) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, without line ends."""
+    """The text of an error, without line ends."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""What a stage tells OpenLineage: what it read and made, in which version, and its figures.
+"""Lineage of a stage for OpenLineage: inputs and outputs with their versions, and its figures.
 
 Airflow's OpenLineage provider asks for it when a task has ended, and only where a transport is configured.
 """

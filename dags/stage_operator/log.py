@@ -1,4 +1,4 @@
-"""What a container prints, as lines of the task's log: readable, in bounded memory, and some megabytes at most."""
+"""The output of a container as lines of the task's log: readable, in bounded memory, and some megabytes at most."""
 
 import re
 import time
@@ -68,7 +68,7 @@ class _Room:
         self._told = 0.0
 
     def lines(self, line: str, is_error: bool) -> Iterator[str]:
-        """What the log says now that this line has come."""
+        """The text to log now that this line has arrived."""
         cost = len(line.encode()) + LINE_COST
         if cost <= self._head:
             self._head -= cost
@@ -87,7 +87,7 @@ class _Room:
             self._hold(line, cost)
 
     def end(self) -> Iterator[str]:
-        """How much was left out, and the last lines."""
+        """The amount left out, and the last lines."""
         if self._left_out:
             yield f"... {self._told_left_out()} here; the last lines:"
         for line, _ in self._last:

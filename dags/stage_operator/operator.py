@@ -177,7 +177,7 @@ class StageOperator(DockerOperator):
         return result if self.groups is None else handed_over.share_out(self.stage, result.get("lots"), self.groups)
 
     def get_openlineage_facets_on_complete(self, _task_instance: Any) -> Any:
-        """What OpenLineage is told when the task has ended, well or not."""
+        """Lineage for OpenLineage when the task has ended, well or not."""
         return lineage(self.read, self.result)
 
     def on_kill(self) -> None:

@@ -1,4 +1,4 @@
-"""What a stage hands over, and what comes from other tasks as XComs: checked before anybody believes it.
+"""The result of a stage, and values from other tasks as XComs: checked before they are used.
 
 Whatever is wrong here is wrong at the next try, too, so every check raises AirflowFailException with one line.
 """
@@ -79,7 +79,7 @@ def _take(chunks: Iterable[bytes], limit: int) -> bytes:
 
 
 def checked(result: Mapping[str, Any], keys: Kinds, stage: str) -> dict[str, Any]:
-    """What of a result is believed: `keys`.
+    """The trusted part of a result: `keys`.
 
     Raises:
         AirflowFailException: a key is missing or of the wrong kind, or a path is none of the store.

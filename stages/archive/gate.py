@@ -70,7 +70,7 @@ def _middle(values: npt.NDArray[np.float64]) -> tuple[float, float]:
 
 
 def chance(differences: npt.NDArray[np.float64]) -> float:
-    """How often two equally good models would differ at least so much to the candidate's disadvantage.
+    """The probability that two equally good models differ at least this much to the candidate's disadvantage.
 
     If they are equally good, each has the other's answers to a group of images as probably as its own: the paired
     permutation test of a sum of differences (Good 2005, "Permutation, Parametric and Bootstrap Tests of Hypotheses").
@@ -200,7 +200,7 @@ def _chance(metric: Metric, ours: Right, theirs: Right, labels: Labels, groups: 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the gate says.
+    """The verdict of the gate.
 
     Attributes:
         metric: what it goes by.

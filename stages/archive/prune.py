@@ -93,7 +93,7 @@ class Slot:
 
     @property
     def what(self) -> str:
-        """What it is counted as."""
+        """The kind under which it is counted."""
         name = f"{self.home.parent.name}, lots" if self.home.name == CACHE else self.home.name
         return name if self.artifact else f"{name}, unfinished"
 
@@ -124,7 +124,7 @@ class Count:
 
 @dataclass
 class Found:
-    """What a pass came to.
+    """The result of a pass.
 
     Attributes:
         keep: the time to keep, as it was given.
@@ -409,7 +409,7 @@ def _settle(slot: Slot, sizes: Sizes, found: Found) -> None:
 
 
 def _cannot(error: OSError, path: Path) -> str:
-    """What to say of something that cannot be removed."""
+    """The message for something that cannot be removed."""
     remedy = f"let uid {os.getuid()} do it, or remove it by hand"
     return f"{error.filename or path} cannot be removed ({error.strerror}): {remedy}"
 

@@ -89,7 +89,7 @@ class _Numbered:
 
 
 def collect_versions(registry: Registry, runs: Path) -> dict[str, Any]:
-    """What the page says, JSON-like; `versions.js` reads it.
+    """The content of the page, JSON-like; `versions.js` reads it.
 
     Lots, attributes, values of parameters and sets of test images stand once, and versions have their numbers. Answers
     are told by what differs from `base`: the label of an image, or where that is unknown what the newest version says.
@@ -145,7 +145,7 @@ def _of_version(version: Version, lots: _Numbered) -> dict[str, Any]:
 
 
 def _attribute(of: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes an attribute the same in two versions, and its title."""
+    """The properties that make an attribute the same in two versions, and its title."""
     return {name: of[name] for name in ("name", "title", "classes")}
 
 

@@ -26,7 +26,7 @@ def _identify(params: Params, inputs: Mapping[str, Path], _name: str) -> str:
 
 
 def _attributes(version: Path) -> Attributes:
-    """What a version answers; of one that earlier code has registered, as its metrics name it."""
+    """The attributes that a version answers; for one registered by earlier code, as its metrics name them."""
     if (version / ATTRIBUTES_FILE).exists():
         return read_attributes(version)
     metrics = read_json(version / "metrics" / "eval_metrics.json")

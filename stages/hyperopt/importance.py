@@ -16,7 +16,7 @@ MIN_TRIALS = 8
 
 @dataclass(frozen=True)
 class Importance:
-    """How much each hyperparameter mattered.
+    """The importance of each hyperparameter.
 
     Attributes:
         shares: label -> share of the whole importance, the largest first; they sum to 1. Empty if it cannot be told.

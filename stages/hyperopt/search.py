@@ -46,7 +46,7 @@ TOLD_EVERY_S = 30.0
 
 @dataclass(frozen=True)
 class Result:
-    """What a search gave.
+    """The result of a search.
 
     Attributes:
         trials: in the order of their numbers.
@@ -112,7 +112,7 @@ def _space(section: HyperoptSection) -> dict[str, Any]:
 def suggest(
     known: Sequence[Trial], pending: Sequence[Hyperparameters], number: int, section: HyperoptSection
 ) -> Hyperparameters:
-    """What to try next: the tree-structured Parzen estimator of Bergstra et al. 2011, as hyperopt implements it.
+    """Propose the next trial: the tree-structured Parzen estimator of Bergstra et al. 2011, as hyperopt implements it.
 
     https://papers.nips.cc/paper/4443-algorithms-for-hyper-parameter-optimization. It only asks which trials are among
     the best, so their places serve it as losses. The first trial is given, and the next are random until

@@ -84,7 +84,7 @@ def run_trial(
 
 
 def judge(network: Network, train: Split, val: Split, metric: Metric, device: str) -> tuple[float, float | None]:
-    """What a trial is judged by, and its mean balanced accuracy: see `Score`.
+    """The score of a trial, and its mean balanced accuracy: see `Score`.
 
     Args:
         network: fitted; it stays on the device.

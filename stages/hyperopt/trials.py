@@ -13,7 +13,7 @@ from stages.hyperopt.params import HyperoptSection
 
 @dataclass(frozen=True)
 class Score:
-    """How good a network is on the validation split after its last epoch.
+    """The quality of a network on the validation split after its last epoch.
 
     The search minimises the cross-entropy, for a hundred images allow too few different accuracies: of 9 networks on
     the faces, the order by accuracy on 100 images agrees with the order by accuracy on 300 others by 0.07 (Spearman,
@@ -59,7 +59,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is to do.
+    """A worker's task.
 
     Attributes:
         plan: the training.
@@ -101,7 +101,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Trial:
-    """What all runs of a trial gave.
+    """The result of all runs of a trial.
 
     Attributes:
         number: 1 for the first.

@@ -45,7 +45,7 @@ contradict more than a quarter of the labels, and nobody annotates as badly as t
 def area_of(
     attribute: Attribute, labels: npt.NDArray[np.int16], probabilities: npt.NDArray[np.float32]
 ) -> float | None:
-    """How well the networks tell the classes: area under the ROC curve, each class against the rest, as a mean.
+    """How well the networks separate the classes: mean area under the ROC curve, each class against the rest.
 
     It asks for no threshold, as confident learning has thresholds of its own for every class, and the classes count
     alike. By their most probable classes, networks that tell a rare class well would seem to be guessing, for they

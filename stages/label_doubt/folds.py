@@ -56,7 +56,7 @@ def assign_folds(groups: Sequence[str], folds: int, seed: int) -> npt.NDArray[np
 
 
 def predict(network: Network, learned: Learned, images: Split, settings: FitSettings) -> Probabilities:
-    """What a network says about N images: per attribute float32 (N, classes), averaged with their mirror images.
+    """A network's probabilities for N images: per attribute float32 (N, classes), averaged with their mirror images.
 
     0 of classes that it has not learned, NaN of attributes of which it has learned fewer than two.
     """

@@ -27,7 +27,7 @@ def decide(
     *,
     labels_read: bool = True,
 ) -> dict[str, Any]:
-    """What decision.json says, apart from what earlier checks have led to, which only the log knows.
+    """The content of decision.json, without the consequences of earlier checks, which only the log knows.
 
     A training can mend only what somebody has labelled: the same labels would give the same model again. So labels come
     first of lots that drifted, or whose expected accuracy is below `min_accuracy`, and that have none.
@@ -75,7 +75,7 @@ def decide(
 
 
 def nothing_to_monitor(version: str | None, seen: Mapping[str, int], metric: Metric) -> dict[str, Any]:
-    """What decision.json says without a champion (None), or without an image that it does not know."""
+    """The content of decision.json without a champion (None), or without an image that it does not know."""
     return {
         "champion": version,
         "lots": {},

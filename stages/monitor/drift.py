@@ -76,7 +76,7 @@ class Signal:
 
 @dataclass(frozen=True)
 class Drift:
-    """What a check found.
+    """The result of a check for drift.
 
     Attributes:
         verdict: `FOUND`, `NONE` or `NOT_ENOUGH`.

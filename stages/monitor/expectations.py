@@ -1,4 +1,4 @@
-"""What the suite expectations/drift.json is run with: partitions and bounds out of the champion's reference.
+"""Values for the suite expectations/drift.json: partitions and bounds from the champion's reference.
 
 Great Expectations' tests are a second look at what `stages.monitor.drift` decides, in the Data Docs where people find
 whatever else is wrong with data. They have thresholds and no p, so these leave room for what chance does.

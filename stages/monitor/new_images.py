@@ -36,7 +36,7 @@ class OnDisk(Mapping[str, Features]):
 
 @dataclass(frozen=True)
 class NewImages:
-    """What was predicted, told apart.
+    """Predicted images, split into new and known ones.
 
     Attributes:
         lots: each lot that has new images -> those alone.

@@ -1,4 +1,4 @@
-"""The report of a check: first what came out, then what moved, with pictures of then and now."""
+"""The report of a check: first the verdict, then the drifted signals, with pictures of reference and new images."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -62,7 +62,7 @@ def verdict_line(
     unlabelled: Unlabelled,
     remarks: Sequence[str] = (),
 ) -> str:
-    """What came out, in one or two sentences, and further ones as they are given."""
+    """The verdict in one or two sentences, followed by the given ones."""
     mean, version = performance.total.mean, decision["champion"]
     if mean.value is None:
         first = f"Accuracy of {version} on new images: not enough data ({mean.labels} labels)"
@@ -104,7 +104,7 @@ def verdict_line(
 
 
 def _telling(drift: Drift) -> list[Signal]:
-    """What drifted, or if nothing did, what was tested; directions of embeddings, which nobody can picture, last."""
+    """Drifted signals, or if there are none, tested ones; directions of embeddings, which nobody can picture, last."""
     found = [test for test in drift.tests if test.drifted] or [test for test in drift.tests if test.p is not None]
     return sorted(found, key=lambda test: test.signal.startswith(EMBEDDING))
 
@@ -223,7 +223,7 @@ def describe_check(
 
 
 def _expected(unlabelled: Unlabelled, drift: Drift) -> dict[str, tuple[int, Mapping[str, Any] | None, Badge | None]]:
-    """What is expected of each lot, and whether it drifted, so that this is too high."""
+    """The expected accuracy of each lot, and whether the lot drifted, which makes it too high."""
     drifted = Badge("too high: drifted", "remark")
     return {
         lot: (images, expected, drifted if drift.lots[lot] == drifting.FOUND else None)

@@ -1,4 +1,4 @@
-"""How good the champion is on new images whose labels have come in.
+"""The accuracy of the champion on new images that have labels.
 
 Whether the mean of `evaluate.metric` fell: for all new labels together the estimate itself is compared with
 `min_accuracy`, as at the release of a version, so both mean the same by "good enough". `min_labels` bounds the noise (a
@@ -64,7 +64,7 @@ class GroupAccuracy:
 
 @dataclass(frozen=True)
 class Performance:
-    """What a check found.
+    """The result of a check of accuracy.
 
     Attributes:
         metric: what it is told by.

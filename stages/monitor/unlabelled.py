@@ -23,7 +23,7 @@ Figures = Mapping[str, Any] | None
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """What is expected of images without labels.
+    """Expected accuracy of images without labels.
 
     Attributes:
         images: how many there are.

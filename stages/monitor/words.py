@@ -1,4 +1,4 @@
-"""What moved, in words for people who are no statisticians."""
+"""Drift in words for people who are no statisticians."""
 
 from stages.common.schema.attributes import Attributes
 from stages.monitor.drift import EMBEDDING, Signal
@@ -21,7 +21,7 @@ _STATISTICS = {
 
 
 def title_of(attributes: Attributes, signal: str) -> str:
-    """What people call a signal."""
+    """The name of a signal in texts."""
     for attribute in attributes:
         if signal == f"{attribute.name}_confidence":
             return f"{attribute.title}: confidence"
@@ -33,7 +33,7 @@ def title_of(attributes: Attributes, signal: str) -> str:
 
 
 def size_of(psi: float) -> str:
-    """How large a change is."""
+    """The size of a change, in a word."""
     return "slightly" if psi < SLIGHT else "clearly" if psi < LARGE else "much"
 
 

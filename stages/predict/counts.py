@@ -1,4 +1,4 @@
-"""What was answered, counted; and the images with the least sure answers."""
+"""Counts of answers, and the images with the least sure answers."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple

@@ -13,7 +13,7 @@ LOT_BYTES = 255 - len("predictions_.csv")
 
 @dataclass(frozen=True)
 class Found:
-    """What lies in a raw folder.
+    """The content of a raw folder.
 
     Attributes:
         lots: lot -> what an image is called -> its path, relative to the folder; both sorted.
@@ -31,7 +31,7 @@ class Found:
         return {*self.lots, *(lot for _, lot, _ in self.undecodable)}
 
     def select(self, wanted: Collection[str]) -> "Found":
-        """What is of some lots; all of it if `wanted` is empty."""
+        """The part of some lots; everything if `wanted` is empty."""
         if not wanted:
             return self
         lots = {lot: images for lot, images in self.lots.items() if lot in wanted}

@@ -77,7 +77,7 @@ def _unsure(cases: Sequence[Unsure], picture: Callable[[str, str], str]) -> Pict
 
 
 def left_out(undecodable: Rows, ignored: Rows) -> list[PageSection]:
-    """What has no prediction: images by reason and by name, and other files.
+    """Images without a prediction, by reason and by name, and other files.
 
     Args:
         undecodable: (filename, lot, reason) of each.

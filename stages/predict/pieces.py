@@ -1,4 +1,4 @@
-"""What a model says about one lot, as `stages.common.workers.lot_cache` keeps it.
+"""Predictions for one lot, as `stages.common.workers.lot_cache` stores them.
 
 features.npz     `stages.common.inference.features.Features` of the lot's pictures; absent if there is none
 predictions.csv  what is answered, of a version that version.txt names; so that a lot that is known is not written anew
@@ -76,7 +76,7 @@ class Piece:
 def recipe_of(
     model: Path, model_digest: str, max_megapixels: float, batch_size: int, version: str
 ) -> Recipe[AnswerJob, Answered, Piece]:
-    """How the answers of a lot are made.
+    """Compute the answers of a lot.
 
     Args:
         model: the file.
@@ -154,7 +154,7 @@ def _prepare(source: Source, settings: Preprocessing, image: Images) -> tuple[st
 
 
 def answers_in(model: OnnxModel, features: Features | None) -> list[Answers]:
-    """What a model says about the pictures of a lot; None without any."""
+    """A model's answers about the pictures of a lot; None without any."""
     none = {one.name: np.empty((0, len(one.classes)), np.float32) for one in model.attributes}
     return answers_of(model.attributes, features.probabilities if features else none, model.calibration)
 

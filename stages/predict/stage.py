@@ -72,7 +72,7 @@ def _answer_lots(context: LotsContext[Params], champion: Champion, found: Found)
 
 
 def _counted(images: int, undecodable: int) -> str:
-    """How many images are predicted, and how many cannot be."""
+    """The number of predicted images, and of those that cannot be predicted."""
     return f"{images} images" + (f" (and {undecodable} undecodable)" if undecodable else "")
 
 

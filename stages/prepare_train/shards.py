@@ -65,7 +65,7 @@ class Piece:
 
 
 def recipe_of(settings: Preprocessing) -> Recipe[PrepareJob, list[Outcome], Piece]:
-    """How the shard of a lot is made. Labels decide nothing: they stand in index.csv alone."""
+    """Make the shard of a lot. Labels decide nothing: only index.csv has them."""
     return Recipe(
         stage="prepare_train",
         decides=settings.model_dump(),

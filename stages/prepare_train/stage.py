@@ -42,7 +42,7 @@ CHANGED = "changed since it was validated: run stage validate again"
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What became of the images.
+    """The outcome of the images.
 
     Attributes:
         pieces: lot -> its piece, of all lots with an image that is as it was validated.

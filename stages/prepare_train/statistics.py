@@ -1,4 +1,4 @@
-"""What the prepared data look like: counts, duplicates and pixel statistics."""
+"""Statistics of the prepared data: counts, duplicates and pixels."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -62,7 +62,7 @@ def count_classes(attributes: Attributes, rows: Sequence[Row]) -> dict[str, dict
 
 
 def count_faces(rows: Iterable[Row]) -> dict[str, int]:
-    """How many faces were found in a picture -> images, the fewest first; empty where faces are not cut out."""
+    """Number of faces found in a picture -> images, the fewest first; empty if faces are not cut out."""
     return {str(found): count for found, count in sorted(Counter(int(row.face[0]) for row in rows if row.face).items())}
 
 

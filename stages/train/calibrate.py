@@ -28,7 +28,7 @@ from stages.train.params import TrainSection
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What calibration found for one attribute, on the labels that it was fitted to.
+    """The calibration of one attribute, on the labels that it was fitted to.
 
     Attributes:
         attribute: its name.
@@ -106,7 +106,7 @@ def calibrate(
 
 
 def as_calibration(found: list[Calibrated], learned: Learned) -> Calibration:
-    """What the model carries of it."""
+    """The part that the model carries."""
     return Calibration(
         temperatures={one.attribute: one.temperature for one in found},
         abstention={one.attribute: one.abstention.threshold for one in found},

@@ -22,7 +22,7 @@ TINY = 1e-30
 
 @dataclass(frozen=True)
 class Decision:
-    """How one attribute is answered.
+    """The decision rule of one attribute.
 
     Attributes:
         offsets: per class what is added to the logarithm of its probability; the highest sum is the answer.

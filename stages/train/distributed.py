@@ -36,7 +36,7 @@ MIN_SHARE = 16
 
 
 def count_processes(section: TrainSection, images: int, batch_size: int) -> int:
-    """How many processes are to train: as section `train` says, else one per visible GPU or, on a CPU, per core.
+    """The number of training processes: as in section `train`, else one per visible GPU or, on a CPU, per core.
 
     None gets fewer than `MIN_SHARE` images of a step; what that changes is logged. On a CPU processes wait for each
     other once a step, threads of one process at every layer, spinning. On two cores that had other work too, two

@@ -14,7 +14,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Wanted(Section):
-    """What one attribute is answered for.
+    """The recall or precision that one attribute is to reach.
 
     Attributes:
         of: a class of it.

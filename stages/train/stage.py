@@ -72,7 +72,7 @@ def _check_same_data(manifests: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _told(calibrated: "Calibrated") -> dict[str, Any]:
-    """What train_metrics.json says of it, whose measures stand by themselves there."""
+    """Its entry in train_metrics.json, which has its measures elsewhere."""
     return {name: value for name, value in asdict(calibrated).items() if name != "measures"}
 
 

@@ -48,7 +48,7 @@ _SUFFIXES = ("_class", "_share", "_predicted", "_confidence", "_answered")
 
 @dataclass(frozen=True)
 class Variants:
-    """How Cartoon Set tells an attribute.
+    """Cartoon Set's encoding of an attribute.
 
     Attributes:
         attribute: the set's attribute that decides.
@@ -61,7 +61,7 @@ class Variants:
 
 @dataclass(frozen=True)
 class AttributesFile:
-    """What attributes.yaml says.
+    """The content of attributes.yaml.
 
     Attributes:
         attributes: what travels on.
@@ -191,7 +191,7 @@ class _Entry:
     cartoon_set: Variants | None
 
     def at(self, key: str) -> _Node:
-        """Where it says `key`, or where it begins."""
+        """The place of `key`, or the beginning of the entry."""
         return self.keys.get(key, self.node)
 
 

@@ -1,4 +1,4 @@
-"""What is different from the validation before this one: rows and labels added, changed and gone."""
+"""Differences from the previous validation: rows and labels added, changed and removed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _COLUMNS = ["filename", "lot", "what", "before", "now"]
 
 @dataclass(frozen=True)
 class Changes:
-    """How the accepted rows differ from those of an earlier validation.
+    """Differences of the accepted rows from those of an earlier validation.
 
     Attributes:
         since: when that was, UTC, ISO 8601.

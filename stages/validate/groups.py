@@ -41,7 +41,7 @@ def join_groups(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def count_groups(table: pd.DataFrame) -> dict[str, Any]:
-    """What `join_groups` came to: `metrics/validation.json` has it as `groups` and `splits`.
+    """The result of `join_groups`: `metrics/validation.json` has it as `groups` and `splits`.
 
     Returns:
         Empty where nobody says which images belong together. Else `groups`: how many there are, `images` in them,
@@ -68,7 +68,7 @@ def count_groups(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def groups_joined(found: dict[str, Any]) -> Iterable[str]:
-    """What a person should know of `count_groups`: groups that share a picture may be one person under two numbers."""
+    """Notices about `count_groups`: groups that share a picture may be one person under two numbers."""
     joined = found["groups"]["joined"] if "groups" in found else []
     if joined:
         shown = ", ".join(" and ".join(map(repr, names[:JOINED_SHOWN])) for names in joined[:JOINED_SHOWN])

@@ -153,7 +153,7 @@ def _cards(metrics: Mapping[str, Any]) -> Cards:
 
 
 def _changes(changes: Changes | None, present: Sequence[str]) -> Table | None:
-    """How many rows and labels are other ones than at the last validation."""
+    """The number of rows and labels that changed since the last validation."""
     if not changes:
         return None
     rows: list[tuple[str, int, object, int]] = [("Images", changes.added, "", changes.gone)]

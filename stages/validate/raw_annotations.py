@@ -127,7 +127,7 @@ class _Unit:
 
     @property
     def age(self) -> tuple[bool, str, str]:
-        """What sorts them, the oldest first."""
+        """The key that sorts them, the oldest first."""
         return self.form.newest, self.dated, self.files[0].as_posix()
 
 
@@ -266,7 +266,7 @@ def _call_alike(units: Sequence[_Unit], parts: Sequence[Part]) -> None:
 
 
 def count_annotations(asked: AttributesFile, path: Path) -> int:
-    """How many annotations there are in all files together, without reading pairs.
+    """The number of annotations in all files, without reading pairs.
 
     Raises:
         DataError: there is none, or a file cannot be read.
@@ -319,7 +319,7 @@ def _siblings(path: Path) -> list[Path]:
 
 
 def _not_annotated(part: Part, unused: pd.DataFrame) -> str:
-    """How many images of a list without labels nobody annotates.
+    """The number of images in a list without labels that nobody annotates.
 
     Raises:
         DataError: that is true of all.

@@ -90,13 +90,13 @@ class _Rows:
 
     @property
     def count(self) -> int:
-        """How many annotations there are, but for absent ones."""
+        """The number of annotations, without absent ones."""
         return len(self.table) + len(self.repeats) + len(self.broken)
 
 
 @dataclass
 class _Checked:
-    """What the suites found.
+    """The findings of the suites.
 
     Attributes:
         table: the annotations, with all columns that a suite looked at.
@@ -153,7 +153,7 @@ def _absent(table: pd.DataFrame, annotations: RawAnnotations) -> pd.DataFrame:
 
 
 def _notices(rows: _Rows, annotations: RawAnnotations) -> list[str]:
-    """What a person should know about how the files were read, and which of them were not.
+    """Notices about how the files were read, and which of them were not.
 
     Raises:
         DataError: no image that a published list names is there.
@@ -301,7 +301,7 @@ def _write_reports(
 
 
 def _learned(attributes: Attributes, accepted: pd.DataFrame) -> Learned:
-    """What a training on all accepted rows would see."""
+    """The classes that a training on all accepted rows would see."""
     counts = class_counts(attributes, accepted)
     return {
         attribute.name: [name for name in attribute.classes if counts[attribute.name][name]] for attribute in attributes

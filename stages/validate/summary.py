@@ -1,4 +1,4 @@
-"""What a validation found, in one line and in figures."""
+"""The result of a validation, in one line and in figures."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,7 @@ def stopping_line(finding: "Finding", annotations: RawAnnotations, not_selected:
 
 
 def verdict_line(verdict: Verdict, rows: int, allowed: float, remedies: Mapping[str, str]) -> str:
-    """How many of `rows` can be used; `allowed` is the share that may be rejected, `remedies` are those of reasons."""
+    """The number of usable `rows`; `allowed` is the share that may be rejected, `remedies` belong to reasons."""
     accepted, rejected = len(verdict.accepted), len(verdict.rejected)
     counts = count(verdict.rejected["kind"])
     if rejected <= allowed * rows:
@@ -90,7 +90,7 @@ def class_counts(attributes: Attributes, accepted: pd.DataFrame) -> dict[str, di
 
 
 def expectation_counts(results: Iterable[Any]) -> dict[str, int]:
-    """How many expectations of all suites were evaluated, and how many were met."""
+    """The number of expectations of all suites that were evaluated, and that were met."""
     statistics = [result.statistics for result in results]
     return {
         "expectations_evaluated": sum(one["evaluated_expectations"] for one in statistics),

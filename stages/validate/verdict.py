@@ -43,7 +43,7 @@ class Verdict:
 
 
 def no_verdict(attributes: Attributes) -> Verdict:
-    """What is known of the rows when the table as a whole is not as expected: nothing."""
+    """The empty verdict on rows when the table as a whole is not as expected."""
     return Verdict(
         pd.DataFrame(columns=["filename", "lot", "path", *names(attributes)], dtype="str"),
         pd.DataFrame(columns=_DETAILS, dtype="str"),
@@ -124,5 +124,5 @@ def _told(cell: object) -> str:
 
 
 def count(values: pd.Series) -> dict[str, int]:
-    """How often each value occurs, the most frequent first."""
+    """The frequency of each value, the most frequent first."""
     return {str(value): int(number) for value, number in values.value_counts().items()}

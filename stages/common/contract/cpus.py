@@ -1,4 +1,4 @@
-"""How many processors a stage may keep busy."""
+"""The number of processors that a stage may keep busy."""
 
 import os
 from pathlib import Path

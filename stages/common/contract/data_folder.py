@@ -1,4 +1,4 @@
-"""What a data folder brings of its own: parameters that differ, and suites in place of ours.
+"""Parameters and suites of a data folder, which override ours.
 
     params.yaml           keys that differ from ours, in their sections, as in a recipe
     expectations/*.json   suites, each in place of ours of the same name

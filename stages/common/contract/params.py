@@ -113,7 +113,7 @@ def lay_over(
 
 
 def at(file: Path, keys: Sequence[object]) -> str:
-    """Where a key stands, or what it lies in: "params.yaml, line 3: train.epochs"."""
+    """The place of a key, or of the section that should have it: "params.yaml, line 3: train.epochs"."""
     node, line = yaml.compose(file.read_text(encoding="utf-8"), Loader=_Loader), 1
     for key in keys:
         pairs = node.value if isinstance(node, yaml.MappingNode) else []

@@ -94,12 +94,12 @@ class _Work(Generic[ParamsT]):
 
     @property
     def final(self) -> Path:
-        """Where the artifact is to be."""
+        """The final place of the artifact."""
         return self.call.out or self.call.home / self.key
 
     @property
     def failed(self) -> Path:
-        """Where a stage that fails keeps its report."""
+        """The folder in which a failing stage keeps its report."""
         return self.call.home / f"failed-{self.final.name if self.call.out else self.key[:12]}"
 
 
@@ -370,7 +370,7 @@ def _require_outputs(stage: Stage[Any], partial: Path) -> None:
 
 
 def _environment(stage: str) -> dict[str, Any]:
-    """What the result may depend on beyond its key, as far as it is the same for all stages."""
+    """The environment that the result may depend on beyond its key, as far as it is the same for all stages."""
     return {
         "product": VERSION,
         "python": platform.python_version(),

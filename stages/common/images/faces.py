@@ -1,4 +1,4 @@
-"""Where the face is: found by YuNet, and cut out of the picture with a margin around it.
+"""Find the face with YuNet, and cut it out of the picture with a margin around it.
 
 YuNet (Wu, Peng and Yu: YuNet, a tiny millisecond-level face detector, Machine Intelligence Research 20, 2023) is run by
 ONNX Runtime, in half the time of OpenCV's `FaceDetectorYN`, which finds the same boxes to a thousandth of a pixel and

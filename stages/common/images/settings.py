@@ -36,7 +36,7 @@ class FaceCrop(Section):
 
 
 class NetworkInput(Section):
-    """How a picture is prepared for the network; section `data` has the same keys.
+    """Settings that prepare a picture for the network; section `data` has the same keys.
 
     Attributes:
         image_size: side of the result in pixels.

@@ -36,7 +36,7 @@ Threshold = float | list[float]
 
 
 class Calibration(Section):
-    """How a model turns logits into answers, as its metadata hold it.
+    """The values by which a model turns logits into answers, as in its metadata.
 
     Attributes:
         temperatures: attribute -> what its logits are divided by before the softmax; the model does it itself.
@@ -136,7 +136,7 @@ def reliability(confidence: Numbers, right: Flags, bins: int = BINS) -> list[Bin
 
 
 def expected_calibration_error(confidence: Numbers, right: Flags, bins: int = BINS) -> float | None:
-    """How far confidence and accuracy lie apart, 0 to 1: their difference per bin, averaged over the answers.
+    """Expected calibration error, 0 to 1: |confidence - accuracy| per bin, averaged over the answers.
 
     Naeini, Cooper and Hauskrecht 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning",
     https://doi.org/10.1609/aaai.v29i1.9602, with the equal bins of Guo et al. 2017. Chance alone makes it positive:

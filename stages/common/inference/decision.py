@@ -40,7 +40,7 @@ def lowest_confidence(attribute: Attribute, offsets: Sequence[float]) -> float:
 
 
 def in_words(attribute: Attribute, offsets: Sequence[float], learned: Sequence[str] | None = None) -> str:
-    """How an answer is chosen, among the classes that training has seen; None means all."""
+    """The rule that chooses an answer, in words, among the classes that training has seen; None means all."""
     able = [at for at, name in enumerate(attribute.classes) if learned is None or name in learned]
     if not any(offsets) or len({offsets[at] for at in able}) < 2:
         return MOST_PROBABLE
@@ -54,7 +54,7 @@ def in_words(attribute: Attribute, offsets: Sequence[float], learned: Sequence[s
 
 
 def decision_table(attributes: Attributes, calibration: Calibration) -> Table:
-    """How each attribute of a model is answered, for a report."""
+    """The decision rule of each attribute of a model, for a report."""
     decision, by, learned = calibration.decision, calibration.decided_by, calibration.learned
     rows = [
         (one.title, by[one.name], in_words(one, decision[one.name], learned[one.name]))

@@ -1,4 +1,4 @@
-"""How many answers about images without labels are probably right, told from how sure the model is of them.
+"""Estimate the share of right answers on images without labels from the model's confidences.
 
 The mean confidence, corrected by how far confidence and accuracy lie apart on the test split: the difference of
 confidences (Guillory et al. 2021, "Predicting with Confidence on Unseen Distributions",
@@ -35,7 +35,7 @@ Values = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Trust:
-    """How far the confidences in one attribute, or their mean over attributes, can be believed.
+    """The reliability of the confidences in one attribute, or of their mean over attributes.
 
     Attributes:
         labels: how many of the test split tell it.
@@ -57,7 +57,7 @@ Trusts = Mapping[str, Trust]
 
 @dataclass(frozen=True)
 class Certainty:
-    """How sure a model is of its answers about N images; those of several lots can be added.
+    """Confidences of a model in its answers about N images; those of several lots can be added.
 
     Attributes:
         images: N.
@@ -126,7 +126,7 @@ def write_trust(reference: Path, answers: Sequence[Answers]) -> None:
 
 
 def read_trust(reference: Path) -> Trusts:
-    """What `write_trust` has kept; nothing if earlier code has registered the version.
+    """The values that `write_trust` has written; nothing if earlier code has registered the version.
 
     Raises:
         DataError: the file cannot be read.
@@ -148,7 +148,7 @@ def certainty(answers: Sequence[Answers], chosen: npt.NDArray[np.bool_]) -> Cert
 
 
 def expect(of: Certainty, trusts: Trusts) -> dict[str, Expected]:
-    """What share of the answers about images is right.
+    """The expected share of right answers about images.
 
     The interval has two parts: what chance makes of so many images, and of the labels that tell the difference between
     confidence and accuracy. Downward it is Wilson's, for as many labels as would vary as much as both together; upward

@@ -1,4 +1,4 @@
-"""How good answers are, in figures that do not flatter: one function per measure, for every stage that measures.
+"""Measures of answers that do not flatter: one function per measure, for every stage that measures.
 
 Accuracy alone hides what matters about a rare class: where 4 of 100 labels have it, who never says it is right about
 96. So beside accuracy stand what the most frequent class alone would reach (`majority`), balanced accuracy, and each
@@ -29,7 +29,7 @@ RARE = 0.1
 
 
 def in_words(metric: str) -> str:
-    """What people call a measure."""
+    """The name of a measure in texts."""
     return metric.replace("_", " ")
 
 

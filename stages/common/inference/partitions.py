@@ -46,7 +46,7 @@ def signals(attributes: Attributes, features: Features) -> pd.DataFrame:
 
 
 def partitions(attributes: Attributes, features: Features) -> dict[str, Any]:
-    """How the images of a reference distribute.
+    """The distribution of the images of a reference.
 
     Returns:
         {"images": their number, "columns": {column of `signals`: {"count": finite values, "partition": `Partition`, and

@@ -1,4 +1,4 @@
-"""How good answers are on parts of the test images: on each lot, and on the images of each pair of classes.
+"""Accuracy on parts of the test images: on each lot, and on the images of each pair of classes.
 
 A mean hides where a model fails. A slice is the images of one lot, or those with a class of one attribute and a class
 of another; of each slice the accuracy in every attribute is told. There are many slices, and most have few labels, so
@@ -111,7 +111,7 @@ class Slice:
 
     @property
     def text(self) -> str:
-        """What is said of the worst one."""
+        """The text about the worst slice."""
         low, high = self.interval
         return (
             f"{self.attribute.lower()} on images of {self.name}: {self.right:,} of {self.labels:,} right "
@@ -221,7 +221,7 @@ class Change:
 
     @property
     def text(self) -> str:
-        """What is said of one that fell."""
+        """The text about a slice that fell."""
         return (
             f"{self.attribute.lower()} on images of {self.name}: {self.candidate:.3f} against {self.version:.3f} of "
             f"{self.labels:,} labels right, {self.worse} answers worse, {self.better} better (p {self.p:.2g})"

@@ -1,4 +1,4 @@
-"""What reports say of images without labels: how many answers are expected to be right, and which labels to give."""
+"""Report sections on images without labels: their expected accuracy, and which images to label."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

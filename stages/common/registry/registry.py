@@ -118,14 +118,14 @@ class Version:
 
     @property
     def means(self) -> str:
-        """How good it is on its test split, in a few words."""
+        """Its accuracy on its test split, in a few words."""
         balanced = self.mean_balanced_accuracy
         told = f"mean accuracy {self.mean_accuracy:.4f}"
         return told if balanced is None else f"{told}, balanced {balanced:.4f}"
 
     @property
     def judged(self) -> str:
-        """What the release gate said, in a line."""
+        """The verdict of the release gate, in a line."""
         return f"{'fit' if self.fit else 'not fit'}: {'; '.join(self.reasons)}"
 
 
@@ -151,7 +151,7 @@ class Release:
 
     @property
     def done(self) -> str:
-        """What was done, and by whom if that was a person."""
+        """The action, and the person who decided, if any."""
         return f"{self.action} by {self.by}" if self.by else self.action
 
     @property
@@ -161,7 +161,7 @@ class Release:
 
 
 def _done(releases: Sequence[Release], run: str) -> Release | None:
-    """What a run has released already."""
+    """The release that a run has already made."""
     return next((release for release in releases if run and release.run == run), None)
 
 

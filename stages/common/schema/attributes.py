@@ -43,7 +43,7 @@ def names(attributes: Attributes) -> tuple[str, ...]:
 
 
 def difference(ours: Attributes, theirs: Attributes) -> str:
-    """How `theirs` differ from `ours`, in words such as "without eyes, with hat"; order and titles do not count.
+    """The difference of `theirs` from `ours`, in words such as "without eyes, with hat"; order and titles do not count.
 
     Returns:
         "" if they do not differ.

@@ -117,7 +117,7 @@ def read_index(prepared: Path) -> list[dict[str, str]]:
 
 
 def read_preprocessing(prepared: Path) -> dict[str, Any]:
-    """How prepare_train made its images; goes with the model, so that prediction does the same.
+    """The settings of prepare_train for its images; saved with the model, so that prediction does the same.
 
     Raises:
         DataError: the artifact does not tell.

@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Face(NamedTuple):
-    """What was found, and the box of the face that was taken, in pixels of the file's upright picture.
+    """The number of faces found, and the box of the chosen face, in pixels of the file's upright picture.
 
     Attributes:
         faces: how many were found; with none, the box is that of the whole picture.

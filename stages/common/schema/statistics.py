@@ -1,4 +1,4 @@
-"""How sure a figure is: many tests at once, and the interval of a share."""
+"""Statistics of uncertainty: correction for many tests, and the interval of a share."""
 
 from collections.abc import Sequence
 from math import sqrt
@@ -45,7 +45,7 @@ def tarone(p: npt.NDArray[np.float64], least: npt.NDArray[np.float64], level: fl
 
 
 def independent(right: npt.NDArray[np.bool_], groups: npt.NDArray[np.integer[Any]]) -> float:
-    """How many independent answers tell as much about the share of right ones as these.
+    """The number of independent answers that are as informative about the share of right ones as these.
 
     Answers to images that belong together, such as those of one person, are wrong together. So their number is divided
     by the design effect: the variance of their share, by groups, over that of as many independent ones (Kish 1965,

@@ -9,7 +9,7 @@ from stages.common.schema.learned import class_shares
 
 
 def label_weights(train: Split, balance: float) -> list[Tensor]:
-    """How much a label of each class counts, per attribute float32 (classes,); 1 on average over the known labels.
+    """The weight of a label of each class, per attribute float32 (classes,); 1 on average over the known labels.
 
     Args:
         train: what is learned from.

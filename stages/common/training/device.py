@@ -1,4 +1,4 @@
-"""Where the network runs: CPU or CUDA device, and number format."""
+"""Choose the device of the network, CPU or CUDA, and the number format."""
 
 import contextlib
 import ctypes
@@ -44,7 +44,7 @@ def _keep_freed_memory() -> None:
 
 
 def trainings_at_once(device: str, wanted: int, useful: int) -> int:
-    """How many trainings to run side by side, each on a GPU of its own or on a single thread.
+    """The number of trainings to run in parallel, each on its own GPU or on a single thread.
 
     Threads of one training wait for each other at every layer, spinning. On two cores that had other work too, two
     threads got through 20 to 40 images a second, a single one through 200. Trainings with a thread each share fairly.

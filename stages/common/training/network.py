@@ -234,5 +234,5 @@ def outputs_of(module: nn.Module, images: Split, device: torch.device) -> list[n
 
 
 def count_parameters(network: nn.Module) -> int:
-    """How many numbers training adjusts."""
+    """The number of trainable parameters."""
     return sum(parameter.numel() for parameter in network.parameters())

@@ -73,7 +73,7 @@ WORKER_BYTES = 20_000_000
 
 
 def useful_workers(wanted: int, size: int) -> int:
-    """How many workers to start.
+    """The number of workers to start.
 
     Args:
         wanted: at most so many; 0 means one per available core.

@@ -108,7 +108,7 @@ class FlatCsv(Form):
         return tuple(self._spelt.get(spelling(name), name) for name in names)
 
     def _ignored(self, source: str, header: Sequence[str]) -> list[str]:
-        """What to say of columns that nobody asked for."""
+        """The notice about columns that belong to no attribute."""
         ignored = [name for name in header if name and name not in self._spelt.values()]
         if self.tells_more:
             return []
@@ -119,7 +119,7 @@ class FlatCsv(Form):
         return cells
 
     def _called(self, _cells: pd.DataFrame) -> str:
-        """What people call the form, of a file with these cells."""
+        """The name of the form of a file with these cells."""
         return self.name
 
 

@@ -19,7 +19,7 @@ _LFW = re.compile(r"^#?\s*person\timagenum\t", re.IGNORECASE | re.MULTILINE)
 
 
 def foreign_form(start: str) -> str:
-    """What a file is called that is in none of our forms; "" if nobody knows.
+    """The name of a file's form that is none of ours; "" if unknown.
 
     Args:
         start: how it begins.
@@ -49,5 +49,5 @@ def _json(text: str) -> str:
 
 
 def remedy(name: str, example: str) -> str:
-    """What to do about a form that is not read; `example` is what a flat CSV looks like."""
+    """The remedy for a form that is not read; `example` is a flat CSV."""
     return f"is {name}, which is not read: write a CSV with the header {example}"

@@ -1,4 +1,4 @@
-"""Where the header of a table stands and what separates its fields: spreadsheets put much around it."""
+"""Find the header of a table and the separator of its fields: spreadsheets put much around it."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -41,7 +41,7 @@ class Header:
         return records
 
     def notices(self, source: str) -> list[str]:
-        """What a person should know about how the table was read."""
+        """Notices about how the table was read."""
         if not self.above:
             return []
         return [f"{source}: the header is line {self.line}; the text above it is not read: {brief(self.above[0])}"]

@@ -94,7 +94,7 @@ class LabelStudio(Form):
 
 
 def _annotations(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What people have submitted."""
+    """The submitted annotations."""
     found = task.get("annotations")
     for one in found if isinstance(found, list) else ():
         if isinstance(one, dict) and not one.get("was_cancelled"):

@@ -1,4 +1,4 @@
-"""What the reader of any form hands over: the annotations of one file, in the columns of the flat CSV."""
+"""The result of the reader of any form: the annotations of one file, in the columns of the flat CSV."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,7 +39,7 @@ def example_row(attributes: Attributes) -> str:
 
 
 def example(attributes: Attributes) -> str:
-    """What a flat CSV looks like, likewise."""
+    """An example of a flat CSV, likewise."""
     return f"{','.join(flat_columns(attributes))} and below it, for instance, {example_row(attributes)}"
 
 

@@ -1,4 +1,4 @@
-"""What people write into label cells: codes, the names of classes, and words for what they do not know."""
+"""Words in label cells: codes, the names of classes, and words for unknown labels."""
 
 import re
 from collections.abc import Callable, Mapping
