@@ -95,12 +95,18 @@ def _page(found: Found) -> Report:
         verdict=verdict(found),
         passed=not found.problems,
         sections=[
-            Cards({name.replace("_", " "): value for name, value in headline(found).items()}),
+            Cards({
+                ("would be freed" if found.dry_run else "freed"): f"{mb(found.removed_bytes):,.1f} MB",
+                ("would be removed" if found.dry_run else "removed"): found.removed,
+                "kept": f"{mb(found.kept_bytes):,.1f} MB",
+                "could not be removed": len(found.problems),
+                "kept if used within": found.keep,
+            }),
             *(problems if found.problems else []),
             Table("What is kept and what is removed", ("What", "Kept", "MB", "Why", goes, "MB"), counts),
             *([Table(goes, ("What", "Key", "Last used", "MB"), rows, note, folded=True)] if rows else []),
         ],
-    )
+    )  # fmt: skip
 
 
 def _date(moment: float) -> str:

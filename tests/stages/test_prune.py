@@ -115,6 +115,9 @@ def test_what_was_used_stays_and_the_newest_and_all_else_goes(store: Store) -> N
         path.lstat().st_blocks * 512 for path in (page.parent.parent, page.parent, *page.parent.iterdir())
     )
     text = page.read_text()
+    assert re.findall(r"<dt>(freed|kept)</dt><dd>([^<]*)<", text) == [
+        (name, f"{result['headline'][f'{name}_mb']:.1f} MB") for name in ("freed", "kept")
+    ]
     assert first[:12] in text
     assert third[:12] in text
     assert read_manifest(page.parent)["headline"] == result["headline"]
