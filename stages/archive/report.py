@@ -18,6 +18,7 @@ from stages.common.reports.report import (
     REPORT,
     Cards,
     Group,
+    Labels,
     Link,
     Links,
     PageSection,
@@ -124,6 +125,7 @@ def build_report(
         ),
         passed=gate["fit"],
         sections=sections,
+        attributes=attributes,
         remarked=any(rejects.values()) or bool(evaluation["no_better"] or gate["warnings"]),
         word="Fit for release" if gate["fit"] else "Not fit for release",
     )
@@ -246,15 +248,19 @@ def _plots(archive: Path, *names: str) -> list[PageSection]:
 
 
 def _hardest(archive: Path) -> list[PageSection]:
-    """The test images that stage evaluate found hardest."""
-    groups = read_json(archive / HARDEST)
+    """The test images that stage evaluate found hardest, whose labels people can correct."""
     pictures = [
-        Pictures(
-            group["title"], [Picture(**{**picture, "labels": None}) for picture in group["pictures"]], group["note"]
-        )
-        for group in groups
+        Pictures(group["title"], [_picture(picture) for picture in group["pictures"]], group["note"])
+        for group in read_json(archive / HARDEST)
     ]
     return [Group("Hardest test images", pictures)] if pictures else []
+
+
+def _picture(told: Mapping[str, Any]) -> Picture:
+    labels = told.get("labels")  # versions of earlier code have none
+    if labels:  # positions are text in JSON
+        labels = Labels(**labels | {"suggested": {int(at): label for at, label in labels["suggested"].items()}})
+    return Picture(**{**told, "labels": labels})
 
 
 def _left_out(metrics: Mapping[str, Any], base: str) -> list[PageSection]:

@@ -21,7 +21,7 @@ from stages.common.contract.errors import DataError
 from stages.common.inference.answers import Answers
 from stages.common.inference.measures import measure
 from stages.common.registry.registry import Release, Version
-from stages.common.reports.report import write_report
+from stages.common.reports.report import Group, Labels, Picture, Pictures, write_report
 from stages.common.schema.attributes import write_attributes
 from tests.common.samples import SAMPLE_ATTRIBUTES
 
@@ -121,6 +121,22 @@ def test_the_report_shows_cells_as_text_and_unmeasured_figures_as_a_dash(
     assert "\u2013" in page
     first = "mean accuracy 0.5000 is below &lt;monitor&gt;; &lt;beard&gt; is no better than its most frequent class"
     assert f"<b>Not fit for release</b>{first}" in page
+
+
+def test_labels_of_the_hardest_images_can_be_corrected_on_the_page_of_a_version(
+    manifests: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    write_version(tmp_path, manifests)
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / "eval_metrics.json").write_text(json.dumps(EVALUATION))
+    known = [1, *[None] * (len(SAMPLE_ATTRIBUTES) - 1)]
+    picture = Picture("data:image/jpeg;base64,xx", ["s1_1.png"], labels=Labels("s1_1.png", known, [0], {0: 0}))
+    pictures = Pictures("Wrong answers", [picture], "the surest of 9")
+    (tmp_path / "hardest.json").write_text(json.dumps([asdict(pictures)]))  # as stage evaluate does
+    report = build_report("Faces", tmp_path, "../versions.html")
+    assert Group("Hardest test images", [pictures]) in report.sections
+    assert report.correctable
+    assert report.attributes == SAMPLE_ATTRIBUTES
 
 
 def test_the_report_says_of_p_no_more_than_it_is(manifests: dict[str, dict[str, Any]], tmp_path: Path) -> None:
