@@ -412,6 +412,17 @@ def kept_of(data: Path) -> str:
     return "artifacts" if data == ROOT / "data" else f"artifacts/data-{digest_of(data)}"
 
 
+def corrections_of(data: Path) -> str:
+    """The folder of corrections in a data folder, which is made; where that cannot be, an empty one elsewhere."""
+    try:
+        (data / CORRECTIONS).mkdir(exist_ok=True)
+        return str(data / CORRECTIONS)
+    except OSError:
+        empty = Path(kept_of(data), CORRECTIONS)
+        (ROOT / empty).mkdir(parents=True, exist_ok=True)
+        return str(empty)
+
+
 def input_section(data: Path | None = None) -> dict[str, str]:
     """Section `input` of params.yaml, which says what `dvc repro` takes; it names `data` from now on, if given."""
     if data:
@@ -419,6 +430,7 @@ def input_section(data: Path | None = None) -> dict[str, str]:
             "raw": str(data / "raw"),
             "annotations": str(data / annotations_of(data)),
             "attributes": str(attributes_of(data)),
+            "corrections": corrections_of(data),
             "expectations": str(data / EXPECTATIONS) if (data / EXPECTATIONS).is_dir() else EXPECTATIONS,
             "card": str(data),
             "kept": kept_of(data),

@@ -66,7 +66,13 @@ def test_repro_runs_every_stage_once_and_a_second_one_nothing(workspace: Workspa
     assert again == ["hyperopt", "archive", "champion"]
 
 
-def test_an_image_that_nobody_annotated_trains_nothing(workspace: Workspace, made_run: MadeRun) -> None:
+def test_a_correction_that_changes_nothing_and_an_image_that_nobody_annotated_train_nothing(
+    workspace: Workspace, made_run: MadeRun
+) -> None:
+    header, row = (line.split(",")[:2] for line in (made_run.data / "labels.csv").read_text().splitlines()[:2])
+    lines = [[*header, "corrected_by", "corrected_at"], [*row, "anna", "2026-11-28T07:15:30Z"]]
+    (made_run.data / "corrections" / "one.csv").write_text("".join(f"{','.join(line)}\n" for line in lines))
+    assert "my faces/corrections" in workspace.run("dvc", "status", "validate")
     raw = made_run.data / "raw"
     (raw / "s9").mkdir()
     shutil.copy(next((raw / "s1").iterdir()), raw / "s9" / "s9_00000.png")
@@ -74,6 +80,7 @@ def test_an_image_that_nobody_annotated_trains_nothing(workspace: Workspace, mad
     tags = workspace.run("git", "-C", registry, "tag")
     searched = (workspace.folder / "artifacts/hyperopt/manifest.json").read_bytes()
     ran = stages_run(workspace.run("dvc", "repro"))
+    assert "corrections by &#39;anna&#39;" in (workspace.folder / "artifacts/validate/report.html").read_text()
     assert {"validate", "predict"} <= set(ran) <= set(STAGES) - {"train", "evaluate", "label_doubt"}
     assert (workspace.folder / "artifacts/hyperopt/manifest.json").read_bytes() == searched
     assert workspace.run("git", "-C", registry, "tag") == tags  # no version, no release

@@ -422,7 +422,6 @@ STAGE = Stage(
             artifact=False,
             required=False,
             default=find_corrections,
-            beside=True,
         ),
     },
     outputs={

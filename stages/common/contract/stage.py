@@ -23,8 +23,6 @@ class Input:
         default: (the inputs that are given) -> the path that is taken if none is; None if there is nothing to take.
         created: True for a folder that outlives runs, such as a registry. It is made where it is missing, `deliver`
             alone writes to it, and of its content `Stage.identify` says what decides the artifact.
-        beside: True for what is found beside another input, and may come later. DVC, whose inputs must be there, does
-            not name it.
     """
 
     help: str
@@ -32,7 +30,6 @@ class Input:
     required: bool = True
     default: Callable[[Mapping[str, Path]], Path | None] | None = None
     created: bool = False
-    beside: bool = False
 
 
 @dataclass(frozen=True)
