@@ -57,19 +57,28 @@ def write_settings(file: Path, settings: dict[str, str]) -> None:
 def make_corrections(data: Path, data_volume: str) -> str:
     """Make the folder of corrections in a data folder and the volume that shows it alone; return the latter's name.
 
-    The API server, which runs as `AIRFLOW_USER`, writes there and nowhere else in the data.
+    The API server, which runs as `AIRFLOW_USER`, writes there and nowhere else in the data. Where there can be no such
+    folder, the volume is an empty one that it cannot write to either.
     """
     folder = data / CORRECTIONS
-    folder.mkdir(exist_ok=True)
-    if folder.stat().st_uid != AIRFLOW_USER:
-        if os.geteuid() == 0:
-            os.chown(folder, AIRFLOW_USER, AIRFLOW_USER)
-        else:
-            folder.chmod(0o1777)  # whoever may be root gives it away; others let all write, and nobody replace
-    name = f"{data_volume}-corrections"
+    try:
+        folder.mkdir(exist_ok=True)
+        if folder.stat().st_uid != AIRFLOW_USER:
+            if os.geteuid() == 0:
+                os.chown(folder, AIRFLOW_USER, AIRFLOW_USER)
+            else:
+                folder.chmod(0o1777)  # whoever may be root gives it away; others let all write, and nobody replace
+    except OSError as error:
+        say(
+            f"{folder} cannot be made, or given to user {AIRFLOW_USER} ({error.strerror}): reports offer corrections "
+            "of labels as a download; to have them saved, make it, give it to that user, and make up again"
+        )
+    shown = folder.is_dir()
+    name = f"{data_volume}-corrections" if shown else f"{data_volume}-no-corrections"
     client = engine()
     if name not in {volume.name for volume in client.volumes.list()}:
-        client.volumes.create(name, driver="local", driver_opts={"type": "none", "o": "bind", "device": str(folder)})
+        options = {"type": "none", "o": "bind", "device": str(folder)} if shown else {}
+        client.volumes.create(name, driver="local", driver_opts=options)
     return name
 
 
@@ -106,17 +115,11 @@ def main() -> int:
     by_hand = kept and kept != artifacts_volume(Path(known.get("DATA", ROOT / "data")))
     artifacts = kept if by_hand else artifacts_volume(data)
     data_volume = make_volumes(data, artifacts)
-    try:
-        corrections = make_corrections(data, data_volume)
-    except OSError as error:
-        say(f"{data / CORRECTIONS}, where corrections of labels are saved, cannot be made ({error.strerror}): make it, "
-            f"and give it to user {AIRFLOW_USER}")  # fmt: skip
-        return 64
     settings |= {
         "DATA": str(data),
         "FACE_ATTRIBUTES_ARTIFACTS_VOLUME": artifacts,
         "FACE_ATTRIBUTES_DATA_VOLUME": data_volume,
-        "FACE_ATTRIBUTES_CORRECTIONS_VOLUME": corrections,
+        "FACE_ATTRIBUTES_CORRECTIONS_VOLUME": make_corrections(data, data_volume),
         "FACE_ATTRIBUTES_ANNOTATIONS": f"/data/{annotations}",
         "FACE_ATTRIBUTES_RECIPE": recipe,
     }

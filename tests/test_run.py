@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.pipeline import TRAINING
+from tests.read_only import read_only
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -153,24 +154,27 @@ def test_what_a_stage_has_written_replaces_nothing_outside_of_the_reports(
     assert done.stdout.startswith("a stage returned '/artifacts/archive/../../../app', ")
 
 
-def test_the_stack_has_a_volume_of_artifacts_for_each_data_folder(
+def test_the_stack_has_volumes_of_each_data_folder_also_of_one_that_cannot_be_written_to(
     docker: "DockerClient", data: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "data"
-    shutil.copytree(data, other)
+    shutil.copytree(data, other, ignore=shutil.ignore_patterns("corrections"))
     tmp_path.chmod(0o755)
     file = tmp_path / "settings.env"
     before = {volume.name for volume in docker.volumes.list()}
+    told: list[str] = []
     made: set[str] = set()
 
-    def volume_of(folder: Path) -> str:
-        subprocess.run(
-            [sys.executable, ROOT / "scripts/stack_settings.py", "--env-file", file, "--data", folder],
-            check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+    def volume_of(folder: Path, kind: str = "ARTIFACTS") -> str:
+        command = map(str, [sys.executable, ROOT / "scripts/stack_settings.py", "--env-file", file, "--data", folder])
+        told.append(subprocess.run([*command], check=True, capture_output=True, text=True).stdout)
         settings = dict(line.split("=", 1) for line in file.read_text().splitlines() if "=" in line)
-        made.update(settings[f"FACE_ATTRIBUTES_{kind}_VOLUME"] for kind in ("DATA", "ARTIFACTS"))
-        return settings["FACE_ATTRIBUTES_ARTIFACTS_VOLUME"]
+        volumes = {kind: settings[f"FACE_ATTRIBUTES_{kind}_VOLUME"] for kind in ("DATA", "ARTIFACTS", "CORRECTIONS")}
+        made.update(volumes.values())
+        return volumes[kind]
+
+    def bound_to(volume: str) -> str | None:
+        return (docker.volumes.get(volume).attrs["Options"] or {}).get("device")
 
     file.write_text("POSTGRES_IMAGE=none\nREDIS_IMAGE=none\n")
     try:
@@ -178,7 +182,11 @@ def test_the_stack_has_a_volume_of_artifacts_for_each_data_folder(
         assert volumes[0] == volumes[2]
         assert len({*volumes, "face-attributes-artifacts"}) == 3
         file.write_text(file.read_text().replace(volumes[0], f"{VOLUME}-nfs"))
-        assert volume_of(other) == f"{VOLUME}-nfs"  # a name that somebody wrote stays
+        with read_only(other):
+            assert volume_of(other) == f"{VOLUME}-nfs"  # a name that somebody wrote stays
+            assert bound_to(volume_of(other, "CORRECTIONS")) is None
+        assert f"{other / 'corrections'} cannot be made, or given to user 50000 (" in told[-1]
+        assert bound_to(volume_of(other, "CORRECTIONS")) == str(other / "corrections")
     finally:
         for name in made - before:
             docker.volumes.get(name).remove()

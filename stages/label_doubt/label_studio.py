@@ -13,6 +13,7 @@ from xml.sax.saxutils import quoteattr
 from PIL import Image
 
 from stages.common.images.thumbnails import thumbnail
+from stages.common.schema.annotations import CANNOT_TELL
 from stages.common.schema.attributes import UNKNOWN, Attributes
 from stages.common.schema.dataset import Split
 from stages.label_doubt.doubts import Doubt
@@ -80,7 +81,7 @@ def _config(attributes: Attributes) -> str:
         for line in (
             f"  <Header value={quoteattr(one.title)}/>",
             f'  <Choices name={quoteattr(one.column)} toName="image" choice="single" showInline="true">',
-            *(f"    <Choice value={quoteattr(name)}/>" for name in one.classes),
+            *(f"    <Choice value={quoteattr(name)}/>" for name in (*one.classes, CANNOT_TELL)),
             "  </Choices>",
         )
     ]

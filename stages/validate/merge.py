@@ -21,8 +21,9 @@ def merge(
     and `x.png`, but not `lot/x.png` and `other/x.png`, beside which `x.png` may mean either and is merged with neither.
     Nor is a row whose name leaves its folder: the suite rejects these.
 
-    An empty cell takes nothing away. A merged row stands at the place of the newest row, under the most specific name;
-    a file without a column for labels adds no row, and none stands at its place.
+    An empty cell takes nothing away; one with `CANNOT_TELL` does, and wins like a label. A merged row stands at the
+    place of the newest row, under the most specific name; a file without a column for labels adds no row, and none
+    stands at its place.
     If a file names an image several times, its first row is merged with the first of the other file, and so on; the
     last one stands in for those that the other file has more of. So what a file contradicts itself in, and no newer
     file settles, stays a contradiction for the suite.

@@ -19,6 +19,7 @@ import pandas as pd
 from stages.common.contract.errors import DataError
 from stages.common.contract.stage import RawFiles
 from stages.common.images.listing import OTHER_NAME, SUFFIXES, as_text, list_folder, lot_of, name_of, suffix_of
+from stages.common.schema.annotations import CANNOT_TELL
 from stages.common.schema.attributes import Attributes
 from stages.validate.attributes_file import AttributesFile
 from stages.validate.forms.cartoon_set import CartoonSetPairs
@@ -154,22 +155,11 @@ class _Forms:
 
 
 def find_corrections(inputs: Mapping[str, Path]) -> Path | None:
-    """The folder `corrections` beside the annotations, if a correction lies in it.
-
-    Raises:
-        DataError: DVC runs the stage, whose inputs are the annotations alone.
-    """
+    """The folder `corrections` beside the annotations, if a correction lies in it."""
     if "annotations" not in inputs:
         return None
     folder = inputs["annotations"].absolute().parent / CORRECTIONS
-    if not folder.is_dir() or not _corrections_in(folder):
-        return None
-    if DVC_STAGE in os.environ:
-        raise DataError(
-            f"{folder} lies beside {inputs['annotations']}, where DVC does not see that it changes: move its files "
-            f"into a folder {HOME}, beside the other annotation files, and name that folder"
-        )
-    return folder
+    return folder if folder.is_dir() and _corrections_in(folder) else None
 
 
 def _corrections_in(folder: Path) -> list[Path]:
@@ -223,6 +213,8 @@ def read_annotations(asked: AttributesFile, path: Path, corrections: Path | None
     parts = [unit.form.read(home, unit.files, unit.header) for unit, home in found]
     _call_alike(units, parts)
     rows, replaced, taken, unused = merge(forms.flat.columns, [part.rows for part in parts])
+    labels = [name for name in forms.flat.columns[1:] if name in rows]
+    rows[labels] = rows[labels].mask(rows[labels] == CANNOT_TELL)
     return RawAnnotations(
         attributes=asked.attributes,
         name=as_text(path.absolute().name),

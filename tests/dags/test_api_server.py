@@ -22,6 +22,7 @@ from stages.common.reports.report import Labels, Picture, Pictures, Report, writ
 from stages.common.schema.attributes import Attribute
 from stages.validate.stage import STAGE
 from tests.airflow_user import WAIT_MS, sign_in
+from tests.read_only import read_only
 from tests.stack.stack import DAG_ID, free_port, wait_until
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ ROOT = Path(__file__).parents[2]
 PASSWORD = uuid.uuid4().hex
 START_S = 180
 REPORT = f"label_doubt/{'a' * 64}/report.html"
+COPY = f"archive/{'b' * 64}/{REPORT.replace('a' * 64 + '/', '')}"  # in the artifact of a version, which its page links
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
 BEN = "=ben;"  # a user of such a name, which no file may hold as it is
 HAT = Attribute("hat", ("none", "cap", "bowler"), "hat_label", "Hat")
@@ -96,12 +98,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """On SQLite, with two users."""
     home = tmp_path_factory.mktemp("airflow")
     (home / "data" / "corrections").mkdir(parents=True)
-    (home / "store" / REPORT).parent.mkdir(parents=True)
     pictures = [
         Picture(PIXEL, [f"s1_{at}.png"], labels=Labels(f"s1_{at}.png", [0, at % 2], [0], {0: 2})) for at in range(9)
     ]
     page = Report("Label doubt", sections=[Pictures("Hat", pictures)], attributes=(HAT, SMILE))
-    write_report(home / "store" / REPORT, page)
+    for path in (REPORT, COPY):
+        (home / "store" / path).parent.mkdir(parents=True)
+        write_report(home / "store" / path, page)
     environment = os.environ | {
         "AIRFLOW_HOME": str(home),
         "FACE_ATTRIBUTES_REPORTS": str(home / "store"),
@@ -333,21 +336,23 @@ def signed_in(browser: "Browser", server: Server, user: str, width: int = 1200) 
     return context
 
 
-def opened(context: "BrowserContext", complaints: list[str]) -> "Page":
+def opened(context: "BrowserContext", complaints: list[str], report: str = REPORT) -> "Page":
     page = context.new_page()
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda message: complaints.append(message.text) if "Policy" in message.text else None)
-    page.goto(f"/reports/{REPORT}")
+    page.goto(f"/reports/{report}")
     return page
 
 
-@pytest.mark.parametrize("width", [320, 1440])
-def test_with_the_keyboard_alone_labels_are_corrected_saved_and_a_validation_is_started(
-    emptied: Server, browser: "Browser", width: int
+@pytest.mark.parametrize(
+    ("width", "report", "button", "dag"), [(320, COPY, "Validate", "validate_data"), (1440, REPORT, "Train", DAG_ID)]
+)
+def test_with_the_keyboard_alone_labels_are_corrected_saved_and_a_run_is_started(
+    emptied: Server, browser: "Browser", width: int, report: str, button: str, dag: str
 ) -> None:
     complaints: list[str] = []
     context = signed_in(browser, emptied, "anna", width)
-    page = opened(context, complaints)
+    page = opened(context, complaints, report)
     page.get_by_role("button", name="Save").wait_for()
     for _ in range(20):
         page.keyboard.press("Tab")
@@ -356,31 +361,51 @@ def test_with_the_keyboard_alone_labels_are_corrected_saved_and_a_validation_is_
     page.keyboard.press("3")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("2")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("u")
     status = page.get_by_role("status")
-    assert status.inner_text() == "2 corrections, not saved yet."
+    assert status.inner_text() == "3 corrections, not saved yet."
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.get_by_role("button", name="Validate").press("Enter")
-    assert status.inner_text() == "Save the 2 corrections first, or take them back."
+    page.get_by_role("button", name=button).press("Enter")
+    assert status.inner_text() == "Save the 3 corrections first, or take them back."
     page.get_by_role("button", name="Save").press("Enter")
-    status.filter(has_text="Saved 2 corrections as corrections_").wait_for()
+    status.filter(has_text="Saved 3 corrections as corrections_").wait_for()
     assert len(emptied.saved) == 1
-    assert validate(emptied) == {f"s1_{at}.png": (str([2, 1, *[0] * 7][at]), str(at % 2)) for at in range(9)}
-    page.get_by_role("button", name="Validate").press("Enter")
+    assert validate(emptied) == {f"s1_{at}.png": (["2", "1", "", *"0" * 6][at], str(at % 2)) for at in range(9)}
+    page.get_by_role("button", name=button).press("Enter")
     link = status.get_by_role("link")
     link.wait_for()
     run = link.inner_text()
     bearer = {"Authorization": f"Bearer {emptied.token('anna')}"}
-    found = json.loads(emptied.ask("GET", "/api/v2/dags/validate_data/dagRuns", b"", **bearer).body)["dag_runs"]
-    assert {one["triggering_user_name"] for one in found if one["dag_run_id"] == run} == {"anna"}
+    found = json.loads(emptied.ask("GET", f"/api/v2/dags/{dag}/dagRuns/{run}", b"", **bearer).body)
+    assert (found["state"], found["triggering_user_name"], found["conf"]) == ("queued", "anna", {})
     link.press("Enter")
     page.get_by_role("heading", name="Reports of this run").wait_for()
     assert run in page.locator("body").inner_text()
-    page.goto(f"/reports/{REPORT}")  # what is saved is seen by who comes later
+    page.goto(f"/reports/{report}")  # what is saved is seen by who comes later
     first = page.get_by_role("group", name="Hat of s1_0.png")
     first.wait_for()
     assert re.search(r"annotated none; bowler by anna, 20.* UTC$", first.inner_text().replace("\n", " "))
     context.close()
     assert complaints == []
+
+
+def test_where_nothing_can_be_written_corrections_are_downloaded(emptied: Server, browser: "Browser") -> None:
+    assert emptied.corrections(emptied.token("anna"), CAP).status == 201
+    context = signed_in(browser, emptied, "anna")
+    with read_only(emptied.home / "data" / "corrections"):
+        page = opened(context, [])
+        page.get_by_text("This data folder cannot be written to: download your corrections instead.").wait_for()
+        group = page.get_by_role("group", name="Hat of s1_0.png")
+        assert "annotated none; cap by anna, 20" in group.inner_text()
+        group.press("u")
+        page.get_by_label("Your name").fill("Anna")
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name="Download").click()
+        assert page.get_by_role("button", name=re.compile("Save|Train|Validate")).count() == 0
+        assert waiting.value.path().read_text().splitlines()[1].startswith("s1_0.png,unknown,Anna,20")
+        assert emptied.corrections(emptied.token("anna"), CAP).status == 503
+    context.close()
 
 
 def test_who_overrules_somebody_else_is_told(emptied: Server, browser: "Browser") -> None:

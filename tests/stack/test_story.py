@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
@@ -125,6 +126,24 @@ def test_from_the_form_to_the_report(stack: Stack, first: Run, page: "Page", tmp
     frame.get_by_role("link", name="Findings of Great Expectations").first.click()
     frame.get_by_text("raw_annotations").first.wait_for()
     page.screenshot(path=tmp_path / "data_docs.png")
+
+
+def test_a_training_is_started_on_the_report_of_a_run(stack: Stack, first: Run, page: "Page", tmp_path: Path) -> None:
+    page.goto(f"/dags/{DAG_ID}/runs/{first.run_id}")
+    page.get_by_role("link", name="Reports").last.click()
+    frame = page.frame_locator("iframe[title=Reports]")
+    frame.get_by_role("row").filter(has_text="archive").get_by_role("link", name="report").click()
+    frame.get_by_role("heading", name="Hardest test images").first.wait_for()
+    frame.get_by_role("group").first.get_by_role("button", name="unknown").wait_for()
+    frame.get_by_role("button", name="Train").press("Enter")
+    run_id = frame.get_by_role("status").get_by_role("link").inner_text()
+    page.screenshot(path=tmp_path / "train.png")
+    try:
+        wait_until(lambda: stack.stage_containers(run_id), 60, "the first stage")
+        run = stack.api(f"/dags/{DAG_ID}/dagRuns/{quote(run_id)}")
+        assert (run["conf"], run["triggering_user_name"]) == ({}, "airflow")  # as the form is when nobody fills it in
+    finally:
+        stack.end_run(run_id)
 
 
 def test_a_person_decides_in_the_form(stack: Stack, first: Run, page: "Page", tmp_path: Path) -> None:

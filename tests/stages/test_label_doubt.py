@@ -109,7 +109,7 @@ def read_by_validate(out: Path, doubts: list[dict[str, str]]) -> None:
         one.get("name"): [choice.get("value") for choice in one]
         for one in ElementTree.parse(out / "label_studio.xml").iter("Choices")  # noqa: S314 (ours)
     }
-    assert choices == {one.column: list(one.classes) for one in SAMPLE_ATTRIBUTES}
+    assert choices == {one.column: [*one.classes, "unknown"] for one in SAMPLE_ATTRIBUTES}
     tasks = json.loads((out / "label_studio.json").read_text())
     assert len(tasks) == len({row["filename"] for row in doubts})
     for task in tasks:

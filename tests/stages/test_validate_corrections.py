@@ -77,6 +77,18 @@ def test_a_correction_is_newer_than_every_other_file_and_of_two_the_later_one_co
     assert "2026-11-20T23:00:00Z" in page
 
 
+def test_a_person_may_say_that_a_label_cannot_be_told_and_the_newest_still_counts(folder: Path) -> None:
+    annotations = write(folder / "annotations.csv", ROWS)
+    correction(folder / "corrections", "2026-11-20T09:00:00Z", "anna", "s1_0.png,unknown,", "s1_2.png,Unknown,unknown")
+    correction(folder / "corrections", "2026-11-20T10:00:00Z", "ben", "s1_2.png,cap,", "S1_1.PNG,,unknown")
+    code, out = validate(folder, annotations)
+    assert code == 0
+    assert accepted(out) == {"s1_0.png": ("", "0"), "S1_1.PNG": ("1", ""), "s1_2.png": ("1", "")}
+    early = "corrections_2026-11-20T090000Z_anna_abcdef.csv"
+    assert f"hat_label 0 replaced by 'unknown' of {early} row 2" in (out / "warnings.csv").read_text()
+    assert "taken as unknown" not in (out / "metrics" / "validation.json").read_text()
+
+
 def test_corrections_beside_one_file_count_and_a_new_one_makes_another_key(folder: Path) -> None:
     annotations = write(folder / "annotations.csv", ROWS)
     (folder / "corrections").mkdir()  # empty, as it is made before anybody corrects
@@ -111,16 +123,6 @@ def test_what_is_no_correction_is_refused_by_name(
     assert validate(folder, annotations)[0] == 65
     [line] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert f"{folder / 'corrections' / 'other.csv'} {cause}" in line
-
-
-def test_dvc_does_not_see_corrections_beside_the_annotations_and_the_stage_says_so(
-    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    annotations = write(folder / "annotations.csv", ROWS)
-    correction(folder / "corrections", "2026-11-20T09:00:00Z", "anna", "s1_0.png,cap,")
-    monkeypatch.setenv("DVC_STAGE", "validate")
-    assert validate(folder, annotations)[0] == 65
-    assert "where DVC does not see that it changes: move its files into a folder annotations" in caplog.text
 
 
 # ---- Label Studio ----

@@ -63,7 +63,7 @@ class Strict(BaseModel):
 
 
 class Correction(Strict):
-    """A label of an image: the column of an attribute, and the name of the class that is right."""
+    """A label of an image: the column of an attribute, and the name of the class that is right, or `unknown`."""
 
     filename: Line
     column: Word
@@ -109,7 +109,7 @@ def write(folder: Path, corrections: Sequence[Correction], by: str, now: datetim
         except OSError as error:
             raise NotWrittenError(f"the folder of corrections takes no file ({error.strerror})") from error
         finally:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # it may not be there, and nothing can be removed where nothing can be written
                 os.unlink(partial, dir_fd=home)
     return name
 
@@ -195,16 +195,17 @@ def from_here(request: Request) -> None:
 
 @router.get("/corrections")
 def corrections(request: Request, user: GetUserDep) -> dict[str, Any]:
-    """Whether this user may correct, what was corrected so far, and what he may start then."""
+    """Whether this user may correct, whether the folder takes files, what was corrected, and what he may start then."""
     try:
         allowed(request, user)
     except HTTPException:
         return {"may": False}
     try:
-        saved = read(FOLDER)
-    except NotWrittenError as error:
-        raise HTTPException(503, str(error)) from error
-    return {"may": True, "saved": saved, "starts": [{"dag": dag, "title": title} for dag, title in STARTS.items()]}
+        saved, writable = read(FOLDER), os.access(FOLDER, os.W_OK)
+    except NotWrittenError:
+        saved, writable = [], False
+    starts = [{"dag": dag, "title": title} for dag, title in STARTS.items()]
+    return {"may": True, "writable": writable, "saved": saved, "starts": starts}
 
 
 @router.post("/corrections", dependencies=[Depends(from_here), Depends(allowed)], status_code=201)

@@ -67,7 +67,8 @@ POLICY = (
 # but two of ours, which show data as text and send nothing before somebody presses a button: that of all versions
 # (stages/archive/versions.js), and on reports the one that corrects labels (stages/common/reports/corrections.js).
 SCRIPT = "sha256-lnszaJX+mpmOy4HIyxJ305osgNo5hTqyqqPBzhc1npY="
-CORRECTING = "sha256-ISp9dAyMq6RlfMf71CHgMbd/aq1MiTVbophcAdtWVKQ="
+CORRECTING = "sha256-8Bp0NL8j0YjX7AJTyKLSgmPzrcfghwHK6BYSU3jvmM8="
+EARLIER = "sha256-ISp9dAyMq6RlfMf71CHgMbd/aq1MiTVbophcAdtWVKQ="  # the same of pages that 1.0.0 has made
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
@@ -339,8 +340,9 @@ def file(stage: str, key: str, path: str) -> Response:
     answer = OpenFile(found, MEDIA_TYPES[Path(path).suffix])
     if (stage, key, path) == (*VERSIONS, VERSIONS_PAGE):
         answer.headers["Content-Security-Policy"] = f"{POLICY}; script-src '{SCRIPT}'"
-    if stage != VERSIONS[0] and path == "report.html":
-        answer.headers["Content-Security-Policy"] = f"{POLICY}; script-src '{CORRECTING}'; connect-src 'self'"
+    if stage != VERSIONS[0] and Path(path).name == "report.html":  # perhaps a copy in the artifact of a version
+        scripts = f"script-src '{CORRECTING}' '{EARLIER}'"
+        answer.headers["Content-Security-Policy"] = f"{POLICY}; {scripts}; connect-src 'self'"
     return answer
 
 

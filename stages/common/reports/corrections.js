@@ -1,10 +1,13 @@
 "use strict";
 // Lets people correct the labels of the pictures on a report. Every text of data is shown as text, never parsed as HTML.
-// Airflow's plugin saves corrections (`corrections` two folders up); in a copy of the report they are downloaded. Both
-// are the same CSV: filename, a column per attribute with the name of the right class, corrected_by, corrected_at (UTC).
+// Airflow's plugin saves corrections; in a copy of the report they are downloaded. Both are the same CSV: filename, a
+// column per attribute with the name of the right class (or unknown, where nobody can tell it), corrected_by,
+// corrected_at (UTC).
 (() => {
   const attributes = JSON.parse(document.getElementById("attributes").textContent);
-  const PLUGIN = "../../corrections"; // of Airflow, beside the reports of all stages
+  const REPORTS = location.pathname.match(/^(.*)\/[a-z0-9_]+\/(?:[0-9a-f]{64}|failed-[0-9a-f]+)\//)?.[1]; // in Airflow
+  const PLUGIN = `${REPORTS}/corrections`;
+  const UNKNOWN = "unknown"; // as stage validate reads it: the label cannot be told; no class is called so
   const MOST_BUTTONS = 9; // more classes, for which there are no keys, are a list
   const figures = [...document.querySelectorAll("figure[data-labels]")];
   const questions = []; // those that are made, in the order of the page
@@ -35,22 +38,23 @@
 
   const ask = (labels, at) => {
     const { title, column, classes } = attributes[at];
-    const label = labels.known[at] === null ? undefined : classes[labels.known[at]];
+    const answers = [...classes, UNKNOWN];
+    const label = labels.known[at] === null ? UNKNOWN : classes[labels.known[at]];
     const question = { key: key(labels.filename, column), filename: labels.filename, column, classes, label };
     const suggested = classes[labels.suggested[at]];
     const told = make("span", { class: "told" });
     const box = make("div", { class: "classes" });
     if (classes.length > MOST_BUTTONS) {
-      const list = make("select", { "aria-label": title, change: () => choose(question, list.value || undefined) },
-        make("option", { value: "" }, "unknown"), ...classes.map((name) => make("option", { value: name }, name)));
-      question.show = (chosen) => { list.value = chosen ?? ""; };
+      const list = make("select", { "aria-label": title, change: () => choose(question, list.value) },
+        ...answers.map((name) => make("option", { value: name }, name)));
+      question.show = (chosen) => { list.value = chosen; };
       box.append(list);
     } else {
-      const buttons = classes.map((name, position) => make("button",
+      const buttons = answers.map((name, position) => make("button",
         { type: "button", tabindex: "-1", class: name === suggested ? "suggested" : undefined, click: () => choose(question, name) },
-        `${position + 1} ${name}`));
+        `${position < classes.length ? position + 1 : "U"} ${name}`));
       question.show = (chosen) => buttons.forEach((button, position) =>
-        button.setAttribute("aria-pressed", String(classes[position] === chosen)));
+        button.setAttribute("aria-pressed", String(answers[position] === chosen)));
       box.append(...buttons);
       question.buttons = buttons;
     }
@@ -67,7 +71,7 @@
       const one = changed.get(question.key), done = saved.get(question.key);
       question.show(one?.class ?? before(question));
       question.node.classList.toggle("changed", Boolean(one));
-      const annotated = `annotated ${question.label ?? "unknown"}`;
+      const annotated = `annotated ${question.label}`;
       const by = done ? `; ${done.class} by ${done.by}, ${time(done.at)}` : "";
       question.told.textContent = one ? `${annotated}${by}; now ${one.class}, not saved` : `${annotated}${by}`;
     }
@@ -86,6 +90,7 @@
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "SELECT") return;
     if (STEPS[event.key]) go(question.node, STEPS[event.key]);
     else if (event.key === "0") choose(question, undefined);
+    else if (event.key.toLowerCase() === "u") choose(question, UNKNOWN);
     else if (/^[1-9]$/.test(event.key) && question.classes[event.key - 1]) choose(question, question.classes[event.key - 1]);
     else return;
     event.preventDefault();
@@ -98,7 +103,7 @@
   const bar = make("section", { class: "corrections", "aria-label": "Corrections" });
   const say = (text, ...nodes) => status.replaceChildren(text, ...nodes);
   const help = () => make("p", { class: "sub" }, "Keys: ", make("kbd", {}, "Tab"), " to a label, ", make("kbd", {}, "←"), " ", make("kbd", {}, "→"),
-    " to the next one, ", make("kbd", {}, "1"), " to ", make("kbd", {}, "9"), " for its class, ", make("kbd", {}, "0"), " takes it back.");
+    " to the next one, ", make("kbd", {}, "1"), " to ", make("kbd", {}, "9"), " for its class, ", make("kbd", {}, "U"), " where nobody can tell it, ", make("kbd", {}, "0"), " takes it back.");
 
   const start = () => {
     for (const figure of figures) {
@@ -149,6 +154,11 @@
       return;
     }
     remember(found.saved);
+    if (!found.writable) {
+      offline();
+      bar.prepend(make("p", {}, "This data folder cannot be written to: download your corrections instead."));
+      return;
+    }
     bar.button = make("button", { type: "button", class: "save", click: save }, "Save");
     row.append(bar.button);
     start();
@@ -185,9 +195,9 @@
     if (changed.size) { say(`Save the ${count(changed.size, "correction")} first, or take them back.`); return; }
     button.disabled = true;
     try {
-      const run = (await send(`../../../api/v2/dags/${dag}/dagRuns`, { logical_date: null })).dag_run_id;
+      const run = (await send(`${REPORTS}/../api/v2/dags/${dag}/dagRuns`, { logical_date: null })).dag_run_id;
       bar.said = true;
-      say(`Started ${dag}: `, make("a", { href: `../../dag-run/${dag}/${encodeURIComponent(run)}` }, run));
+      say(`Started ${dag}: `, make("a", { href: `${REPORTS}/dag-run/${dag}/${encodeURIComponent(run)}` }, run));
     } catch (error) {
       say(`Not started: ${error.message}`);
     }
@@ -234,6 +244,6 @@
     show();
   };
 
-  if (location.protocol.startsWith("http")) send(PLUGIN).then(online, offline);
+  if (location.protocol.startsWith("http") && REPORTS !== undefined) send(PLUGIN).then(online, offline);
   else offline();
 })();

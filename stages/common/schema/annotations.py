@@ -21,6 +21,8 @@ GIVEN = {GROUP: "given_group", SPLIT: "given_split"}
 """Where an image belongs, if somebody says so: column of raw annotations -> column of annotations.csv."""
 WORTH_LABELLING = "worth_labelling"
 """The column by which a list of images is known that somebody is to label: in it, a row without labels is none yet."""
+CANNOT_TELL = "unknown"
+"""The answer of a person who has looked at an image and cannot tell its label: it takes away what older files say."""
 
 
 def annotation_columns(attributes: Attributes, given: Sequence[str] = ()) -> tuple[str, ...]:

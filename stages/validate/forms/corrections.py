@@ -15,11 +15,14 @@ BY, AT = "corrected_by", "corrected_at"
 class Corrections(FlatCsv):
     """Columns of labels, of which a row fills those that were wrong; who corrected them, and when (UTC).
 
+    A cell with `unknown` says that the label cannot be told.
+
     Whoever corrects a label has looked at the picture, so a correction counts whatever the dates of other files say.
     """
 
     name = "corrections"
     newest: ClassVar[bool] = True
+    answers: ClassVar[bool] = True
 
     def __init__(self, asked: AttributesFile) -> None:
         """Read by what attributes.yaml asks for."""

@@ -87,7 +87,7 @@ class FlatCsv(Form):
             lines.append(line)
             rows.append(cells_of(fields))
         table = pd.DataFrame(rows, columns=pd.Index([*present, ""]), dtype="str")[present]
-        cells, unknown = read_words(self.asked.attributes, table)
+        cells, unknown = read_words(self.asked.attributes, table, answers=self.answers)
         if WORTH_LABELLING in header:
             filled = cells[[name for name in self.columns[1:] if name in cells]].notna().any(axis=1)
             cells, lines = (

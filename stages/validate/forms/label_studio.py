@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pandas as pd
@@ -34,6 +34,7 @@ class LabelStudio(Form):
     """
 
     name = "Label Studio's JSON"
+    answers: ClassVar[bool] = True
 
     @property
     def expected(self) -> str:
@@ -80,7 +81,7 @@ class LabelStudio(Form):
             rows.append({"filename": name, **labels})
         columns = [name for name in self.columns if name == "filename" or any(name in row for row in rows)]
         table = pd.DataFrame(rows, columns=pd.Index(columns), dtype="str").fillna("")
-        cells, unknown = read_words(self.asked.attributes, table)
+        cells, unknown = read_words(self.asked.attributes, table, answers=self.answers)
         notices = taken_as_unknown(source, unknown)
         if without:
             notices.append(

@@ -53,6 +53,7 @@ class Form(ABC):
         called: part of its files' names, in lower case, where the content alone does not tell the form.
         has_labels: if not, it says where images belong that other files annotate.
         newest: its files are newer than those of all other forms, whatever their dates are.
+        answers: people gave its labels who saw the pictures; `CANNOT_TELL` is one of their answers.
         asked: which attributes are asked for, and where data sets keep them.
         columns: those of the flat CSV, in which annotations of every form are handed over.
     """
@@ -63,6 +64,7 @@ class Form(ABC):
     called: ClassVar[str] = ""
     has_labels: ClassVar[bool] = True
     newest: ClassVar[bool] = False
+    answers: ClassVar[bool] = False
 
     def __init__(self, asked: AttributesFile) -> None:
         """Read by what attributes.yaml asks for."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from stages.common.schema.annotations import GROUP
+from stages.common.schema.annotations import CANNOT_TELL, GROUP
 from stages.common.schema.attributes import Attribute, Attributes
 
 UNKNOWN = frozenset({"-", "--", "\u2013", "\u2014", "?", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "unknown"})
@@ -31,7 +31,9 @@ def codes_of(attribute: Attribute) -> dict[str, str]:
     return codes | {name.casefold(): str(index) for index, name in enumerate(attribute.classes)}
 
 
-def read_words(attributes: Attributes, cells: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+def read_words(
+    attributes: Attributes, cells: pd.DataFrame, *, answers: bool = False
+) -> tuple[pd.DataFrame, dict[str, int]]:
     """Tidy all cells, and read those of labels: a class by its name or its index, `1.0` as `1`, `NA` as unknown.
 
     pandas writes integer columns with gaps as `1.0`, a spreadsheet may make `1,0` or `1.00E+00` of it. What is neither
@@ -40,12 +42,14 @@ def read_words(attributes: Attributes, cells: pd.DataFrame) -> tuple[pd.DataFram
     Args:
         attributes: whose names of classes are read.
         cells: text; all columns but `filename` and `group` hold labels.
+        answers: whether people gave them who saw the pictures, so that `CANNOT_TELL` is an answer, and stays.
 
     Returns:
         The cells, missing where unknown; and word -> cells that hold it and were taken as unknown, empty ones left out.
     """
     unknown: dict[str, int] = {}
-    codes = {attribute.column: codes_of(attribute) for attribute in attributes}
+    known = {CANNOT_TELL: CANNOT_TELL} if answers else {}
+    codes = {attribute.column: known | codes_of(attribute) for attribute in attributes}
 
     def read(values: "pd.Series[str]", meaning: Callable[[str], str]) -> "pd.Series[str]":
         counts = values.value_counts()  # few distinct cells, however many rows
