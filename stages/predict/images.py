@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.common.images.listing import SUFFIXES, as_text, list_folder, lot_of, name_of, suffix_of
+from stages.common.images.listing import HIDDEN, SUFFIXES, as_text, list_folder, lot_of, name_of, suffix_of
 
 LOT_BYTES = 255 - len("predictions_.csv")
 """Length of a lot's name at most, for files are named after it."""
@@ -69,7 +69,7 @@ def find_images(raw: Path) -> Found:
         found.lots[lot] = dict(sorted(named.items()))
     for path, reason in listing.ignored.items():
         shown = as_text(path)
-        if suffix_of(path) in SUFFIXES and reason != "hidden":
+        if suffix_of(path) in SUFFIXES and reason != HIDDEN:
             found.undecodable.append((name_of(shown), lot_of(shown), reason))
         else:
             found.ignored.append((name_of(shown), lot_of(shown), shown, reason))

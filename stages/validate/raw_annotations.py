@@ -18,7 +18,7 @@ import pandas as pd
 
 from stages.common.contract.errors import DataError
 from stages.common.contract.stage import RawFiles
-from stages.common.images.listing import OTHER_NAME, SUFFIXES, as_text, list_folder, lot_of, name_of, suffix_of
+from stages.common.images.listing import HIDDEN, OTHER_NAME, SUFFIXES, as_text, list_folder, lot_of, name_of, suffix_of
 from stages.common.schema.annotations import CANNOT_TELL
 from stages.common.schema.attributes import Attributes
 from stages.validate.attributes_file import AttributesFile
@@ -59,8 +59,11 @@ DVC_STAGE = "DVC_STAGE"
 
 CORRECTIONS = "corrections"
 """What the folder beside the annotations is called into which reports save corrections."""
+NO_CORRECTIONS = "not a .csv name"
+NOT_ASKED = "corrections of columns that attributes.yaml does not ask for"
+"""Why a file in it is not read."""
 
-_MOMENT = re.compile(r"(?<!\d)(20\d\d-\d\d-\d\d)T(\d\d)(\d\d)(\d\d)Z")
+_MOMENT = re.compile(r"(?<!\d)(20\d\d-\d\d-\d\d)T(\d\d)(\d\d)(\d\d(?:\.\d{3})?)Z")
 _DATE = re.compile(r"(?<!\d)(20\d\d)(-?)(\d\d)\2(\d\d)(?!\d)")
 _LISTED = ["source", "row", "filename", "reason"]
 
@@ -138,6 +141,7 @@ class _Forms:
     def __init__(self, asked: AttributesFile) -> None:
         self.all = [form(asked) for form in FORMS]
         self.together = next(form for form in self.all if form.together)
+        self.corrections = next(form for form in self.all if isinstance(form, Corrections))
         self.flat = self.all[-1]
         self.example = example(asked.attributes)
         expected = [form.expected for form in reversed(self.all) if form.expected]
@@ -155,39 +159,57 @@ class _Forms:
 
 
 def find_corrections(inputs: Mapping[str, Path]) -> Path | None:
-    """The folder `corrections` beside the annotations, if a correction lies in it."""
+    """The folder `corrections` beside the annotations, if a file lies in it."""
     if "annotations" not in inputs:
         return None
     folder = inputs["annotations"].absolute().parent / CORRECTIONS
-    return folder if folder.is_dir() and _corrections_in(folder) else None
+    return folder if folder.is_dir() and any(_list_corrections(folder)) else None
 
 
-def _corrections_in(folder: Path) -> list[Path]:
-    """The files of corrections in a folder, relative to it; links and hidden files are none."""
-    return sorted(
-        Path(file.name)
-        for file in folder.iterdir()
-        if file.suffix == ".csv" and file.name[0] != "." and file.is_file() and not file.is_symlink()
+def _list_corrections(folder: Path) -> tuple[list[Path], dict[str, str]]:
+    """The files of corrections in a folder, relative to it; and of others, as reports call them, why they are not read.
+
+    Hidden ones are neither: so are those that are being written.
+    """
+    listing = list_folder(folder)
+    found = {file: why for file, why in listing.ignored.items() if why != HIDDEN} | dict.fromkeys(
+        listing.images, NO_CORRECTIONS
     )
+    files = {file for file, why in found.items() if why == OTHER_NAME and suffix_of(file) == ".csv"}
+    ignored = {
+        f"{CORRECTIONS}/{as_text(file)}": NO_CORRECTIONS if why == OTHER_NAME else why
+        for file, why in found.items()
+        if file not in files
+    }
+    return sorted(map(Path, files)), ignored
 
 
 def correction_files(folder: Path) -> RawFiles:
-    """The files of corrections that are read."""
-    return RawFiles(_corrections_in(folder))
+    """The files of corrections that are read, and the others of the folder."""
+    files, ignored = _list_corrections(folder)
+    return RawFiles(files, ignored.items())
 
 
-def _corrections(forms: _Forms, folder: Path) -> list[_Unit]:
-    """Raises DataError: a file is none of corrections."""
+def _corrections(forms: _Forms, folder: Path) -> tuple[list[_Unit], dict[str, str]]:
+    """What is read of a folder of corrections, and why the rest is not.
+
+    Raises:
+        DataError: a file is none of corrections.
+    """
+    files, ignored = _list_corrections(folder)
     units = []
-    for file in _corrections_in(folder):
+    for file in files:
         form, header = forms.recognise(file, read_head(folder / file))
+        if not form and forms.corrections.says_who(header):  # made when there were other attributes
+            ignored[f"{CORRECTIONS}/{as_text(file)}"] = NOT_ASKED
+            continue
         if not form or not form.newest:
             raise DataError(
                 f"{folder / file} is no file of corrections (a column {BY} is missing, or one of labels): put it "
                 "beside the annotations, or remove it"
             )
         units.append(_Unit(form, [file], _dated(folder / file), header))
-    return units
+    return units, ignored
 
 
 def read_annotations(asked: AttributesFile, path: Path, corrections: Path | None = None) -> RawAnnotations:
@@ -207,7 +229,9 @@ def read_annotations(asked: AttributesFile, path: Path, corrections: Path | None
         raise _nothing(forms, path, ignored)
     found = [(unit, folder) for unit in units]
     if corrections:
-        found += [(unit, corrections) for unit in _corrections(forms, corrections)]
+        newest, unread = _corrections(forms, corrections)
+        found += [(unit, corrections) for unit in newest]
+        ignored |= unread
     found.sort(key=lambda one: one[0].age)
     units = [unit for unit, _ in found]
     parts = [unit.form.read(home, unit.files, unit.header) for unit, home in found]

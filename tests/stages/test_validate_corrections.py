@@ -58,6 +58,8 @@ def test_a_correction_is_newer_than_every_other_file_and_of_two_the_later_one_co
     correction(annotations, "2026-11-20T10:00:00Z", "ben", "s1_2.png,,yes")  # one that was downloaded
     write(corrections / "notes.txt", "what we did")
     write(corrections / ".corrections_hidden.csv", "half a fi")
+    correction(corrections, "2026-11-20T23:00:00.500Z", "anna", "s1_2.png,none,")
+    correction(corrections, "2026-11-20T23:00:00.750Z", "anna", "s1_2.png,bowler,")
     code, out = validate(folder, annotations)
     assert code == 0
     assert accepted(out) == {
@@ -123,6 +125,25 @@ def test_what_is_no_correction_is_refused_by_name(
     assert validate(folder, annotations)[0] == 65
     [line] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert f"{folder / 'corrections' / 'other.csv'} {cause}" in line
+
+
+def test_a_file_of_corrections_that_is_not_read_is_listed_and_stops_nothing(folder: Path) -> None:
+    annotations = write(folder / "annotations.csv", ROWS)
+    corrections = folder / "corrections"
+    earlier = correction(corrections, "2026-11-20T09:00:00Z", "anna", "s1_0.png,cap,")
+    earlier.write_text(earlier.read_text().replace("hat_label,smile", "hood,cape"))  # attributes of then
+    write(corrections / "labels.csv.txt", "filename,hat_label\n")
+    correction(corrections / "ben", "2026-11-20T09:00:00Z", "ben", "s1_2.png,cap,").rename(
+        corrections / "ben" / "B.CSV"
+    )
+    code, out = validate(folder, annotations)
+    assert code == 0
+    assert (accepted(out)["s1_0.png"], accepted(out)["s1_2.png"]) == (("0", "0"), ("1", "0"))
+    listed = (out / "unannotated.csv").read_text()
+    assert f"corrections/{earlier.name},corrections of columns that attributes.yaml does not ask for\n" in listed
+    assert "corrections/labels.csv.txt,not a .csv name\n" in listed
+    notices = json.loads((out / "metrics" / "validation.json").read_text())["notices"]
+    assert any(f"'corrections/{earlier.name}' is not read" in line for line in notices)
 
 
 # ---- Label Studio ----

@@ -95,7 +95,9 @@ def write(folder: Path, corrections: Sequence[Correction], by: str, now: datetim
     at = f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
     person = re.sub("[^a-z0-9]+", "-", by.lower()).strip("-")[:40] or "somebody"
     token = "".join(secrets.choice(string.ascii_lowercase) for _ in range(6))  # no digits, which could be a date
-    name = f"corrections_{at.replace(':', '')}_{person}_{token}.csv"
+    # with milliseconds, for of two files of one second the later one must have the later name
+    moment = now.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds").replace(":", "")
+    name = f"corrections_{moment}Z_{person}_{token}.csv"
     partial = f".{name}"
     with _opened(folder) as home:
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from stages.common.contract.errors import UsageError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
-OTHER_NAME = "not a .png or .jpg name"
+OTHER_NAME, HIDDEN = "not a .png or .jpg name", "hidden"
 """Why a regular file is not read."""
 
 
@@ -79,7 +79,7 @@ def list_folder(raw: Path, annotations: Path | None = None) -> Listing:
                 if entry.is_symlink():
                     ignored[path] = "link"
                 elif entry.name.startswith("."):
-                    ignored[path] = "hidden"
+                    ignored[path] = HIDDEN
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(path)
                 elif not entry.is_file(follow_symlinks=False):

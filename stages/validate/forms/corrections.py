@@ -37,6 +37,10 @@ class Corrections(FlatCsv):
         """Whether it says who has corrected labels, and when."""
         return {BY, AT} <= set(self._names(header.names)) and super().recognises(header, start)
 
+    def says_who(self, header: Header) -> bool:
+        """Whether it is such a file, perhaps of labels that nobody asks for any more."""
+        return {"filename", BY, AT} <= set(self._names(header.names))
+
     def _called(self, cells: pd.DataFrame) -> str:
         people = sorted(cells[BY].dropna().unique())
         return f"{self.name} by {brief(', '.join(people), 100)}" if people else self.name
