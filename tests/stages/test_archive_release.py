@@ -330,6 +330,15 @@ def test_a_command_that_makes_no_sense_is_one_line(pipeline: Pipeline, words: li
     assert "\n" not in str(refused.value)
 
 
+def test_a_registry_that_cannot_be_used_is_one_line_and_69(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-m", "stages.archive", "rollback", "--registry", str(tmp_path / "file" / "registry")]
+    done = subprocess.run(command, capture_output=True, check=False, text=True)
+    assert done.returncode == 69
+    (line,) = done.stderr.splitlines()
+    assert line.endswith(f"archive: {tmp_path}/file/registry: Not a directory: name a folder")
+
+
 def test_a_list_that_nobody_reads_to_its_end_ends_quietly(pipeline: Pipeline) -> None:
     command = [sys.executable, "-m", "stages.archive", "versions", "--registry", str(pipeline.registry.home)]
     read, write = os.pipe()

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -53,29 +53,39 @@ _REMEDIES = {
 
 def main(stage: Stage[ParamsT], argv: Sequence[str] | None = None) -> int:
     """Run a stage from its command line and return its exit code; never raises."""
+    return ended(stage.name, lambda: _obey(stage, parser(stage).parse_args(argv)))
+
+
+def ended(name: str, work: Callable[[], int]) -> int:
+    """Do the work of a stage or of a command of it, and return its exit code; never raises.
+
+    Args:
+        name: of the stage, for its log.
+        work: returns an exit code, or raises what `stages.common.contract.errors` and the system raise.
+    """
     start_logging()
     signal.signal(signal.SIGTERM, _raise_stopped)
     end_if_deaf(_raise_stopped)
     end_with_stdin()
     try:
-        return _obey(stage, parser(stage).parse_args(argv))
+        return work()
     except Stopped:
         log.warning("stopped by SIGTERM; nothing half-made was published")
         return ExitCode.STOPPED
     except MemoryError:
-        log.error("%s: out of memory: give the stage more memory or use less data", stage.name)
+        log.error("%s: out of memory: give the stage more memory or use less data", name)
         return ExitCode.UNAVAILABLE
     except Exception as error:
         if told := full_disk(error):
             error = told
         if isinstance(error, StageError):
-            log.error("%s: %s", stage.name, error)
+            log.error("%s: %s", name, error)
             return error.exit_code
         number, file = errno_of(error)
         if remedy := _REMEDIES.get(number):
-            log.error("%s: %s: %s: %s", stage.name, file or "a file", os.strerror(number), remedy)
+            log.error("%s: %s: %s: %s", name, file or "a file", os.strerror(number), remedy)
             return ExitCode.UNAVAILABLE
-        logging.exception("%s: defect", stage.name)
+        logging.exception("%s: defect", name)
         return ExitCode.DEFECT
 
 
