@@ -27,7 +27,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from images.serve.search_files import RawFolder, Thumbnails, media_type
 from images.serve.search_index import INDEX, Index, build_and_tell, shown
 from images.serve.service import Service, in_thread
-from stages.common.contract.errors import DataError, StageError, UnavailableError, UsageError
+from stages.common.contract.errors import DataError, StageError, UnavailableError, UsageError, full_disk
 from stages.common.contract.logs import log
 from stages.common.contract.tables import as_written
 from stages.common.images.decode import ImageError
@@ -203,11 +203,11 @@ class Search:
         with told:
             try:
                 error = told.recv()
-            except EOFError:
+            except EOFError:  # for instance, it wrote into a mapped file for which a full disk had no room
                 error = UnavailableError("the indexing process died: trying again")
         maker.join()
         if error:
-            raise error
+            raise full_disk(error, place) or error
 
     def close(self) -> None:
         """Make nothing any more."""
@@ -222,7 +222,7 @@ class Search:
         return sorted(made, key=lambda one: one.version != champion)
 
     def _made(self, stage: str) -> list[Made]:
-        """The artifacts of a stage that are whole, the newest first."""
+        """The artifacts of a stage that are whole, those first that were made or taken last."""
         home = self._store / stage
         paths = [home / "manifest.json", *home.glob("[0-9a-f]*/manifest.json")]
         found = []
@@ -234,7 +234,9 @@ class Search:
             if key not in self._known:
                 self._known[key] = _manifest(path)
             if one := self._known[key]:
-                found.append((key[1], one))
+                # an artifact that a run finds done is as new as one that it makes
+                taken = path.parent.with_name(f".lock-{path.parent.name}")
+                found.append((max(key[1] / 1e9, _written(taken)), one))
         return [one for _, one in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
     # -- answering --

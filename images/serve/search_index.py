@@ -37,7 +37,7 @@ import xxhash
 
 from stages.common.contract.artifacts import file_digest, read_json, reading
 from stages.common.contract.cpus import available_cpus
-from stages.common.contract.errors import DataError, StageError, UsageError
+from stages.common.contract.errors import DataError, StageError, UnavailableError, UsageError
 from stages.common.contract.tables import as_written
 from stages.common.schema.annotations import annotation_rows
 from stages.common.schema.attributes import Attribute, Attributes, names, read_attributes
@@ -208,6 +208,8 @@ def build_and_tell(tells: Connection, *arguments: Any) -> None:
         tells.send(None)
     except (StageError, OSError) as error:
         tells.send(error)
+    except sqlite3.Error as error:
+        tells.send(UnavailableError(f"cannot write the names of the images ({error}): trying again"))
 
 
 def ids_of(lot: str, filenames: Sequence[str]) -> list[int]:

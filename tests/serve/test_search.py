@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -34,6 +35,7 @@ pytestmark = pytest.mark.slow
 ABSTAINED_FROM, *REST = SAMPLE_ATTRIBUTES
 ONE = REST[2]
 A, B = (1, 0, 1, 3, 2), (0, 1, 0, 0, 1)
+IMAGES = ImagesSection(near_white=245, max_megapixels=50)
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +217,28 @@ def test_other_predictions_take_their_place_and_nobody_is_refused_meanwhile(mine
         served.wait_for("v3")
 
 
+def test_predictions_of_some_lots_give_way_when_those_of_all_are_taken_again(mine: Data, tmp_path: Path) -> None:
+    some, _ = mine.result("predict.lots=['b']")
+    search = search_module.Search(mine.store, mine.raw, tmp_path / "index", IMAGES)
+    assert search.predictions()[0].folder == some
+    every, _ = mine.result()
+    assert [one.folder for one in search.predictions()] == [every, some]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
+def test_a_full_disk_is_told(mine: Data, tmp_path: Path) -> None:
+    (small := tmp_path / "index").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", small], check=True)
+    try:
+        search = search_module.Search(mine.store, mine.raw, small, IMAGES)
+        search.look()
+        assert re.fullmatch(
+            rf"{small}/\S+: No space left on device \(.* free\): free space or inodes there", search.problem
+        )
+    finally:
+        subprocess.run(["umount", "--lazy", small], check=True)
+
+
 def test_what_cannot_be_indexed_is_told_and_what_was_there_stays(mine: Data, tmp_path: Path) -> None:
     with serving(mine.store, mine.raw, tmp_path / "index") as served:
         served.wait_for("v3")
@@ -280,8 +304,7 @@ def test_while_another_process_makes_the_index_it_is_waited_for_and_made_after_a
     ) as other:
         assert other.stdout
         other.stdout.readline()
-        images = ImagesSection(near_white=245, max_megapixels=50)
-        search = search_module.Search(mine.store, mine.raw, folder, images)
+        search = search_module.Search(mine.store, mine.raw, folder, IMAGES)
         search.open_made()
         search.look()
         assert (search.index, search.problem) == (None, search_module.STARTING)
