@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
+from ipaddress import ip_address
 from typing import Any, ClassVar
 
 from starlette.datastructures import Headers
@@ -58,7 +59,7 @@ class Guard:
     """Middleware: asks for the token, sets headers, and ends what takes too long."""
 
     def __init__(self, app: ASGIApp, token: str, limits: Limits) -> None:
-        """Guard `app`; without a token, who comes by a name of this machine may ask."""
+        """Guard `app`; without a token, who comes from this machine and by a name of it may ask."""
         self._app = app
         self._token = token
         self._limits = limits
@@ -81,7 +82,7 @@ class Guard:
 
         try:
             async with asyncio.timeout(self._limits.request_s):
-                self._require_token(scope["path"], Headers(scope=scope))
+                self._require_token(scope["path"], Headers(scope=scope), scope.get("client"))
                 await self._app(scope, receive, with_headers)
         except RefusedError as error:
             await refuse(error, receive, with_headers)
@@ -91,10 +92,13 @@ class Guard:
             slow = RefusedError(503, f"no answer within {self._limits.request_s:g} s: try again", {"retry-after": "1"})
             await refuse(slow, receive, with_headers)
 
-    def _require_token(self, path: str, headers: Headers) -> None:
+    def _require_token(self, path: str, headers: Headers, client: tuple[str, int] | None) -> None:
         if not self._token:
-            if not LOOPBACK.fullmatch(headers.get("host", "")):
-                raise RefusedError(403, "this service has no token, so it answers only as localhost")
+            # by both, for who comes from elsewhere may say any name, and a page of another site comes from here
+            near = client is not None and ip_address(client[0]).is_loopback
+            if not (near and LOOPBACK.fullmatch(headers.get("host", ""))):
+                told = "this service has no token, so it answers only as localhost and from this machine"
+                raise RefusedError(403, f"{told}: set SERVE_TOKEN for others")
             return
         if OPEN.fullmatch(path):
             return

@@ -76,7 +76,7 @@ class Settings:
         registry: folder of the registry.
         raw: folder of the raw images.
         index: folder that the service may write to, for what the search needs; nothing else is written anywhere.
-        token: who asks must show it; "" asks for none, and answers only those who come by a name of this machine.
+        token: who asks must show it; "" asks for none, and answers only on this machine, by a name of it.
         images: section `images` of params.yaml.
         remote: where the registry keeps its files, key `registry.remote`; "" for a folder in the registry.
         limits: of one process.

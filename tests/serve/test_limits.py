@@ -1,5 +1,6 @@
 """Bad input and bad clients: one clear answer each, the others are served meanwhile, and nothing is written."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -9,9 +10,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from starlette.types import Send
 
+from images.serve.limits import Guard
+from images.serve.settings import Limits
 from tests.common.photograph import photograph
 from tests.serve.pictures import encoded
 from tests.serve.serving import TOKEN, Answer, Server, serving
@@ -69,6 +74,24 @@ def test_without_a_token_only_this_machine_asks(sensitive: Path, tmp_path: Path)
         server.wait_for(ready=True)
         for host, status in {"localhost:1": 200, "127.0.0.1": 200, "evil.example.com": 403, "": 403}.items():
             assert server.ask("GET", "/attributes", headers={"Host": host}).status == status, host
+
+
+@pytest.mark.parametrize(("address", "status"), [("127.0.0.1", 204), ("::1", 204), ("192.0.2.7", 403)])
+def test_without_a_token_who_comes_from_elsewhere_may_not_say_localhost(address: str, status: int) -> None:
+    told: list[Any] = []
+
+    async def answer(_scope: Any, _receive: Any, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 204})
+
+    async def send(message: Any) -> None:
+        told.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "path": "/", "headers": [(b"host", b"localhost:8090")], "client": (address, 4711)}
+    asyncio.run(Guard(answer, "", Limits())(scope, receive, send))
+    assert told[0]["status"] == status
 
 
 @pytest.mark.parametrize(
