@@ -268,8 +268,7 @@ def _slots(home: Path, found: Found) -> list[Slot]:
 
     def put(key: str, entry: os.DirEntry[str], *, used: Path | None = None, part: bool = True) -> Slot:
         slot = slots.setdefault(key, Slot(home, key))
-        with contextlib.suppress(OSError):
-            slot.used = max(slot.used, (used or Path(entry.path)).lstat().st_mtime)
+        slot.used = max(slot.used, _written(used or Path(entry.path)))
         slot.parts += [Path(entry.path)] if part else []
         return slot
 
@@ -434,7 +433,7 @@ def _remove(slot: Slot) -> bool:
 
 @contextlib.contextmanager
 def _taking(slot: Slot) -> Iterator[bool]:
-    """Hold the lock of a key; False if a run holds it, or has held it since we looked."""
+    """Hold the lock of a key; False if a run holds it, or has held it or taken a piece of a lot since we looked."""
     if slot.home.name in {RUNS, PASSES} or len(slot.key) < 64:
         yield True  # nobody makes or takes it under a lock
         return
@@ -445,7 +444,16 @@ def _taking(slot: Slot) -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
-        yield not known or os.fstat(file.fileno()).st_mtime <= slot.used
+        taken = os.fstat(file.fileno()).st_mtime if known else 0.0
+        yield max(taken, _written(slot.home / slot.key / MANIFEST)) <= slot.used
+
+
+def _written(path: Path) -> float:
+    """When a file was written, in seconds since the epoch; 0 if it is not there."""
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _require_removable(folder: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from stages.archive.commands import run
+from stages.archive.prune import Sizes
 from stages.common.contract.artifacts import file_digest, locked, read_manifest
 from stages.common.contract.command_line import main
 from stages.common.contract.digest_index import DIGESTS, DigestIndex
@@ -311,6 +312,35 @@ def test_lots_stay_as_long_as_an_artifact_that_has_them(store: Store) -> None:
         "kept": 3, "kept_bytes": 0, "why": {"used within 30d": 3}, "removed": 1, "removed_bytes": 0,
     }  # fmt: skip
     assert len(store.stored("joiner")) == 1
+
+
+def test_a_lot_that_a_run_takes_while_others_are_removed_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = store.folder / "lots"
+
+    def join(lot: str) -> Any:
+        for old in raw.glob("*/*"):
+            old.rename(store.folder / old.name)
+            old.parent.rmdir()
+        (raw / lot).mkdir(parents=True)
+        (raw / lot / f"{lot}.txt").write_text(lot)
+        return store.run(JOINER, "--raw", str(raw), "--set", f"toy.copies={len(store.stored('joiner')) + 1}")
+
+    (store.path / "joiner").mkdir(parents=True)
+    join("a")
+    store.age(40)
+    join("b")
+    store.age(40)
+    counted, taken = Sizes.kept, list[Any]()
+
+    def run_beside(sizes: Sizes, path: Path) -> int:
+        if not taken:  # what goes is decided, and nothing has gone
+            taken.append(join("a")["headline"])
+        return counted(sizes, path)
+
+    monkeypatch.setattr(Sizes, "kept", run_beside)
+    assert store.prune()["counts"]["joiner, lots"]["removed"] == 0
+    assert taken == [{"made": 0}]
+    assert len([*(store.path / "joiner" / ".cache").glob("*/said.json")]) == 2
 
 
 def test_versions_stay_and_can_be_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
