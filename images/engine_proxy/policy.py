@@ -66,7 +66,7 @@ def _matches(pattern: str, why: str) -> AfterValidator:
 
 # Every image of ours except the services' and their bases. A list of the stages would be one more to keep, and what a
 # container can do does not depend on its image: it has no network, no capabilities, no path of the host.
-_OF_NO_STAGE = "airflow|engine_proxy|[a-z]+-debian"
+_OF_NO_STAGE = "airflow|engine_proxy|serve|[a-z]+-debian"
 if LOCKED:
     _stages = (re.escape(f"{name}@{LOCKED[name]}") for name in LOCKED if not re.fullmatch(_OF_NO_STAGE, name))
     _IMAGE = f"{re.escape(IMAGES)}/(?:{'|'.join(_stages)})"

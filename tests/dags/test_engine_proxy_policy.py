@@ -169,6 +169,7 @@ def test_what_the_operator_creates_is_written_anew_without_what_is_unset() -> No
         ("Image", "debian:bookworm", "only images of stages, face-attributes/<stage>:latest"),
         ("Image", "face-attributes/airflow:latest", "only images of stages"),
         ("Image", "face-attributes/engine_proxy:latest", "only images of stages"),
+        ("Image", "face-attributes/serve:latest", "only images of stages"),
         ("Image", "face-attributes/base-debian:latest", "only images of stages"),
         ("Image", "face-attributes/validate:other", "only images of stages"),
         ("Image", "face-attributes/validate:latest\n", "only images of stages"),
