@@ -33,6 +33,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     subprocess.run([sys.executable, "-m", "data.make_samples", "--out", folder, "--count", "96"], cwd=ROOT, check=True)
+    (folder / "params.yaml").write_text("hyperopt: {epochs: 2}\nlabel_doubt: {folds: 2, epochs: 1}\n")
     folder.chmod(0o755)  # pytest's folders are private, and stages run as another user
     return folder
 

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 RETRY_DELAY_S = 2  # in place of 60 s, so that nobody waits for tests that kill
+BRIEF = """
+hyperopt: {epochs: 1, workers: 1}
+train: {processes: 1}
+label_doubt: {folds: 2, epochs: 1, workers: 1}
+"""
+"""A params.yaml of the data: training is over soon, and starts no processes that import as much as the stage itself."""
 IMPATIENT = {  # seconds, likewise
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",  # a busy machine keeps living tasks from it for some
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
@@ -46,6 +52,7 @@ def stack(docker: "DockerClient", tmp_path_factory: pytest.TempPathFactory) -> I
     folder = tmp_path_factory.mktemp("stack")
     data = folder / "data"
     subprocess.run([sys.executable, "-m", "data.make_samples", "--out", data, "--count", "96"], cwd=ROOT, check=True)
+    (data / "params.yaml").write_text(BRIEF)
     for parent in (data, folder, folder.parent):  # pytest's folders are private, and stages run as another user
         parent.chmod(0o755)
     with Stack(folder, data, files=[impatient(folder), with_slow_stage(folder)]) as stack:

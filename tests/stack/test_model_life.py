@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
 from tests.airflow_user import ask
-from tests.stack.conftest import impatient
+from tests.stack.conftest import BRIEF, impatient
 from tests.stack.stack import DAG_ID, ROOT, RUN_S, START_S, Stack, wait_until
 from tests.test_docs_commands import commands_from, shell
 
@@ -131,6 +131,7 @@ def life(docker: "DockerClient", tmp_path_factory: pytest.TempPathFactory) -> It
     command = [sys.executable, "-m", "data.make_samples", "--out", str(samples), "--count", str(4 * LOT)]
     subprocess.run(command, cwd=ROOT, check=True)
     (data / "raw").mkdir(parents=True)
+    (data / "params.yaml").write_text(BRIEF)
     for path in (folder.parent, folder, data, data / "raw"):
         path.chmod(0o755)
     found = Life(None, samples, data)  # type: ignore[arg-type]

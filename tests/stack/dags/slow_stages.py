@@ -15,7 +15,7 @@ STAGE: dict[str, Any] = {
 }
 DAG_ARGUMENTS: dict[str, Any] = {
     "schedule": None,
-    "params": {"word": "", "seconds": 0.0, "force": False},
+    "params": {"word": "", "seconds": 0.0, "force": False, "settings": "image"},
     "default_args": {"retries": 3, "retry_delay": timedelta(seconds=2)},
 }
 
