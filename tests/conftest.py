@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 ENDED = signal.getsignal(signal.SIGTERM)
+# Before anything is imported that reads it. Threads spin while they wait, where other tests want the cores, and a stage
+# starts a process for each core, which imports as much as the stage, unless a test asks for a number.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 SHARED = {
     "with Stack(": "stacks",  # each of these files starts one of its own

@@ -15,8 +15,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from stages.archive.commands import COMMANDS
+from data.make_samples import make_samples
+from stages.archive.commands import COMMANDS, run
 from stages.common.contract.artifacts import MANIFEST, artifact_key, read_manifest
+from stages.common.contract.command_line import main
 from stages.common.contract.params import Section, load_params
 from stages.common.contract.stage import Stage
 from stages.common.reports.report import text_of
@@ -37,11 +39,23 @@ def load(stage: str) -> Stage[Any]:
     return importlib.import_module(f"stages.{stage}.stage").STAGE  # type: ignore[no-any-return]
 
 
-def call(stage: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
+def call(stage: str, *arguments: str) -> int:
+    """Run a stage in this process, where its libraries are imported once for all tests; its exit code."""
+    return main(load(stage), arguments)
+
+
+def call_noted(notes: Path, store: Path, stage: str, *arguments: str) -> int:
+    """Run it as users do, in a process of its own, which leaves in `notes` what the sitecustomize.py there notes."""
+    spy = {"PYTHONPATH": str(notes), "NOTED": str(notes / stage), "BELOW": str(store)}
+    process = subprocess.run(
         [sys.executable, "-m", f"stages.{stage}", *arguments],
-        cwd=ROOT, env=os.environ | environment, text=True, capture_output=True, check=False,
+        cwd=ROOT, env=os.environ | spy, text=True, capture_output=True, check=False,
     )  # fmt: skip
+    print(process.stderr)
+    if process.returncode == 0:
+        result = Path(arguments[arguments.index("--result") + 1])
+        assert json.loads(process.stdout.splitlines()[-1]) == json.loads(result.read_text())
+    return process.returncode
 
 
 NOTE = """
@@ -85,24 +99,31 @@ def run_all(
 ) -> dict[str, dict[str, Any]]:
     """Run every stage, or those up to one, in order into `store`; each stage reads only the sections that it knows.
 
-    In the folder `notes` a file for each stage takes what the sitecustomize.py in it notes.
+    With `notes` each runs in a process of its own, and a file for each stage there takes what is noted.
     """
     results: dict[str, dict[str, Any]] = {}
     raw = raw_inputs(data)
     raw |= {name: str(store / name) for name in ("registry", "logs")} | {"runs": str(store / "run")}
     for name in STAGES[: STAGES.index(last) + 1 if last else None]:
         stage = load(name)
-        arguments = ["--store", str(store)]
+        told = store / f"{name}.json"
+        arguments = ["--store", str(store), "--result", str(told)]
         for needed in stage.inputs:
             arguments += [f"--{needed}", results[needed]["path"] if needed in results else raw[needed]]
         for item in (*TINY, *overrides):
             if item.split(".")[0] in stage.params.model_fields:
                 arguments += ["--set", item]
-        spy = {"PYTHONPATH": str(notes), "NOTED": str(notes / name), "BELOW": str(store)} if notes else {}
-        process = call(name, *arguments, **spy)
-        assert process.returncode == 0, f"{name}: {process.stderr}"
-        results[name] = json.loads(process.stdout.splitlines()[-1])
+        code = call_noted(notes, store, name, *arguments) if notes else call(name, *arguments)
+        assert code == 0, name
+        results[name] = json.loads(told.read_text())
     return results
+
+
+def the_line(caplog: pytest.LogCaptureFixture) -> str:
+    """All that a stage has said, which is one line."""
+    (record,) = caplog.records
+    assert "\n" not in record.getMessage()
+    return record.getMessage()
 
 
 def cached(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -112,12 +133,7 @@ def cached(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    subprocess.run(
-        [sys.executable, "-m", "data.make_samples", "--out", folder, "--count", "96"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
+    make_samples(folder, count=96)
     return folder
 
 
@@ -139,9 +155,11 @@ def results(data: Path, store: Path, notes: Path) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_help_explains_inputs_outputs_and_exit_codes(name: str) -> None:
+def test_help_explains_inputs_outputs_and_exit_codes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     stage = load(name)
-    text = call(name, "--help").stdout
+    with pytest.raises(SystemExit, match="0"):
+        call(name, "--help")
+    text = capsys.readouterr().out
     assert stage.name == name
     for word in [*(f"--{needed}" for needed in stage.inputs), *(path for path, _ in stage.outputs.values())]:
         assert word in text
@@ -150,20 +168,20 @@ def test_help_explains_inputs_outputs_and_exit_codes(name: str) -> None:
 
 
 def test_help_of_archive_lists_its_commands() -> None:
-    text = call("archive", "--help").stdout
+    text = subprocess.check_output([sys.executable, "-m", "stages.archive", "--help"], cwd=ROOT, text=True)
     for command in COMMANDS:
         assert re.search(rf"^  {command} ", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_an_unknown_parameter_is_refused_before_any_work(name: str, tmp_path: Path) -> None:
+def test_an_unknown_parameter_is_refused_before_any_work(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     stage = load(name)
     section = name  # of another stage's, some keys alone may be read
     inputs = [item for needed in stage.inputs for item in (f"--{needed}", str(tmp_path))]
-    process = call(name, *inputs, "--out", str(tmp_path / "o"), "--set", f"{section}.tpyo=1")
-    assert process.returncode == 64
-    assert f"{section}.tpyo" in process.stderr
-    assert len(process.stderr.splitlines()) == 1
+    assert call(name, *inputs, "--out", str(tmp_path / "o"), "--set", f"{section}.tpyo=1") == 64
+    assert f"{section}.tpyo" in the_line(caplog)
     assert not (tmp_path / "o").exists()
 
 
@@ -207,12 +225,13 @@ def test_content_that_later_stages_read_is_declared(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in STAGES if name != "champion"])  # which takes none
-def test_an_input_that_is_no_finished_artifact_is_refused(name: str, tmp_path: Path) -> None:
+def test_an_input_that_is_no_finished_artifact_is_refused(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     inputs = [item for needed in load(name).inputs for item in (f"--{needed}", str(tmp_path))]
-    process = call(name, *inputs, "--out", str(tmp_path / "o"))
-    assert process.returncode in {64, 65}
-    assert "Traceback" not in process.stderr
-    assert process.stdout == ""
+    assert call(name, *inputs, "--out", str(tmp_path / "o")) in {64, 65}
+    assert "Traceback" not in caplog.text
+    assert capsys.readouterr().out == ""
 
 
 def test_every_stage_writes_what_its_help_promises(results: dict[str, dict[str, Any]]) -> None:
@@ -295,18 +314,16 @@ def test_a_changed_lot_recomputes_only_its_shard(
 
 
 def test_a_flipped_bit_in_the_model_is_found_before_it_is_loaded(
-    results: dict[str, dict[str, Any]], tmp_path: Path
+    results: dict[str, dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = tmp_path / "train"
     shutil.copytree(results["train"]["path"], model)
     content = bytearray((model / "model.onnx").read_bytes())
     content[len(content) // 2] ^= 1
     (model / "model.onnx").write_bytes(content)
-    process = call("evaluate", "--prepare_train", results["prepare_train"]["path"], "--train", str(model),
-                   "--out", str(tmp_path / "o"))  # fmt: skip
-    assert process.returncode == 65
-    assert "damaged (digest expected" in process.stderr
-    assert len(process.stderr.splitlines()) == 1
+    inputs = ["--prepare_train", results["prepare_train"]["path"], "--train", str(model)]
+    assert call("evaluate", *inputs, "--out", str(tmp_path / "o")) == 65
+    assert "damaged (digest expected" in the_line(caplog)
 
 
 def test_the_lineage_leads_from_the_version_to_the_raw_files(results: dict[str, dict[str, Any]]) -> None:
@@ -328,9 +345,10 @@ def test_the_parameters_of_a_version_give_its_metrics_again_to_the_last_digit(
     paths = raw_inputs(data)
     for name in ("validate", "prepare_train", "hyperopt", "train", "evaluate"):
         inputs = [item for needed in load(name).inputs for item in (f"--{needed}", paths[needed])]
-        process = call(name, *inputs, "--params", str(version / "params.yaml"), "--store", str(tmp_path))
-        assert process.returncode == 0, f"{name}: {process.stderr}"
-        result = json.loads(process.stdout.splitlines()[-1])
+        told = tmp_path / "result.json"
+        params = ["--params", str(version / "params.yaml"), "--store", str(tmp_path), "--result", str(told)]
+        assert call(name, *inputs, *params) == 0, name
+        result = json.loads(told.read_text())
         assert not result["cached"]
         paths[name] = result["path"]
     for metrics in (Path(paths["evaluate"]) / "metrics").iterdir():
@@ -373,16 +391,14 @@ def test_the_cards_of_a_version_tell_its_lots_its_device_and_what_people_wrote(
 
 
 def test_the_archive_refuses_artifacts_of_different_runs(
-    results: dict[str, dict[str, Any]], data: Path, store: Path, tmp_path: Path
+    results: dict[str, dict[str, Any]], data: Path, store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = run_all(data, store, "train.epochs=1", last="train")
     paths = {name: results[name]["path"] for name, spec in load("archive").inputs.items() if spec.artifact}
     paths |= {"train": other["train"]["path"], "registry": str(tmp_path / "r"), "runs": str(tmp_path / "run")}
-    process = call(
-        "archive", *(item for name, path in paths.items() for item in (f"--{name}", path)), "--out", str(tmp_path / "o")
-    )
-    assert process.returncode == 65
-    assert "evaluate was made from train" in process.stderr
+    inputs = [item for name, path in paths.items() for item in (f"--{name}", path)]
+    assert call("archive", *inputs, "--out", str(tmp_path / "o")) == 65
+    assert "evaluate was made from train" in caplog.text
 
 
 def test_an_image_that_nobody_annotated_undoes_no_rollback(
@@ -392,7 +408,7 @@ def test_an_image_that_nobody_annotated_undoes_no_rollback(
     run_all(data, store)  # it is the champion again, whatever other tests have released
     other = run_all(data, store, "train.epochs=1")["archive"]["headline"]
     assert other["champion"] == other["version"] != first
-    assert call("archive", "rollback", "--registry", str(store / "registry")).returncode == 0
+    run(["rollback", "--registry", str(store / "registry")])
     more = tmp_path / "data"
     shutil.copytree(data, more)
     (more / "raw" / "s8").mkdir()

@@ -1,8 +1,6 @@
 """What /predict says: the same as stage predict, in every form of a request."""
 
 import csv
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -10,14 +8,17 @@ from typing import Any
 
 import pytest
 
+from stages.champion.stage import STAGE as CHAMPION
+from stages.common.contract.command_line import main
 from stages.common.images.preprocess import content_of
 from stages.common.images.settings import Preprocessing
 from stages.common.registry.registry import Registry
+from stages.predict.stage import STAGE as PREDICT
 from tests.common.onnx_models import PREPROCESSING
 from tests.common.photograph import on_canvas, photograph
 from tests.common.samples import SAMPLE_NAMES
 from tests.serve.pictures import encoded, no_pictures, pictures
-from tests.serve.serving import ROOT, Server, register, save_sensitive_model, serving
+from tests.serve.serving import Server, register, save_sensitive_model, serving
 
 pytestmark = pytest.mark.slow
 
@@ -38,14 +39,12 @@ def predicted(sensitive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     (folder / "raw" / "a").mkdir(parents=True)
     for name, content in (pictures() | no_pictures()).items():
         (folder / "raw" / "a" / name).write_bytes(content)
-    params: list[str | Path] = ["--params", ROOT / "params.yaml"]
-    given: dict[str, list[str | Path]] = {
-        "champion": ["--registry", sensitive / "registry"],
-        "predict": ["--raw", folder / "raw", "--champion", folder / "champion"],
-    }
-    for stage, inputs in given.items():
-        command = [sys.executable, "-m", f"stages.{stage}", *inputs, *params, "--out", folder / stage]
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    steps: list[tuple[Any, list[str | Path]]] = [
+        (CHAMPION, ["--registry", sensitive / "registry"]),
+        (PREDICT, ["--raw", folder / "raw", "--champion", folder / "champion"]),
+    ]
+    for stage, inputs in steps:
+        assert main(stage, [*map(str, inputs), "--out", str(folder / stage.name)]) == 0
     return folder / "predict"
 
 

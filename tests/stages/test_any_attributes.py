@@ -30,11 +30,6 @@ FIRST = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two threads spin where others want the cores
-
-
 def run(stage: Any, folder: Path, inputs: list[str], *settings: str) -> Path:
     arguments = [word for name in inputs for word in (f"--{name}", str(folder / name))]
     arguments += [word for one in ("device=cpu", *settings) for word in ("--set", f"{stage.name}.{one}")]

@@ -2,24 +2,20 @@
 
 import csv
 import hashlib
-import subprocess
-import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from data.make_samples import make_samples
+from stages.common.contract.command_line import main
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
-
 
 def stage(name: str, *arguments: object) -> None:
-    command = [sys.executable, "-m", f"stages.{name}", *map(str, arguments)]
-    process = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
-    assert process.returncode == 0, process.stderr
+    assert main(import_module(f"stages.{name}.stage").STAGE, [*map(str, arguments)]) == 0
 
 
 def prepare(folder: Path, *overrides: str) -> tuple[list[dict[str, str]], Path]:

@@ -95,6 +95,7 @@ def data(tmp_path: Path) -> Data:
 
 @pytest.mark.parametrize("size", [1, 10**9])
 def test_pieces_are_whole_and_in_the_order_of_the_lots(data: Data, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setattr("stages.common.workers.pool.WORKER_BYTES", size)  # several processes, or one
     lots = data.take()
     assert list(lots.pieces) == ["a", "b", "c"]
