@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 
 from data.make_samples import LABELS, annotation_table, draw_face, filenames, main, make_samples
-from tests.common.samples import SAMPLE_ATTRIBUTES
+from tests.common.samples import DEFAULT_ATTRIBUTES
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -64,14 +64,14 @@ def test_labels_are_in_range_balanced_and_a_bald_head_has_no_hair_color() -> Non
     rows = list(csv.DictReader(io.StringIO(table)))
     assert len(rows) == 2000
     assert all((row["hair_color_label"] == "") == (row["hair_length"] == "0") for row in rows)
-    for attribute in SAMPLE_ATTRIBUTES:
+    for attribute in DEFAULT_ATTRIBUTES:
         counts = Counter(row[attribute.column] for row in rows if row[attribute.column])
         assert set(counts) == {str(index) for index in range(len(attribute.classes))}
         assert min(counts.values()) > 0.75 * sum(counts.values()) / len(attribute.classes)
 
 
 def test_the_generator_and_the_attributes_agree() -> None:
-    assert {one.name: (one.column, list(one.classes)) for one in SAMPLE_ATTRIBUTES} == LABELS
+    assert {one.name: (one.column, list(one.classes)) for one in DEFAULT_ATTRIBUTES} == LABELS
 
 
 def test_styles_are_the_same_pictures_with_attributes_of_their_own(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ GATE = {
 
 EVALUATION = {
     "mean_accuracy": 0.5, "mean_balanced_accuracy": None, "mean_majority": 0.5, "images": 3,
-    "no_better": ["<beard> is no better than its most frequent class"], "worst_slice": None,
+    "no_better": ["<bag> is no better than its most frequent class"], "worst_slice": None,
     "attributes": {one.name: measure(Answers(one, np.zeros(3, int), np.eye(3, 2))) for one in SAMPLE_ATTRIBUTES},
 }  # fmt: skip
 
@@ -78,7 +78,7 @@ def write_version(folder: Path, manifests: dict[str, dict[str, Any]], **gate: An
     (folder / "params.yaml").write_text(json.dumps(used_params(manifests)))
     (folder / "gate.json").write_text(json.dumps(GATE | gate))
     write_attributes(folder, SAMPLE_ATTRIBUTES)
-    picture = {"uri": "data:image/jpeg;base64,xx", "lines": ["s1_1.png", "Beard: yes (97%)"], "missing": ""}
+    picture = {"uri": "data:image/jpeg;base64,xx", "lines": ["s1_1.png", "Bag: yes (97%)"], "missing": ""}
     hardest = {"title": "Wrong answers", "pictures": [picture], "note": "the surest of 9"}
     (folder / "hardest.json").write_text(json.dumps([hardest]))
 
@@ -119,7 +119,7 @@ def test_the_report_shows_cells_as_text_and_unmeasured_figures_as_a_dash(
     assert "50 of 62 shown" in page
     assert ">=a.png<" in page  # as it is called, without what keeps spreadsheets from running it
     assert "\u2013" in page
-    first = "mean accuracy 0.5000 is below &lt;monitor&gt;; &lt;beard&gt; is no better than its most frequent class"
+    first = "mean accuracy 0.5000 is below &lt;monitor&gt;; &lt;bag&gt; is no better than its most frequent class"
     assert f"<b>Not fit for release</b>{first}" in page
 
 
@@ -182,7 +182,7 @@ def test_the_page_of_a_run_says_what_it_did_and_what_was_there_already(
     text = page.read_text()
     assert "manual__&lt;1&gt;" in text
     assert "was there already" in text
-    assert "Beard: yes (97%)" in text
+    assert "Bag: yes (97%)" in text
     assert "v2 is the champion (promote: &lt;b&gt;)." in text
     assert "v2 is archived." in other.read_text()
     assert "v1 was trained with other splits" in text

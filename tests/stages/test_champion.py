@@ -103,7 +103,7 @@ def test_what_a_version_of_earlier_code_answers_follows_from_its_metrics(call: C
     champion = read_champion(Path(call()[1]["path"]))
     assert champion
     assert difference(champion.attributes, SAMPLE_ATTRIBUTES) == ""
-    assert [one.title for one in champion.attributes] == ["Beard", "Mustache", "Glasses", "Hair color", "Hair length"]
+    assert [one.title for one in champion.attributes] == ["Bag", "Scarf", "Bow", "Coat color", "Coat length"]
 
 
 def test_a_promotion_while_the_stage_runs_is_said_as_what_it_is(

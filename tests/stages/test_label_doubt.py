@@ -23,7 +23,7 @@ from stages.common.schema.dataset import INDEX, read_index
 from stages.label_doubt.doubts import area_of, find_doubts, why_not_judged
 from stages.label_doubt.folds import assign_folds
 from stages.label_doubt.stage import STAGE
-from stages.validate.attributes_file import DEFAULT, read_attributes_file
+from stages.validate.attributes_file import AttributesFile
 from stages.validate.raw_annotations import read_annotations
 from tests.common.prepared import finish, make_prepared, make_trained
 from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
@@ -35,7 +35,7 @@ QUICK = [
     for setting in ("folds=2", "epochs=25", "width=8", "batch_size=16", "device=cpu", "max_shown=3")
     for word in ("--set", f"label_doubt.{setting}")
 ]
-HAIR_COLOR = SAMPLE_ATTRIBUTES[SAMPLE_NAMES.index("hair_color")]
+COAT_COLOR = SAMPLE_ATTRIBUTES[SAMPLE_NAMES.index("coat_color")]
 
 
 def rewrite(prepared: Path, change: dict[str, dict[str, str]]) -> None:
@@ -68,18 +68,18 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_labels_that_are_wrong_are_found_and_shown_with_what_they_should_be(folder: Path) -> None:
-    rows = [row for row in read_index(folder / "prepared") if row["beard"]]
-    flipped = {row["filename"]: {"beard": str(1 - int(row["beard"]))} for row in rows[5::25]}
+    rows = [row for row in read_index(folder / "prepared") if row["bag"]]
+    flipped = {row["filename"]: {"bag": str(1 - int(row["bag"]))} for row in rows[5::25]}
     rewrite(folder / "prepared", flipped)
     out = folder / "out"
     assert main(STAGE, [*inputs(folder), "--out", str(out), *QUICK]) == 0
-    found = {row["filename"]: row for row in doubts_of(out) if row["attribute"] == "beard"}
+    found = {row["filename"]: row for row in doubts_of(out) if row["attribute"] == "bag"}
     seen = set(flipped) & set(found)
     assert len(seen) >= 0.7 * len(flipped), "over seeds 7 to 10 of the 10"
     for name in seen:
         labels = flipped[name]
-        assert found[name]["label"] == ("no", "yes")[int(labels["beard"])]
-        assert found[name]["suggested"] == ("yes", "no")[int(labels["beard"])]
+        assert found[name]["label"] == ("no", "yes")[int(labels["bag"])]
+        assert found[name]["suggested"] == ("yes", "no")[int(labels["bag"])]
         assert found[name]["split"] in {"train", "val"}
     ranked = doubts_of(out)
     assert [int(row["rank"]) for row in ranked] == list(range(1, len(ranked) + 1))
@@ -88,10 +88,10 @@ def test_labels_that_are_wrong_are_found_and_shown_with_what_they_should_be(fold
 
     metrics = json.loads((out / "metrics" / "label_doubt.json").read_text())
     assert metrics["doubts"] == len(ranked)
-    assert metrics["attributes"]["beard"]["doubts"] == len(found)
+    assert metrics["attributes"]["bag"]["doubts"] == len(found)
     shares = [one["balanced_accuracy"] for one in metrics["attributes"].values()]
     assert metrics["mean_balanced_accuracy"] == pytest.approx(np.mean(shares))
-    assert metrics["attributes"]["beard"]["majority"] < metrics["attributes"]["beard"]["accuracy"]
+    assert metrics["attributes"]["bag"]["majority"] < metrics["attributes"]["bag"]["accuracy"]
     page = (out / "report.html").read_text()
     assert len(re.findall(r"<img [^>]*data:image", page)) == 3
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#|doubts.csv|label_studio)""", page)
@@ -118,7 +118,7 @@ def read_by_validate(out: Path, doubts: list[dict[str, str]]) -> None:
         task["annotations"] = [{"completed_by": 1, "result": task.pop("predictions")[0]["result"]}]
     export = out.parent / "project-1-at-2026-11-28-07-00-0a1b2c3d.json"
     export.write_text(json.dumps(tasks))
-    found = read_annotations(read_attributes_file(DEFAULT), export).rows.set_index("filename")
+    found = read_annotations(AttributesFile(SAMPLE_ATTRIBUTES, {}, {}), export).rows.set_index("filename")
     for row in doubts:
         attribute = SAMPLE_ATTRIBUTES[SAMPLE_NAMES.index(row["attribute"])]
         assert found.loc[row["filename"], attribute.column] == str(attribute.classes.index(row["suggested"]))
@@ -126,41 +126,41 @@ def read_by_validate(out: Path, doubts: list[dict[str, str]]) -> None:
 
 def test_unknown_labels_are_never_doubted_and_nothing_found_is_said(folder: Path) -> None:
     unknown = dict.fromkeys(SAMPLE_NAMES, "")
-    rewrite(folder / "prepared", {"*": unknown | {"glasses": "1"}, "a_0.png": unknown})
+    rewrite(folder / "prepared", {"*": unknown | {"bow": "1"}, "a_0.png": unknown})
     out = folder / "out"
     assert main(STAGE, [*inputs(folder), "--out", str(out), *QUICK, "--set", "label_doubt.epochs=1"]) == 0
     assert doubts_of(out) == []
     assert "None of 279 labels is doubtful" in (out / "report.html").read_text()
     metrics = json.loads((out / "metrics" / "label_doubt.json").read_text())
     assert metrics["images"] == 279
-    beard = metrics["attributes"]["beard"]
-    assert (beard["labels"], beard["doubts"], beard["accuracy"]) == (0, 0, None)
-    assert "it needs known labels of two classes" in beard["not_judged"]
+    bag = metrics["attributes"]["bag"]
+    assert (bag["labels"], bag["doubts"], bag["accuracy"]) == (0, 0, None)
+    assert "it needs known labels of two classes" in bag["not_judged"]
 
 
 def test_networks_that_do_not_know_better_than_chance_doubt_nothing_and_the_report_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def shuffled(labels: npt.NDArray[np.int64], _splits: object) -> None:
-        np.random.default_rng(1).shuffle(labels[:, SAMPLE_NAMES.index("hair_color")])
+        np.random.default_rng(1).shuffle(labels[:, SAMPLE_NAMES.index("coat_color")])
 
     make_prepared(tmp_path / "prepared", train=120, change=shuffled)
     make_trained(tmp_path / "trained")
     out = tmp_path / "out"
     assert main(STAGE, [*inputs(tmp_path), "--out", str(out), *QUICK, "--set", "label_doubt.epochs=12"]) == 0
-    assert "hair_color" not in {row["attribute"] for row in doubts_of(out)}
+    assert "coat_color" not in {row["attribute"] for row in doubts_of(out)}
     metrics = json.loads((out / "metrics" / "label_doubt.json").read_text())
-    assert "the networks have not learned it well enough" in metrics["attributes"]["hair_color"]["not_judged"]
-    assert metrics["attributes"]["beard"]["not_judged"] == ""
-    assert "hair_color: labels are not checked: the networks have not learned" in caplog.text
+    assert "the networks have not learned it well enough" in metrics["attributes"]["coat_color"]["not_judged"]
+    assert metrics["attributes"]["bag"]["not_judged"] == ""
+    assert "coat_color: labels are not checked: the networks have not learned" in caplog.text
     page = (out / "report.html").read_text()
-    assert page.index("Hair colour is not checked") < page.index("doubtful labels")
-    assert artifacts.read_manifest(out)["headline"]["not_judged"] == "hair_color"
+    assert page.index("Coat colour is not checked") < page.index("doubtful labels")
+    assert artifacts.read_manifest(out)["headline"]["not_judged"] == "coat_color"
 
 
 def test_a_label_of_a_class_that_networks_have_not_seen_is_not_doubted(tmp_path: Path) -> None:
     def one_gray(labels: npt.NDArray[np.int64], _splits: object) -> None:
-        color = labels[:, SAMPLE_NAMES.index("hair_color")]
+        color = labels[:, SAMPLE_NAMES.index("coat_color")]
         color[color == 4] = -1
         color[7] = 4
 
@@ -169,12 +169,12 @@ def test_a_label_of_a_class_that_networks_have_not_seen_is_not_doubted(tmp_path:
     assert (
         main(STAGE, [*inputs(tmp_path), "--out", str(tmp_path / "out"), *QUICK, "--set", "label_doubt.epochs=12"]) == 0
     )
-    colors = [row for row in doubts_of(tmp_path / "out") if row["attribute"] == "hair_color"]
-    assert not [row for row in colors if "gray" in {row["label"], row["suggested"]}]
+    colors = [row for row in doubts_of(tmp_path / "out") if row["attribute"] == "coat_color"]
+    assert not [row for row in colors if "green" in {row["label"], row["suggested"]}]
 
 
 def test_a_class_is_doubted_against_how_sure_the_networks_are_of_it() -> None:
-    # They are sure of red at 0.9 on average and of blond at 0.6, so 0.6 counts as blond and 0.7 not as red.
+    # They are sure of red at 0.9 on average and of beige at 0.6, so 0.6 counts as beige and 0.7 not as red.
     seen = np.full((23, 5), 0.0, np.float32)
     seen[:10, 0], seen[:10, 3] = 0.6, 0.4
     seen[10:20, 2], seen[10:20, 3] = 0.9, 0.1
@@ -182,22 +182,22 @@ def test_a_class_is_doubted_against_how_sure_the_networks_are_of_it() -> None:
     seen[21, 2], seen[21, 0] = 0.7, 0.3
     seen[22] = 0.2
     labels = np.array([0] * 10 + [2] * 10 + [2, 0, -1], np.int16)
-    assert [doubt.image for doubt in find_doubts(HAIR_COLOR, labels, seen)] == [20]
+    assert [doubt.image for doubt in find_doubts(COAT_COLOR, labels, seen)] == [20]
 
 
 def test_a_doubt_of_a_rare_class_is_worth_more_and_networks_that_tell_it_are_good_enough() -> None:
     # Of 1,000 labels 40 are rare, 2 of which the networks take for frequent, and one of the frequent for rare.
-    glasses = SAMPLE_ATTRIBUTES[SAMPLE_NAMES.index("glasses")]
+    bow = SAMPLE_ATTRIBUTES[SAMPLE_NAMES.index("bow")]
     labels = np.array([1] * 40 + [0] * 960, np.int16)
     rare = np.where(labels == 1, 0.3, 0.01).astype(np.float32)  # never the more probable class
-    assert area_of(glasses, labels, np.stack([1 - rare, rare], 1)) == 1
-    assert area_of(glasses, labels, np.tile(np.array([0.96, 0.04], np.float32), (1000, 1))) == 0.5
+    assert area_of(bow, labels, np.stack([1 - rare, rare], 1)) == 1
+    assert area_of(bow, labels, np.tile(np.array([0.96, 0.04], np.float32), (1000, 1))) == 0.5
     assert (why_not_judged(1), bool(why_not_judged(0.5))) == ("", True)
     rare[:2], rare[40] = 0.001, 0.9
-    few = {doubt.image: doubt.worth for doubt in find_doubts(glasses, labels, np.stack([1 - rare, rare], 1))}
+    few = {doubt.image: doubt.worth for doubt in find_doubts(bow, labels, np.stack([1 - rare, rare], 1))}
     even = np.concatenate([labels, np.ones(920, np.int16)])
     rare = np.concatenate([rare, np.full(920, 0.3, np.float32)])
-    many = {doubt.image: doubt.worth for doubt in find_doubts(glasses, even, np.stack([1 - rare, rare], 1))}
+    many = {doubt.image: doubt.worth for doubt in find_doubts(bow, even, np.stack([1 - rare, rare], 1))}
     assert few.keys() == many.keys() == {0, 1, 40}
     assert few[40] == pytest.approx(0.9 * (1 / 40 + 1 / 960) / 2)
     assert all(few[image] > 10 * many[image] for image in few)

@@ -127,8 +127,8 @@ def test_false_alarms_are_as_rare_as_alpha_says() -> None:
     [
         (make(100, 1, shift={"brightness": -1.0}), "brightness"),
         (make(100, 1, moved=1.0), "embedding_"),
-        (make(100, 1, classes={"hair_color": 3}), "hair_color_predicted"),
-        (make(100, 1, classes={"glasses": 0}), "glasses_predicted"),
+        (make(100, 1, classes={"coat_color": 3}), "coat_color_predicted"),
+        (make(100, 1, classes={"bow": 0}), "bow_predicted"),
     ],
 )
 def test_what_moved_is_found_and_named(changed: Features, signal: str) -> None:
@@ -141,9 +141,9 @@ def test_what_moved_is_found_and_named(changed: Features, signal: str) -> None:
 
 def test_confidences_that_fall_are_found() -> None:
     lot = make(100, 1)
-    unsure = lot.probabilities["beard"] * 0.4 + 0.3
-    assert of(check_drift(Features(**{**vars(lot), "probabilities": {**lot.probabilities, "beard": unsure}})),
-              "beard_confidence").drifted  # fmt: skip
+    unsure = lot.probabilities["bag"] * 0.4 + 0.3
+    assert of(check_drift(Features(**{**vars(lot), "probabilities": {**lot.probabilities, "bag": unsure}})),
+              "bag_confidence").drifted  # fmt: skip
 
 
 def test_one_drifted_lot_among_many_is_not_diluted() -> None:
@@ -218,10 +218,10 @@ def test_a_model_without_numbers_is_not_enough_data() -> None:
 
 def test_a_class_that_neither_side_lacks_nor_varies_says_nothing() -> None:
     drift = find_drift(
-        SAMPLE_ATTRIBUTES, make(100, classes={"beard": 0}), {"s3": make(100, 1, classes={"beard": 0})}, SETTINGS
+        SAMPLE_ATTRIBUTES, make(100, classes={"bag": 0}), {"s3": make(100, 1, classes={"bag": 0})}, SETTINGS
     )
-    assert of(drift, "beard_predicted").p is None
-    assert of(drift, "beard_predicted").note
+    assert of(drift, "bag_predicted").p is None
+    assert of(drift, "bag_predicted").note
 
 
 def test_a_statistic_that_only_one_side_has_does_not_matter() -> None:
@@ -285,10 +285,10 @@ def check_accuracy(*lots: tuple[Features, Mapping[int, Any]]) -> Performance:
 def test_labels_of_an_attribute_that_the_model_never_answers_measure_nothing() -> None:
     lot = make(100, 1, "s3")
     labels = labels_of(lot, 1)
-    silent = {**lot.probabilities, "beard": np.full((100, 2), np.nan, np.float32)}
+    silent = {**lot.probabilities, "bag": np.full((100, 2), np.nan, np.float32)}
     features = Features(**{**vars(lot), "probabilities": silent})
     found = measure(SAMPLE_ATTRIBUTES, {"s3": features}, labels, SETTINGS, features.answered).total
-    assert (found.attributes["beard"].labels, found.attributes["beard"].value) == (0, None)
+    assert (found.attributes["bag"].labels, found.attributes["bag"].value) == (0, None)
     assert found.mean.value == 1
 
 
@@ -312,10 +312,10 @@ def test_an_attribute_with_few_labels_is_left_out_of_the_mean() -> None:
     lot = make(100, 1, "s3")
     labels = labels_of(lot, 1.0)
     for name in list(labels)[:60]:
-        labels[name][SAMPLE_NAMES.index("glasses")] = -1
+        labels[name][SAMPLE_NAMES.index("bow")] = -1
     total = check_accuracy((lot, labels)).total
-    assert total.attributes["glasses"].labels == 40
-    assert total.attributes["glasses"].value is None
+    assert total.attributes["bow"].labels == 40
+    assert total.attributes["bow"].value is None
     assert total.mean.labels == 400
 
 
@@ -336,9 +336,9 @@ def test_a_good_lot_that_joins_a_weak_one_makes_no_other_finding() -> None:
 
 def test_an_answer_that_is_no_number_is_wrong() -> None:
     lot = make(100, 1, "s3")
-    broken = {**lot.probabilities, "beard": np.full((100, 2), np.nan, np.float32)}
+    broken = {**lot.probabilities, "bag": np.full((100, 2), np.nan, np.float32)}
     found = check_accuracy((Features(**{**vars(lot), "probabilities": broken}), labels_of(lot, 1.0)))
-    assert found.total.attributes["beard"].value == 0
+    assert found.total.attributes["bag"].value == 0
     assert found.total.mean.value == pytest.approx(0.8)
 
 
@@ -397,7 +397,7 @@ def test_the_metric_decides_what_is_low() -> None:
     for found in by.values():
         means = {"mean_accuracy": 0.96, "mean_balanced_accuracy": 0.5, "mean_majority": 0.96}
         assert found.means == pytest.approx(means)
-        assert found.measures["beard"]["per_class"][1]["recall"] == 0
+        assert found.measures["bag"]["per_class"][1]["recall"] == 0
 
 
 CHAMPION = Champion("v3", "k" * 64, 0.97, frozenset({"s1", "s2"}), SAMPLE_ATTRIBUTES, Path("m"), Path("r"))
@@ -695,7 +695,7 @@ def test_drift_of_images_without_labels_asks_for_labels_and_for_no_training(
     assert "Label images of lot s4 first" in Path(result["report"]).read_text()
     listed = read_rows(result["outputs"]["to_label"])
     assert [row["lot"] for row in listed] == ["s4"] * 100  # as many as are asked for, of the lot that needs some
-    assert all(row["worth_labelling"] and not row["beard"] and row["beard_predicted"] for row in listed)
+    assert all(row["worth_labelling"] and not row["bag"] and row["bag_predicted"] for row in listed)
     expected = json.loads(Path(result["outputs"]["expected"]).read_text())
     assert {lot: one["images"] for lot, one in expected["lots"].items()} == {"s3": 20, "s4": 100}
     mean = expected["expected"]["mean"]
@@ -735,12 +735,12 @@ def test_the_images_to_label_are_named_by_their_path_and_shown_as_far_as_they_ar
 def test_a_model_that_says_the_most_frequent_class_alone_is_no_better_which_is_said_first(
     monitor: Callable[..., int], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lot = make(1000, 1, "s3", classes={"beard": 0})
+    lot = make(1000, 1, "s3", classes={"bag": 0})
     labels = labels_of(lot, 1.0)
     for picture in list(labels)[:40]:
         labels[picture][0] = 1
     assert monitor({"s3": lot}, labels) == 0
-    line = "beard is no better than its most frequent class: accuracy 0.9600, and always 'no' has 0.9600"
+    line = "bag is no better than its most frequent class: accuracy 0.9600, and always 'no' has 0.9600"
     assert f"on new labels {line}" in caplog.text
     result = json.loads((tmp_path / "result.json").read_text())
     assert line in Path(result["report"]).read_text().replace("&#39;", "'")
@@ -763,21 +763,21 @@ def test_labels_of_other_attributes_are_left_out_which_is_said(
     monitor: Callable[..., int], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     lot = make(100, 1, "s4")
-    hat, beard = (
+    hat, bag = (
         Attribute("hat", ("none", "cap"), "hat", "Hat"),
         replace(SAMPLE_ATTRIBUTES[0], classes=("none", "some")),
     )
     labels = {picture: known[::-1] for picture, known in labels_of(lot, 1.0).items()}  # in another order
-    others = (*SAMPLE_ATTRIBUTES[:0:-1][:-1], hat, beard)
+    others = (*SAMPLE_ATTRIBUTES[:0:-1][:-1], hat, bag)
     assert monitor({"s4": lot}, labels, attributes=others) == 0
-    how = "without mustache, with hat, with other classes of beard"
+    how = "without scarf, with hat, with other classes of bag"
     line = f"The labels are of other attributes than v3 answers ({how}): they are left out"
     assert line in caplog.text
     result = json.loads((tmp_path / "result.json").read_text())
     assert line in Path(result["report"]).read_text()
     found = json.loads(Path(result["outputs"]["performance"]).read_text())["total"]
     assert {name: one["labels"] for name, one in found["attributes"].items()} == {
-        "beard": 0, "mustache": 0, "glasses": 100, "hair_color": 100, "hair_length": 100,
+        "bag": 0, "scarf": 0, "bow": 100, "coat_color": 100, "coat_length": 100,
     }  # fmt: skip
     assert found["mean"]["value"] == 1
 
@@ -839,10 +839,10 @@ def test_each_expectation_is_failed_by_drift_of_its_column_alone(expectation: An
 
 
 def test_every_signal_is_told_in_words() -> None:
-    drift = check_drift(make(100, 1, shift={"brightness": 2, "warmth": 1}, classes={"glasses": 1}, moved=1))
+    drift = check_drift(make(100, 1, shift={"brightness": 2, "warmth": 1}, classes={"bow": 1}, moved=1))
     told = {test.signal: explain(SAMPLE_ATTRIBUTES, test) for test in drift.tests}
     assert told["brightness"] == "the images are much brighter"
-    assert told["glasses_predicted"].startswith("glasses 'yes' is predicted much more often")
+    assert told["bow_predicted"].startswith("bow 'yes' is predicted much more often")
     assert told["embedding_1"].startswith("the images look")
     assert all(told.values())
 

@@ -23,17 +23,12 @@ from tests.common.samples import SAMPLE_NAMES
 
 pytestmark = pytest.mark.slow
 
-BEARD, COLOR, LENGTH = (SAMPLE_NAMES.index(name) for name in ("beard", "hair_color", "hair_length"))
-GRAY, LONG = 4, 2
+BAG, COLOR, LENGTH = (SAMPLE_NAMES.index(name) for name in ("bag", "coat_color", "coat_length"))
+GREEN, LONG = 4, 2
 QUICK = ["train.epochs=3", "train.width=8", "train.batch_size=16", "train.device=cpu"]
 
 Labels = npt.NDArray[np.int64]
 Splits = npt.NDArray[np.str_]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two threads spin where others want the cores
 
 
 def one_class(labels: Labels, _splits: Splits) -> None:
@@ -78,63 +73,63 @@ def test_an_attribute_with_fewer_than_two_classes_in_training(
     change: Callable[[Labels, Splits], None], why: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     prepared, train = trained(tmp_path, change)
-    line = f"hair_length is never answered: {why}"
+    line = f"coat_length is never answered: {why}"
     assert line in caplog.text
     metrics = metrics_of(train, "train_metrics")
     accuracies = {name: one["accuracy"] for name, one in metrics["attributes"].items()}
-    assert accuracies == {**accuracies, "hair_length": None}
-    others = [accuracy for name, accuracy in accuracies.items() if name != "hair_length"]
+    assert accuracies == {**accuracies, "coat_length": None}
+    others = [accuracy for name, accuracy in accuracies.items() if name != "coat_length"]
     assert metrics["val_mean_accuracy"] == pytest.approx(np.mean(others))
     assert metrics["never_answered"] == [line]
-    assert artifacts.read_manifest(train)["headline"]["never_answered"] == "hair_length"
+    assert artifacts.read_manifest(train)["headline"]["never_answered"] == "coat_length"
     model = load(train / "model.onnx")
-    assert model.answered == [name for name in SAMPLE_NAMES if name != "hair_length"]
+    assert model.answered == [name for name in SAMPLE_NAMES if name != "coat_length"]
     found = model.predict(read_split(prepared, "test").take())
-    assert np.isnan(found["hair_length"]).all()
+    assert np.isnan(found["coat_length"]).all()
     assert all(np.isfinite(found[name]).all() for name in model.answered)
 
     evaluated = run(EVALUATE, tmp_path / "evaluated", {"prepare_train": prepared, "train": train}, [])
     measured = metrics_of(evaluated, "eval_metrics")
-    length = measured["attributes"]["hair_length"]
+    length = measured["attributes"]["coat_length"]
     figures = ("accuracy", "f1", "roc_auc", "ece", "threshold", "coverage", "answered_accuracy")
     assert [length[name] for name in figures] == [None] * len(figures)
     assert length["labels"] == (read_split(prepared, "test").labels[:, LENGTH] != UNKNOWN).sum()
     assert length["note"] == f"never answered: {why}"
     for mean, figure in (("mean_accuracy", "accuracy"), ("mean_ece", "ece"), ("mean_coverage", "coverage")):
-        values = [one[figure] for name, one in measured["attributes"].items() if name != "hair_length"]
+        values = [one[figure] for name, one in measured["attributes"].items() if name != "coat_length"]
         assert measured[mean] == pytest.approx(np.mean(values))
     with (evaluated / "predictions.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            answer = {part: row[f"hair_length_{part}"] for part in ("predicted", "confidence", "answered")}
+            answer = {part: row[f"coat_length_{part}"] for part in ("predicted", "confidence", "answered")}
             assert answer == {"predicted": "", "confidence": "", "answered": "no"}
-            assert row["glasses_predicted"]
+            assert row["bow_predicted"]
     assert line in (evaluated / "report.html").read_text().replace("&#39;", "'")
     with (evaluated / "findings.csv").open(newline="") as file:
-        assert not [row for row in csv.DictReader(file) if row["column"].startswith("hair_length")]
+        assert not [row for row in csv.DictReader(file) if row["column"].startswith("coat_length")]
 
 
 def test_a_class_without_a_label_in_training_is_never_answered_and_its_labels_count_as_wrong(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def no_gray(labels: Labels, splits: Splits) -> None:
-        labels[(splits == "train") & (labels[:, COLOR] == GRAY), COLOR] = UNKNOWN
+        labels[(splits == "train") & (labels[:, COLOR] == GREEN), COLOR] = UNKNOWN
 
     prepared, train = trained(tmp_path, no_gray)
-    assert "hair_color is never answered with gray: training has no label of it" in caplog.text
+    assert "coat_color is never answered with green: training has no label of it" in caplog.text
     model = load(train / "model.onnx")
     assert model.answered == list(SAMPLE_NAMES)
-    found = model.predict(read_split(prepared, "test").take())["hair_color"]
-    assert (found[:, GRAY] == 0).all()
+    found = model.predict(read_split(prepared, "test").take())["coat_color"]
+    assert (found[:, GREEN] == 0).all()
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
 
     evaluated = run(EVALUATE, tmp_path / "evaluated", {"prepare_train": prepared, "train": train}, [])
-    color = metrics_of(evaluated, "eval_metrics")["attributes"]["hair_color"]
+    color = metrics_of(evaluated, "eval_metrics")["attributes"]["coat_color"]
     labels = read_split(prepared, "test").labels[:, COLOR]
-    assert color["unlearned_labels"] == (labels == GRAY).sum() > 0
+    assert color["unlearned_labels"] == (labels == GREEN).sum() > 0
     known = labels != UNKNOWN
     assert color["accuracy"] == pytest.approx((found.argmax(axis=1) == labels)[known].mean())
-    assert f"training has no label of gray: its {(labels == GRAY).sum()} here count as wrong" in color["note"]
-    assert "hair_color is never answered with gray" in (evaluated / "report.html").read_text()
+    assert f"training has no label of green: its {(labels == GREEN).sum()} here count as wrong" in color["note"]
+    assert "coat_color is never answered with green" in (evaluated / "report.html").read_text()
 
 
 def test_the_search_does_not_judge_trials_by_what_they_cannot_learn(tmp_path: Path) -> None:
@@ -142,12 +137,12 @@ def test_the_search_does_not_judge_trials_by_what_they_cannot_learn(tmp_path: Pa
 
     def unseen(labels: Labels, splits: Splits) -> None:
         no_label_in_training(labels, splits)
-        labels[(splits == "train") & (labels[:, COLOR] == GRAY), COLOR] = UNKNOWN
+        labels[(splits == "train") & (labels[:, COLOR] == GREEN), COLOR] = UNKNOWN
 
     def without(labels: Labels, splits: Splits) -> None:
         unseen(labels, splits)
         labels[:, LENGTH] = UNKNOWN
-        labels[labels[:, COLOR] == GRAY, COLOR] = UNKNOWN
+        labels[labels[:, COLOR] == GREEN, COLOR] = UNKNOWN
 
     found = []
     for name, change in (("unseen", unseen), ("without", without)):

@@ -162,16 +162,16 @@ def test_every_image_is_answered_and_every_row_names_the_version(data: Data) -> 
         for attribute, expected in zip(SAMPLE_ATTRIBUTES, answer, strict=True):
             assert row[f"{attribute.name}_predicted"] == attribute.classes[expected]
             assert row[f"{attribute.name}_confidence"] == "0.8000"
-            assert row[f"{attribute.name}_answered"] == ("no" if attribute.name == "beard" else "yes")
+            assert row[f"{attribute.name}_answered"] == ("no" if attribute.name == "bag" else "yes")
 
     metrics = json.loads((artifact / "metrics" / "predictions.json").read_text())
     assert metrics["images_per_s"] > 0
-    assert metrics["lots"]["b"]["classes"]["hair_length"] == {"bald": 0, "short": 5, "long": 0, "abstained": 0}
-    assert metrics["classes"]["beard"] == {"no": 0, "yes": 0, "abstained": 15}
+    assert metrics["lots"]["b"]["classes"]["coat_length"] == {"cropped": 0, "short": 5, "long": 0, "abstained": 0}
+    assert metrics["classes"]["bag"] == {"no": 0, "yes": 0, "abstained": 15}
     features = load_features(artifact / "features" / "b.npz")
     assert list(features.filenames) == list(features.example_names) == [f"b_{number}.png" for number in range(5)]
     assert features.embeddings[:, :5].tolist() == [[0, 1, 0, 0, 1]] * 5
-    assert features.probabilities["glasses"].argmax(1).tolist() == [0] * 5
+    assert features.probabilities["bow"].argmax(1).tolist() == [0] * 5
     settings = Preprocessing.model_validate(PREPROCESSING)
     digests = [content_of((data.raw / "b" / name).read_bytes(), settings).pixels for name in features.filenames]
     assert features.pictures.tolist() == [picture_of(digest) for digest in digests]
@@ -248,19 +248,19 @@ def test_the_face_is_cut_out_as_in_training_and_its_box_stands_beside_the_answer
 def test_an_attribute_that_is_never_answered_has_empty_cells_and_is_named(
     data: Data, caplog: pytest.LogCaptureFixture
 ) -> None:
-    data.release(never=["hair_length"])
+    data.release(never=["coat_length"])
     artifact, headline = data.result()
-    assert headline["never_answered"] == "hair_length"
+    assert headline["never_answered"] == "coat_length"
     for row in (predictions(artifact, "a") | predictions(artifact, "b")).values():
-        cells = [row[f"hair_length_{part}"] for part in ("predicted", "confidence", "answered")]
+        cells = [row[f"coat_length_{part}"] for part in ("predicted", "confidence", "answered")]
         assert cells == ["", "", "no"]
-        assert row["glasses_predicted"]
-    line = "hair_length is never answered: training has no label of it"
+        assert row["bow_predicted"]
+    line = "coat_length is never answered: training has no label of it"
     assert line in caplog.text
     page = (artifact / "report.html").read_text()
     assert line in page
-    assert "Hair length" not in page, "the figures of an attribute without an answer read as if the model were unsure"
-    assert not [row for row in rows(artifact / "findings.csv") if row["column"].startswith("hair_length")]
+    assert "Coat length" not in page, "the figures of an attribute without an answer read as if the model were unsure"
+    assert not [row for row in rows(artifact / "findings.csv") if row["column"].startswith("coat_length")]
 
 
 def test_a_lot_is_answered_once_by_a_model_whatever_becomes_of_others(data: Data) -> None:
@@ -273,14 +273,14 @@ def test_a_lot_is_answered_once_by_a_model_whatever_becomes_of_others(data: Data
     draw(data.raw / "a" / "a_3.png", (0, 0, 0, 0, 0))
     artifact, headline = data.result()
     assert headline["lots_reused"] == 2
-    assert predictions(artifact, "a")["a_3.png"]["hair_length_predicted"] == "bald"
+    assert predictions(artifact, "a")["a_3.png"]["coat_length_predicted"] == "cropped"
     (data.raw / "c" / "c_0.png").unlink()
     assert data.result()[1]["lots_reused"] == 2
 
     data.release("v4", "b", confidence=0.9)
     artifact, headline = data.result()
     assert (headline["version"], headline["lots_reused"]) == ("v4", 0)
-    assert predictions(artifact, "b")["b_0.png"]["beard_confidence"] == "0.9000"
+    assert predictions(artifact, "b")["b_0.png"]["bag_confidence"] == "0.9000"
     data.release("v3", "a")  # a rollback
     data.add("d", 2)
     artifact, headline = data.result()
@@ -363,11 +363,11 @@ def test_the_same_name_in_two_folders_is_two_images(data: Data) -> None:
         draw(data.raw / place / "2026" / "0000.png", answer)
     artifact, headline = data.result()
     assert (headline["images"], headline["undecodable"]) == (19, 0)
-    for lot, length in (("anna", "bald"), ("ben", "long")):
-        assert predictions(artifact, lot)["0000.png"]["hair_length_predicted"] == length
+    for lot, length in (("anna", "cropped"), ("ben", "long")):
+        assert predictions(artifact, lot)["0000.png"]["coat_length_predicted"] == length
     within = predictions(artifact, "2026")  # one lot, for it goes by the innermost folder
-    assert {name: row["hair_length_predicted"] for name, row in within.items()} == {
-        "anna/2026/0000.png": "bald",
+    assert {name: row["coat_length_predicted"] for name, row in within.items()} == {
+        "anna/2026/0000.png": "cropped",
         "ben/2026/0000.png": "long",
     }
 
@@ -471,19 +471,19 @@ def test_before_any_release_nothing_is_done_and_nothing_fails(data: Data, caplog
 
 
 def test_a_model_with_other_classes_than_it_says_is_refused(data: Data, caplog: pytest.LogCaptureFixture) -> None:
-    bearded = replace(SAMPLE_ATTRIBUTES[0], classes=("no", "yes", "goatee"))
-    data.release(metadata=metadata_of((bearded, *SAMPLE_ATTRIBUTES[1:])))
+    bagged = replace(SAMPLE_ATTRIBUTES[0], classes=("no", "yes", "rucksack"))
+    data.release(metadata=metadata_of((bagged, *SAMPLE_ATTRIBUTES[1:])))
     assert data.run() == 65
-    assert "outputs expected [('beard', 'tensor(float)', ['any number', 3])" in caplog.text
+    assert "outputs expected [('bag', 'tensor(float)', ['any number', 3])" in caplog.text
     assert not list((data.store / "predict").glob("*/manifest.json"))
 
 
 def test_answers_that_are_no_probabilities_are_not_published(data: Data, caplog: pytest.LogCaptureFixture) -> None:
     data.release(confidence=1.5)
     assert data.run() == 65
-    assert "beard_confidence above 1 (15 of 15 images, the first a_0.png" in caplog.text
+    assert "bag_confidence above 1 (15 of 15 images, the first a_0.png" in caplog.text
     kept = next((data.store / "predict").glob("failed-*"))
-    assert "beard_confidence above 1" in (kept / "report.html").read_text()
+    assert "bag_confidence above 1" in (kept / "report.html").read_text()
     assert not list((data.store / "predict").glob("*/manifest.json"))
 
 
@@ -506,10 +506,10 @@ def test_a_corrupted_row_is_found(
 def test_a_diverged_model_answers_nothing_which_is_told(data: Data, caplog: pytest.LogCaptureFixture) -> None:
     data.release(confidence=float("nan"))
     artifact, _ = data.result()
-    assert "beard_predicted missing: no answer (15 of 15 images" in caplog.text
-    assert predictions(artifact, "b")["b_1.png"]["beard_predicted"] == ""
+    assert "bag_predicted missing: no answer (15 of 15 images" in caplog.text
+    assert predictions(artifact, "b")["b_1.png"]["bag_predicted"] == ""
     metrics = json.loads((artifact / "metrics" / "predictions.json").read_text())
-    assert metrics["classes"]["glasses"] == {"no": 0, "yes": 0, "abstained": 15}
+    assert metrics["classes"]["bow"] == {"no": 0, "yes": 0, "abstained": 15}
 
 
 def test_the_same_is_predicted_in_other_processes_and_batches(data: Data, tmp_path: Path) -> None:
@@ -588,7 +588,7 @@ def test_counts_add_up_and_the_least_sure_come_first() -> None:
 
     random = np.random.default_rng(0)
     probabilities = {one.name: random.dirichlet(np.ones(len(one.classes)), 9) for one in SAMPLE_ATTRIBUTES}
-    probabilities["beard"][4] = np.nan
+    probabilities["bag"][4] = np.nan
     calibration = Calibration(
         temperatures=dict.fromkeys(SAMPLE_NAMES, 1.0),
         abstention=dict.fromkeys(SAMPLE_NAMES, 0.7),
@@ -599,8 +599,8 @@ def test_counts_add_up_and_the_least_sure_come_first() -> None:
     answers = answers_of(SAMPLE_ATTRIBUTES, probabilities, calibration)
     counts = count_answers(answers)
     assert all(sum(classes.values()) == 9 for classes in counts.values())
-    assert counts["beard"]["abstained"] == 9 - (probabilities["beard"].max(axis=1) >= 0.7).sum()
-    assert add_counts([counts, counts])["beard"]["no"] == 2 * counts["beard"]["no"]
+    assert counts["bag"]["abstained"] == 9 - (probabilities["bag"].max(axis=1) >= 0.7).sum()
+    assert add_counts([counts, counts])["bag"]["no"] == 2 * counts["bag"]["no"]
     cases = least_sure("a", [f"{number}.png" for number in range(9)], answers, 5)
     lowest = np.nanmin([one.max(axis=1) for one in probabilities.values()], axis=0)
     assert [case.filename for case in cases] == [f"{index}.png" for index in np.argsort(lowest)[:5]]

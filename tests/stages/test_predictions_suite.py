@@ -76,9 +76,9 @@ def test_good_predictions_meet_every_expectation(tmp_path: Path) -> None:
     equal = {
         f"{one.name}_confidence": int(1e4 / len(one.classes)) / 1e4 for one in SAMPLE_ATTRIBUTES
     }  # as the file has it
-    table = corrupted(good_table(), {"beard": None}, equal, {"lot": "s2", "filename": "s1_3.png"})
+    table = corrupted(good_table(), {"bag": None}, equal, {"lot": "s2", "filename": "s1_3.png"})
     assert not found(table)
-    table = corrupted(good_table(), {"beard": None}, equal).drop(columns="lot")
+    table = corrupted(good_table(), {"bag": None}, equal).drop(columns="lot")
     table.drop(columns=[one.name for one in SAMPLE_ATTRIBUTES]).to_csv(tmp_path / "p.csv", index=False)
     assert not found(read_predictions(SAMPLE_ATTRIBUTES, tmp_path / "p.csv"))  # those of a model in use
     table.drop(columns="model_version").to_csv(tmp_path / "p.csv", index=False)
@@ -125,19 +125,19 @@ def test_columns_and_classes_agree_with_the_attributes() -> None:
 
 
 def test_a_critical_finding_is_one_line_and_keeps_its_report(tmp_path: Path) -> None:
-    wrong = {"beard_predicted": "=cmd()<script>"}
-    unanswered = {"mustache_predicted": None, "mustache_confidence": None}
+    wrong = {"bag_predicted": "=cmd()<script>"}
+    unanswered = {"scarf_predicted": None, "scarf_confidence": None}
     table = corrupted(good_table(), unanswered, {"filename": "<b>.png", **wrong}, wrong, wrong, wrong)
     context: Any = SimpleNamespace(out=tmp_path / "out", failed=tmp_path / "failed", suites={})
     with pytest.raises(DataError) as caught:
         check(SAMPLE_ATTRIBUTES, "predictions", table, THRESHOLDS, context)
     line = str(caught.value)
-    assert "beard_predicted not a class (4 of 10 images, the first <b>.png, s1_2.png, s1_3.png)" in line
-    assert "mustache" not in line
+    assert "bag_predicted not a class (4 of 10 images, the first <b>.png, s1_2.png, s1_3.png)" in line
+    assert "scarf" not in line
     assert "\n" not in line
     assert not (tmp_path / "out").exists()
     rows = (tmp_path / "failed" / "findings.csv").read_text().splitlines()
-    assert rows[1] == "critical,beard_predicted not a class,<b>.png,beard_predicted,'=cmd()<script>"
-    assert rows[5].startswith("warning,mustache_predicted missing: no answer,s1_0.png")
+    assert rows[1] == "critical,bag_predicted not a class,<b>.png,bag_predicted,'=cmd()<script>"
+    assert rows[5].startswith("warning,scarf_predicted missing: no answer,s1_0.png")
     for page in ("report.html", "data_docs/predictions/index.html", "data_docs/predictions/suite.html"):
         assert "<script" not in (tmp_path / "failed" / page).read_text()

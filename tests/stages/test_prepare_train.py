@@ -127,8 +127,8 @@ def test_every_image_lies_in_its_shard_with_its_labels(data: Data) -> None:
 def test_statistics_count_classes_unknown_labels_and_pixels(data: Data) -> None:
     artifact, headline = data.result()
     stats = json.loads((artifact / "metrics" / "data_stats.json").read_text())
-    assert sum(stats["labels"]["mustache"][split]["unknown"] for split in ("train", "val", "test")) == 30
-    assert sum(stats["labels"]["hair_color"][split]["gray"] for split in ("train", "val", "test")) == 30
+    assert sum(stats["labels"]["scarf"][split]["unknown"] for split in ("train", "val", "test")) == 30
+    assert sum(stats["labels"]["coat_color"][split]["green"] for split in ("train", "val", "test")) == 30
     assert stats["lots"]["a"]["train"] + stats["lots"]["b"]["train"] == headline["train"]
     settings = json.loads((artifact / "preprocessing.json").read_text())
     framed = {"image_size": 16, "crop": "content", "centre_share": None, "face": FaceCrop().model_dump(), "grey": False}
@@ -398,8 +398,8 @@ def test_what_is_unusual_is_told_but_does_not_end_the_stage(data: Data, caplog: 
         "image nearly of one colour (61 of 62 images, the first a_00000.png, a_00001.png, a_00002.png)" in caplog.text
     )
     assert "images of less or more contrast than usual (found 0." in caplog.text
-    assert "a class of glasses is missing" not in caplog.text
-    assert "a class of hair_color is missing in the train split (found no 0, 1, 2, 3" in caplog.text
+    assert "a class of bow is missing" not in caplog.text
+    assert "a class of coat_color is missing in the train split (found no 0, 1, 2, 3" in caplog.text
     findings = (artifact / "findings.csv").read_text()
     assert "image nearly of one colour,c_00061.png,std,0.0" in findings
     assert "c_00060.png" not in findings

@@ -63,7 +63,7 @@ def test_an_unknown_label_is_no_answer_and_a_nan_is_a_wrong_one() -> None:
     probabilities = {
         one.name: np.tile(np.eye(len(one.classes), dtype=np.float32)[0], (3, 1)) for one in SAMPLE_ATTRIBUTES
     }  # class 0
-    probabilities["glasses"][0] = np.nan
+    probabilities["bow"][0] = np.nan
     right = right_answers(answers_of(SAMPLE_ATTRIBUTES, probabilities, labels=labels))
     assert np.isnan(right[1]).all()
     assert right[0].tolist() == [1, 1, 0, 1, 1]
@@ -152,8 +152,8 @@ def everywhere(count: int, wrong: int) -> Right:
     [
         (answers(200, 0), answers(200, 20), True, "not significantly worse than v1"),
         (answers(200, 3), answers(200, 0), True, "not significantly worse than v1"),  # 3 of 3: p .125
-        (answers(200, 12), answers(200, 0), False, "worse than v1 in beard: 12 answers worse, 0 better"),
-        (answers(200, 12, 4), answers(200, 40, 0), False, "worse than v1 in hair length"),  # although better on average
+        (answers(200, 12), answers(200, 0), False, "worse than v1 in bag: 12 answers worse, 0 better"),
+        (answers(200, 12, 4), answers(200, 40, 0), False, "worse than v1 in coat length"),  # although better on average
         (answers(200, 200), answers(200, 200), False, "mean accuracy 0.8000 is below monitor.min_accuracy (0.85)"),
         (np.zeros((200, 5)), answers(200, 0), False, "mean accuracy 0.0000 is below"),
         (
@@ -221,7 +221,7 @@ def test_a_loss_in_one_attribute_is_seen_although_others_gain() -> None:
         champion=against("v7", candidate, champion),
         best=against("v3", candidate, best),
     )
-    assert judge(found, 0.85, 0.05, 0.01).reasons == ["worse than v3 in beard: 14 answers worse, 0 better (p 0.00031)"]
+    assert judge(found, 0.85, 0.05, 0.01).reasons == ["worse than v3 in bag: 14 answers worse, 0 better (p 0.00031)"]
     assert judge(found, 0.85, 0.05, 0.1).fit
 
 
@@ -250,7 +250,7 @@ def test_a_rare_class_counts_as_much_as_the_other_by_balanced_accuracy_alone(
         judgement = judge(replace(found, champion=met), 0.5, 0.05, 1.0)
         assert judgement.fit is (metric != refused_by), judgement.reasons
         if metric == refused_by == "balanced_accuracy":
-            why = "worse than v1 in beard: balanced accuracy 0.5625 against 0.9766, 7 answers worse, 9 better (p 0.0"
+            why = "worse than v1 in bag: balanced accuracy 0.5625 against 0.9766, 7 answers worse, 9 better (p 0.0"
             assert why in judgement.reasons[0]
 
 

@@ -30,12 +30,12 @@ from stages.validate.look import LookJob, look_at, look_at_sources
 from stages.validate.params import Params
 from stages.validate.perceptual import find_near
 from stages.validate.table import join_images, listed_files
-from tests.common.samples import SAMPLE_ATTRIBUTES
+from tests.common.samples import DEFAULT_ATTRIBUTES
 
 pytestmark = pytest.mark.slow
 
 SUITE = OURS / "images.json"
-LABELS = [attribute.column for attribute in SAMPLE_ATTRIBUTES]
+LABELS = [attribute.column for attribute in DEFAULT_ATTRIBUTES]
 PARAMS = load_params(Params, ROOT / "params.yaml", [])
 
 
@@ -85,7 +85,7 @@ class Raw:
         cells: dict[str, Any] = {"filename": list(self.labels), "source": "a.csv", "row": range(len(self.labels))}
         cells |= {name: [labels.get(name) for labels in self.labels.values()] for name in LABELS}
         rows = pd.DataFrame(cells, list(self.labels)).astype(dict.fromkeys(["filename", *LABELS], "str"))
-        return join_images(SAMPLE_ATTRIBUTES, rows, listed_files(list_folder(self.folder).images))
+        return join_images(DEFAULT_ATTRIBUTES, rows, listed_files(list_folder(self.folder).images))
 
     def facts(self, digest: Callable[[Path], str] = file_digest) -> pd.DataFrame:
         return inspect_images(images_to_inspect(self.rows()), self.context(digest))
@@ -93,7 +93,7 @@ class Raw:
     def check(self) -> tuple[dict[str, list[str]], Duplicates]:
         """Reason -> the rows that fail, and the duplicates."""
         table, duplicates = image_table(
-            SAMPLE_ATTRIBUTES, self.rows(), self.facts(), PARAMS.validate.near_duplicate_bits
+            DEFAULT_ATTRIBUTES, self.rows(), self.facts(), PARAMS.validate.near_duplicate_bits
         )
         return failing(table), duplicates
 
@@ -326,6 +326,7 @@ def test_workers_find_the_same(raw: Raw, monkeypatch: pytest.MonkeyPatch) -> Non
     alone = raw.facts()
     raw.cache = raw.cache / "other"
     raw.cache.mkdir()
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setattr("stages.common.workers.pool.WORKER_BYTES", 1)
     pd.testing.assert_frame_equal(raw.facts(), alone)
 

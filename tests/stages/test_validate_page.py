@@ -15,7 +15,7 @@ from stages.common.checks.suite import load_suite, run_suite
 from stages.common.reports.report import text_of, write_report
 from stages.common.schema import attributes
 from stages.validate.page import build_report
-from tests.common.samples import SAMPLE_ATTRIBUTES
+from tests.common.samples import DEFAULT_ATTRIBUTES
 
 PICTURE = "data:image/jpeg;base64," + "A" * 6700  # 72 by 72 pixels of noise, the largest there is
 SUITE = {
@@ -45,7 +45,7 @@ def listed(*rows: tuple[str, int, str, str | None, str, str]) -> pd.DataFrame:
 
 
 def accepted(*rows: tuple[str | None, ...]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["filename", "lot", "path", *attributes.names(SAMPLE_ATTRIBUTES)], dtype="str")
+    return pd.DataFrame(rows, columns=["filename", "lot", "path", *attributes.names(DEFAULT_ATTRIBUTES)], dtype="str")
 
 
 def write(folder: Path, **changes: Any) -> str:
@@ -67,7 +67,7 @@ def write(folder: Path, **changes: Any) -> str:
     write_data_docs(folder / "data_docs" / "toy", suite, result, "summary")
     for sheet in ("rejected.csv", "warnings.csv", "unannotated.csv"):
         (folder / sheet).touch()
-    write_report(folder / "report.html", build_report(SAMPLE_ATTRIBUTES, **(settings | changes)))
+    write_report(folder / "report.html", build_report(DEFAULT_ATTRIBUTES, **(settings | changes)))
     return (folder / "report.html").read_text()
 
 
@@ -83,9 +83,9 @@ def test_it_shows_counts_reasons_pictures_classes_and_checks(tmp_path: Path) -> 
 
 def test_of_a_rejected_row_with_a_picture_the_labels_that_are_no_class_can_be_corrected(tmp_path: Path) -> None:
     labels = pd.DataFrame(
-        {name: ["7", "1"] for name in attributes.names(SAMPLE_ATTRIBUTES)}, index=["s/x.png", "s/y.png"]
+        {name: ["7", "1"] for name in attributes.names(DEFAULT_ATTRIBUTES)}, index=["s/x.png", "s/y.png"]
     )
-    labels.loc["s/x.png", attributes.names(SAMPLE_ATTRIBUTES)[1:]] = "1"
+    labels.loc["s/x.png", attributes.names(DEFAULT_ATTRIBUTES)[1:]] = "1"
     text = write(tmp_path, labels=labels)
     rejected, remarked = (json.loads(html.unescape(one)) for one in re.findall('data-labels="([^"]*)"', text))
     assert rejected == {"filename": "x.png", "known": [None, 1, 1, 1, 1], "asked": [0], "suggested": {}}
@@ -105,7 +105,7 @@ def test_every_link_of_every_page_leads_to_a_file(tmp_path: Path) -> None:
 
 def test_duplicates_that_contradict_each_other_come_first(tmp_path: Path) -> None:
     labels = pd.DataFrame(
-        {name: ["0", "0", "0", "1", None] for name in attributes.names(SAMPLE_ATTRIBUTES)}, index=list("abcde")
+        {name: ["0", "0", "0", "1", None] for name in attributes.names(DEFAULT_ATTRIBUTES)}, index=list("abcde")
     )
     labels.loc["d", ["beard", "mustache"]] = "0"
     text = write(tmp_path, duplicates=[["a", "b", "e"], ["c", "d"]], labels=labels)
@@ -145,7 +145,7 @@ def test_100_000_hostile_rows_stay_below_2_mb_and_no_cell_is_markup(tmp_path: Pa
          "kind": [f"kind {number % 25}" for number in range(count)], "reason": names},
     )  # fmt: skip
     good = pd.DataFrame(
-        {"filename": names, "lot": "s", "path": names} | dict.fromkeys(attributes.names(SAMPLE_ATTRIBUTES), "1")
+        {"filename": names, "lot": "s", "path": names} | dict.fromkeys(attributes.names(DEFAULT_ATTRIBUTES), "1")
     )
     pairs = [names[number : number + 2] for number in range(0, count, 2)]
     write(

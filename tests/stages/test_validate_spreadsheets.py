@@ -16,11 +16,11 @@ from PIL import Image
 
 from stages.common.contract.command_line import main
 from stages.validate.stage import STAGE
-from tests.common.samples import SAMPLE_ATTRIBUTES
+from tests.common.samples import DEFAULT_ATTRIBUTES
 
 pytestmark = pytest.mark.slow
 
-COLUMNS = ["filename", *(attribute.column for attribute in SAMPLE_ATTRIBUTES)]
+COLUMNS = ["filename", *(attribute.column for attribute in DEFAULT_ATTRIBUTES)]
 HEADER = ",".join(COLUMNS)
 LABELS = {f"s1_{number}.png": f"{number % 2},{number % 2},1,{number % 5},{1 + number % 2}" for number in range(10)}
 GOOD = "\n".join([HEADER, *(f"{name},{labels}" for name, labels in LABELS.items()), ""])
@@ -62,7 +62,7 @@ class Told:
     @property
     def accepted(self) -> dict[str, str]:
         table = pd.read_csv(self.out / "annotations.csv", dtype="str", keep_default_na=False)
-        names = [attribute.name for attribute in SAMPLE_ATTRIBUTES]
+        names = [attribute.name for attribute in DEFAULT_ATTRIBUTES]
         return dict(zip(table["filename"], table[names].agg(",".join, axis=1), strict=True))
 
     def listed(self, file: str = "warnings.csv") -> dict[str, str]:

@@ -12,7 +12,7 @@ from stages.common.contract.data_folder import OURS
 from stages.common.contract.errors import DataError
 from stages.common.schema.attributes import Attribute
 from stages.validate.table import add_classes
-from tests.common.samples import SAMPLE_ATTRIBUTES
+from tests.common.samples import DEFAULT_ATTRIBUTES
 
 SUITE = OURS / "raw_annotations.json"
 THRESHOLDS = {"min_rows": 10, "min_known_fraction": 0.5, "min_class_fraction": 0.1}
@@ -23,7 +23,7 @@ def good_rows(count: int = 30) -> list[dict[str, object]]:
     return [
         {
             "filename": f"s1/s1_{number}.png",
-            **{one.column: str(number % len(one.classes)) for one in SAMPLE_ATTRIBUTES},
+            **{one.column: str(number % len(one.classes)) for one in DEFAULT_ATTRIBUTES},
             "hair_length": str(1 + number % 2) if number % 3 else "0",
             "hair_color_label": str(number % 5) if number % 3 else None,
             "image": f"s1_{number}.png",
@@ -40,10 +40,10 @@ CORRUPTED: dict[str, dict[str, object]] = {
     "filename not a plain .png or .jpg name": {"filename": "../s1_0.png"},
     "image named more than once with different labels": {"image": "s1_1.png"},
     "group not a plain name": {"group": "=1+1"},
-    **{f"{one.column} neither a number nor a class name": {one.column: "0.5"} for one in SAMPLE_ATTRIBUTES},
+    **{f"{one.column} neither a number nor a class name": {one.column: "0.5"} for one in DEFAULT_ATTRIBUTES},
     **{
         f"{one.column} not in {','.join(map(str, range(len(one.classes))))}": {one.column: str(len(one.classes))}
-        for one in SAMPLE_ATTRIBUTES
+        for one in DEFAULT_ATTRIBUTES
     },
     "hair colour where hair length is bald": {"hair_length": "0", "hair_color_label": "1"},
     "no label known": {"known_labels": 0},
@@ -56,11 +56,11 @@ def table(rows: list[dict[str, object]]) -> pd.DataFrame:
     """Rows as the suite sees them."""
     frame = pd.DataFrame(rows, columns=list(good_rows(1)[0]))
     text = [column for column in frame if column != "known_labels"]
-    return add_classes(SAMPLE_ATTRIBUTES, frame.astype(dict.fromkeys(text, "str")))
+    return add_classes(DEFAULT_ATTRIBUTES, frame.astype(dict.fromkeys(text, "str")))
 
 
 def found(frame: pd.DataFrame) -> dict[str, list[int] | None]:
-    result = run_suite(load_suite(SUITE, SAMPLE_ATTRIBUTES), "raw", frame, THRESHOLDS)
+    result = run_suite(load_suite(SUITE, DEFAULT_ATTRIBUTES), "raw", frame, THRESHOLDS)
     return {finding.reason: finding.rows for finding in findings(result)}
 
 
@@ -83,9 +83,9 @@ def good() -> list[tuple[int, dict[str, object]]]:
 
 CORRUPTED_TABLES: dict[str, list[dict[str, object]]] = {
     "too few annotation rows": good_rows(9),
-    **{f"{one.column} unknown in too many rows": unknown(one) for one in SAMPLE_ATTRIBUTES},
-    **{f"{one.column}: a class is missing": rare(one, 0) for one in SAMPLE_ATTRIBUTES},
-    **{f"{one.column}: a class is rare": rare(one, 1) for one in SAMPLE_ATTRIBUTES},
+    **{f"{one.column} unknown in too many rows": unknown(one) for one in DEFAULT_ATTRIBUTES},
+    **{f"{one.column}: a class is missing": rare(one, 0) for one in DEFAULT_ATTRIBUTES},
+    **{f"{one.column}: a class is rare": rare(one, 1) for one in DEFAULT_ATTRIBUTES},
 }
 
 
@@ -114,7 +114,7 @@ def test_without_a_column_only_that_is_reported() -> None:
 
 
 def test_no_expectation_is_untested() -> None:
-    reasons = [expectation["meta"]["reason"] for expectation in read_suite(SUITE, SAMPLE_ATTRIBUTES)["expectations"]]
+    reasons = [expectation["meta"]["reason"] for expectation in read_suite(SUITE, DEFAULT_ATTRIBUTES)["expectations"]]
     assert sorted(reasons) == sorted([*CORRUPTED, *CORRUPTED_TABLES, "a column is missing or renamed"])
 
 
@@ -133,10 +133,10 @@ def test_names_that_are_never_followed(name: str) -> None:
 def test_classes_agree_with_the_attributes() -> None:
     sets = {
         expectation["kwargs"]["column"]: expectation["kwargs"]["value_set"]
-        for expectation in read_suite(SUITE, SAMPLE_ATTRIBUTES)["expectations"]
+        for expectation in read_suite(SUITE, DEFAULT_ATTRIBUTES)["expectations"]
         if expectation["type"] == "expect_column_values_to_be_in_set"
     }
-    assert sets == {f"{a.name}_class": [str(number) for number in range(len(a.classes))] for a in SAMPLE_ATTRIBUTES}
+    assert sets == {f"{a.name}_class": [str(number) for number in range(len(a.classes))] for a in DEFAULT_ATTRIBUTES}
 
 
 def test_an_expectation_that_is_not_valid_is_refused_not_dropped(tmp_path: Path) -> None:
@@ -144,4 +144,4 @@ def test_an_expectation_that_is_not_valid_is_refused_not_dropped(tmp_path: Path)
     data["expectations"][0]["severity"] = "critcal"
     (tmp_path / "suite.json").write_text(json.dumps(data))
     with pytest.raises(DataError, match=r"suite.json, line 1: {'type': 'expect_table_columns_to_match_set'.*'critcal'"):
-        load_suite(tmp_path / "suite.json", SAMPLE_ATTRIBUTES)
+        load_suite(tmp_path / "suite.json", DEFAULT_ATTRIBUTES)
