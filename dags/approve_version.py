@@ -70,7 +70,7 @@ def approved(context: Context) -> Sequence[str]:
     default_args=DEFAULTS,
 )
 def approve_version() -> None:
-    """See that everything is there, ask, release."""
+    """Ask, see that everything is there, release."""
     approval = Approval(
         task_id="approval",
         subject="Release a version that the gate has refused?",
@@ -83,7 +83,8 @@ def approve_version() -> None:
     )
     told = {"inlets": [MODEL], "outlets": [MODEL], "on_success_callback": on_new_version(MODEL)}
     release = stage("release", stage="archive", inputs={"registry": REGISTRY}, asks=approved, tells=(), **told)
-    check_environment() >> approval >> release
+    # looked at after the answer, which may take days, in which images are built anew
+    approval >> check_environment() >> release
 
 
 approve_version()

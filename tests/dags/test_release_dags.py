@@ -95,4 +95,4 @@ def test_an_approval_promotes_by_name_if_the_champion_is_still_the_same(dag_read
 def test_nobody_is_asked_unless_params_yaml_says_for_how_long(dag_reader: DagReader) -> None:
     dag = dag_reader.describe(APPROVE)
     assert dag["starts_on"] == []
-    assert dag["upstream"] == {"check_environment": [], "approval": ["check_environment"], "release": ["approval"]}
+    assert dag["upstream"] == {"approval": [], "check_environment": ["approval"], "release": ["check_environment"]}
