@@ -119,7 +119,7 @@ def test_a_promotion_while_the_stage_runs_is_said_as_what_it_is(
 
     home = ["--registry", str(tmp_path / "registry"), "--store", str(tmp_path / "store")]
     assert main(dataclasses.replace(STAGE, run=run), home) == 75
-    assert f"another run, or a person, has changed --registry {registry.home} says meanwhile" in caplog.text
+    assert f"another run, or a person, has changed --registry {registry.home} meanwhile" in caplog.text
     assert "copying" not in caplog.text
     assert call()[1]["headline"]["version"] == "v1"
 
