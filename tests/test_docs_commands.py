@@ -52,7 +52,7 @@ RUN_BY = {
         "scripts/test_run_pipeline.py::test_without_containers_a_recipe_is_written_into_the_parameters"
     ),
     "make up": "stack/test_story.py::test_from_the_form_to_the_report",
-    "make serve": "serve/test_predict.py::test_one_image_can_be_the_body",
+    "make serve": "serve/test_make_serve.py::test_a_version_that_the_gate_has_refused_is_served_and_told",
     "make help": "test_docs_commands.py::test_make_tells_its_targets",
     "make check": "scripts/test_new_stage.py::test_new_stages_pass_all_checks",
     "make stage": "scripts/test_new_stage.py::test_a_new_stage_takes_what_it_was_given",
