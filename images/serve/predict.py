@@ -141,8 +141,11 @@ async def health() -> Response:
 
 
 @router.get("/ready")
-async def ready(service: ServiceDep) -> Response:
-    """Whether pictures are answered: 503 if not. `problem` says why it is not the champion that answers them."""
+async def ready(request: Request, service: ServiceDep) -> Response:
+    """Whether pictures are answered: 503 if not.
+
+    `problem` says why it is not the champion that answers them, `search` why the newest predictions cannot be searched.
+    """
     served, problem = service.champion.served, service.champion.problem
     told = {"ready": bool(served), "version": served.name if served else None, "problem": problem or None}
-    return Json(told, 200 if served else 503)
+    return Json(told | {"search": request.app.state.search.problem or None}, 200 if served else 503)

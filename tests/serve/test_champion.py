@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from images.serve.champion import ReadOnlyRegistry
+from images.serve.search import NOTHING
 from stages.common.contract.errors import DataError, UnavailableError
 from stages.common.registry.registry import MODEL, Registry, now
 from tests.common.onnx_models import save_model
@@ -138,6 +139,7 @@ def test_before_any_release_it_says_so_and_then_serves_it(tmp_path: Path) -> Non
             assert answer.status == 503
         assert "no version is released" in server.predict(b"x").json["error"]
         assert server.get("/versions").json["versions"] == []
+        server.wait_for(search=NOTHING)
         assert server.get("/health").status == 200
         register(registry, tmp_path / "content")
         server.wait_for(ready=True, version="v1", problem=None)

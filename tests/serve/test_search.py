@@ -269,6 +269,7 @@ def test_the_service_asks_for_its_token_and_searches_for_its_champion(mine: Data
             return answer.json.get("version") if answer.status == 200 else answer.json["error"]
 
         wait(lambda: said() == "v1", said)
+        server.wait_for(search=None)
         image = server.get("/search").json["rows"][0]["id"]
         assert server.get(f"/thumbnails/{image}").status == 200
         register(registry, tmp_path / "content-2", partial(save_model, confidence=0.7))
