@@ -82,10 +82,9 @@ def make_corrections(data: Path, data_volume: str) -> str:
     return name
 
 
-def _has_database() -> bool:
-    """Whether the volume of the stack's database is there, which keeps the password that it was made with."""
-    command = ["docker", "volume", "inspect", "face-attributes_postgres"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+def _has(volume: str) -> bool:
+    """Whether a volume is there."""
+    return subprocess.run(["docker", "volume", "inspect", volume], capture_output=True, check=False).returncode == 0
 
 
 def main() -> int:
@@ -103,9 +102,10 @@ def main() -> int:
     if problem := unusable(data, in_containers=True) or unknown_recipe(recipe):
         say(problem)
         return 64
-    if "POSTGRES_PASSWORD" not in known and file == ROOT / ".env" and _has_database():
+    database = f"{known.get('COMPOSE_PROJECT_NAME', LOCAL)}_postgres"  # which keeps the password that it was made with
+    if "POSTGRES_PASSWORD" not in known and file == ROOT / ".env" and _has(database):
         say("the database of an earlier .env is still there: put that .env back, or begin anew without its runs and "
-            "users: docker volume rm face-attributes_postgres")  # fmt: skip
+            f"users: docker volume rm {database}")  # fmt: skip
         return 64
     annotations = annotations_of(data)
     if annotations not in ANNOTATIONS:
