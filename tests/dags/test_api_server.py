@@ -53,6 +53,7 @@ class Server:
 
     port: int
     home: Path
+    environment: dict[str, str]
 
     def token(self, user: str) -> str:
         """Of a user, who has logged in."""
@@ -127,7 +128,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     port = free_port()
     command = [*airflow, "api-server", "--host", "127.0.0.1", "--port", str(port)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        found = Server(port, home)
+        found = Server(port, home, environment)
 
         def answers() -> bool:
             try:
@@ -435,3 +436,63 @@ def test_who_may_only_look_is_told_and_finds_nothing_to_press(server: Server, br
     for dag in ("validate_data", DAG_ID):
         assert server.ask("POST", f"/api/v2/dags/{dag}/dagRuns", b'{"logical_date": null}', **bearer).status == 403
     context.close()
+
+
+# ---- a person answers Airflow's own question ----
+
+ASK = """
+import sys
+from airflow.models import TaskInstance
+from airflow.models.hitl import HITLDetail
+from airflow.utils.session import create_session
+from sqlalchemy import select
+
+with create_session() as session:
+    of = {"dag_id": "approve_version", "task_id": "approval", "run_id": sys.argv[1]}
+    task = session.scalars(select(TaskInstance).filter_by(**of)).one()
+    task.state, task.next_method, task.next_kwargs = "awaiting_input", "execute_complete", {}
+    reason = {"value": "approved", "description": "Why, in a line.", "schema": {"type": "string", "minLength": 1}}
+    body = "The gate said: no.\\n\\n| figure | value |\\n|---|---|\\n| mean accuracy | 0.35 |"
+    asked = {"subject": "Release v1 although the gate says no?", "body": body, "params": {"reason": reason}}
+    session.add(HITLDetail(ti_id=task.id, options=["Approve", "Reject"], defaults=["Reject"], **asked))
+"""
+"""What task `approval` leaves when it begins to wait, for there is no scheduler here."""
+
+
+@pytest.mark.parametrize("width", [320, 1440])
+def test_with_the_keyboard_alone_a_person_releases_what_the_gate_has_refused(
+    server: Server, browser: "Browser", tmp_path: Path, width: int
+) -> None:
+    bearer = {"Authorization": f"Bearer {server.token('anna')}", "Content-Type": "application/json"}
+    runs = "/api/v2/dags/approve_version/dagRuns"
+    run = json.loads(server.ask("POST", runs, b'{"logical_date": null}', **bearer).body)["dag_run_id"]
+    subprocess.run([sys.executable, "-W", "ignore", "-c", ASK, run], env=server.environment, check=True)
+    context = signed_in(browser, server, "anna", width)
+    page = context.new_page()
+    page.goto(f"/dags/approve_version/runs/{run}/tasks/approval/required_actions")
+    page.get_by_text("Release v1 although the gate says no?").wait_for()
+    page.screenshot(path=tmp_path / "question.png")
+    focus(page, "[name=element_reason]")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("seen")
+    focus(page, "[data-testid=hitl-option-Approve]")
+    page.keyboard.press("Enter")
+    page.get_by_test_id("hitl-option-Approve").and_(page.locator(":disabled")).wait_for()
+    answer = json.loads(server.ask("GET", f"{runs}/{run}/taskInstances/approval/-1/hitlDetails", **bearer).body)
+    assert (answer["chosen_options"], answer["params_input"]) == (["Approve"], {"reason": "seen"})
+    assert answer["responded_by_user"]["name"] == "anna"
+    context.close()
+
+
+def focus(page: "Page", selector: str) -> None:
+    """Press Tab until something has the focus, and see that a person who looks at the page sees it."""
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            box = page.locator(selector).bounding_box()
+            size = page.viewport_size
+            assert box
+            assert size
+            assert box["x"] + box["width"] <= size["width"], box
+            return
+    raise AssertionError(f"Tab does not lead to {selector}")
