@@ -310,7 +310,7 @@ class Photographer:
 
     def form(self) -> None:
         """The form of a run."""
-        self.page.set_viewport_size({"width": 1360, "height": 1400})
+        self.page.set_viewport_size({"width": 1360, "height": 1700})
         self.page.goto(f"/dags/{DAG_ID}")
         self.page.get_by_role("button", name="Trigger").first.click()
         dialog = self.page.get_by_role("dialog")
