@@ -478,7 +478,7 @@ def test_with_the_keyboard_alone_a_person_releases_what_the_gate_has_refused(
     focus(page, "[data-testid=hitl-option-Approve]")
     page.keyboard.press("Enter")
     page.get_by_test_id("hitl-option-Approve").and_(page.locator(":disabled")).wait_for()
-    answer = json.loads(server.ask("GET", f"{runs}/{run}/taskInstances/approval/-1/hitlDetails", **bearer).body)
+    answer = json.loads(server.ask("GET", f"{runs}/{run}/taskInstances/approval/-1/hitlDetails", b"", **bearer).body)
     assert (answer["chosen_options"], answer["params_input"]) == (["Approve"], {"reason": "seen"})
     assert answer["responded_by_user"]["name"] == "anna"
     context.close()
