@@ -427,8 +427,22 @@ def _remove(slot: Slot) -> bool:
         aside = [part.rename(part.with_name(f"{_ASIDE}{part.name}.{uuid.uuid4().hex}")) for part in slot.parts]
         slot.lock.unlink(missing_ok=True)  # whoever waits for it makes another
     for part in aside:
-        shutil.rmtree(part)
+        _clear(part)
     return True
+
+
+def _clear(folder: Path) -> None:
+    """Remove a folder. Of a file that is open on this machine, NFS keeps a name, which the next pass removes.
+
+    Raises:
+        OSError: something in it cannot be removed.
+    """
+
+    def pass_over(_function: Any, _path: str, raised: tuple[Any, BaseException, Any]) -> None:
+        if not (isinstance(raised[1], OSError) and raised[1].errno in {errno.ENOTEMPTY, errno.EBUSY}):
+            raise raised[1]
+
+    shutil.rmtree(folder, onerror=pass_over)
 
 
 @contextlib.contextmanager
@@ -475,7 +489,7 @@ def _clear_asides(home: Path, sizes: Sizes, found: Found) -> None:
         size = sizes.freed(Path(entry.path))
         try:
             if not found.dry_run:
-                shutil.rmtree(entry.path)
+                _clear(Path(entry.path))
         except OSError as error:
             found.problems.append(_cannot(error, Path(entry.path)))
             continue

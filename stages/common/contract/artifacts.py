@@ -273,12 +273,11 @@ def publish(partial: Path, final: Path, lock: "Lock | None" = None) -> None:
         except OSError as cannot:
             if cannot.errno not in {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}:
                 raise
-            old = partial.with_name(f"{partial.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
+            old = final.with_name(f".partial-{final.name}.{uuid.uuid4().hex}")
             final.rename(old)
             partial.rename(final)
             partial = old
-        shutil.rmtree(partial)
+        shutil.rmtree(partial, ignore_errors=True)  # of a file that is open, NFS keeps a name; a later run removes it
     _sync(final.parent)
 
 
@@ -364,6 +363,7 @@ def locked(
                     os.truncate(file.fileno(), 0)
                     os.utime(file.fileno())
                     os.write(file.fileno(), "".join(f"{one.absolute()}\n" for one in reads).encode())
+                    os.fsync(file.fileno())  # else NFS keeps it here until the lock is free, and no clean-up sees it
                 yield lock
                 return
 

@@ -1,4 +1,4 @@
-"""Digests of raw files by their stat: path, size, times, device and inode -> digest, in a database on disk.
+"""Digests of raw files by their stat: path, size, times and inode -> digest, in a database on disk.
 
 So only new or changed files are read again, and memory does not grow with their number. The database can always be made
 again: where it is locked, damaged or cannot be written, files are read, which costs time and nothing else.
@@ -182,8 +182,11 @@ def _name(file: str | Path) -> bytes:
 
 
 def _describe(stat: os.stat_result) -> str:
-    """Stat values that change with a file's content; as text, for inodes may be larger than a database's integers."""
-    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_dev} {stat.st_ino}"
+    """Stat values that change with a file's content; as text, for inodes may be larger than a database's integers.
+
+    The device is none of them: each mount of NFS has a number of its own, on each machine another.
+    """
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
 
 
 def _sum(name: bytes, *known: object) -> int:

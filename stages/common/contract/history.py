@@ -1,5 +1,6 @@
 """Findings of past runs of a stage: one JSON object a line, in the cache that all its runs share."""
 
+import fcntl
 import json
 import os
 import time
@@ -13,7 +14,7 @@ FILE = "history.jsonl"
 
 
 def remember(cache: Path, source: str, values: Mapping[str, Any]) -> None:
-    """Add a run. One short `write` in append mode: runs that end together do not mix their lines.
+    """Add a run. One short `write` under a lock, without which runs that end together on NFS overwrite each other's.
 
     It starts with an end of line, so that a line that a full disk cut short spoils no other.
 
@@ -24,6 +25,7 @@ def remember(cache: Path, source: str, values: Mapping[str, Any]) -> None:
     """
     entry = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "source": source, **values}
     with (cache / FILE).open("ab", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         file.write(b"\n" + json.dumps(entry).encode() + b"\n")
         os.fsync(file)
 
