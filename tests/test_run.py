@@ -158,8 +158,9 @@ def test_what_a_stage_has_written_replaces_nothing_outside_of_the_reports(
 def test_the_stack_has_volumes_of_each_data_folder_also_of_one_that_cannot_be_written_to(
     docker: "DockerClient", data: Path, tmp_path: Path
 ) -> None:
-    other = tmp_path / "data"
-    shutil.copytree(data, other, ignore=shutil.ignore_patterns("corrections"))
+    other, third = tmp_path / "data", tmp_path / "read_only"
+    for folder in (other, third):
+        shutil.copytree(data, folder, ignore=shutil.ignore_patterns("corrections"))
     tmp_path.chmod(0o755)
     file = tmp_path / "settings.env"
     before = {volume.name for volume in docker.volumes.list()}
@@ -183,11 +184,11 @@ def test_the_stack_has_volumes_of_each_data_folder_also_of_one_that_cannot_be_wr
         assert volumes[0] == volumes[2]
         assert len({*volumes, "face-attributes-artifacts"}) == 3
         file.write_text(file.read_text().replace(volumes[0], f"{VOLUME}-nfs"))
-        with read_only(other):
-            assert volume_of(other) == f"{VOLUME}-nfs"  # a name that somebody wrote stays
-            assert bound_to(volume_of(other, "CORRECTIONS")) is None
-        assert f"{other / 'corrections'} cannot be made, or given to user 50000 (" in told[-1]
-        assert bound_to(volume_of(other, "CORRECTIONS")) == str(other / "corrections")
+        with read_only(third):
+            assert volume_of(third) == f"{VOLUME}-nfs"  # a name that somebody wrote stays
+            assert bound_to(volume_of(third, "CORRECTIONS")) is None
+        assert f"{third / 'corrections'} cannot be made, or given to user 50000 (" in told[-1]
+        assert bound_to(volume_of(third, "CORRECTIONS")) == str(third / "corrections")
     finally:
         for name in made - before:
             docker.volumes.get(name).remove()
