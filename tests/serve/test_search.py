@@ -301,7 +301,9 @@ def test_while_another_process_makes_the_index_it_is_waited_for_and_made_after_a
     (folder := tmp_path / "index").mkdir()
     (folder / "index-being-made").mkdir()
     with subprocess.Popen(
-        ["flock", "--no-fork", folder, "sh", "-c", "echo made; exec sleep 60"], stdout=subprocess.PIPE, start_new_session=True
+        ["flock", "--no-fork", folder, "sh", "-c", "echo made; exec sleep 60"],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
     ) as other:
         assert other.stdout
         other.stdout.readline()

@@ -81,7 +81,7 @@ def test_a_model_of_earlier_code_answers_in_the_order_of_its_outputs(tmp_path: P
     assert [(one.name, one.classes) for one in model.attributes] == [
         (one.name, one.classes) for one in SAMPLE_ATTRIBUTES
     ]
-    assert model.attributes[3].title == "Hair color"
+    assert model.attributes[3].title == "Coat color"
     assert model.answered == list(SAMPLE_NAMES)
     assert not any(any(offsets) for offsets in model.calibration.decision.values())
     assert model.lowest_confidences == {one.name: int(1e4 / len(one.classes)) / 1e4 for one in SAMPLE_ATTRIBUTES}
