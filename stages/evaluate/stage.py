@@ -123,8 +123,8 @@ def _run(context: Context[Params]) -> Headline:
     plot_roc(context.out / "plots" / "roc_curves.png", answers, measures)
     plot_reliability(context.out / "plots" / "reliability.png", answers, measures)
     accuracies = {name: round(one["accuracy"], 4) for name, one in measures.items() if one["accuracy"] is not None}
-    by_metric = {name: one[section.metric] for name, one in measures.items() if one[section.metric] is not None}
-    lowest = min(by_metric, key=lambda name: by_metric[name])
+    by_metric = [(one[section.metric], name) for name, one in measures.items() if one[section.metric] is not None]
+    lowest = min(by_metric, default=None, key=lambda found: found[0])
     found = {**all_means, "images": len(split), **accuracies, "findings": len(checked.found)}
     remember(context.cache, SUITE, {"success": True, **found})
     hardest = hardest_images(split, answers)
@@ -142,7 +142,7 @@ def _run(context: Context[Params]) -> Headline:
         **{name: round(value, 4) for name, value in means.items() if value is not None},
         **({"no_better": ", ".join(weak)} if weak else {}),
         "images": len(split),
-        "lowest": f"{lowest} {by_metric[lowest]:.4g}",
+        **({"lowest": f"{lowest[1]} {lowest[0]:.4g}"} if lowest else {}),
         **({"never_answered": ", ".join(never)} if never else {}),
         **({"worst_slice": weakest.text} if weakest else {}),
     }

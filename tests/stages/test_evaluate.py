@@ -167,6 +167,14 @@ def test_by_balanced_accuracy_other_attributes_are_no_better(
     assert (metrics["metric"], metrics["no_better"]) == ("balanced_accuracy", [])
 
 
+def test_labels_of_one_class_have_no_balanced_accuracy_and_so_no_lowest(
+    evaluate: Callable[..., int], tmp_path: Path
+) -> None:
+    assert evaluate([(0, 0, 0, 0, 0)] * 4, [(0, 0, 0, 0, 0)] * 4, metric="balanced_accuracy") == 0
+    headline = json.loads((tmp_path / "out" / "metrics" / "eval_metrics.json").read_text())
+    assert (headline["mean_accuracy"], headline["mean_balanced_accuracy"]) == (1, None)
+
+
 def test_the_worst_slice_is_named_where_chance_does_not_explain_it(
     evaluate: Callable[..., int], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
