@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # for `stages`, which is imported where it is needed
 DAGS = ("ml_pipeline_face_attributes", "predict_new_lots", "model_monitoring_and_retraining")
 ARTIFACTS_VOLUME = "face-attributes-artifacts"
 ARTIFACT = re.compile(r"/artifacts/[a-z_]+/([0-9a-f]{64}|failed-[0-9a-f]+)")
@@ -441,7 +443,6 @@ def input_section(data: Path | None = None) -> dict[str, str]:
 
 def take(file: Path) -> None:
     """Write the values of a recipe, or of the params.yaml of the data, into ours, which says what `dvc repro` takes."""
-    sys.path.insert(0, str(ROOT))
     from stages.common.contract.errors import StageError
     from stages.common.contract.params import own_sections, read_sections
 
@@ -461,13 +462,12 @@ def write_params(sections: Mapping[str, Any], file: Path) -> None:
         sections: the keys that differ, in their sections.
         file: that they come from, for messages.
     """
-    sys.path.insert(0, str(ROOT))
     from stages.common.contract.errors import StageError
     from stages.common.contract.params import lay_over, read_sections
 
     try:
-        before, after = read_sections(PARAMS), read_sections(PARAMS)
-        lay_over(after, sections, file)
+        before = read_sections(PARAMS)
+        lay_over(after := deepcopy(before), sections, file)
     except StageError as error:
         stop(error.exit_code, str(error))
     text = PARAMS.read_bytes().decode()

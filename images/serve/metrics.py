@@ -1,8 +1,8 @@
 """What the service counts, as Prometheus reads it at /metrics: of all its processes together.
 
 Where there are several, each counts in files that are mapped into memory, and whichever is asked adds up the files of
-all (the multiprocess mode of prometheus_client). They lie in memory, too: a full disk would kill
-who writes to a mapped file.
+all (the multiprocess mode of prometheus_client). They lie in memory, too: a full disk would kill who writes to a mapped
+file.
 """
 
 import asyncio

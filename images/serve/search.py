@@ -27,6 +27,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from images.serve.search_files import RawFolder, Thumbnails, media_type
 from images.serve.search_index import INDEX, Index, build_and_tell, shown
 from images.serve.service import Service, in_thread
+from stages.common.contract.artifacts import lock_of, written
 from stages.common.contract.errors import DataError, StageError, UnavailableError, UsageError, full_disk
 from stages.common.contract.logs import log
 from stages.common.contract.tables import as_written
@@ -153,7 +154,7 @@ class Search:
     def _open_made(self, artifact: Path, validated: Path | None) -> None:
         """Open the index of these artifacts if it is there already; the newest one if it is not and none is open."""
         others = []
-        for file in sorted(self._folder.glob(f"{PREFIX}*/{INDEX}"), key=_written, reverse=True):
+        for file in sorted(self._folder.glob(f"{PREFIX}*/{INDEX}"), key=written, reverse=True):
             if file.parent == self._place:
                 continue
             try:
@@ -235,8 +236,7 @@ class Search:
                 self._known[key] = _manifest(path)
             if one := self._known[key]:
                 # an artifact that a run finds done is as new as one that it makes
-                taken = path.parent.with_name(f".lock-{path.parent.name}")
-                found.append((max(key[1] / 1e9, _written(taken)), one))
+                found.append((max(key[1] / 1e9, written(lock_of(path.parent))), one))
         return [one for _, one in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
     # -- answering --
@@ -304,14 +304,6 @@ class Search:
         query = index.parse(words)
         rows = index.similar(position, query, query.size)
         return {**self.told(index), "image": index.rows([position])[0], "rows": rows}
-
-
-def _written(file: Path) -> float:
-    """When a file was written; 0 if it has been removed."""
-    try:
-        return file.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def _manifest(path: Path) -> Made | None:

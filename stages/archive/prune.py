@@ -31,7 +31,7 @@ from stat import S_ISDIR
 from typing import Any
 
 from stages.archive.versions_page import write_versions
-from stages.common.contract.artifacts import MANIFEST, locked, read_by
+from stages.common.contract.artifacts import MANIFEST, lock_of, locked, read_by, written
 from stages.common.contract.digest_index import DIGESTS, DigestIndex
 from stages.common.contract.errors import StageError, UsageError
 from stages.common.registry.registry import Registry
@@ -89,7 +89,7 @@ class Slot:
     @property
     def lock(self) -> Path:
         """The file that a run locks as long as it makes or takes the artifact."""
-        return self.home / f".lock-{self.key}"
+        return lock_of(self.home / self.key)
 
     @property
     def what(self) -> str:
@@ -216,7 +216,7 @@ def prune(store: Path, keep: str, *, dry_run: bool = False, registry: Path | Non
         raise UsageError(f"--registry {registry} is no folder: name that of the versions, which must stay")
     of_versions = Registry(registry or store / REGISTRY)
     versions = {version.archive for version in of_versions.versions()}
-    alone = contextlib.nullcontext() if dry_run else locked(store / f".lock-{PASSES}", "another clean-up is running")
+    alone = contextlib.nullcontext() if dry_run else locked(lock_of(store / PASSES), "another clean-up is running")
     with alone:
         homes = _homes(store, found)
         slots = {home: _slots(home, found) for home in homes}
@@ -268,7 +268,7 @@ def _slots(home: Path, found: Found) -> list[Slot]:
 
     def put(key: str, entry: os.DirEntry[str], *, used: Path | None = None, part: bool = True) -> Slot:
         slot = slots.setdefault(key, Slot(home, key))
-        slot.used = max(slot.used, _written(used or Path(entry.path)))
+        slot.used = max(slot.used, written(used or Path(entry.path)))
         slot.parts += [Path(entry.path)] if part else []
         return slot
 
@@ -459,15 +459,7 @@ def _taking(slot: Slot) -> Iterator[bool]:
             yield False
             return
         taken = os.fstat(file.fileno()).st_mtime if known else 0.0
-        yield max(taken, _written(slot.home / slot.key / MANIFEST)) <= slot.used
-
-
-def _written(path: Path) -> float:
-    """When a file was written, in seconds since the epoch; 0 if it is not there."""
-    try:
-        return path.lstat().st_mtime
-    except OSError:
-        return 0.0
+        yield max(taken, written(slot.home / slot.key / MANIFEST)) <= slot.used
 
 
 def _require_removable(folder: Path) -> None:

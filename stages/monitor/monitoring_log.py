@@ -36,7 +36,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from stages.common.contract.artifacts import locked, reading
+from stages.common.contract.artifacts import lock_of, locked, reading
 from stages.common.contract.logs import log
 from stages.common.contract.params import Section
 from stages.common.contract.stage import Headline
@@ -146,7 +146,7 @@ def append_check(file: Path, artifact: Path, key: str, run: str = "") -> Headlin
     with reading(artifact / DECISION, "monitor"):
         decision = json.loads((artifact / DECISION).read_text(encoding="utf-8"))
         decision.pop("retrain")
-    with locked(file.with_name(f".lock-{file.name}"), "another check is being written to the log"):
+    with locked(lock_of(file), "another check is being written to the log"):
         earlier = read_log(file)
         told = next((check for check in reversed(earlier) if run and (check.run, check.key) == (run, key)), None)
         if told is None:

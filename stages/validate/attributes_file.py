@@ -12,6 +12,7 @@ import yaml
 from stages.common.contract.errors import DataError, UsageError
 from stages.common.contract.version import ROOT
 from stages.common.images.statistics import STATISTICS
+from stages.common.schema.annotations import CANNOT_TELL
 from stages.common.schema.attributes import Attribute, Attributes
 from stages.validate.forms.header import spelling
 
@@ -31,7 +32,7 @@ _CELEBA = """
 CELEBA = frozenset(_CELEBA.split())
 """CelebA's 40 attributes."""
 
-_NO_CLASSES = ("unknown", "abstained")
+_NO_CLASSES = (CANNOT_TELL, "abstained")
 """Names that labels and answers are counted under beside the classes."""
 _KEYS = ("name", "classes", "title", "column", "unknown_when", "celeba", "cartoon_set")
 _TABLES = """

@@ -171,17 +171,14 @@ def _list_corrections(folder: Path) -> tuple[list[Path], dict[str, str]]:
 
     Hidden ones are neither: so are those that are being written.
     """
+    files, ignored = [], {}
     listing = list_folder(folder)
-    found = {file: why for file, why in listing.ignored.items() if why != HIDDEN} | dict.fromkeys(
-        listing.images, NO_CORRECTIONS
-    )
-    files = {file for file, why in found.items() if why == OTHER_NAME and suffix_of(file) == ".csv"}
-    ignored = {
-        f"{CORRECTIONS}/{as_text(file)}": NO_CORRECTIONS if why == OTHER_NAME else why
-        for file, why in found.items()
-        if file not in files
-    }
-    return sorted(map(Path, files)), ignored
+    for file, why in (listing.ignored | dict.fromkeys(listing.images, OTHER_NAME)).items():
+        if why == OTHER_NAME and suffix_of(file) == ".csv":
+            files.append(Path(file))
+        elif why != HIDDEN:
+            ignored[f"{CORRECTIONS}/{as_text(file)}"] = NO_CORRECTIONS if why == OTHER_NAME else why
+    return sorted(files), ignored
 
 
 def correction_files(folder: Path) -> RawFiles:

@@ -368,6 +368,19 @@ def locked(
                 return
 
 
+def lock_of(place: Path) -> Path:
+    """The lock of an artifact, a cached lot or a file: a hidden file beside it, which was written when it was taken."""
+    return place.with_name(f".lock-{place.name}")
+
+
+def written(path: Path) -> float:
+    """When a file was written, in seconds since the epoch; 0 if it is not there."""
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def read_by(lock: Path) -> list[Path]:
     """The artifacts that the last holder of a lock has named."""
     return [Path(line) for line in lock.read_text(encoding="utf-8", errors="replace").splitlines()]
@@ -377,7 +390,7 @@ def remove_leftovers(folder: Path) -> None:
     """Remove half-made directories of killed runs: those `.partial-*` whose lock nobody holds."""
     for partial in folder.glob(".partial-*"):
         name = partial.name.removeprefix(".partial-")
-        lock = folder / f".lock-{name.rpartition('.')[0] or name}"
+        lock = lock_of(folder / (name.rpartition(".")[0] or name))
         if not lock.exists():
             continue  # not ours
         with lock.open("a") as file, contextlib.suppress(BlockingIOError):

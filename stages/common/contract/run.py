@@ -144,7 +144,7 @@ def run(call: Call[Any]) -> Result:
     with _index(call) as index:
         work = _identify(call, index)
         reads = [path for name, path in call.inputs.items() if stage.inputs[name].artifact]
-        with artifacts.locked(call.home / f".lock-{work.final.name}", reads=reads) as lock:
+        with artifacts.locked(artifacts.lock_of(work.final), reads=reads) as lock:
             shutil.rmtree(work.failed, ignore_errors=True)
             stored = _stored(work)
             if stored:

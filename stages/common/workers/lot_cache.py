@@ -190,7 +190,7 @@ def _read(recipe: Recipe[Any, Any, PieceT], folder: Path, images: Sequence[Sourc
 def _begin(recipe: Recipe[Any, Any, Any], folder: Path, images: Sequence[Source]) -> _Begun | None:
     """Take a lot, which nobody else does meanwhile; None if it is done."""
     with contextlib.ExitStack() as ends:
-        wait = artifacts.locked(folder.with_name(f".lock-{folder.name}"), "another run is computing the same lot")
+        wait = artifacts.locked(artifacts.lock_of(folder), "another run is computing the same lot")
         lock = ends.enter_context(wait)
         if _read(recipe, folder, images) is not None:
             return None
