@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 DAG_ID = "ml_pipeline_face_attributes"
 SOCKET = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
-START_S = 180  # for Airflow to answer; it takes some 15 s on two idle cores, 45 s on busy ones
-RUN_S = 180  # for the run to end; some 15 s
+START_S = 600  # for Airflow to answer; it takes some 15 s on two idle cores, 45 s on busy ones
+RUN_S = 600  # for the run to end; some 15 s, and minutes while images are built beside it
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class Stack:
         """Start it, and wait until it is healthy and knows the pipeline."""
         try:
             self.compose("up", "--detach", "--wait", "--wait-timeout", str(START_S))
-            wait_until(lambda: self.api(f"/dags?dag_id_pattern={DAG_ID}")["dags"], 60, "the DAG")
+            wait_until(lambda: self.api(f"/dags?dag_id_pattern={DAG_ID}")["dags"], START_S, "the DAG")
         except AssertionError:
             print(self.compose("ps", "--all"), self.compose("logs", "--tail", "40"))
             self.__exit__()
