@@ -71,6 +71,9 @@ def ask(container: Any) -> Callable[..., tuple[int, Any]]:
                 return response.status, json.loads(response.read())
         except HTTPError as error:
             return error.code, json.loads(error.read())
+        except OSError as error:
+            error.add_note(container.logs().decode())
+            raise
 
     return call
 
