@@ -34,8 +34,9 @@ STOP_S = 10
 """Seconds that requests have to end after SIGTERM."""
 KILL_S = 5
 """Seconds after these until a process that has not ended is killed."""
-HUNG_S = 30
-"""Seconds until a process that does not react is replaced: on a busy machine one takes some to start."""
+HUNG_S = 120
+"""Seconds until a process that does not react is replaced. On a busy machine (load 25 on two cores) one took over 30 s
+to start, so with 30 it was replaced again and again."""
 
 
 def serve(settings: Settings) -> ExitCode:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 pytestmark = pytest.mark.docker
-START_S = 60
+START_S = 600
 IMAGE = "face-attributes/serve"
 MOST_MB = 450
 
