@@ -24,7 +24,7 @@ from stages.common.reports.report import (
 from stages.common.schema.attributes import Attribute, Attributes, names
 from stages.validate.changes import Changes
 from stages.validate.raw_annotations import AnnotationFile
-from stages.validate.summary import class_counts
+from stages.validate.summary import class_counts, listed
 from stages.validate.verdict import REPLACED
 
 REJECTED_PICTURES, REMARKED_PICTURES, DUPLICATE_PICTURES = 60, 30, 60
@@ -132,12 +132,21 @@ def build_report(
     return Report(
         title=f"Validation of {name}",
         subtitle="What the annotations and images hold, and which of them can be used.",
-        verdict="; ".join([verdict_line, *metrics.get("never_answered", ())]),
+        verdict="; ".join([verdict_line, *metrics.get("never_answered", ()), *_warned(metrics)]),
         passed=success,
         remarked=any(metrics.get(what) for what in ("rejected", "warnings", "never_answered", "notices")),
         sections=[section for section in sections if section],
         attributes=attributes,
     )
+
+
+def _warned(metrics: Mapping[str, Any]) -> list[str]:
+    """What it is that a table which passed has warnings about; rejected rows stand in the verdict already."""
+    if not metrics.get("success"):
+        return []
+    count = metrics["warnings"]
+    kinds = [f"{count:,} warning{'' if count == 1 else 's'}: {listed(metrics['remarks'])}"] if count else []
+    return [*kinds, *metrics["notices"]]
 
 
 def _cards(metrics: Mapping[str, Any]) -> Cards:

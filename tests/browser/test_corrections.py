@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stages.common.contract.command_line import main
-from stages.common.reports.report import Labels, Picture, Pictures, Report, write_report
+from stages.common.reports.report import Labels, Picture, Pictures, Report, Table, write_report
 from stages.common.schema.attributes import Attribute
 from stages.validate.stage import STAGE
 
@@ -155,6 +155,33 @@ def test_all_of_it_fits(open_offline: "Callable[..., Page]", tmp_path: Path, wid
         "document.querySelector('.corrections').getBoundingClientRect().top",
         timeout=5000,
     )
+
+
+def test_the_bar_covers_nothing_while_nobody_corrects(open_offline: "Callable[..., Page]", tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    picture = Picture(PIXEL, ["s1_0.png"], labels=Labels("s1_0.png", [0], [0]))
+    others = [Table(f"Part {number}", ("Row",), [(row,) for row in range(40)]) for number in range(3)]
+    report = Report("Run", sections=[others[0], Pictures("Pictures", [picture]), *others[1:]], attributes=(HAT,))
+    write_report(tmp_path / "report.html", report)
+    page = open_offline(tmp_path / "report.html")
+    bar = page.get_by_role("region", name="Corrections")
+    top = "window.scrollTo({top: 0, behavior: 'instant'})"
+
+    expect(bar).to_be_attached()
+    expect(bar).not_to_be_in_viewport()
+    group(page, "s1_0.png").focus()
+    expect(bar).to_be_in_viewport(ratio=1)
+    page.evaluate(top)
+    expect(bar).not_to_be_in_viewport()
+    group(page, "s1_0.png").press("2")
+    page.evaluate(top)
+    page.wait_for_function("() => scrollY === 0")
+    expect(bar).to_be_in_viewport(ratio=1)  # for that is not saved yet
+    page.get_by_role("button", name="Take all back").press("Enter")
+    expect(bar).not_to_be_in_viewport()
+    page.keyboard.press("End")
+    expect(bar).to_be_in_viewport(ratio=1)
 
 
 def test_without_something_to_correct_a_page_runs_no_script(tmp_path: Path) -> None:

@@ -196,6 +196,8 @@ def test_hair_colour_of_a_bald_face_becomes_unknown_and_is_listed(data: Data) ->
     assert [row["reason"] for row in read(data.out / "warnings.csv")] == [
         "hair colour where hair length is bald (found '3')"
     ]
+    verdict = (data.out / "report.html").read_text().partition("<b>Passed with findings</b>")[2].partition("</div>")[0]
+    assert "; 1 warning: 1 hair colour where hair length is bald" in verdict
 
 
 def test_too_many_rejects_fail_and_leave_the_reports_but_no_artifact(

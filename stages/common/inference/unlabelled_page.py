@@ -10,8 +10,9 @@ from stages.common.schema.attributes import Attributes
 ROWS = 30
 """Lots in a table."""
 TOO_HIGH = (
-    "For other images it is too high, and the interval does not show that. On drawn faces it was too high by .02 if "
-    "they were blurred, by .10 to .17 if darker, by .25 in another drawing style, by .34 at night (bench/README.md)."
+    "For other images it is too high, and the interval does not show that. On drawn faces it was too high by 2 "
+    "percentage points if they were blurred, by 10 to 17 if darker, 25 in another drawing style, 34 at night "
+    "(bench/README.md)."
 )
 """What holds of any such figure, as measured by bench.unlabelled."""
 
@@ -54,8 +55,7 @@ def expected_table(
     told = (
         "Estimated share of right answers: the model's confidences, corrected by the gap between confidence and "
         "accuracy on its test images. The true accuracy lies between lowest and highest with 95% if these images are "
-        "like the test images. "
-        f"{TOO_HIGH}"
+        f"like the test images. {TOO_HIGH}"
     )
     columns = ("Lot", "Attribute", "Images", "Expected", "Lowest", "Highest", "")
     return Table("Expected accuracy", columns, first, note=" ".join(filter(None, (told, note))))

@@ -105,10 +105,25 @@
   const help = () => make("p", { class: "sub" }, "Keys: ", make("kbd", {}, "Tab"), " to a label, ", make("kbd", {}, "←"), " ", make("kbd", {}, "→"),
     " to the next one, ", make("kbd", {}, "1"), " to ", make("kbd", {}, "9"), " for its class, ", make("kbd", {}, "U"), " where nobody can tell it, ", make("kbd", {}, "0"), " takes it back.");
 
+  // It stands at the end of the page, and over its lower edge where people correct: while such a picture is seen, and
+  // as long as something is not saved.
+  const inView = new Set();
+  const place = () => {
+    const over = inView.size > 0 || changed.size > 0;
+    bar.classList.toggle("over", over);
+    const root = document.documentElement; // what has the focus is not behind the bar
+    root.style.scrollPaddingBottom = document.body.style.paddingBottom = over ? `${bar.offsetHeight + 12}px` : "";
+  };
+  const observer = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) inView[isIntersecting ? "add" : "delete"](target);
+    place();
+  });
+
   const start = () => {
     for (const figure of figures) {
       const labels = JSON.parse(figure.dataset.labels);
       if (within.test(labels.filename)) continue;
+      observer.observe(figure);
       const others = attributes.map((_, at) => at).filter((at) => !labels.asked.includes(at));
       figure.append(...labels.asked.map((at) => ask(labels, at).node));
       if (!others.length) continue;
@@ -127,8 +142,7 @@
       if (changed.size) say(`${count(changed.size, "correction")}, not saved yet.`);
       else if (!bar.said) say("No correction yet.");
       bar.said = bar.said && !changed.size;
-      const root = document.documentElement; // what has the focus is not behind the bar
-      root.style.scrollPaddingBottom = document.body.style.paddingBottom = `${bar.offsetHeight + 12}px`;
+      place();
     };
     document.body.append(bar);
     addEventListener("beforeunload", (event) => { if (changed.size) event.preventDefault(); });
