@@ -121,6 +121,12 @@ async def names(raw: Path, following: Following) -> list[Any]:
     return [*found, await following()]
 
 
+async def not_text(raw: Path, following: Following) -> list[Any]:
+    """A lot whose name is no UTF-8 is called as the stages call it, for no event could hold it as it is."""
+    add(raw, "ä_1.png", os.fsdecode(b"\xff_1.png"))
+    return [await following()]
+
+
 async def copying(raw: Path, following: Following) -> list[Any]:
     """A copy far down that goes on for longer than two looks take is told once, when it is done."""
     folder = raw / "cam/2026-11/27"
@@ -197,7 +203,8 @@ async def annotation_folder(folder: Path, following: Following) -> list[Any]:
 STORIES = {
     story.__name__: story
     for story in (
-        arrivals, no_folder, hidden, flat, deep, names, copying, not_ours, vanishing, annotations, annotation_folder,
+        arrivals, no_folder, hidden, flat, deep, names, not_text, copying, not_ours, vanishing, annotations,
+        annotation_folder,
     )
 }  # fmt: skip
 
@@ -222,6 +229,7 @@ def tell(story: str, raw: Path, home: Path) -> str:
         ("flat", '[["all"], ["all"]]'),
         ("deep", '[["27"], ["27"], ["27"], ["27"], ["s1"]]'),
         ("names", '[["bob", "s1", "s2"], ["s2"]]'),
+        ("not_text", '[["\\\\xff", "\\u00e4"]]'),
         ("copying", '[["27"], null]'),
         ("not_ours", '[["s1"], ["s2", "shut"], null]'),
         ("vanishing", '[["s1"]]'),
