@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from stages.common.inference.answers import Answers
 from stages.common.inference.decision import lowest_confidence
 from stages.common.inference.measures import Measures
+from stages.common.reports.figures import names_are_text
 from stages.common.schema.attributes import Attributes
 from stages.common.schema.statistics import wilson
 from stages.evaluate.measures import reliability_of, roc_curves
@@ -39,6 +40,7 @@ def _title(axes: Axes, text: str, remark: str) -> None:
     axes.tick_params(labelsize=8)
 
 
+@names_are_text
 def plot_confusion(attributes: Attributes, path: Path, measures: Mapping[str, Measures]) -> None:
     """Draw a confusion matrix per attribute: counts, coloured by the share of their true class."""
     figure, panels = _panels(len(attributes))
@@ -72,6 +74,7 @@ def _write_counts(axes: Axes, counts: npt.NDArray[np.int64], shares: npt.NDArray
         )
 
 
+@names_are_text
 def plot_roc(path: Path, answers: Sequence[Answers], measures: Mapping[str, Measures]) -> None:
     """Draw the ROC curves per attribute, every class against the rest; those of the lowest areas have a name."""
     figure, panels = _panels(len(answers))
@@ -103,6 +106,7 @@ def plot_roc(path: Path, answers: Sequence[Answers], measures: Mapping[str, Meas
     figure.savefig(path, dpi=150)
 
 
+@names_are_text
 def plot_reliability(path: Path, answers: Sequence[Answers], measures: Mapping[str, Measures]) -> None:
     """Draw how often the model is right at which confidence: on the diagonal it is as sure as it should be.
 

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from stages.common.reports.figures import names_are_text
+
 THEN, NOW = "#8a94a0", "#d9622b"
 DPI = 150
 """Makes 900 x 390 pixels of a picture."""
@@ -21,6 +23,7 @@ IN_A_ROW = 60
 """Letters of names that have room side by side; more are turned."""
 
 
+@names_are_text
 def draw_signal(then: "pd.Series[Any]", now: "pd.Series[Any]") -> Figure:
     """Draw the shares of images, gray of the reference and orange of new images.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from stages.common.reports.figures import names_are_text
 from stages.common.schema.attributes import Attributes
 from stages.common.schema.dataset import SPLITS
 
@@ -73,6 +74,7 @@ def _draw_lots(axes: Axes, lots: Mapping[str, Mapping[str, int]]) -> None:
     axes.margins(y=0.12)
 
 
+@names_are_text
 def plot_distribution(
     attributes: Attributes,
     path: Path,

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from stages.common.images.thumbnails import contact_sheet, for_sheet
+from stages.common.reports.figures import names_are_text
 from stages.common.schema.attributes import Attributes
 from stages.common.schema.dataset import Split
 from stages.common.training.augment import augment
@@ -54,6 +55,7 @@ def plot_training(path: Path, history: Sequence[Epoch]) -> None:
     figure.savefig(path)
 
 
+@names_are_text
 def plot_accuracy(path: Path, attributes: Attributes, history: Sequence[Epoch]) -> None:
     """Accuracy and, below, balanced accuracy on validation images per epoch, of every attribute and their mean.
 

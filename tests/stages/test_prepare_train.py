@@ -20,8 +20,8 @@ from stages.common.contract import artifacts
 from stages.common.contract.command_line import main
 from stages.common.images.preprocess import preprocess
 from stages.common.images.settings import FaceCrop, Preprocessing
-from stages.common.schema.attributes import names, write_attributes
-from stages.common.schema.dataset import read_index, read_split
+from stages.common.schema.attributes import Attribute, names, write_attributes
+from stages.common.schema.dataset import SPLITS, read_index, read_split
 from stages.common.schema.face import Face
 from stages.prepare_train.params import DataSection
 from stages.prepare_train.plots import plot_distribution
@@ -145,6 +145,13 @@ def test_the_plot_copes_with_many_lots_and_empty_classes(tmp_path: Path) -> None
     plot_distribution(SAMPLE_ATTRIBUTES, tmp_path / "p.png", classes, lots)
     with Image.open(tmp_path / "p.png") as picture:
         assert picture.size == (1650, 900)
+
+
+def test_the_plot_takes_no_name_for_a_formula(tmp_path: Path) -> None:
+    price = Attribute("price", ("under $5", "$^$"), "price", "$$")
+    counts = {"price": dict.fromkeys(SPLITS, {"under $5": 1, "$^$": 2, "unknown": 0})}
+    plot_distribution((price,), tmp_path / "p.png", counts, {"a$_$": dict.fromkeys(SPLITS, 1)})
+    assert (tmp_path / "p.png").exists()
 
 
 def test_a_new_lot_moves_no_old_image_and_computes_only_itself(data: Data) -> None:
