@@ -139,6 +139,15 @@ def predictions(artifact: Path, lot: str) -> dict[str, dict[str, str]]:
     return {row["filename"]: row for row in rows(artifact / "outputs" / f"predictions_{lot}.csv")}
 
 
+def test_a_name_with_a_carriage_return_stays_one_row(data: Data) -> None:
+    draw(data.raw / "a" / "a_\r1.png", (1, 0, 1, 3, 2))
+    (data.raw / "a" / "a_\r2.png").write_bytes(b"x")
+    artifact, headline = data.result()
+    assert (headline["images"], headline["undecodable"]) == (16, 1)
+    assert "a_\r1.png" in predictions(artifact, "a")
+    assert [row["filename"] for row in rows(artifact / "undecodable.csv")] == ["a_\r2.png"]
+
+
 def test_what_is_left_out_is_listed_also_if_nothing_else_changes(data: Data) -> None:
     assert rows(data.result()[0] / "ignored.csv") == []
     (data.raw / "a" / "a_1.gif").write_bytes(b"GIF89a")

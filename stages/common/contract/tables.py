@@ -4,7 +4,7 @@ import csv
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 _BEFORE_FORMULA = r"""(?=[\s"']*[-=+@\uff1d\uff0b\uff0d\uff20]|'*[\t\r\n])"""
 """What a spreadsheet may run: a sign of half or full width, which blanks and quotes before it do not keep off."""
@@ -25,9 +25,19 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[Any]],
         for_people: put `'` before text that a spreadsheet would run as a formula; `as_written` takes it away again.
     """
     with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
+        table = csv.writer(_LineFeeds(file))
         table.writerow(columns)
         table.writerows([_neutral(cell) for cell in row] if for_people else row for row in rows)
+
+
+class _LineFeeds:
+    """Ends the rows of a `csv.writer` with LF. One told to do so leaves a CR in a cell, such as a name, unquoted."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._write = file.write
+
+    def write(self, row: str) -> int:
+        return self._write(row[:-2] + "\n")
 
 
 def _neutral(cell: Any) -> Any:
