@@ -12,10 +12,12 @@ import fcntl
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import chain
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, NamedTuple
@@ -25,7 +27,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from images.serve.search_files import RawFolder, Thumbnails, media_type
-from images.serve.search_index import INDEX, Index, build_and_tell, shown
+from images.serve.search_index import INDEX, Index, build_and_tell, shown, whole_rows
 from images.serve.service import Service, in_thread
 from stages.common.contract.artifacts import lock_of, written
 from stages.common.contract.errors import DataError, StageError, UnavailableError, UsageError, full_disk
@@ -44,6 +46,10 @@ ALIKE = 24
 CHUNK = 256 * 1024
 STARTING = "the predictions are being indexed: try again in some seconds"
 NOTHING = "nothing is predicted yet: run the pipeline until a version is released, and then stage predict"
+
+
+_WRITTEN_OTHERWISE = re.compile(r"""["';|\s]""")
+"""What a name is not written with as it is, or not what follows."""
 
 
 class Made(NamedTuple):
@@ -317,10 +323,11 @@ def _manifest(path: Path) -> Made | None:
 
 def _answers(path: Path, filename: str) -> dict[str, dict[str, Any]]:
     """What a predictions.csv says about a file; nothing if it is not in it."""
+    piece = max(_WRITTEN_OTHERWISE.split(filename), key=len)  # to look closer at few rows
     try:
         with path.open(encoding="utf-8", newline="") as lines:
-            header = next(lines, "")
-            rows = csv.DictReader(line for line in (header, *(line for line in lines if filename in line)))
+            every = whole_rows(lines)
+            rows = csv.DictReader(chain([next(every, "")], (row for row in every if piece in row)))
             row = next((row for row in rows if as_written(row["filename"]) == filename), {})
     except (OSError, ValueError, KeyError):  # cleaned up meanwhile
         return {}

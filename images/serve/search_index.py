@@ -277,7 +277,7 @@ def _blocks(artifact: Path, lot: Lot, attributes: Attributes) -> Iterator[_Block
         if file_digest(path) != lot.predictions:
             _refuse(artifact, f"{path.name} is damaged")
         with path.open(encoding="utf-8", newline="") as lines:
-            rows = _whole_rows(lines)
+            rows = whole_rows(lines)
             (header,) = csv.reader([next(rows, "")])
             places = [
                 (header.index(f"{one.name}_predicted"), header.index(f"{one.name}_confidence"),
@@ -289,7 +289,7 @@ def _blocks(artifact: Path, lot: Lot, attributes: Attributes) -> Iterator[_Block
                 yield _Block(artifact, lot, text, name, places, attributes)
 
 
-def _whole_rows(lines: Iterator[str]) -> Iterator[str]:
+def whole_rows(lines: Iterator[str]) -> Iterator[str]:
     """The rows of a CSV: a line, or several where a cell has a line end, which stands within quotes."""
     for line in lines:
         row = line

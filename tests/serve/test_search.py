@@ -172,6 +172,7 @@ def test_the_history_of_an_image_tells_its_label_and_what_each_version_said(mine
         rows = csv.DictWriter(file, annotation_columns(SAMPLE_ATTRIBUTES), restval="")
         rows.writeheader()
         rows.writerow({"filename": "a_3.png", "lot": "a", "path": "a/a_3.png", ONE.name: 1})
+    draw(mine.raw / "a" / (odd := 'a_"\r;=3.png'), A)
     predict(mine, "v4", confidence=0.7)
     with serving(mine.store, mine.raw, tmp_path / "index", "v4") as served:
         served.wait_for("v4")
@@ -184,6 +185,9 @@ def test_the_history_of_an_image_tells_its_label_and_what_each_version_said(mine
         assert told["versions"][1]["answers"][ONE.name]["class"] == ONE.classes[A[3]]
         assert told["versions"][0]["predicted"] >= told["versions"][1]["predicted"]
         assert served.get("/search", label="differs")["total"] == 1
+        (row,) = served.get("/search", file=odd)["rows"]
+        told = served.get(f"/history/{row['id']}")
+        assert [one["version"] for one in told["versions"]] == ["v4"]
 
 
 def test_other_predictions_take_their_place_and_nobody_is_refused_meanwhile(mine: Data, tmp_path: Path) -> None:
