@@ -4,6 +4,8 @@ import re
 import subprocess
 import sys
 import urllib.request
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 
 import yaml
@@ -56,3 +58,13 @@ def test_what_airflow_sends_is_what_prometheus_reads(dag_reader: DagReader) -> N
         'airflow_pool_open_slots{pool_name="gpu"}': 2,
     }
     assert {name: value for name, value in found.items() if name in expected} == expected
+
+
+def test_what_is_no_statsd_is_counted_and_ends_nothing() -> None:
+    loader = SourceFileLoader("metrics", str(ROOT / "images/airflow/bin/metrics"))
+    metrics = module_from_spec(spec_from_loader(loader.name, loader))  # type: ignore[arg-type]
+    loader.exec_module(metrics)
+    bridge = metrics.Bridge()
+    bridge.take("a:1.2.3|c\na:.|g\na:1|c|@0\na:1|c|@0.0\nnothing\na:1|c|@.5\na:-2.5e-1|g\na:1|c|@0.5")
+    assert bridge.left_out == 6
+    assert bridge.values["c"] == {("a", ()): [2.0, 0.0]}
