@@ -149,7 +149,7 @@ def test_the_plot_copes_with_many_lots_and_empty_classes(tmp_path: Path) -> None
 
 def test_the_plot_takes_no_name_for_a_formula(tmp_path: Path) -> None:
     price = Attribute("price", ("under $5", "$^$"), "price", "$$")
-    counts = {"price": dict.fromkeys(SPLITS, {"under $5": 1, "$^$": 2, "unknown": 0})}
+    counts = {"price": {split: {"under $5": 1, "$^$": 2, "unknown": 0} for split in SPLITS}}
     plot_distribution((price,), tmp_path / "p.png", counts, {"a$_$": dict.fromkeys(SPLITS, 1)})
     assert (tmp_path / "p.png").exists()
 
