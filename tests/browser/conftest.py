@@ -41,7 +41,7 @@ class Airflow:
     run_id: str
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def airflow(docker: "DockerClient") -> Iterator[Airflow]:
     """Airflow in a container, after one run of the pipeline."""
     subprocess.run([ROOT / "scripts/images", "airflow"], check=True)

@@ -44,7 +44,7 @@ class Run:
     containers: dict[str, dict[str, Any]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(docker: "DockerClient", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The stack, on 96 sample images, with the DAGs of the slow stage."""
     subprocess.run([ROOT / "scripts/images"], check=True)
@@ -76,7 +76,7 @@ def impatient(folder: Path) -> Path:
     return file
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def first(stack: Stack) -> Run:
     """The first run, triggered as people do from a terminal."""
     conf = json.dumps({"epochs": 1, "max_evals": 1})
