@@ -11,11 +11,11 @@ import hmac
 import json
 import re
 from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
 from typing import Any, ClassVar
 
 from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -104,18 +104,11 @@ class Guard:
             return
         kind, _, shown = headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer":
-            shown = _cookie(headers.get("cookie", ""))
+            # a browser sends those of other services of this host, too, of any form
+            shown = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
         if not is_token(shown.strip(), self._token):
             text = "token missing: send header 'Authorization: Bearer <token>', SERVE_TOKEN in .env"
             raise RefusedError(401, text, {"www-authenticate": "Bearer"})
-
-
-def _cookie(header: str) -> str:
-    try:
-        found = SimpleCookie(header).get(COOKIE)
-    except CookieError:
-        return ""
-    return found.value if found else ""
 
 
 class Bodies:

@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 import math
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -171,7 +172,7 @@ def _read(body: bytes, length: str | None, model: str, served: Served, most: int
     Raises:
         RefusedError: it is none, or not one for this model.
     """
-    if length is not None and not (length.isascii() and length.isdigit() and int(length) <= len(body)):
+    if length is not None and not (re.fullmatch("[0-9]{1,18}", length) and int(length) <= len(body)):
         raise RefusedError(
             400, f"{JSON_LENGTH} is {length!a}: give the length of the JSON in a body of {len(body)} bytes"
         )
@@ -240,6 +241,8 @@ def _images(tensor: Tensor, binary: bytes | None) -> npt.NDArray[np.uint8]:
 
 def _response(model: str, served: Served, request: Inference, found: Mapping[str, npt.NDArray[np.float32]]) -> Response:
     wanted = request.outputs or [Wanted(name=name) for name in found]
+    if len({one.name for one in wanted}) < len(wanted):  # a small request could ask for gigabytes
+        raise RefusedError(400, "an output is asked for twice: once is enough")
     usual = bool(request.parameters.get("binary_data_output", False))
     outputs, binary = [], []
     for one in wanted:

@@ -1,6 +1,7 @@
 """What the service is told when it starts, by its environment, and the limits that it holds everybody to."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -138,7 +139,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         registry=kept / "registry",
         raw=folder("SERVE_RAW", params.input.raw),
         index=folder("SERVE_INDEX", ".cache/search"),
-        token=environment.get("SERVE_TOKEN", ""),
+        token=_token(environment),
         images=params.images,
         remote=params.registry.remote,
         limits=_limits(environment).divided(workers),
@@ -154,6 +155,13 @@ def _yes(environment: Mapping[str, str], name: str) -> bool:
     if found not in {"", "no", "yes"}:
         raise UsageError(f"{name} is {found!r}: give yes or no")
     return found == "yes"
+
+
+def _token(environment: Mapping[str, str]) -> str:
+    token = environment.get("SERVE_TOKEN", "")
+    if not re.fullmatch("[!-~]*", token):  # of others, a header or a cookie would tell something else
+        raise UsageError("SERVE_TOKEN has a blank or a letter that is not ASCII: choose another one")
+    return token
 
 
 def _limits(environment: Mapping[str, str]) -> Limits:

@@ -16,7 +16,8 @@ import pytest
 from starlette.types import Send
 
 from images.serve.limits import Guard
-from images.serve.settings import Limits
+from images.serve.settings import Limits, read_settings
+from stages.common.contract.errors import UsageError
 from tests.common.photograph import photograph
 from tests.serve.pictures import encoded
 from tests.serve.serving import TOKEN, Answer, Server, serving
@@ -65,8 +66,15 @@ def test_a_browser_shows_the_token_once(server: Server) -> None:
     assert login("wrong").status == 401
     cookie = login(TOKEN).headers["set-cookie"]
     assert {"HttpOnly", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
-    shown = {"Authorization": "", "Cookie": cookie.partition(";")[0]}
+    others = 'settings={"dark": true}; a; b=x y; '  # of other services of this host
+    shown = {"Authorization": "", "Cookie": others + cookie.partition(";")[0]}
     assert server.ask("GET", "/attributes", headers=shown).status == 200
+
+
+@pytest.mark.parametrize("token", ["t\u00f6ken", " token", "to ken", "token\n"])
+def test_a_token_that_no_header_can_hold_is_refused_at_once(token: str) -> None:
+    with pytest.raises(UsageError, match="SERVE_TOKEN has a blank"):
+        read_settings({"SERVE_TOKEN": token})
 
 
 def test_without_a_token_only_this_machine_asks(sensitive: Path, tmp_path: Path) -> None:

@@ -133,6 +133,7 @@ def file(**changed: Any) -> dict[str, Any]:
         ("network", image(data=None), 400, "'images': give either data, or binary_data_size"),
         ("network", image(data=None, parameters={"binary_data_size": 5}), 400, "'images': give either data"),
         ("network", image() | {"outputs": [{"name": "other"}]}, 400, "no output 'other': there are "),
+        ("network", image() | {"outputs": [{"name": "embedding"}] * 2}, 400, "an output is asked for twice"),
         ("face_attributes", file(), 422, "files[0]: nothing but zeros"),
         ("face_attributes", file(data=["no base64"]), 400, "files: no files in base64"),
         ("face_attributes", file(data=[7]), 400, "files: no files in base64"),
@@ -148,7 +149,7 @@ def test_what_is_no_request_is_refused_in_a_line(
     assert told in answer.json["error"]
 
 
-@pytest.mark.parametrize("length", ["x", "-1", "99999999", "3"])
+@pytest.mark.parametrize("length", ["x", "-1", "99999999", "3", "9" * 5000])
 def test_a_wrong_length_of_the_json_is_refused(server: Server, length: str) -> None:
     answer = server.ask("POST", "/v2/models/network/infer", json.dumps(image()).encode(), {LENGTH: length})
     assert answer.status == 400
