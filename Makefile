@@ -74,6 +74,7 @@ images: engine ## build the images whose inputs changed, or STAGES="train evalua
 	@scripts/images $(STAGES)
 
 push: images venv ## push them to the registry FACE_ATTRIBUTES_IMAGES; their digests go to images.lock, their contents to sbom/
+	@.venv/bin/python scripts/sbom.py --built # what cannot be described is not pushed
 	@scripts/registry push
 	@.venv/bin/python scripts/sbom.py
 

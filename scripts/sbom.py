@@ -1,8 +1,8 @@
 """Write what each image contains, as a CycloneDX bill of materials: sbom/<stage>.cdx.json.
 
-Python packages come from the image's lock, with the digests of their files. Packages of the OS, Python itself, and what
-else of Python packages the base or another package brings are read in the image. Where images.lock lies, its images are
-described.
+Python packages come from the image's lock, with the digests of their files. Read in the image are packages of the OS,
+Python itself, and Python packages that the base or another package brings. With an images.lock, its images are
+described, else those that `make images` has built.
 """
 
 import argparse
@@ -36,7 +36,7 @@ print(json.dumps({
     "os": platform.freedesktop_os_release(),
     "packages": [package for status, *package in packages if status == "ii"],
     "python": platform.python_version(),
-    "distributions": [[one.name, one.version] for one in installed],
+    "distributions": [[found.name, found.version] for found in installed],
 }))
 """
 """What an image says of itself; its own Python runs it."""
@@ -75,20 +75,21 @@ def bill_of(stage: str, name: str, found: dict[str, Any]) -> Bom:
         found: what the engine says about it.
 
     Raises:
-        SystemExit: 65, it was built with another lock than the one here.
+        SystemExit: 65, its requirements were others than those here.
     """
-    told = facts(name)
-    components = {(canonicalize_name(one.name), one.version or ""): one for one in in_lock(stage)}
-    installed = {(canonicalize_name(which), version) for which, version in told["distributions"]}
+    inside = facts(name)
+    components = {(canonicalize_name(pinned.name), pinned.version or ""): pinned for pinned in in_lock(stage)}
+    installed = {(canonicalize_name(which), version) for which, version in inside["distributions"]}
     if absent := sorted(components.keys() - installed):
-        stop(65, f"sbom: image {name} has no {absent[0][0]} {absent[0][1]}, which its lock names: make images")
+        where, remedy = f"images/{stage}/requirements.txt", "make push" if "@" in name else "make images"
+        stop(65, f"sbom: image {name} has no {absent[0][0]} {absent[0][1]}, which is now in {where}: {remedy}")
     for which, version in installed - components.keys():
         components[which, version] = package("pypi", which, version)
-    system = told["os"]
+    system = inside["os"]
     distro = f"{system['ID']}-{system['VERSION_ID']}"
     bom = Bom(components=components.values(), serial_number=UUID(found["Id"].removeprefix("sha256:")[:32]))
-    bom.components.add(package("generic", "python", told["python"]))
-    for which, version, architecture in told["packages"]:
+    bom.components.add(package("generic", "python", inside["python"]))
+    for which, version, architecture in inside["packages"]:
         bom.components.add(package("deb", which, version, system["ID"], arch=architecture, distro=distro))
     labels = found["Config"]["Labels"] or {}
     bom.metadata.timestamp = datetime.fromisoformat(found["Created"])
@@ -107,8 +108,10 @@ def main() -> int:
     """Write the bills; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "sbom", help="folder that gets them (default: sbom)")
-    folder: Path = parser.parse_args().out
-    digests = locked()
+    parser.add_argument("--built", action="store_true", help="the images that are built here, despite an images.lock")
+    arguments = parser.parse_args()
+    folder: Path = arguments.out
+    digests = {} if arguments.built else locked()
     names = {stage: f"{prefix()}/{stage}@{digests[stage]}" if stage in digests else image(stage) for stage in STAGES}
     here = inspect(names.values())
     if missing := [name for name in names.values() if name not in here]:
