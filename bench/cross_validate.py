@@ -84,7 +84,7 @@ def hold_back(attributes: Attributes, prepared: Path, fold: npt.NDArray[np.int32
         index = csv.DictWriter(file, index_columns(attributes), extrasaction="ignore")
         index.writeheader()
         index.writerows(
-            row | {"split": "val" if one == number else "train"} for row, one in zip(rows, fold.tolist(), strict=True)
+            row | {"split": "val" if part == number else "train"} for row, part in zip(rows, fold.tolist(), strict=True)
         )
     return folder
 
@@ -99,9 +99,9 @@ def calibrated(probabilities: Numbers, labels: npt.NDArray[np.integer[Any]], hal
     """
     logits = np.log(np.maximum(probabilities, TINY))
     found = np.empty_like(logits)
-    for one in (0, 1):
-        told = (half != one) & (labels != UNKNOWN)
-        found[half == one] = softmax(logits[half == one] / fit_temperature(logits[told], labels[told]))
+    for number in (0, 1):
+        told = (half != number) & (labels != UNKNOWN)
+        found[half == number] = softmax(logits[half == number] / fit_temperature(logits[told], labels[told]))
     return found
 
 
@@ -135,7 +135,7 @@ def train_and_measure(held: Path, params: Params, seed: int) -> Fold:
 
 def count(attributes: Attributes, fold: Fold) -> list[Counts]:
     """Of each attribute how many labels have which answer: (2, classes, classes), rows are labels."""
-    found = [np.zeros((2, len(one.classes), len(one.classes)), np.int64) for one in attributes]
+    found = [np.zeros((2, len(attribute.classes), len(attribute.classes)), np.int64) for attribute in attributes]
     for column, of in enumerate(found):
         for at, answers in enumerate(fold.answers[:, :, column]):
             labels = fold.labels[:, column]
@@ -166,13 +166,13 @@ def class_rows(attribute: Attribute, counts: Counts) -> list[tuple[str, ...]]:
     labels = counts[0].sum(1)
     if not labels.any():
         return [(attribute.title.lower(), "0", *[""] * 5)]
-    per_class = [(recalls(one), recalls(one.T)) for one in counts]
+    per_class = [(recalls(count), recalls(count.T)) for count in counts]
     rows = [
         (attribute.title.lower(), f"{labels.sum():,}", f"{labels.max() / labels.sum():.4f}",
-         *(_share(float(figure)) for one in counts for figure in (accuracy(one), np.nanmean(recalls(one))))),
+         *(_share(float(figure)) for count in counts for figure in (accuracy(count), np.nanmean(recalls(count))))),
     ]  # fmt: skip
     for at, name in enumerate(attribute.classes):
-        figures = (one[at] for pair in per_class for one in pair)
+        figures = (shares[at] for pair in per_class for shares in pair)
         rows.append((f"- {name}", f"{labels[at]:,}", f"{labels[at] / labels.sum():.4f}", *map(_share, figures)))
     return rows
 
@@ -200,19 +200,19 @@ def cross_validate(recipe: str, arguments: argparse.Namespace) -> None:
             if arguments.save:
                 arguments.save.mkdir(parents=True, exist_ok=True)
                 np.savez(arguments.save / f"{recipe}-{number + 1}.npz", labels=done.labels, answers=done.answers)
-            mean = np.nanmean([accuracy(one[0]) for one in count(attributes, done)])
+            mean = np.nanmean([accuracy(counts[0]) for counts in count(attributes, done)])
             log.info("fold %d of %d: accuracy %.4f, %.1f s", number + 1, arguments.folds, mean, done.seconds)
 
     rows: list[tuple[str, ...]] = []
     counts = [count(attributes, done) for done in folds]
-    of_folds = np.array([[accuracy(one[0]) for one in of_fold] for of_fold in counts])
+    of_folds = np.array([[accuracy(counts[0]) for counts in of_fold] for of_fold in counts])
     for number, (done, shares) in enumerate(zip(folds, of_folds, strict=True), 1):
         cells = (f"{done.seconds:.1f}", f"{done.rate:,.0f}", _share(float(np.nanmean(shares))), *map(_share, shares))
         rows.append((str(number), str(done.learned), str(len(done.labels)), *cells))
     pooled = [np.sum([of_fold[at] for of_fold in counts], 0) for at in range(len(attributes))]
     seconds, rate = np.mean([done.seconds for done in folds]), np.mean([done.rate for done in folds])
     means = np.nanmean(of_folds, 0)
-    all_in_all = [accuracy(one[0]) for one in pooled]
+    all_in_all = [accuracy(counts[0]) for counts in pooled]
     rows.append(
         ("mean", "", "", f"{seconds:.1f}", f"{rate:,.0f}", _share(float(np.nanmean(means))), *map(_share, means))
     )
@@ -222,15 +222,15 @@ def cross_validate(recipe: str, arguments: argparse.Namespace) -> None:
     titles = [attribute.title.lower() for attribute in attributes]
     print(table(("fold", "learned from", "held back", "seconds", "images/s", "mean", *titles), rows))
 
-    balanced = [[float(np.nanmean(recalls(one[at]))) for one in pooled if one.any()] for at in (0, 1)]
-    weighed = [accuracy(one[1]) for one in pooled]
+    balanced = [[float(np.nanmean(recalls(counts[at]))) for counts in pooled if counts.any()] for at in (0, 1)]
+    weighed = [accuracy(counts[1]) for counts in pooled]
     means_of = (np.nanmean(all_in_all), np.mean(balanced[0]), np.nanmean(weighed), np.mean(balanced[1]))
     print(
         "\nPooled. An attribute's figures are accuracy and balanced accuracy, a class's recall and precision; first of"
     )
     print("the most probable class, then of the one that is the most times its share of the labels learned from.\n")
     header = ("", "labels", "share, of the largest", "accuracy", "balanced", "weighed: accuracy", "balanced")
-    every = [row for attribute, one in zip(attributes, pooled, strict=True) for row in class_rows(attribute, one)]
+    every = [row for attribute, counts in zip(attributes, pooled, strict=True) for row in class_rows(attribute, counts)]
     print(table(header, [*every, ("mean", "", "", *map(_share, map(float, means_of)))]))
 
 

@@ -48,11 +48,11 @@ def by_kornia(files: Files) -> int:
     """PNG without a palette, as it is."""
     from kornia_rs import io as kornia
 
-    def one(data: bytes) -> Any:
+    def decode(data: bytes) -> Any:
         width, height, _, color = struct.unpack_from(">IIBB", data, 16)
         return kornia.decode_image_png_u8(data, (height, width), {0: "mono", 2: "rgb", 6: "rgba"}[color])
 
-    return _each(files, one)
+    return _each(files, decode)
 
 
 def by_simplejpeg(files: Files) -> int:
@@ -160,10 +160,12 @@ def print_rates(rates: Mapping[str, Sequence[float]], ours: Sequence[str]) -> No
     print(f"{'':<22}{'images/s':>10}" + "".join(f"{name + ' / it':>24}" for name in ours))
     for name, values in rates.items():
         line = f"{name:<22}{statistics.median(values):>10.0f}"
-        for one in ours:
-            ratios = [own / other for own, other in zip(rates[one], values, strict=True)]
+        for decoder in ours:
+            ratios = [own / other for own, other in zip(rates[decoder], values, strict=True)]
             line += (
-                f"{statistics.median(ratios):>10.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if one != name else ""
+                f"{statistics.median(ratios):>10.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+                if decoder != name
+                else ""
             )
         print(line)
 

@@ -96,7 +96,7 @@ def accepted_images(data: Path, recipe: str) -> list[dict[str, str]]:
     with tempfile.TemporaryDirectory() as name:
         prepare(data, Path(name), recipe)
         validated = Path(name, "validate")
-        columns = {one.column: one.name for one in read_attributes(validated)}
+        columns = {attribute.column: attribute.name for attribute in read_attributes(validated)}
         columns |= {column: column for column in ("filename", "path", GROUP)}
         rows = [{column: row[name] for column, name in columns.items()} for row in annotation_rows(validated)]
     return list({row["filename"]: row for row in rows}.values())
@@ -165,7 +165,8 @@ def main() -> None:
     learned, held = np.flatnonzero(learns[members]), random.permutation(np.flatnonzero(~learns[members]))
     paths = [arguments.data / "raw" / rows[at]["path"] for at in held]
     chosen_alone = {
-        name: set(Path(file).read_text().split()) for name, _, file in (one.partition("=") for one in arguments.only)
+        name: set(Path(file).read_text().split())
+        for name, _, file in (argument.partition("=") for argument in arguments.only)
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -202,7 +203,7 @@ def main() -> None:
         verdicts, smallest = [], []
         for _ in range(CLEAN):
             reference, *chosen = draw(size, lots)
-            drift = compare(reference, *(clean.take(one) for one in chosen))
+            drift = compare(reference, *(clean.take(lot) for lot in chosen))
             verdicts.append(drift.verdict == FOUND)
             smallest.append(min(test.p_corrected for test in drift.tests if test.p_corrected is not None))
         significant = [float(np.mean(np.array(smallest) <= level)) for level in (0.01, 0.05)]
@@ -232,10 +233,16 @@ def main() -> None:
 
         cases.append(("drawing style", f"{share:.0%} avatars", one_style))
     within: list[tuple[str, str, npt.NDArray[np.bool_]]] = []
-    for one in model.attributes:  # as if the last class of each had never come
-        there = labels[one.column] == str(len(one.classes) - 1)
+    for attribute in model.attributes:  # as if the last class of each had never come
+        there = labels[attribute.column] == str(len(attribute.classes) - 1)
         if there.any():
-            within.append(("class missing", f"{one.title.lower()} {one.classes[-1]} ({there.mean():.0%} then)", ~there))
+            within.append(
+                (
+                    "class missing",
+                    f"{attribute.title.lower()} {attribute.classes[-1]} ({there.mean():.0%} then)",
+                    ~there,
+                )
+            )
     for title, files in chosen_alone.items():
         among = np.array([path.name in files for path in paths])
         within.append(("only", f"{title} ({among.mean():.0%} then)", among))
@@ -264,7 +271,7 @@ def main() -> None:
     features = shifted["brightness", "x 0.9"]
     for _ in range(SHIFTED):
         reference, *chosen = draw(50, 5)
-        drift = compare(reference, features.take(chosen[0]), *(clean.take(one) for one in chosen[1:]))
+        drift = compare(reference, features.take(chosen[0]), *(clean.take(lot) for lot in chosen[1:]))
         alone.append(list(drift.concerned) == ["s1"])
         diluted.append(drift.lots[ALL] == FOUND)
     print(

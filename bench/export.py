@@ -83,7 +83,7 @@ def open_session(path: Path, threads: int) -> Any:
 
 def asked(session: Any) -> list[str]:
     """The outputs that are attributes."""
-    return [one.name for one in session.get_outputs() if one.name != EMBEDDING]
+    return [output.name for output in session.get_outputs() if output.name != EMBEDDING]
 
 
 def answer(session: Any, images: Images) -> dict[str, npt.NDArray[np.float32]]:
@@ -106,14 +106,14 @@ def in_pytorch(
     classifier = Classifier(network, temperatures, told["learned"], mirrored=told["mirrored"]).eval()
     with torch.inference_mode():
         parts = torch.split(torch.from_numpy(images), 256)
-        batches = [[one.numpy() for one in classifier(part)[: len(attributes)]] for part in parts]
+        batches = [[head.numpy() for head in classifier(part)[: len(attributes)]] for part in parts]
     return dict(zip(names(attributes), map(np.concatenate, zip(*batches, strict=True)), strict=True))
 
 
 def quality(trained: Path, images: Split, found: dict[str, npt.NDArray[np.float32]]) -> dict[str, float | None]:
     """Means over the attributes, with the thresholds of the model."""
     calibration = load(trained / "model.onnx").calibration
-    measures = [measure(one) for one in answers_of(images.attributes, found, calibration, images.labels)]
+    measures = [measure(answer) for answer in answers_of(images.attributes, found, calibration, images.labels)]
     return {name: mean_of(name, measures) for name in ("accuracy", "ece", "coverage", "answered_accuracy")}
 
 
@@ -154,13 +154,13 @@ def main() -> None:
         rows = {"PyTorch, temperature 1": in_pytorch(split.attributes, arguments.model, images, calibrated=False)}
         rows |= {form: answer(open_session(path, 1), images) for form, path in forms.items()}
         for form, found in rows.items():
-            one = quality(arguments.model, split, found)
+            measured = quality(arguments.model, split, found)
             differs = max(float(np.abs(found[attribute] - truth[attribute]).max()) for attribute in truth)
             other = sum(int((found[name].argmax(1) != truth[name].argmax(1)).sum()) for name in truth)
             size = f"{forms[form].stat().st_size / 1e6:8.2f}" if form in forms else ""
             print(
-                f"{form:<24} {one['accuracy']:.4f}  {one['ece']:.4f}    {one['coverage']:.4f}"
-                f"          {one['answered_accuracy']:.4f}  {other:13}  {differs:10.2g}{size}"
+                f"{form:<24} {measured['accuracy']:.4f}  {measured['ece']:.4f}    {measured['coverage']:.4f}"
+                f"          {measured['answered_accuracy']:.4f}  {other:13}  {differs:10.2g}{size}"
             )
         print("\nimages a second" + "".join(f"{form:>18}" for form in forms))
         for threads in arguments.threads:

@@ -145,7 +145,7 @@ def detection(paths: list[Path], seed: int) -> None:
     rows = []
     for name, way in WAYS.items():
         chance = np.random.default_rng(seed)
-        cases = (Case(*one, single[at - 1][0], chance) for at, one in enumerate(single))
+        cases = (Case(*face, single[at - 1][0], chance) for at, face in enumerate(single))
         rows.append([name, *judge(map(way, cases))])
     print(table(["the picture", "right number", "right face", "told as cut"], rows))
 

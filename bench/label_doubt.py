@@ -51,7 +51,7 @@ def flip(images: Split, seed: int) -> Split:
     for column, attribute in enumerate(images.attributes):
         known = np.flatnonzero(labels[:, column] != UNKNOWN)
         for number in random.choice(known, round(FLIPPED * len(known)), replace=False):
-            others = [one for one in range(len(attribute.classes)) if one != labels[number, column]]
+            others = [label for label in range(len(attribute.classes)) if label != labels[number, column]]
             labels[number, column] = random.choice(others)
     return replace(images, labels=labels)
 
@@ -103,13 +103,13 @@ def main() -> None:
         listed = [doubt.image for doubt in doubts]
         top, found = wrong[ranked[: wrong.sum()]], wrong[listed]
         counts = [int(wrong.sum()), int(top.sum()), len(listed), int(found.sum())]
-        total = [one + other for one, other in zip(total, counts, strict=True)]
+        total = [part + other for part, other in zip(total, counts, strict=True)]
         accuracy = (probabilities[known].argmax(1) == truth[known]).mean()  # against the labels before
         print(_line(attribute.title, len(known), counts) + f"  {accuracy:8.3f}")
     print(_line("all", int((images.labels != UNKNOWN).sum()), total))
     for name, doubted in (
-        ("worth", sorted(every, key=lambda one: -one[0].worth)),
-        ("probability", sorted(every, key=lambda one: one[0].probability_of_label)),
+        ("worth", sorted(every, key=lambda pair: -pair[0].worth)),
+        ("probability", sorted(every, key=lambda pair: pair[0].probability_of_label)),
     ):
         told = [
             f"{sum(flipped for _, flipped in doubted[:first])} of {first}" for first in FIRST if first <= len(every)

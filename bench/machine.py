@@ -98,7 +98,7 @@ def run_measured(command: Sequence[str], environment: Mapping[str, str] | None =
             while process.poll() is None:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     program = psutil.Process(process.pid)
-                    running = [one.pid for one in (program, *program.children(recursive=True))]
+                    running = [process.pid for process in (program, *program.children(recursive=True))]
                     resident = max(resident, sum(peak_memory(pid) for pid in running))
                     proportional = max(proportional, sum(_megabytes(pid, "smaps_rollup", "Pss") for pid in running))
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -115,7 +115,7 @@ def run_measured(command: Sequence[str], environment: Mapping[str, str] | None =
 def cpu_seconds() -> float:
     """CPU seconds that this process and those that it has started have taken so far, to a hundredth."""
     program = psutil.Process()
-    taken = [one.cpu_times() for one in (program, *program.children(recursive=True))]
+    taken = [process.cpu_times() for process in (program, *program.children(recursive=True))]
     return float(sum(times.user + times.system for times in taken))
 
 

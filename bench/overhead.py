@@ -71,14 +71,14 @@ def cell(seconds: Iterable[float]) -> str:
 def line(how: str, measured: Iterable[Times]) -> list[str]:
     """A line of the table: medians and ranges."""
     parts: list[Callable[[Times], float]] = [
-        lambda one: one.queued,
-        lambda one: one.before,
-        lambda one: one.after,
-        lambda one: one.before + one.after,
-        lambda one: one.container,
+        lambda task: task.queued,
+        lambda task: task.before,
+        lambda task: task.after,
+        lambda task: task.before + task.after,
+        lambda task: task.container,
     ]
     measured = list(measured)
-    return [how, *(cell(part(one) for one in measured) for part in parts)]
+    return [how, *(cell(part(task) for task in measured) for part in parts)]
 
 
 def measure_tasks(stack: Stack, count: int) -> Iterable[list[str]]:

@@ -52,17 +52,18 @@ def make_predictions(
     for lot, count in lots.items():
         random = np.random.default_rng(list(f"{lot}{version}".encode()))
         probabilities = {
-            one.name: random.dirichlet(np.full(len(one.classes), 0.4), count).astype(np.float32) for one in attributes
+            attribute.name: random.dirichlet(np.full(len(attribute.classes), 0.4), count).astype(np.float32)
+            for attribute in attributes
         }
         filenames = [f"{lot}_{number:07}.png" for number in range(count)]
         embeddings = np.abs(random.standard_normal((count, width), np.float32))
         Features(filenames, {}, embeddings, probabilities, np.empty((0, 8, 8, 3), np.uint8), []).save(
             artifact / "features" / f"{lot}.npz"
         )
-        answers = [replace(one, threshold=0.6) for one in answers_of(attributes, probabilities)]
+        answers = [replace(answer, threshold=0.6) for answer in answers_of(attributes, probabilities)]
         write_predictions(artifact / "outputs" / f"predictions_{lot}.csv", filenames, answers, version)
         told[lot] = {"images": count, "undecodable": 0, "reused": False, "classes": count_answers(answers)}
-    metrics = {"model_version": version, "classes": add_counts(one["classes"] for one in told.values()), "lots": told}
+    metrics = {"model_version": version, "classes": add_counts(lot["classes"] for lot in told.values()), "lots": told}
     artifacts.write_json(artifact / "metrics/predictions.json", metrics)
     artifacts.write_manifest(
         artifact,

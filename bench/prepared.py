@@ -84,7 +84,7 @@ def repeat(prepared: Path, images: int, folder: Path, attributes: Attributes = (
     rows = read_index(prepared)
     random = np.random.default_rng(0)
     for row in rows:
-        row.update({one.name: str(random.integers(len(one.classes))) for one in attributes})
+        row.update({attribute.name: str(random.integers(len(attribute.classes))) for attribute in attributes})
     train, val = ([row for row in rows if row["split"] == split] for split in ("train", "val"))
     learned, held_back = map_images(prepared, train), map_images(prepared, val)
     (folder / "shards").mkdir(parents=True)

@@ -60,14 +60,14 @@ Labels = npt.NDArray[np.int16]
 def draw_labels(random: np.random.Generator, shares: Sequence[float], images: int) -> Labels:
     """(images, A), each class as often as its share says."""
     ordered = [np.arange(images) < round(share * images) for share in shares]
-    return np.stack([random.permutation(one) for one in ordered], axis=1).astype(np.int16)
+    return np.stack([random.permutation(column) for column in ordered], axis=1).astype(np.int16)
 
 
 def answers(random: np.random.Generator, labels: Labels, recalls: Sequence[Recalls]) -> list[Right]:
     """What models of some recalls answer to the same images, (N, A) each."""
     ease = np.sqrt(SHARED) * random.standard_normal(labels.shape)
     own = [np.sqrt(1 - SHARED) * random.standard_normal(labels.shape) for _ in recalls]
-    return [(ease + one < norm.ppf(recall)[labels]).astype(float) for one, recall in zip(own, recalls, strict=True)]
+    return [(ease + noise < norm.ppf(recall)[labels]).astype(float) for noise, recall in zip(own, recalls, strict=True)]
 
 
 def judged(
@@ -95,7 +95,7 @@ def sink(random: np.random.Generator, margin: float, candidates: int = CANDIDATE
     for _ in range(candidates):
         labels = draw_labels(random, EQUAL, IMAGES)
         accuracies = [champion - STEP, champion, *([best] if best != champion else [])]
-        candidate, *others = answers(random, labels, [(one, one) for one in accuracies])
+        candidate, *others = answers(random, labels, [(accuracy, accuracy) for accuracy in accuracies])
         found = judged("accuracy", labels, candidate, others[0], others[1] if len(others) > 1 else None, margin)
         measure = found.best or found.champion
         if found.fit:
@@ -141,9 +141,9 @@ def called_worse(random: np.random.Generator, counts: tuple[int, int], recalls: 
     labels = np.repeat(np.arange(2, dtype=np.int16), counts)[:, None]
     called = np.zeros(2)
     for _ in range(pairs):
-        ours, theirs = (one[:, 0] for one in answers(random, labels, [recalls, recalls]))
+        ours, theirs = (right[:, 0] for right in answers(random, labels, [recalls, recalls]))
         of = [labels[:, 0] == number for number in range(2)]
-        won, lost = ([int((which & one).sum()) for one in of] for which in (ours > theirs, ours < theirs))
+        won, lost = ([int((which & members).sum()) for members in of] for which in (ours > theirs, ours < theirs))
         differences = (ours - theirs) / np.array(counts)[labels[:, 0]]
         called += [chance(differences) < ALPHA, bootstrap_by_class(random, won, lost, counts) < ALPHA]
     return [float(share) for share in called / pairs]
@@ -180,8 +180,8 @@ def _metrics(arguments: argparse.Namespace) -> None:
             ]
             for at, metric in enumerate(METRICS):
                 told = [
-                    1 - one[at] if kind.endswith("released") else one[at]
-                    for kind, one in zip(kinds, found, strict=True)
+                    1 - share[at] if kind.endswith("released") else share[at]
+                    for kind, share in zip(kinds, found, strict=True)
                 ]
                 rows.append([f"{images:,}", data, in_words(metric), *(f"{share:.0%}" for share in told)])
     print(table(["images", "data", "metric", *kinds], rows))
@@ -207,7 +207,7 @@ def _trained(files: Sequence[Path], arguments: argparse.Namespace) -> None:
         for column, classes in enumerate(labels.max(0) + 1)
     )
     right = np.where(labels == UNKNOWN, np.nan, networks == labels)
-    means = [means_by_metric(one, labels) for one in right]
+    means = [means_by_metric(model, labels) for model in right]
     rows = []
     for images in (count for count in arguments.images if count <= len(labels)):
         random = np.random.default_rng(arguments.seed)
@@ -223,8 +223,8 @@ def _trained(files: Sequence[Path], arguments: argparse.Namespace) -> None:
                     refusals[at, kind] += not found.fit
         for metric, shares in zip(METRICS, refusals / arguments.judged, strict=True):
             rows.append([f"{images:,}", in_words(metric), *(f"{share:.0%}" for share in shares)])
-    for file, one in zip(files, means, strict=True):
-        print(f"{file.stem}: " + ", ".join(f"{in_words(metric)} {one[metric]:.4f}" for metric in METRICS))
+    for file, mean in zip(files, means, strict=True):
+        print(f"{file.stem}: " + ", ".join(f"{in_words(metric)} {mean[metric]:.4f}" for metric in METRICS))
     header = ("images", "metric", "second after first, refused", "first after second, refused", "equally good, refused")
     print(table(header, rows))
 

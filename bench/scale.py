@@ -48,17 +48,17 @@ SHARED = 10_000
 
 def labels_of(numbers: Numbers, attributes: Attributes) -> Numbers:
     """(N, A): the class of each attribute in pictures of these numbers, whose labels repeat after a million."""
-    shown = [np.random.default_rng(column).integers(len(one.classes), size=1 << 20)[numbers % (1 << 20)]
-             for column, one in enumerate(attributes)]  # fmt: skip
+    shown = [np.random.default_rng(column).integers(len(attribute.classes), size=1 << 20)[numbers % (1 << 20)]
+             for column, attribute in enumerate(attributes)]  # fmt: skip
     return np.stack(shown, axis=1)
 
 
 def cells_of(labels: Numbers, attributes: Attributes) -> Iterator[list[str]]:
     """What stands in the annotations: class indices, but nothing where another class leaves an attribute unknown."""
-    order = [one.name for one in attributes]
+    order = [attribute.name for attribute in attributes]
     cells = labels.astype(np.str_).astype(object)
-    for column, one in enumerate(attributes):
-        for other, name in one.unknown_when.items():
+    for column, attribute in enumerate(attributes):
+        for other, name in attribute.unknown_when.items():
             at = order.index(other)
             cells[labels[:, at] == attributes[at].classes.index(name), column] = ""
     yield from cells.tolist()
@@ -66,7 +66,7 @@ def cells_of(labels: Numbers, attributes: Attributes) -> Iterator[list[str]]:
 
 def pictures(numbers: Numbers, labels: Numbers, attributes: Attributes) -> Iterator[bytes]:
     """PNG files: the rows of cells are lighter or darker by the classes, and every cell has a colour of its own."""
-    shown = labels / np.maximum(1, np.array([len(one.classes) for one in attributes]) - 1)
+    shown = labels / np.maximum(1, np.array([len(attribute.classes) for attribute in attributes]) - 1)
     rows = shown[:, np.arange(CELLS) % len(attributes)]
     noise = np.random.default_rng(int(numbers[0])).integers(80, size=(len(numbers), CELLS, CELLS, 3))
     cells = (noise + 150 * rows[:, :, None, None]).astype(np.uint8)
@@ -88,7 +88,7 @@ def write_data(folder: Path, count: int, lot: int, first: int = 0, *, share: boo
     originals: list[Path] = []
     with (folder / "annotations.csv").open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["filename", *(one.column for one in attributes)])
+        rows.writerow(["filename", *(attribute.column for attribute in attributes)])
         for start in range(0, count, lot):
             name = f"l{start // lot:04d}"
             (folder / "raw" / name).mkdir(parents=True)
@@ -118,7 +118,7 @@ class Runs:
         """The artifact, and cells: seconds, CPU seconds, largest process and all of them in MB, and seconds again."""
         result = self.folder / f"{stage}.json"
         command = [sys.executable, "-m", f"stages.{stage}", *map(str, arguments), "--params", str(PARAMS)]
-        command += [word for one in self.settings.get(stage, ()) for word in ("--set", one)]
+        command += [word for setting in self.settings.get(stage, ()) for word in ("--set", setting)]
         command += ["--store", str(self.folder / "store"), "--result", str(result)]
         before, start = _cpu_seconds(), time.monotonic()
         _, memory = run_measured(command)

@@ -195,31 +195,31 @@ def compare(dealt: Path, params: HyperoptParams, limits: Limits, workers: int, f
         log.info("%s chose trial %d: %s", way, result.best.number, chosen[way].model_dump_json())
     seeds = [section.seed + 1000 * number for number in range(1, limits.trainings + 1)]
     with WorkerPool(workers, "--workers") as pool:
-        jobs = [(one, seed) for seed in seeds for one in chosen.values()]
+        jobs = [(hyperparameters, seed) for seed in seeds for hyperparameters in chosen.values()]
         networks = list(pool.map(partial(train_and_measure, dealt, params, limits.epochs), jobs))
     return {way: Found(*told[way], _mean(networks[at :: len(chosen)])) for at, way in enumerate(chosen)}
 
 
 def _mean(networks: Sequence[Measured]) -> Measured:
-    return Measured(*np.mean([dataclasses.astuple(one) for one in networks], axis=0).tolist())
+    return Measured(*np.mean([dataclasses.astuple(network) for network in networks], axis=0).tolist())
 
 
 def rows_of(seeds: Sequence[Mapping[str, Found]], first: int) -> list[list[str]]:
     """A row per seed and way, then the medians, and in how many seeds a way was better or worse than the others."""
     rows = [
-        [str(number), way, one.trials, _short(one.pace), *_cells(one.measured), ""]
+        [str(number), way, found.trials, _short(found.pace), *_cells(found.measured), ""]
         for number, ways in enumerate(seeds, first)
-        for way, one in ways.items()
+        for way, found in ways.items()
     ]
     for way in seeds[0]:
         mine = [ways[way].measured for ways in seeds]
-        medians = Measured(*np.median([dataclasses.astuple(one) for one in mine], axis=0).tolist())
+        medians = Measured(*np.median([dataclasses.astuple(measured) for measured in mine], axis=0).tolist())
         told = []
         for other in seeds[0]:
             if other != way:
                 pairs = list(zip(mine, (ways[other].measured for ways in seeds), strict=True))
-                more = sum(one.accuracy > against.accuracy for one, against in pairs)
-                lower = sum(one.loss < against.loss for one, against in pairs)
+                more = sum(own.accuracy > against.accuracy for own, against in pairs)
+                lower = sum(own.loss < against.loss for own, against in pairs)
                 told.append(f"{other} {more}, {lower}")
         pace = statistics.median(ways[way].pace for ways in seeds)
         rows.append(["median", way, "", _short(pace), *_cells(medians), "; ".join(told)])
@@ -230,8 +230,8 @@ def _short(seconds: float) -> str:
     return f"{seconds:.3f}" if seconds else ""
 
 
-def _cells(one: Measured) -> list[str]:
-    return [f"{one.chosen_by:.4f}", f"{one.accuracy:.4f}", f"{one.loss:.4f}", f"{one.seconds:.1f}"]
+def _cells(measured: Measured) -> list[str]:
+    return [f"{measured.chosen_by:.4f}", f"{measured.accuracy:.4f}", f"{measured.loss:.4f}", f"{measured.seconds:.1f}"]
 
 
 def main() -> None:
@@ -286,9 +286,9 @@ def main() -> None:
             place.mkdir(exist_ok=True)
             dealt = deal(prepared, seed, given.shares, place / "dealt")
             searched = params.model_copy(update={"hyperopt": section.model_copy(update={"seed": seed})})
-            one = compare(dealt, searched, limits, workers, place)
-            seeds.append(one)
-            log.info("seed %d: %s", seed, ", ".join(f"{way} {found.measured}" for way, found in one.items()))
+            by_way = compare(dealt, searched, limits, workers, place)
+            seeds.append(by_way)
+            log.info("seed %d: %s", seed, ", ".join(f"{way} {found.measured}" for way, found in by_way.items()))
     print("\n".join(f"- {line}" for line in lines))
     print(
         f"- a search has {limits.budget:g} epochs and {section.timeout:g} s, {workers} workers; networks of "

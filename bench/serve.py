@@ -91,7 +91,7 @@ def queries() -> Iterator[tuple[str, list[tuple[str, str]]]]:
     ]  # fmt: skip
     yield "nothing chosen, least sure first", [("sort", "confidence")]
     yield "the last page of the surest", [("sort", "-confidence"), ("page", "last")]
-    everything = [(one.name, value) for one in ATTRIBUTES for value in (*one.classes, ABSTAINED)]
+    everything = [(attribute.name, value) for attribute in ATTRIBUTES for value in (*attribute.classes, ABSTAINED)]
     yield "every class of every attribute, sure from .3, unsure first", [
         *everything, ("min_confidence", "0.3"), ("sort", "confidence"), ("answered", "no"),
     ]  # fmt: skip
@@ -263,9 +263,9 @@ def measure_service(
 
 def _row(url: str, image: Path, requests: int, stage: float) -> list[str]:
     load(url, image, min(requests, 500), AT_ONCE)
-    one = load(url, image, requests, 1)
+    alone = load(url, image, requests, 1)
     rate = load(url, image, 4 * requests, AT_ONCE)["rate"]
-    return [f"{one['p50']:.1f}", f"{one['p99']:.1f}", f"{rate:,.0f}", f"{rate / stage:.2f}"]
+    return [f"{alone['p50']:.1f}", f"{alone['p99']:.1f}", f"{rate:,.0f}", f"{rate / stage:.2f}"]
 
 
 def _memory(process: subprocess.Popen[bytes]) -> str:

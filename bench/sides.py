@@ -67,7 +67,7 @@ def works(data: Path, side: int, arguments: argparse.Namespace, folder: Path, po
     export_onnx(model, network, as_calibration(calibrated, learned), told, mirrored=mirrored)
 
     images = read_annotations(folder / "validate")[: arguments.images]
-    sources = [find_source(one.filename, data / "raw" / one.path, file_digest) for one in images]
+    sources = [find_source(image.filename, data / "raw" / image.path, file_digest) for image in images]
     turns = itertools.count()
 
     def piece(recipe: Recipe[Any, Any, Any]) -> None:

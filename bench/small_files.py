@@ -129,7 +129,10 @@ def main() -> None:
         (shard := Path(folder, "shard")).touch()
         jobs: dict[str, tuple[Callable[[Any], Any], Any]] = {
             "validate": (look_at_sources, (sources[:JOB], settings)),
-            "prepare_train": (prepare_images, PrepareJob([one.path for one in sources[:JOB]], settings, shard, 0)),
+            "prepare_train": (
+                prepare_images,
+                PrepareJob([source.path for source in sources[:JOB]], settings, shard, 0),
+            ),
         }
         if model:
             names = frozenset[str]()

@@ -56,7 +56,7 @@ def main() -> None:
     commits = git("log", "--no-merges", limit, "--format=%H", arguments.until, "--", "stages/common").decode().split()
     changes = dict.fromkeys(stages, (0, 0, 0))
     for commit in commits:
-        old, new = (versions(one, stages) for one in (f"{commit}~1", commit))
+        old, new = (versions(revision, stages) for revision in (f"{commit}~1", commit))
         for stage in old.keys() & new.keys():
             count, before, after = changes[stage]
             before, after = before + (old[stage][0] != new[stage][0]), after + (old[stage][1] != new[stage][1])

@@ -159,7 +159,7 @@ def measure(job: Job, environment: Mapping[str, str] | None = None) -> tuple[Fou
 
 def measure_baseline(prepared: str, device: str) -> float:
     """Images a second of `bench.baseline` with heads for the attributes of these data."""
-    classes = [str(len(one.classes)) for one in read_attributes(Path(prepared))]
+    classes = [str(len(attribute.classes)) for attribute in read_attributes(Path(prepared))]
     command = [sys.executable, "-m", "bench.baseline", "--device", device, "--classes", *classes]
     rate = float(run_measured(command)[0])
     log.info("the baseline on %s: %.0f images/s", device, rate)
@@ -224,18 +224,18 @@ def compare_compiled(job: Job, turns: int) -> None:
     rows = []
     for compiled, results in ways.items():
         rate, seconds, accuracy = (
-            statistics.median(getattr(one, name) for one in results) for name in ("rate", "seconds", "accuracy")
+            statistics.median(getattr(result, name) for result in results) for name in ("rate", "seconds", "accuracy")
         )
         rows.append(("compiled" if compiled else "as it is", f"{rate:,.0f}", f"{seconds:.1f}", f"{accuracy:.4f}"))
-    one = ways[True][0]
+    first = ways[True][0]
     passes = job.images * job.section.epochs
-    print(f"\nCompiled: {one.device}, {one.processes} process(es), {job.images:,} images, {job.section.epochs} epochs, "
-          f"medians of {turns} in turns\n")  # fmt: skip
+    print(f"\nCompiled: {first.device}, {first.processes} process(es), {job.images:,} images, "
+          f"{job.section.epochs} epochs, medians of {turns} in turns\n")  # fmt: skip
     print(table(("a step", "images/s", "seconds", "accuracy"), rows))
-    slow, fast = (statistics.median(one.rate for one in results) for results in ways.values())
+    slow, fast = (statistics.median(result.rate for result in results) for results in ways.values())
     spent = statistics.median(
-        one.seconds - other.seconds + passes / slow - passes / fast
-        for other, one in zip(ways[False], ways[True], strict=True)
+        compiled.seconds - other.seconds + passes / slow - passes / fast
+        for other, compiled in zip(ways[False], ways[True], strict=True)
     )
     pays = f"it pays from {spent / (1 / slow - 1 / fast):,.0f} image passes on" if fast > slow else "it never pays"
     print(f"\nCompiling takes {spent:.0f} s: {pays}.")
@@ -254,9 +254,9 @@ def compare_batches(job: Job, whole: Job) -> None:
         results = [measure(replace(job.vary(batch_size=batch_size), way=way)) for batch_size in BATCHES]
         (found, _) = measure(replace(whole, way=way))
         device = found.device
-        rates = [f"{one.rate:,.0f}" for one, _ in results]
+        rates = [f"{result.rate:,.0f}" for result, _ in results]
         rows.append((way, *rates, f"{found.seconds:.1f} s, {found.accuracy:.4f}"))
-        megabytes.append((way, *(_whole(one.gpu_mb) for one, _ in results), _whole(found.gpu_mb)))
+        megabytes.append((way, *(_whole(result.gpu_mb) for result, _ in results), _whole(found.gpu_mb)))
     header = (
         *map(str, BATCHES),
         f"{whole.section.epochs} epochs of {whole.images:,}, {whole.section.batch_size} a step",

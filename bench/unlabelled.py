@@ -79,7 +79,7 @@ def expected_accuracy(data: Path, recipe: str, seed: int) -> None:
                     lots[kind, strength] = look(model, paths, shift), labels
         drawn = sample_avatars(Path(name), seed + 1)
         samples = accepted_images(drawn, "none")
-        if set(samples[0]) >= {one.column for one in model.attributes}:
+        if set(samples[0]) >= {attribute.column for attribute in model.attributes}:
             seen = look(model, [drawn / "raw" / row["path"] for row in samples])
             lots["drawing style", "avatars"] = seen, labels_of(model.attributes, samples)
     counts = f"{len(learned)} images to learn from, {len(held)} held back, {REFERENCE} of them as test split"
@@ -89,7 +89,7 @@ def expected_accuracy(data: Path, recipe: str, seed: int) -> None:
         for size in SIZES:
             checks = [check(model.attributes, clean, labels, features, known, size, random) for _ in range(CHECKS)]
             true, *told, low, high = np.array(checks).T
-            off = [f"{np.mean(one - true):+.3f}, {np.mean(abs(one - true)):.3f}" for one in told]
+            off = [f"{np.mean(estimate - true):+.3f}, {np.mean(abs(estimate - true)):.3f}" for estimate in told]
             held_by = np.mean((low <= true) & (true <= high))
             cells = (f"{true.mean():.3f}", *off, f"{held_by:.0%}", f"{np.mean(high - low):.3f}")
             lines.append((f"{kind} {strength}".strip(), size, *cells))
@@ -100,7 +100,7 @@ def expected_accuracy(data: Path, recipe: str, seed: int) -> None:
 
 def labels_of(attributes: Attributes, rows: Sequence[Mapping[str, str]]) -> Labels:
     """(N, A), -1 where unknown."""
-    return np.array([[int(row[one.column] or -1) for one in attributes] for row in rows], np.int16)
+    return np.array([[int(row[attribute.column] or -1) for attribute in attributes] for row in rows], np.int16)
 
 
 def check(
@@ -120,13 +120,15 @@ def check(
     test = answers_of(attributes, clean.take(tests).probabilities, labels=labels[tests], decision=clean.decision)
     at = others[:size]
     lot = answers_of(attributes, shifted.take(at).probabilities, labels=known[at], decision=clean.decision)
-    true = float(np.mean([right_answers([one])[one.labels >= 0].mean() for one in lot if (one.labels >= 0).any()]))
+    true = float(
+        np.mean([right_answers([answer])[answer.labels >= 0].mean() for answer in lot if (answer.labels >= 0).any()])
+    )
     expected = expect(certainty(lot, np.ones(size, np.bool_)), trust(test))[MEAN]
     ways = [], []  # type: tuple[list[float], list[float]]
-    for one, of_test, told in zip(lot, test, tellable(lot), strict=True):
-        ways[0].append(float(one.confidence[told].mean()))
-        ways[1].append(above_threshold(of_test.known(), one.confidence[told]))
-    plain, threshold = (float(np.mean(one)) for one in ways)
+    for answer, of_test, told in zip(lot, test, tellable(lot), strict=True):
+        ways[0].append(float(answer.confidence[told].mean()))
+        ways[1].append(above_threshold(of_test.known(), answer.confidence[told]))
+    plain, threshold = (float(np.mean(way)) for way in ways)
     return true, plain, expected.value, threshold, expected.low, expected.high
 
 
@@ -145,7 +147,7 @@ def by_chance(_: Attributes, _known: Features, lot: Features, count: int, random
 def unsure_of(attributes: Attributes, lot: Features) -> npt.NDArray[np.float64]:
     """(N,): answers that are expected to be wrong."""
     answers = answers_of(attributes, lot.probabilities)
-    wrong = [np.where(told, 1 - one.confidence, 0) for one, told in zip(answers, tellable(answers), strict=True)]
+    wrong = [np.where(told, 1 - answer.confidence, 0) for answer, told in zip(answers, tellable(answers), strict=True)]
     total: npt.NDArray[np.float64] = np.stack(wrong).sum(axis=0, dtype=np.float64)
     return total
 
@@ -168,8 +170,8 @@ def farthest_first(_: Attributes, known: Features, lot: Features, count: int, _r
 def by_gradients(attributes: Attributes, _: Features, lot: Features, count: int, random: Random) -> npt.ArrayLike:
     """BADGE (Ash et al. 2020, https://arxiv.org/abs/1906.03671): k-means++ on the gradients of the last layer."""
     pulls = []
-    for one in attributes:
-        values = lot.probabilities[one.name]
+    for attribute in attributes:
+        values = lot.probabilities[attribute.name]
         pulls.append(values - np.eye(values.shape[1])[values.argmax(axis=1)])
     pull = np.concatenate(pulls, axis=1)
     squared = np.square(pull).sum(1) * np.square(lot.embeddings).sum(1)
@@ -187,7 +189,7 @@ def as_stages_do(attributes: Attributes, known: Features, lot: Features, count: 
     """What to_label.csv lists."""
     chooser = Chooser(attributes, known, count)
     chooser.show("lot", lot, np.ones(len(lot), np.bool_))
-    return [int(one.filename) for one in chooser.choose()]
+    return [int(image.filename) for image in chooser.choose()]
 
 
 RULES: Mapping[str, Rule] = {
@@ -219,7 +221,7 @@ def worth_of_labels(data: Path, recipe: str, seeds: Sequence[int], settings: Seq
             random = np.random.default_rng(seed)
             mixed = random.permutation(len(images))[:needed]
             start, lot, measured = (images.select(part) for part in np.split(mixed, [BEFORE, BEFORE + LOT]))
-            lot, measured = (change(one, share, random) for one in (lot, measured))
+            lot, measured = (change(images, share, random) for images in (lot, measured))
             accuracy, known, seen = learn(params, start, measured, lot, seed)
             before.append(accuracy)
             answers = answers_of(images.attributes, seen.probabilities, labels=lot.labels)
@@ -232,7 +234,10 @@ def worth_of_labels(data: Path, recipe: str, seeds: Sequence[int], settings: Seq
         for rule in RULES:
             gain = np.array(gains[rule])
             better = gain - np.array(gains["random"])
-            error = [f"{one.mean():+.4f} ± {one.std(ddof=1) / np.sqrt(len(one)):.4f}" for one in (gain, better)]
+            error = [
+                f"{figures.mean():+.4f} ± {figures.std(ddof=1) / np.sqrt(len(figures)):.4f}"
+                for figures in (gain, better)
+            ]
             lines.append((title, f"{np.mean(before):.4f}", rule, f"{np.mean(wrong[rule]):.2f}", *error))
     print(table(("lot", "accuracy before", "chosen by", "wrong answers an image", "gain", "more than random"), lines))
 
@@ -282,7 +287,8 @@ def learn(
     *logits, _ = outputs_of(Outputs(network, learned), val, cpu)
     named = names(labelled.attributes)
     temperatures = {
-        name: fit_temperature(one, val.labels[:, at]) for at, (name, one) in enumerate(zip(named, logits, strict=True))
+        name: fit_temperature(outputs, val.labels[:, at])
+        for at, (name, outputs) in enumerate(zip(named, logits, strict=True))
     }
     classifier = Classifier(network, temperatures, learned)
 

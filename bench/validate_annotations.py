@@ -25,7 +25,7 @@ WRONG = ("<script>alert(1)</script>" * 3, "=cmd()|{number}", "9999", "7777", "0.
 
 def write_header(file: TextIO, attributes: Attributes) -> None:
     """The names of the columns."""
-    file.write(",".join(["filename", *(one.column for one in attributes)]) + "\n")
+    file.write(",".join(["filename", *(attribute.column for attribute in attributes)]) + "\n")
 
 
 def write_good(path: Path, attributes: Attributes, rows: int) -> None:
@@ -34,11 +34,11 @@ def write_good(path: Path, attributes: Attributes, rows: int) -> None:
     with path.open("w") as file:
         write_header(file, attributes)
         for number in range(rows):
-            labels = {one.name: draw(one.classes) for one in attributes}
+            labels = {attribute.name: draw(attribute.classes) for attribute in attributes}
             cells = [
-                "" if any(labels[other] == name for other, name in one.unknown_when.items())
-                else str(one.classes.index(labels[one.name]))
-                for one in attributes
+                "" if any(labels[other] == name for other, name in attribute.unknown_when.items())
+                else str(attribute.classes.index(labels[attribute.name]))
+                for attribute in attributes
             ]  # fmt: skip
             file.write(f"s{number % 20}_{number:06}.png,{','.join(cells)}\n")
 
@@ -80,7 +80,7 @@ def main() -> None:
             if arguments.attributes:
                 asked = Path(folder, DEFAULT.name)
                 names = (f"a{number}" for number in range(arguments.attributes))
-                asked.write_text("".join(f'- {{name: {one}, classes: ["no", "yes"]}}\n' for one in names))
+                asked.write_text("".join(f'- {{name: {attribute}, classes: ["no", "yes"]}}\n' for attribute in names))
             write(annotations, read_attributes_file(asked).attributes, arguments.rows)
             found = [measure(annotations, asked, Path(folder, f"out{n}", "look")) for n in range(arguments.repeat)]
             seconds, memory, pages = (statistics.median(column) for column in zip(*found, strict=True))

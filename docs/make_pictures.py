@@ -139,10 +139,9 @@ def doubts(browser: "Browser", folder: Path) -> None:
     after = pipeline(folder, "after", "annotations.csv")
     labels = sum(bool(row[name]) for row in lot for name in row if name != "filename")
     print(f"{labels} labels, {len(wrong)} flipped, {listed} doubted, {corrected} corrected")
-    for name, one in (("before", before), ("after", after)):
-        print(
-            f"accuracy {name}, of {len(held_out)} other images: {accuracy(one / 'train', unseen / 'prepare_train'):.4f}"
-        )
+    for name, version in (("before", before), ("after", after)):
+        share = accuracy(version / "train", unseen / "prepare_train")
+        print(f"accuracy {name}, of {len(held_out)} other images: {share:.4f}")
     page.goto((after / "validate" / "report.html").as_uri())
     shoot(page, "corrections_read", 1060, 760, "Labels that a newer file replaced")
     page.close()
@@ -151,11 +150,11 @@ def doubts(browser: "Browser", folder: Path) -> None:
 def flip(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     """The same annotations, with 3 % of the known labels of every column changed to another that occurs there."""
     dice, wrong = random.Random(2), [dict(row) for row in rows]  # noqa: S311
-    for name in (one for one in rows[0] if one != "filename"):
+    for name in (column for column in rows[0] if column != "filename"):
         known = [at for at, row in enumerate(rows) if row[name]]
         classes = sorted({rows[at][name] for at in known})
         for at in dice.sample(known, round(0.03 * len(known))):
-            wrong[at][name] = dice.choice([one for one in classes if one != rows[at][name]])
+            wrong[at][name] = dice.choice([label for label in classes if label != rows[at][name]])
     return wrong
 
 
@@ -177,7 +176,7 @@ def correct(page: "Page", wrong: Mapping[tuple[str, str], str], folder: Path) ->
     """Correct the labels of a page of doubts that are wrong, with the keyboard, and download them; how many it were."""
     corrected = list[str]()
     attributes = json.loads(page.locator("#attributes").text_content() or "[]")
-    columns = {one["title"]: one["column"] for one in attributes}
+    columns = {attribute["title"]: attribute["column"] for attribute in attributes}
     for group in page.locator(".ask").all():
         title, _, filename = str(group.get_attribute("aria-label")).partition(" of ")
         if right := wrong.get((filename, columns[title])):
@@ -205,8 +204,8 @@ def accuracy(model: Path, prepared: Path) -> float:
     loaded = load(model / "model.onnx")
     found = observe(loaded, images.filenames, images.take, 128)
     answers = answers_of(images.attributes, found.probabilities, loaded.calibration, images.labels)
-    known = [one.labels >= 0 for one in answers]
-    right = sum(int(one.right[of].sum()) for one, of in zip(answers, known, strict=True))
+    known = [answer.labels >= 0 for answer in answers]
+    right = sum(int(answer.right[of].sum()) for answer, of in zip(answers, known, strict=True))
     return right / sum(int(of.sum()) for of in known)
 
 
@@ -325,7 +324,7 @@ class Photographer:
         self.page.get_by_role("button", name="Show Graph").click()
         self.page.get_by_role("button", name="Expand all task groups").click()
         self.page.wait_for_timeout(5000)  # until it has moved
-        boxes = [one.bounding_box() for one in self.page.locator(".react-flow__node").all()]
+        boxes = [node.bounding_box() for node in self.page.locator(".react-flow__node").all()]
         left, top = (min(box[side] for box in boxes if box) - 20 for side in ("x", "y"))
         right = max(box["x"] + box["width"] for box in boxes if box) + 20
         bottom = max(box["y"] + box["height"] for box in boxes if box) + 20

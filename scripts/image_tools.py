@@ -102,7 +102,7 @@ def inspect(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Name -> what the engine says about the image, of those that are here; in one call, for each takes 20 ms."""
     done = subprocess.run(["docker", "image", "inspect", *names], capture_output=True, text=True, check=False)
     found = json.loads(done.stdout or "[]")  # it ends with 1 if one is not here
-    return {name: one for one in found for name in (*one["RepoTags"], *one["RepoDigests"])}
+    return {name: details for details in found for name in (*details["RepoTags"], *details["RepoDigests"])}
 
 
 def watch(command: Sequence[str], log: Path, what: str) -> int:

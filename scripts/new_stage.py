@@ -117,13 +117,13 @@ class Maker:
         if like not in fit:
             raise UnfitError(f"LIKE={like}: a new stage can be like {' or '.join(fit)}")
         named = [stage for stage in stages if self._line(stage)]
-        for one in inputs:
-            if one not in named:
-                raise UnfitError(f"INPUTS={one}: a new stage can take the artifacts of {', '.join(named)}")
+        for stage in inputs:
+            if stage not in named:
+                raise UnfitError(f"INPUTS={stage}: a new stage can take the artifacts of {', '.join(named)}")
         self.name, self.like = name, like
         self.inputs = list(inputs) or re.findall(r"--(\w+) artifacts/\1\b", self._entry(like))
         self.behind = max([like, *inputs], key=stages.index)
-        self.given = " | ".join(f"{one}.artifact" for one in inputs)
+        self.given = " | ".join(f"{stage}.artifact" for stage in inputs)
         self.files: dict[str, str] = {}
 
     @staticmethod

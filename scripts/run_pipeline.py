@@ -348,7 +348,7 @@ def export_report(results: Mapping[str, Mapping[str, Any]], volume: str) -> Path
 
 def newest_report(volume: str) -> Path | None:
     """The page of the newest run of the pipeline, copied out of a volume with the version that it leads to."""
-    if volume not in {one.name for one in engine().volumes.list()}:
+    if volume not in {known.name for known in engine().volumes.list()}:
         return None
     with container_with(volume, "cd /artifacts/run && cat $(ls -td */ | head -n 1)manifest.json") as container:
         container.start()

@@ -56,7 +56,9 @@ def answer_files(served: Served, files: Sequence[bytes]) -> list[Answer]:
     probabilities, embeddings = served.model.predict_and_embed(images[:usable])
     told = _attributes(served.model, probabilities)
     rows = iter(range(usable))
-    return [one if one.reason else _filled(one, probabilities, embeddings, told, next(rows)) for one in answers]
+    return [
+        answer if answer.reason else _filled(answer, probabilities, embeddings, told, next(rows)) for answer in answers
+    ]
 
 
 def _prepare(file: bytes, settings: Preprocessing, image: npt.NDArray[np.uint8]) -> Answer:
@@ -76,27 +78,27 @@ def _prepare(file: bytes, settings: Preprocessing, image: npt.NDArray[np.uint8])
 
 
 def _filled(
-    one: Answer,
+    answer: Answer,
     probabilities: Mapping[str, npt.NDArray[np.float32]],
     embeddings: npt.NDArray[np.float32],
     told: Sequence[Mapping[str, Any]],
     row: int,
 ) -> Answer:
     found = {name: values[row] for name, values in probabilities.items()}
-    return replace(one, probabilities=found, embedding=embeddings[row], attributes=told[row])
+    return replace(answer, probabilities=found, embedding=embeddings[row], attributes=told[row])
 
 
 def _attributes(model: OnnxModel, probabilities: Mapping[str, npt.NDArray[np.float32]]) -> list[dict[str, Any]]:
     """Of each picture, attribute -> what is answered: all at once, which costs little more than one."""
     found: list[dict[str, Any]] = [{} for _ in probabilities[model.attributes[0].name]]
-    for one in answers_of(model.attributes, probabilities, model.calibration):
-        name, classes = one.attribute.name, one.attribute.classes
-        lowest = [round(float(value), DIGITS) for value in np.broadcast_to(one.threshold, len(classes))]
-        rows = zip(one.predicted.tolist(), one.confidence.tolist(), one.answered.tolist(), one.probabilities.tolist(),
-                   strict=True)  # fmt: skip
+    for answer in answers_of(model.attributes, probabilities, model.calibration):
+        name, classes = answer.attribute.name, answer.attribute.classes
+        lowest = [round(float(value), DIGITS) for value in np.broadcast_to(answer.threshold, len(classes))]
+        columns = (answer.predicted, answer.confidence, answer.answered, answer.probabilities)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
         for row, (predicted, confidence, answered, values) in enumerate(rows):
             if predicted == len(classes):
-                why = one.never or "the model gives no number"
+                why = answer.never or "the model gives no number"
                 found[row][name] = {"class": None, "confidence": None, "answered": False, "why": why}
             else:
                 found[row][name] = {

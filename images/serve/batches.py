@@ -57,7 +57,7 @@ class Batches(Generic[Group, Item, Result]):
         added = [_Waiting[Group, Item, Result](group, item, loop.create_future()) for item in items]
         self._waiting.extend(added)
         self._start()
-        return list(await asyncio.gather(*(one.result for one in added)))
+        return list(await asyncio.gather(*(item.result for item in added)))
 
     def close(self) -> None:
         """Let the threads end."""
@@ -79,19 +79,19 @@ class Batches(Generic[Group, Item, Result]):
         return batch
 
     async def _run(self, batch: list[_Waiting[Group, Item, Result]]) -> None:
-        wanted = [one for one in batch if not one.result.done()]  # who has gone is not answered
+        wanted = [waiting for waiting in batch if not waiting.result.done()]  # who has gone is not answered
         try:
             if wanted:
                 work = asyncio.get_running_loop().run_in_executor(
-                    self._pool, self._work, wanted[0].group, [one.item for one in wanted]
+                    self._pool, self._work, wanted[0].group, [waiting.item for waiting in wanted]
                 )
-                for one, result in zip(wanted, await work, strict=True):
-                    if not one.result.done():
-                        one.result.set_result(result)
+                for waiting, result in zip(wanted, await work, strict=True):
+                    if not waiting.result.done():
+                        waiting.result.set_result(result)
         except Exception as error:  # whatever it is, it is theirs who wait for it
-            for one in wanted:
-                if not one.result.done():
-                    one.result.set_exception(error)
+            for waiting in wanted:
+                if not waiting.result.done():
+                    waiting.result.set_exception(error)
         finally:
             self._idle += 1
             self._start()

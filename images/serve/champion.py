@@ -50,7 +50,7 @@ class ReadOnlyRegistry(Registry):
             tags = {name.decode(): at for name, at in repository.refs.as_dict(TAGS).items()}
             chosen = sorted((name for name in tags if fnmatchcase(name, pattern)), key=_number)
             objects = {name: repository[tags[name]] for name in chosen}
-        return {name: json.loads(one.message) for name, one in objects.items() if isinstance(one, Tag)}
+        return {name: json.loads(tag.message) for name, tag in objects.items() if isinstance(tag, Tag)}
 
     def text(self, version: str, path: str) -> str:
         """A text file of a version."""
@@ -97,7 +97,7 @@ class ReadOnlyRegistry(Registry):
         try:
             (folder,) = re.findall(r"md5: (\w+)\.dir", self.text(version.name, f"{MODEL.parent}.dvc"))
             listed = json.loads(self._kept(f"{folder}.dir").read_bytes())
-            yield from (self._kept(one["md5"]) for one in listed if one["relpath"] == MODEL.name)
+            yield from (self._kept(entry["md5"]) for entry in listed if entry["relpath"] == MODEL.name)
         except (OSError, ValueError, KeyError, TypeError):
             pass  # the remote is no folder, or is damaged
         yield self.home.parent / "archive" / version.archive / MODEL

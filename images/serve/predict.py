@@ -86,9 +86,9 @@ async def predict(request: Request) -> Response:
     served: Served = service.served()
     files = await files_of(request, service.settings.limits)
     answers = await service.answers(served, [file.content for file in files])
-    images = [{"name": file.name, **described(one)} for file, one in zip(files, answers, strict=True)]
+    images = [{"name": file.name, **described(answer)} for file, answer in zip(files, answers, strict=True)]
     seconds = round(time.perf_counter() - started, 6)
-    status = 200 if any("attributes" in one for one in images) else 422
+    status = 200 if any("attributes" in image for image in images) else 422
     return Json({"version": served.name, "seconds": seconds, "images": images}, status)
 
 
@@ -98,19 +98,19 @@ async def attributes(service: ServiceDep) -> Response:
     served = service.served()
     calibration = served.model.calibration
     found = []
-    for one in served.model.attributes:
-        learned, lowest = calibration.learned[one.name], calibration.abstention[one.name]
-        thresholds = lowest if isinstance(lowest, list) else [lowest] * len(one.classes)
+    for attribute in served.model.attributes:
+        learned, lowest = calibration.learned[attribute.name], calibration.abstention[attribute.name]
+        thresholds = lowest if isinstance(lowest, list) else [lowest] * len(attribute.classes)
         told: dict[str, Any] = {
-            "name": one.name,
-            "title": one.title,
-            "classes": list(one.classes),
-            "thresholds": dict(zip(one.classes, thresholds, strict=True)),
-            "answer": in_words(one, calibration.decision[one.name], learned),
+            "name": attribute.name,
+            "title": attribute.title,
+            "classes": list(attribute.classes),
+            "thresholds": dict(zip(attribute.classes, thresholds, strict=True)),
+            "answer": in_words(attribute, calibration.decision[attribute.name], learned),
         }
         if why := why_never(learned):
             told["never_answered"] = why
-        if absent := unlearned(one, learned):
+        if absent := unlearned(attribute, learned):
             told["never_answered_with"] = absent
         found.append(told)
     return Json({"version": served.name, "attributes": found})
@@ -128,8 +128,8 @@ async def versions(service: ServiceDep) -> Response:
             "serving": served.name if served else None,
             "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(served.since)) if served else None,
             "problem": service.champion.problem or None,
-            "versions": [{name: getattr(one, name) for name in told} for one in known],
-            "releases": [asdict(one) for one in releases],
+            "versions": [{name: getattr(version, name) for name in told} for version in known],
+            "releases": [asdict(release) for release in releases],
         }
     )
 

@@ -103,7 +103,7 @@ async def about(model: ModelName, service: ServiceDep, version: str = "") -> Res
     takes: dict[str, Any] = {"name": FILE_INPUT, "datatype": "BYTES", "shape": [-1]}
     if model == NETWORK:
         takes = {"name": INPUT, "datatype": "UINT8", "shape": [-1, side, side, 3]}
-    widths = {one.name: len(one.classes) for one in served.model.attributes} | {EMBEDDING: -1}
+    widths = {attribute.name: len(attribute.classes) for attribute in served.model.attributes} | {EMBEDDING: -1}
     gives = [{"name": name, "datatype": "FP32", "shape": [-1, width]} for name, width in widths.items()]
     told = {"name": model, "versions": [served.name], "platform": "onnxruntime_onnx", "inputs": [takes]}
     return Json(told | {"outputs": gives})
@@ -147,14 +147,14 @@ async def infer(model: ModelName, request: Request, service: ServiceDep, version
 
 async def _of_files(service: Service, served: Served, files: Sequence[bytes]) -> Arrays:
     answers = await service.answers(served, files)
-    for number, one in enumerate(answers):
-        if one.reason:
-            raise RefusedError(422, f"{FILE_INPUT}[{number}]: {one.reason}")
+    for number, answer in enumerate(answers):
+        if answer.reason:
+            raise RefusedError(422, f"{FILE_INPUT}[{number}]: {answer.reason}")
     found: Arrays = {
-        attribute.name: np.stack([one.probabilities[attribute.name] for one in answers if one.probabilities])
+        attribute.name: np.stack([answer.probabilities[attribute.name] for answer in answers if answer.probabilities])
         for attribute in served.model.attributes
     }
-    return found | {EMBEDDING: np.stack([one.embedding for one in answers if one.embedding is not None])}
+    return found | {EMBEDDING: np.stack([answer.embedding for answer in answers if answer.embedding is not None])}
 
 
 def _of_images(served: Served, images: npt.NDArray[np.uint8]) -> Arrays:
@@ -245,12 +245,12 @@ def _response(model: str, served: Served, request: Inference, found: Mapping[str
         raise RefusedError(400, "an output is asked for twice: once is enough")
     usual = bool(request.parameters.get("binary_data_output", False))
     outputs, binary = [], []
-    for one in wanted:
-        if one.name not in found:
-            raise RefusedError(400, f"no output {one.name!a}: there are {', '.join(found)}")
-        values = found[one.name]
-        told: dict[str, Any] = {"name": one.name, "datatype": "FP32", "shape": list(values.shape)}
-        if one.parameters.get("binary_data", usual):
+    for output in wanted:
+        if output.name not in found:
+            raise RefusedError(400, f"no output {output.name!a}: there are {', '.join(found)}")
+        values = found[output.name]
+        told: dict[str, Any] = {"name": output.name, "datatype": "FP32", "shape": list(values.shape)}
+        if output.parameters.get("binary_data", usual):
             binary.append(values.astype("<f4").tobytes())
             told["parameters"] = {"binary_data_size": len(binary[-1])}
         else:

@@ -224,9 +224,9 @@ class Search:
 
     def predictions(self) -> list[Made]:
         """The artifacts of stage predict, those of the champion first, otherwise the newest first."""
-        made = [one for one in self._made("predict") if one.version not in {"", "none"}]
+        made = [artifact for artifact in self._made("predict") if artifact.version not in {"", "none"}]
         champion = self._champion()
-        return sorted(made, key=lambda one: one.version != champion)
+        return sorted(made, key=lambda artifact: artifact.version != champion)
 
     def _made(self, stage: str) -> list[Made]:
         """The artifacts of a stage that are whole, those first that were made or taken last."""
@@ -240,10 +240,10 @@ class Search:
                 continue
             if key not in self._known:
                 self._known[key] = _manifest(path)
-            if one := self._known[key]:
+            if known := self._known[key]:
                 # an artifact that a run finds done is as new as one that it makes
-                found.append((max(key[1] / 1e9, written(lock_of(path.parent))), one))
-        return [one for _, one in sorted(found, key=lambda pair: pair[0], reverse=True)]
+                found.append((max(key[1] / 1e9, written(lock_of(path.parent))), known))
+        return [artifact for _, artifact in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
     # -- answering --
 

@@ -168,7 +168,9 @@ def build(artifact: Path, validated: Path | None, folder: Path, earlier: Path | 
         return np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=kind, shape=shape)
 
     said, confidence = column("said", np.uint8, count, length), column("confidence", np.uint16, count, length)
-    bitmaps = column("bitmaps", np.uint64, sum(len(one.classes) + 1 for one in about.attributes), length // WORD)
+    bitmaps = column(
+        "bitmaps", np.uint64, sum(len(attribute.classes) + 1 for attribute in about.attributes), length // WORD
+    )
     ids = column("ids", np.uint64, length)
     with closing(sqlite3.connect(folder / NAMES)) as database:
         database.executescript(
@@ -223,7 +225,7 @@ def _describe(artifact: Path, validated: Path | None) -> About:
     with reading(artifact / "metrics/predictions.json", "predict"):
         if not (version := metrics["model_version"]):
             raise DataError(f"{artifact} holds no predictions: no version was released then; run stage predict again")
-        files = {one["path"]: one["sha256"] for one in manifest["files"]}
+        files = {file["path"]: file["sha256"] for file in manifest["files"]}
         lots = []
         first = 0
         for name, told in metrics["lots"].items():
@@ -234,7 +236,7 @@ def _describe(artifact: Path, validated: Path | None) -> About:
         answered = tuple(
             Attribute(name, tuple(classes)[:-1], name, name) for name, classes in metrics["classes"].items()
         )
-        if any(len(one.classes) > MOST_CLASSES for one in answered):
+        if any(len(attribute.classes) > MOST_CLASSES for attribute in answered):
             raise DataError(f"an attribute has more than {MOST_CLASSES} classes, which the index has no room for")
         attributes = _titled(answered, artifact, manifest["inputs"]["champion"]["key"])
     return About(str(artifact), str(validated or ""), version, sum(lot.images for lot in lots), attributes, tuple(lots))
@@ -244,8 +246,10 @@ def _titled(answered: Attributes, artifact: Path, champion: str) -> Attributes:
     """The attributes with the titles that the champion's artifact has, if it is still there."""
     for folder in (artifact.parents[1] / "champion" / champion, artifact.parent / "champion"):
         if (folder / "attributes.json").is_file():
-            titles = {one.name: one.title for one in read_attributes(folder)}
-            return tuple(replace(one, title=titles.get(one.name, one.title)) for one in answered)
+            titles = {attribute.name: attribute.title for attribute in read_attributes(folder)}
+            return tuple(
+                replace(attribute, title=titles.get(attribute.name, attribute.title)) for attribute in answered
+            )
     return answered
 
 
@@ -280,9 +284,9 @@ def _blocks(artifact: Path, lot: Lot, attributes: Attributes) -> Iterator[_Block
             rows = whole_rows(lines)
             (header,) = csv.reader([next(rows, "")])
             places = [
-                (header.index(f"{one.name}_predicted"), header.index(f"{one.name}_confidence"),
-                 header.index(f"{one.name}_answered"))
-                for one in attributes
+                (header.index(f"{attribute.name}_predicted"), header.index(f"{attribute.name}_confidence"),
+                 header.index(f"{attribute.name}_answered"))
+                for attribute in attributes
             ]  # fmt: skip
             name = header.index("filename")
             while text := "".join(islice(rows, ROWS)):
@@ -306,7 +310,9 @@ def _read(block: _Block) -> tuple[Lot, _Part]:
         def column(place: int, known: Mapping[str, int]) -> npt.NDArray[np.uint16]:
             return np.fromiter(map(known.__getitem__, cells[place]), np.uint16, len(cells[place]))
 
-        classes = [{text: number for number, text in enumerate((*one.classes, ""))} for one in block.attributes]
+        classes = [
+            {text: number for number, text in enumerate((*attribute.classes, ""))} for attribute in block.attributes
+        ]
         said = np.stack([column(of[0], known) for of, known in zip(block.places, classes, strict=True)])
         confidence = np.stack([column(of[1], _TENTHOUSANDTHS) for of in block.places])
         given = np.stack([column(of[2], {"yes": 1, "no": 0}) for of in block.places])
@@ -328,9 +334,9 @@ _TENTHOUSANDTHS = _Parts({"": 0})
 def _set_bits(bitmaps: npt.NDArray[np.uint64], attributes: Attributes, part: _Part, first: int) -> None:
     """Set the bits of some images, the first of which has the first bit of word `first`."""
     row = 0
-    for one, said, given in zip(attributes, part.said, part.given, strict=True):
-        for number in range(len(one.classes) + 1):
-            words = packed(given & (said == number) if number < len(one.classes) else ~given)
+    for attribute, said, given in zip(attributes, part.said, part.given, strict=True):
+        for number in range(len(attribute.classes) + 1):
+            words = packed(given & (said == number) if number < len(attribute.classes) else ~given)
             bitmaps[row, first : first + len(words)] = words
             row += 1
 
@@ -346,21 +352,24 @@ def _set_labels(
 ) -> None:
     """Find the images that annotations are of, by lot and by name or path, as stage predict calls them."""
     labels[:] = UNLABELLED
-    classes = {one.name: one.classes for one in read_attributes(validated)}
+    classes = {attribute.name: attribute.classes for attribute in read_attributes(validated)}
     numbers = [
         {
-            str(cell): one.classes.index(text)
-            for cell, text in enumerate(classes.get(one.name, ()))
-            if text in one.classes
+            str(cell): attribute.classes.index(text)
+            for cell, text in enumerate(classes.get(attribute.name, ()))
+            if text in attribute.classes
         }
-        for one in attributes
+        for attribute in attributes
     ]
     rows = annotation_rows(validated, "filename", "lot", "path")
     ordered = ids[order]
     while chunk := list(islice(rows, ROWS)):
         found = np.array(
             [
-                [known.get(row.get(one.name, ""), UNLABELLED) for one, known in zip(attributes, numbers, strict=True)]
+                [
+                    known.get(row.get(attribute.name, ""), UNLABELLED)
+                    for attribute, known in zip(attributes, numbers, strict=True)
+                ]
                 for row in chunk
             ],
             np.uint8,
@@ -421,8 +430,10 @@ class Index:
             told = json.loads((folder / INDEX).read_text(encoding="utf-8"))
             if told.pop("format") != FORMAT:
                 raise DataError(f"{folder} has another format")
-            attributes = tuple(Attribute(**{**one, "classes": tuple(one["classes"])}) for one in told["attributes"])
-            self.about = About(**{**told, "attributes": attributes, "lots": tuple(Lot(**one) for one in told["lots"])})
+            attributes = tuple(
+                Attribute(**{**attribute, "classes": tuple(attribute["classes"])}) for attribute in told["attributes"]
+            )
+            self.about = About(**{**told, "attributes": attributes, "lots": tuple(Lot(**lot) for lot in told["lots"])})
             columns = ("bitmaps", "said", "confidence", "ids", "order", "labels")
             opened = (np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in columns)
             self._bitmaps, self._said, self._confidence, self._ids, self._order, self._labels = map(np.asarray, opened)
@@ -430,7 +441,7 @@ class Index:
             self._names = sqlite3.connect(place, uri=True, check_same_thread=False)
             self._names.execute("SELECT 1 FROM images LIMIT 1").fetchone()
         self._naming = threading.Lock()
-        starts = np.cumsum([0, *(len(one.classes) + 1 for one in attributes)]).tolist()
+        starts = np.cumsum([0, *(len(attribute.classes) + 1 for attribute in attributes)]).tolist()
         self._rows = [range(start, stop) for start, stop in pairwise(starts)]
         self.parameters = tuple(name + "_" * (name in OWN) for name in names(attributes))
         self._ends = [lot.positions.stop for lot in self.about.lots]
@@ -513,13 +524,13 @@ class Index:
         if query.page > pages:
             raise UsageError(f"page: expected a whole number from 1 to {pages}, found {query.page}")
         attributes = []
-        for number, one in enumerate(self.about.attributes):
+        for number, attribute in enumerate(self.about.attributes):
             others = select(without=number)
             counts = {
                 value: _count(others & self._bitmaps[row])
                 for value, row in zip(self.values(number), self._rows[number], strict=True)
             }
-            told = {"name": one.name, "title": one.title, "parameter": self.parameters[number]}
+            told = {"name": attribute.name, "title": attribute.title, "parameter": self.parameters[number]}
             attributes.append(told | {"learned": number in self._learned, "counts": counts})
         in_lots = np.bitwise_count(select(without="lots"))
         sums = np.concatenate([[0], np.cumsum(in_lots, dtype=np.int64)])
@@ -567,7 +578,8 @@ class Index:
                 "lot": self.lot(position).name,
                 "filename": filenames[position],
                 "answers": {
-                    one.name: self._answer(number, position) for number, one in enumerate(self.about.attributes)
+                    attribute.name: self._answer(number, position)
+                    for number, attribute in enumerate(self.about.attributes)
                 },
             }
             for position in positions
@@ -609,7 +621,7 @@ class Index:
         for start in range(lot.first, lot.first + lot.images, ROWS):
             rows = slice(start, min(start + ROWS, lot.first + lot.images))
             words = abstained[:, (start - lot.first) // WORD :][:, : -(-(rows.stop - start) // WORD)]
-            given = ~np.stack([_bits(one)[: rows.stop - start] for one in words])
+            given = ~np.stack([_bits(word)[: rows.stop - start] for word in words])
             filenames = self._filenames(range(rows.start, rows.stop))
             yield _Part([*filenames.values()], self._said[:, rows], self._confidence[:, rows], given)
 

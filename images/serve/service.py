@@ -67,7 +67,7 @@ def _answered(served: Served, files: Sequence[bytes]) -> list[Answer]:
     """Answer some files, and count them."""
     BATCH.observe(len(files))
     answers = answer_files(served, files)
-    refused = sum(bool(one.reason) for one in answers)
+    refused = sum(bool(answer.reason) for answer in answers)
     for result, count in (("answered", len(answers) - refused), ("refused", refused)):
         IMAGES.labels(served.name, result).inc(count)
     return answers

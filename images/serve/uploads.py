@@ -62,6 +62,6 @@ async def _of_form(request: Request, body: bytes, most: int) -> list[File]:
         raise RefusedError(400, f"this is no multipart/form-data: {error.message}") from None
     try:
         uploads = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-        return [File((one.filename or "")[:NAME_LENGTH], await one.read()) for one in uploads]
+        return [File((upload.filename or "")[:NAME_LENGTH], await upload.read()) for upload in uploads]
     finally:
         await form.close()

@@ -61,7 +61,7 @@ def serve(settings: Settings) -> ExitCode:
     )
     with metrics.shared():
         supervisor.run()
-    failed = any(one.exitcode == STARTUP_FAILURE for one in supervisor.processes)
+    failed = any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes)
     return ExitCode.UNAVAILABLE if failed else ExitCode.DONE
 
 
@@ -145,9 +145,9 @@ class _Supervisor(Multiprocess):
 
     def join_all(self) -> None:
         deadline = time.monotonic() + STOP_S + KILL_S
-        for one in self.processes:
-            one.process.join(max(0.0, deadline - time.monotonic()))
-            if one.process.is_alive():
-                log.warning("process %d has not ended in time: it is killed", one.pid)
-                one.kill()
-                one.process.join()
+        for child in self.processes:
+            child.process.join(max(0.0, deadline - time.monotonic()))
+            if child.process.is_alive():
+                log.warning("process %d has not ended in time: it is killed", child.pid)
+                child.kill()
+                child.process.join()

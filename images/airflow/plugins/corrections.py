@@ -123,10 +123,10 @@ def known_as(name: str) -> str:
 
 
 def _rows(corrections: Sequence[Correction], by: str, at: str) -> Iterator[list[str]]:
-    columns = list(dict.fromkeys(one.column for one in corrections))
+    columns = list(dict.fromkeys(correction.column for correction in corrections))
     images: dict[str, dict[str, str]] = {}
-    for one in corrections:
-        images.setdefault(one.filename, {})[one.column] = one.class_
+    for correction in corrections:
+        images.setdefault(correction.filename, {})[correction.column] = correction.class_
     yield ["filename", *columns, BY, AT]
     for name, labels in images.items():
         # a path means the same with ./ before it, and is no formula then
@@ -156,7 +156,7 @@ def read(folder: Path) -> list[dict[str, str]]:
             left -= len(data)
             if left < 0:
                 break
-            found[:0] = [one for row in rows for one in _told(row)]
+            found[:0] = [correction for row in rows for correction in _told(row)]
     return found
 
 

@@ -110,13 +110,13 @@ class NoGuessing:
         else:
             return  # the client has gone
         address = network((scope.get("client") or ("", 0))[0])
-        one, everybody = (address, user_of(bytes(body))), (address,)
-        if wait := max(self._guesses.wait(one, FREE), self._guesses.wait(everybody, FREE_OF_ADDRESS)):
+        user, everybody = (address, user_of(bytes(body))), (address,)
+        if wait := max(self._guesses.wait(user, FREE), self._guesses.wait(everybody, FREE_OF_ADDRESS)):
             seconds = math.ceil(wait)
             text = f"Too many wrong passwords: try again in {seconds} s."
             await JSONResponse({"detail": text}, 429, {"Retry-After": str(seconds)})(scope, receive, send)
             return
-        self._guesses.add(one)  # before it is known, or a hundred at a time would be free
+        self._guesses.add(user)  # before it is known, or a hundred at a time would be free
         self._guesses.add(everybody)
         told: list[MutableMapping[str, Any]] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
@@ -125,19 +125,19 @@ class NoGuessing:
 
         async def judge(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                self._judge(one, everybody, message)
+                self._judge(user, everybody, message)
             await send(message)
 
         await self._app(scope, again, judge)
 
-    def _judge(self, one: tuple[str, ...], everybody: tuple[str, ...], answer: MutableMapping[str, Any]) -> None:
+    def _judge(self, user: tuple[str, ...], everybody: tuple[str, ...], answer: MutableMapping[str, Any]) -> None:
         cookies = [value for name, value in answer.get("headers", ()) if name.lower() == b"set-cookie"]
         status = answer["status"]
         if status < 300 or any(cookie.startswith(b"_token=") for cookie in cookies):
-            self._guesses.forget(one)
+            self._guesses.forget(user)
             self._guesses.take_back(everybody)
         elif status not in {302, 303, 401, 403}:  # no password was looked at
-            self._guesses.take_back(one)
+            self._guesses.take_back(user)
             self._guesses.take_back(everybody)
 
 
