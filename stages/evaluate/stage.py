@@ -45,7 +45,7 @@ def _run(context: Context[Params]) -> Headline:
     from stages.common.inference.decision import decision_table
     from stages.common.inference.expected import write_trust
     from stages.common.inference.features import join_features
-    from stages.common.inference.measures import mean_of, means_of, no_better
+    from stages.common.inference.measures import mean_of, means_of, no_better, no_better_in_brief
     from stages.common.inference.observation import observe
     from stages.common.inference.onnx_model import load
     from stages.common.inference.partitions import PARTITIONS, partitions
@@ -77,7 +77,8 @@ def _run(context: Context[Params]) -> Headline:
         if "note" in one:
             log.warning("%s: %s", name, one["note"])
     weak = no_better(measures, section.metric)
-    for line in weak.values():
+    weak_in_brief = no_better_in_brief(weak, section.metric)
+    for line in weak_in_brief:
         log.warning("%s", line)
     rows = [row for row in index_rows(context.inputs["prepare_train"]) if row["split"] == "test"]
     lots, pictures = ([row[name] for row in rows] for name in ("lot", "pixels"))
@@ -110,7 +111,7 @@ def _run(context: Context[Params]) -> Headline:
         "images": len(split),
         "groups": len(set(split.group.tolist())),
         "metric": section.metric,
-        "no_better": list(weak.values()),
+        "no_better": weak_in_brief,
         "never_answered": remarks(attributes, model.calibration.learned),
         "worst_slice": weakest and weakest.text,
         "attributes": measures,

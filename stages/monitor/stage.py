@@ -51,7 +51,7 @@ def _run(context: Context[Params]) -> Headline:
     from stages.common.images.thumbnails import thumbnail_of
     from stages.common.inference.expected import read_trust
     from stages.common.inference.features import load_features
-    from stages.common.inference.measures import no_better
+    from stages.common.inference.measures import no_better, no_better_in_brief
     from stages.common.inference.to_label import TO_LABEL, write_to_label
     from stages.monitor.decision import decide, nothing_to_monitor
     from stages.monitor.drift import find_drift
@@ -93,8 +93,8 @@ def _run(context: Context[Params]) -> Headline:
 
     reference = load_features(champion.reference / "features.npz")
     performance = measure(attributes, lots, labels or {}, settings, reference.answered, metric)
-    weak = no_better(performance.enough(settings.min_labels), metric)
-    for line in weak.values():
+    weak = no_better_in_brief(no_better(performance.enough(settings.min_labels), metric), metric)
+    for line in weak:
         log.warning("on new labels %s", line)
     drift = find_drift(attributes, reference, lots, settings)
     trusts = read_trust(champion.reference)
@@ -131,7 +131,7 @@ def _run(context: Context[Params]) -> Headline:
     report = describe_check(
         out, champion, decision, performance, drift, reference, lots, unlabelled, worth, picture, checked, looked_at,
         history, settings,
-        [*([unlike] if unlike else []), *weak.values()],
+        [*([unlike] if unlike else []), *weak],
     )  # fmt: skip
     write_report(out / REPORT, report)
     return _headline(decision)

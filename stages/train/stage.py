@@ -86,7 +86,7 @@ def _check(params: Params, inputs: Mapping[str, Path]) -> Headline:
 
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help: importing torch takes seconds
-    from stages.common.inference.measures import means_of, no_better
+    from stages.common.inference.measures import means_of, no_better, no_better_in_brief
     from stages.common.training.device import describe_device
     from stages.common.training.fit import FitSettings, fit
     from stages.common.training.network import count_parameters
@@ -147,7 +147,7 @@ def _run(context: Context[Params]) -> Headline:
     last, used = result.history[-1], result.hyperparameters
     measures = {calibration.attribute: calibration.measures for calibration in calibrated}
     means = {f"val_{name}": mean for name, mean in means_of(list(measures.values())).items()}
-    weak = list(no_better(measures, section.decide_by).values())
+    weak = no_better_in_brief(no_better(measures, section.decide_by), section.decide_by)
     for line in weak:
         log.warning("on validation images %s", line)
     images_per_s = len(result.history) / sum(1 / epoch.images_per_s for epoch in result.history)

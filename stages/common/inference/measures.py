@@ -27,6 +27,9 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 RARE = 0.1
 """Share of the labels below which a class is rare, and its average precision is told."""
 
+EACH = 3
+"""Attributes that have a sentence each in the first lines of a report; more of them share one."""
+
 
 def in_words(metric: str) -> str:
     """The name of a measure in texts."""
@@ -147,6 +150,14 @@ def no_better(measures: Mapping[str, Measures], metric: Metric) -> dict[str, str
                 f"{max(known)[1]!r} has {always:.4f}"
             )
     return lines
+
+
+def no_better_in_brief(lines: Mapping[str, str], metric: Metric) -> list[str]:
+    """The lines of `no_better`; of many attributes one line that names them all, for a table has their figures."""
+    if len(lines) <= EACH:
+        return list(lines.values())
+    named = ", ".join(lines)
+    return [f"{len(lines)} attributes are no better than their most frequent class by {in_words(metric)}: {named}"]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, precision_recall_fscore_support
 
 from stages.common.inference.answers import Answers
-from stages.common.inference.measures import RARE, average_precision, cells_of, measure, no_better
+from stages.common.inference.measures import RARE, average_precision, cells_of, measure, no_better, no_better_in_brief
 from stages.common.schema.attributes import Attribute
 from stages.common.schema.statistics import wilson
 
@@ -87,6 +87,15 @@ def test_the_attribute_that_is_no_better_than_its_most_frequent_class_is_told_wi
     assert no_better(found, "accuracy") == {"hat": line}
     always = "balanced accuracy 0.5000, and always 'none' has 0.5000"
     assert always in no_better(found, "balanced_accuracy")["hat"]
+
+
+def test_many_attributes_that_are_no_better_are_named_in_one_line() -> None:
+    lines = {f"a{number}": f"a{number} is no better" for number in range(4)}
+    assert no_better_in_brief(lines, "balanced_accuracy") == [
+        "4 attributes are no better than their most frequent class by balanced accuracy: a0, a1, a2, a3"
+    ]
+    few = {name: lines[name] for name in ("a0", "a1", "a2")}
+    assert no_better_in_brief(few, "accuracy") == list(few.values())
 
 
 def test_the_mean_over_cells_is_the_mean_of_the_measure() -> None:
