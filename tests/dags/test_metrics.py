@@ -28,7 +28,7 @@ logger.gauge("pool.open_slots", 2, tags={"pool_name": "gpu"})
 
 def test_what_airflow_sends_is_what_prometheus_reads(dag_reader: DagReader) -> None:
     statsd, http = str(free_port()), str(free_port())
-    bridge = subprocess.Popen([sys.executable, ROOT / "images/airflow/bin/metrics", statsd, http])
+    bridge = subprocess.Popen([sys.executable, ROOT / "images/airflow/bin/metrics", statsd, http, "5"])
 
     def read() -> str:
         try:
@@ -44,7 +44,10 @@ def test_what_airflow_sends_is_what_prometheus_reads(dag_reader: DagReader) -> N
         own |= {f"AIRFLOW__METRICS__STATSD_{name}": value for name, value in
                 {"ON": "True", "HOST": "127.0.0.1", "PORT": statsd}.items()}  # fmt: skip
         assert dag_reader.run(SEND, environment=own).returncode == 0
-        page = wait_until(lambda: "open_slots{" in (page := read()) and page, 30, "all that was sent")
+        told = 'airflow_ti_finish_total{dag_id="a.b",state="success",task_id="train"}'
+        first = wait_until(lambda: told in (page := read()) and page, 30, "what was sent")
+        assert f"{told} 0.0" in first  # so that Prometheus sees it rise
+        page = wait_until(lambda: f"{told} 2.0" in (page := read()) and page, 30, "its value")
     finally:
         bridge.kill()
         bridge.wait()

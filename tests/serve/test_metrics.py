@@ -15,6 +15,7 @@ from tests.serve.search_service import wait
 from tests.serve.serving import TOKEN, Server, serving
 from tests.serve.test_champion import promote
 from tests.serve.test_workers import ASKED, WORKERS, kill_one, listening
+from tests.stack.test_metrics import asked_for
 
 pytestmark = pytest.mark.slow
 
@@ -62,6 +63,7 @@ def count(server: Server, workers: int) -> None:
     assert found["face_attributes_batch_images_sum"] == 2 * ASKED
     assert found['face_attributes_batch_images_bucket{le="1.0"}'] <= found["face_attributes_batch_images_count"]
     assert found['face_attributes_serving{version="v2"}'] == workers
+    assert asked_for("face_attributes") <= {name.partition("{")[0] for name in found}
 
 
 def test_a_killed_process_serves_no_more_and_what_it_counted_stays(two_versions: Registry, tmp_path: Path) -> None:
