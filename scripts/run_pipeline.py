@@ -227,6 +227,8 @@ def unusable(data: Path, in_containers: bool) -> str:
             f"{data} has no annotations.csv and no folder annotations/{found}: save the annotations as "
             "annotations.csv, or put several files into annotations/"
         )
+    if not in_containers and (found := sorted(set(str(data / annotations_of(data))) & set('"$`\\'))):
+        return f"{data} has {' '.join(found)} in its path, which DVC hands to a shell: rename it"
     if in_containers:
         for path in (data / "raw", data / annotations_of(data), *(data / name for name in OWN)):
             if leads_out(path, data):
@@ -476,7 +478,15 @@ def write_params(sections: Mapping[str, Any], file: Path) -> None:
         gap = " " if start == end else ""  # behind `key:` without a value
         parts += [text[done:start], gap, yaml.safe_dump([value], default_flow_style=True, width=math.inf)[1:-2]]
         done = end
-    PARAMS.write_bytes("".join([*parts, text[done:]]).encode())
+    partial = PARAMS.with_name(f".{PARAMS.name}.partial")  # or a full disk would leave nothing of it
+    try:
+        partial.write_bytes("".join([*parts, text[done:]]).encode())
+        shutil.copymode(PARAMS, partial)
+        partial.replace(PARAMS)
+    except OSError as error:
+        stop(69, f"{PARAMS} cannot be written ({error.strerror}): free space, or let uid {os.getuid()} write there")
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def differing(node: Any, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[int, int, Any]]:

@@ -76,6 +76,14 @@ def test_what_lies_there_in_place_of_annotations_is_named(data: Path) -> None:
     assert refused(data) == f"{start}labels.xlsx{advice}"
 
 
+@pytest.mark.parametrize("name", ["$HOME", "`id`", 'a"b', "a\\b"])
+def test_without_containers_a_path_that_a_shell_would_change_is_refused(name: str, data: Path) -> None:
+    moved = data.rename(data.with_name(name))
+    done = run(SCRIPT, "--engine", "none", "--data", moved)
+    assert done.returncode == 64
+    assert done.stdout.endswith("in its path, which DVC hands to a shell: rename it\n")
+
+
 @pytest.mark.parametrize("conf", ["{epochs: 3}", "3"])
 def test_run_parameters_that_are_no_json_object_are_refused(conf: str, data: Path) -> None:
     done = run(SCRIPT, "--data", data, "--conf", conf)
@@ -128,6 +136,20 @@ def test_without_containers_a_recipe_is_written_into_the_parameters(
     recipe.write_text(before)
     take(recipe)
     assert (tmp_path / "params.yaml").read_text() == before  # comments, quotes and line breaks are as they were
+
+
+def test_a_full_disk_leaves_the_parameters_as_they_were(data: Path, tmp_path: Path) -> None:
+    script = tmp_path / "clone/scripts/run_pipeline.py"
+    script.parent.mkdir(parents=True)
+    for path in (SCRIPT, SCRIPT.with_name("image_tools.py")):
+        shutil.copy(path, script.parent)
+    shutil.copy(ROOT / "params.yaml", tmp_path / "clone")
+    (tmp_path / "clone/stages").symlink_to(ROOT / "stages")
+    command = ["bash", "-c", 'ulimit -f 0; exec "$@"', "", sys.executable, script, "--engine", "none", "--data", data]
+    done = subprocess.run(command, text=True, capture_output=True, check=False)
+    assert done.returncode == 69, done.stderr
+    assert done.stdout.splitlines()[-1].startswith(f"{tmp_path}/clone/params.yaml cannot be written")
+    assert (tmp_path / "clone/params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
 
 
 def test_values_are_written_into_any_form_of_a_parameter_file(tmp_path: Path) -> None:
