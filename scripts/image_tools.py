@@ -35,11 +35,16 @@ def stop(code: int, text: str) -> NoReturn:
     sys.exit(code)
 
 
+def setting_of(line: str) -> tuple[str, str] | None:
+    """Name and value in a line of a `.env`, as docker compose reads it: without quotes and a comment behind it."""
+    found = re.fullmatch(r"""\s*([^#=\s][^=]*?)\s*=\s*(?:(["'])(.*?)\2(?:\s.*)?|(.*?)(?:\s+#.*|\s*))""", line)
+    return (found[1], found[3] if found[2] else found[4]) if found else None
+
+
 def read_settings(file: Path) -> dict[str, str]:
-    """The settings of a `.env`, without comments; {} if there is none."""
+    """The settings of a `.env`; {} if there is none."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    pairs = (line.partition("=") for line in lines if "=" in line and not line.lstrip().startswith("#"))
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    return dict(filter(None, map(setting_of, lines)))
 
 
 def _setting(name: str, default: str) -> str:
