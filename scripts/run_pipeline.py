@@ -227,8 +227,8 @@ def unusable(data: Path, in_containers: bool) -> str:
             f"{data} has no annotations.csv and no folder annotations/{found}: save the annotations as "
             "annotations.csv, or put several files into annotations/"
         )
-    if not in_containers and (found := sorted(set(str(data / annotations_of(data))) & set('"$`\\'))):
-        return f"{data} has {' '.join(found)} in its path, which DVC hands to a shell: rename it"
+    if not in_containers and (odd := sorted(set(str(data / annotations_of(data))) & set('"$`\\'))):
+        return f"{data} has {' '.join(odd)} in its path, which DVC hands to a shell: rename it"
     if in_containers:
         for path in (data / "raw", data / annotations_of(data), *(data / name for name in OWN)):
             if leads_out(path, data):

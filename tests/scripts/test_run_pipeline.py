@@ -146,7 +146,7 @@ def test_a_full_disk_leaves_the_parameters_as_they_were(data: Path, tmp_path: Pa
     shutil.copy(ROOT / "params.yaml", tmp_path / "clone")
     (tmp_path / "clone/stages").symlink_to(ROOT / "stages")
     command = ["bash", "-c", 'ulimit -f 0; exec "$@"', "", sys.executable, script, "--engine", "none", "--data", data]
-    done = subprocess.run(command, text=True, capture_output=True, check=False)
+    done = subprocess.run([*map(str, command)], text=True, capture_output=True, check=False)
     assert done.returncode == 69, done.stderr
     assert done.stdout.splitlines()[-1].startswith(f"{tmp_path}/clone/params.yaml cannot be written")
     assert (tmp_path / "clone/params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
