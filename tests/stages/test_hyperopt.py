@@ -1,8 +1,6 @@
 """Stage hyperopt: the search by itself, with made-up trainings, and the stage by its command line."""
 
 import json
-import math
-import random
 import signal
 import subprocess
 import sys
@@ -32,6 +30,7 @@ from stages.train.params import Params as TrainParams
 from tests.common.prepared import make_prepared
 from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
 from tests.processes import is_running
+from tests.stages.made_up_trainings import score, score_at_any_time
 
 pytestmark = pytest.mark.slow
 
@@ -42,18 +41,6 @@ def section(**changes: Any) -> HyperoptSection:
     settings = load_params(Params, ROOT / "params.yaml").hyperopt
     first = settings.first.complete(SAMPLE_ATTRIBUTES)
     return settings.model_copy(update=halving | {"first": first} | changes)
-
-
-def score(job: Job) -> Score:
-    """Best at learning rate 0.003 and no dropout, and the better the longer."""
-    chosen = job.plan.hyperparameters
-    loss = 0.1 + abs(math.log(chosen.learning_rate / 0.003)) / 10 + chosen.dropout / 10 + 0.1 / job.plan.epochs
-    return Score(1 - loss / 2, loss)
-
-
-def score_at_any_time(job: Job) -> Score:
-    time.sleep(random.uniform(0, 0.02))  # noqa: S311 (not for cryptography)
-    return score(job)
 
 
 class Killed(BaseException):
