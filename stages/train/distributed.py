@@ -26,7 +26,7 @@ from stages.common.contract.cpus import available_cpus
 from stages.common.contract.errors import StageError, UnavailableError
 from stages.common.contract.logs import log, start_logging
 from stages.common.schema.dataset import Split
-from stages.common.training.device import choose_device
+from stages.common.training.device import choose_device, use_gpu
 from stages.common.training.fit import FitSettings, fit
 from stages.train.params import TrainSection
 from stages.train.stage import EpochLog
@@ -127,13 +127,13 @@ def _train(train: Split, val: Split, settings: FitSettings, checkpoint: Path, ca
     if rank:
         log.setLevel("ERROR")  # the first speaks for all
     os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+    use_gpu(settings.device, rank)
     on_gpu = choose_device(settings.device, settings.threads).type == "cuda"
-    if on_gpu:
-        torch.cuda.set_device(rank)
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
-        # A new thread, for OpenMP would wait for the threads that the first one had before the fork.
-        with ThreadPoolExecutor(1) as thread:
+        # A new thread, for OpenMP would wait for the threads that the first one had before the fork. To CUDA every
+        # thread is on the first GPU until it says another.
+        with ThreadPoolExecutor(1, initializer=use_gpu, initargs=(settings.device, rank)) as thread:
             thread.submit(fit, train, val, settings, on_epoch=EpochLog(settings.epochs), checkpoint=checkpoint).result()
     except Exception as error:
         if causes.empty():  # the others fail because the first one has gone

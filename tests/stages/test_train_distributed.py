@@ -3,10 +3,12 @@
 import dataclasses
 import errno
 import logging
+import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,6 +129,24 @@ def test_same_seed_same_weights(tmp_path: Path) -> None:
         weights.append(load_file(checkpoint))
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_each_process_fits_in_a_thread_that_has_chosen_the_gpu_of_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To CUDA a new thread is on the first GPU, whatever others have chosen."""
+    chosen = threading.local()
+
+    def use_gpu(_device: str, number: int) -> None:
+        chosen.number = number
+
+    def fit_and_tell(*_: object, **__: object) -> None:
+        (tmp_path / f"rank{os.environ['RANK']}").write_text(str(getattr(chosen, "number", "none")))
+
+    monkeypatch.setattr("stages.train.distributed.use_gpu", use_gpu)
+    monkeypatch.setattr("stages.train.distributed.fit", fit_and_tell)
+    fit_in_processes(2, *make_splits(tmp_path), SETTINGS, tmp_path / "checkpoint.safetensors")
+    assert [(tmp_path / f"rank{rank}").read_text() for rank in range(2)] == ["0", "1"]
 
 
 def test_what_one_process_says_is_what_the_stage_says(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

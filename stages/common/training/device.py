@@ -62,7 +62,7 @@ def trainings_at_once(device: str, wanted: int, useful: int) -> int:
 
 
 def use_gpu(device: str, number: int) -> None:
-    """Make one GPU, counted round, what `cuda` means in this process; nothing on a CPU.
+    """Make one GPU, counted round, what `cuda` means in this thread; nothing on a CPU.
 
     Raises:
         UnavailableError: the device is absent.

@@ -119,14 +119,27 @@ class Step:
         captured = torch.cuda.CUDAGraph()
         # one is replayed after the other, and nothing of a step is needed after it: all may use the same memory
         pool = next((graph.pool() for graph, _ in (self.graphs or {}).values()), None)
+        drawn = torch.cuda.get_rng_state()
         try:
-            with torch.cuda.graph(captured, pool=pool):
+            # PyTorch 2.11 comes back from a capture that ends well only
+            with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(captured, pool=pool):
                 self._learn(*places)
         except RuntimeError as error:
+            self._draw_again(drawn)
             if isinstance(error.__context__, torch.OutOfMemoryError):  # then the capture cannot end well, either
                 raise error.__context__ from None
             raise
         return captured, places
+
+    def _draw_again(self, drawn: Tensor) -> None:
+        """Have the GPU's generator draw after a capture that failed, from where it was.
+
+        PyTorch 2.11 takes it to be capturing still and refuses to draw; a new state knows of no capture.
+        """
+        device = self.total.device
+        generator = torch.cuda.default_generators[device.index]
+        generator.graphsafe_set_state(torch.Generator(device).graphsafe_get_state())
+        generator.set_state(drawn)
 
     def _learn(self, images: Tensor, labels: Tensor, shares: Tensor) -> None:
         self._forget_gradients()
