@@ -1,12 +1,13 @@
 """What each microsecond of a small image file is spent on, in validate, prepare_train and predict.
 
-    python -m bench.small_files [--data FOLDER] [--images N] [--repeat N] [--model DIR]
+    python -m bench.small_files [--data FOLDER] [--images N] [--repeat N] [--model DIR] [--enlarged png|jpeg]
 
 One process goes through the stages' own functions, file by file, and looks at its CPU time between them, which other
 programs hardly change; a figure is the median of all files and turns. What is done once a job is divided by its images,
 and is the fastest of the turns. Beside the parts stand the worker's whole function, which they are parts of, what it
 takes to hand a job and its result over to another process, and the decoders of `bench.decoders`, which do nothing else.
-With DIR, the artifact of train, predict is measured too.
+With DIR, the artifact of train, predict is measured too. With --enlarged, the files are FOLDER's images enlarged to
+500x500 on white, as RGB PNG or as JPEG of quality 90.
 """
 
 import argparse
@@ -25,11 +26,12 @@ import numpy as np
 
 from bench.decoders import OURS, SETTINGS, copies, decoders_for
 from bench.machine import table
+from bench.prepare_train import enlarged
 from stages.common.contract.artifacts import file_digest
 from stages.common.contract.version import ROOT
 from stages.common.images.content import crop_to_content
 from stages.common.images.decode import decode_file, pixels_digest, read_image_file
-from stages.common.images.preprocess import fit_square
+from stages.common.images.preprocess import content_of, fit_square
 from stages.common.images.settings import Preprocessing
 from stages.common.images.sources import Source, find_source
 from stages.common.images.statistics import CHUNK as TOGETHER
@@ -42,12 +44,13 @@ from stages.validate.perceptual import cells_of, hashes_of
 
 READ, SHA, DECODE, XXH = "open, read, close", "SHA-256 of the file", "decode, all checks", "XXH3 of the pixels"
 CROP, CROPPED, CELLS, HASH = "find the box, crop", "XXH3 of the crop", "grey cells", "perceptual hash"
+ENOUGH = "decode, crop: what the network needs"
 SQUARE, WRITE, ROW = "resize, put on a square", "write to the shard", "row of the index"
 STATISTICS, NETWORK = "statistics", "network"
 PARTS: Mapping[str, Sequence[str]] = {
     "validate": (READ, SHA, DECODE, XXH, CROP, CROPPED, CELLS, HASH),
-    "prepare_train": (READ, SHA, DECODE, XXH, CROP, SQUARE, WRITE, ROW),
-    "predict": (READ, SHA, DECODE, XXH, CROP, SQUARE, STATISTICS, NETWORK),
+    "prepare_train": (READ, SHA, ENOUGH, SQUARE, WRITE, ROW),
+    "predict": (READ, SHA, ENOUGH, SQUARE, STATISTICS, NETWORK),
 }
 LOOK_NS = statistics.median(-time.thread_time_ns() + time.thread_time_ns() for _ in range(1001))
 """What looking at the clock takes."""
@@ -72,13 +75,15 @@ def parts_of(sources: Sequence[Source], settings: Preprocessing, model: Path | N
             data = clock(READ, read_image_file, source.path, settings)
             clock(SHA, hashlib.sha256, data)
             decoded = clock(DECODE, decode_file, data, settings)
-            clock(XXH, pixels_digest, decoded.picture)
-            found[DECODE][-1] -= found[XXH][-1]  # which is part of it
+            if decoded.format == "PNG":
+                clock(XXH, pixels_digest, decoded.picture)
+                found[DECODE][-1] -= found[XXH][-1]  # which is part of it
             picture = clock(CROP, crop_to_content, decoded.picture, settings)
             clock(CROPPED, pixels_digest, picture)
             cells = clock(CELLS, cells_of, decoded.picture)
             clock(HASH, hashes_of, cells * TOGETHER, images=TOGETHER)
-            image = clock(SQUARE, fit_square, picture, settings)
+            enough = clock(ENOUGH, content_of, data, settings)
+            image = clock(SQUARE, fit_square, enough.picture, settings)
             clock(WRITE, shard.write, image.data)
             clock(ROW, record, [source.filename, decoded.pixels, ""])
             images.append(image)
@@ -113,10 +118,14 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=64, help="pixels without a model (default: %(default)s)")
     parser.add_argument("--repeat", type=int, default=5, help="turns (default: %(default)s)")
     parser.add_argument("--model", type=Path, metavar="DIR", help="artifact of train")
+    parser.add_argument("--enlarged", choices=["png", "jpeg"], help="images of 500x500")
     arguments = parser.parse_args()
     model = arguments.model and arguments.model / "model.onnx"
     with tempfile.TemporaryDirectory() as folder:
-        files = copies(arguments.data, max(JOB, arguments.images), Path(folder, "raw"), link=True)
+        data = arguments.data
+        if arguments.enlarged:
+            data = enlarged(data, arguments.enlarged, Path(folder, "enlarged"))
+        files = copies(data, max(JOB, arguments.images), Path(folder, "raw"), link=True)
         sources = [find_source(path.name, path, file_digest) for path in files]
         settings = Preprocessing(**SETTINGS.model_dump(), image_size=arguments.side)
         if model:
@@ -139,7 +148,7 @@ def main() -> None:
             jobs["predict"] = answer_images, AnswerJob(model, "", SETTINGS.max_megapixels, sources[:JOB], names)
         whole = {name: job_of(do, job, arguments.repeat) for name, (do, job) in jobs.items()}
         rows = [[part, *(f"{us:.1f}" if part in PARTS[stage] else "" for stage in jobs)] for part, us in parts.items()]
-        rows.append(["these together", *(f"{sum(parts[part] for part in PARTS[stage]):.1f}" for stage in jobs)])
+        rows.append(["these together", *(f"{sum(parts.get(part, 0) for part in PARTS[stage]):.1f}" for stage in jobs)])
         rows.append(["the worker's function", *(f"{whole[stage][0]:.1f}" for stage in jobs)])
         rows.append(["job and result, pickled", *(f"{whole[stage][1]:.1f}" for stage in jobs)])
         print(table(["microseconds an image", *jobs], rows))
