@@ -28,10 +28,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.airflow_user import WAIT_MS, sign_in
+from tests.airflow_user import sign_in
 from tests.serve.serving import Server
 from tests.stack.stack import DAG_ID, ROOT, Stack
 from tests.stack.test_model_life import MONITOR, Life
+from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -302,7 +303,7 @@ class Photographer:
     def __init__(self, browser: "Browser", stack: Stack) -> None:
         self.stack = stack
         self.page = browser.new_context(base_url=stack.url, viewport={"width": 1360, "height": 900}).new_page()
-        self.page.set_default_timeout(WAIT_MS)
+        self.page.set_default_timeout(1000 * PATIENCE_S)
         self.page.goto(f"/dags/{DAG_ID}")
         sign_in(self.page, "airflow", stack.password)
         self.page.get_by_role("button", name="Browse").wait_for()

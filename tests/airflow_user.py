@@ -4,10 +4,10 @@ import json
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
+from tests.waiting import PATIENCE_S
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
-
-WAIT_MS = 30_000  # for a page; it takes 2 s on two idle cores
 
 
 def ask(url: str, token: str = "", body: Any = None, method: str = "") -> Any:
@@ -15,7 +15,7 @@ def ask(url: str, token: str = "", body: Any = None, method: str = "") -> Any:
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     content = json.dumps(body).encode() if body is not None else None
     request = urllib.request.Request(url, content, headers, method=method or None)  # noqa: S310
-    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:  # noqa: S310
         return json.loads(response.read() or "null")
 
 

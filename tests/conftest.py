@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
+from tests.waiting import PATIENCE_S
+
 if TYPE_CHECKING:
     from docker import DockerClient
     from playwright.sync_api import Browser, Page, Request
@@ -139,8 +141,10 @@ def chromium() -> "Iterator[Callable[..., Browser]]":
 
         def start(*arguments: str) -> "Browser":
             told = ["--no-sandbox", *arguments]  # root has no sandbox
-            started.append(playwright.chromium.launch(executable_path=program, args=told))
-            return started[-1]
+            one = playwright.chromium.launch(executable_path=program, args=told, timeout=1000 * PATIENCE_S)
+            one.on("context", lambda context: context.set_default_timeout(1000 * PATIENCE_S))
+            started.append(one)
+            return one
 
         yield start
         for one in started:

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pytest
 
 from tests.airflow_user import ask, log_in
 from tests.pipeline import STAGES
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 DAG_ID = "ml_pipeline_face_attributes"
 SOCKET = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
-START_S = 600  # for Airflow to answer; it takes some 15 s on two idle cores, 45 s on busy ones
-RUN_S = 600  # for the run to end; some 15 s, and minutes while images are built beside it
 
 
 @dataclass(frozen=True)
@@ -87,24 +85,22 @@ def start(container: Any) -> Airflow:
     """Wait until Airflow answers and its first run has ended."""
     container.reload()
     url = f"http://127.0.0.1:{container.ports['8080/tcp'][0]['HostPort']}"
-    deadline = time.monotonic() + START_S
-    while True:
+
+    def answers() -> Any:
         try:
-            ask(f"{url}/api/v2/monitor/health")
-            break
+            return ask(f"{url}/api/v2/monitor/health")
         except OSError:
-            assert time.monotonic() < deadline, container.logs(tail=50).decode()
-            time.sleep(0.25)
+            return None
+
+    def told() -> str:
+        return str(container.logs(tail=50).decode())
+
+    wait_until(answers, told)
     _, stored = container.exec_run("cat /opt/airflow/simple_auth_manager_passwords.json.generated")
     passwords = json.loads(stored)
     token = log_in(url, "airflow", passwords["airflow"])
-    deadline = time.monotonic() + RUN_S
-    while not ask(f"{url}/api/v2/dags?dag_id_pattern={DAG_ID}", token)["dags"]:
-        assert time.monotonic() < deadline, container.logs(tail=50).decode()
-        time.sleep(0.25)
-    run = ask(f"{url}/api/v2/dags/{DAG_ID}/dagRuns", token, {"logical_date": None})
-    while run["state"] != "failed":
-        assert time.monotonic() < deadline, container.logs(tail=50).decode()
-        time.sleep(0.25)
-        run = ask(f"{url}/api/v2/dags/{DAG_ID}/dagRuns/{quote(run['dag_run_id'])}", token)
-    return Airflow(url, passwords, run["dag_run_id"])
+    wait_until(lambda: ask(f"{url}/api/v2/dags?dag_id_pattern={DAG_ID}", token)["dags"], told)
+    runs = f"{url}/api/v2/dags/{DAG_ID}/dagRuns"
+    run_id = ask(runs, token, {"logical_date": None})["dag_run_id"]
+    wait_until(lambda: ask(f"{runs}/{quote(run_id)}", token)["state"] == "failed", told)
+    return Airflow(url, passwords, run_id)

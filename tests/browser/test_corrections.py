@@ -152,8 +152,7 @@ def test_all_of_it_fits(open_offline: "Callable[..., Page]", tmp_path: Path, wid
     group(page, ODD).focus()
     page.wait_for_function(  # it scrolls smoothly; what has the focus is not behind the bar
         "() => document.activeElement.getBoundingClientRect().bottom <= "
-        "document.querySelector('.corrections').getBoundingClientRect().top",
-        timeout=5000,
+        "document.querySelector('.corrections').getBoundingClientRect().top"
     )
 
 

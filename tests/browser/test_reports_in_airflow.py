@@ -7,8 +7,9 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from tests.airflow_user import WAIT_MS, log_in, sign_in
+from tests.airflow_user import log_in, sign_in
 from tests.browser.conftest import DAG_ID, Airflow
+from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -26,7 +27,7 @@ class Answer(NamedTuple):
 
 def get(airflow: Airflow, path: str, token: str = "", method: str = "GET") -> Answer:
     """The answer to a path that is sent as it stands, which a browser would tidy up."""
-    connection = http.client.HTTPConnection(urlsplit(airflow.url).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(airflow.url).netloc, timeout=PATIENCE_S)
     connection.request(method, path, headers={"Authorization": f"Bearer {token}"} if token else {})
     response = connection.getresponse()
     answer = Answer(response.status, response.headers, response.read())
@@ -162,7 +163,6 @@ def test_the_service_is_asked_only_for_who_may_read_the_dag(airflow: Airflow, to
 def logged_in(airflow: Airflow, browser: "Browser") -> "Iterator[BrowserContext]":
     """A browser in which somebody has logged in through the form, where a bookmark has led him."""
     context = browser.new_context(base_url=airflow.url, viewport={"width": 1200, "height": 760})
-    context.set_default_timeout(WAIT_MS)
     page = context.new_page()
     page.goto(f"/reports/{MADE}/report.html")
     assert "/auth/login" in page.url

@@ -13,8 +13,8 @@ import pytest
 
 from stages.common.registry.registry import PAGE
 from tests.dags.test_reports_plugin import SERVER
-from tests.stack.stack import free_port, wait_until
 from tests.stages.archived import Pipeline
+from tests.waiting import free_port, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page, Request
@@ -163,7 +163,7 @@ def served(registry: Path, tmp_path: Path) -> Iterator[str]:
             with socket.socket() as one:
                 return one.connect_ex(("127.0.0.1", port)) == 0
 
-        wait_until(listens, 120, "start of the server")
+        wait_until(listens, "start of the server")
         yield f"http://127.0.0.1:{port}/registry/{PAGE}"
         server.terminate()
 

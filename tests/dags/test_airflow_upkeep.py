@@ -18,12 +18,11 @@ from typing import Any
 import pytest
 
 from tests.processes import is_running
-from tests.stack.stack import free_port, wait_until
+from tests.waiting import PATIENCE_S, free_port, wait_until
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-START_S = 180
 DAG = """
 import json, os, time
 from pathlib import Path
@@ -67,7 +66,7 @@ class Airflow:
             "AIRFLOW__API__PORT": str(port),
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API_AUTH__JWT_SECRET": uuid.uuid4().hex * 2,
-            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "20",
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": str(int(PATIENCE_S)),
         }
         self.lot("s1")
         (home / "dags").mkdir()
@@ -96,7 +95,7 @@ class Airflow:
         (self.home / "raw" / name / f"{name}_1.png").write_bytes(b"x")
 
     def sql(self, text: str, *values: Any) -> list[Any]:
-        with sqlite3.connect(self.home / "airflow.db", timeout=60) as base:
+        with sqlite3.connect(self.home / "airflow.db", timeout=PATIENCE_S) as base:
             return base.execute(text, values).fetchall()
 
     def events(self) -> list[list[str]]:
@@ -110,6 +109,11 @@ class Airflow:
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
+def ago(column: str, days: int) -> str:
+    """A time so long before that of a column, in SQL."""
+    return f"strftime('%Y-%m-%d %H:%M:%f', {column}, '-{days} days')"
+
+
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     one = Airflow(tmp_path_factory.mktemp("airflow"))
@@ -119,33 +123,33 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
 
 
 def test_a_lot_that_arrives_while_another_is_predicted_is_predicted_after_it(airflow: Airflow) -> None:
-    wait_until(airflow.begun, START_S, "the first run")
+    wait_until(airflow.begun, "the first run")
     assert airflow.begun() == [["s1"]]
     airflow.lot("s2")
-    wait_until(lambda: len(airflow.events()) == 2, 60, "the event of the second lot")
+    wait_until(lambda: len(airflow.events()) == 2, "the event of the second lot")
     assert airflow.begun() == [["s1"]]
     (airflow.home / "go").touch()
-    wait_until(lambda: len(airflow.begun()) == 2, 60, "the second run")
+    wait_until(lambda: len(airflow.begun()) == 2, "the second run")
     assert airflow.begun()[1] == ["s1", "s2"]
 
 
 def test_a_triggerer_that_starts_again_tells_what_came_meanwhile_and_nothing_twice(airflow: Airflow) -> None:
-    wait_until(lambda: airflow.sql("select 1 from asset_state_store"), 60, "that it keeps what it told")
+    wait_until(lambda: airflow.sql("select 1 from asset_state_store"), "that it keeps what it told")
     assert airflow.events() == [["s1"], ["s2"]]
-    kept = wait_until(lambda: airflow.sql("select value from asset_state_store"), 60, "what is kept")
+    kept = wait_until(lambda: airflow.sql("select value from asset_state_store"), "what is kept")
     airflow.end("triggerer")
     airflow.start("triggerer")
     log = airflow.home / "triggerer.log"
-    wait_until(lambda: "has not changed since the last event" in log.read_text(), START_S, "its first look")
+    wait_until(lambda: "has not changed since the last event" in log.read_text(), "its first look")
     assert airflow.events() == [["s1"], ["s2"]]
     airflow.lot("s3")
-    wait_until(lambda: len(airflow.events()) == 3, 60, "the event of the third lot")
+    wait_until(lambda: len(airflow.events()) == 3, "the event of the third lot")
     assert airflow.events()[2] == ["s3"]
-    wait_until(lambda: airflow.sql("select value from asset_state_store") != kept, 60, "that it keeps this, too")
+    wait_until(lambda: airflow.sql("select value from asset_state_store") != kept, "that it keeps this, too")
     airflow.end("triggerer")
     airflow.lot("s4")
     airflow.start("triggerer")
-    wait_until(lambda: len(airflow.events()) == 4, START_S, "the event of the fourth lot")
+    wait_until(lambda: len(airflow.events()) == 4, "the event of the fourth lot")
     assert airflow.events()[3] == ["s1", "s2", "s3", "s4"]  # which are new, nobody knows
 
 
@@ -158,8 +162,11 @@ def test_a_scheduler_without_a_heartbeat_is_ended_and_one_that_works_is_not(airf
         watch.wait(8)
     assert is_running(scheduler.pid)
     scheduler.send_signal(signal.SIGSTOP)  # it lives, and does nothing, whatever it is told but SIGKILL
-    assert scheduler.wait(120) == -signal.SIGKILL
-    watch.wait(10)
+    airflow.sql(
+        f"update job set latest_heartbeat = {ago('latest_heartbeat', 1)} where job_type = 'SchedulerJob'"  # noqa: S608
+    )
+    assert scheduler.wait(PATIENCE_S) == -signal.SIGKILL
+    watch.wait(PATIENCE_S)
     (line,) = (airflow.home / "watch.log").read_text().splitlines()
     assert line.startswith("watch: scheduler is unhealthy for 3 s and more: ending it")
 
@@ -167,10 +174,9 @@ def test_a_scheduler_without_a_heartbeat_is_ended_and_one_that_works_is_not(airf
 def test_the_database_loses_what_is_old_but_the_newest_run_and_event(airflow: Airflow) -> None:
     for service in [*airflow.running]:
         airflow.end(service)
-    day = "strftime('%Y-%m-%d %H:%M:%f', {0}, '-40 days')"
     for table, column in (("dag_run", "start_date"), ("task_instance", "start_date"), ("asset_event", "timestamp"),
                           ("log", "dttm"), ("job", "latest_heartbeat"), ("xcom", "timestamp")):  # fmt: skip
-        airflow.sql(f"update {table} set {column} = {day.format(column)}")  # noqa: S608
+        airflow.sql(f"update {table} set {column} = {ago(column, 40)}")  # noqa: S608
     clean = [sys.executable, str(ROOT / "images/airflow/bin/clean-database")]
     done = subprocess.run(clean, env=airflow.environment, check=True, capture_output=True, text=True)
     assert airflow.events() == [["s1", "s2", "s3", "s4"]]

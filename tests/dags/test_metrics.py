@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from tests.dags.dag_reader import DagReader
-from tests.stack.stack import free_port, wait_until
+from tests.waiting import free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
 SEND = """
@@ -38,16 +38,16 @@ def test_what_airflow_sends_is_what_prometheus_reads(dag_reader: DagReader) -> N
             return ""
 
     try:
-        wait_until(read, 60, "an answer")
+        wait_until(read, "an answer")
         settings = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["x-airflow"]["environment"]
         own = {name: value for name, value in settings.items() if name.startswith("AIRFLOW__METRICS__")}
         own |= {f"AIRFLOW__METRICS__STATSD_{name}": value for name, value in
                 {"ON": "True", "HOST": "127.0.0.1", "PORT": statsd}.items()}  # fmt: skip
         assert dag_reader.run(SEND, environment=own).returncode == 0
         told = 'airflow_ti_finish_total{dag_id="a.b",state="success",task_id="train"}'
-        first = wait_until(lambda: told in (page := read()) and page, 30, "what was sent")
+        first = wait_until(lambda: told in (page := read()) and page, "what was sent")
         assert f"{told} 0.0" in first  # so that Prometheus sees it rise
-        page = wait_until(lambda: f"{told} 2.0" in (page := read()) and page, 30, "its value")
+        page = wait_until(lambda: f"{told} 2.0" in (page := read()) and page, "its value")
     finally:
         bridge.kill()
         bridge.wait()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.stack import free_port, wait_until
+from tests.waiting import free_port, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +58,7 @@ def port(store: Path) -> Iterator[int]:
             with socket.socket() as one:
                 return one.connect_ex(("127.0.0.1", port)) == 0
 
-        wait_until(listens, 60, "start of the server")
+        wait_until(listens, "start of the server")
         yield port
         server.terminate()
 

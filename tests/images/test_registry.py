@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ import yaml
 from tests.dags.worker import HERE as DAG_TESTS
 from tests.dags.worker import Worker
 from tests.stack.other_engine import OtherEngine
-from tests.stack.stack import free_port
+from tests.waiting import PATIENCE_S, free_port, wait_until
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -58,16 +57,16 @@ class Registry:
         """Start it, and wait until it asks who is there."""
         with self._log.open("w") as log:
             self._process = subprocess.Popen([self._program, "serve", self._file], stdout=log, stderr=log)
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                urllib.request.urlopen(f"http://{self.address}/v2/", timeout=5)
-            except urllib.error.HTTPError as error:
-                assert error.code == 401  # noqa: PT017
-                return
-            except OSError:
-                assert time.monotonic() < deadline, self._log.read_text()
-                time.sleep(0.1)
+        wait_until(self._asks, self._log.read_text)
+
+    def _asks(self) -> bool:
+        try:
+            urllib.request.urlopen(f"http://{self.address}/v2/", timeout=PATIENCE_S)
+        except urllib.error.HTTPError as error:
+            return error.code == 401
+        except OSError:
+            return False
+        return False
 
     def stop(self) -> None:
         """Stop it; what it keeps stays."""

@@ -3,7 +3,6 @@
 import json
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,16 +17,7 @@ from fastapi import FastAPI
 from images.serve import search
 from stages.common.images.settings import ImagesSection
 from tests.stages.test_predict import Data
-
-WAIT_S = 30
-
-
-def wait(until: Callable[[], object], told: Callable[[], object]) -> None:
-    """Wait until something is true; otherwise say what is told."""
-    deadline = time.monotonic() + WAIT_S
-    while not until():
-        assert time.monotonic() < deadline, told()
-        time.sleep(0.05)
+from tests.waiting import PATIENCE_S, wait_until
 
 
 @dataclass
@@ -62,7 +52,7 @@ class Served:
 
     def wait(self, until: Callable[[], object]) -> None:
         """Wait until something is true."""
-        wait(until, lambda: self.search.problem)
+        wait_until(until, lambda: self.search.problem)
 
     def wait_for(self, version: str) -> None:
         """Wait until the predictions of a version are searched."""
@@ -91,12 +81,9 @@ def serving(store: Path, raw: Path, folder: Path, version: str = "v3") -> Iterat
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        deadline = time.monotonic() + WAIT_S
-        while not server.started:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(lambda: server.started, "start of the server")
         url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        with httpx.Client(base_url=url, timeout=WAIT_S) as client:
+        with httpx.Client(base_url=url, timeout=PATIENCE_S) as client:
             yield Served(url, client, champion, app.state.search)
     finally:
         server.should_exit = True

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,9 +23,9 @@ from stages.common.registry.registry import MODEL, Registry, Version, now
 from stages.common.schema.attributes import write_attributes
 from tests.common.onnx_models import metadata_of, save_model
 from tests.common.samples import SAMPLE_ATTRIBUTES
+from tests.waiting import PATIENCE_S, free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
-START_S = 60  # until it listens; a second on an idle core
 TOKEN = "a-token-of-the-tests"  # noqa: S105
 BOUNDARY = "----of-the-tests"
 
@@ -90,12 +89,10 @@ class Server:
 
     def __init__(self, folder: Path, artifacts: Path, token: str = "", **settings: str) -> None:
         """Start it, and wait until it listens; `settings` are more variables SERVE_*."""
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            self.port = int(one.getsockname()[1])
-        self.token, self.log = token, folder / "serve.log"
+        self.port, self.token, self.log = free_port(), token, folder / "serve.log"
         told = {"PORT": str(self.port), "ARTIFACTS": str(artifacts), "RAW": str(folder / "raw"), "TOKEN": token}
-        told |= {"INDEX": str(folder / "index"), "WORKERS": "1"} | settings
+        told |= {"INDEX": str(folder / "index"), "WORKERS": "1"}
+        told |= dict.fromkeys(("HEAD_S", "BODY_S", "REQUEST_S"), str(PATIENCE_S)) | settings
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SERVE_")}
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
@@ -105,15 +102,14 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        deadline = time.monotonic() + START_S
-        while True:
-            try:
-                assert self.get("/health").status == 200
-                break
-            except OSError:
-                assert self.process.poll() is None, self.log.read_text()
-                assert time.monotonic() < deadline, self.log.read_text()
-                time.sleep(0.05)
+        wait_until(self._listens, self.log.read_text)
+
+    def _listens(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            return self.get("/health").status == 200
+        except OSError:
+            return False
 
     @property
     def url(self) -> str:
@@ -123,7 +119,7 @@ class Server:
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
         shown = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)) as connection:
             connection.request(method, path, body, shown | dict(headers or {}))
             response = connection.getresponse()
             return Answer(response.status, response.headers, response.read())
@@ -138,21 +134,22 @@ class Server:
 
     def connect(self) -> socket.socket:
         """A connection on which nothing was said yet."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
 
-    def wait_for(self, seconds: float = 30, **expected: object) -> Any:
-        """What /ready says as soon as it has these values."""
-        deadline = time.monotonic() + seconds
-        while not (expected.items() <= (found := self.get("/ready").json).items()):
-            assert time.monotonic() < deadline, (found, self.log.read_text())
-            time.sleep(0.05)
-        return found
+    def wait_for(self, **expected: object) -> None:
+        """Wait until /ready says this."""
+        wait_until(lambda: expected.items() <= self.ready.items(), lambda: (self.ready, self.log.read_text()))
+
+    @property
+    def ready(self) -> dict[str, Any]:
+        """What /ready says."""
+        return dict(self.get("/ready").json)
 
     def stop(self) -> int:
         """End it, and give its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(PATIENCE_S)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,14 +15,20 @@ import yaml
 from tests.common.photograph import photograph
 from tests.serve.pictures import encoded
 from tests.serve.serving import ROOT, TOKEN
+from tests.waiting import PATIENCE_S, wait_until
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
 pytestmark = pytest.mark.docker
-START_S = 600
 IMAGE = "face-attributes/serve"
 MOST_MB = 450
+
+
+def is_healthy(container: Any) -> bool:
+    """Whether the engine says so."""
+    container.reload()
+    return bool(container.attrs["State"].get("Health", {}).get("Status") == "healthy")
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +55,7 @@ def container(docker: "DockerClient", sensitive: Path) -> Iterator[Any]:
         pids_limit=told["pids_limit"],
     )
     try:
-        deadline = time.monotonic() + START_S
-        while container.attrs["State"].get("Health", {}).get("Status") != "healthy":
-            container.reload()
-            assert time.monotonic() < deadline, container.logs().decode()
-            time.sleep(0.2)
+        wait_until(lambda: is_healthy(container), lambda: container.logs().decode())
         yield container
     finally:
         container.remove(force=True, v=True)
@@ -67,7 +68,7 @@ def ask(container: Any) -> Callable[..., tuple[int, Any]]:
     def call(path: str, body: bytes | None = None, token: str = TOKEN) -> tuple[int, Any]:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "image/png"}
         try:
-            with urlopen(Request(address + path, body, headers), timeout=30) as response:  # noqa: S310
+            with urlopen(Request(address + path, body, headers), timeout=PATIENCE_S) as response:  # noqa: S310
                 return response.status, json.loads(response.read())
         except HTTPError as error:
             return error.code, json.loads(error.read())

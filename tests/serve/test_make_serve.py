@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -18,8 +17,8 @@ import yaml
 
 from stages.common.registry.registry import Registry
 from tests.scripts.made_run import MadeRun
-from tests.serve.search_service import wait
 from tests.serve.serving import ROOT
+from tests.waiting import free_port, wait_until
 
 pytestmark = pytest.mark.slow
 RELEASE = "refs/tags/champion-0001"
@@ -29,9 +28,7 @@ RELEASE = "refs/tags/champion-0001"
 def make_serve(tree: Path, folder: Path) -> Iterator[Callable[[str], Any]]:
     """The service as a user starts it; gives what asks it, whatever the status is."""
     shutil.copy(ROOT / "Makefile", tree)
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    port = free_port()
     environment = os.environ | {"SERVE_PORT": str(port), "SERVE_INDEX": str(folder / "index")}
 
     def ask(path: str) -> Any:
@@ -50,7 +47,7 @@ def make_serve(tree: Path, folder: Path) -> Iterator[Callable[[str], Any]]:
         ) as process,
     ):
         try:
-            wait(lambda: ask("/health"), (folder / "log").read_text)
+            wait_until(lambda: ask("/health"), (folder / "log").read_text)
             yield ask
         finally:
             os.killpg(process.pid, signal.SIGTERM)
@@ -68,8 +65,10 @@ def test_a_version_that_the_gate_has_refused_is_served_and_told(made_run: MadeRu
             assert (told["ready"], told["version"]) == (True, "v1")
             assert told["problem"] == f"v1, not released: {registry.version('v1').judged}"
             assert ask("/versions")["problem"] == told["problem"]
-            wait(lambda: f"WARNING {told['problem']}" in (tmp_path / "log").read_text(), (tmp_path / "log").read_text)
+            wait_until(
+                lambda: f"WARNING {told['problem']}" in (tmp_path / "log").read_text(), (tmp_path / "log").read_text
+            )
             registry._git("update-ref", RELEASE, released)
-            wait(lambda: ask("/ready")["problem"] is None, lambda: ask("/ready"))
+            wait_until(lambda: ask("/ready")["problem"] is None, lambda: ask("/ready"))
     finally:
         registry._git("update-ref", RELEASE, released)

@@ -11,11 +11,11 @@ import pytest
 from images.serve.metrics import PLACE, PREFIX
 from stages.common.registry.registry import Registry
 from tests.serve.pictures import drawn
-from tests.serve.search_service import wait
 from tests.serve.serving import TOKEN, Server, serving
 from tests.serve.test_champion import promote
 from tests.serve.test_workers import ASKED, WORKERS, kill_one, listening
 from tests.stack.test_metrics import asked_for
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ def told(server: Server) -> dict[str, float]:
 def counting(registry: Registry, folder: Path, workers: int) -> Iterator[Server]:
     """A service that has so many processes."""
     with serving(folder, registry.home.parent, TOKEN, WORKERS=str(workers)) as server:
-        wait(lambda: workers == 1 or len(listening(server)) == workers, server.log.read_text)
+        wait_until(lambda: workers == 1 or len(listening(server)) == workers, server.log.read_text)
         yield server
 
 
@@ -43,7 +43,7 @@ def test_requests_images_and_the_version_are_counted_wherever_they_were_answered
         count(server, workers)
         promote(two_versions, "v1")
         serving = [f'face_attributes_serving{{version="{name}"}}' for name in ("v1", "v2")]
-        wait(lambda: [told(server).get(one) for one in serving] == [workers, 0], lambda: told(server))
+        wait_until(lambda: [told(server).get(one) for one in serving] == [workers, 0], lambda: told(server))
 
 
 def count(server: Server, workers: int) -> None:
@@ -72,10 +72,10 @@ def test_a_killed_process_serves_no_more_and_what_it_counted_stays(two_versions:
             server.predict(drawn())
         kill_one(server)
         name = 'face_attributes_serving{version="v2"}'
-        wait(lambda: len(listening(server)) == WORKERS, server.log.read_text)
-        wait(lambda: told(server)[name] == WORKERS, lambda: told(server))
+        wait_until(lambda: len(listening(server)) == WORKERS, server.log.read_text)
+        wait_until(lambda: told(server)[name] == WORKERS, lambda: told(server))
         assert told(server)['face_attributes_request_seconds_count{path="/predict",status="200"}'] == ASKED
         server.process.send_signal(signal.SIGHUP)  # all are replaced
-        wait(lambda: told(server)[name] == WORKERS, lambda: told(server))
+        wait_until(lambda: told(server)[name] == WORKERS, lambda: told(server))
         assert len([*PLACE.glob(f"{PREFIX}{server.process.pid}-*")]) == 1
     assert [*PLACE.glob(f"{PREFIX}{server.process.pid}-*")] == []

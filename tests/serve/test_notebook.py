@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from tests.scripts.made_run import MadeRun
 from tests.serve.serving import ROOT
+from tests.waiting import PATIENCE_S, free_port
 
 pytestmark = pytest.mark.slow
 NOTEBOOK = "docs/first_look.ipynb"
@@ -25,9 +25,7 @@ def test_the_notebook_runs_after_a_first_run(made_run: MadeRun, tmp_path: Path) 
     program = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     folder = made_run.tree / "docs"
     folder.mkdir()
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = str(one.getsockname()[1])
+    port = str(free_port())
     command = [sys.executable, "-c", program]
     environment = os.environ | {"SERVE_PORT": port, "SERVE_INDEX": str(tmp_path / "index")}
     output = tmp_path / "output"
@@ -38,7 +36,7 @@ def test_the_notebook_runs_after_a_first_run(made_run: MadeRun, tmp_path: Path) 
         ) as process,
     ):
         try:
-            process.wait(300)
+            process.wait(PATIENCE_S)
         finally:
             with contextlib.suppress(ProcessLookupError):  # a cell that fails leaves the service running
                 os.killpg(process.pid, signal.SIGKILL)

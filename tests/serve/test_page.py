@@ -14,7 +14,6 @@ from tests.serve.serving import TOKEN, Server, serving
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-WAIT_MS = 30_000
 NARROW = 320
 ABROAD = "faces.test"
 
@@ -47,7 +46,6 @@ def opened(browser: "Browser", server: Server, complaints: list[str]) -> "Iterat
     context = browser.new_context(
         base_url=server.url, viewport={"width": NARROW, "height": 640}, color_scheme="dark", reduced_motion="reduce"
     )
-    context.set_default_timeout(WAIT_MS)
     page = context.new_page()
     page.on("console", lambda message: None if "401" in message.text else complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -25,10 +25,11 @@ from stages.common.schema.annotations import annotation_columns
 from stages.common.schema.attributes import write_attributes
 from tests.common.onnx_models import SIDE, save_model
 from tests.common.samples import SAMPLE_ATTRIBUTES
-from tests.serve.search_service import Served, predict, serving, wait
+from tests.serve.search_service import Served, predict, serving
 from tests.serve.serving import TOKEN, register
 from tests.serve.serving import serving as running
 from tests.stages.test_predict import Data, draw
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -204,17 +205,18 @@ def test_other_predictions_take_their_place_and_nobody_is_refused_meanwhile(mine
         asking = threading.Thread(target=ask)
         asking.start()
         try:
+            served.wait(lambda: answers)
             mine.add("c", 2, A)
             predict(mine, "v4")
             served.champion.name = "v4"
             served.wait_for("v4")
-            served.wait(lambda: answers[-1][1]["version"] == "v4")
+            served.wait(lambda: answers and answers[-1][1]["version"] == "v4")
         finally:
             ended.set()
             asking.join()
         assert {status for status, _ in answers} == {200}
         assert {(told["version"], told["total"]) for _, told in answers} == {("v3", 10), ("v4", 12)}
-        assert len([*(tmp_path / "index").iterdir()]) == 1
+        served.wait(lambda: len([*(tmp_path / "index").iterdir()]) == 1)
         new = served.get("/search", lot="c")["rows"][0]
         assert served.client.get(f"/images/{new['id']}").status_code == 200
         served.champion.name = "v3"  # a rollback
@@ -272,12 +274,12 @@ def test_the_service_asks_for_its_token_and_searches_for_its_champion(mine: Data
             answer = server.get("/search")
             return answer.json.get("version") if answer.status == 200 else answer.json["error"]
 
-        wait(lambda: said() == "v1", said)
+        wait_until(lambda: said() == "v1", said)
         server.wait_for(search=None)
         image = server.get("/search").json["rows"][0]["id"]
         assert server.get(f"/thumbnails/{image}").status == 200
         register(registry, tmp_path / "content-2", partial(save_model, confidence=0.7))
-        wait(lambda: said() == "v2", said)
+        wait_until(lambda: said() == "v2", said)
         assert "/search" in server.get("/openapi.json").json["paths"]
 
 

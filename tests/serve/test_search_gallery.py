@@ -1,7 +1,6 @@
 """The gallery in Chromium: filters, pages, an image's own dialog, keyboard, phone and dark."""
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from tests.common.samples import SAMPLE_ATTRIBUTES
 from tests.serve.search_service import predict
 from tests.serve.serving import Server, register, serving
 from tests.stages.test_predict import Data, draw
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page, Request
@@ -19,17 +19,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 ONE = SAMPLE_ATTRIBUTES[3]
-WAIT_S = 30
 HTML = "a_<b onclick=x>&amp;.png"
 Open = Callable[..., "Page"]
-
-
-def wait(until: Callable[[], object]) -> None:
-    """Wait until something is true; the page's policy lets nobody hand it a function."""
-    deadline = time.monotonic() + WAIT_S
-    while not until():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     register(Registry(data.store / "registry"), place / "v1")
     with serving(place, data.store, RAW=str(data.raw)) as server:
         server.wait_for(ready=True)
-        wait(lambda: server.get("/search").status == 200)
+        wait_until(lambda: server.get("/search").status == 200, "the index")
         yield server
 
 
@@ -64,7 +55,6 @@ def visit(browser: "Browser", server: Server) -> Iterator[Open]:
         context = browser.new_context(viewport=size, color_scheme="dark" if dark else "light")  # type: ignore[arg-type]
         opened.append(context)
         page = context.new_page()
-        page.set_default_timeout(1000 * WAIT_S)
         page.on("request", watch)
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -85,12 +75,12 @@ def total(page: "Page", text: str) -> None:
 
 def cards(page: "Page", count: int) -> None:
     """Wait until so many images are shown."""
-    wait(lambda: page.locator("#found li").count() == count)
+    wait_until(lambda: page.locator("#found li").count() == count, f"{count} images")
 
 
 def shown(page: "Page", selector: str) -> None:
     """Wait until a picture is there."""
-    wait(lambda: page.locator(selector).first.evaluate("image => image.naturalWidth > 0"))
+    wait_until(lambda: page.locator(selector).first.evaluate("image => image.naturalWidth > 0"), selector)
 
 
 def test_filters_find_images_and_their_counts_follow(visit: Open) -> None:

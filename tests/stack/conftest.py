@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.stack.slow_run import build_slow_stage, with_slow_stage
-from tests.stack.stack import DAG_ID, ROOT, RUN_S, Stack, wait_until
+from tests.stack.stack import DAG_ID, ROOT, RUN_S, Stack
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -26,7 +27,7 @@ label_doubt: {folds: 2, epochs: 1, workers: 1}
 """
 """A params.yaml of the data: training is over soon, and starts no processes that import as much as the stage itself."""
 IMPATIENT = {  # seconds, likewise
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",  # a busy machine keeps living tasks from it for some
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",  # a busy machine keeps living tasks from it for some
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
 }
 
@@ -89,7 +90,7 @@ def first(stack: Stack) -> Run:
             seen[container["Config"]["Labels"]["face-attributes.task"]] = container
         return stack.run_state(run_id) in {"success", "failed"}
 
-    wait_until(ended, RUN_S, "end of the first run", pause=0.2)
+    wait_until(ended, "end of the first run", RUN_S, pause=0.2)
     states = {task["task_id"]: task["state"] for task in stack.tasks(run_id)}
     assert set(states.values()) == {"success"}, states
     return Run(run_id, seen)

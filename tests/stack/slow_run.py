@@ -6,13 +6,13 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from tests.stack.stack import Stack, wait_until
+from tests.stack.stack import Stack
+from tests.waiting import wait_until
 
 HERE = Path(__file__).parent
 IMAGE = "face-attributes/slow_stage"
 CACHE = "/artifacts/slow_stage/.cache"
-WORK_S = 180  # for a container to be at work, also when another try has to be given up first
-LONGEST_S = 600  # of work that nobody releases
+LONGEST_S = 1800  # of work that nobody releases
 
 
 def build_slow_stage() -> None:
@@ -68,7 +68,7 @@ class SlowRun:
             last = next(iter(self.writers(lot)[-1:]), beside)
             return "" if last == beside else last
 
-        return str(wait_until(writer, WORK_S, f"work in {self.run_id}"))
+        return str(wait_until(writer, f"work in {self.run_id}"))
 
     def release(self, *lots: str) -> None:
         """Let the work end."""

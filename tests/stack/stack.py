@@ -3,39 +3,21 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
 import urllib.parse
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tests.airflow_user import ask, log_in
+from tests.waiting import PATIENCE_S, free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
 DAG_ID = "ml_pipeline_face_attributes"
-START_S = 300  # for all services to be healthy; some 40 s on two idle cores
-RUN_S = 600  # for a run of the pipeline to end
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-def wait_until(condition: Callable[[], Any], seconds: float, what: str, pause: float = 0.5) -> Any:
-    """What `condition` answers as soon as it is true; it fails after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
-        time.sleep(pause)
-    return found
+RUN_S = 1800.0  # for a run of the pipeline to end; minutes on two idle cores
 
 
 class Stack:
@@ -82,8 +64,8 @@ class Stack:
     def __enter__(self) -> "Stack":
         """Start it, and wait until it is healthy and knows the pipeline."""
         try:
-            self.compose("up", "--detach", "--wait", "--wait-timeout", str(START_S))
-            wait_until(lambda: self.api(f"/dags?dag_id_pattern={DAG_ID}")["dags"], START_S, "the DAG")
+            self.compose("up", "--detach", "--wait", "--wait-timeout", f"{PATIENCE_S:.0f}")
+            wait_until(lambda: self.api(f"/dags?dag_id_pattern={DAG_ID}")["dags"], "the DAG")
         except AssertionError:
             print(self.compose("ps", "--all"), self.compose("logs", "--tail", "40"))
             self.__exit__()
@@ -99,7 +81,7 @@ class Stack:
             except OSError:
                 return False
 
-        wait_until(answers, START_S, "an answer of the API server")
+        wait_until(answers, "an answer of the API server")
 
     def __exit__(self, *_: object) -> None:
         """Stop it, and remove all that was its own."""
@@ -176,13 +158,13 @@ class Stack:
 
     def wait_for_run(self, run_id: str, seconds: float = RUN_S, dag_id: str = DAG_ID) -> str:
         """The state in which a run ends."""
-        wait_until(lambda: self.run_state(run_id, dag_id) in {"success", "failed"}, seconds, f"end of run {run_id}")
+        wait_until(lambda: self.run_state(run_id, dag_id) in {"success", "failed"}, f"end of run {run_id}", seconds)
         return self.run_state(run_id, dag_id)
 
     def end_run(self, run_id: str, dag_id: str = DAG_ID) -> None:
         """Mark a run as failed, as its users do, and wait until the containers of its stages are gone."""
         self.api(f"/dags/{dag_id}/dagRuns/{urllib.parse.quote(run_id)}", {"state": "failed"}, "PATCH")
-        wait_until(lambda: not self.stage_containers(run_id), 30, f"end of the containers of {run_id}")
+        wait_until(lambda: not self.stage_containers(run_id), f"end of the containers of {run_id}")
 
     def stage_containers(self, run_id: str, task_id: str = "") -> list[str]:
         """Ids of the containers of a run's stages, or of one task, running or not."""

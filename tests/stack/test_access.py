@@ -17,7 +17,8 @@ import pytest
 
 from tests.pipeline import STAGES, TRAINING
 from tests.stack.conftest import Run
-from tests.stack.stack import DAG_ID, ROOT, START_S, Stack, free_port, wait_until
+from tests.stack.stack import DAG_ID, ROOT, Stack
+from tests.waiting import PATIENCE_S, free_port, wait_until
 
 pytestmark = pytest.mark.docker
 
@@ -37,7 +38,7 @@ FILES = r"/static/.*|/auth/(static/.*|appbuilder/static/.*)"  # of the login pag
 
 def answer(address: str, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, Message, bytes]:
     """Status, headers and body of what an API server answers."""
-    with closing(http.client.HTTPConnection(address, timeout=60)) as connection:
+    with closing(http.client.HTTPConnection(address, timeout=PATIENCE_S)) as connection:
         connection.request(method, path, body, headers)
         response = connection.getresponse()
         return response.status, response.headers, response.read()
@@ -148,7 +149,7 @@ def test_behind_a_proxy_with_tls_who_logs_in_stays_on_https(stack: Stack) -> Non
             return None
 
     try:
-        _, headers, page = wait_until(form, START_S, "the form of the login")
+        _, headers, page = wait_until(form, "the form of the login")
         token = re.findall(r'name="csrf_token"[^>]* value="([^"]+)"', page.decode())[0]
         fields = {"username": "airflow", "password": stack.password, "csrf_token": token}
         status, headers, _ = passed_on(
@@ -232,7 +233,7 @@ def test_a_version_that_the_gate_refused_is_released_by_whom_may_decide_and_by_n
         found = stack.api("/dags/approve_version/dagRuns/~/taskInstances?task_id=approval&state=awaiting_input")
         return str(found["task_instances"][0]["dag_run_id"]) if found["task_instances"] else ""
 
-    run_id = wait_until(asked, 120, "the question")
+    run_id = wait_until(asked, "the question")
     question = f"/api/v2/dags/approve_version/dagRuns/{run_id}/taskInstances/approval/-1/hitlDetails"
     told = stack.ask(question, token=viewer)
     assert told["subject"] == "Release v1 although the gate refused it?"

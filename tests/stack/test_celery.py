@@ -15,8 +15,9 @@ import pytest
 
 from tests.stack.conftest import impatient
 from tests.stack.other_engine import OtherEngine
-from tests.stack.slow_run import WORK_S, SlowRun, build_slow_stage, one_after_the_other, with_slow_stage
-from tests.stack.stack import ROOT, Stack, free_port, wait_until
+from tests.stack.slow_run import SlowRun, build_slow_stage, one_after_the_other, with_slow_stage
+from tests.stack.stack import ROOT, Stack
+from tests.waiting import free_port, wait_until
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -116,11 +117,19 @@ def of_lots(run: SlowRun) -> dict[str, dict[str, Any]]:
     return {LOTS[task["map_index"]]: task for task in run.tasks("lots") if task["map_index"] >= 0}
 
 
-def test_lots_run_on_both_machines_and_what_needs_a_gpu_where_one_is(cluster: Cluster) -> None:
-    run = SlowRun(cluster.stack, dag_id="slow_lots", seconds=2)
+def run_on_both(cluster: Cluster) -> SlowRun:
+    """A run that has ended well, at which both machines had all hands full."""
+    run = SlowRun(cluster.stack, dag_id="slow_lots")
+    wait_until(lambda: both_at_work(cluster, run), "work on both machines")
+    run.release(*LOTS)
     assert run.wait() == "success"
+    assert {task["hostname"] for task in of_lots(run).values()} == {cluster.here, cluster.there}
+    return run
+
+
+def test_lots_run_on_both_machines_and_what_needs_a_gpu_where_one_is(cluster: Cluster) -> None:
+    run = run_on_both(cluster)
     lots = of_lots(run)
-    assert {task["hostname"] for task in lots.values()} == {cluster.here, cluster.there}
     assert {task["hostname"] for task in run.tasks("on_gpu")} == {cluster.here}
     assert [lots[lot]["try_number"] for lot in LOTS] == [1] * len(LOTS)
     assert {lot: len(one_after_the_other(those)) for lot, those in run.writers_of_lots().items()} == dict.fromkeys(
@@ -148,21 +157,19 @@ def both_at_work(cluster: Cluster, run: SlowRun) -> dict[int, str]:
 def test_a_redis_that_restarts_amid_lots_costs_none_and_both_workers_take_more(cluster: Cluster) -> None:
     stack = cluster.stack
     run = SlowRun(stack, dag_id="slow_lots")
-    wait_until(lambda: both_at_work(cluster, run), WORK_S, "work on both machines")
+    wait_until(lambda: both_at_work(cluster, run), "work on both machines")
     stack.compose("restart", "redis")
     run.release(*LOTS)
     assert run.wait() == "success"
     assert {len(one_after_the_other(writers)) for writers in run.writers_of_lots().values()} == {1}
-    wait_until(lambda: "(healthy)" in stack.compose("ps", "airflow-worker"), 120, "a worker that answers Celery")
-    following = SlowRun(stack, dag_id="slow_lots", seconds=5)
-    assert following.wait() == "success"
-    assert {task["hostname"] for task in of_lots(following).values()} == {cluster.here, cluster.there}
+    wait_until(lambda: "(healthy)" in stack.compose("ps", "airflow-worker"), "a worker that answers Celery")
+    run_on_both(cluster)
 
 
 def test_a_redis_that_is_gone_for_long_amid_lots_costs_none_and_both_workers_take_more(cluster: Cluster) -> None:
     stack = cluster.stack
     run = SlowRun(stack, dag_id="slow_lots")
-    wait_until(lambda: both_at_work(cluster, run), WORK_S, "work on both machines")
+    wait_until(lambda: both_at_work(cluster, run), "work on both machines")
     stack.compose("kill", "redis")
     time.sleep(45)
     stack.compose("up", "--detach", "--no-deps", "redis")
@@ -170,9 +177,7 @@ def test_a_redis_that_is_gone_for_long_amid_lots_costs_none_and_both_workers_tak
     assert run.wait() == "success"
     for writers in run.writers_of_lots().values():
         one_after_the_other(writers)
-    following = SlowRun(stack, dag_id="slow_lots", seconds=5)
-    assert following.wait() == "success"
-    assert {task["hostname"] for task in of_lots(following).values()} == {cluster.here, cluster.there}
+    run_on_both(cluster)
 
 
 def test_a_worker_that_does_not_hear_celery_is_ended_and_starts_again(cluster: Cluster) -> None:
@@ -181,17 +186,17 @@ def test_a_worker_that_does_not_hear_celery_is_ended_and_starts_again(cluster: C
     started = stack.inspect(worker)[0]["State"]["StartedAt"]
     stop = "for one in /proc/[0-9]*; do grep -q '[M]ainProcess' $one/cmdline && kill -STOP ${one#/proc/}; done; true"
     stack.compose("exec", "-T", "airflow-worker", "sh", "-c", stop)
-    wait_until(lambda: stack.inspect(worker)[0]["State"]["StartedAt"] != started, 240, "a new start")
-    wait_until(lambda: "(healthy)" in stack.compose("ps", "airflow-worker"), 180, "a worker that answers Celery")
+    wait_until(lambda: stack.inspect(worker)[0]["State"]["StartedAt"] != started, "a new start")
+    wait_until(lambda: "(healthy)" in stack.compose("ps", "airflow-worker"), "a worker that answers Celery")
 
 
 def test_a_worker_killed_amid_its_lots_loses_none(cluster: Cluster) -> None:
     stack, engine = cluster.stack, cluster.engine
     run = SlowRun(stack, dag_id="slow_lots")
 
-    there = wait_until(lambda: both_at_work(cluster, run), WORK_S, "work on both machines")
+    there = wait_until(lambda: both_at_work(cluster, run), "work on both machines")
     engine.docker("kill", cluster.there)  # with SIGKILL; the proxy there, and with it the engine, see its lines end
-    wait_until(lambda: not engine.stage_containers(run.run_id), 10, "end of the stages that the worker has left")
+    wait_until(lambda: not engine.stage_containers(run.run_id), "end of the stages that the worker has left")
     run.release(*(lot for index, lot in enumerate(LOTS) if index not in there))
     second = {index: run.wait_for_writer(LOTS[index], beside=there[index][:12]) for index in there}
     run.release(*LOTS)

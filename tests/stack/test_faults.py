@@ -8,7 +8,8 @@ import pytest
 
 from tests.stack.conftest import Run
 from tests.stack.slow_run import SlowRun, one_after_the_other
-from tests.stack.stack import DAG_ID, RUN_S, Stack, wait_until
+from tests.stack.stack import DAG_ID, RUN_S, Stack
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.faults]
 
@@ -27,14 +28,14 @@ def wait_for_training(stack: Stack, run_id: str) -> str:
         found = stack.inspect(*stack.stage_containers(run_id, "train"))
         return next((one["Id"] for one in found if one["State"]["Running"]), "")
 
-    return str(wait_until(training, RUN_S, f"begin of the training in {run_id}", pause=0.2))
+    return str(wait_until(training, f"begin of the training in {run_id}", RUN_S, pause=0.2))
 
 
 def test_a_task_that_is_marked_failed_leaves_no_container(stack: Stack, first: Run) -> None:
     run_id = stack.trigger(epochs=LONG, max_evals=1)
     wait_for_training(stack, run_id)
     stack.api(f"/dags/{DAG_ID}/dagRuns/{run_id}/taskInstances/train", {"new_state": "failed"}, "PATCH")
-    wait_until(lambda: not stack.stage_containers(run_id), 5, "end of the container", pause=0.1)
+    wait_until(lambda: not stack.stage_containers(run_id), "end of the container")
     assert stack.wait_for_run(run_id) == "failed"
     assert task_of(stack, run_id, "evaluate")["state"] == "upstream_failed"
 
@@ -55,7 +56,7 @@ def test_a_killed_scheduler_comes_back_and_its_task_has_one_writer(stack: Stack)
     # Every process there, the tasks' supervisors too. The engine starts the container again, as after any crash; after
     # `docker kill` it would not.
     stack.run("exec", "-T", "airflow-scheduler", "sh", "-c", "kill -9 -1")
-    wait_until(lambda: not any(one["State"]["Running"] for one in stack.inspect(first)), 10, "end of its container")
+    wait_until(lambda: not any(one["State"]["Running"] for one in stack.inspect(first)), "end of its container")
     second = run.wait_for_writer(beside=first)
     assert not stack.inspect(first)
     run.release()
@@ -88,7 +89,7 @@ def test_two_identical_runs_at_once_make_one_artifact(stack: Stack) -> None:
     one = SlowRun(stack)
     writer = one.wait_for_writer()
     other = SlowRun(stack, one.word)
-    wait_until(lambda: stack.stage_containers(other.run_id), RUN_S, "the container of the other run", pause=0.2)
+    wait_until(lambda: stack.stage_containers(other.run_id), "the container of the other run", pause=0.2)
     one.release()
     assert [one.wait(), other.wait()] == ["success", "success"]
     assert one_after_the_other(one.writers()) == [writer]

@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.stack.stack import ROOT, Stack, free_port, wait_until
+from tests.stack.stack import ROOT, Stack
+from tests.waiting import free_port, wait_until
 
 pytestmark = pytest.mark.docker
 
@@ -40,9 +41,9 @@ def test_what_the_dashboards_ask_airflow_reaches_prometheus(stack: Stack) -> Non
         assert stack.wait_for_run(stack.trigger("validate_data"), dag_id="validate_data") == "success"
         asked = asked_for("airflow")
         assert "airflow_ti_finish_total" in asked
-        wait_until(lambda: all(map(found, asked)), 120, f"one of {asked}", pause=2)
+        wait_until(lambda: all(map(found, asked)), f"one of {asked}", pause=2)
         of_service = 'face_attributes_request_seconds_count{path="/health",status="200"}'
-        wait_until(lambda: found(of_service), 120, "figures of the service", pause=2)
+        wait_until(lambda: found(of_service), "figures of the service", pause=2)
         assert "<td>validate_data</td>" in get("consoles/airflow.html")
         ports = stack.inspect(stack.compose("--profile", "metrics", "ps", "--quiet", "prometheus").strip())[0]
         assert [one["HostIp"] for one in ports["NetworkSettings"]["Ports"]["9090/tcp"]] == ["127.0.0.1"]

@@ -17,8 +17,9 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from tests.airflow_user import ask
 from tests.stack.conftest import BRIEF, impatient
-from tests.stack.stack import DAG_ID, ROOT, RUN_S, START_S, Stack, wait_until
+from tests.stack.stack import DAG_ID, ROOT, RUN_S, Stack
 from tests.test_docs_commands import commands_from, shell
+from tests.waiting import PATIENCE_S, wait_until
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -91,7 +92,7 @@ class Life:
                         return headline
             return None
 
-        return dict(wait_until(found, RUN_S, f"predictions of {lots} lots by {version}", pause=2))
+        return dict(wait_until(found, f"predictions of {lots} lots by {version}", RUN_S, pause=2))
 
     def monitor(self) -> "tuple[dict[str, Any], dict[str, str]]":
         """Run a check; what it found, and the states of its tasks."""
@@ -149,7 +150,7 @@ def test_the_life_of_a_model(life: Life) -> None:
         runs = stack.api(f"/dags/{PREDICT}/dagRuns")["dag_runs"]
         return any(run["state"] == "success" for run in runs)
 
-    wait_until(told, RUN_S, "run for the first lots")
+    wait_until(told, "run for the first lots")
     first = stack.api(f"/dags/{PREDICT}/dagRuns")["dag_runs"][0]["dag_run_id"]
     assert life.result(PREDICT, first, "predict")["version"] == "none"
 
@@ -214,7 +215,7 @@ def test_the_life_of_a_model(life: Life) -> None:
 def test_all_of_it_comes_back_from_its_backup(life: Life, tmp_path: Path) -> None:
     stack = life.stack
     wait_until(
-        lambda: {"queued", "running"}.isdisjoint(state for *_, state in runs(stack)), RUN_S, "the end of all runs"
+        lambda: {"queued", "running"}.isdisjoint(state for *_, state in runs(stack)), "the end of all runs", RUN_S
     )
     person = {"username": "anna", "first_name": "Anna", "last_name": "A", "email": "anna@localhost.invalid"}
     role = {"password": stack.password, "roles": [{"name": "Viewer"}]}
@@ -236,7 +237,7 @@ def test_all_of_it_comes_back_from_its_backup(life: Life, tmp_path: Path) -> Non
     options = f"--env-file {stack.file} --data {life.data}"
     make_up = f"{sys.executable} {ROOT}/scripts/stack_settings.py {options}\ndocker compose up --wait --detach postgres"
     shell("\n".join([settings, make_up, *restore]), tmp_path, **compose)
-    stack.compose("up", "--detach", "--wait", "--wait-timeout", str(START_S), "airflow-apiserver", "serve")
+    stack.compose("up", "--detach", "--wait", "--wait-timeout", f"{PATIENCE_S:.0f}", "airflow-apiserver", "serve")
 
     assert runs(stack) == before
     assert stack.log_in("anna")
@@ -244,7 +245,7 @@ def test_all_of_it_comes_back_from_its_backup(life: Life, tmp_path: Path) -> Non
     assert "v1    champion" in versions
     service = f"http://127.0.0.1:{stack.settings['SERVE_PORT']}"
     token = stack.settings["SERVE_TOKEN"]
-    wait_until(lambda: ask(f"{service}/versions", token)["serving"] == "v1", 30, "the champion in the service")
+    wait_until(lambda: ask(f"{service}/versions", token)["serving"] == "v1", "the champion in the service")
 
 
 def runs(stack: Stack) -> "set[Any]":

@@ -8,9 +8,10 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.airflow_user import WAIT_MS, sign_in
+from tests.airflow_user import sign_in
 from tests.stack.conftest import Run
-from tests.stack.stack import DAG_ID, RUN_S, Stack, wait_until
+from tests.stack.stack import DAG_ID, RUN_S, Stack
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -22,7 +23,6 @@ pytestmark = pytest.mark.docker
 def stranger(stack: Stack, browser: "Browser") -> "Iterator[Page]":
     """A page of a browser in which nobody has logged in."""
     context = browser.new_context(base_url=stack.url)
-    context.set_default_timeout(WAIT_MS)
     yield context.new_page()
     context.close()
 
@@ -31,7 +31,6 @@ def stranger(stack: Stack, browser: "Browser") -> "Iterator[Page]":
 def logged_in(stack: Stack, browser: "Browser") -> "Iterator[BrowserContext]":
     """A browser in which `airflow` has logged in through the form."""
     context = browser.new_context(base_url=stack.url, viewport={"width": 1360, "height": 900})
-    context.set_default_timeout(WAIT_MS)
     page = context.new_page()
     page.goto("/")
     sign_in(page, "airflow", stack.password)
@@ -87,7 +86,7 @@ def test_from_the_form_to_the_report(stack: Stack, first: Run, page: "Page", tmp
         run = newest(stack)
         return None if run["dag_run_id"] == before else run
 
-    runs = wait_until(started, 30, "the run of the form")
+    runs = wait_until(started, "the run of the form")
     run_id = runs["dag_run_id"]
     assert runs["conf"] == {
         "epochs": 2,
@@ -139,7 +138,7 @@ def test_a_training_is_started_on_the_report_of_a_run(stack: Stack, first: Run, 
     run_id = frame.get_by_role("status").get_by_role("link").inner_text()
     page.screenshot(path=tmp_path / "train.png")
     try:
-        wait_until(lambda: stack.stage_containers(run_id), 60, "the first stage")
+        wait_until(lambda: stack.stage_containers(run_id), "the first stage")
         run = stack.api(f"/dags/{DAG_ID}/dagRuns/{quote(run_id)}")
         assert (run["conf"], run["triggering_user_name"]) == ({}, "airflow")  # as the form is when nobody fills it in
     finally:
@@ -157,7 +156,7 @@ def test_a_person_decides_in_the_form(stack: Stack, first: Run, page: "Page", tm
     def started() -> Any:
         return stack.api("/dags/release_version/dagRuns?order_by=-run_after&state=success&limit=1")["dag_runs"]
 
-    run_id = wait_until(started, RUN_S, "the decision")[0]["dag_run_id"]
+    run_id = wait_until(started, "the decision")[0]["dag_run_id"]
     page.goto(f"/dags/release_version/runs/{run_id}")
     page.get_by_role("link", name="Reports").last.click()
     frame = page.frame_locator("iframe[title=Reports]")
