@@ -20,10 +20,11 @@ from stages.common.contract.stage import Context, Delivered, Delivery, Headline,
 
 
 class ToySection(Section):
-    """Section `toy`."""
+    """Section `toy`: how many copies, the seconds after each, and a file that is waited for after the first."""
 
     copies: int = Field(default=1, ge=1, le=1000)
     pause: float = Field(default=0.0, ge=0)
+    until: str = ""
     fault: str = ""
 
 
@@ -31,6 +32,11 @@ class Params(Section):
     """All sections."""
 
     toy: ToySection
+
+
+def _wait_for(file: str) -> None:
+    while file and not Path(file).exists():
+        time.sleep(0.01)
 
 
 def _run(context: Context[Params]) -> Headline:
@@ -59,11 +65,12 @@ def _run(context: Context[Params]) -> Headline:
         raise RuntimeError("remote end hung up")
     if toy.fault == "late":
         (context.out / "late").touch()
-        time.sleep(1)
+        _wait_for(toy.until)
     text = (context.inputs["raw"] / "a.txt").read_text()
     for number in range(toy.copies):
         (context.out / f"{number}.txt").write_text(text * 100)
         time.sleep(toy.pause)
+        _wait_for(toy.until)
     return {"copies": toy.copies, "visits": len(visits.read_text())}
 
 

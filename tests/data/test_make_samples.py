@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -17,6 +16,8 @@ from PIL import Image
 
 from data.make_samples import LABELS, annotation_table, draw_face, filenames, main, make_samples
 from tests.common.samples import DEFAULT_ATTRIBUTES
+from tests.processes import stop_when
+from tests.waiting import wait_until
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -114,20 +115,20 @@ def test_other_data_are_never_overwritten(tmp_path: Path, foreign: str, capsys: 
 def test_a_killed_run_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "data.make_samples", "--out", str(tmp_path), "--count", "400"]
     with subprocess.Popen(command, process_group=0) as process:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.rglob("*.png")) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        stop_when(process, lambda: list(tmp_path.rglob("*.png")), "an image")
         os.kill(process.pid, signal.SIGKILL)
     assert list(tmp_path.rglob("*.png"))
     assert not (tmp_path / "raw").exists()
     assert not (tmp_path / "annotations.csv").exists()
-    while True:  # the workers died with it
+
+    def is_gone() -> bool:
         try:
             os.killpg(process.pid, 0)
         except ProcessLookupError:
-            break
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+            return True
+        return False
+
+    wait_until(is_gone, "the end of its workers")
     assert make_samples(tmp_path, count=4, lots=2)
     assert {path.name for path in tmp_path.iterdir()} == {"raw", "annotations.csv", ".lock-samples"}
 

@@ -4,10 +4,10 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,9 @@ from stages.hyperopt.trials import Job, Score, Trial
 from stages.train.params import Params as TrainParams
 from tests.common.prepared import make_prepared
 from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
-from tests.processes import is_running
+from tests.processes import is_running, stop_when
 from tests.stages.made_up_trainings import score, score_at_any_time
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -167,7 +168,16 @@ def test_when_all_trials_fail_the_cause_is_told(tmp_path: Path) -> None:
         search(section(max_evals=2), lambda _: "it burst", tmp_path)
 
 
-def test_time_ends_the_search_and_keeps_what_is_done(tmp_path: Path) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock in the place of the machine's: it stands until a test sets it."""
+    now = [0.0]
+    monkeypatch.setattr("stages.hyperopt.search.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("stages.hyperopt.trials.time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_time_ends_the_search_and_keeps_what_is_done(tmp_path: Path, clock: list[float]) -> None:
     done = 0
 
     def slow(job: Job) -> Score | None:
@@ -175,7 +185,7 @@ def test_time_ends_the_search_and_keeps_what_is_done(tmp_path: Path) -> None:
         done += 1
         if done <= 2:
             return score(job)
-        time.sleep(0.5)
+        clock[0] += 0.6
         return None
 
     result = search(section(timeout=0.5, rungs=[]), slow, tmp_path)
@@ -187,7 +197,7 @@ def test_time_ends_the_search_and_keeps_what_is_done(tmp_path: Path) -> None:
         search(section(timeout=0.1, rungs=[]), slow, tmp_path / "none")
 
 
-def out_of_time_after(runs: int) -> Callable[[Job], Score | None]:
+def out_of_time_after(runs: int, clock: list[float]) -> Callable[[Job], Score | None]:
     """Like `score`, but time is over in the training after `runs` finished ones."""
     left = runs
 
@@ -195,20 +205,20 @@ def out_of_time_after(runs: int) -> Callable[[Job], Score | None]:
         nonlocal left
         left -= 1
         while left < 0 and not job.is_over():
-            time.sleep(0.01)
+            clock[0] += 1
         return None if left < 0 else score(job)
 
     return evaluate
 
 
-def test_a_search_that_ran_out_of_time_goes_on_in_the_next_run(tmp_path: Path) -> None:
+def test_a_search_that_ran_out_of_time_goes_on_in_the_next_run(tmp_path: Path, clock: list[float]) -> None:
     short = section(max_evals=6, timeout=2, rungs=[])
-    counts, result = [], search(short, out_of_time_after(2), tmp_path)
+    counts, result = [], search(short, out_of_time_after(2, clock), tmp_path)
     assert not result.is_complete
     while not result.is_complete:
         counts.append(len(result.trials))
         assert len(counts) < 30
-        result = search(short, out_of_time_after(2), tmp_path)
+        result = search(short, out_of_time_after(2, clock), tmp_path)
     assert counts == sorted(counts)
     assert tried(result.trials) == tried(search(section(max_evals=6, rungs=[]), score, _new(tmp_path / "whole")).trials)
 
@@ -379,17 +389,13 @@ def interrupt(arguments: list[str], number: signal.Signals) -> int:
     command = [sys.executable, "-m", "stages.hyperopt", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     out = Path(arguments[arguments.index("--out") + 1])
-    until = time.monotonic() + 120
-    while not (saved := list(out.parent.glob(f".state-{out.name}/*/{STATE}"))) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert saved, process.communicate()[1]
+    stop_when(process, lambda: list(out.parent.glob(f".state-{out.name}/*/{STATE}")), "that something is saved")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) >= 2
     process.send_signal(number)
-    process.communicate(timeout=60)
-    while any(is_running(int(child)) for child in children):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    process.send_signal(signal.SIGCONT)
+    process.communicate()
+    wait_until(lambda: not any(is_running(int(child)) for child in children), "the end of its workers")
     assert not out.exists()
     return process.returncode
 

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -27,6 +26,7 @@ from stages.validate.attributes_file import AttributesFile
 from stages.validate.raw_annotations import read_annotations
 from tests.common.prepared import finish, make_prepared, make_trained
 from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
+from tests.processes import stop_when
 
 pytestmark = pytest.mark.slow
 
@@ -234,10 +234,10 @@ def test_a_stopped_run_publishes_nothing_and_keeps_its_folds(folder: Path, caplo
     arguments = [*quick, "--out", str(folder / "out"), "--set", "label_doubt.workers=1"]
     command = [sys.executable, "-m", "stages.label_doubt", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    while process.poll() is None and not list(folder.rglob("fold_1_checkpoint.safetensors")):
-        time.sleep(0.02)
+    stop_when(process, lambda: list(folder.rglob("fold_1_checkpoint.safetensors")), "a checkpoint of the second fold")
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=30)
+    process.send_signal(signal.SIGCONT)
+    _, said = process.communicate()
     assert process.returncode == 143, said
     assert not (folder / "out").exists()
     assert not list(folder.glob(".partial-*"))

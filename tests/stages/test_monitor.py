@@ -553,7 +553,7 @@ def test_two_writers_lose_nothing_and_one_training_comes_of_one_cause(tmp_path: 
     for writer in writers:
         writer.start()
     for writer in writers:
-        writer.join(60)
+        writer.join()
     checks = read_log(log)
     assert {one.key for one in checks} == {f"{who}{number}" for who in "ab" for number in range(6)}
     assert sum(one.retrain for one in checks) == 1

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from stages.prepare_train.stage import STAGE
 from stages.prepare_train.statistics import Row, count_classes
 from tests.common.photograph import on_canvas
 from tests.common.samples import SAMPLE_ATTRIBUTES
+from tests.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -479,15 +479,18 @@ def slow(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
         [sys.executable, "-m", "stages.prepare_train", *arguments],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not any(file.stat().st_size > 10_000 for file in data.store.rglob(".partial-*/images.npy")):
+
+    def works() -> bool:
         assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    yield process
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+        return any(file.stat().st_size > 10_000 for file in data.store.rglob(".partial-*/images.npy"))
+
+    try:
+        wait_until(works, "its work")
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def children(process: "subprocess.Popen[str]") -> list[int]:
@@ -503,21 +506,16 @@ def alive(group: int) -> list[str]:
     return [stat[0] for stat in stats if int(stat[2]) == group and stat[0] != "Z"]
 
 
-def wait_until_group_is_gone(process: "subprocess.Popen[str]", seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while alive(process.pid):
-        assert time.monotonic() < deadline, "processes are left"
-        time.sleep(0.05)
+def wait_until_group_is_gone(process: "subprocess.Popen[str]") -> None:
+    wait_until(lambda: not alive(process.pid), "the end of its processes")
 
 
-def test_sigterm_ends_all_processes_in_time_and_leaves_no_artifact(
-    slow: "subprocess.Popen[str]", tmp_path: Path
-) -> None:
+def test_sigterm_ends_all_processes_and_leaves_no_artifact(slow: "subprocess.Popen[str]", tmp_path: Path) -> None:
     slow.send_signal(signal.SIGTERM)
-    _, log = slow.communicate(timeout=8)
+    _, log = slow.communicate(timeout=PATIENCE_S)
     assert slow.returncode == 143, log
     assert "Traceback" not in log
-    wait_until_group_is_gone(slow, 1)
+    wait_until_group_is_gone(slow)
     home = tmp_path / "store" / "prepare_train"
     assert not list(home.glob("*/manifest.json"))
     assert not list(home.rglob(".partial-*"))
@@ -526,14 +524,14 @@ def test_sigterm_ends_all_processes_in_time_and_leaves_no_artifact(
 def test_a_worker_killed_for_memory_is_one_clear_error(slow: "subprocess.Popen[str]", tmp_path: Path) -> None:
     workers = [pid for pid in children(slow) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(workers[0], signal.SIGKILL)
-    _, log = slow.communicate(timeout=30)
+    _, log = slow.communicate(timeout=PATIENCE_S)
     assert slow.returncode == 69
     assert "memory ran out: give the stage more memory or lower prepare_train.workers" in log
     assert "Traceback" not in log
-    wait_until_group_is_gone(slow, 3)
+    wait_until_group_is_gone(slow)
 
 
 def test_workers_do_not_outlive_a_killed_stage(slow: "subprocess.Popen[str]", tmp_path: Path) -> None:
     slow.kill()
     slow.communicate()
-    wait_until_group_is_gone(slow, 5)
+    wait_until_group_is_gone(slow)

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from stages.train.stage import STAGE
 from tests.common.onnx_models import PREPROCESSING
 from tests.common.prepared import SIDE, TINY, finish, make_prepared, make_searched
 from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES
+from tests.processes import stop_when
 
 pytestmark = pytest.mark.slow
 
@@ -278,10 +278,10 @@ def test_a_stopped_training_publishes_nothing_and_goes_on_later(folder: Path, tm
     arguments += ["--set", "train.epochs=30", "--set", "train.use_hyperopt=false", "--set", "train.batch_size=96"]
     command = [sys.executable, "-m", "stages.train", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    while process.poll() is None and not list(tmp_path.rglob("checkpoint.safetensors")):
-        time.sleep(0.02)
+    stop_when(process, lambda: list(tmp_path.rglob("checkpoint.safetensors")), "a checkpoint")
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=30)
+    process.send_signal(signal.SIGCONT)
+    _, said = process.communicate()
     assert process.returncode == 143, said
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".partial-*"))

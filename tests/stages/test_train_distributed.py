@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +27,8 @@ from stages.common.training.fit import FitSettings, fit
 from stages.train.distributed import count_processes, fit_in_processes
 from stages.train.params import Params
 from tests.common.prepared import NONE, TINY, USUAL, make_prepared
-from tests.processes import is_running
+from tests.processes import is_running, stop_when
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -207,13 +207,8 @@ def test_no_process_outlives_the_stage_even_when_it_is_killed(tmp_path: Path) ->
     )
     checkpoint = tmp_path / "checkpoint.safetensors"
     with subprocess.Popen([sys.executable, "-c", program, tmp_path, checkpoint], stderr=subprocess.DEVNULL) as stage:
-        deadline = time.monotonic() + 60
-        while not checkpoint.exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
+        stop_when(stage, checkpoint.exists, "a checkpoint")
         started = _children(stage.pid)
         stage.send_signal(signal.SIGKILL)
     assert len(started) == 2
-    deadline = time.monotonic() + 10
-    while any(is_running(pid) for pid in started) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not [pid for pid in started if is_running(pid)]
+    wait_until(lambda: not any(is_running(pid) for pid in started), "the end of its processes")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from stages.common.contract.digest_index import BATCH, DigestIndex
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -78,9 +79,14 @@ def test_many_files_are_looked_up_in_their_order(tmp_path: Path) -> None:
     assert are_read(tmp_path / "d", files[::-1]) == [file.name for file in files[BATCH : BATCH - 2 : -1]]
 
 
-def test_what_changed_a_moment_ago_is_not_remembered(tmp_path: Path, files: list[Path]) -> None:
+def test_what_changed_a_moment_ago_is_not_remembered(
+    tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     files[0].touch()
-    learn(tmp_path / "d", files)
+    a_second_later = files[0].stat().st_mtime_ns + 10**9
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time_ns", lambda: a_second_later)
+        learn(tmp_path / "d", files)
     assert are_read(tmp_path / "d", files) == ["a.png"]
 
 
@@ -148,5 +154,5 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path, files: list[P
         subprocess.Popen([sys.executable, "-c", code, tmp_path / "d", file], cwd=root, env={"PYTHONPATH": str(root)})
         for file in files
     ]
-    assert [other.wait(60) for other in others] == [0, 0, 0]
+    assert [other.wait(PATIENCE_S) for other in others] == [0, 0, 0]
     assert are_read(tmp_path / "d", files) == []

@@ -1,6 +1,7 @@
 """Processes that decode large pictures at the same time hold a bounded number of megapixels, and never a deadlock."""
 
 import io
+import tempfile
 import time
 from pathlib import Path
 
@@ -11,13 +12,14 @@ from stages.common.images import room
 from stages.common.images.decode import decode_file
 from stages.common.images.settings import ImagesSection
 from stages.common.workers.pool import WorkerPool
+from tests.waiting import wait_until
 
 SETTINGS = ImagesSection(near_white=245, max_megapixels=50)
 
 
-def decode_and_hold(job: tuple[Path, int, float]) -> tuple[int, float, float]:
-    """Decode a flat picture of some thousands of rows of 1,000 pixels, and work with it for a while."""
-    folder, thousands, seconds = job
+def decode_and_hold(job: tuple[Path, int, int]) -> tuple[int, float, float]:
+    """Decode a flat picture of some thousands of rows of 1,000 pixels, and work with it until so many were decoded."""
+    folder, thousands, decoded = job
     kind = "PNG" if thousands % 2 else "JPEG"
     file = folder / f"{thousands}.{kind}"
     if not file.exists():
@@ -26,7 +28,9 @@ def decode_and_hold(job: tuple[Path, int, float]) -> tuple[int, float, float]:
         file.write_bytes(buffer.getvalue())
     picture = decode_file(file.read_bytes(), SETTINGS).picture
     start = time.monotonic()
-    time.sleep(seconds)
+    tempfile.mkstemp(prefix="decoded-", dir=folder)
+    wait_until(lambda: len(list(folder.glob("decoded-*"))) >= decoded, "that another is decoded beside it")
+    time.sleep(0.1)
     return picture.shape[0] // 1000, start, time.monotonic()
 
 
@@ -40,8 +44,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> int:
 @pytest.mark.slow
 def test_the_megapixels_held_at_once_are_bounded(tmp_path: Path, small: int) -> None:
     sizes = [5, 3, 6, 2, 7, 1, 8, 4, 5, 3, 9, 2]  # one of them larger than the room
-    with WorkerPool(4, "toy.workers") as pool:
-        held = list(pool.map(decode_and_hold, [(tmp_path, size, 0.1) for size in sizes]))
+    with WorkerPool(4, "toy.workers") as pool:  # the first two fit
+        held = list(pool.map(decode_and_hold, [(tmp_path, size, 2) for size in sizes]))
     assert [size for size, _, _ in held] == sizes
     for _, start, _ in held:
         at_once = [size for size, since, until in held if since <= start < until]

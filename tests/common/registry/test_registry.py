@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import json
-import math
 import os
 import shutil
 import signal
@@ -166,7 +165,7 @@ def test_a_promotion_that_waits_says_for_what(registry: Registry, tmp_path: Path
         process = subprocess.Popen(promote, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert process.stderr
         assert "another run or `archive promote` is changing the registry: waiting for it" in process.stderr.readline()
-    told, _ = process.communicate(timeout=60)
+    told, _ = process.communicate()
     assert told.startswith("v1 is the champion now")
 
 
@@ -209,11 +208,9 @@ def test_killed_at_any_moment_it_has_the_whole_version_or_none_and_a_rerun_compl
     files = content(tmp_path / "content", 7)
     command = [sys.executable, "-c", REGISTER, str(tmp_path / "registry"), str(files)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
-    whole = math.inf  # seconds, 1 to 4 by machine; the shorter of two, for a kill that comes too late is none
-    for name in ("unharmed", "unharmed again"):
-        start = time.monotonic()
-        subprocess.run([*command[:3], str(tmp_path / name), str(files)], env=environment, check=True)
-        whole = min(whole, time.monotonic() - start)
+    start = time.monotonic()
+    subprocess.run([*command[:3], str(tmp_path / "unharmed"), str(files)], env=environment, check=True)
+    whole = time.monotonic() - start  # 1 to 4 s by machine, and another time as the machine is busy
     kills = 0
     for part in (0.1, 0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
         process = subprocess.Popen(command, env=environment, start_new_session=True)
@@ -221,6 +218,8 @@ def test_killed_at_any_moment_it_has_the_whole_version_or_none_and_a_rerun_compl
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             kills += 1
+        else:
+            whole /= 2  # a kill that comes too late is none
         process.wait()
         found = Registry(tmp_path / "registry")
         if found.versions():

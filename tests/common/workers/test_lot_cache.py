@@ -16,6 +16,7 @@ from stages.common.contract.errors import TryAgainError
 from stages.common.images.sources import Source, find_source
 from stages.common.workers.lot_cache import Lots, Recipe, make_pieces, take_lots
 from stages.common.workers.pool import WorkerPool
+from tests.waiting import wait_until
 
 
 class Job(NamedTuple):
@@ -142,8 +143,8 @@ def test_a_file_that_changed_spoils_its_lot_alone_and_leaves_nothing_of_it(data:
     assert data.take().pieces["c"]["c1"] == "MENDED"
 
 
-def take_slowly(lots: dict[str, list[Source]], cache: Path, log: Path) -> None:
-    recipe = recipe_of(log, chunk=1, pause=0.1)
+def take_slowly(lots: dict[str, list[Source]], cache: Path, log: Path, pause: float) -> None:
+    recipe = recipe_of(log, chunk=1, pause=pause)
     with WorkerPool(1, "toy.workers") as pool:
         make_pieces(recipe, {cache / lot: images for lot, images in lots.items()}, pool)
 
@@ -152,21 +153,22 @@ def take_slowly(lots: dict[str, list[Source]], cache: Path, log: Path) -> None:
 def test_of_two_runs_that_need_the_same_one_does_it_also_after_a_kill(data: Data) -> None:
     spawn = multiprocessing.get_context("spawn")
     names = sorted(path.name for path in data.raw.glob("*/*"))
-    killed = spawn.Process(target=take_slowly, args=(data.lots, data.cache, data.log))
+    killed = spawn.Process(target=take_slowly, args=(data.lots, data.cache, data.log, 3600))
     killed.start()
-    while not data.log.exists():
-        time.sleep(0.01)
+    wait_until(data.log.exists, "its first file")
     os.kill(killed.pid or 0, signal.SIGKILL)
     killed.join()
     assert not list(data.cache.glob("[!.]*"))
     data.done()
 
     backwards = dict(reversed(data.lots.items()))
-    both = [spawn.Process(target=take_slowly, args=(lots, data.cache, data.log)) for lots in (data.lots, backwards)]
+    both = [
+        spawn.Process(target=take_slowly, args=(lots, data.cache, data.log, 0.1)) for lots in (data.lots, backwards)
+    ]
     for process in both:
         process.start()
     for process in both:
-        process.join(60)
+        process.join()
     assert [process.exitcode for process in both] == [0, 0]
     assert data.done() == names
     assert not list(data.cache.glob(".partial-*"))
