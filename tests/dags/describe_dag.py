@@ -1,5 +1,6 @@
 """What tests ask about a DAG; it runs where Airflow may be imported, which is in the process of `dag_reader`."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow.sdk import XComArg
@@ -32,6 +33,7 @@ def example(task: Any) -> Any:
 def described(dag: Any, confs: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     """What tests ask about a DAG, and how it answers to runs with these parameters."""
     timetable = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag)).timetable
+    asked = datetime.now(UTC)
     next_run = timetable.next_dagrun_info(
         last_automated_data_interval=None, restriction=TimeRestriction(None, None, dag.catchup)
     )
@@ -40,6 +42,7 @@ def described(dag: Any, confs: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     return {
         "dag_id": dag.dag_id,
         "doc": dag.doc_md,
+        "asked": asked.isoformat(),
         "next_run": next_run.run_after.isoformat() if next_run else None,  # None: when assets have news
         "starts_on": [asset.name for _, asset in timetable.asset_condition.iter_assets()],
         "catchup": dag.catchup,

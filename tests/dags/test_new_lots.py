@@ -10,6 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -29,7 +30,7 @@ for path in ("a/b/s1_2.png", "a/b/2.png", "2.png", "a/_2.png", "_2.png", "s1_2_3
 async def follow(story, raw):
     kind = NewAnnotations if story.startswith("annotat") else NewLots
     stream = kind(str(raw), 0.05).run()
-    async def following(seconds=5):
+    async def following(seconds=600):
         try:
             return (await asyncio.wait_for(anext(stream), seconds)).payload[kind.tells]
         except TimeoutError:
@@ -139,12 +140,17 @@ async def copying(raw: Path, following: Following) -> list[Any]:
     """A copy far down that goes on for longer than two looks take is told once, when it is done."""
     folder = raw / "cam/2026-11/27"
     folder.mkdir(parents=True)
-    waiting = asyncio.ensure_future(following())
-    for number in range(40):
-        (folder / f"{number}.png").write_bytes(b"x")
-        await asyncio.sleep(0.02)
-        assert not waiting.done()
-    return [await waiting, await following(0.5)]
+    rest, copied = asyncio.sleep, list[int]()
+
+    async def copy_and_rest(seconds: float) -> None:
+        """What follows each look."""
+        if len(copied) < 40:
+            (folder / f"{len(copied)}.png").write_bytes(b"x")
+            copied.append(len(list(folder.iterdir())))
+        await rest(seconds)
+
+    with patch("asyncio.sleep", copy_and_rest):
+        return [await following(), copied[-1:], await following(0.5)]
 
 
 async def not_ours(raw: Path, following: Following) -> list[Any]:
@@ -242,7 +248,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         ("deep", [["27"], ["27"], ["27"], ["27"], ["s1"]]),
         ("names", [["bob", "s1", "s2"], ["s2"]]),
         ("not_text", [["\\xff", "ä"]]),
-        ("copying", [["27"], None]),
+        ("copying", [["27"], [40], None]),
         ("not_ours", [["s1"], ["s2", "shut"], None]),
         ("vanishing", [["s1"]]),
         ("annotations", [["raw"], ["raw"], ["raw"], None]),
