@@ -67,7 +67,7 @@ POLICY = (
 # but two of ours, which show data as text and send nothing before somebody presses a button: that of all versions
 # (stages/archive/versions.js), and on reports the one that corrects labels (stages/common/reports/corrections.js).
 SCRIPT = "sha256-lnszaJX+mpmOy4HIyxJ305osgNo5hTqyqqPBzhc1npY="
-CORRECTING = "sha256-8Bp0NL8j0YjX7AJTyKLSgmPzrcfghwHK6BYSU3jvmM8="
+CORRECTING = "sha256-g9YH9XtoXogrrfBAY8LMi5//4efSdP6/ugWwIuMWLAU="
 EARLIER = "sha256-ISp9dAyMq6RlfMf71CHgMbd/aq1MiTVbophcAdtWVKQ="  # the same of pages that 1.0.0 has made
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
