@@ -50,6 +50,9 @@ _REMEDIES = {
     errno.EPERM: f"let uid {os.getuid()} use it",
 }
 
+_PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO})
+"""Errors of a disk, or of the server of one, that is not well at the moment."""
+
 
 def main(stage: Stage[ParamsT], argv: Sequence[str] | None = None) -> int:
     """Run a stage from its command line and return its exit code; never raises."""
@@ -85,6 +88,10 @@ def ended(name: str, work: Callable[[], int]) -> int:
         if remedy := _REMEDIES.get(number):
             log.error("%s: %s: %s: %s", name, file or "a file", os.strerror(number), remedy)
             return ExitCode.UNAVAILABLE
+        if number in _PASSING:
+            told = "see that its disk or file server works, then try again"
+            log.error("%s: %s: %s: %s", name, file or "a file", os.strerror(number), told)
+            return ExitCode.TRY_AGAIN
         logging.exception("%s: defect", name)
         return ExitCode.DEFECT
 

@@ -18,6 +18,7 @@ zlib's own; every chunk's CRC, which covers the same bytes, is checked here. JPE
 what it warns of; Pillow takes what that has not been built for (arithmetic coding, for one), and turns CMYK into RGB.
 """
 
+import errno
 import io
 import os
 import stat
@@ -85,6 +86,9 @@ BAD_PROFILE = "bad ICC marker"
 MAX_PROFILES = 100
 """Colour profiles of a PNG, which has one; Pillow takes 2 ms for each, though nothing uses them."""
 
+ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+"""Errors of the system that mean that there is no such file."""
+
 DAMAGED = ("Corrupt JPEG data", "Premature end of JPEG file", "Inconsistent progression sequence")
 """How libjpeg's warnings begin that say that pixels are lost; the others are about odd headers."""
 
@@ -101,6 +105,7 @@ def read_image_file(path: Path | str, settings: ImagesSection) -> bytes:
 
     Raises:
         ImageError: absent, no regular file, empty, or larger than any allowed picture.
+        OSError: the system does not let us, which says nothing about the image: as a reject it would be cached.
     """
     try:
         status = os.lstat(path)
@@ -118,6 +123,8 @@ def read_image_file(path: Path | str, settings: ImagesSection) -> bytes:
         finally:
             os.close(descriptor)
     except OSError as error:
+        if error.errno not in ABSENT:
+            raise
         raise ImageError(f"cannot be read: {error.strerror}") from error
 
 

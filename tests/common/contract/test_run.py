@@ -375,6 +375,15 @@ def test_a_raw_file_that_vanishes_while_it_is_checked_is_a_passing_fault(
     assert f"{tmp_path}/raw/a.txt changed while it was being read" in caplog.text
 
 
+def test_a_disk_that_fails_is_tried_again(start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def check(_params: object, _inputs: Mapping[str, Path]) -> Headline:
+        return {"letters": len(Path("/proc/self/mem").read_bytes())}  # nothing lies at 0: an error of input and output
+
+    given = ["--raw", str(tmp_path / "raw"), "--params", str(tmp_path / "params.yaml")]
+    assert main(dataclasses.replace(STAGE, check=check), [*given, "--check"]) == 75
+    assert "Input/output error: see that its disk or file server works, then try again" in caplog.text
+
+
 @pytest.mark.slow
 def test_an_edit_with_the_old_time_is_seen(start: Start, tmp_path: Path) -> None:
     store, file = ("--store", str(tmp_path / "s")), tmp_path / "raw" / "a.txt"

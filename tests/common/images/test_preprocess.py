@@ -256,6 +256,19 @@ def test_what_is_no_regular_file_is_never_opened(tmp_path: Path) -> None:
     assert "megapixels needs" in reason(tmp_path / "huge.png")
 
 
+def test_what_the_system_refuses_is_no_fault_of_the_image(tmp_path: Path) -> None:
+    shut = tmp_path / "shut.png"
+    shut.write_bytes(encode(face()))
+    shut.chmod(0)
+    user = os.geteuid()
+    os.seteuid(user or 65534)  # root is refused nothing
+    try:
+        with pytest.raises(PermissionError):
+            preprocess(shut, SETTINGS)
+    finally:
+        os.seteuid(user)
+
+
 @pytest.mark.parametrize("name", ["ü" * 125 + "x.png", "眼鏡 😎.png"])  # 255 bytes are the most that file systems take
 def test_long_and_foreign_names(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(encode(face()))
