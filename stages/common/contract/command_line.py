@@ -89,8 +89,8 @@ def ended(name: str, work: Callable[[], int]) -> int:
             log.error("%s: %s: %s: %s", name, file or "a file", os.strerror(number), remedy)
             return ExitCode.UNAVAILABLE
         if number in _PASSING:
-            told = "see that its disk or file server works, then try again"
-            log.error("%s: %s: %s: %s", name, file or "a file", os.strerror(number), told)
+            remedy = "see that its disk or file server works, then try again"
+            log.error("%s: %s: %s: %s", name, file or "a file", os.strerror(number), remedy)
             return ExitCode.TRY_AGAIN
         logging.exception("%s: defect", name)
         return ExitCode.DEFECT
