@@ -56,6 +56,8 @@ END = r"$(?!\n)"
 """End of a pattern, here and in a browser: to Python's `$` alone a line may end."""
 _NAME = r"[^/\x00-\x20\x7f.-][^/\x00-\x1f\x7f]*"
 """Of a file: none that is hidden, leads out of its folder, or is an option."""
+_LOT = r"[^\x00-\x2f:-@\[-`{-\xa0][^\x00-\x1f!-,/:-@\[-^`{-\xa0]*"
+"""Of a lot, which may be a folder: letters of any language and digits, then also `_`, `.`, `-` and blanks."""
 VERSION = {"type": ["null", "string"], "pattern": f"^v[1-9][0-9]*{END}"}
 REASON = {"type": "string", "maxLength": 500, "pattern": rf"^[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*{END}"}
 """One line of text."""
@@ -86,7 +88,7 @@ def number(text: str, dotted: str, **schema: Any) -> Param:
 
 def lots(dotted: str) -> Param:
     """A field of a run's form for names of lots."""
-    name = {"type": "string", "pattern": f"^[A-Za-z0-9][A-Za-z0-9-]*{END}"}
+    name = {"type": "string", "pattern": f"^{_LOT}{END}"}
     text = f"Lots to use: s5_00017.png belongs to lot s5. {today(dotted, 'all')}"
     return Param(None, text, schema={"type": ["null", "array"], "items": name})
 

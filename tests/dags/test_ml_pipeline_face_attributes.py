@@ -25,6 +25,7 @@ DAG_ID = "ml_pipeline_face_attributes"
 ACCEPTED: list[dict[str, Any]] = [
     {},
     {"epochs": 1, "max_evals": 1000, "lots": ["s1", "s2-b"], "force": True, "recompute": True},
+    {"lots": ["2026_11", "cam.1 b", "\u00c4", "\u65e5\u672c"]},  # of folders
     {"epochs": None, "max_evals": None, "lots": None},
     {"recipe": "photographs"},
     {"settings": "image"},
