@@ -6,6 +6,7 @@ from typing import Any
 from PIL import Image
 
 from stages.common.images.thumbnails import thumbnail
+from stages.common.inference.measures import EACH
 from stages.common.reports.report import Cards, Labels, Links, PageSection, Picture, Pictures, Report, Share, Table
 from stages.common.schema.attributes import UNKNOWN, Attribute
 from stages.common.schema.dataset import Split
@@ -47,16 +48,15 @@ def doubt_report(
     verdict = f"None of {metrics['labels']:,} labels is doubtful"
     if doubts:
         verdict = f"{len(doubts):,} of {metrics['labels']:,} labels are doubtful: inspect and correct them"
-    refused = [
-        f"{attribute.title} is not checked: {why}"
-        for attribute in images.attributes
-        if (why := found[attribute.name]["not_judged"])
-    ]
+    reasons = {one.title: why for one in images.attributes if (why := found[one.name]["not_judged"])}
+    refused = [f"{title} is not checked: {why}" for title, why in reasons.items()]
+    if len(reasons) > EACH:
+        refused = [f"{len(reasons)} attributes are not checked: {', '.join(reasons)}"]
     sections: list[PageSection] = [
         Cards({
             "doubtful labels": len(doubts),
             "images with such a label": metrics["doubtful_images"],
-            "labels checked": metrics["labels"],
+            "known labels": metrics["labels"],
             "mean held-out accuracy": _share(metrics["mean_accuracy"]),
             "balanced accuracy": _share(metrics["mean_balanced_accuracy"]),
             "most frequent class alone": _share(metrics["mean_majority"]),
@@ -75,6 +75,8 @@ def doubt_report(
             link=("All doubts as CSV", "doubts.csv"),
         ),
     ]  # fmt: skip
+    if len(reasons) > EACH:
+        sections.append(Table("Not checked", ("attribute", "why"), list(reasons.items()), folded=True))
     for attribute, chosen in pictures.items():
         if chosen:
             total = found[attribute.name]["doubts"]

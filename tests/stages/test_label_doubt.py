@@ -18,9 +18,11 @@ from stages.common.contract import artifacts
 from stages.common.contract.command_line import main
 from stages.common.contract.errors import DataError
 from stages.common.contract.version import ROOT
-from stages.common.schema.dataset import INDEX, read_index
+from stages.common.reports.report import Table
+from stages.common.schema.dataset import INDEX, read_index, read_split
 from stages.label_doubt.doubts import area_of, find_doubts, why_not_judged
 from stages.label_doubt.folds import assign_folds
+from stages.label_doubt.page import doubt_report
 from stages.label_doubt.stage import STAGE
 from stages.validate.attributes_file import AttributesFile
 from stages.validate.raw_annotations import read_annotations
@@ -156,6 +158,19 @@ def test_networks_that_do_not_know_better_than_chance_doubt_nothing_and_the_repo
     page = (out / "report.html").read_text()
     assert page.index("Coat colour is not checked") < page.index("doubtful labels")
     assert artifacts.read_manifest(out)["headline"]["not_judged"] == "coat_color"
+
+
+def test_many_attributes_that_are_not_checked_are_named_in_one_line_and_a_table_says_why(tmp_path: Path) -> None:
+    make_prepared(tmp_path)
+    told = {"labels": 9, "doubts": 0, "accuracy": None, "majority": None, "balanced_accuracy": None, "roc_auc": None}
+    measured = {name: told | {"not_judged": f"no {name}"} for name in SAMPLE_NAMES}
+    means = dict.fromkeys(("mean_accuracy", "mean_balanced_accuracy", "mean_majority"))
+    metrics = {**means, "labels": 45, "doubtful_images": 0, "attributes": measured}
+    report = doubt_report([], read_split(tmp_path, "train"), [], metrics, 3)
+    titles = [one.title for one in SAMPLE_ATTRIBUTES]
+    assert report.verdict.startswith(f"{len(titles)} attributes are not checked: {', '.join(titles)}; None of 45")
+    reasons = [section.rows for section in report.sections if isinstance(section, Table)][-1]
+    assert reasons == [(title, f"no {name}") for title, name in zip(titles, SAMPLE_NAMES, strict=True)]
 
 
 def test_a_label_of_a_class_that_networks_have_not_seen_is_not_doubted(tmp_path: Path) -> None:
