@@ -1,6 +1,7 @@
 """Which version answers: promotions, rollbacks, and stores that are empty or damaged."""
 
 import asyncio
+import os
 import shutil
 import threading
 import time
@@ -250,3 +251,14 @@ def test_where_the_registry_keeps_its_files_elsewhere_the_model_is_that_of_the_a
     flip_a_bit(kept)
     with pytest.raises(DataError, match=r"model\.onnx of v1 is damaged"):
         read.find_model(version)
+
+
+def test_a_clock_that_was_set_back_lets_nobody_read_all_tags_again_and_again(tmp_path: Path) -> None:
+    tags = tmp_path / "git/refs/tags"
+    tags.mkdir(parents=True)
+    registry = ReadOnlyRegistry(tmp_path)
+    hour = 3600 * 10**9
+    assert registry.changed() == ()  # it was written just now
+    for moment in (time.time_ns() - hour, time.time_ns() + hour):
+        os.utime(tags, ns=(moment, moment))
+        assert registry.changed() == (tags.stat().st_mtime_ns, 0)
