@@ -147,8 +147,8 @@ def chromium() -> "Iterator[Callable[..., Browser]]":
             return one
 
         yield start
-        for one in started:
-            one.close()
+        for browser in started:
+            browser.close()
 
 
 @pytest.fixture(scope="module")

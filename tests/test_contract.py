@@ -245,13 +245,15 @@ def test_a_stage_reads_nothing_of_another_but_what_decides_its_key(
     results: dict[str, dict[str, Any]], notes: Path
 ) -> None:
     noticed, outside = set[tuple[str, str]](), dict[tuple[str, str], set[Path]]()
-    for name in (one for one in STAGES if one != "archive"):  # which keeps pages as they are
+    for name in (stage for stage in STAGES if stage != "archive"):  # which keeps pages as they are
         opened = {Path(line) for line in (notes / name).read_text().splitlines()}
-        for other in (one for one, spec in load(name).inputs.items() if spec.artifact):
+        for other in (stage for stage, spec in load(name).inputs.items() if spec.artifact):
             artifact, content = Path(results[other]["path"]), load(other).content
             files = {file.relative_to(artifact) for file in opened if file.is_relative_to(artifact)}
             noticed |= {(name, other)} if len(files) > 1 else set()
-            read = {file for file in files - {Path(MANIFEST)} if not any(file.is_relative_to(one) for one in content)}
+            read = {
+                file for file in files - {Path(MANIFEST)} if not any(file.is_relative_to(folder) for folder in content)
+            }
             outside |= {(name, other): read} if read and content else {}
     assert outside == {}
     assert {("prepare_train", "validate"), ("train", "hyperopt"), ("monitor", "predict")} <= noticed
@@ -380,7 +382,7 @@ def test_the_cards_of_a_version_tell_its_lots_its_device_and_what_people_wrote(
     own.write_text("# Licences\nAs you like.\n")
     changed = run_all(data, store)
     own.unlink()
-    assert [stage for stage, one in results.items() if changed[stage]["key"] != one["key"]] == ["archive"]
+    assert [stage for stage, result in results.items() if changed[stage]["key"] != result["key"]] == ["archive"]
     model, about_data = (Path(changed["archive"]["outputs"][f"{name}_card"]).read_text() for name in ("model", "data"))
     assert "As you like." in model
     assert "As you like." in about_data

@@ -34,7 +34,7 @@ def test_the_newest_version_of_the_changelog_is_the_products() -> None:
         r"^## (\d\S*) - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
     )
     assert versions[0] == VERSION
-    assert versions == sorted(versions, key=lambda one: [*map(int, one.split("."))], reverse=True)
+    assert versions == sorted(versions, key=lambda version: [*map(int, version.split("."))], reverse=True)
 
 
 def test_a_tag_of_this_commit_is_the_products_version() -> None:
@@ -52,5 +52,5 @@ def test_the_hosted_ci_calls_make_and_logs_in() -> None:
 
 def test_every_lock_is_watched_for_newer_versions() -> None:
     told = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text(encoding="utf-8"))
-    watched = {one["directory"] for one in told["updates"] if one["package-ecosystem"] == "pip"}
+    watched = {update["directory"] for update in told["updates"] if update["package-ecosystem"] == "pip"}
     assert watched == {"/", *(f"/images/{path.parent.name}" for path in ROOT.glob("images/*/requirements.in"))}

@@ -160,7 +160,7 @@ def test_the_tests_that_run_commands_are_there_and_so_are_the_commands() -> None
 
 def commands_from(page: str, begin: str) -> list[str]:
     """The commands of the block whose first one begins so; a block that says why nobody runs it is none."""
-    (found,) = [one.commands for one in blocks(page) if not one.why and one.commands[0].startswith(begin)]
+    (found,) = [block.commands for block in blocks(page) if not block.why and block.commands[0].startswith(begin)]
     return found
 
 

@@ -34,8 +34,8 @@ ALLOWED = {
 """File, and a word in it that is not the attribute's."""
 
 ATTRIBUTES = read_attributes_file(DEFAULT).attributes
-NAMES = {word for one in ATTRIBUTES for word in (one.name, one.column, one.title)}
-CLASSES = {name for one in ATTRIBUTES for name in one.classes} - {"no", "yes", "short", "long", "red"}
+NAMES = {word for attribute in ATTRIBUTES for word in (attribute.name, attribute.column, attribute.title)}
+CLASSES = {name for attribute in ATTRIBUTES for name in attribute.classes} - {"no", "yes", "short", "long", "red"}
 """Without words that have other meanings in code as well."""
 WORDS = re.compile(
     rf"(?<![A-Za-z_])(?:{'|'.join(sorted(NAMES, key=len, reverse=True))})(?![a-z])"
@@ -50,7 +50,7 @@ COUNTS = re.compile(
 def files() -> Iterator[Path]:
     for name in LOOKED_AT:
         path = ROOT / name
-        yield from [path] if path.is_file() else (one for one in path.rglob("*") if one.suffix in SUFFIXES)
+        yield from [path] if path.is_file() else (file for file in path.rglob("*") if file.suffix in SUFFIXES)
 
 
 def where(pattern: re.Pattern[str], *more: Path) -> dict[tuple[str, str], list[int]]:

@@ -19,7 +19,7 @@ def test_the_site_opens_from_a_folder_and_its_search_finds_pages(browser: "Brows
     context = browser.new_context(offline=True)
     page = context.new_page()
     requests, errors = list[str](), list[str]()
-    page.on("request", lambda one: requests.append(one.url))
+    page.on("request", lambda request: requests.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto((tmp_path / "site" / "index.html").as_uri())
     assert page.locator("article img").first.evaluate("one => one.naturalWidth") > 100
@@ -27,6 +27,6 @@ def test_the_site_opens_from_a_folder_and_its_search_finds_pages(browser: "Brows
     page.get_by_role("heading", name="Workers on other machines").wait_for()
     page.get_by_placeholder("Search").press_sequentially("near duplicate")
     page.get_by_role("link", name=re.compile("Glossary")).first.wait_for()
-    assert [one for one in requests if not one.startswith(("file:", "data:", "blob:"))] == []
+    assert [address for address in requests if not address.startswith(("file:", "data:", "blob:"))] == []
     assert errors == []
     context.close()

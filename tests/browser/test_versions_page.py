@@ -106,8 +106,8 @@ def test_any_two_stand_side_by_side_with_the_images_that_they_answer_differently
     page.get_by_text("Slices: pairs of classes that changed most").click()
     slices = page.get_by_role("region", name="Slices").get_by_role("row").all_inner_texts()[1:]
     assert 0 < len(slices) <= 20
-    for one in slices:
-        *_, labels, first, second, lost, won = one.split("\t")
+    for made in slices:
+        *_, labels, first, second, lost, won = made.split("\t")
         assert float(second) - float(first) == pytest.approx((int(won) - int(lost)) / int(labels), abs=2e-4)
     picture = page.locator("#compare .pictures img").first
     page.wait_for_function("picture => picture.complete && picture.naturalWidth > 0", arg=picture.element_handle())
@@ -160,8 +160,8 @@ def served(registry: Path, tmp_path: Path) -> Iterator[str]:
     ) as server:
 
         def listens() -> bool:
-            with socket.socket() as one:
-                return one.connect_ex(("127.0.0.1", port)) == 0
+            with socket.socket() as listener:
+                return listener.connect_ex(("127.0.0.1", port)) == 0
 
         wait_until(listens, "start of the server")
         yield f"http://127.0.0.1:{port}/registry/{PAGE}"

@@ -22,15 +22,16 @@ def metadata_of(attributes: Attributes) -> dict[str, Any]:
     """What a model carries that answers these; the first one from a confidence of 0.8001 on."""
     return {
         "attributes": [
-            {"name": one.name, "classes": one.classes, "column": one.column, "title": one.title} for one in attributes
+            {"name": attribute.name, "classes": attribute.classes, "column": attribute.column, "title": attribute.title}
+            for attribute in attributes
         ],
         "image_size": SIDE,
         "preprocessing": PREPROCESSING,
         "temperatures": dict.fromkeys(names(attributes), 1.5),
         "abstention": dict.fromkeys(names(attributes), 0.0) | {attributes[0].name: 0.8001},
-        "learned": {one.name: list(one.classes) for one in attributes},
-        "decision": {one.name: [0.0] * len(one.classes) for one in attributes},
-        "decided_by": {one.name: "accuracy" for one in attributes},
+        "learned": {attribute.name: list(attribute.classes) for attribute in attributes},
+        "decision": {attribute.name: [0.0] * len(attribute.classes) for attribute in attributes},
+        "decided_by": {attribute.name: "accuracy" for attribute in attributes},
     }
 
 

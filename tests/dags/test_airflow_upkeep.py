@@ -116,10 +116,10 @@ def ago(column: str, days: int) -> str:
 
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
-    one = Airflow(tmp_path_factory.mktemp("airflow"))
-    yield one
-    for service in [*one.running]:
-        one.end(service)
+    started = Airflow(tmp_path_factory.mktemp("airflow"))
+    yield started
+    for service in [*started.running]:
+        started.end(service)
 
 
 def test_a_lot_that_arrives_while_another_is_predicted_is_predicted_after_it(airflow: Airflow) -> None:

@@ -216,7 +216,11 @@ def test_every_answer_tells_browsers_what_is_forbidden(server: Server, path: str
 
 def told(*corrections: tuple[str, str, str]) -> dict[str, Any]:
     """What a page sends: filename, column and class of each."""
-    return {"corrections": [dict(zip(("filename", "column", "class"), one, strict=True)) for one in corrections]}
+    return {
+        "corrections": [
+            dict(zip(("filename", "column", "class"), correction, strict=True)) for correction in corrections
+        ]
+    }
 
 
 CAP = told(("s1_0.png", "hat_label", "cap"))
@@ -318,7 +322,11 @@ def test_two_at_once_lose_nothing_and_every_correction_says_who_and_when(emptied
         assert row[-1].replace(":", "").removesuffix("Z") in path.name
     assert validate(emptied) == {f"s1_{at}.png": ("1", "1") for at in range(9)}
     answer = json.loads(emptied.corrections(people["anna"], told(("s1_0.png", "smile", "no"))).body)
-    mine = {(one["by"], one["class"]) for one in answer["saved"] if one["filename"] == "s1_0.png"}
+    mine = {
+        (correction["by"], correction["class"])
+        for correction in answer["saved"]
+        if correction["filename"] == "s1_0.png"
+    }
     assert mine == {("anna", "cap"), ("ben", "yes"), ("anna", "no")}
     for label in 3 * ["bowler", "none"]:  # within a second or two
         answer = json.loads(emptied.corrections(people["anna"], told(("s1_0.png", "hat_label", label))).body)

@@ -25,9 +25,11 @@ def events(home: Path, **environment: str) -> list[dict[str, Any]]:
 def test_a_file_gets_the_events_of_a_task(tmp_path: Path) -> None:
     transport = '{{"type": "file", "log_file_path": "{}", "append": true}}'
     started, failed = events(tmp_path, AIRFLOW__OPENLINEAGE__TRANSPORT=transport)
-    assert [one["eventType"] for one in (started, failed)] == ["START", "FAIL"]
+    assert [event["eventType"] for event in (started, failed)] == ["START", "FAIL"]
     assert failed["job"]["name"] == "unplugged.stage"
-    assert [(one["namespace"], one["name"]) for one in failed["inputs"]] == [("face-attributes-data", "raw.sh")]
+    assert [(dataset["namespace"], dataset["name"]) for dataset in failed["inputs"]] == [
+        ("face-attributes-data", "raw.sh")
+    ]
     assert failed["outputs"] == []
 
 
@@ -41,7 +43,7 @@ def test_artifacts_have_the_stage_as_name_and_the_key_as_version() -> None:
     inputs = {"raw": "/data/raw", "train": f"/artifacts/train/{KEY}", "registry": "/artifacts/registry"}
     result = {"path": f"/artifacts/evaluate/{OTHER}", "content": "c0", "cached": False, "headline": {"accuracy": 0.5}}
     told = lineage(inputs, result)
-    assert [(one.namespace, one.name) for one in told.inputs] == [
+    assert [(dataset.namespace, dataset.name) for dataset in told.inputs] == [
         ("face-attributes-data", "raw"), ("face-attributes-artifacts", "train"),
         ("face-attributes-artifacts", "registry"),
     ]  # fmt: skip

@@ -55,8 +55,8 @@ def port(store: Path) -> Iterator[int]:
     with subprocess.Popen(command, cwd=ROOT, env=environment) as server:
 
         def listens() -> bool:
-            with socket.socket() as one:
-                return one.connect_ex(("127.0.0.1", port)) == 0
+            with socket.socket() as listener:
+                return listener.connect_ex(("127.0.0.1", port)) == 0
 
         wait_until(listens, "start of the server")
         yield port

@@ -72,7 +72,7 @@ def test_labels_are_in_range_balanced_and_a_bald_head_has_no_hair_color() -> Non
 
 
 def test_the_generator_and_the_attributes_agree() -> None:
-    assert {one.name: (one.column, list(one.classes)) for one in DEFAULT_ATTRIBUTES} == LABELS
+    assert {attribute.name: (attribute.column, list(attribute.classes)) for attribute in DEFAULT_ATTRIBUTES} == LABELS
 
 
 def test_styles_are_the_same_pictures_with_attributes_of_their_own(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_styles_are_the_same_pictures_with_attributes_of_their_own(tmp_path: Pat
         == ["filename", "top", "eyes", "clothes", "skin"]
         == ["filename", *(a["name"] for a in attributes)]
     )
-    assert all(row[one["name"]] in one["classes"] for row in rows for one in attributes)
+    assert all(row[attribute["name"]] in attribute["classes"] for row in rows for attribute in attributes)
 
 
 def test_a_second_run_leaves_a_whole_set_alone_and_completes_one_without_annotations(tmp_path: Path) -> None:

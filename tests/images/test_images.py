@@ -153,13 +153,15 @@ def test_the_bill_of_an_image_lists_what_is_installed_in_it(
     name = image(stage)
     bill = sbom.bill_of(stage, name, docker.images.get(name).attrs)
     listed: dict[str, set[tuple[str, str]]] = {}
-    for one in bill.components:
-        assert one.purl
-        listed.setdefault(one.purl.type, set()).add((one.name, one.version or ""))
+    for component in bill.components:
+        assert component.purl
+        listed.setdefault(component.purl.type, set()).add((component.name, component.version or ""))
     inside = json.loads(run_confined(docker, name, INSTALLED, entrypoint=["python", "-c"], user="0"))
     assert listed["deb"] == {(which, version) for which, version in inside["deb"]}
     assert listed["pypi"] == {(canonicalize_name(which), version) for which, version in inside["pypi"]}
-    assert pins(ROOT / "images" / stage / "requirements.txt") <= {f"{one}=={which}" for one, which in listed["pypi"]}
+    assert pins(ROOT / "images" / stage / "requirements.txt") <= {
+        f"{package}=={which}" for package, which in listed["pypi"]
+    }
     assert listed["generic"] == {("python", inside["python"])}
 
 
@@ -175,7 +177,7 @@ def test_pytorch_is_the_cuda_build_with_torchvision(
 @pytest.mark.docker
 def test_stages_with_pytorch_share_their_heavy_layer(docker: "DockerClient", image: Callable[[str], str]) -> None:
     layers = [docker.images.get(image(stage)).attrs["RootFS"]["Layers"] for stage in WITH_TORCH]
-    shared = [one for one, *others in zip(*layers, strict=True) if {one} == set(others)]
+    shared = [layer for layer, *others in zip(*layers, strict=True) if {layer} == set(others)]
     history = docker.images.get(image("train")).history()
     heavy = max(range(len(history)), key=lambda number: history[number]["Size"])
     below = [step for step in history[heavy:] if step["Size"] > 0]

@@ -190,8 +190,8 @@ def site(docker: "DockerClient", tmp_path_factory: pytest.TempPathFactory) -> It
     try:
         with OtherEngine(SIZE) as engine:
             builder, runner = machine("builder"), machine("runner", DOCKER_HOST=engine.host)
-            for one in (builder, runner):
-                log_in(one, registry)
+            for both in (builder, runner):
+                log_in(both, registry)
             pushed = build(builder, prefix, "1")
             builder.registry("push")
             shutil.copy(builder.lock, runner.lock)

@@ -46,7 +46,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_new_stage_takes_what_it_was_given(tree: Path) -> None:
     wired = yaml.safe_load((tree / "dvc.yaml").read_text())["stages"]["explain"]
     assert "--evaluate artifacts/evaluate --validate artifacts/validate --params" in wired["cmd"]
-    assert {"artifacts/evaluate", "artifacts/validate"} == {one for one in wired["deps"] if one.startswith("artifacts")}
+    assert {"artifacts/evaluate", "artifacts/validate"} == {dep for dep in wired["deps"] if dep.startswith("artifacts")}
     stage = (tree / "stages/explain/stage.py").read_text()
     assert re.findall(r'"(\w+)": Input\(', stage) == ["evaluate", "validate"]
 

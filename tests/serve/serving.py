@@ -175,13 +175,13 @@ def save_sensitive_model(path: Path, side: int = 32, **metadata: Any) -> Path:
     into = (random.standard_normal((flat, 16)) / 255 / np.sqrt(flat) * 12).astype(np.float32)
     kept: dict[str, Any] = {"flat": np.array([0, flat], np.int64), "into": into, "shift": np.zeros(16, np.float32)}
     outputs = [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", 16])]
-    for one in SAMPLE_ATTRIBUTES:
-        kept[f"{one.name}_weights"] = random.standard_normal((16, len(one.classes))).astype(np.float32) / 4
+    for attribute in SAMPLE_ATTRIBUTES:
+        kept[f"{attribute.name}_weights"] = random.standard_normal((16, len(attribute.classes))).astype(np.float32) / 4
         nodes += [
-            helper.make_node("Gemm", ["embedding", f"{one.name}_weights"], [f"{one.name}_logits"]),
-            helper.make_node("Softmax", [f"{one.name}_logits"], [one.name], axis=1),
+            helper.make_node("Gemm", ["embedding", f"{attribute.name}_weights"], [f"{attribute.name}_logits"]),
+            helper.make_node("Softmax", [f"{attribute.name}_logits"], [attribute.name], axis=1),
         ]
-        outputs.append(helper.make_tensor_value_info(one.name, TensorProto.FLOAT, ["N", len(one.classes)]))
+        outputs.append(helper.make_tensor_value_info(attribute.name, TensorProto.FLOAT, ["N", len(attribute.classes)]))
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", side, side, 3])
     initial = [numpy_helper.from_array(values, name) for name, values in kept.items()]
     model = helper.make_model(

@@ -61,7 +61,7 @@ def asking(server: Server, clients: int = 4) -> Iterator[list[tuple[float, int, 
             asked = time.monotonic()
             answer = server.predict(picture, picture)
             told = answer.json
-            given = [one["confidence"] for image in told["images"] for one in image["attributes"].values()]
+            given = [attribute["confidence"] for image in told["images"] for attribute in image["attributes"].values()]
             answers.append((asked, answer.status, told["version"], max(given)))
 
     threads = [threading.Thread(target=ask) for _ in range(clients)]
@@ -92,8 +92,8 @@ def test_a_promotion_and_a_rollback_are_served_soon_and_no_request_fails(
         assert {(name, round(highest, 4)) for _, _, name, highest in answers} == set(CONFIDENCE.items())
         told = server.get("/versions").json
         assert told["serving"] == "v2"
-        assert [one["name"] for one in told["versions"]] == ["v1", "v2"]
-        assert [(one["version"], one["action"]) for one in told["releases"]][-2:] == [
+        assert [version["name"] for version in told["versions"]] == ["v1", "v2"]
+        assert [(release["version"], release["action"]) for release in told["releases"]][-2:] == [
             ("v1", "promote"),
             ("v2", "rollback"),
         ]

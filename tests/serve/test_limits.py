@@ -169,16 +169,16 @@ def test_a_body_that_never_ends_is_refused(server: Server) -> None:
 def slow_clients(server: Server, stack: contextlib.ExitStack) -> tuple[list[socket.socket], ...]:
     """Clients that send no request, those that have sent a piece of a head, and those that have sent one of a body."""
     silent, heads, bodies = ([stack.enter_context(server.connect()) for _ in range(20)] for _ in range(3))
-    for one in bodies:
-        one.sendall(f"{HEAD}Content-Length: {len(PICTURE)}\r\n\r\n".encode() + PICTURE[:3])
-    for one in heads:
-        one.sendall(HEAD[:3].encode())
+    for client in bodies:
+        client.sendall(f"{HEAD}Content-Length: {len(PICTURE)}\r\n\r\n".encode() + PICTURE[:3])
+    for client in heads:
+        client.sendall(HEAD[:3].encode())
     return silent, heads, bodies
 
 
 def test_slow_clients_keep_nobody_waiting(server: Server) -> None:
     with contextlib.ExitStack() as stack:
-        clients = [one for those in slow_clients(server, stack) for one in those]
+        clients = [client for those in slow_clients(server, stack) for client in those]
         for _ in range(10):
             assert server.predict(PICTURE).status == 200
         assert select.select(clients, [], [], 0)[0] == []  # they are still waited for
@@ -200,10 +200,10 @@ def test_slow_clients_are_sent_away(sensitive: Path, tmp_path: Path, limit: str,
         for at in range(3, 33, 3):
             time.sleep(0.2)
             with contextlib.suppress(OSError):
-                for one in heads if limit == "HEAD_S" else bodies:
-                    one.sendall(content[at : at + 3])
-        for one in slow:
-            assert read(one) == (408, told)
+                for client in heads if limit == "HEAD_S" else bodies:
+                    client.sendall(content[at : at + 3])
+        for client in slow:
+            assert read(client) == (408, told)
 
 
 @pytest.mark.parametrize("endless", [b"X-Long: " + bytes([97]) * 400, b"X: y\r\n" * 50], ids=["one", "many"])

@@ -43,7 +43,7 @@ def test_requests_images_and_the_version_are_counted_wherever_they_were_answered
         count(server, workers)
         promote(two_versions, "v1")
         serving = [f'face_attributes_serving{{version="{name}"}}' for name in ("v1", "v2")]
-        wait_until(lambda: [told(server).get(one) for one in serving] == [workers, 0], lambda: told(server))
+        wait_until(lambda: [told(server).get(version) for version in serving] == [workers, 0], lambda: told(server))
 
 
 def count(server: Server, workers: int) -> None:

@@ -50,7 +50,7 @@ def opened(browser: "Browser", server: Server, complaints: list[str]) -> "Iterat
     page.on("console", lambda message: None if "401" in message.text else complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     own = (server.url, f"http://{ABROAD}:{server.port}/", "blob:")
-    page.on("request", lambda one: None if one.url.startswith(own) else complaints.append(one.url))
+    page.on("request", lambda request: None if request.url.startswith(own) else complaints.append(request.url))
     yield page
     assert complaints == []
     context.close()
@@ -83,13 +83,13 @@ def test_a_picture_is_answered_with_bars_thresholds_and_abstentions(page: "Page"
         "<b>broken</b>.png",
         "This picture cannot be used: not a PNG or JPEG image",
     ]
-    for one in SAMPLE_ATTRIBUTES:
-        answer = me.locator("section").filter(has=page.get_by_role("heading", name=one.title))
+    for attribute in SAMPLE_ATTRIBUTES:
+        answer = me.locator("section").filter(has=page.get_by_role("heading", name=attribute.title))
         shown = answer.inner_text()
-        assert (said[one.name]["class"] if said[one.name]["answered"] else "abstained") in shown
-        assert answer.get_by_role("listitem").count() == len(one.classes)
-        for row, name in zip(answer.get_by_role("listitem").all(), one.classes, strict=True):
-            value = said[one.name]["probabilities"][name]
+        assert (said[attribute.name]["class"] if said[attribute.name]["answered"] else "abstained") in shown
+        assert answer.get_by_role("listitem").count() == len(attribute.classes)
+        for row, name in zip(answer.get_by_role("listitem").all(), attribute.classes, strict=True):
+            value = said[attribute.name]["probabilities"][name]
             track, fill = (row.locator(f".{part}").bounding_box() for part in ("track", "fill"))
             assert track
             assert fill

@@ -56,7 +56,7 @@ def answers(server: Server, files: dict[str, bytes]) -> dict[str, Any]:
         some, left = left[:20], left[20:]
         answer = server.predict(*(content for _, content in some), names=[name for name, _ in some])
         assert answer.status in {200, 422}
-        found |= {one["name"]: one for one in answer.json["images"]}
+        found |= {image["name"]: image for image in answer.json["images"]}
     return found
 
 
@@ -66,13 +66,13 @@ def test_every_kind_of_file_gets_the_answer_of_stage_predict(server: Server, pre
     assert said.keys() == rows.keys()
     for name, row in rows.items():
         for attribute in SAMPLE_NAMES:
-            one = said[name]["attributes"][attribute]
-            assert one["class"] == row[f"{attribute}_predicted"], (name, attribute)
-            assert one["confidence"] == pytest.approx(float(row[f"{attribute}_confidence"]), abs=1e-4), (
+            answer = said[name]["attributes"][attribute]
+            assert answer["class"] == row[f"{attribute}_predicted"], (name, attribute)
+            assert answer["confidence"] == pytest.approx(float(row[f"{attribute}_confidence"]), abs=1e-4), (
                 name,
                 attribute,
             )
-            assert one["answered"] == (row[f"{attribute}_answered"] == "yes"), (name, attribute)
+            assert answer["answered"] == (row[f"{attribute}_answered"] == "yes"), (name, attribute)
     # it would not do if all were answered alike
     assert len({row[f"{attribute}_confidence"] for row in rows.values() for attribute in SAMPLE_NAMES}) > 100
 
@@ -81,7 +81,7 @@ def test_what_stage_predict_refuses_is_refused_for_the_same_reason(server: Serve
     rows = table(predicted / "undecodable.csv")
     small = {name: content for name, content in no_pictures().items() if len(content) < 400_000}
     said = answers(server, small)
-    assert {name: one["error"] for name, one in said.items()} == {name: rows[name]["reason"] for name in small}
+    assert {name: image["error"] for name, image in said.items()} == {name: rows[name]["reason"] for name in small}
 
 
 def test_one_image_can_be_the_body(server: Server) -> None:
@@ -98,7 +98,7 @@ def test_one_image_can_be_the_body(server: Server) -> None:
 def test_an_image_that_cannot_be_used_does_not_keep_the_others_from_their_answers(server: Server) -> None:
     answer = server.predict(encoded(photograph()), b"junk", encoded(photograph(), "JPEG"))
     assert answer.status == 200
-    assert [sorted(one) for one in answer.json["images"]] == [
+    assert [sorted(image) for image in answer.json["images"]] == [
         ["attributes", "name"],
         ["error", "name"],
         ["attributes", "name"],
@@ -111,7 +111,7 @@ def test_many_at_once_get_each_its_own_answer(server: Server) -> None:
     files = list(pictures().items())
     one_by_one = [server.predict(content).json["images"] for _, content in files]
     with ThreadPoolExecutor(16) as pool:
-        together = list(pool.map(lambda one: server.predict(one[1]).json["images"], files * 3))
+        together = list(pool.map(lambda file: server.predict(file[1]).json["images"], files * 3))
     for number, images in enumerate(together):
         for attribute, said in images[0]["attributes"].items():
             expected = one_by_one[number % len(files)][0]["attributes"][attribute]
@@ -122,7 +122,7 @@ def test_many_at_once_get_each_its_own_answer(server: Server) -> None:
 def test_attributes_are_those_of_the_model(server: Server) -> None:
     told = server.get("/attributes").json
     assert told["version"] == "v1"
-    assert tuple(one["name"] for one in told["attributes"]) == SAMPLE_NAMES
+    assert tuple(attribute["name"] for attribute in told["attributes"]) == SAMPLE_NAMES
     first = told["attributes"][0]
     assert first["thresholds"] == dict.fromkeys(first["classes"], 0.8001)
 
@@ -137,5 +137,5 @@ def test_a_model_of_cut_out_faces_says_which_face_it_has_looked_at(tmp_path: Pat
         with ThreadPoolExecutor(4) as pool:
             answers = list(pool.map(lambda file: server.predict(file).json["images"][0], files * 4))
     faces = [content_of(file, settings).face for file in files[:2]]
-    assert [one["face"] for one in answers if "face" in one] == [face._asdict() for face in faces if face] * 4
-    assert [one["error"].partition(" (")[0] for one in answers if "error" in one] == ["no face found"] * 4
+    assert [answer["face"] for answer in answers if "face" in answer] == [face._asdict() for face in faces if face] * 4
+    assert [answer["error"].partition(" (")[0] for answer in answers if "error" in answer] == ["no face found"] * 4

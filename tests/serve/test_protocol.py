@@ -27,8 +27,8 @@ LENGTH = "Inference-Header-Content-Length"
 @pytest.fixture(scope="module")
 def pixels() -> npt.NDArray[np.uint8]:
     """What the network gets of the photograph, twice: (2, S, S, 3)."""
-    one = preprocess(FILE, Preprocessing(**PREPROCESSING | {"image_size": SIDE}))
-    return np.stack([one, one])
+    image = preprocess(FILE, Preprocessing(**PREPROCESSING | {"image_size": SIDE}))
+    return np.stack([image, image])
 
 
 def infer(server: Server, model: str, request: dict[str, Any], binary: bytes = b"") -> Answer:
@@ -44,13 +44,13 @@ def outputs_of(answer: Answer) -> dict[str, npt.NDArray[np.float32]]:
     told, rest = json.loads(answer.body[:length]), answer.body[length:]
     assert told["model_version"] == "v1"
     found = {}
-    for one in told["outputs"]:
-        if size := one.get("parameters", {}).get("binary_data_size"):
+    for output in told["outputs"]:
+        if size := output.get("parameters", {}).get("binary_data_size"):
             values, rest = np.frombuffer(rest[:size], "<f4"), rest[size:]
         else:
-            values = np.array(one["data"], np.float32)
-        assert one["datatype"] == "FP32"
-        found[one["name"]] = values.reshape(one["shape"])
+            values = np.array(output["data"], np.float32)
+        assert output["datatype"] == "FP32"
+        found[output["name"]] = values.reshape(output["shape"])
     assert rest == b""
     return found
 
@@ -63,7 +63,7 @@ def test_server_and_models_say_what_they_are(server: Server) -> None:
     assert network["inputs"] == [{"name": "images", "datatype": "UINT8", "shape": [-1, SIDE, SIDE, 3]}]
     assert files["inputs"] == [{"name": "files", "datatype": "BYTES", "shape": [-1]}]
     assert network["outputs"] == files["outputs"]
-    assert [one["name"] for one in network["outputs"]] == [*SAMPLE_NAMES, "embedding"]
+    assert [output["name"] for output in network["outputs"]] == [*SAMPLE_NAMES, "embedding"]
     assert network["versions"] == ["v1"]
     for path in ("/v2/models/other", "/v2/models/network/versions/v9", "/v2/models/network/versions/v9/ready"):
         assert server.get(path).status == 404
@@ -85,9 +85,9 @@ def test_every_form_gives_what_predict_says(server: Server, pixels: npt.NDArray[
     for answer in answers:
         found = outputs_of(answer)
         assert found["embedding"].shape == (2, 16)
-        for one in SAMPLE_ATTRIBUTES:
-            expected = [said[one.name]["probabilities"][label] for label in one.classes]
-            assert found[one.name] == pytest.approx(np.array([expected, expected]), abs=1e-4)
+        for attribute in SAMPLE_ATTRIBUTES:
+            expected = [said[attribute.name]["probabilities"][label] for label in attribute.classes]
+            assert found[attribute.name] == pytest.approx(np.array([expected, expected]), abs=1e-4)
 
 
 def binary_size(content: bytes) -> dict[str, Any]:

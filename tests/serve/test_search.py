@@ -181,14 +181,14 @@ def test_the_history_of_an_image_tells_its_label_and_what_each_version_said(mine
         told = served.get(f"/history/{row['id']}")
         assert (told["lot"], told["filename"]) == ("a", "a_3.png")
         assert told["answers"][ONE.name]["label"] == ONE.classes[1]
-        assert [one["version"] for one in told["versions"]] == ["v4", "v3"]
-        assert [one["answers"][ONE.name]["confidence"] for one in told["versions"]] == [0.7, 0.8]
+        assert [version["version"] for version in told["versions"]] == ["v4", "v3"]
+        assert [version["answers"][ONE.name]["confidence"] for version in told["versions"]] == [0.7, 0.8]
         assert told["versions"][1]["answers"][ONE.name]["class"] == ONE.classes[A[3]]
         assert told["versions"][0]["predicted"] >= told["versions"][1]["predicted"]
         assert served.get("/search", label="differs")["total"] == 1
         (row,) = served.get("/search", file=odd)["rows"]
         told = served.get(f"/history/{row['id']}")
-        assert [one["version"] for one in told["versions"]] == ["v4"]
+        assert [version["version"] for version in told["versions"]] == ["v4"]
 
 
 def test_other_predictions_take_their_place_and_nobody_is_refused_meanwhile(mine: Data, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_predictions_of_some_lots_give_way_when_those_of_all_are_taken_again(min
     search = search_module.Search(mine.store, mine.raw, tmp_path / "index", IMAGES)
     assert search.predictions()[0].folder == some
     every, _ = mine.result()
-    assert [one.folder for one in search.predictions()] == [every, some]
+    assert [prediction.folder for prediction in search.predictions()] == [every, some]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")

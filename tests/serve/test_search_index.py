@@ -62,7 +62,7 @@ def find(index: Index, **words: Any) -> dict[str, Any]:
 
 def chosen(table: "pd.DataFrame", words: dict[str, Any]) -> "pd.DataFrame":
     """What a query finds, told with pandas."""
-    asked = [one.name for one in ATTRIBUTES if one.name in words]
+    asked = [attribute.name for attribute in ATTRIBUTES if attribute.name in words]
     mask = pd.Series(data=True, index=table.index)
     for name in asked:
         shown = table[f"{name}_predicted"].where(table[f"{name}_answered"] == "yes", ABSTAINED)
@@ -82,8 +82,8 @@ def queries(count: int) -> list[dict[str, Any]]:
     found = []
     for _ in range(count):
         words: dict[str, Any] = {}
-        for one in draw.sample(ATTRIBUTES, draw.randint(0, 2)):
-            words[one.name] = draw.sample([*one.classes, ABSTAINED], draw.randint(1, 2))
+        for attribute in draw.sample(ATTRIBUTES, draw.randint(0, 2)):
+            words[attribute.name] = draw.sample([*attribute.classes, ABSTAINED], draw.randint(1, 2))
         if draw.random() < 0.5:
             words["min_confidence"] = draw.choice([0.5, 0.6, 0.73, 0.9])
         if draw.random() < 0.3:
@@ -104,9 +104,12 @@ def test_it_finds_what_pandas_finds_and_counts_what_every_choice_would_find(
     assert [(row["lot"], row["filename"]) for row in found["rows"]] == [
         *zip(expected["lot"], expected["filename"], strict=True)
     ][:200]
-    for told, one in zip(found["attributes"], ATTRIBUTES, strict=True):
-        for value in (*one.classes, ABSTAINED):
-            assert told["counts"][value] == len(chosen(table, {**words, one.name: [value]})), (one.name, value)
+    for told, attribute in zip(found["attributes"], ATTRIBUTES, strict=True):
+        for value in (*attribute.classes, ABSTAINED):
+            assert told["counts"][value] == len(chosen(table, {**words, attribute.name: [value]})), (
+                attribute.name,
+                value,
+            )
     assert found["lots"] == {lot: len(chosen(table, {**words, "lot": [lot]})) for lot in LOTS}
     assert found["answered"] == {said: len(chosen(table, {**words, "answered": said})) for said in ("yes", "no")}
 
@@ -115,11 +118,11 @@ def test_a_row_tells_what_the_predictions_tell(index: Index, table: "pd.DataFram
     (row,) = find(index, file="a_0000007.png")["rows"]
     (expected,) = table[table["filename"] == "a_0000007.png"].to_dict("records")
     assert row["lot"] == "a"
-    for one in ATTRIBUTES:
-        assert row["answers"][one.name] == {
-            "class": expected[f"{one.name}_predicted"],
-            "confidence": expected[f"{one.name}_confidence"],
-            "answered": expected[f"{one.name}_answered"] == "yes",
+    for attribute in ATTRIBUTES:
+        assert row["answers"][attribute.name] == {
+            "class": expected[f"{attribute.name}_predicted"],
+            "confidence": expected[f"{attribute.name}_confidence"],
+            "answered": expected[f"{attribute.name}_answered"] == "yes",
         }
 
 
@@ -235,9 +238,9 @@ def test_what_is_damaged_is_refused_with_the_remedy(artifact: Path, tmp_path: Pa
 
 def test_the_most_alike_are_those_with_the_nearest_embeddings(index: Index, artifact: Path) -> None:
     features = [load_features(artifact / "features" / f"{lot}.npz") for lot in LOTS]
-    embeddings = np.concatenate([one.embeddings for one in features])
+    embeddings = np.concatenate([feature.embeddings for feature in features])
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-    filenames = [name for one in features for name in one.filenames]
+    filenames = [name for feature in features for name in feature.filenames]
     likeness = embeddings @ embeddings[160]
     nearest = [number for number in np.argsort(-likeness) if number != 160][:5]
     position = index.position(f"{ids_of('b', [filenames[160]])[0]:016x}")
@@ -252,7 +255,9 @@ def test_the_most_alike_are_those_with_the_nearest_embeddings(index: Index, arti
 def test_labels_stand_beside_the_answers(artifact: Path, table: "pd.DataFrame", tmp_path: Path) -> None:
     validated = tmp_path / "validate"
     validated.mkdir()
-    reordered = tuple(replace(one, classes=one.classes[::-1]) for one in reversed(ATTRIBUTES))  # numbers are another's
+    reordered = tuple(
+        replace(attribute, classes=attribute.classes[::-1]) for attribute in reversed(ATTRIBUTES)
+    )  # numbers are another's
     write_attributes(validated, reordered)
     labelled = table[table["lot"] == "a"].head(20)
     with (validated / "annotations.csv").open("w", newline="") as file:

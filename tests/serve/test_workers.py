@@ -33,7 +33,7 @@ ASKED = 20
 def listening(server: Server) -> list[psutil.Process]:
     """The processes that answer at its port."""
     family = psutil.Process(server.process.pid).children(recursive=True)
-    return [one for one in family if any(each.status == "LISTEN" for each in _connections(one))]
+    return [process for process in family if any(each.status == "LISTEN" for each in _connections(process))]
 
 
 def kill_one(server: Server) -> psutil.Process:
@@ -42,8 +42,12 @@ def kill_one(server: Server) -> psutil.Process:
     killed.kill()
 
     def left() -> list[Any]:
-        found = [one for one in psutil.net_connections("tcp4") if one.status == "LISTEN"]
-        return [one for one in found if one.laddr.port == server.port and one.pid in {None, killed.pid}]
+        found = [connection for connection in psutil.net_connections("tcp4") if connection.status == "LISTEN"]
+        return [
+            connection
+            for connection in found
+            if connection.laddr.port == server.port and connection.pid in {None, killed.pid}
+        ]
 
     wait_until(lambda: not left(), left)
     return killed
@@ -51,7 +55,7 @@ def kill_one(server: Server) -> psutil.Process:
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     """Those that have not ended, whether somebody has asked for their exit code or not."""
-    return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
 def _connections(process: psutil.Process) -> Any:
@@ -84,7 +88,7 @@ def test_the_others_answer_while_a_killed_process_is_replaced(server: Server) ->
     killed = kill_one(server)
     while len(listening(server)) < WORKERS:
         assert server.predict(drawn()).status == 200
-    assert killed.pid not in {one.pid for one in listening(server)}
+    assert killed.pid not in {connection.pid for connection in listening(server)}
     assert {server.predict(drawn()).status for _ in range(ASKED)} == {200}
     assert f"process {killed.pid} ended (-9): starting another" in server.log.read_text()
 

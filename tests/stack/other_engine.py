@@ -99,4 +99,7 @@ class OtherEngine:
         """The running containers of a run's mapped tasks: map index -> id."""
         found = self.docker("ps", "--quiet", "--no-trunc", "--filter", f"label=face-attributes.run={run_id}").split()
         containers = json.loads(self.docker("inspect", *found)) if found else []
-        return {int(one["Config"]["Labels"]["face-attributes.map_index"]): str(one["Id"]) for one in containers}
+        return {
+            int(container["Config"]["Labels"]["face-attributes.map_index"]): str(container["Id"])
+            for container in containers
+        }

@@ -336,7 +336,11 @@ def test_two_ports_are_published_and_only_on_this_machine(stack: Stack) -> None:
     assert sorted(published) == [(name, "127.0.0.1", stack.settings[setting]) for name, setting in ports.items()]
     described = json.loads(stack.compose("--profile", "*", "config", "--format", "json"))["services"]
     assert {"redis", "airflow-worker"} <= described.keys()
-    reached = {name: {port["host_ip"] for port in one["ports"]} for name, one in described.items() if one.get("ports")}
+    reached = {
+        name: {port["host_ip"] for port in service["ports"]}
+        for name, service in described.items()
+        if service.get("ports")
+    }
     assert reached == {name: {"127.0.0.1"} for name in (*ports, "prometheus")}  # which only profile metrics starts
 
 
@@ -349,7 +353,9 @@ def services(stack: Stack) -> dict[str, dict[str, Any]]:
 def test_the_engine_is_reached_through_its_proxy_and_by_who_runs_tasks(stack: Stack) -> None:
     def with_mount(source: str) -> set[str]:
         mounts = {name: container["Mounts"] for name, container in services(stack).items()}
-        return {name for name, those in mounts.items() for one in those if source in {one["Source"], one.get("Name")}}
+        return {
+            name for name, those in mounts.items() for mount in those if source in {mount["Source"], mount.get("Name")}
+        }
 
     assert with_mount(stack.settings["ENGINE_SOCKET"]) == {"engine-proxy"}
     assert with_mount(f"{stack.project}_engine") == {"engine-proxy", "airflow-scheduler"}

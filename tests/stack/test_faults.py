@@ -26,7 +26,7 @@ def wait_for_training(stack: Stack, run_id: str) -> str:
 
     def training() -> str:
         found = stack.inspect(*stack.stage_containers(run_id, "train"))
-        return next((one["Id"] for one in found if one["State"]["Running"]), "")
+        return next((container["Id"] for container in found if container["State"]["Running"]), "")
 
     return str(wait_until(training, f"begin of the training in {run_id}", RUN_S, pause=0.2))
 
@@ -56,7 +56,9 @@ def test_a_killed_scheduler_comes_back_and_its_task_has_one_writer(stack: Stack)
     # Every process there, the tasks' supervisors too. The engine starts the container again, as after any crash; after
     # `docker kill` it would not.
     stack.run("exec", "-T", "airflow-scheduler", "sh", "-c", "kill -9 -1")
-    wait_until(lambda: not any(one["State"]["Running"] for one in stack.inspect(first)), "end of its container")
+    wait_until(
+        lambda: not any(container["State"]["Running"] for container in stack.inspect(first)), "end of its container"
+    )
     second = run.wait_for_writer(beside=first)
     assert not stack.inspect(first)
     run.release()
@@ -101,7 +103,7 @@ def test_two_identical_runs_at_once_make_one_artifact(stack: Stack) -> None:
 def test_two_different_runs_at_once_make_two_artifacts(stack: Stack) -> None:
     runs = [SlowRun(stack), SlowRun(stack)]
     writers = [run.wait_for_writer() for run in runs]
-    assert all(one["State"]["Running"] for one in stack.inspect(*writers))
+    assert all(container["State"]["Running"] for container in stack.inspect(*writers))
     for run in runs:
         run.release()
     assert [run.wait() for run in runs] == ["success", "success"]

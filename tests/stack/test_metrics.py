@@ -46,7 +46,7 @@ def test_what_the_dashboards_ask_airflow_reaches_prometheus(stack: Stack) -> Non
         wait_until(lambda: found(of_service), "figures of the service", pause=2)
         assert "<td>validate_data</td>" in get("consoles/airflow.html")
         ports = stack.inspect(stack.compose("--profile", "metrics", "ps", "--quiet", "prometheus").strip())[0]
-        assert [one["HostIp"] for one in ports["NetworkSettings"]["Ports"]["9090/tcp"]] == ["127.0.0.1"]
+        assert [binding["HostIp"] for binding in ports["NetworkSettings"]["Ports"]["9090/tcp"]] == ["127.0.0.1"]
     finally:
         stack.compose("--profile", "metrics", "rm", "--stop", "--force", "airflow-metrics", "prometheus")
         stack.compose("up", "--detach", "--wait", "--no-deps", *told)

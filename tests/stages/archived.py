@@ -92,7 +92,7 @@ class Pipeline:
         for name in ("shards", "metrics"):
             (folder / name).mkdir(parents=True)
         random = np.random.default_rng(0)
-        labels = np.stack([random.integers(0, len(one.classes), images) for one in attributes], axis=1)
+        labels = np.stack([random.integers(0, len(attribute.classes), images) for attribute in attributes], axis=1)
         shard = np.zeros((images, SIDE, SIDE, 3), np.uint8)
         for model, count in enumerate(wrong):
             shard[:, model, : len(attributes), 0] = labels
@@ -109,8 +109,8 @@ class Pipeline:
             for number in range(images):
                 digest = artifacts.json_digest([pictures, number])[:32]
                 cells = [
-                    "" if one.name in unlabelled else label
-                    for one, label in zip(attributes, labels[number], strict=True)
+                    "" if attribute.name in unlabelled else label
+                    for attribute, label in zip(attributes, labels[number], strict=True)
                 ]
                 of_lot, row = f"s{number // each + 1}", number % each
                 table.writerow([f"{of_lot}_{number}.png", of_lot, row, "test", digest, digest, *cells])

@@ -32,7 +32,7 @@ FIRST = (
 
 def run(stage: Any, folder: Path, inputs: list[str], *settings: str) -> Path:
     arguments = [word for name in inputs for word in (f"--{name}", str(folder / name))]
-    arguments += [word for one in ("device=cpu", *settings) for word in ("--set", f"{stage.name}.{one}")]
+    arguments += [word for setting in ("device=cpu", *settings) for word in ("--set", f"{stage.name}.{setting}")]
     assert main(stage, [*arguments, "--out", str(folder / stage.name)]) == 0
     return folder / str(stage.name)
 

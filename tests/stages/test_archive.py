@@ -67,7 +67,9 @@ GATE = {
 EVALUATION = {
     "mean_accuracy": 0.5, "mean_balanced_accuracy": None, "mean_majority": 0.5, "images": 3,
     "no_better": ["<bag> is no better than its most frequent class"], "worst_slice": None,
-    "attributes": {one.name: measure(Answers(one, np.zeros(3, int), np.eye(3, 2))) for one in SAMPLE_ATTRIBUTES},
+    "attributes": {
+        attribute.name: measure(Answers(attribute, np.zeros(3, int), np.eye(3, 2))) for attribute in SAMPLE_ATTRIBUTES
+    },
 }  # fmt: skip
 
 
@@ -223,5 +225,5 @@ def test_an_archive_carries_what_the_reports_link_and_nothing_from_elsewhere(tmp
 )
 def test_the_page_of_a_run_says_how_the_champion_became_it(releases: list[tuple[Any, Any, str]], words: str) -> None:
     version = Version("v2", "m", "a", 0.5, "", "v2", False, ["too weak"], ["s1"], "now")
-    registry = SimpleNamespace(releases=lambda: [Release(*one, "now") for one in releases])
+    registry = SimpleNamespace(releases=lambda: [Release(*release, "now") for release in releases])
     assert words in standing(registry, version)  # type: ignore[arg-type]

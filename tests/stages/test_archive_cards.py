@@ -63,9 +63,9 @@ def test_the_model_card_tells_what_it_was_measured_on_at_what_cost(pipeline: Pip
     head, sections = card(pipeline, "model_card")
     (result,) = head["model-index"][0]["results"]
     assert result["metrics"][0] == {"type": "accuracy", "name": "mean", "value": 0.9}
-    for one in SAMPLE_ATTRIBUTES:
-        assert f"| {one.title} | {', '.join(one.classes)} |" in sections["Model details"]
-        assert f"| {one.title} |" in sections["Metrics"]
+    for attribute in SAMPLE_ATTRIBUTES:
+        assert f"| {attribute.title} | {', '.join(attribute.classes)} |" in sections["Model details"]
+        assert f"| {attribute.title} |" in sections["Metrics"]
     assert "lots (s1, s2)" in sections["Evaluation data"]
     assert "| all | 6 |" in sections["Energy"]
     assert "| s1 | 200 |" in card(pipeline, "data_card")[1]["Composition"]
@@ -76,15 +76,15 @@ def test_what_people_write_is_in_both_cards_and_makes_no_other_version(pipeline:
     (pipeline.inputs["card"] / OWN).write_text(TEXT)
     assert pipeline.archive() == 0
     assert pipeline.result["key"] != before
-    assert [one.name for one in pipeline.registry.versions()] == ["v1"]
+    assert [version.name for version in pipeline.registry.versions()] == ["v1"]
     model, data = (card(pipeline, name)[1] for name in ("model_card", "data_card"))
     written = "For doors.\n\n- not for banks\n- nor for <script>alert(1)</script>\n\nAnd windows.\n\n"
     assert model["Intended use"].startswith(f"\n{written}")
     assert model["What we learned"] == "\nNothing.\n"
-    for one in (model, data):
-        assert one[""].endswith("The first <b>paragraph</b>.\n\n")
-        assert one["Licences"].startswith("\nCC0.\n")
-        assert "what this file is for" not in "".join(one.values())
+    for card in (model, data):
+        assert card[""].endswith("The first <b>paragraph</b>.\n\n")
+        assert card["Licences"].startswith("\nCC0.\n")
+        assert "what this file is for" not in "".join(card.values())
     page = Path(pipeline.result["path"], "model_card.html").read_text()
     assert "<script" not in page
     assert "<p>- not for banks</p>" in page
@@ -97,7 +97,7 @@ def test_a_text_that_cannot_be_read_is_refused(pipeline: Pipeline, caplog: pytes
         own.write_bytes(content)
         caplog.clear()
         assert pipeline.archive() == 65
-        (line,) = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
+        (line,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
         assert str(own) in line
         assert cause in line
     own.write_text(TEXT)

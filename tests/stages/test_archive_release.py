@@ -28,7 +28,7 @@ def pipeline(tmp_path: Path) -> Pipeline:
 
 
 def versions(pipeline: Pipeline) -> list[str]:
-    return [one.name for one in pipeline.registry.versions()]
+    return [version.name for version in pipeline.registry.versions()]
 
 
 def test_the_same_weights_are_no_new_version_and_undo_no_rollback(pipeline: Pipeline) -> None:
@@ -105,7 +105,7 @@ def test_what_one_of_both_never_answers_is_left_out_and_fewer_answers_are_no_pro
     )
     assert "v1 never answers bow, so that is left out" in pipeline.page()
     attributes = json.loads((Path(pipeline.result["path"]) / "gate.json").read_text())["champion"]["attributes"]
-    assert [name for name, one in attributes.items() if one["labels"]] == ["coat_color", "coat_length"]
+    assert [name for name, attribute in attributes.items() if attribute["labels"]] == ["coat_color", "coat_length"]
 
 
 HAT = Attribute("hat", ("none", "cap"), "hat", "Hat")
@@ -149,7 +149,7 @@ def test_an_attribute_that_is_added_is_no_obstacle(pipeline: Pipeline, unlabelle
         if model == 1:
             assert ("v1 never answers hat, so that is left out" in pipeline.page()) is not unlabelled
         if gate["champion"]:
-            compared = [name for name, one in gate["champion"]["attributes"].items() if one["labels"]]
+            compared = [name for name, attribute in gate["champion"]["attributes"].items() if attribute["labels"]]
             assert compared == [*SAMPLE_NAMES, *(["hat"] if model == 2 and not unlabelled else [])]
 
 
@@ -164,7 +164,7 @@ def test_a_champion_of_another_metric_is_compared_by_the_present_one(pipeline: P
     gate = json.loads((Path(pipeline.result["path"]) / "gate.json").read_text())
     assert gate["metric"] == gate["champion"]["metric"] == "balanced_accuracy"
     assert (gate["means"]["accuracy"], gate["champion"]["of_version"]["accuracy"]) == (1, pytest.approx(0.94))
-    assert [one.metric for one in pipeline.registry.versions()] == ["accuracy", "balanced_accuracy"]
+    assert [version.metric for version in pipeline.registry.versions()] == ["accuracy", "balanced_accuracy"]
     listed = run(["versions", "--registry", str(pipeline.registry.home)])
     assert "mean accuracy 1.0000, balanced 1.0000" in listed
     assert pipeline.result["headline"]["mean_balanced_accuracy"] == 1
@@ -209,7 +209,7 @@ def test_small_losses_add_up_to_no_more_than_the_margin(pipeline: Pipeline) -> N
     for model in range(4):
         pipeline.train(model)
         assert pipeline.archive() == 0
-    assert [one.best for one in pipeline.registry.versions()] == ["v1", "v2", "v2", "v2"]
+    assert [version.best for version in pipeline.registry.versions()] == ["v1", "v2", "v2", "v2"]
     assert pipeline.champion() == "v3"
     assert "lower than that of v2, the best version so far, by more than archive.margin (0.01)" in pipeline.verdict()
     page = pipeline.page()
@@ -284,7 +284,7 @@ def test_the_registry_and_the_report_say_who_decided_and_why(
     monkeypatch.setenv(RUN, json.dumps(told | {"run_id": "manual__2", "by": ""}))
     for _ in range(2):
         decide(pipeline, "rollback", "--by", "Berta", "--reason=no")
-    assert [(one.version, one.by, one.run) for one in pipeline.registry.releases()] == [
+    assert [(release.version, release.by, release.run) for release in pipeline.registry.releases()] == [
         ("v1", "", ""), ("v2", "Anna B", "release_version manual__1"), ("v1", "Berta", "release_version manual__2")
     ]  # fmt: skip
     listed = run(["versions", "--registry", str(pipeline.registry.home)]).splitlines()
@@ -299,7 +299,7 @@ def test_a_release_by_force_says_by_whom(pipeline: Pipeline, monkeypatch: pytest
     for model in (0, 1):
         pipeline.train(model)
         assert pipeline.archive("archive.force=true") == 0
-    assert [one.by for one in pipeline.registry.releases()] == ["", "Anna"]
+    assert [release.by for release in pipeline.registry.releases()] == ["", "Anna"]
 
 
 def test_a_version_is_not_promoted_over_a_champion_that_it_was_not_compared_with(pipeline: Pipeline) -> None:

@@ -56,7 +56,7 @@ def release(home: Path, *names: str, earlier: bool = False) -> Registry:
             (content / file).write_text("{}")
         if earlier:
             (content / "metrics").mkdir()
-            found = {one.name: {"classes": one.classes} for one in SAMPLE_ATTRIBUTES}
+            found = {attribute.name: {"classes": attribute.classes} for attribute in SAMPLE_ATTRIBUTES}
             (content / "metrics" / "eval_metrics.json").write_text(json.dumps({"attributes": found}))
         else:
             write_attributes(content, SAMPLE_ATTRIBUTES)
@@ -103,7 +103,13 @@ def test_what_a_version_of_earlier_code_answers_follows_from_its_metrics(call: C
     champion = read_champion(Path(call()[1]["path"]))
     assert champion
     assert difference(champion.attributes, SAMPLE_ATTRIBUTES) == ""
-    assert [one.title for one in champion.attributes] == ["Bag", "Scarf", "Bow", "Coat color", "Coat length"]
+    assert [attribute.title for attribute in champion.attributes] == [
+        "Bag",
+        "Scarf",
+        "Bow",
+        "Coat color",
+        "Coat length",
+    ]
 
 
 def test_a_promotion_while_the_stage_runs_is_said_as_what_it_is(

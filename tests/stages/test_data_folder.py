@@ -111,7 +111,7 @@ def test_a_wrong_file_is_one_line_that_names_it(name: str, home: Home, caplog: p
     text, said = WRONG[name]
     home.bring(name, text)
     assert home.validate() == 65
-    (line,) = [one.message for one in caplog.records if one.levelname == "ERROR"]
+    (line,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert f"{home.data / name}{said}" in line
     assert "\n" not in line
 
@@ -128,6 +128,6 @@ def test_a_wrong_file_is_one_line_that_names_it(name: str, home: Home, caplog: p
 def test_wrong_parameters_are_one_line(text: str, said: str, home: Home, caplog: pytest.LogCaptureFixture) -> None:
     home.bring("params.yaml", text)
     assert home.validate("--check") == 65
-    (line,) = [one.message for one in caplog.records if one.levelname == "ERROR"]
+    (line,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert said in line
     assert str(home.data / "params.yaml") in line

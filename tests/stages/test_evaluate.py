@@ -121,7 +121,7 @@ def test_every_figure_of_an_evaluation(evaluate: Callable[..., int], tmp_path: P
     assert reference.embeddings[1:, :5].tolist() == [list(answer) for answer in answers]
     slices = json.loads((tmp_path / "out" / "metrics" / "slices.json").read_text())
     assert slices["lots"] == [{"name": "lot a", "labels": 18, "accuracy": pytest.approx(14 / 18)}]
-    pairs = {one["name"]: (one["labels"], one["accuracy"]) for one in slices["class_pairs"]}
+    pairs = {class_pair["name"]: (class_pair["labels"], class_pair["accuracy"]) for class_pair in slices["class_pairs"]}
     assert pairs["bag no and coat colour beige"] == (4, 1)
     assert pairs["bag yes and coat length long"] == (7, pytest.approx(6 / 7))
     with (tmp_path / "out" / "slices.csv").open(newline="") as file:

@@ -68,7 +68,7 @@ def tried(trials: list[Trial]) -> list[dict[str, Any]]:
 
 def timeless(trials: list[Any]) -> list[dict[str, Any]]:
     """Trials without the seconds that they took."""
-    return [{**(one if isinstance(one, dict) else vars(one)), "seconds": 0} for one in trials]
+    return [{**(trial if isinstance(trial, dict) else vars(trial)), "seconds": 0} for trial in trials]
 
 
 @pytest.mark.parametrize("finished", [0, 3, 10])
@@ -354,10 +354,10 @@ def test_by_balanced_accuracy_the_search_goes_by_the_loss_of_the_classes(
     assert main(STAGE, [*words, "--set", "evaluate.metric=balanced_accuracy", "--set", "evaluate.batch_size=9"]) == 0
     by_class, by_image = results_in(tmp_path / "out"), results_in(searched)
     assert (by_image["metric"], by_class["metric"]) == ("accuracy", "balanced_accuracy")
-    one, other = (found["trials"][0] for found in (by_class, by_image))
-    assert one["val_mean_balanced_accuracy"] == other["val_mean_balanced_accuracy"]  # the same network
-    assert 0 < one["val_mean_balanced_accuracy"] < 1
-    assert one["val_loss"] != other["val_loss"]
+    label, other = (found["trials"][0] for found in (by_class, by_image))
+    assert label["val_mean_balanced_accuracy"] == other["val_mean_balanced_accuracy"]  # the same network
+    assert 0 < label["val_mean_balanced_accuracy"] < 1
+    assert label["val_loss"] != other["val_loss"]
 
 
 def test_the_loss_of_the_classes_is_the_loss_of_labels_that_are_equally_frequent() -> None:

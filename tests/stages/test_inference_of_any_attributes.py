@@ -76,7 +76,7 @@ def test_any_attributes_are_evaluated_predicted_and_monitored(
     metadata = metadata_of(attributes)
     metadata["decision"] = {name: [0.0, favour, *[0.0] * (classes - 2)] for name in names(attributes)}
     metadata["decided_by"] = dict.fromkeys(names(attributes), "balanced accuracy")
-    titles = [one.title for one in attributes]
+    titles = [attribute.title for attribute in attributes]
     prepared, train = tmp_path / "prepared", tmp_path / "train"
     content = make_prepared(prepared, attributes, pictures, wrong=7)["content"]
     train.mkdir()

@@ -91,7 +91,7 @@ def test_labels_that_are_wrong_are_found_and_shown_with_what_they_should_be(fold
     metrics = json.loads((out / "metrics" / "label_doubt.json").read_text())
     assert metrics["doubts"] == len(ranked)
     assert metrics["attributes"]["bag"]["doubts"] == len(found)
-    shares = [one["balanced_accuracy"] for one in metrics["attributes"].values()]
+    shares = [attribute["balanced_accuracy"] for attribute in metrics["attributes"].values()]
     assert metrics["mean_balanced_accuracy"] == pytest.approx(np.mean(shares))
     assert metrics["attributes"]["bag"]["majority"] < metrics["attributes"]["bag"]["accuracy"]
     page = (out / "report.html").read_text()
@@ -99,8 +99,8 @@ def test_labels_that_are_wrong_are_found_and_shown_with_what_they_should_be(fold
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#|doubts.csv|label_studio)""", page)
     assert "balanced accuracy" in page
     offered = [json.loads(html.unescape(text)) for text in re.findall('data-labels="([^"]*)"', page)]
-    assert [one["filename"] for one in offered] == [row["filename"] for row in ranked[:3]]
-    assert all(list(one["suggested"]) == [str(at) for at in one["asked"]] for one in offered)
+    assert [image["filename"] for image in offered] == [row["filename"] for row in ranked[:3]]
+    assert all(list(image["suggested"]) == [str(at) for at in image["asked"]] for image in offered)
     read_by_validate(out, ranked)
     assert f"{len(ranked)} of {metrics['labels']:,} labels are doubtful" in page
 
@@ -108,10 +108,10 @@ def test_labels_that_are_wrong_are_found_and_shown_with_what_they_should_be(fold
 def read_by_validate(out: Path, doubts: list[dict[str, str]]) -> None:
     """See that what Label Studio exports, if people submit what is suggested, has the suggested class of each doubt."""
     choices = {
-        one.get("name"): [choice.get("value") for choice in one]
-        for one in ElementTree.parse(out / "label_studio.xml").iter("Choices")  # noqa: S314 (ours)
+        choice.get("name"): [choice.get("value") for choice in choice]
+        for choice in ElementTree.parse(out / "label_studio.xml").iter("Choices")  # noqa: S314 (ours)
     }
-    assert choices == {one.column: [*one.classes, "unknown"] for one in SAMPLE_ATTRIBUTES}
+    assert choices == {attribute.column: [*attribute.classes, "unknown"] for attribute in SAMPLE_ATTRIBUTES}
     tasks = json.loads((out / "label_studio.json").read_text())
     assert len(tasks) == len({row["filename"] for row in doubts})
     for task in tasks:

@@ -67,15 +67,15 @@ def make(
         moved: added to the embeddings, whose deviation is 1.
     """
     random = np.random.default_rng(seed)
-    answers = {one.name: random.integers(0, len(one.classes), images) for one in SAMPLE_ATTRIBUTES}
+    answers = {attribute.name: random.integers(0, len(attribute.classes), images) for attribute in SAMPLE_ATTRIBUTES}
     answers |= {name: np.full(images, number) for name, number in (classes or {}).items()}
     probabilities = {}
-    for one in SAMPLE_ATTRIBUTES:
+    for attribute in SAMPLE_ATTRIBUTES:
         confidence = random.uniform(0.7, 1, images)
-        rest = (1 - confidence) / (len(one.classes) - 1)
-        values = np.repeat(rest[:, None], len(one.classes), axis=1)
-        values[np.arange(images), answers[one.name]] = confidence
-        probabilities[one.name] = values.astype(np.float32)
+        rest = (1 - confidence) / (len(attribute.classes) - 1)
+        values = np.repeat(rest[:, None], len(attribute.classes), axis=1)
+        values[np.arange(images), answers[attribute.name]] = confidence
+        probabilities[attribute.name] = values.astype(np.float32)
     return Features(
         filenames=[f"{lot}_{number}.png" for number in range(images)],
         statistics={
@@ -238,10 +238,10 @@ def test_cells_of_numbers_hold_a_tenth_each_and_of_ties_none_is_empty() -> None:
     assert count(values, partition).tolist() == [10] * 10
     assert expected_weights(partition).sum() == pytest.approx(1)
     for tied in ([0.0] * 95 + [1, 2, 3, 4, 5], [1.0] * 95 + [0, 0.1, 0.2, 0.3, 0.4], [0.0, 1.0]):
-        one = partition_of(pd.Series(tied))
-        assert one
-        assert np.diff(one["bins"]).min() > 0
-        assert count(pd.Series(tied), one)[-1] > 0
+        found = partition_of(pd.Series(tied))
+        assert found
+        assert np.diff(found["bins"]).min() > 0
+        assert count(pd.Series(tied), found)[-1] > 0
     assert partition_of(pd.Series([1.0, 1.0])) is None
     assert partition_of(pd.Series([], dtype="float64")) is None
 
@@ -267,7 +267,7 @@ def labels_of(features: Features, right: float, known: int | None = None) -> dic
     """Labels with which the answers to the first `right` of the images are right, and of `known` images only."""
     answers = np.stack([features.probabilities[name].argmax(axis=1) for name in SAMPLE_NAMES], axis=1)
     wrong = np.arange(len(features)) >= right * len(features)
-    answers[wrong] = (answers[wrong] + 1) % [len(one.classes) for one in SAMPLE_ATTRIBUTES]
+    answers[wrong] = (answers[wrong] + 1) % [len(attribute.classes) for attribute in SAMPLE_ATTRIBUTES]
     return dict(list(zip(features.pictures.tolist(), answers.astype(np.int16), strict=True))[:known])
 
 
@@ -346,7 +346,7 @@ def test_intervals() -> None:
     same = np.repeat((np.arange(100) < 90)[:, None], 5, axis=1).astype(float)  # five answers that go together
     apart = np.stack([np.roll(same[:, 0], 20 * column) for column in range(5)], axis=1)
     none = np.zeros((100, 5), int)
-    together, single = (summarise(SAMPLE_ATTRIBUTES, one, none, 50).mean for one in (same, apart))
+    together, single = (summarise(SAMPLE_ATTRIBUTES, answers, none, 50).mean for answers in (same, apart))
     assert (together.low, together.high) == pytest.approx(wilson(0.9, 100))
     assert together.low is not None
     assert single.low is not None
@@ -442,9 +442,9 @@ def test_labels_are_asked_for_where_the_expected_accuracy_is_low_and_there_are_n
 ) -> None:
     def sure(images: int, seed: int, share: float) -> Features:
         lot = make(images, seed)
-        for one in SAMPLE_ATTRIBUTES:
-            values, rest = lot.probabilities[one.name], (1 - share) / (len(one.classes) - 1)
-            lot.probabilities[one.name][:] = np.where(values == values.max(axis=1, keepdims=True), share, rest)
+        for attribute in SAMPLE_ATTRIBUTES:
+            values, rest = lot.probabilities[attribute.name], (1 - share) / (len(attribute.classes) - 1)
+            lot.probabilities[attribute.name][:] = np.where(values == values.max(axis=1, keepdims=True), share, rest)
         return lot
 
     new = {lot: sure(60, seed, share) for seed, (lot, share) in enumerate(lots.items(), 1)}
@@ -452,7 +452,7 @@ def test_labels_are_asked_for_where_the_expected_accuracy_is_low_and_there_are_n
     kept = labels_of(test, 0.9)
     known = np.array([kept[picture] for picture in test.pictures.tolist()])
     trusts = trust(answers_of(SAMPLE_ATTRIBUTES, test.probabilities, labels=known))
-    labels = {picture: one for lot in labelled for picture, one in labels_of(new[lot], 1.0, 1).items()}
+    labels = {picture: label for lot in labelled for picture, label in labels_of(new[lot], 1.0, 1).items()}
     found = find_unlabelled(SAMPLE_ATTRIBUTES, new, labels, trusts)
     assert found.images == 60 * len(lots) - len(labels)
     performance = measure(SAMPLE_ATTRIBUTES, new, labels, SETTINGS, SAMPLE_NAMES)
@@ -502,7 +502,7 @@ def test_the_same_cause_leads_to_one_training(tmp_path: Path) -> None:
     log.parent.mkdir()
     found = retrains(log, tmp_path / "a", (["s4"], []), (["s4"], []), ([], []), (["s4"], []))
     assert found == ["yes", "no", "no", "no"]
-    assert [one.repeated for one in read_log(log)] == [False, True, False, True]
+    assert [check.repeated for check in read_log(log)] == [False, True, False, True]
 
 
 def test_another_lot_another_kind_and_another_champion_are_other_causes(tmp_path: Path) -> None:
@@ -527,7 +527,7 @@ def test_a_check_that_is_tried_again_gets_its_first_answer(tmp_path: Path) -> No
     assert append_check(log, artifact, "k", "monday")["retrain"] == "yes"
     assert append_check(log, artifact, "k", "monday")["retrain"] == "yes"
     assert append_check(log, artifact, "k", "next monday")["retrain"] == "no"
-    assert [one.run for one in read_log(log)] == ["monday", "next monday"]
+    assert [check.run for check in read_log(log)] == ["monday", "next monday"]
 
 
 def test_a_torn_line_spoils_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -555,8 +555,8 @@ def test_two_writers_lose_nothing_and_one_training_comes_of_one_cause(tmp_path: 
     for writer in writers:
         writer.join()
     checks = read_log(log)
-    assert {one.key for one in checks} == {f"{who}{number}" for who in "ab" for number in range(6)}
-    assert sum(one.retrain for one in checks) == 1
+    assert {check.key for check in checks} == {f"{who}{number}" for who in "ab" for number in range(6)}
+    assert sum(check.retrain for check in checks) == 1
 
 
 def finish(folder: Path, stage: str, **inputs: dict[str, str]) -> Path:
@@ -680,7 +680,10 @@ def test_new_images_are_looked_at_whatever_lot_they_come_into(
     assert (found["performance"]["verdict"], found["drift"]["verdict"]) == ("low", "found")
     assert (found["lots"], found["drift"]["lots"], found["retrain"]) == ({lot: 120}, [lot], True)
     assert found["performance"]["mean_accuracy"] == pytest.approx(0.5)
-    assert {one["signal"] for one in found["drift"]["signals"] if one["drifted"]} == {"brightness", "sharpness"}
+    assert {signal["signal"] for signal in found["drift"]["signals"] if signal["drifted"]} == {
+        "brightness",
+        "sharpness",
+    }
     assert not read_rows(result["outputs"]["to_label"])
 
 
@@ -697,7 +700,7 @@ def test_drift_of_images_without_labels_asks_for_labels_and_for_no_training(
     assert [row["lot"] for row in listed] == ["s4"] * 100  # as many as are asked for, of the lot that needs some
     assert all(row["worth_labelling"] and not row["bag"] and row["bag_predicted"] for row in listed)
     expected = json.loads(Path(result["outputs"]["expected"]).read_text())
-    assert {lot: one["images"] for lot, one in expected["lots"].items()} == {"s3": 20, "s4": 100}
+    assert {lot: estimate["images"] for lot, estimate in expected["lots"].items()} == {"s3": 20, "s4": 100}
     mean = expected["expected"]["mean"]
     assert mean["low"] < mean["value"] < mean["high"]
     assert mean["value"] == pytest.approx(0.9, abs=0.03)
@@ -776,7 +779,7 @@ def test_labels_of_other_attributes_are_left_out_which_is_said(
     result = json.loads((tmp_path / "result.json").read_text())
     assert line in Path(result["report"]).read_text()
     found = json.loads(Path(result["outputs"]["performance"]).read_text())["total"]
-    assert {name: one["labels"] for name, one in found["attributes"].items()} == {
+    assert {name: attribute["labels"] for name, attribute in found["attributes"].items()} == {
         "bag": 0, "scarf": 0, "bow": 100, "coat_color": 100, "coat_length": 100,
     }  # fmt: skip
     assert found["mean"]["value"] == 1
@@ -822,7 +825,7 @@ def test_clean_images_meet_every_expectation() -> None:
     assert suite_findings(signals(SAMPLE_ATTRIBUTES, make(150, 5))) == []
 
 
-@pytest.mark.parametrize("expectation", EXPECTED.expectations, ids=lambda one: one.meta["reason"])
+@pytest.mark.parametrize("expectation", EXPECTED.expectations, ids=lambda expectation: expectation.meta["reason"])
 def test_each_expectation_is_failed_by_drift_of_its_column_alone(expectation: Any) -> None:
     table = signals(SAMPLE_ATTRIBUTES, make(150, 5))
     column = expectation.column

@@ -45,7 +45,7 @@ def one_class_in_training(labels: Labels, splits: Splits) -> None:
 
 def run(stage: Any, out: Path, inputs: dict[str, Path], settings: list[str]) -> Path:
     arguments = [word for name, path in inputs.items() for word in (f"--{name}", str(path))]
-    arguments += [word for one in settings for word in ("--set", one)]
+    arguments += [word for setting in settings for word in ("--set", setting)]
     assert main(stage, [*arguments, "--out", str(out)]) == 0
     return out
 
@@ -76,7 +76,7 @@ def test_an_attribute_with_fewer_than_two_classes_in_training(
     line = f"coat_length is never answered: {why}"
     assert line in caplog.text
     metrics = metrics_of(train, "train_metrics")
-    accuracies = {name: one["accuracy"] for name, one in metrics["attributes"].items()}
+    accuracies = {name: attribute["accuracy"] for name, attribute in metrics["attributes"].items()}
     assert accuracies == {**accuracies, "coat_length": None}
     others = [accuracy for name, accuracy in accuracies.items() if name != "coat_length"]
     assert metrics["val_mean_accuracy"] == pytest.approx(np.mean(others))
@@ -96,7 +96,7 @@ def test_an_attribute_with_fewer_than_two_classes_in_training(
     assert length["labels"] == (read_split(prepared, "test").labels[:, LENGTH] != UNKNOWN).sum()
     assert length["note"] == f"never answered: {why}"
     for mean, figure in (("mean_accuracy", "accuracy"), ("mean_ece", "ece"), ("mean_coverage", "coverage")):
-        values = [one[figure] for name, one in measured["attributes"].items() if name != "coat_length"]
+        values = [attribute[figure] for name, attribute in measured["attributes"].items() if name != "coat_length"]
         assert measured[mean] == pytest.approx(np.mean(values))
     with (evaluated / "predictions.csv").open(newline="") as file:
         for row in csv.DictReader(file):

@@ -58,8 +58,11 @@ def write_reference(folder: Path, never: Collection[str] = ()) -> None:
     random = np.random.default_rng(0)
     labels = np.zeros((50, len(SAMPLE_ATTRIBUTES)), np.int16)
     labels[:10] = 1
-    rest = {one.name: 0.2 / (len(one.classes) - 1) for one in SAMPLE_ATTRIBUTES}
-    said = {one.name: np.full((50, len(one.classes)), rest[one.name], np.float32) for one in SAMPLE_ATTRIBUTES}
+    rest = {attribute.name: 0.2 / (len(attribute.classes) - 1) for attribute in SAMPLE_ATTRIBUTES}
+    said = {
+        attribute.name: np.full((50, len(attribute.classes)), rest[attribute.name], np.float32)
+        for attribute in SAMPLE_ATTRIBUTES
+    }
     for name, values in said.items():
         values[:, 0] = 0.8
         if name in never:
@@ -206,10 +209,10 @@ def test_of_images_that_are_new_labels_are_asked_for_and_accuracy_is_expected(da
     for row in asked:
         assert (data.raw / row["filename"]).is_file()
         assert row["worth_labelling"]
-        for one in SAMPLE_ATTRIBUTES:
-            assert row[one.column] == ""
-            assert row[f"{one.name}_predicted"] in one.classes
-            assert row[f"{one.name}_confidence"] == "0.8000"
+        for attribute in SAMPLE_ATTRIBUTES:
+            assert row[attribute.column] == ""
+            assert row[f"{attribute.name}_predicted"] in attribute.classes
+            assert row[f"{attribute.name}_confidence"] == "0.8000"
     metrics = json.loads((artifact / "metrics" / "predictions.json").read_text())
     assert [metrics["lots"][lot]["new"] for lot in "abc"] == [0, 5, 6]
     assert metrics["lots"]["a"]["expected"] is None
@@ -231,7 +234,7 @@ def test_images_are_cropped_as_the_model_says(data: Data) -> None:
     artifact, _ = data.result()
     for row in predictions(artifact, "a").values():
         said = [row[f"{attribute.name}_predicted"] for attribute in SAMPLE_ATTRIBUTES]
-        assert said == [one.classes[at] for one, at in zip(SAMPLE_ATTRIBUTES, (1, 0, 1, 3, 2), strict=True)]
+        assert said == [attribute.classes[at] for attribute, at in zip(SAMPLE_ATTRIBUTES, (1, 0, 1, 3, 2), strict=True)]
 
 
 def test_the_face_is_cut_out_as_in_training_and_its_box_stands_beside_the_answers(data: Data) -> None:
@@ -596,13 +599,15 @@ def test_counts_add_up_and_the_least_sure_come_first() -> None:
     from stages.common.inference.calibration import Calibration
 
     random = np.random.default_rng(0)
-    probabilities = {one.name: random.dirichlet(np.ones(len(one.classes)), 9) for one in SAMPLE_ATTRIBUTES}
+    probabilities = {
+        attribute.name: random.dirichlet(np.ones(len(attribute.classes)), 9) for attribute in SAMPLE_ATTRIBUTES
+    }
     probabilities["bag"][4] = np.nan
     calibration = Calibration(
         temperatures=dict.fromkeys(SAMPLE_NAMES, 1.0),
         abstention=dict.fromkeys(SAMPLE_NAMES, 0.7),
-        learned={one.name: list(one.classes) for one in SAMPLE_ATTRIBUTES},
-        decision={one.name: [0.0] * len(one.classes) for one in SAMPLE_ATTRIBUTES},
+        learned={attribute.name: list(attribute.classes) for attribute in SAMPLE_ATTRIBUTES},
+        decision={attribute.name: [0.0] * len(attribute.classes) for attribute in SAMPLE_ATTRIBUTES},
         decided_by=dict.fromkeys(SAMPLE_NAMES, "accuracy"),
     )
     answers = answers_of(SAMPLE_ATTRIBUTES, probabilities, calibration)
@@ -611,6 +616,6 @@ def test_counts_add_up_and_the_least_sure_come_first() -> None:
     assert counts["bag"]["abstained"] == 9 - (probabilities["bag"].max(axis=1) >= 0.7).sum()
     assert add_counts([counts, counts])["bag"]["no"] == 2 * counts["bag"]["no"]
     cases = least_sure("a", [f"{number}.png" for number in range(9)], answers, 5)
-    lowest = np.nanmin([one.max(axis=1) for one in probabilities.values()], axis=0)
+    lowest = np.nanmin([probability.max(axis=1) for probability in probabilities.values()], axis=0)
     assert [case.filename for case in cases] == [f"{index}.png" for index in np.argsort(lowest)[:5]]
     assert [case.confidence for case in cases] == sorted(lowest)[:5]

@@ -20,7 +20,9 @@ pytestmark = pytest.mark.slow
 
 SUITE: Any = load_suite(OURS / "predictions.json", SAMPLE_ATTRIBUTES)
 THRESHOLDS = {"low_confidence": 0.6, "min_confident_fraction": 0.75, "min_answered_fraction": 0.7, "versions": ["v3"]}
-THRESHOLDS |= {f"{one.name}_lowest_confidence": int(1e4 / len(one.classes)) / 1e4 for one in SAMPLE_ATTRIBUTES}
+THRESHOLDS |= {
+    f"{attribute.name}_lowest_confidence": int(1e4 / len(attribute.classes)) / 1e4 for attribute in SAMPLE_ATTRIBUTES
+}
 
 
 def corrupted_rows(attribute: Attribute) -> dict[str, dict[str, object]]:
@@ -44,8 +46,8 @@ CORRUPTED_ROW: dict[str, dict[str, object]] = {
     "model_version missing": {"model_version": None},
     "model_version is another": {"model_version": "v2"},
 }
-for one in SAMPLE_ATTRIBUTES:
-    CORRUPTED_ROW |= corrupted_rows(one)
+for attribute in SAMPLE_ATTRIBUTES:
+    CORRUPTED_ROW |= corrupted_rows(attribute)
 
 
 def good_table(rows: int = 10) -> pd.DataFrame:
@@ -74,12 +76,12 @@ def found(table: pd.DataFrame, versions: Sequence[str] = ("v3",)) -> dict[str, l
 
 def test_good_predictions_meet_every_expectation(tmp_path: Path) -> None:
     equal = {
-        f"{one.name}_confidence": int(1e4 / len(one.classes)) / 1e4 for one in SAMPLE_ATTRIBUTES
+        f"{attribute.name}_confidence": int(1e4 / len(attribute.classes)) / 1e4 for attribute in SAMPLE_ATTRIBUTES
     }  # as the file has it
     table = corrupted(good_table(), {"bag": None}, equal, {"lot": "s2", "filename": "s1_3.png"})
     assert not found(table)
     table = corrupted(good_table(), {"bag": None}, equal).drop(columns="lot")
-    table.drop(columns=[one.name for one in SAMPLE_ATTRIBUTES]).to_csv(tmp_path / "p.csv", index=False)
+    table.drop(columns=[attribute.name for attribute in SAMPLE_ATTRIBUTES]).to_csv(tmp_path / "p.csv", index=False)
     assert not found(read_predictions(SAMPLE_ATTRIBUTES, tmp_path / "p.csv"))  # those of a model in use
     table.drop(columns="model_version").to_csv(tmp_path / "p.csv", index=False)
     assert not found(
@@ -109,7 +111,9 @@ def test_each_corrupted_table_fails_its_expectation_alone() -> None:
 def test_no_expectation_is_untested() -> None:
     tables = {"columns are not as expected", "there are no predictions"}
     tables |= {
-        f"{one.name}_{what} for many images" for one in SAMPLE_ATTRIBUTES for what in ("confidence low", "answered no")
+        f"{attribute.name}_{what} for many images"
+        for attribute in SAMPLE_ATTRIBUTES
+        for what in ("confidence low", "answered no")
     }
     reasons = [expectation.meta["reason"] for expectation in SUITE.expectations]
     assert sorted(reasons) == sorted({*CORRUPTED_ROW, *tables})

@@ -40,7 +40,8 @@ CORRUPTED_TABLE: dict[str, dict[str, Any]] = {
     "images of less or more contrast than usual": {"std": 111.0},
 }
 CORRUPTED_TABLE |= {
-    f"a class of {one.name} is missing in the train split": {one.name: "0"} for one in SAMPLE_ATTRIBUTES
+    f"a class of {attribute.name} is missing in the train split": {attribute.name: "0"}
+    for attribute in SAMPLE_ATTRIBUTES
 }
 
 
@@ -56,7 +57,10 @@ def good_table(splits: str = "t" * 16 + "vvvv" + "eeee") -> pd.DataFrame:
             "split": [names[letter] for letter in splits],
             "pixels": [f"{number:032x}" for number in range(count)],
             "group": [f"{number:032x}" for number in range(count)],
-            **{one.name: [str(number % len(one.classes)) for number in range(count)] for one in SAMPLE_ATTRIBUTES},
+            **{
+                attribute.name: [str(number % len(attribute.classes)) for number in range(count)]
+                for attribute in SAMPLE_ATTRIBUTES
+            },
             "splits_of_picture": pd.Series(1, range(count), "Int64"),
             "mean": 180.0,
             "std": 70.0,

@@ -92,7 +92,7 @@ class Store:
 
     def blocks(self) -> int:
         """Bytes that the store takes, files with several names once."""
-        stats = {(one := path.lstat()).st_ino: one for path in self.path.rglob("*")}
+        stats = {(status := path.lstat()).st_ino: status for path in self.path.rglob("*")}
         return sum(stat.st_blocks * 512 for stat in stats.values())
 
 
@@ -382,7 +382,7 @@ def test_versions_stay_and_can_be_released(tmp_path: Path, monkeypatch: pytest.M
     result = store.prune("--registry", str(pipeline.registry.home))
     assert result["problems"] == []
     assert not orphan.exists()
-    assert {one["key"] for one in made} <= store.stored("archive")
+    assert {entry["key"] for entry in made} <= store.stored("archive")
     assert result["counts"]["archive"]["why"]["registered"] == 2
     assert result["counts"]["registry"]["kept"] == 2
     assert result["counts"]["registry"]["removed_bytes"] > 900_000
@@ -410,7 +410,7 @@ def test_raw_files_that_are_gone_are_forgotten_and_those_of_no_mounted_volume_ar
     index._transact("begin immediate", lambda base: base.execute(away, (b"/not-mounted/1.png",)))
     names[0].unlink()
     told = [store.prune(*words)["counts"]["raw files known"] for words in (("--dry-run",), (), ())]
-    assert [(one["kept"], one["removed"]) for one in told] == [(3, 1), (3, 1), (3, 0)]
+    assert [(counts["kept"], counts["removed"]) for counts in told] == [(3, 1), (3, 1), (3, 0)]
 
 
 @pytest.mark.parametrize("keep", ["30", "d", "0d", "-1d", "30x", "1.5d", "30 d", "", "30d\n", "999999d"])

@@ -336,7 +336,7 @@ def test_the_stage_takes_a_folder_of_several_forms(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(STAGE, ["--raw", str(raw), "--annotations", str(files), "--out", str(out)]) == 0
     table = pd.read_csv(out / "annotations.csv", dtype="str").fillna("")
-    found = table[["filename", *(one.name for one in ASKED.attributes)]].agg(",".join, axis=1).tolist()
+    found = table[["filename", *(attribute.name for attribute in ASKED.attributes)]].agg(",".join, axis=1).tolist()
     assert found == sorted([*DRAWN, *PHOTOS[:4], "000005.jpg,1,0,0,,", PHOTOS[5]])
 
 

@@ -61,7 +61,8 @@ def answers(count: int, wrong: int, attribute: int = 0) -> Right:
 def test_an_unknown_label_is_no_answer_and_a_nan_is_a_wrong_one() -> None:
     labels = np.array([[0] * 5, [-1] * 5, [1] * 5], np.int8)
     probabilities = {
-        one.name: np.tile(np.eye(len(one.classes), dtype=np.float32)[0], (3, 1)) for one in SAMPLE_ATTRIBUTES
+        attribute.name: np.tile(np.eye(len(attribute.classes), dtype=np.float32)[0], (3, 1))
+        for attribute in SAMPLE_ATTRIBUTES
     }  # class 0
     probabilities["bow"][0] = np.nan
     right = right_answers(answers_of(SAMPLE_ATTRIBUTES, probabilities, labels=labels))
@@ -102,7 +103,7 @@ def test_images_that_belong_together_are_one_answer_in_test_and_interval() -> No
         first = SAMPLE_NAMES[0]
         assert alone.attributes[first]["p"] < 0.05 < together.attributes[first]["p"]
         met[metric] = together.attributes[first]["p"]
-        widths = [one.interval[1] - one.interval[0] for one in (alone, together)]
+        widths = [comparison.interval[1] - comparison.interval[0] for comparison in (alone, together)]
         assert widths[1] > 1.4 * widths[0]
     assert met["accuracy"] == pytest.approx(5 / 16)
     assert met["balanced_accuracy"] == pytest.approx(5 / 16, abs=0.05)

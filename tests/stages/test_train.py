@@ -108,22 +108,22 @@ def test_confidences_are_those_that_the_calibration_was_made_for(trained: Path, 
     """Read back from the exported model on the validation split: temperatures are in the graph, thresholds fit them."""
     model, val = load(trained / "model.onnx"), read_split(folder / "prepared", "val")
     metrics = json.loads((trained / "metrics" / "train_metrics.json").read_text())
-    assert [one["attribute"] for one in metrics["calibration"]] == list(SAMPLE_NAMES)
-    for column, (one, probabilities) in enumerate(
+    assert [entry["attribute"] for entry in metrics["calibration"]] == list(SAMPLE_NAMES)
+    for column, (entry, probabilities) in enumerate(
         zip(metrics["calibration"], model.predict(val.take()).values(), strict=True)
     ):
         known = val.labels[:, column] != UNKNOWN
-        assert one["labels"] == known.sum() >= MIN_ANSWERS
+        assert entry["labels"] == known.sum() >= MIN_ANSWERS
         predicted, confidence = probabilities[known].argmax(1), probabilities[known].max(1)
         right = predicted == val.labels[known, column]
-        assert one["temperature"] == model.calibration.temperatures[one["attribute"]]
-        assert one["ece"] == pytest.approx(expected_calibration_error(confidence, right), abs=1e-4)
-        assert one["abstention"]["threshold"] == model.calibration.abstention[one["attribute"]]
-        lowest = np.broadcast_to(one["abstention"]["threshold"], probabilities.shape[1])
+        assert entry["temperature"] == model.calibration.temperatures[entry["attribute"]]
+        assert entry["ece"] == pytest.approx(expected_calibration_error(confidence, right), abs=1e-4)
+        assert entry["abstention"]["threshold"] == model.calibration.abstention[entry["attribute"]]
+        lowest = np.broadcast_to(entry["abstention"]["threshold"], probabilities.shape[1])
         answered = confidence >= lowest[predicted] - 1e-5
-        assert one["abstention"]["coverage"] == pytest.approx(answered.mean())
-        assert one["abstention"]["accuracy"] == pytest.approx(right[answered].mean())
-        assert one["abstention"]["accuracy"] >= 0.99 or "at best" in one["abstention"]["note"]
+        assert entry["abstention"]["coverage"] == pytest.approx(answered.mean())
+        assert entry["abstention"]["accuracy"] == pytest.approx(right[answered].mean())
+        assert entry["abstention"]["accuracy"] >= 0.99 or "at best" in entry["abstention"]["note"]
 
 
 def test_what_is_answered_is_decided_as_asked_and_travels_in_the_model(folder: Path, tmp_path: Path) -> None:
@@ -134,16 +134,16 @@ def test_what_is_answered_is_decided_as_asked_and_travels_in_the_model(folder: P
     calibration = load(out / "model.onnx").calibration
     assert calibration.decided_by == dict.fromkeys(SAMPLE_NAMES, "balanced accuracy") | {"bow": "recall 0.9 of yes"}
     metrics = json.loads((out / "metrics" / "train_metrics.json").read_text())
-    told = {one["attribute"]: one["decision"] for one in metrics["calibration"]}
+    told = {entry["attribute"]: entry["decision"] for entry in metrics["calibration"]}
     val = read_split(folder / "prepared", "val")
     page = (out / "report.html").read_text()
     answers = answers_of(SAMPLE_ATTRIBUTES, load(out / "model.onnx").predict(val.take()), calibration, val.labels)
-    for one in answers:
-        name, known = one.attribute.name, one.known()
+    for answer in answers:
+        name, known = answer.attribute.name, answer.known()
         assert told[name]["offsets"] == calibration.decision[name]
         measured = metrics["attributes"][name]
         assert measured["accuracy"] == pytest.approx(known.right.mean())
-        recalls = [known.right[known.labels == number].mean() for number in range(len(one.attribute.classes))]
+        recalls = [known.right[known.labels == number].mean() for number in range(len(answer.attribute.classes))]
         assert [found["recall"] for found in measured["per_class"]] == pytest.approx(recalls)
         assert told[name]["answer"] in page
     assert metrics["attributes"]["bow"]["per_class"][1]["recall"] >= 0.9
@@ -180,21 +180,21 @@ def test_what_cannot_be_wanted_is_refused_in_one_line(
 def test_the_metrics_are_those_of_the_exported_model_and_tell_what_was_used(trained: Path, folder: Path) -> None:
     metrics = json.loads((trained / "metrics" / "train_metrics.json").read_text())
     model, val = load(trained / "model.onnx"), read_split(folder / "prepared", "val")
-    for one in answers_of(SAMPLE_ATTRIBUTES, model.predict(val.take()), model.calibration, val.labels):
-        expected = measure(one)
-        assert metrics["attributes"][one.attribute.name]["confusion_matrix"] == expected["confusion_matrix"]
-    accuracies = [one["accuracy"] for one in metrics["attributes"].values()]
+    for answer in answers_of(SAMPLE_ATTRIBUTES, model.predict(val.take()), model.calibration, val.labels):
+        expected = measure(answer)
+        assert metrics["attributes"][answer.attribute.name]["confusion_matrix"] == expected["confusion_matrix"]
+    accuracies = [attribute["accuracy"] for attribute in metrics["attributes"].values()]
     assert metrics["val_mean_accuracy"] == pytest.approx(np.mean(accuracies))
     # each epoch is measured in bfloat16 where that is fast
     assert metrics["val_mean_accuracy"] == pytest.approx(metrics["history"][-1]["val_mean_accuracy"], abs=0.02)
-    shares = [max(one["support"]) / one["labels"] for one in metrics["attributes"].values()]
+    shares = [max(attribute["support"]) / attribute["labels"] for attribute in metrics["attributes"].values()]
     last = metrics["history"][-1]["val_balanced_accuracy"]
     assert [last[name] for name in SAMPLE_NAMES] == pytest.approx(
         [metrics["attributes"][name]["balanced_accuracy"] for name in SAMPLE_NAMES], abs=0.05
     )
     assert metrics["val_mean_majority"] == pytest.approx(np.mean(shares))
     assert metrics["val_mean_balanced_accuracy"] == pytest.approx(
-        np.mean([one["recall"] for one in metrics["attributes"].values()])
+        np.mean([attribute["recall"] for attribute in metrics["attributes"].values()])
     )
     assert set(metrics["attributes"]) == set(SAMPLE_NAMES)
     assert metrics["hyperparameters"] == TINY.model_dump() | {"loss_weights": dict.fromkeys(SAMPLE_NAMES, 1.0)}

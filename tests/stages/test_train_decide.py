@@ -65,7 +65,9 @@ def test_with_more_classes_each_counts_as_much_as_it_is_rare() -> None:
     powers = shares * np.exp(2 * logits)
     answers = Answers(COLOR, labels, powers / powers.sum(1, keepdims=True))
     balanced = decide(answers, "balanced_accuracy", None, shares)
-    means = [np.mean([recall(one, number) for number in range(3)]) for one in (answers, with_(answers, balanced))]
+    means = [
+        np.mean([recall(decided, number) for number in range(3)]) for decided in (answers, with_(answers, balanced))
+    ]
     assert means[1] > means[0] + 0.1
     assert "red 1, green 11, blue 45" in balanced.answer
 

@@ -67,7 +67,9 @@ def test_the_gradient_is_that_of_one_process_also_where_labels_are_unknown(
     monkeypatch.setattr("stages.common.training.fit.has_fast_bfloat16", lambda _device: False)
     train, val = make_splits(tmp_path, train=22)
     random = np.random.default_rng(1)
-    labels = np.stack([random.integers(0, len(one.classes), 22) for one in train.attributes], 1).astype(np.int16)
+    labels = np.stack([random.integers(0, len(attribute.classes), 22) for attribute in train.attributes], 1).astype(
+        np.int16
+    )
     labels[random.random(labels.shape) < 0.5] = UNKNOWN
     labels[:, 1] = [0, 1, *[UNKNOWN] * 20]
     same = dataclasses.replace(train.select(np.zeros(22, np.int64)), labels=labels)

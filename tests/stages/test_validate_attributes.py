@@ -47,7 +47,7 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
         """
     )
     found = read_attributes_file(path)
-    assert [(one.name, one.title, one.column) for one in found.attributes] == [
+    assert [(attribute.name, attribute.title, attribute.column) for attribute in found.attributes] == [
         ("smile", "Smile", "smile"), ("eye_color", "Eye color", "Eyes"),
     ]  # fmt: skip
     assert found.celeba == {"smile": {"no": ("-Smiling",), "yes": ("Smiling",)}}
@@ -244,7 +244,7 @@ def test_few_and_many_attributes_and_classes_are_prepared(attributes: int, class
     asked = [{"name": f"a{at}", "classes": [f"c{n}" for n in range(classes)]} for at in range(attributes)]
     (tmp_path / "attributes.yaml").write_text(yaml.safe_dump(asked))
     labels = [[(number + at) % classes for at in range(attributes)] for number in range(images)]
-    table = pd.DataFrame(labels, columns=[one["name"] for one in asked])
+    table = pd.DataFrame(labels, columns=[attribute["name"] for attribute in asked])
     table.insert(0, "filename", names)
     table.to_csv(tmp_path / "annotations.csv", index=False)
 

@@ -353,15 +353,15 @@ def test_near_hashes_are_found_as_by_comparing_all(bits: int, constant: int) -> 
 
 
 def test_no_hashes_and_one() -> None:
-    assert [one.tolist() for one in find_near(np.zeros((0, 32), np.uint8), 4)] == [[], []]
-    assert [one.tolist() for one in find_near(np.zeros((1, 32), np.uint8), 4)] == [[-1], [0]]
+    assert [pairs.tolist() for pairs in find_near(np.zeros((0, 32), np.uint8), 4)] == [[], []]
+    assert [pairs.tolist() for pairs in find_near(np.zeros((1, 32), np.uint8), 4)] == [[-1], [0]]
 
 
 def test_groups_follow_the_links() -> None:
-    one = np.zeros((5, 256), np.uint8)
-    one[1, :4] = one[2, :8] = 1  # b is near a, c near b but not near a
-    one[3:, 100:200] = 1
-    hashes = [row.tobytes().hex() for row in np.packbits(one, axis=1)]
+    bits = np.zeros((5, 256), np.uint8)
+    bits[1, :4] = bits[2, :8] = 1  # b is near a, c near b but not near a
+    bits[3:, 100:200] = 1
+    hashes = [row.tobytes().hex() for row in np.packbits(bits, axis=1)]
     facts = pd.DataFrame(
         {"pixels": list("vwxyz"), "cropped": list("vwxyy"), "hash": hashes}, pd.Index(list("abcde"), dtype="str")
     )

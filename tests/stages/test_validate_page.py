@@ -87,7 +87,7 @@ def test_of_a_rejected_row_with_a_picture_the_labels_that_are_no_class_can_be_co
     )
     labels.loc["s/x.png", attributes.names(DEFAULT_ATTRIBUTES)[1:]] = "1"
     text = write(tmp_path, labels=labels)
-    rejected, remarked = (json.loads(html.unescape(one)) for one in re.findall('data-labels="([^"]*)"', text))
+    rejected, remarked = (json.loads(html.unescape(labels)) for labels in re.findall('data-labels="([^"]*)"', text))
     assert rejected == {"filename": "x.png", "known": [None, 1, 1, 1, 1], "asked": [0], "suggested": {}}
     assert remarked == {"filename": "y.png", "known": [1] * 5, "asked": [], "suggested": {}}
 

@@ -23,7 +23,7 @@ def good_rows(count: int = 30) -> list[dict[str, object]]:
     return [
         {
             "filename": f"s1/s1_{number}.png",
-            **{one.column: str(number % len(one.classes)) for one in DEFAULT_ATTRIBUTES},
+            **{attribute.column: str(number % len(attribute.classes)) for attribute in DEFAULT_ATTRIBUTES},
             "hair_length": str(1 + number % 2) if number % 3 else "0",
             "hair_color_label": str(number % 5) if number % 3 else None,
             "image": f"s1_{number}.png",
@@ -40,10 +40,15 @@ CORRUPTED: dict[str, dict[str, object]] = {
     "filename not a plain .png or .jpg name": {"filename": "../s1_0.png"},
     "image named more than once with different labels": {"image": "s1_1.png"},
     "group not a plain name": {"group": "=1+1"},
-    **{f"{one.column} neither a number nor a class name": {one.column: "0.5"} for one in DEFAULT_ATTRIBUTES},
     **{
-        f"{one.column} not in {','.join(map(str, range(len(one.classes))))}": {one.column: str(len(one.classes))}
-        for one in DEFAULT_ATTRIBUTES
+        f"{attribute.column} neither a number nor a class name": {attribute.column: "0.5"}
+        for attribute in DEFAULT_ATTRIBUTES
+    },
+    **{
+        f"{attribute.column} not in {','.join(map(str, range(len(attribute.classes))))}": {
+            attribute.column: str(len(attribute.classes))
+        }
+        for attribute in DEFAULT_ATTRIBUTES
     },
     "hair colour where hair length is bald": {"hair_length": "0", "hair_color_label": "1"},
     "no label known": {"known_labels": 0},
@@ -83,9 +88,9 @@ def good() -> list[tuple[int, dict[str, object]]]:
 
 CORRUPTED_TABLES: dict[str, list[dict[str, object]]] = {
     "too few annotation rows": good_rows(9),
-    **{f"{one.column} unknown in too many rows": unknown(one) for one in DEFAULT_ATTRIBUTES},
-    **{f"{one.column}: a class is missing": rare(one, 0) for one in DEFAULT_ATTRIBUTES},
-    **{f"{one.column}: a class is rare": rare(one, 1) for one in DEFAULT_ATTRIBUTES},
+    **{f"{attribute.column} unknown in too many rows": unknown(attribute) for attribute in DEFAULT_ATTRIBUTES},
+    **{f"{attribute.column}: a class is missing": rare(attribute, 0) for attribute in DEFAULT_ATTRIBUTES},
+    **{f"{attribute.column}: a class is rare": rare(attribute, 1) for attribute in DEFAULT_ATTRIBUTES},
 }
 
 

@@ -49,13 +49,13 @@ def answers(data: Any, version: Any) -> dict[tuple[str, str], int]:
 
 def test_the_page_tells_every_version_and_run(pipeline: Pipeline) -> None:
     data = page_data(pipeline)
-    assert [(one["name"], one["state"], one["fit"]) for one in data["versions"]] == [
+    assert [(version["name"], version["state"], version["fit"]) for version in data["versions"]] == [
         ("v1", "released", True), ("v2", "champion", True), ("v3", "", False),
     ]  # fmt: skip
-    assert [one["version"] for one in data["runs"]] == ["v1", "v2", "v3"]
-    for one in (*data["runs"], *({"page": version["report"]} for version in data["versions"])):
-        assert (pipeline.registry.home / PAGE.parent / one["page"]).is_file()
-    assert [one["version"] for one in data["releases"]] == ["v1", "v2"]
+    assert [run["version"] for run in data["runs"]] == ["v1", "v2", "v3"]
+    for entry in (*data["runs"], *({"page": version["report"]} for version in data["versions"])):
+        assert (pipeline.registry.home / PAGE.parent / entry["page"]).is_file()
+    assert [release["version"] for release in data["releases"]] == ["v1", "v2"]
     assert [data["lots"][lot] for lot in data["versions"][0]["lots"]] == ["s1", "s2"]
     values = dict(zip(data["params"]["names"], data["versions"][0]["params"], strict=True))
     assert data["params"]["values"][values["data.seed"]] == "1"
@@ -68,7 +68,7 @@ def test_every_answer_of_every_version_can_be_told_from_the_page(pipeline: Pipel
     differ = {cell for cell, answer in first.items() if answer != second[cell]}
     assert len(differ) == 14
     assert {int(re.findall(r"_(\d+)", name)[0]) for name, _ in differ} == set(range(14))
-    sets = [{data["images"][image][0] for image in data["sets"][one["set"]]} for one in data["versions"]]
+    sets = [{data["images"][image][0] for image in data["sets"][version["set"]]} for version in data["versions"]]
     assert sets[0] == sets[1]
     assert not sets[0] & sets[2]
     assert set(third) == set(first)  # of the same names
@@ -95,7 +95,7 @@ def test_a_promotion_by_hand_is_on_the_page_at_once(pipeline: Pipeline) -> None:
     text = (pipeline.registry.home / PAGE).read_text()
     assert "<script>alert" not in text
     data = page_data(pipeline)
-    assert [one["state"] for one in data["versions"]] == ["champion", "released", ""]
+    assert [version["state"] for version in data["versions"]] == ["champion", "released", ""]
     assert data["releases"][-1]["reason"] == "<script>alert(1)</script>"
 
 

@@ -148,7 +148,7 @@ def test_forty_attributes_are_checked() -> None:
             "split": [("train", "val", "test")[number // 3] for number in range(9)],
             "pixels": [f"{number:032x}" for number in range(9)],
             "group": [f"{number:032x}" for number in range(9)],
-            **{one.name: [str(number % 3) for number in range(9)] for one in attributes},
+            **{attribute.name: [str(number % 3) for number in range(9)] for attribute in attributes},
             "splits_of_picture": 1,
             "mean": 180.0,
             "std": 70.0,
@@ -158,4 +158,4 @@ def test_forty_attributes_are_checked() -> None:
     limits = {"min_std": 10, "mean_min": 60, "mean_max": 230, "std_min": 30, "std_max": 110}
     limits |= {f"{split}_{bound}": 3 for split in ("train", "val", "test") for bound in ("min", "max")}
     found = findings(run_suite(load_suite(OURS / "prepared.json", attributes), "prepared", rows, limits))
-    assert [(one.reason, one.rows) for one in found] == [("a39 not in 0,1,2", [8])]
+    assert [(finding.reason, finding.rows) for finding in found] == [("a39 not in 0,1,2", [8])]

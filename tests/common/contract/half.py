@@ -182,7 +182,7 @@ def die() -> None:
 def _answers() -> Iterator[Any]:
     for line in sys.stdin:
         told = json.loads(line)
-        arguments = [Path(one["path"]) if isinstance(one, dict) else one for one in told[1:]]
+        arguments = [Path(argument["path"]) if isinstance(argument, dict) else argument for argument in told[1:]]
         try:
             yield {"is": globals()[told[0]](*arguments)}
         except (StageError, OSError) as error:

@@ -44,8 +44,10 @@ class Machine:
     def begin(self, name: str, *arguments: Any) -> None:
         """Have it do something; texts that begin with ./ are paths in the folder."""
         told = [
-            {"path": f"{self.folder}/{one[2:]}"} if isinstance(one, str) and one[:2] == "./" else one
-            for one in arguments
+            {"path": f"{self.folder}/{argument[2:]}"}
+            if isinstance(argument, str) and argument[:2] == "./"
+            else argument
+            for argument in arguments
         ]
         assert self._process.stdin
         self._process.stdin.write(json.dumps([name, *told]) + "\n")

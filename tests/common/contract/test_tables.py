@@ -38,7 +38,9 @@ def test_names_are_read_back_from_predictions_as_they_were_written(tmp_path: Pat
     draw = random.Random(0)  # noqa: S311 (not for cryptography)
     drawn = ["".join(draw.choices("a'=;\t\r\n \"|-\uff1d", k=6)) + ".png" for _ in range(500)]
     names = [f"{cell}.png" for cell in CELLS] + drawn
-    probabilities = {one.name: np.full((len(names), len(one.classes)), 0.5) for one in SAMPLE_ATTRIBUTES}
+    probabilities = {
+        attribute.name: np.full((len(names), len(attribute.classes)), 0.5) for attribute in SAMPLE_ATTRIBUTES
+    }
     answers = answers_of(SAMPLE_ATTRIBUTES, probabilities)
     write_predictions(tmp_path / "predictions.csv", names, answers)
     assert read_predictions(SAMPLE_ATTRIBUTES, tmp_path / "predictions.csv")["filename"].tolist() == names

@@ -36,7 +36,7 @@ def changed(root: Path, *paths: str) -> set[str]:
     for path in paths:
         with (root / path).open("a") as file:
             file.write("# another line\n" if path.endswith((".py", ".txt")) else "\n")
-    return {stage for stage, one in versions(root).items() if one != before[stage]}
+    return {stage for stage, version in versions(root).items() if version != before[stage]}
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -112,7 +112,7 @@ def test_a_pin_changes_the_version_and_a_comment_in_the_lock_does_not(copy: Path
     text = (copy / lock).read_text()
     before = versions(copy)
     (copy / lock).write_text(re.sub(r"^numpy==\S+", "numpy==0.0.1", text, flags=re.MULTILINE))
-    assert {stage for stage, one in versions(copy).items() if one != before[stage]} == {"train"}
+    assert {stage for stage, version in versions(copy).items() if version != before[stage]} == {"train"}
 
 
 def test_libraries_unlike_the_lock_make_another_version(tmp_path: Path) -> None:

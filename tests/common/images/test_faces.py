@@ -120,7 +120,7 @@ def test_what_is_cut_out_is_a_square_around_the_face_with_white_beyond_the_pictu
 
 def test_the_mirror_image_has_the_mirrored_box() -> None:
     picture = on_canvas((100, 100, 400))
-    boxes = [find_faces(np.asarray(one.convert("RGBA")))[0] for one in (picture, ImageOps.mirror(picture))]
+    boxes = [find_faces(np.asarray(image.convert("RGBA")))[0] for image in (picture, ImageOps.mirror(picture))]
     left, top, right, bottom = boxes[1]
     assert overlap(tuple(boxes[0]), (900 - right, top, 900 - left, bottom)) > 0.8
 

@@ -18,7 +18,7 @@ def draw(count: int, classes: int = 3) -> tuple[npt.NDArray[np.float64], npt.NDA
     """Logits, and labels that are drawn from their probabilities."""
     random = np.random.default_rng(3)
     logits = random.normal(0, 2, (count, classes))
-    labels = [random.choice(classes, p=one) for one in softmax(logits)]
+    labels = [random.choice(classes, p=row) for row in softmax(logits)]
     return logits, np.array(labels)
 
 
@@ -29,7 +29,7 @@ def test_the_temperature_undoes_a_scaling_of_the_logits(factor: float) -> None:
     assert found == pytest.approx(factor, rel=0.06)
     right = logits.argmax(1) == labels
     wrong, mended = (softmax(factor * logits / divisor).max(1) for divisor in (1, found))
-    error, rest = (expected_calibration_error(one, right) for one in (wrong, mended))
+    error, rest = (expected_calibration_error(answers, right) for answers in (wrong, mended))
     assert error is not None
     assert rest is not None
     assert rest < 0.03
@@ -57,7 +57,7 @@ def test_the_temperature_stays_within_its_bounds() -> None:
 def test_the_calibration_error_by_hand() -> None:
     confidence, right = np.array([0.62, 0.64, 0.9, 1.0]), np.array([True, False, True, True])
     bins = reliability(confidence, right, bins=10)
-    assert [(one.count, one.confidence, one.accuracy) for one in bins] == [
+    assert [(interval.count, interval.confidence, interval.accuracy) for interval in bins] == [
         (2, pytest.approx(0.63), 0.5), (1, pytest.approx(0.9), 1), (1, 1, 1),
     ]  # fmt: skip
     assert expected_calibration_error(confidence, right, bins=10) == pytest.approx((2 * 0.13 + 0.1) / 4)

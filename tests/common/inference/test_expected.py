@@ -28,14 +28,14 @@ def answer(images: int, seed: int, surplus: float = 0.0) -> list[Answers]:
     """Answers that are right as often as their confidence says, or by `surplus` more often."""
     random = np.random.default_rng(seed)
     answers = []
-    for one in BOTH:
-        count = len(one.classes)
+    for attribute in BOTH:
+        count = len(attribute.classes)
         sure = random.choice([0.75, 0.9, 0.99], images, p=[0.1, 0.2, 0.7])
-        said = random.integers(1, count, images) if one is HAT else random.integers(0, count, images)
+        said = random.integers(1, count, images) if attribute is HAT else random.integers(0, count, images)
         probabilities = np.repeat(((1 - sure) / (count - 1))[:, None], count, axis=1)
         probabilities[np.arange(images), said] = sure
         right = random.random(images) < sure + surplus
-        answers.append(Answers(one, np.where(right, said, (said + 1) % count), probabilities))
+        answers.append(Answers(attribute, np.where(right, said, (said + 1) % count), probabilities))
     return answers
 
 
@@ -44,7 +44,7 @@ def all_of(answers: list[Answers]) -> Certainty:
 
 
 def accuracy(answers: list[Answers]) -> dict[str, float]:
-    shares = {one.attribute.name: float(one.right.mean()) for one in answers}
+    shares = {answer.attribute.name: float(answer.right.mean()) for answer in answers}
     return shares | {MEAN: float(np.mean(list(shares.values())))}
 
 
@@ -55,8 +55,8 @@ def test_the_interval_holds_the_true_accuracy_as_often_as_it_says(surplus: float
     for seed in range(draws):
         lot = answer(images, 2 * seed, surplus)
         expected, true = expect(all_of(lot), trust(answer(150, 2 * seed + 1, surplus))), accuracy(lot)
-        for name, one in expected.items():
-            held[name] += one.low <= true[name] <= one.high
+        for name, estimate in expected.items():
+            held[name] += estimate.low <= true[name] <= estimate.high
         off.append(expected[MEAN].value - true[MEAN])
     assert all(count >= 0.92 * draws for count in held.values())
     assert abs(np.mean(off)) < 0.01
@@ -64,20 +64,22 @@ def test_the_interval_holds_the_true_accuracy_as_often_as_it_says(surplus: float
 
 def test_more_images_and_more_labels_make_it_narrower() -> None:
     def width(images: int, labels: int) -> float:
-        one = expect(all_of(answer(images, 1)), trust(answer(labels, 2)))[MEAN]
-        return one.high - one.low
+        estimate = expect(all_of(answer(images, 1)), trust(answer(labels, 2)))[MEAN]
+        return estimate.high - estimate.low
 
     assert width(1000, 1000) < width(1000, 50) < width(50, 50)
 
 
 def test_groups_whose_answers_go_together_make_it_wider() -> None:
     test = answer(200, 3, -0.2)
-    same = [replace(one, groups=np.arange(200) // 20) for one in test]
+    same = [replace(answers, groups=np.arange(200) // 20) for answers in test]
     repeated = [
         replace(
-            one, labels=np.repeat(one.labels[::20], 20), probabilities=np.repeat(one.probabilities[::20], 20, axis=0)
+            answers,
+            labels=np.repeat(answers.labels[::20], 20),
+            probabilities=np.repeat(answers.probabilities[::20], 20, axis=0),
         )
-        for one in same
+        for answers in same
     ]
     assert trust(repeated)["hat"].variance > 5 * trust(test)["hat"].variance
 
@@ -86,7 +88,8 @@ def test_lots_add_up() -> None:
     lot = answer(100, 4)
     first = np.arange(100) < 30
     parts, whole = (
-        figures(expect(one, trust(lot))) for one in (certainty(lot, first) + certainty(lot, ~first), all_of(lot))
+        figures(expect(certainties, trust(lot)))
+        for certainties in (certainty(lot, first) + certainty(lot, ~first), all_of(lot))
     )
     assert parts is not None
     assert whole is not None
@@ -113,15 +116,15 @@ def test_an_answer_that_is_no_number_counts_as_wrong() -> None:
     broken[:50] = np.nan
     test = trust([hat, brim])
     before, after = (
-        expect(all_of([one, brim]), test)["hat"].value for one in (hat, replace(hat, probabilities=broken))
+        expect(all_of([answers, brim]), test)["hat"].value for answers in (hat, replace(hat, probabilities=broken))
     )
     assert after == pytest.approx(before / 2, abs=0.05)
 
 
 def test_a_model_that_is_always_right_and_says_so_is_not_expected_to_be_so_for_certain() -> None:
     sure = [
-        replace(one, labels=np.zeros(50, np.int64), probabilities=np.eye(len(one.attribute.classes))[[0] * 50])
-        for one in answer(50, 7)
+        replace(answers, labels=np.zeros(50, np.int64), probabilities=np.eye(len(answers.attribute.classes))[[0] * 50])
+        for answers in answer(50, 7)
     ]
     hat = expect(all_of(sure[:1]), trust(sure[:1]))["hat"]
     assert (hat.value, hat.high) == (1, 1)

@@ -110,8 +110,8 @@ def test_what_a_model_decides_by_goes_with_its_probabilities(tmp_path: Path) -> 
     features = Features(**{**vars(make(["a", "b"])), "decision": {FIRST: [0.0, 1.5]}})
     features.save(tmp_path / "features.npz")
     loaded = load_features(tmp_path / "features.npz")
-    for one in (loaded, join_features([loaded, loaded]), loaded.take(np.array([1]))):
-        assert one.decision == {FIRST: [0.0, 1.5]}
+    for features in (loaded, join_features([loaded, loaded]), loaded.take(np.array([1]))):
+        assert features.decision == {FIRST: [0.0, 1.5]}
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"PK\x03\x04", b"\x80\x04."])

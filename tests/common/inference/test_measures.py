@@ -33,13 +33,13 @@ def test_figures_are_those_of_scikit_learn() -> None:
     found = measure(of)
     scores = precision_recall_fscore_support(of.labels, of.predicted, zero_division=0)
     for name, expected in zip(("precision", "recall", "f1", "support"), scores, strict=True):
-        assert [one[name] for one in found["per_class"]] == pytest.approx(list(expected))
+        assert [figures[name] for figures in found["per_class"]] == pytest.approx(list(expected))
         if name != "support":
             assert found[name] == pytest.approx(expected.mean())
     assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(of.labels, of.predicted))
     assert found["majority"] == pytest.approx((of.labels == 0).mean())
-    rare = [one for one in found["per_class"] if "average_precision" in one]
-    assert [one["class"] for one in rare] == ["helmet"]
+    rare = [figures for figures in found["per_class"] if "average_precision" in figures]
+    assert [figures["class"] for figures in rare] == ["helmet"]
     positive = of.labels == 2
     assert rare[0]["average_precision"] == pytest.approx(average_precision_score(positive, of.probabilities[:, 2]))
     assert rare[0]["support"] < RARE * found["labels"]
@@ -58,7 +58,9 @@ def test_intervals_are_of_the_labels_of_the_class_and_of_the_answers_with_it() -
 def test_intervals_are_wider_where_images_belong_together() -> None:
     alone = answers([0] * 80 + [-1] * 4, [0] * 60 + [1] * 20 + [0] * 4)
     together = replace(alone, groups=np.repeat(np.arange(21), 4))
-    (low, high), (lower, higher) = (measure(one)["per_class"][0]["recall_interval"] for one in (alone, together))
+    (low, high), (lower, higher) = (
+        measure(answers)["per_class"][0]["recall_interval"] for answers in (alone, together)
+    )
     assert higher - lower > 1.8 * (high - low)
     assert measure(together)["per_class"][0]["recall"] == 0.75
 
@@ -100,14 +102,16 @@ def test_many_attributes_that_are_no_better_are_named_in_one_line() -> None:
 
 def test_the_mean_over_cells_is_the_mean_of_the_measure() -> None:
     both = [some_answers(), some_answers()]
-    labels = np.stack([one.labels for one in both], axis=1)
+    labels = np.stack([answers.labels for answers in both], axis=1)
     labels[:300, 1] = -1
-    right = np.stack([one.right.astype(float) for one in both], axis=1)
+    right = np.stack([answers.right.astype(float) for answers in both], axis=1)
     right[:300, 1] = np.nan
-    told = [measure(Answers(HAT, labels[:, at], one.probabilities)) for at, one in enumerate(both)]
-    assert cells_of(right, labels, "accuracy").mean == pytest.approx(np.mean([one["accuracy"] for one in told]))
+    told = [measure(Answers(HAT, labels[:, at], answers.probabilities)) for at, answers in enumerate(both)]
+    assert cells_of(right, labels, "accuracy").mean == pytest.approx(
+        np.mean([measures["accuracy"] for measures in told])
+    )
     balanced = cells_of(right, labels, "balanced_accuracy")
-    assert balanced.mean == pytest.approx(np.mean([one["balanced_accuracy"] for one in told]))
+    assert balanced.mean == pytest.approx(np.mean([measures["balanced_accuracy"] for measures in told]))
     assert balanced.right.shape == (400, 6)
 
 

@@ -76,15 +76,20 @@ def test_a_model_says_itself_what_it_answers(tmp_path: Path) -> None:
 
 def test_a_model_of_earlier_code_answers_in_the_order_of_its_outputs(tmp_path: Path) -> None:
     earlier = {name: value for name, value in METADATA.items() if name not in {"learned", "decision", "decided_by"}}
-    earlier["attributes"] = {one.name: one.classes for one in sorted(SAMPLE_ATTRIBUTES, key=lambda one: one.name)}
+    earlier["attributes"] = {
+        attribute.name: attribute.classes
+        for attribute in sorted(SAMPLE_ATTRIBUTES, key=lambda attribute: attribute.name)
+    }
     model = load(save_model(tmp_path / "model.onnx", earlier))
-    assert [(one.name, one.classes) for one in model.attributes] == [
-        (one.name, one.classes) for one in SAMPLE_ATTRIBUTES
+    assert [(attribute.name, attribute.classes) for attribute in model.attributes] == [
+        (attribute.name, attribute.classes) for attribute in SAMPLE_ATTRIBUTES
     ]
     assert model.attributes[3].title == "Coat color"
     assert model.answered == list(SAMPLE_NAMES)
     assert not any(any(offsets) for offsets in model.calibration.decision.values())
-    assert model.lowest_confidences == {one.name: int(1e4 / len(one.classes)) / 1e4 for one in SAMPLE_ATTRIBUTES}
+    assert model.lowest_confidences == {
+        attribute.name: int(1e4 / len(attribute.classes)) / 1e4 for attribute in SAMPLE_ATTRIBUTES
+    }
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_too_few_labels_are_never_named_however_wrong_they_are() -> None:
     right[rare[:2], 0] = 0  # both of two
     right[having(0, 0)[:40], 0] = 0  # of many more
     slices = measured(right, labels)
-    (both,) = (one for one in slices if one.name == "hat helmet and scarf yes" and one.attribute == "Hat")
+    (both,) = (cut for cut in slices if cut.name == "hat helmet and scarf yes" and cut.attribute == "Hat")
     assert (both.labels, both.right, both.p) == (2, 0, 1)
 
 
@@ -93,10 +93,10 @@ def test_the_accuracy_of_all_answers_is_told_of_every_lot_and_pair() -> None:
     right = all_right()
     right[0] = [0, np.nan]
     found = totals(ATTRIBUTES, LABELS, LOTS, right)
-    assert [one["name"] for one in found["lots"]] == ["lot s0", "lot s1", "lot s2", "lot s3"]
+    assert [lot["name"] for lot in found["lots"]] == ["lot s0", "lot s1", "lot s2", "lot s3"]
     assert found["lots"][0] == {"name": "lot s0", "labels": 199, "accuracy": pytest.approx(198 / 199)}
     assert len(found["class_pairs"]) == 6
-    assert sum(int(one["labels"]) for one in found["class_pairs"]) == 2 * IMAGES - 1
+    assert sum(int(class_pair["labels"]) for class_pair in found["class_pairs"]) == 2 * IMAGES - 1
 
 
 def changes(ours: Any, theirs: Any, groups: Any = ALONE) -> list[Change]:

@@ -23,11 +23,11 @@ BOTH = (HAT, BRIM)
 def features(embeddings: Any, sure: Any = 0.99, brim: Any = 0.99, hat: int = 1) -> Features:
     at = np.asarray(embeddings, np.float32)
     probabilities = {}
-    for one, confidence, answer in ((HAT, sure, hat), (BRIM, brim, 1)):
-        count = len(one.classes)
+    for attribute, confidence, answer in ((HAT, sure, hat), (BRIM, brim, 1)):
+        count = len(attribute.classes)
         values = np.repeat(((1 - np.broadcast_to(confidence, len(at))) / (count - 1))[:, None], count, axis=1)
         values[:, answer] = confidence
-        probabilities[one.name] = values.astype(np.float32)
+        probabilities[attribute.name] = values.astype(np.float32)
     none = np.empty((0, 1, 1, 3), np.uint8)
     return Features([f"{number}.png" for number in range(len(at))], {}, at, probabilities, none, [])
 
@@ -45,24 +45,24 @@ def chosen(lot: Features, most: int) -> list[Worth]:
 def test_the_unsure_come_before_the_sure_and_the_far_before_the_near() -> None:
     usual = RANDOM.normal(size=(50, 4))
     unsure = chosen(features(usual, np.where(np.arange(50) < 6, 0.5, 0.99)), 6)
-    assert {one.filename for one in unsure} == {f"{number}.png" for number in range(6)}
-    assert all("unsure of Hat: cap 50%" in one.why for one in unsure)
+    assert {image.filename for image in unsure} == {f"{number}.png" for number in range(6)}
+    assert all("unsure of Hat: cap 50%" in image.why for image in unsure)
     usual[:6] += 20 * np.arange(1, 7)[:, None]
     far = chosen(features(usual), 6)
-    assert {one.filename for one in far} == {f"{number}.png" for number in range(6)}
-    assert all("unlike the reference" in one.why for one in far)
+    assert {image.filename for image in far} == {f"{number}.png" for number in range(6)}
+    assert all("unlike the reference" in image.why for image in far)
 
 
 def test_what_cannot_be_told_makes_no_image_worth_labels() -> None:
     at = np.stack([np.full(4, 9.0), np.full(4, -9.0)])
     bare = features(at, brim=[0.5, 0.99], hat=0)
-    assert [one.why.count("Brim") for one in chosen(bare, 2)] == [0, 0]
+    assert [image.why.count("Brim") for image in chosen(bare, 2)] == [0, 0]
     assert chosen(features(at, brim=[0.5, 0.99]), 1)[0].filename == "0.png"
 
 
 def test_nearly_the_same_picture_and_one_of_the_reference_are_not_asked_for() -> None:
     few = np.array([[9.0, 0, 0, 0], [9.0, 0.001, 0, 0], [0, 9.0, 0, 0]])
-    assert {one.filename for one in chosen(features(few), 3)} in ({"0.png", "2.png"}, {"1.png", "2.png"})
+    assert {image.filename for image in chosen(features(few), 3)} in ({"0.png", "2.png"}, {"1.png", "2.png"})
     assert chosen(features(REFERENCE.embeddings[:5], 0.5), 5) == []
 
 
@@ -78,13 +78,13 @@ def test_it_is_the_same_in_any_lots_and_those_shown_first_come_first() -> None:
     after.show("first", lot, np.arange(300) < 4)
     assert len(after.choose()) == 4
     after.show("rest", lot, np.arange(300) >= 4)
-    assert [one.lot for one in after.choose()] == ["first"] * 4 + ["rest"] * 6
+    assert [image.lot for image in after.choose()] == ["first"] * 4 + ["rest"] * 6
 
 
 def test_a_model_that_gives_no_number_asks_for_labels_too() -> None:
     lot = features(RANDOM.normal(size=(4, 4)) * 9)
     lot.probabilities["hat"][:] = np.nan
-    assert [one.why.partition(";")[0] for one in chosen(lot, 2)] == ["no number for Hat"] * 2
+    assert [image.why.partition(";")[0] for image in chosen(lot, 2)] == ["no number for Hat"] * 2
 
 
 def test_without_candidates_there_is_nothing_to_ask() -> None:
@@ -98,7 +98,7 @@ def test_a_row_is_read_as_soon_as_it_is_filled_in(tmp_path: Path, filled: tuple[
     read = partial(read_annotations, AttributesFile(BOTH, {}, {}))
     worth = chosen(features(RANDOM.normal(size=(30, 4)) * 5), 4)
     path = tmp_path / "to_label.csv"
-    write_to_label(path, BOTH, worth, {("lot", one.filename): f"lot/{one.filename}" for one in worth})
+    write_to_label(path, BOTH, worth, {("lot", image.filename): f"lot/{image.filename}" for image in worth})
     annotations = read(path)
     assert annotations.rows.empty
     assert "to_label.csv: 4 of 4 rows are not filled in and are not read" in annotations.notices

@@ -92,7 +92,7 @@ def test_a_registry_is_found_by_a_relative_path(tmp_path: Path, monkeypatch: pyt
 
 def test_versions_come_back_as_they_were_registered(registry: Registry) -> None:
     found = registry.versions()
-    assert [one.name for one in found] == ["v1", "v2", "v3"]
+    assert [version.name for version in found] == ["v1", "v2", "v3"]
     assert found[1] == version("v2", created=found[1].created)
     assert registry.find(DIGESTS["v3"]) == found[2]
     assert registry.find(DIGESTS["v4"]) is None
@@ -152,7 +152,7 @@ def test_rollback_goes_back_step_by_step_and_promotion_goes_on_from_there(tmp_pa
         assert release.version == champion.name
         steps.append(champion.name)
     assert steps == ["v2", "v1", "v3", "v2", "v3"]
-    assert [one.action for one in copy.releases()].count("rollback") == 3
+    assert [release.action for release in copy.releases()].count("rollback") == 3
     with copy.locked():
         copy.promote("v3", "twice is once")
     assert len(copy.releases()) == 8
@@ -251,9 +251,9 @@ def copy_of(registry: Registry, folder: Path) -> Registry:
 def test_a_flipped_bit_in_the_remote_is_refused_and_named(registry: Registry, tmp_path: Path, kind: str) -> None:
     damaged = copy_of(registry, tmp_path)
     objects = Path(damaged.remote, "files", "md5")
-    (path,) = [one for one in objects.rglob("*") if one.is_file() and one.read_bytes() == b"\x03" * 1000]
+    (path,) = [file for file in objects.rglob("*") if file.is_file() and file.read_bytes() == b"\x03" * 1000]
     if kind != "file":
-        (path,) = [one for one in objects.rglob("*.dir") if "".join(path.parts[-2:]) in one.read_text()]
+        (path,) = [file for file in objects.rglob("*.dir") if "".join(path.parts[-2:]) in file.read_text()]
     damage(path)
     with pytest.raises(DataError) as refused:
         damaged.fetch("v3", tmp_path / "v3", ["model"])
@@ -269,7 +269,7 @@ def test_a_clone_pulls_no_damaged_file(registry: Registry, tmp_path: Path) -> No
     config = clone / ".dvc" / "config"
     remote = Path(shutil.copytree(registry.remote, tmp_path / "remote"))
     config.write_text(config.read_text().replace(registry.remote, str(remote)))
-    (path,) = [one for one in remote.rglob("*") if one.is_file() and one.read_bytes() == b"\x03" * 1000]
+    (path,) = [file for file in remote.rglob("*") if file.is_file() and file.read_bytes() == b"\x03" * 1000]
     damage(path)
     with pytest.raises(subprocess.CalledProcessError):
         dvc(clone, "pull", "model.dvc")
@@ -297,7 +297,7 @@ def test_a_version_and_a_release_are_on_the_disk_when_they_are_done(
 
     def sync(folder: Path) -> None:
         really_sync(folder)
-        synced.append((folder, [one.name for one in registry.versions()]))
+        synced.append((folder, [version.name for version in registry.versions()]))
 
     monkeypatch.setattr("stages.common.registry.registry.sync_file_system", sync)
     program, trace = tmp_path / "bin" / "git", tmp_path / "trace"
@@ -312,10 +312,10 @@ def test_a_version_and_a_release_are_on_the_disk_when_they_are_done(
         assert synced[2:] == [(home / "git", ["v1"])]
     events = [json.loads(line) for line in trace.read_text().splitlines()]
     # a process has its parent's name before its own
-    receivers = [one["sid"] for one in events if one.get("name") == "receive-pack"]
-    flushes = [one["sid"] for one in events if one.get("key") == "fsync/hardware-flush"]
+    receivers = [event["sid"] for event in events if event.get("name") == "receive-pack"]
+    flushes = [event["sid"] for event in events if event.get("key") == "fsync/hardware-flush"]
     assert receivers
-    assert any(one.startswith(receiver) for one in flushes for receiver in receivers)
+    assert any(line.startswith(receiver) for line in flushes for receiver in receivers)
 
 
 def test_a_folder_of_another_user_works(registry: Registry, tmp_path: Path) -> None:
@@ -348,12 +348,12 @@ def test_versions_and_releases_go_by_their_number_and_a_lost_tag_is_not_taken_ag
     champion = many.champion()
     assert champion
     assert champion.name == "v10000"
-    assert [one.name for one in many.versions()][-2:] == ["v9999", "v10000"]
+    assert [version.name for version in many.versions()][-2:] == ["v9999", "v10000"]
     assert many.next_name() == "v10001"
     with many.locked():
         many.promote("v2", "")
         many.promote("v3", "")
-    assert [one.version for one in many.releases()][-3:] == ["v10000", "v2", "v3"]
+    assert [release.version for release in many.releases()][-3:] == ["v10000", "v2", "v3"]
 
 
 def test_git_s_files_are_packed_now_and_then(registry: Registry, tmp_path: Path) -> None:
@@ -367,7 +367,7 @@ def test_git_s_files_are_packed_now_and_then(registry: Registry, tmp_path: Path)
         grown.register(content(tmp_path / "content", 4), version("v4"))
     assert list((grown.repository / "objects" / "pack").glob("*.pack"))
     grown.fetch("v1", tmp_path / "v1", ["model"])
-    assert [one.name for one in grown.versions()] == ["v1", "v2", "v3", "v4"]
+    assert [version.name for version in grown.versions()] == ["v1", "v2", "v3", "v4"]
 
 
 def test_a_version_is_there_though_git_s_files_could_not_be_packed(

@@ -62,7 +62,7 @@ def test_the_defaults_are_mild() -> None:
     torch.testing.assert_close(corner[:, 0], 2 * corner[:, 1])  # no other colours
     assert (corner[:, 0] / 200).min() >= 0.92
     assert (corner[:, 0] / 200).max() <= 1.08
-    assert len({one.numpy().tobytes() for one in moved}) == COUNT
+    assert len({image.numpy().tobytes() for image in moved}) == COUNT
 
 
 def test_without_strengths_nothing_changes() -> None:

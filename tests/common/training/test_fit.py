@@ -74,7 +74,7 @@ def test_labels_of_rare_classes_may_count_more_and_confidences_are_true_all_the_
     outputs = outputs_of(network, later, torch.device("cpu"))
     for logits, labels, added in zip(outputs, later.labels.T, corrections(train, 1.0), strict=True):
         known = labels != UNKNOWN
-        true, as_trained = (softmax(one)[known].mean(0) for one in (logits, logits - added.numpy()))
+        true, as_trained = (softmax(values)[known].mean(0) for values in (logits, logits - added.numpy()))
         shares = np.bincount(labels[known]) / known.sum()
         np.testing.assert_allclose(true, shares, atol=0.06)  # label smoothing alone makes .03 to .05 of 3 %
         assert as_trained[-1] > 0.2, "in training every class counted alike"
@@ -201,7 +201,9 @@ def test_an_attribute_without_labels_is_left_out_and_none_at_all_is_an_error(spl
     assert [name for name in names(train.attributes) if last.val_accuracy[name] is None] == [names(train.attributes)[2]]
     balanced = last.val_balanced_accuracy
     assert [name for name in names(train.attributes) if balanced[name] is None] == [*names(train.attributes)[1:3]]
-    assert last.val_mean_balanced_accuracy == np.mean([one for one in balanced.values() if one is not None])
+    assert last.val_mean_balanced_accuracy == np.mean(
+        [accuracy for accuracy in balanced.values() if accuracy is not None]
+    )
     labels[:] = -1
     with pytest.raises(DataError, match="the val split has no label"):
         fit(train, dataclasses.replace(val, labels=labels), settings)

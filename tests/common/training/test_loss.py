@@ -10,7 +10,7 @@ from stages.common.training.loss import Losses
 CPU = torch.device("cpu")
 COUNTS = (2, 5, 3)
 ATTRIBUTES = tuple(
-    Attribute(f"a{count}", tuple(str(one) for one in range(count)), f"a{count}", f"A {count}") for count in COUNTS
+    Attribute(f"a{count}", tuple(str(number) for number in range(count)), f"a{count}", f"A {count}") for count in COUNTS
 )
 
 
@@ -24,16 +24,16 @@ def test_it_is_pytorchs_cross_entropy(smoothing: float, weighted: bool) -> None:
     expected = torch.stack(
         [
             functional.cross_entropy(
-                one, labels[:, number], weights[number] if weighted else None,
+                output, labels[:, number], weights[number] if weighted else None,
                 ignore_index=UNKNOWN, reduction="sum", label_smoothing=smoothing,
             )
-            for number, one in enumerate(outputs)
+            for number, output in enumerate(outputs)
         ]
     )  # fmt: skip
     found = Losses(ATTRIBUTES, CPU, smoothing, weights)(outputs, labels)
     torch.testing.assert_close(found, expected)
     of_attributes = torch.tensor([1.0, 2.0, 0.5])
-    gradients = [torch.autograd.grad((one * of_attributes).sum(), outputs) for one in (found, expected)]
+    gradients = [torch.autograd.grad((losses * of_attributes).sum(), outputs) for losses in (found, expected)]
     torch.testing.assert_close(*gradients)
 
 

@@ -15,7 +15,7 @@ def test_it_takes_the_steps_of_pytorchs_muon() -> None:
     with torch.no_grad():
         for one, other in zip(ours, theirs, strict=True):
             other.copy_(one.normal_())
-    before = [one.detach().clone() for one in ours]
+    before = [parameter.detach().clone() for parameter in ours]
     rate = torch.tensor(0.0)
     optimizer, reference = Muon(ours, rate, 0.1), torch.optim.Muon(theirs, 0.0, 0.1)
     for step in range(3):

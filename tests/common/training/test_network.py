@@ -16,9 +16,11 @@ def test_bytes_of_any_size_become_probabilities_per_attribute(side: int, mirrore
     images = torch.randint(0, 256, (3, side, side, 3), dtype=torch.uint8)
     *outputs, embeddings = Classifier(Network(SAMPLE_ATTRIBUTES, width=8).eval(), mirrored=mirrored)(images)
     assert embeddings.shape == (3, 32)
-    assert [tuple(one.shape) for one in outputs] == [(3, len(attribute.classes)) for attribute in SAMPLE_ATTRIBUTES]
-    for one in outputs:
-        torch.testing.assert_close(one.sum(1), torch.ones(3))
+    assert [tuple(output.shape) for output in outputs] == [
+        (3, len(attribute.classes)) for attribute in SAMPLE_ATTRIBUTES
+    ]
+    for output in outputs:
+        torch.testing.assert_close(output.sum(1), torch.ones(3))
 
 
 def test_mirrored_answers_are_the_mean_of_both_sides_and_temperatures_act_on_that() -> None:
@@ -32,9 +34,9 @@ def test_mirrored_answers_are_the_mean_of_both_sides_and_temperatures_act_on_tha
     temperatures = dict.fromkeys(names(SAMPLE_ATTRIBUTES), 2.0)
     *hot, _ = Classifier(network, temperatures, mirrored=True)(images)
     *logits, _ = Outputs(network, mirrored=True)(images)
-    for found, mean, one in zip(hot, means[:-1], logits, strict=True):
+    for found, mean, raw in zip(hot, means[:-1], logits, strict=True):
         torch.testing.assert_close(found, mean.sqrt() / mean.sqrt().sum(1, keepdim=True))
-        torch.testing.assert_close(one.softmax(1), mean)
+        torch.testing.assert_close(raw.softmax(1), mean)
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

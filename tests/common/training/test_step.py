@@ -25,7 +25,7 @@ def make_step(
     torch.manual_seed(0)
     network = Network(SAMPLE_ATTRIBUTES, width=8, dropout=dropout)
     images = torch.randint(0, 256, (16, 20, 20, 3), dtype=torch.uint8)
-    labels = torch.stack([torch.randint(-1, len(one.classes), (16,)) for one in SAMPLE_ATTRIBUTES], 1)
+    labels = torch.stack([torch.randint(-1, len(attribute.classes), (16,)) for attribute in SAMPLE_ATTRIBUTES], 1)
     shares = torch.full((len(SAMPLE_ATTRIBUTES),), 1 / 16)
     losses_of = Losses(SAMPLE_ATTRIBUTES, CPU, LABEL_SMOOTHING)
     step = Step(

@@ -76,8 +76,8 @@ class Data:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         lot = self.lots.setdefault(path.parent.name, [])
-        lot[:] = [one for one in lot if one.path != str(path)] + [find_source(path.name, path, file_digest)]
-        lot.sort(key=lambda one: one.filename)
+        lot[:] = [source for source in lot if source.path != str(path)] + [find_source(path.name, path, file_digest)]
+        lot.sort(key=lambda source: source.filename)
 
     def take(self, decides: str = "") -> Lots[Said]:
         return take_lots(recipe_of(self.log, decides=decides), self.lots, self.cache, 0)
