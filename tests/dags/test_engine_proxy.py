@@ -18,8 +18,9 @@ import pytest
 from docker.errors import APIError, NotFound
 
 from images.engine_proxy.policy import LABELS
-from tests.dags.test_stage_operator import EngineLine, containers, is_working, wait_for
+from tests.dags.test_stage_operator import EngineLine, containers, is_working
 from tests.dags.worker import ARTIFACT, IMAGE, VOLUMES, Worker
+from tests.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.docker
 ROOT = Path(__file__).parents[2]
@@ -64,15 +65,22 @@ def path(engine: Any, sockets: Any, tmp_path_factory: pytest.TempPathFactory) ->
     volumes = mounted(ENGINE, "/var/run/docker.sock") | mounted(sockets.name, "/run/engine")
     container = engine.containers.run(NAME, **AS_IN_COMPOSE, volumes=volumes)
     try:
-        wait_for(lambda: container.exec_run(["python", "-m", "engine_proxy.check"]).exit_code == 0)
+        wait_until(lambda: answers(container), container.logs)
         before = open_files(container)
         yield socket_in(sockets, tmp_path_factory.mktemp("proxy"))
-        wait_for(lambda: open_files(container) <= before)  # nothing of what the tests broke off stays open
+        wait_until(
+            lambda: open_files(container) <= before, "the end of what is open"
+        )  # nothing of what the tests broke off stays open
         container.reload()
         assert container.status == "running"
         assert "defect" not in container.logs().decode()
     finally:
         container.remove(force=True)
+
+
+def answers(container: Any) -> bool:
+    """Whether the proxy in a container does."""
+    return bool(container.exec_run(["python", "-m", "engine_proxy.check"]).exit_code == 0)
 
 
 def open_files(container: Any) -> int:
@@ -118,7 +126,7 @@ def make(engine: Any) -> Iterator[Callable[..., Any]]:
 def ask(path: str, request: bytes, *, until: bytes = b"") -> bytes:
     """Send bytes, and read until the end of the connection or until something has come."""
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(30)
+        connection.settimeout(PATIENCE_S)
         connection.connect(path)
         connection.sendall(request)
         answer = b""
@@ -143,9 +151,9 @@ def test_the_operator_runs_a_stage_through_it(airflow: Worker, engine: Any, path
 def test_a_cancelled_run_ends_its_container_through_it(airflow: Worker, engine: Any, path: str) -> None:
     run_id = airflow.start_run("proxied", "ignore-sigterm")
     running = airflow.run_try(run_id, {"FAKE_ENGINE": path})
-    wait_for(lambda: is_working(engine, run_id))
+    wait_until(lambda: is_working(engine, run_id), "work in the container")
     airflow.cancel(run_id)
-    wait_for(lambda: not containers(engine, run_id))
+    wait_until(lambda: not containers(engine, run_id), "the end of the container")
     assert running.result().state == "failed"
 
 
@@ -201,7 +209,7 @@ def test_what_no_stage_needs_is_refused_in_one_line(client: Any, call: Callable[
 )
 def test_containers_of_others_are_out_of_reach(client: Any, run: Any, call: Callable[[Any, str], Any]) -> None:
     # A label that it shares with stages' containers does not make it one.
-    other = run("sleep 60", labels={"face-attributes.inputs": "x", "face-attributes.dag": "x"})
+    other = run("sleep 3600", labels={"face-attributes.inputs": "x", "face-attributes.dag": "x"})
     for name in (other.id, other.id[:12], other.name):
         with pytest.raises(APIError, match="it is no stage's"):
             call(client.api, name)
@@ -210,7 +218,7 @@ def test_containers_of_others_are_out_of_reach(client: Any, run: Any, call: Call
 
 
 def test_not_even_a_stage_can_be_entered_or_changed(client: Any, run: Any) -> None:
-    stage = run("sleep 60")
+    stage = run("sleep 3600")
     for call in (
         lambda: client.api.exec_create(stage.id, "id"),
         lambda: client.api.put_archive(stage.id, "/tmp", b""),
@@ -229,7 +237,7 @@ def test_a_missing_container_is_the_engines_own_answer(client: Any) -> None:
 
 
 def test_an_engine_that_refuses_a_stream_is_heard_and_the_connection_ends(path: str, run: Any) -> None:
-    stage = run("sleep 60")
+    stage = run("sleep 3600")
     stage.pause()
     head, _, body = ask(path, attach(stage.id)).partition(b"\r\n\r\n")
     stage.unpause()
@@ -266,7 +274,7 @@ def test_an_engine_that_refuses_a_stream_is_heard_and_the_connection_ends(path: 
 )
 def test_what_could_be_read_in_two_ways_is_refused(path: str, request_: bytes, status: int, why: str) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(30)
+        connection.settimeout(PATIENCE_S)
         connection.connect(path)
         connection.sendall(request_)
         connection.shutdown(socket.SHUT_WR)
@@ -278,7 +286,7 @@ def test_what_could_be_read_in_two_ways_is_refused(path: str, request_: bytes, s
 
 
 def test_a_connection_carries_one_request(path: str, run: Any) -> None:
-    stage = run("sleep 60")
+    stage = run("sleep 3600")
     ping = b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n"
     answer = ask(path, ping + f"POST /v1.41/containers/{stage.id}/kill HTTP/1.1\r\nHost: x\r\n\r\n".encode() + ping)
     assert answer.count(b"HTTP/1.1 ") == 1
@@ -295,7 +303,7 @@ def attach(container: str, query: str = "stdout=1&stream=1") -> bytes:
 
 
 def test_what_follows_a_request_never_reaches_the_engine(path: str, run: Any) -> None:
-    stage = run("while read line; do echo heard $line; done; sleep 60", stdin_open=True)
+    stage = run("while read line; do echo heard $line; done; sleep 3600", stdin_open=True)
     smuggled = b"aloud\nGET /v1.41/info HTTP/1.1\r\nHost: x\r\n\r\n"
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
@@ -310,7 +318,7 @@ def test_what_follows_a_request_never_reaches_the_engine(path: str, run: Any) ->
 def test_a_stream_is_passed_on_as_it_comes_until_the_container_is_killed(client: Any, path: str, run: Any) -> None:
     stage = run("while :; do echo tick; sleep 0.1; done")
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(30)
+        connection.settimeout(PATIENCE_S)
         connection.connect(path)
         connection.sendall(attach(stage.id))
         read = b""
@@ -339,7 +347,7 @@ def test_a_slow_reader_holds_the_writer_back_and_loses_nothing(path: str, make: 
     size = 200 * 10**6  # bytes, three times the proxy's memory
     stage = make(f"head -c {size} /dev/zero", log_config={"type": "none"})
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(30)
+        connection.settimeout(PATIENCE_S)
         connection.connect(path)
         connection.sendall(attach(stage.id))
         assert b" 101 " in connection.recv(65536)
@@ -383,7 +391,7 @@ def test_only_airflows_group_may_use_the_socket_and_nobody_there_replace_it(
 def ended(container: Any) -> tuple[int, list[str]]:
     """Exit code and log, without the time of day, of a container that ends by itself; it is removed."""
     try:
-        code = container.wait(timeout=30)["StatusCode"]
+        code = container.wait(timeout=PATIENCE_S)["StatusCode"]
         return code, [re.sub(r"^[\d:]{8} ", "", line) for line in container.logs().decode().splitlines()]
     finally:
         container.remove(force=True, v=True)
@@ -413,7 +421,7 @@ def test_an_engine_that_has_gone_is_said_and_ends_the_proxy_so_that_it_finds_the
     volumes = mounted(tmp_path / "engine.sock", "/var/run/docker.sock") | mounted(volume.name, "/run/engine")
     container = engine.containers.run(NAME, **AS_IN_COMPOSE, volumes=volumes)
     try:
-        wait_for(lambda: container.exec_run(["python", "-m", "engine_proxy.check"]).exit_code == 0)
+        wait_until(lambda: answers(container), container.logs)
         line.cut()
         answer = ask(socket_in(volume, tmp_path), b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 502 Bad Gateway")
@@ -432,7 +440,7 @@ def test_bodies_that_never_end_leave_it_memory_and_others_a_turn(engine: Any, tm
     container = engine.containers.run(NAME, **AS_IN_COMPOSE | limits, volumes=volumes)
     open_ones: list[socket.socket] = []
     try:
-        wait_for(lambda: container.exec_run(["python", "-m", "engine_proxy.check"]).exit_code == 0)
+        wait_until(lambda: answers(container), container.logs)
         path = socket_in(volume, tmp_path)
         for _ in range(200):
             connection = socket.socket(socket.AF_UNIX)
@@ -450,7 +458,7 @@ def test_bodies_that_never_end_leave_it_memory_and_others_a_turn(engine: Any, tm
     finally:
         for connection in open_ones:
             connection.close()
-        container.stop(timeout=5)
+        container.stop(timeout=60)  # then SIGKILL, which is 137
         code, lines = ended(container)
         volume.remove()
     assert code == 0
@@ -463,13 +471,13 @@ def test_it_ends_at_once_amid_a_stream(engine: Any, run: Any, tmp_path: Path) ->
     volumes = mounted(ENGINE, "/var/run/docker.sock") | mounted(volume.name, "/run/engine")
     container = engine.containers.run(NAME, **AS_IN_COMPOSE, volumes=volumes)
     try:
-        wait_for(lambda: container.exec_run(["python", "-m", "engine_proxy.check"]).exit_code == 0)
-        stage = run("sleep 60")
+        wait_until(lambda: answers(container), container.logs)
+        stage = run("sleep 3600")
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(path)
             connection.sendall(attach(stage.id))
             assert b" 101 " in connection.recv(65536)
-            container.stop(timeout=2)  # then SIGKILL, which is 137
+            container.stop(timeout=60)  # then SIGKILL, which is 137
             assert connection.recv(65536) == b""
         with pytest.raises(ConnectionRefusedError):
             ask(path, b"")

@@ -36,10 +36,13 @@ def hand_over(name: str = "key", changes: dict[str, object] | None = None, **hea
     print(json.dumps(result))
 
 
-def beat(seconds: float) -> None:
+def beat(seconds: float, release: str = "") -> None:
     """Write this container's name to a shared file ten times a second, as a writer of an artifact would."""
-    beats = Path(f"/artifacts/beats-{json.loads(SETTINGS['fake.name'])}")
+    name = json.loads(SETTINGS["fake.name"])
+    beats = Path(f"/artifacts/beats-{name}")
     for _ in range(int(seconds * 10)):
+        if release and Path(f"/artifacts/{release}-{name}").exists():
+            return
         with beats.open("a") as file:
             file.write(socket.gethostname() + "\n")
         time.sleep(0.1)
@@ -119,6 +122,9 @@ match BEHAVIOUR.split():
     case ["beat", seconds]:
         beat(float(seconds))
         hand_over()
+    case ["beat-until-released"]:
+        beat(3600, "release")
+        hand_over()
     case ["work-while-held"]:
         beat(0.1)
         while os.read(0, 4096):
@@ -126,7 +132,7 @@ match BEHAVIOUR.split():
         sys.exit(143)
     case ["ignore-sigterm"]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        beat(60)
+        beat(3600)
     case ["exit", code]:
         fail(int(code))
     case ["fail-with-report", report]:
@@ -140,8 +146,7 @@ match BEHAVIOUR.split():
     case ["eat-memory" | "child-eats-memory" as who]:
         child = subprocess.run([sys.executable, "-c", EAT_MEMORY])
         print("child ended with", child.returncode)
-        # containerd before 2.1 tells of the end and of its cause in either order, the engine listens until the end
-        time.sleep(0.5)
+        beat(3600, "release")
         if who == "eat-memory":
             sys.exit(137)
         hand_over()
