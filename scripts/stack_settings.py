@@ -1,7 +1,8 @@
 """The settings of the Airflow stack: makes `.env` on first use, with random secrets, and the volumes.
 
 A line of `.env` that is there is kept, also if it was written by hand. `--data` names other data, `--recipe` another
-recipe, FACE_ATTRIBUTES_IMAGES and FACE_ATTRIBUTES_TAG of the environment other images, and that stays.
+recipe, FACE_ATTRIBUTES_IMAGES and FACE_ATTRIBUTES_TAG of the environment other images, DOCKER_HOST another engine, and
+that stays.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import string
 import subprocess
 import sys
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping
 from pathlib import Path
 
 from image_tools import LOCAL, inspect, read_settings, setting_of
@@ -94,6 +96,14 @@ def _has(volume: str) -> bool:
     return subprocess.run(["docker", "volume", "inspect", volume], capture_output=True, check=False).returncode == 0
 
 
+def engine_socket(settings: Mapping[str, str]) -> str:
+    """The socket of DOCKER_HOST, also if a restored `.env` names that of another machine; else that of `.env`."""
+    host = os.environ.get("DOCKER_HOST", "")
+    if host.startswith("unix://"):
+        return host.removeprefix("unix://")
+    return settings.get("ENGINE_SOCKET", "/var/run/docker.sock")
+
+
 def main() -> int:
     """Complete `.env` and the volumes; 64 if the data folder is of no use, or there is no such recipe."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -132,8 +142,7 @@ def main() -> int:
     }
     names = ("FACE_ATTRIBUTES_IMAGES", "FACE_ATTRIBUTES_TAG")
     settings |= {name: os.environ[name] for name in names if os.environ.get(name)}
-    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    settings.setdefault("ENGINE_SOCKET", host.removeprefix("unix://"))
+    settings["ENGINE_SOCKET"] = engine_socket(settings)
     settings.setdefault("AIRFLOW_PORT", "8080")
     settings.setdefault("SERVE_PORT", "8090")
     settings.setdefault("AIRFLOW_URL", f"http://localhost:{settings['AIRFLOW_PORT']}")

@@ -4,6 +4,8 @@ import runpy
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 SETTINGS: dict[str, Any] = runpy.run_path(str(Path(__file__).parents[2] / "scripts/stack_settings.py"))
 BY_HAND = """# the port of last year
 #AIRFLOW_PORT=8081
@@ -30,3 +32,14 @@ def test_the_first_one_says_what_it_is(tmp_path: Path) -> None:
     head, line = (tmp_path / ".env").read_text().splitlines()
     assert head.startswith("# Secrets and settings")
     assert line == "DATA=/faces"
+
+
+def test_the_engine_in_use_is_that_of_docker_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    restored = {"ENGINE_SOCKET": "/run/other.sock"}
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    assert SETTINGS["engine_socket"]({}) == "/var/run/docker.sock"
+    assert SETTINGS["engine_socket"](restored) == "/run/other.sock"
+    monkeypatch.setenv("DOCKER_HOST", "unix:///run/mine.sock")
+    assert SETTINGS["engine_socket"](restored) == "/run/mine.sock"
+    monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.1:2375")
+    assert SETTINGS["engine_socket"](restored) == "/run/other.sock"
