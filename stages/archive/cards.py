@@ -21,8 +21,8 @@ from stages.archive.release import DATA_CARD, GATE, MODEL_CARD
 from stages.common.contract.artifacts import read_json
 from stages.common.contract.errors import DataError
 from stages.common.inference.measures import in_words
-from stages.common.inference.measures_page import between, classes_table, measures_table
-from stages.common.reports.report import VERSION, Group, Links, Report, Share, Table, Text, shown, text_of, write_report
+from stages.common.inference.measures_page import between, classes_table, measures_table, thresholds_table
+from stages.common.reports.report import VERSION, Group, Links, Report, Table, Text, short_table, text_of, write_report
 from stages.common.schema.attributes import read_attributes
 from stages.common.schema.dataset import SPLITS
 
@@ -129,15 +129,6 @@ def _model_card(archive: Path, metrics: Mapping[str, Any], manifests: Manifests)
         "Release gate": "; ".join(gate["reasons"]),
     }
     answers = [(attribute.title, ", ".join(attribute.classes)) for attribute in attributes]
-    thresholds = [
-        (
-            attribute.title, _threshold(measures[attribute.name]),
-            *(None if measures[attribute.name].get(name) is None else Share(measures[attribute.name][name])
-              for name in ("coverage", "answered_accuracy")),
-            measures[attribute.name].get("ece"),
-        )
-        for attribute in attributes
-    ]  # fmt: skip
     splits = stats.get("splits", {})
     limits = [*evaluation.get("never_answered", []), *evaluation["no_better"], *gate["warnings"]]
     limits += [
@@ -169,12 +160,7 @@ def _model_card(archive: Path, metrics: Mapping[str, Any], manifests: Manifests)
                 f"The release gate uses {in_words(gate['metric'])}. Accuracy is the share of right answers among "
                 "known labels. Balanced accuracy is its mean over the classes. Intervals contain the true value with "
                 "95 % (Wilson), adjusted for images that belong together.",
-                Table(
-                    "Thresholds", ("Attribute", "Answers from a confidence of", "Answered", "Right of these", "ECE"),
-                    thresholds,
-                    note="Chosen on the validation split. Below its threshold the model abstains. ECE is the expected "
-                    "calibration error.",
-                ),
+                thresholds_table(attributes, measures, "Thresholds"),
             ],
         ),
         (
@@ -218,7 +204,7 @@ def _data_card(archive: Path, metrics: Mapping[str, Any], manifests: Manifests) 
         (lot, sum(counts.values()), *(counts.get(split) for split in SPLITS))
         for lot, counts in stats.get("lots", {}).items()
     ]
-    few, of_lots = shown(sorted(lots, key=lambda row: -row[1]), SLICES_SHOWN)
+    lots.sort(key=lambda row: -row[1])
     raw = [
         (name, source["files"], source["digest"])
         for name, source in manifests["validate"]["inputs"].items()
@@ -252,7 +238,7 @@ def _data_card(archive: Path, metrics: Mapping[str, Any], manifests: Manifests) 
                     note="Images of a group belong together, such as copies of a picture, and are in one split.",
                 ),
                 Table("Labels", ("Attribute", "Class", *SPLITS), counts),
-                Table("Lots", ("Lot", "Images", *SPLITS), few, note=of_lots),
+                short_table("Lots", ("Lot", "Images", *SPLITS), lots, SLICES_SHOWN),
             ],
         ),
         ("Collection process", [Table("Raw files", ("Input", "Files", "SHA-256"), raw)]),
@@ -273,11 +259,6 @@ def _data_card(archive: Path, metrics: Mapping[str, Any], manifests: Manifests) 
     ]  # fmt: skip
 
 
-def _threshold(measures: Mapping[str, Any]) -> object:
-    lowest = measures.get("threshold")
-    return dict(zip(measures["classes"], lowest, strict=True)) if isinstance(lowest, list) else lowest
-
-
 def _slices(archive: Path) -> list[Table]:
     """The slices that lie farthest below the rest, as stage evaluate has listed them."""
     path = archive / "evaluate" / "slices.csv"
@@ -285,24 +266,23 @@ def _slices(archive: Path) -> list[Table]:
         return []
     with path.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if float(row["accuracy"]) < float(row["elsewhere"])]
-    first, note = shown(sorted(rows, key=lambda row: (float(row["p"]), float(row["accuracy"]))), SLICES_SHOWN)
     cells = [
         (
             f"images of {row['slice']}", row["attribute"], int(row["labels"]), float(row["accuracy"]),
             between((float(row["low"]), float(row["high"]))), float(row["elsewhere"]), float(row["p"]),
         )
-        for row in first
+        for row in sorted(rows, key=lambda row: (float(row["p"]), float(row["accuracy"])))
     ]  # fmt: skip
-    told = "p: how often a model that is equally good everywhere would have so many wrong answers there."
+    note = "p: how often a model that is equally good everywhere would have so many wrong answers there."
     columns = ("Slice", "Attribute", "Labels", "Accuracy", "95 %", "Elsewhere", "p")
-    return [Table("Slices below the rest", columns, cells, note=f"{told} {note}".strip())]
+    return [short_table("Slices below the rest", columns, cells, SLICES_SHOWN, note)]
 
 
 def _lots(metrics: Mapping[str, Any]) -> list[Table]:
     lots = sorted(metrics.get("slices", {}).get("lots", []), key=lambda one: float(one["accuracy"]))
-    first, note = shown(lots, SLICES_SHOWN)
-    cells = [(one["name"], one["labels"], one["accuracy"]) for one in first]
-    return [Table("Lots", ("Images of", "Labels", "Accuracy of all answers"), cells, note=note)] if lots else []
+    cells = [(one["name"], one["labels"], one["accuracy"]) for one in lots]
+    columns = ("Images of", "Labels", "Accuracy of all answers")
+    return [short_table("Lots", columns, cells, SLICES_SHOWN)] if lots else []
 
 
 def _cost(manifests: Manifests) -> Table:

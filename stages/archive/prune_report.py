@@ -7,7 +7,7 @@ from typing import Any
 
 from stages.archive.prune import PASSES, Found
 from stages.common.contract.artifacts import json_digest, making, publish, write_manifest
-from stages.common.reports.report import REPORT, Cards, Report, Table, shown, write_report
+from stages.common.reports.report import REPORT, Cards, Report, Table, short_table, write_report
 
 SHOWN = 500
 """Things removed, in the page."""
@@ -84,8 +84,8 @@ def _page(found: Found) -> Report:
         (what, count.kept, mb(count.kept_bytes), count.why, count.removed, mb(count.removed_bytes))
         for what, count in sorted(found.counts.items())
     ]
-    first, note = shown(sorted(found.gone, key=lambda one: -one[3]), SHOWN)
-    rows = [(what, name, _date(used), mb(size)) for what, name, used, size in first]
+    gone = sorted(found.gone, key=lambda one: -one[3])
+    rows = [(what, name, _date(used), mb(size)) for what, name, used, size in gone]
     problems = [
         Table("Could not be removed", ("What, why, and what to do",), [(problem,) for problem in found.problems])
     ]
@@ -104,7 +104,7 @@ def _page(found: Found) -> Report:
             }),
             *(problems if found.problems else []),
             Table("What is kept and what is removed", ("What", "Kept", "MB", "Why", goes, "MB"), counts),
-            *([Table(goes, ("What", "Key", "Last used", "MB"), rows, note, folded=True)] if rows else []),
+            *([short_table(goes, ("What", "Key", "Last used", "MB"), rows, SHOWN, folded=True)] if rows else []),
         ],
     )  # fmt: skip
 

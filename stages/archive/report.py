@@ -27,7 +27,7 @@ from stages.common.reports.report import (
     Plot,
     Report,
     Table,
-    shown,
+    short_table,
 )
 from stages.common.schema.attributes import read_attributes
 
@@ -199,13 +199,8 @@ def _slices(version: str, slices: Sequence[Mapping[str, Any]]) -> Table:
         "such answers to reach significance). The verdict above warns of slices that fall by more than "
         "archive.slice_margin and by more than chance explains."
     )
-    return Table(
-        f"Slices, against {version}",
-        columns,
-        [[found[name] for name in names] for found in slices],
-        note=note,
-        folded=True,
-    )
+    rows = [[found[name] for name in names] for found in slices]
+    return Table(f"Slices, against {version}", columns, rows, note=note, folded=True)
 
 
 def _rejects(folder: Path) -> list[dict[str, str]]:
@@ -217,15 +212,10 @@ def _rejects(folder: Path) -> list[dict[str, str]]:
 
 
 def _rejected(stage: str, rows: list[dict[str, str]], base: str) -> Table:
-    first, note = shown(rows, REJECTS_SHOWN)
-    return Table(
-        f"{len(rows):,} rejected by {stage}",
-        ("File", "Reason"),
-        [(row["filename"], row["reason"]) for row in first],
-        note=note,
-        link=("All of them as CSV", f"{base}{stage}/{REJECTED}"),
-        folded=True,
-    )
+    cells = [(row["filename"], row["reason"]) for row in rows]
+    link = ("All of them as CSV", f"{base}{stage}/{REJECTED}")
+    title = f"{len(rows):,} rejected by {stage}"
+    return short_table(title, ("File", "Reason"), cells, REJECTS_SHOWN, link=link, folded=True)
 
 
 def _stages(chain: Chain, archive: Path) -> Table:

@@ -10,7 +10,13 @@ from PIL import Image
 from stages.common.checks.validation_report import data_docs_links, past_runs
 from stages.common.images.thumbnails import thumbnail
 from stages.common.inference.answers import Answers
-from stages.common.inference.measures_page import between, classes_table, measures_table, told_means
+from stages.common.inference.measures_page import (
+    between,
+    classes_table,
+    measures_table,
+    thresholds_table,
+    told_means,
+)
 from stages.common.inference.slices import LEVEL, Slice, worst
 from stages.common.reports.report import (
     Cards,
@@ -22,9 +28,8 @@ from stages.common.reports.report import (
     Pictures,
     Plot,
     Report,
-    Share,
     Table,
-    shown,
+    short_table,
 )
 from stages.common.schema.attributes import UNKNOWN, Attributes, names
 from stages.common.schema.dataset import Split
@@ -103,21 +108,6 @@ def _lines(answers: Answers, index: int, confidence: float) -> Iterable[str]:
     yield f"label: {'unknown' if label == UNKNOWN else classes[label]}"
 
 
-def _confidences(attributes: Attributes, measures: Mapping[str, Mapping[str, Any]]) -> Table:
-    rows = [
-        (attribute.title, one["ece"], _lowest(one), *map(_share, (one["coverage"], one["answered_accuracy"])))
-        for attribute in attributes
-        for one in (measures[attribute.name],)
-    ]
-    return Table(
-        "Confidence",
-        ("Attribute", "calibration error", "answers from", "answered", "right of these"),
-        rows,
-        note="Below the confidence in 'answers from', chosen on the validation split, the model abstains. The expected "
-        "calibration error is the mean distance between confidence and accuracy.",
-    )
-
-
 def slices_page(slices: Sequence[Slice], by_slice: Mapping[str, Sequence[Mapping[str, Any]]]) -> Group:
     """The slices in which the model is weak: those farthest below the rest, then all lots, and pairs of classes.
 
@@ -127,18 +117,19 @@ def slices_page(slices: Sequence[Slice], by_slice: Mapping[str, Sequence[Mapping
     """
     found = worst(slices)
     below = [found for found in slices if found.accuracy < found.elsewhere]
-    first, note = shown(sorted(below, key=lambda one: (one.p, one.accuracy)), SLICES_SHOWN)
     rows = [
         (f"images of {one.name}", one.attribute, one.labels, one.accuracy, between(one.interval), one.elsewhere, one.p)
-        for one in first
+        for one in sorted(below, key=lambda one: (one.p, one.accuracy))
     ]
     columns = ("Slice", "Attribute", "Labels", "Accuracy", "95 %", "Elsewhere", "p")
     told = f"The worst slice: {found.text}." if found else "No slice is worse than the rest beyond chance."
-    tables = [Table("Farthest below the rest", columns, rows, note=note, link=("All slices as CSV", "slices.csv"))]
+    csv = ("All slices as CSV", "slices.csv")
+    tables = [short_table("Farthest below the rest", columns, rows, SLICES_SHOWN, link=csv)]
+    of_totals = ("Images of", "Labels", "Accuracy of all answers")
     for title, kind in (("Lots", "lots"), ("Pairs of classes", "class_pairs")):
-        lowest, note = shown(sorted(by_slice[kind], key=lambda one: float(one["accuracy"])), SLICES_SHOWN)
-        cells = [(one["name"], one["labels"], one["accuracy"]) for one in lowest]
-        tables.append(Table(title, ("Images of", "Labels", "Accuracy of all answers"), cells, note=note, folded=True))
+        totals = sorted(by_slice[kind], key=lambda one: float(one["accuracy"]))
+        cells = [(one["name"], one["labels"], one["accuracy"]) for one in totals]
+        tables.append(short_table(title, of_totals, cells, SLICES_SHOWN, folded=True))
     return Group(
         "Slices",
         tables,
@@ -146,16 +137,6 @@ def slices_page(slices: Sequence[Slice], by_slice: Mapping[str, Sequence[Mapping
         "is equally good everywhere would have so many wrong answers there (Fisher's exact test, adjusted for all "
         f"slices with enough labels to reach significance); below {LEVEL:g} a slice is named.",
     )
-
-
-def _lowest(measures: Mapping[str, Any]) -> object:
-    """The threshold of an attribute, or of each of its classes."""
-    lowest = measures["threshold"]
-    return dict(zip(measures["classes"], lowest, strict=True)) if isinstance(lowest, list) else lowest
-
-
-def _share(value: float | None) -> Share | None:
-    return None if value is None else Share(value)
 
 
 def describe_model(
@@ -196,7 +177,7 @@ def describe_model(
         classes_table(attributes, measures),
         slices,
         answered,
-        _confidences(attributes, measures),
+        thresholds_table(attributes, measures, "Confidence"),
         *checked.sections(),
         Plot("Confusion matrices", (out / "plots" / "confusion_matrices.png").read_bytes()),
         Plot("ROC curves", (out / "plots" / "roc_curves.png").read_bytes()),
@@ -204,15 +185,8 @@ def describe_model(
         *hardest,
         past_runs(
             history,
-            {
-                "mean_accuracy": "mean accuracy",
-                "mean_balanced_accuracy": "mean balanced accuracy",
-                **titles,
-                "mean_ece": "calibration error",
-                "mean_coverage": "answered",
-                "images": "images",
-                "findings": "expectations not met",
-            },
+            ("mean_accuracy", "mean_balanced_accuracy", *titles, "mean_ece", "mean_coverage", "images", "findings"),
+            {**titles, "mean_ece": "calibration error", "mean_coverage": "answered"},
         ),
         Links("Files", {name: name for name in ("predictions.csv", "findings.csv", "metrics/eval_metrics.json")}),
         data_docs_links([checked.suite]),

@@ -7,7 +7,7 @@ from PIL import Image
 
 from stages.common.images.thumbnails import thumbnail
 from stages.common.inference.measures import EACH
-from stages.common.reports.report import Cards, Labels, Links, PageSection, Picture, Pictures, Report, Share, Table
+from stages.common.reports.report import Cards, Labels, Links, PageSection, Picture, Pictures, Report, Table, share
 from stages.common.schema.attributes import UNKNOWN, Attribute
 from stages.common.schema.dataset import Split
 from stages.label_doubt.doubts import Doubt
@@ -57,15 +57,15 @@ def doubt_report(
             "doubtful labels": len(doubts),
             "images with such a label": metrics["doubtful_images"],
             "known labels": metrics["labels"],
-            "mean held-out accuracy": _share(metrics["mean_accuracy"]),
-            "balanced accuracy": _share(metrics["mean_balanced_accuracy"]),
-            "most frequent class alone": _share(metrics["mean_majority"]),
+            "mean held-out accuracy": share(metrics["mean_accuracy"]),
+            "balanced accuracy": share(metrics["mean_balanced_accuracy"]),
+            "most frequent class alone": share(metrics["mean_majority"]),
         }),
         Table(
             "Attributes",
             ("attribute", "known labels", "doubted", *SHARES.values(), "area under the ROC curve"),
             [
-                (attribute.title, row["labels"], row["doubts"], *(_share(row[name]) for name in SHARES), row["roc_auc"])
+                (attribute.title, row["labels"], row["doubts"], *(share(row[name]) for name in SHARES), row["roc_auc"])
                 for attribute in images.attributes
                 if (row := found[attribute.name])
             ],
@@ -96,10 +96,6 @@ def doubt_report(
         attributes=images.attributes,
         sections=sections,
     )
-
-
-def _share(value: float | None) -> Share | None:
-    return None if value is None else Share(value)
 
 
 def _lines(rank: int, doubt: Doubt, row: Mapping[str, str]) -> list[str]:

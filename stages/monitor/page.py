@@ -29,7 +29,8 @@ from stages.common.reports.report import (
     Report,
     Share,
     Table,
-    shown,
+    share,
+    short_table,
 )
 from stages.common.schema.attributes import Attributes
 from stages.monitor import drift as drifting
@@ -50,6 +51,8 @@ MOVED = 12
 PLOTS = 4
 LOTS = 30
 """Lots in a table."""
+SIGNALS = 200
+"""Signals in the table of all."""
 TONES = {"ok": "good", "none": "good", "low": "bad", "found": "remark"}
 FILES = ("decision.json", "metrics/drift.json", "metrics/expected.json", "metrics/performance.json")
 
@@ -197,13 +200,8 @@ def describe_check(
         _expectations(checked, looked_at) if checked else None,
         past_runs(
             history,
-            {
-                "mean_accuracy": "mean accuracy",
-                "mean_balanced_accuracy": "mean balanced accuracy",
-                "drifted": "drifted signals",
-                "images": "new images",
-                "lots": "lots with new images",
-            },
+            ("mean_accuracy", "mean_balanced_accuracy", "drifted", "images", "lots"),
+            {"drifted": "drifted signals", "images": "new images", "lots": "lots with new images"},
         ),
         _reading(settings),
         Links("Files", {f"{TO_LABEL} ({len(worth):,} images to label)": TO_LABEL} | {name: name for name in files}),
@@ -233,16 +231,16 @@ def _expected(unlabelled: Unlabelled, drift: Drift) -> dict[str, tuple[int, Mapp
 
 def _moved(attributes: Attributes, drift: Drift) -> Table:
     moved = [test for test in drift.tests if test.drifted]
-    first, note = shown(moved or [test for test in drift.tests if test.p is not None], MOVED if moved else PLOTS)
-    rows = [(test.lot, explain(attributes, test), *_row(attributes, test)[1:-1]) for test in first]
+    tests = moved or [test for test in drift.tests if test.p is not None][:PLOTS]
+    rows = [(test.lot, explain(attributes, test), *_row(attributes, test)[1:-1]) for test in tests]
     columns = ("Lot", "In words", "Signal", "Reference", "New", "PSI", "Distance", "p corrected")
     if moved:
-        return Table("Drifted signals", columns, rows, note=note or "The strongest first.")
+        return short_table("Drifted signals", columns, rows, MOVED, "The strongest first.")
     return Table("Largest changes, none of them drift", columns, rows)
 
 
 def _row(attributes: Attributes, test: Signal) -> tuple[object, ...]:
-    figures = [Share(value) if test.moved and value is not None else _figure(value) for value in (test.then, test.now)]
+    figures = map(share if test.moved else _figure, (test.then, test.now))
     what = title_of(attributes, test.signal) + (f" ({test.moved})" if test.moved else "")
     verdict = Badge(test.note or ("moved" if test.drifted else "no drift"), "remark" if test.drifted else "plain")
     return test.lot, what, *figures, _figure(test.psi), _figure(test.distance), _p(test.p_corrected), verdict
@@ -310,7 +308,7 @@ def _counted(metric: str) -> str:
 
 
 def _shares(one: Accuracy) -> tuple[Share | None, ...]:
-    return tuple(None if value is None else Share(value) for value in (one.value, one.low, one.high))
+    return tuple(map(share, (one.value, one.low, one.high)))
 
 
 def _enough(one: Accuracy) -> Badge:
@@ -329,18 +327,17 @@ def _lots(performance: Performance, drift: Drift, images: Mapping[str, int], see
             verdict = performing.LOW
         told = [Badge(word, TONES.get(word, "plain")) for word in (verdict, drift.lots[lot])]
         rows.append((lot, images.get(lot, sum(images.values())), known[lot], mean.labels, *_shares(mean), *told))
-    first, note = shown(rows, LOTS)
-    if others := len(seen.keys() - images.keys()):
-        note = f"{note} The model knows all pictures of {others} other lot{'s' if others > 1 else ''}.".strip()
+    others = len(seen.keys() - images.keys())
+    note = f"The model knows all pictures of {others} other lot{'s' if others > 1 else ''}." if others else ""
     what = in_words(performance.metric).capitalize()
     columns = ("Lot", "New images", "Known images", "Labels", what, "Lowest", "Highest", "Verdict", "Drift")
-    return Table("New images by lot", columns, first, note=note)
+    return short_table("New images by lot", columns, rows, LOTS, note)
 
 
 def _all_signals(attributes: Attributes, drift: Drift) -> Table:
-    first, note = shown([_row(attributes, test) for test in drift.tests], 200)
+    rows = [_row(attributes, test) for test in drift.tests]
     columns = ("Lot", "Signal", "Reference", "New", "PSI", "Distance", "p corrected", "Verdict")
-    return Table(f"All {len(drift.tests)} signals", columns, first, note=note, folded=True)
+    return short_table(f"All {len(rows)} signals", columns, rows, SIGNALS, folded=True)
 
 
 def _expectations(checked: "Checked", lots: Sequence[str]) -> Group:

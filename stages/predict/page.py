@@ -1,10 +1,9 @@
 """The report of predictions: how many images, what they show, which answers are least sure, and what was left out."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stages.common.checks.validation_report import data_docs_links, past_runs
+from stages.common.checks.validation_report import data_docs_links, past_runs, rejects
 from stages.common.inference.to_label import TO_LABEL, Worth
 from stages.common.inference.unlabelled_page import expected_table, in_words, worth_pictures
 from stages.common.reports.report import (
@@ -18,6 +17,7 @@ from stages.common.reports.report import (
     Report,
     Share,
     Table,
+    short_table,
     shown,
 )
 from stages.common.schema.attributes import Attributes
@@ -50,10 +50,9 @@ def _lots(attributes: Attributes, metrics: Mapping[str, Any]) -> Table:
             Share(found["classes"][attribute.name][ABSTAINED] / images) if images else None for attribute in attributes
         ]
         rows.append((lot, images, found["undecodable"], *abstained, "taken from the cache" if found["reused"] else ""))
-    first, note = shown(rows, ROWS_SHOWN)
-    told = "For each attribute the share of images for which the model abstains."
+    note = "For each attribute the share of images for which the model abstains."
     columns = ("Lot", "Images", "Undecodable", *(attribute.title for attribute in attributes), "Predicted before")
-    return Table("Lots", columns, first, note=" ".join(filter(None, (told, note))))
+    return short_table("Lots", columns, rows, ROWS_SHOWN, note)
 
 
 def _classes(attributes: Attributes, metrics: Mapping[str, Any]) -> Group:
@@ -76,28 +75,17 @@ def _unsure(cases: Sequence[Unsure], picture: Callable[[str, str], str]) -> Pict
     return Pictures("Least sure images", pictures, note=note)
 
 
-def left_out(undecodable: Rows, ignored: Rows) -> list[PageSection]:
-    """Images without a prediction, by reason and by name, and other files.
+def describe_undecodable(undecodable: Rows) -> list[PageSection]:
+    """Images without a prediction, (filename, lot, reason) of each; nothing if there are none."""
+    columns = ("File name", "Lot", "Reason")
+    return [rejects("Undecodable images", columns, undecodable, "undecodable.csv")] if undecodable else []
 
-    Args:
-        undecodable: (filename, lot, reason) of each.
-        ignored: (filename, lot, path, reason) of each.
-    """
-    sections: list[PageSection] = []
-    if undecodable:
-        kinds = Counter(reason.partition(":")[0] for _, _, reason in undecodable).most_common()
-        counted, counted_note = shown(kinds, ROWS_SHOWN)
-        listed, listed_note = shown(undecodable, ROWS_SHOWN)
-        tables = [
-            Table("", ("Reason", "Images"), counted, note=counted_note),
-            Table("Images", ("File name", "Lot", "Reason"), listed, note=listed_note, folded=True),
-        ]
-        sections.append(Group("Undecodable images", tables, link=("undecodable.csv", "undecodable.csv")))
-    if ignored:
-        rows, note = shown([(path, reason) for _, _, path, reason in ignored], ROWS_SHOWN)
-        link = ("ignored.csv", "ignored.csv")
-        sections.append(Table("Files not read", ("Path", "Reason"), rows, note=note, link=link, folded=True))
-    return sections
+
+def describe_ignored(ignored: Rows) -> list[PageSection]:
+    """Other files, (filename, lot, path, reason) of each; likewise."""
+    rows = [(path, reason) for _, _, path, reason in ignored]
+    link = ("ignored.csv", "ignored.csv")
+    return [short_table("Files not read", ("Path", "Reason"), rows, ROWS_SHOWN, link=link, folded=True)] if rows else []
 
 
 def describe_predictions(
@@ -139,7 +127,7 @@ def describe_predictions(
     of_lots = {lot: (one["new"], one["expected"], None) for lot, one in metrics["lots"].items()}
     sections: list[PageSection | None] = [
         Cards(cards),
-        *left_out(undecodable, []),
+        *describe_undecodable(undecodable),
         _lots(attributes, metrics),
         expected_table(attributes, metrics["expected"], metrics["new"], of_lots),
         worth_pictures(worth, metrics["new"], picture),
@@ -147,8 +135,8 @@ def describe_predictions(
         answered,
         _unsure(cases, picture),
         *checked.sections(),
-        *left_out([], ignored),
-        past_runs(history, {name: name for name in ("images", "undecodable")} | {"findings": "expectations not met"}),
+        *describe_ignored(ignored),
+        past_runs(history, ("images", "undecodable", "findings")),
         Links(f"Files{f' (predictions: {note})' if note else ''}", {name: name for name in names}),
         data_docs_links([checked.suite]),
     ]

@@ -17,7 +17,13 @@ from stages.common.reports.report import REPORT, Report, write_report
 from stages.common.schema.attributes import names
 from stages.common.schema.learned import never_answered, remarks
 from stages.predict.images import Found, find_images
-from stages.predict.page import TITLE, describe_predictions, left_out, nothing_released
+from stages.predict.page import (
+    TITLE,
+    describe_ignored,
+    describe_predictions,
+    describe_undecodable,
+    nothing_released,
+)
 from stages.predict.params import Params
 
 if TYPE_CHECKING:
@@ -256,7 +262,7 @@ def _refuse(context: Context[Params], undecodable: Sequence[Sequence[str]], igno
         f"none of the {len(undecodable)} images can be used; the first is {name}: {reason}; repair or remove those in "
         f"{context.failed}/undecodable.csv"
     )
-    sections = left_out(undecodable, ignored)
+    sections = [*describe_undecodable(undecodable), *describe_ignored(ignored)]
     write_report(context.failed / REPORT, Report(TITLE, "", message, passed=False, sections=sections))
     raise DataError(message)
 

@@ -1,7 +1,6 @@
 """The report of the prepared data: how many images there are, what was left out, and what they look like."""
 
 import io
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +9,21 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from stages.common.checks.validation_report import data_docs_links, past_runs
+from stages.common.checks.validation_report import data_docs_links, past_runs, rejects
 from stages.common.images.settings import Preprocessing
 from stages.common.images.thumbnails import contact_sheet, for_sheet, thumbnail
-from stages.common.reports.report import Cards, Group, Links, PageSection, Picture, Pictures, Plot, Report, Table, shown
+from stages.common.reports.report import (
+    Cards,
+    Group,
+    Links,
+    PageSection,
+    Picture,
+    Pictures,
+    Plot,
+    Report,
+    Table,
+    short_table,
+)
 from stages.common.schema.dataset import SPLITS
 
 if TYPE_CHECKING:
@@ -32,27 +42,15 @@ NAMES_SHOWN = 6
 
 
 def describe_rejects(rejected: Mapping[str, str]) -> Group:
-    """Images that cannot be used (filename -> reason), per reason and the first by name."""
-    kinds = Counter(reason.partition(":")[0] for reason in rejected.values()).most_common()
-    counted, counted_note = shown(kinds, ROWS_SHOWN)
-    listed, listed_note = shown(sorted(rejected.items()), ROWS_SHOWN)
-    return Group(
-        "Rejected images",
-        [
-            Table("", ("Reason", "Images"), counted, note=counted_note),
-            Table("Images", ("File name", "Reason"), listed, note=listed_note, folded=True),
-        ],
-        link=("rejected.csv", "rejected.csv"),
-    )
+    """Images that cannot be used (filename -> reason)."""
+    return rejects("Rejected images", ("File name", "Reason"), sorted(rejected.items()), "rejected.csv")
 
 
 def describe_left_out(left_out: Mapping[str, str]) -> Table:
     """Images that are nearly one of another split (filename -> reason)."""
-    listed, note = shown(sorted(left_out.items()), ROWS_SHOWN)
-    told = "Validation and test hold no face from training, no near duplicate of one, and no image of its group"
-    return Table(
-        "Left out of validation and test", ("File name", "Reason"), listed, note="; ".join(filter(None, (told, note)))
-    )
+    note = "Validation and test hold no face from training, no near duplicate of one, and no image of its group."
+    rows = sorted(left_out.items())
+    return short_table("Left out of validation and test", ("File name", "Reason"), rows, ROWS_SHOWN, note)
 
 
 def _describe_groups(images: Mapping[str, int], groups: Mapping[str, int]) -> Table:
@@ -118,10 +116,9 @@ def _describe_duplicates(duplicates: Mapping[str, Any]) -> Table:
     for group in duplicates["listed"]:
         names, more = group[:NAMES_SHOWN], len(group) - NAMES_SHOWN
         rows.append((len(group), ", ".join(names) + (f" and {more} more" if more > 0 else "")))
-    first, note = shown(rows, ROWS_SHOWN, duplicates["pictures"])
-    told = f"{duplicates['images']:,} images show only {duplicates['pictures']:,} pictures"
-    told += f"; {duplicates['contradicting_labels']:,} of these have contradictory labels and come first"
-    return Table("Duplicates", ("Images", "File names"), first, note="; ".join(filter(None, (told, note))))
+    note = f"{duplicates['images']:,} images show only {duplicates['pictures']:,} pictures"
+    note += f"; {duplicates['contradicting_labels']:,} of these have contradictory labels and come first."
+    return short_table("Duplicates", ("Images", "File names"), rows, ROWS_SHOWN, note, of=duplicates["pictures"])
 
 
 def describe_data(
@@ -155,7 +152,8 @@ def describe_data(
         "rejected": len(rejected),
         "lots": len(lots),
     }
-    by_lot, note = shown([(lot, *counts.values()) for lot, counts in lots.items()], ROWS_SHOWN)
+    by_lot = [(lot, *counts.values()) for lot, counts in lots.items()]
+    files = ("index.csv", "rejected.csv", "left_out.csv", "findings.csv", "metrics/data_stats.json")
     sections: list[PageSection] = [
         Cards(cards),
         *checked.sections(),
@@ -167,19 +165,13 @@ def describe_data(
         *([_describe_faces(statistics["faces"])] if statistics["faces"] else []),
         *([_describe_duplicates(statistics["duplicates"])] if statistics["duplicates"]["pictures"] else []),
         _describe_pixels(out, table, statistics["train_pixels"]),
-        Table("Lots", ("Lot", *SPLITS, "left out", "rejected"), by_lot, note=note, folded=True),
+        short_table("Lots", ("Lot", *SPLITS, "left out", "rejected"), by_lot, ROWS_SHOWN, folded=True),
         past_runs(
             history,
-            {name: name for name in ("images", *SPLITS, "rejected")}
-            | {"left_out": "left out", "contradicting": "contradicting duplicates", "findings": "expectations not met"},
+            ("images", *SPLITS, "rejected", "left_out", "contradicting", "findings"),
+            {"contradicting": "contradicting duplicates"},
         ),
-        Links(
-            "Files",
-            {
-                name: name
-                for name in ("index.csv", "rejected.csv", "left_out.csv", "findings.csv", "metrics/data_stats.json")
-            },
-        ),
+        Links("Files", {name: name for name in files}),
         data_docs_links([checked.suite]),
     ]
     return Report(

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stages.common.inference.measures import Measures
-from stages.common.inference.measures_page import classes_table, measures_table
+from stages.common.inference.measures_page import classes_table, measures_table, told_threshold
 from stages.common.reports.report import Report, Table, plain_report
 from stages.common.schema.attributes import Attributes
 from stages.train.calibrate import Calibrated
@@ -50,8 +50,7 @@ def _answers(attributes: Attributes, calibrated: Sequence[Calibrated]) -> Table:
     rows = []
     for attribute, one in zip(attributes, calibrated, strict=True):
         chosen, given = one.decision, one.abstention
-        lowest = given.threshold
-        from_ = dict(zip(attribute.classes, lowest, strict=True)) if isinstance(lowest, list) else lowest
+        from_ = told_threshold(attribute.classes, given.threshold)
         notes = "; ".join(filter(None, (chosen.note, given.note)))
         rows.append((attribute.title, chosen.by, chosen.answer, from_, notes))
     note = "Chosen on the validation split: the class that is answered, and the confidence from which it is given."

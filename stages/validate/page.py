@@ -19,6 +19,7 @@ from stages.common.reports.report import (
     Report,
     Share,
     Table,
+    short_table,
     shown,
 )
 from stages.common.schema.attributes import Attribute, Attributes, names
@@ -37,6 +38,8 @@ LABELS_SHOWN = 8
 """Labels told beside a picture, and as many asked for; the others on request."""
 ROWS_SHOWN = 50
 """Rows of a table; the CSV files hold all."""
+FIGURES = ("rows", "accepted", "rejected", "warnings", "images")
+"""Of `metrics/validation.json`: those that stand first, and are compared with past runs."""
 SHEETS = {
     "rejected.csv": "rows left out, with the reason",
     "warnings.csv": "rows kept with a warning, repeats, replaced labels",
@@ -116,16 +119,7 @@ def build_report(
         _lots(metrics),
         _left_out(metrics, present),
         Group("Checks", [checks(suite, result) for suite, result in results.items()]),
-        past_runs(
-            history,
-            {
-                "rows": "rows",
-                "accepted": "accepted",
-                "rejected": "rejected",
-                "warnings": "warnings",
-                "images": "images",
-            },
-        ),
+        past_runs(history, FIGURES),
         Links("Files", {f"{sheet}: {SHEETS[sheet]}": sheet for sheet in present}) if present else None,
         data_docs_links(results) if results else None,
     ]
@@ -150,15 +144,8 @@ def _warned(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _cards(metrics: Mapping[str, Any]) -> Cards:
-    figures = {
-        "rows": metrics.get("rows"),
-        "accepted": metrics.get("accepted"),
-        "rejected": metrics.get("rejected"),
-        "warnings": metrics.get("warnings"),
-        "images": metrics.get("images"),
-        "lots": len(metrics["lots"]) if "lots" in metrics else None,
-    }
-    return Cards({label: value for label, value in figures.items() if value is not None})
+    lots = {"lots": len(metrics["lots"])} if "lots" in metrics else {}
+    return Cards({name: metrics[name] for name in FIGURES if name in metrics} | lots)
 
 
 def _changes(changes: Changes | None, present: Sequence[str]) -> Table | None:
@@ -209,9 +196,9 @@ def _failing(
             pictures = [_row_picture(some.iloc[at], attributes, labels, picture, ask=ask) for at in first]
             examples.append(Pictures(str(kind), pictures, note))
         else:
-            first, note = shown(range(len(some)), EXAMPLES)
-            cells = [_place(some.iloc[at]) for at in first]
-            examples.append(Table(str(kind), ("File", "Row", "Image", "Reason"), cells, note))
+            columns = ("File", "Row", "Image", "Reason")
+            cells = [_place(some.iloc[at]) for at in range(min(len(some), EXAMPLES))]
+            examples.append(short_table(str(kind), columns, cells, EXAMPLES, of=len(some)))
     return Group(title, [table, *examples], link=_link(sheet, present))
 
 
@@ -247,14 +234,12 @@ def _known(attributes: Attributes, labels: pd.DataFrame, path: str) -> list[int 
 def _replaced(replaced: pd.DataFrame, present: Sequence[str]) -> Table | None:
     if replaced.empty:
         return None
-    first, note = shown(range(len(replaced)), ROWS_SHOWN)
-    rows = [_place(replaced.iloc[at]) for at in first]
-    return Table(
-        "Labels that a newer file replaced",
-        ("File", "Row", "Image", "What became of it"),
-        rows,
-        note=". ".join(filter(None, ("Files contradict each other here; the newest wins", note))),
-        link=_link("warnings.csv", present),
+    rows = [_place(replaced.iloc[at]) for at in range(min(len(replaced), ROWS_SHOWN))]
+    columns = ("File", "Row", "Image", "What became of it")
+    note = "Files contradict each other here; the newest wins."
+    link = _link("warnings.csv", present)
+    return short_table(
+        "Labels that a newer file replaced", columns, rows, ROWS_SHOWN, note, of=len(replaced), link=link
     )
 
 
@@ -337,9 +322,8 @@ def _class(attribute: Attribute, label: Any) -> str:
 def _files(files: Sequence[AnnotationFile]) -> Table | None:
     if not files:
         return None
-    first, note = shown(files, ROWS_SHOWN)
-    rows = [(one.source, one.form, one.dated, one.rows) for one in first]
-    return Table("What was read", ("File", "Form", "Date", "Rows"), rows, note)
+    rows = [(one.source, one.form, one.dated, one.rows) for one in files]
+    return short_table("What was read", ("File", "Form", "Date", "Rows"), rows, ROWS_SHOWN)
 
 
 def _groups(metrics: Mapping[str, Any]) -> Table | None:
@@ -362,8 +346,8 @@ def _lots(metrics: Mapping[str, Any]) -> Table | None:
     lots = metrics.get("lots")
     if not lots:
         return None
-    first, note = shown(list(lots.items()), ROWS_SHOWN)
-    return Table("Lots", ("Lot", "Accepted images"), first, note, folded=len(lots) > EXAMPLES)
+    rows = list(lots.items())
+    return short_table("Lots", ("Lot", "Accepted images"), rows, ROWS_SHOWN, folded=len(lots) > EXAMPLES)
 
 
 def _left_out(metrics: Mapping[str, Any], present: Sequence[str]) -> Table | None:

@@ -29,7 +29,7 @@ from stages.validate.changes import find_changes, last_before
 from stages.validate.groups import count_groups, groups_joined, join_groups
 from stages.validate.image_table import image_table, images_to_inspect
 from stages.validate.inspection import inspect_images
-from stages.validate.page import build_report
+from stages.validate.page import FIGURES, build_report
 from stages.validate.params import Params
 from stages.validate.raw_annotations import (
     RawAnnotations,
@@ -267,7 +267,6 @@ def _write_reports(
         _write(folder / ANNOTATIONS, identified, for_people=False)
     for suite, result in checked.results.items():
         write_data_docs(folder / "data_docs" / suite, checked.suites[suite], result, summary, others=checked.results)
-    figures = ("success", "rows", "accepted", "rejected", "warnings", "images")
     source, lots = str(context.inputs["annotations"]), list(context.params.validate.lots)
     alike = [one for one in recall(context.cache, source) if one.get("lots") == lots]
     earlier = last_before(context.key, context.cache.parent, alike) if metrics["success"] else None
@@ -275,7 +274,7 @@ def _write_reports(
     if changes:
         _write(folder / CHANGES, changes.table)
     known = {"key": context.key, "lots": lots}
-    remember(context.cache, source, {name: metrics[name] for name in figures} | known)
+    remember(context.cache, source, {name: metrics[name] for name in ("success", *FIGURES)} | known)
     raw = context.inputs.get("raw")
     report = build_report(
         annotations.attributes,

@@ -18,7 +18,7 @@ from stages.common.contract.errors import DataError
 from stages.common.contract.logs import log
 from stages.common.contract.stage import Context
 from stages.common.contract.tables import write_csv
-from stages.common.reports.report import REPORT, PageSection, Report, Table, shown, text_of, write_report
+from stages.common.reports.report import REPORT, PageSection, Report, short_table, text_of, write_report
 from stages.common.schema.attributes import Attributes
 
 FINDINGS = "findings.csv"
@@ -55,8 +55,8 @@ class Checked:
 
     def sections(self) -> list[PageSection]:
         """The suite's part of a report: every check, and what failed."""
-        first, note = shown(self.rows, LISTED)
-        listed = Table("Findings", [name.capitalize() for name in COLUMNS], first, note=note, link=(FINDINGS, FINDINGS))
+        columns = [name.capitalize() for name in COLUMNS]
+        listed = short_table("Findings", columns, self.rows, LISTED, link=(FINDINGS, FINDINGS))
         return [checks(self.suite, self.result), *([listed] if self.rows else [])]
 
 

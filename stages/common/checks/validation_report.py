@@ -1,15 +1,18 @@
 """The common part of the reports of validating stages: the checks of a suite, and findings of past runs."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from stages.common.reports.report import Badge, Group, Links, PageSection, Share, Table, Trend, text_of
+from stages.common.reports.report import Badge, Group, Links, PageSection, Share, Table, Trend, short_table, text_of
 
 DATA_DOCS = "data_docs"
 """Folder of an artifact with a folder per suite: `index.html` (what was found) and `suite.html` (what is expected)."""
 SOURCE = "file"
 """Key in the meta of a suite and of its result: the file that it was read from, as reports call it."""
 RUNS_SHOWN = 30
+REJECTS_SHOWN = 50
+"""Rows of a table of rejects; a file beside the report holds all."""
 
 ALLOWED_SHOWN = 60
 """Characters of an allowed set or pattern; a longer one is nothing to read in a table."""
@@ -96,31 +99,53 @@ def _number(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def past_runs(history: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> Group:
+def rejects(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], file: str) -> Group:
+    """Images that cannot be used, per reason and the first by name.
+
+    Args:
+        title: of the section.
+        columns: of `rows`.
+        rows: one an image; the last cell is the reason, whose kind stands before a colon.
+        file: the CSV beside the report that lists all of them.
+    """
+    kinds = Counter(row[-1].partition(":")[0] for row in rows).most_common()
+    return Group(
+        title,
+        [
+            short_table("", ("Reason", "Images"), kinds, REJECTS_SHOWN),
+            short_table("Images", columns, rows, REJECTS_SHOWN, folded=True),
+        ],
+        link=(file, file),
+    )
+
+
+def past_runs(
+    history: Sequence[Mapping[str, Any]], names: Sequence[str], called: Mapping[str, str] | None = None
+) -> Group:
     """Findings of past runs.
 
     Args:
         history: `stages.common.contract.history.recall`, the oldest run first.
-        names: key of a figure in `history` -> what people call it.
+        names: keys of figures in `history`.
+        called: key -> what people call it, where that is not the key itself.
     """
     runs = list(history)[-RUNS_SHOWN:]
     times = [str(run["time"]).replace("T", " ")[: len("2026-01-01 00:00")] for run in runs]
-    series = {title: [_figure(run.get(name)) for run in runs] for name, title in names.items()}
+    titles = (
+        {name: name.replace("_", " ") for name in names} | {"findings": "expectations not met"} | dict(called or {})
+    )
+    series = {titles[name]: [_figure(run.get(name)) for run in runs] for name in names}
+    known = {title: values for title, values in series.items() if any(value is not None for value in values)}
     listed = [(time, _verdict(run), *(run.get(name) for name in names)) for time, run in zip(times, runs, strict=True)]
-    sections: list[PageSection] = [Trend("", times, {name: values for name, values in series.items() if _any(values)})]
+    sections: list[PageSection] = [Trend("", times, known)]
     if listed:
-        columns = ("Time (UTC)", "Verdict", *names.values())
+        columns = ("Time (UTC)", "Verdict", *(titles[name] for name in names))
         sections.append(Table("Past runs, the latest first", columns, listed[::-1], folded=True))
     return Group("Trend", sections, note="Runs of this stage with results in the same place; the last one is this run.")
 
 
 def _figure(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
-
-
-def _any(values: Iterable[float | None]) -> bool:
-    """Whether a run has the figure at all."""
-    return any(value is not None for value in values)
 
 
 def _verdict(run: Mapping[str, Any]) -> Badge:

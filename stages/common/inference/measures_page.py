@@ -1,10 +1,11 @@
 """The tables of every report that measures a model: its attributes, and the classes of each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stages.common.inference.calibration import Threshold
 from stages.common.inference.measures import RARE, Measures
-from stages.common.reports.report import Table
+from stages.common.reports.report import Table, share
 from stages.common.schema.attributes import Attributes
 
 COLUMNS = {
@@ -69,6 +70,35 @@ def classes_table(attributes: Attributes, measures: Mapping[str, Measures]) -> T
         "of the labels."
     )
     return Table("Classes", columns, rows, note=note, folded=len(rows) >= MANY)
+
+
+def thresholds_table(attributes: Attributes, measures: Mapping[str, Measures], title: str) -> Table:
+    """A row per attribute: from which confidence on it is answered, what that gives, how far confidences are off.
+
+    Args:
+        attributes: those that are measured.
+        measures: attribute -> its figures in `metrics/eval_metrics.json` of stage evaluate.
+        title: of the table.
+    """
+    rows = [
+        (
+            attribute.title, told_threshold(one["classes"], one["threshold"]), share(one["coverage"]),
+            share(one["answered_accuracy"]), one["ece"],
+        )
+        for attribute in attributes
+        for one in (measures[attribute.name],)
+    ]  # fmt: skip
+    columns = ("Attribute", "Answers from a confidence of", "Answered", "Right of these", "ECE")
+    note = (
+        "Chosen on the validation split. Below its threshold the model abstains. ECE is the expected calibration "
+        "error, the mean distance between confidence and accuracy."
+    )
+    return Table(title, columns, rows, note=note)
+
+
+def told_threshold(classes: Sequence[str], threshold: Threshold | None) -> object:
+    """The lowest confidence of an answer, or that of each class, for a table."""
+    return dict(zip(classes, threshold, strict=True)) if isinstance(threshold, list) else threshold
 
 
 def between(interval: tuple[float, float] | None) -> str | None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stages.common.inference.to_label import TO_LABEL, Worth
-from stages.common.reports.report import Badge, Picture, Pictures, Share, Table, shown
+from stages.common.reports.report import Badge, Picture, Pictures, Share, Table, short_table
 from stages.common.schema.attributes import Attributes
 
 ROWS = 30
@@ -51,14 +51,13 @@ def expected_table(
     rows += [
         (lot, "Mean", count, *_cells(one["mean"]), badge or "") for lot, (count, one, badge) in lots.items() if one
     ]
-    first, note = shown(rows, ROWS + len(attributes) + 1)
-    told = (
+    note = (
         "Estimated share of right answers: the model's confidences, corrected by the gap between confidence and "
         "accuracy on its test images. The true accuracy lies between lowest and highest with 95% if these images are "
         f"like the test images. {TOO_HIGH}"
     )
     columns = ("Lot", "Attribute", "Images", "Expected", "Lowest", "Highest", "")
-    return Table("Expected accuracy", columns, first, note=" ".join(filter(None, (told, note))))
+    return short_table("Expected accuracy", columns, rows, ROWS + len(attributes) + 1, note)
 
 
 def _cells(one: Mapping[str, float]) -> tuple[Share, ...]:

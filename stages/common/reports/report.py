@@ -40,6 +40,11 @@ class Share(float):
     """A share of a whole, 0 to 1, shown in per cent."""
 
 
+def share(value: float | None) -> Share | None:
+    """A share that may not be known."""
+    return None if value is None else Share(value)
+
+
 @dataclass(frozen=True)
 class Badge:
     """A word in a table that is seen at a glance: coloured, and with a sign for those who do not see the colour.
@@ -247,6 +252,15 @@ def shown(what: Sequence[ItemT], most: int, of: int | None = None) -> tuple[Sequ
     total = len(what) if of is None else of
     first = what[:most]
     return first, f"{len(first):,} of {total:,} shown" if len(first) < total else ""
+
+
+def short_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], most: int, note: str = "",
+    *, of: int | None = None, link: tuple[str, str] | None = None, folded: bool = False,
+) -> Table:  # fmt: skip
+    """A table of the first `most` rows, whose note also says how many there are; `of` as in `shown`."""
+    first, told = shown(rows, most, of)
+    return Table(title, columns, first, " ".join(filter(None, (note, told))), link, folded)
 
 
 def plain_report(name: str, description: str, headline: Mapping[str, object], artifact: Path) -> Report:
