@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages.archive.release import NONE, standing, told_run
+from stages.archive.release import released, standing, told_run
 from stages.archive.versions_page import write_versions
 from stages.common.contract.artifacts import read_manifest, write_json
 from stages.common.contract.command_line import Parser
@@ -108,13 +108,10 @@ def write_decision(registry: Registry, release: Release, store: Path) -> dict[st
     """
     from stages.archive.run_page import write_run  # not needed by the other commands
 
-    version, champion = registry.version(release.version), registry.champion()
+    version = registry.version(release.version)
     artifact = store / "archive" / version.archive
-    manifest = read_manifest(artifact)
-    released = {"version": version.name, "champion": champion.name if champion else NONE}
-    title = manifest["params"]["archive"]["title"]
-    said = standing(registry, version)
-    page = write_run(store / "run", title, artifact, version.archive, told_run(), released, said, registry.home)
+    title = read_manifest(artifact)["params"]["archive"]["title"]
+    page = write_run(store / "run", title, artifact, registry, version)
     return {
         "stage": "archive",
         "path": str(artifact),
@@ -123,7 +120,7 @@ def write_decision(registry: Registry, release: Release, store: Path) -> dict[st
         "report": str(page),
         "cached": False,
         "headline": {
-            **released,
+            **released(registry, version),
             "action": release.action,
             "by": release.by,
             "reason": release.reason,

@@ -107,6 +107,12 @@ def release(registry: Registry, artifact: Path, key: str, *, force: bool) -> Ver
     return version
 
 
+def released(registry: Registry, version: Version) -> dict[str, str]:
+    """A version and the champion, by name, for headlines."""
+    champion = registry.champion()
+    return {"version": version.name, "champion": champion.name if champion else NONE}
+
+
 def standing(registry: Registry, version: Version) -> str:
     """The state of a version and of the champion in the registry, in a line or two for the page of a run."""
     last = next(reversed(registry.releases()), None)

@@ -6,58 +6,46 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.archive.release import DATA_CARD, GATE, MODEL_CARD
+from stages.archive.release import DATA_CARD, GATE, MODEL_CARD, released, standing, told_run
 from stages.archive.report import build_report
-from stages.common.contract.artifacts import json_digest, making, publish, read_json, write_manifest
-from stages.common.registry.registry import LINEAGE, PAGE, now
+from stages.common.contract.artifacts import MANIFEST, json_digest, making, publish, read_json, write_manifest
+from stages.common.registry.registry import LINEAGE, PAGE, Registry, Version, now
 from stages.common.reports.report import REPORT, Badge, Link, PageSection, Table, write_report
 
 STAGE = "run"
 """In place of a stage's name, in the manifest of a run's page."""
 
 
-def write_run(
-    runs: Path, title: str, archive: Path, key: str, run: Mapping[str, Any], released: Mapping[str, str],
-    standing: str, registry: Path,
-) -> Path:  # fmt: skip
-    """Write the page of a run into a folder of its own, as an artifact; again for the same run, it replaces it.
+def write_run(runs: Path, title: str, archive: Path, registry: Registry, version: Version) -> Path:
+    """Write the page of this run (`told_run`) into a folder of its own, as an artifact; again, it replaces it.
 
     Args:
         runs: gets the folder `<digest of the run's id>/`.
         title: headline.
         archive: the artifact of stage archive that the run ended in.
-        key: its key.
-        run: {"run_id": its name, "stages": {stage: {"cached": bool, "seconds": float}}}; {} for a stage that somebody
-            runs by hand.
-        released: the version and the champion, by name.
-        standing: what the registry says about both.
-        registry: its folder.
+        registry: that has the version.
+        version: that the artifact is registered as.
 
     Returns:
         The page.
     """
-    digest = json_digest({"run": run.get("run_id", ""), "archive": key})
+    run, key = told_run(), read_json(archive / MANIFEST)["key"]
+    name = run.get("run_id", "")
+    digest = json_digest({"run": name, "archive": key})
     final = runs / digest
     with making(final) as partial:
         base = f"{os.path.relpath(archive, final)}/"
-        name = run.get("run_id", "")
         subtitle = f"Run {name}, {now()}. " if name else ""
-        versions = os.path.relpath(registry / PAGE, final)
-        report = build_report(
-            f"{title}: {released['version']}",
-            archive,
-            versions,
-            _this_run(run, archive, base, standing),
-            subtitle,
-            base,
-        )
+        versions = os.path.relpath(registry.home / PAGE, final)
+        told = _this_run(run, archive, base, standing(registry, version))
+        report = build_report(f"{title}: {version.name}", archive, versions, told, subtitle, base)
         write_report(partial / REPORT, report)
         for card in (MODEL_CARD, DATA_CARD):
             if (page := archive / f"{card}.html").exists():
                 shutil.copy(page, partial)
         gate = read_json(archive / GATE)
         means = {f"mean_{metric}": round(mean, 4) for metric, mean in gate["means"].items() if mean is not None}
-        headline = {**released, **means, "run": name}
+        headline = {**released(registry, version), **means, "run": name}
         write_manifest(partial, stage=STAGE, key=digest, inputs={"archive": {"key": key}}, headline=headline)
         publish(partial, final)
     return final / REPORT

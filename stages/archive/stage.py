@@ -13,7 +13,7 @@ from stages.archive.cards import OWN, read_own, write_cards
 from stages.archive.collect import collect
 from stages.archive.lineage import check_one_run, lineage, used_params
 from stages.archive.params import Params
-from stages.archive.release import DATA_CARD, GATE, MODEL_CARD, NONE, RECORD, opponent, release, standing, told_run
+from stages.archive.release import DATA_CARD, GATE, MODEL_CARD, NONE, RECORD, opponent, release, released
 from stages.common.contract.artifacts import file_digest, write_json
 from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Delivered, Delivery, Headline, Input, RawFiles, Stage
@@ -147,17 +147,12 @@ def _deliver(delivery: Delivery[Params]) -> Delivered:
     section = delivery.params.archive
     registry = _registry(delivery.params, delivery.inputs)
     version = release(registry, delivery.artifact, delivery.key, force=section.force)
-    champion = registry.champion()
-    released = {"version": version.name, "champion": champion.name if champion else NONE}
-    report = write_run(
-        delivery.inputs["runs"], section.title, delivery.artifact, delivery.key, told_run(), released,
-        standing(registry, version), registry.home,
-    )  # fmt: skip
+    report = write_run(delivery.inputs["runs"], section.title, delivery.artifact, registry, version)
     with registry.locked():
         keep_pictures(registry, delivery.inputs["evaluate"])
         write_versions(registry, delivery.inputs["runs"])
     refused = {} if version.fit else {"why": "; ".join(version.reasons)}
-    return Delivered(released | refused, report)
+    return Delivered(released(registry, version) | refused, report)
 
 
 STAGE = Stage(

@@ -99,8 +99,6 @@ def _run(context: Context[Params]) -> Headline:
         columns_of(never),
     )
 
-    for folder in ("metrics", "plots", "reference"):
-        (context.out / folder).mkdir()
     reference = join_features([of_val, of_test])
     reference.save(context.out / "reference" / "features.npz")
     write_json(context.out / "reference" / PARTITIONS, partitions(attributes, reference))

@@ -35,8 +35,6 @@ def _skip(context: Context[Params], section: HyperoptSection) -> Headline:
 
     note = "hyperopt.max_evals is 0: nothing was searched, hyperopt.first is used"
     log.info("%s", note)
-    for folder in ("metrics", "plots"):
-        (context.out / folder).mkdir()
     write_json(context.out / BEST, section.first.model_dump())
     write_json(context.out / RESULTS, {"evals": 0, "max_evals": 0, "ended_by_timeout": False, "trials": []})
     for name in ("trials", "importance"):
@@ -83,8 +81,6 @@ def _run(context: Context[Params]) -> Headline:
     }
     if trials[0].state == "finished":
         headline["first_val_loss"] = round(trials[0].val_loss or 0, 4)
-    for folder in ("metrics", "plots"):
-        (context.out / folder).mkdir()
     write_json(context.out / BEST, best.hyperparameters)
     write_json(
         context.out / RESULTS,

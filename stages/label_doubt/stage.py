@@ -129,7 +129,6 @@ def _run(context: Context[Params]) -> Headline:
         **means,
         "attributes": measured,
     }
-    (context.out / "metrics").mkdir()
     write_json(context.out / "metrics" / "label_doubt.json", metrics)
     write_csv(
         context.out / "doubts.csv",

@@ -77,7 +77,6 @@ def _run(context: Context[Params]) -> Headline:
     folder = context.inputs["predict"] / "features"
     new = find_new_images(folder, champion) if champion else NewImages({}, {})
     lots = new.lots
-    (out / "metrics").mkdir()
     if not champion or not lots:
         version = champion.version if champion else None
         decision = nothing_to_monitor(version, new.seen, metric)

@@ -6,7 +6,6 @@ undecodable.csv  filename, reason
 """
 
 import csv
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -16,14 +15,13 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.common.contract.tables import write_csv
-from stages.common.images.decode import ImageError, read_image_file
 from stages.common.images.faces import FACE_BYTES
-from stages.common.images.preprocess import content_of, fit_square
+from stages.common.images.preprocess import prepare
 from stages.common.images.settings import Preprocessing
 from stages.common.images.sources import Source
 from stages.common.inference.answers import Answers, answers_of
 from stages.common.inference.features import Features, evenly_spread, join_features
-from stages.common.inference.observation import Images, observe_batch
+from stages.common.inference.observation import observe_batch
 from stages.common.inference.onnx_model import OnnxModel, load
 from stages.common.registry.seen import picture_of
 from stages.common.schema.face import NO_FACES, Face
@@ -122,35 +120,18 @@ def answer_images(job: AnswerJob) -> Answered:
     faces: list[Face] = []
     undecodable: dict[str, str] = {}
     for source in job.sources:
-        pixels, face, reason = _prepare(source, settings, images[len(names)])
-        if reason:
+        content, image, pixels, face, reason = prepare(source.path, settings)
+        source.require_unchanged(content)
+        if image is None:
             undecodable[source.filename] = reason
-        else:
-            names.append(source.filename)
-            pictures.append(picture_of(pixels))
-            if face:
-                faces.append(face)
+            continue
+        images[len(names)] = image
+        names.append(source.filename)
+        pictures.append(picture_of(pixels))
+        if face:
+            faces.append(face)
     features = observe_batch(model, names, images[: len(names)], job.examples, pictures, faces) if names else None
     return Answered(features, undecodable)
-
-
-def _prepare(source: Source, settings: Preprocessing, image: Images) -> tuple[str, Face | None, str]:
-    """Make the network's input of a file in `image`, (S, S, 3): digest and face of its picture, or why it has none.
-
-    In a function of its own, so that its picture is gone before the next is decoded: of two, the C library returns
-    memory to the system after each file, and getting it back takes time.
-    """
-    content = pixels = reason = ""
-    face = None
-    try:
-        data = read_image_file(source.path, settings)
-        content = hashlib.sha256(data).hexdigest()
-        picture, pixels, face = content_of(data, settings)
-        image[:] = fit_square(picture, settings)
-    except ImageError as error:
-        reason = str(error)
-    source.require_unchanged(content)
-    return pixels, face, reason
 
 
 def answers_in(model: OnnxModel, features: Features | None) -> list[Answers]:

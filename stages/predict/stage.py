@@ -90,7 +90,7 @@ def _write_left_out(folder: Path, undecodable: Iterable[Sequence[str]], ignored:
 def _without_release(context: Context[Params]) -> Headline:
     """Nothing can be predicted yet, which is no fault: a pipeline must be able to run before its first release."""
     log.warning("no version is released yet: nothing is predicted; run the pipeline until a model passes the gate")
-    for folder in ("outputs", "features", "metrics", "data_docs"):
+    for folder in ("outputs", "features", "data_docs"):
         (context.out / folder).mkdir()
     _write_left_out(context.out, [], [])
     for name in ("findings.csv", "to_label.csv"):
@@ -181,7 +181,7 @@ def _run(context: Context[Params]) -> Headline:
     if not any(piece.features for piece in answered.pieces.values()):
         _refuse(context, undecodable, found.ignored)
 
-    for folder in ("outputs", "features", "metrics"):
+    for folder in ("outputs", "features"):
         (out / folder).mkdir()
     _write_left_out(out, undecodable, found.ignored)
     lots, cases, expected, new, worth = _write_lots(out, answered, model, champion, context.params.to_label.images)

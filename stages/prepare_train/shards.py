@@ -6,7 +6,6 @@ images.csv     filename, pixels (digest of the picture; empty if rejected), reas
 """
 
 import csv
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,11 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from stages.common.images.decode import ImageError, read_image_file
 from stages.common.images.faces import FACE_BYTES
-from stages.common.images.preprocess import content_of, fit_square
+from stages.common.images.preprocess import prepare
 from stages.common.images.settings import Preprocessing
 from stages.common.images.sources import Source
 from stages.common.schema.face import Face
@@ -87,30 +84,15 @@ def _job(settings: Preprocessing, folder: Path, images: Sequence[Source], start:
 
 def prepare_images(job: PrepareJob) -> list[Outcome]:
     """Prepare some images; this is what a worker process runs. It writes them itself: sending one costs 12 us."""
-    rows = []
+    rows: list[Outcome] = []
     with job.file.open("r+b") as file:
         file.seek(job.start)
         for path in job.paths:
-            row, image = _prepare(path, job.settings)
-            rows.append(row)
+            content, image, pixels, face, reason = prepare(path, job.settings)
+            rows.append((content, pixels, reason, face or ()))
             if image is not None:
                 file.write(image.data)
     return rows
-
-
-def _prepare(path: str, settings: Preprocessing) -> tuple[Outcome, npt.NDArray[np.uint8] | None]:
-    """The row of an image, and what the network gets of it. Its picture is gone before the next is decoded.
-
-    Of two, the C library returns memory to the system after each file, and getting it back takes time.
-    """
-    content = ""
-    try:
-        data = read_image_file(path, settings)
-        content = hashlib.sha256(data).hexdigest()
-        picture, pixels, face = content_of(data, settings)
-        return (content, pixels, "", face or ()), fit_square(picture, settings)
-    except ImageError as error:
-        return (content, "", str(error), ()), None
 
 
 def _read(folder: Path, _images: Sequence[Source]) -> Piece:

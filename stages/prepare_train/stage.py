@@ -200,8 +200,6 @@ def _run(context: Context[Params]) -> Headline:
         "duplicates": duplicates,
         "train_pixels": {"mean": mean.round(4).tolist(), "std": std.round(4).tolist()},
     }
-    for folder in ("metrics", "plots"):
-        (out / folder).mkdir()
     write_json(out / "metrics" / "data_stats.json", statistics)
     write_json(out / PREPROCESSING, params.preprocessing.model_dump())
     plot_distribution(attributes, out / "plots" / "data_distribution.png", classes, lots)

@@ -139,8 +139,6 @@ def _run(context: Context[Params]) -> Headline:
     from stages.train.plots import plot_accuracy, plot_pictures, plot_training
 
     log.info("exporting, with temperatures %s", calibration.temperatures)
-    for folder in ("metrics", "plots"):
-        (context.out / folder).mkdir()
     mirrored = section.mirrored_answers
     export_onnx(context.out / "model.onnx", result.network, calibration, preprocessing, mirrored=mirrored)
     save_weights(context.out / "model.safetensors", result.network, calibration, mirrored=mirrored)

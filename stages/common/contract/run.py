@@ -278,6 +278,8 @@ def _make(work: _Work[Any], lock: artifacts.Lock) -> dict[str, Any]:
     artifacts.remove_leftovers(call.home)
     environment = _environment(stage.name)
     with artifacts.making(final, lock) as partial, _explained(work, partial, lock):
+        for path, _ in stage.outputs.values():
+            (partial / path).parent.mkdir(parents=True, exist_ok=True)
         context = Context(
             call.params, call.inputs, cache, work.index.digests, call.suites, partial, state, work.manifests, work.key,
             work.failed, environment,

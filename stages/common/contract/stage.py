@@ -57,7 +57,8 @@ class Context(LotsContext[ParamsT]):
     """The arguments of a running stage.
 
     Attributes:
-        out: an empty directory to write the output files to; it is published when `run` returns.
+        out: a directory to write the output files to, which holds the folders of the stage's `outputs` and nothing
+            else; it is published when `run` returns.
         state: a directory that outlives a kill and is found again by the same work; gone once it is done.
         manifests: the manifests of the artifacts among `inputs`.
         key: the key of the artifact being made (64 hex digits).
