@@ -268,10 +268,10 @@ def main() -> None:
         epochs=given.final_epochs or load_params(TrainParams, PARAMS).train.epochs,
         trainings=given.trainings,
     )
+    from stages.common.training.device import trainings_at_once
     from stages.hyperopt.stage import complete
-    from stages.hyperopt.training import count_workers
 
-    workers = count_workers(section)
+    workers = trainings_at_once(section.device, section.workers, section.lag)
     lines = describe(f"python -m bench.search {shlex.join(sys.argv[1:])}")
     with tempfile.TemporaryDirectory() as name:
         folder = given.work or Path(name)

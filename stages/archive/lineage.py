@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from stages.common.contract.artifacts import used_and_given
 from stages.common.contract.errors import DataError
 
 Manifests = Mapping[str, Mapping[str, Any]]
@@ -20,12 +21,10 @@ def check_one_run(manifests: Manifests) -> None:
         DataError: an artifact was made from another artifact than the one given.
     """
     for stage, manifest in manifests.items():
-        for name, source in manifest["inputs"].items():
-            given = manifests.get(name)
-            if given and source.get("content") != given["content"]:
-                used, found = source["content"][:12], given["content"][:12]
+        for name in manifest["inputs"]:
+            if name in manifests and (unlike := used_and_given(manifests, stage, name)):
                 raise DataError(
-                    f"{stage} was made from {name} {used}, but --{name} holds {found}: "
+                    f"{stage} was made from {name} {unlike[0]}, but --{name} holds {unlike[1]}: "
                     f"give the artifacts of one run, or run {stage} again"
                 )
 

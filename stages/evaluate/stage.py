@@ -1,10 +1,8 @@
 """The wiring of stage `evaluate`: run the model over the test split, measure, draw."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
 
-from stages.common.contract.artifacts import write_json
+from stages.common.contract.artifacts import used_and_given, write_json
 from stages.common.contract.errors import DataError
 from stages.common.contract.history import recall, remember
 from stages.common.contract.logs import log
@@ -17,24 +15,6 @@ from stages.common.schema.learned import never_answered, remarks
 from stages.evaluate.params import Params
 
 HARDEST = "hardest.json"
-
-
-def check_same_data(train: Mapping[str, Any], prepare_train: Mapping[str, Any]) -> None:
-    """Refuse a model that was trained on another artifact: its training images may be among these test images.
-
-    Args:
-        train: manifest of the model.
-        prepare_train: manifest of the data to evaluate on.
-
-    Raises:
-        DataError: they do not belong together.
-    """
-    trained_on = train["inputs"]["prepare_train"]["content"]
-    if trained_on != prepare_train["content"]:
-        raise DataError(
-            f"the model was trained on data {trained_on[:12]}, not on {prepare_train['content'][:12]}, whose test "
-            "split it may have seen: evaluate it on its own data, or train again"
-        )
 
 
 def _run(context: Context[Params]) -> Headline:
@@ -55,7 +35,11 @@ def _run(context: Context[Params]) -> Headline:
     from stages.evaluate.page import describe_model, hardest_images, slices_page, thumbnails
     from stages.evaluate.plots import plot_confusion, plot_reliability, plot_roc
 
-    check_same_data(context.manifests["train"], context.manifests["prepare_train"])
+    if unlike := used_and_given(context.manifests, "train", "prepare_train"):
+        raise DataError(
+            f"the model was trained on data {unlike[0]}, not on {unlike[1]}, whose test split it may have seen: "
+            "evaluate it on its own data, or train again"
+        )
     model = load(context.inputs["train"] / "model.onnx")
     val, split = (read_split(context.inputs["prepare_train"], name) for name in ("val", "test"))
     if model.image_size != split.image_size:
@@ -63,8 +47,8 @@ def _run(context: Context[Params]) -> Headline:
             f"the model expects images of {model.image_size} pixels, found {split.image_size}: train again on these"
         )
     attributes, section = split.attributes, context.params.evaluate
-    if unlike := difference(attributes, model.attributes):
-        raise DataError(f"the model is one of other attributes than the data, {unlike}: train again on these")
+    if how := difference(attributes, model.attributes):
+        raise DataError(f"the model is one of other attributes than the data, {how}: train again on these")
     of_test, of_val = (observe(model, one.filenames, one.take, section.batch_size) for one in (split, val))
     answers = answers_of(attributes, of_test.probabilities, model.calibration, split.labels, groups=split.group)
     measures = {answer.attribute.name: measure(answer) for answer in answers}

@@ -44,11 +44,11 @@ def _skip(context: Context[Params], section: HyperoptSection) -> Headline:
 
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help: importing torch takes seconds
-    from stages.common.training.device import describe_device
+    from stages.common.training.device import describe_device, trainings_at_once
     from stages.hyperopt.importance import measure_importance
     from stages.hyperopt.plots import plot_importance, plot_trials
     from stages.hyperopt.search import search
-    from stages.hyperopt.training import count_workers, run_trial
+    from stages.hyperopt.training import run_trial
     from stages.hyperopt.trials import rungs_of
 
     prepared = context.inputs["prepare_train"]
@@ -56,7 +56,7 @@ def _run(context: Context[Params]) -> Headline:
     if not section.max_evals:
         return _skip(context, section)
     context.environment.update(describe_device(section.device))
-    workers = count_workers(section)
+    workers = trainings_at_once(section.device, section.workers, section.lag)  # a trial gives the same on any number
     log.info(
         "up to %d trials of %s epochs, %d at a time",
         section.max_evals, " or ".join(map(str, rungs_of(section))), workers,

@@ -16,22 +16,13 @@ from stages.common.schema.attributes import UNKNOWN
 from stages.common.schema.dataset import Split, read_split
 from stages.common.schema.learned import class_shares, learnable, learned_classes, masks
 from stages.common.training.augmentation import Augmentation
-from stages.common.training.device import choose_device, trainings_at_once, use_gpu
+from stages.common.training.device import choose_device, use_gpu
 from stages.common.training.fit import DivergedError, FitSettings, fit
 from stages.common.training.network import Network, outputs_of
 from stages.hyperopt.params import HyperoptSection
 from stages.hyperopt.trials import Job, Score
 
 _read_split = functools.cache(read_split)
-
-
-def count_workers(section: HyperoptSection) -> int:
-    """Trials to train at a time, no more than can be under way; a trial gives the same on any number of cores.
-
-    Raises:
-        UnavailableError: the device is absent.
-    """
-    return trainings_at_once(section.device, section.workers, section.lag)
 
 
 def run_trial(

@@ -30,7 +30,14 @@ import pandas as pd
 from scipy import stats
 
 from stages.common.inference.features import Features
-from stages.common.inference.partitions import count, expected_weights, partition_of, signals, weights_of
+from stages.common.inference.partitions import (
+    count,
+    expected_weights,
+    known_values,
+    partition_of,
+    signals,
+    weights_of,
+)
 from stages.common.registry.monitor_settings import MonitorSection
 from stages.common.schema.attributes import Attributes
 from stages.common.schema.statistics import holm
@@ -160,7 +167,7 @@ def _strength(test: Signal) -> tuple[bool, float, float]:
 def compare(lot: str, signal: str, then: "pd.Series[Any]", now: "pd.Series[Any]", min_images: int) -> Signal:
     """Test one signal; its p is not corrected yet."""
     test = Signal(lot, signal)
-    then, now = _known(then), _known(now)
+    then, now = known_values(then), known_values(now)
     for whose, values in (("the reference", then), ("the lot", now)):
         if len(values) < min_images:
             what = "different images" if signal.endswith("_predicted") else "numbers of different images"
@@ -181,10 +188,6 @@ def compare(lot: str, signal: str, then: "pd.Series[Any]", now: "pd.Series[Any]"
         distance=float(result.statistic),
         p=float(result.pvalue),
     )
-
-
-def _known(values: "pd.Series[Any]") -> "pd.Series[Any]":
-    return values[np.isfinite(values)] if values.dtype.kind == "f" else values.dropna()
 
 
 def _compare_classes(test: Signal, then: "pd.Series[Any]", now: "pd.Series[Any]") -> Signal:

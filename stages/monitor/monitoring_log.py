@@ -26,17 +26,16 @@
 `Check.model_json_schema()` is the same as a JSON schema. A line that a full disk cut short spoils no other.
 """
 
-import errno
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from stages.common.contract.artifacts import lock_of, locked, reading
+from stages.common.contract.history import append_line, read_lines
 from stages.common.contract.logs import log
 from stages.common.contract.params import Section
 from stages.common.contract.stage import Headline
@@ -161,7 +160,7 @@ def append_check(file: Path, artifact: Path, key: str, run: str = "") -> Headlin
                 "retrain": bool(cause) and not repeated,
             }
             told = Check.model_validate(decision | fields)
-            _append(file, told.model_dump(mode="json"))
+            append_line(file, told.model_dump(mode="json"))
     if told.repeated:
         log.info("the cause %s has started a training before, so it starts none now", told.cause_id)
     words = {name: "yes" if given else "no" for name, given in (("retrain", told.retrain), ("repeated", told.repeated))}
@@ -186,22 +185,4 @@ def is_repeated(cause: Cause, earlier: Sequence[Check]) -> bool:
 
 def read_log(file: Path) -> list[Check]:
     """The checks of a log, the oldest first; a line that cannot be read is left out, and said."""
-    found = []
-    for number, line in enumerate(file.read_bytes().splitlines() if file.exists() else [], 1):
-        if not line.strip():
-            continue
-        try:
-            found.append(Check.model_validate_json(line))
-        except ValidationError:
-            log.warning("%s, line %d is no check and is left out", file, number)
-    return found
-
-
-def _append(file: Path, entry: dict[str, Any]) -> None:
-    """One write in append mode; it begins a new line if the last one was cut short."""
-    torn = file.exists() and file.read_bytes()[-1:] not in (b"", b"\n")
-    with file.open("ab", buffering=0) as stream:
-        line = b"\n" * torn + json.dumps(entry, allow_nan=False).encode() + b"\n"
-        if stream.write(line) < len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
-        os.fsync(stream)
+    return list(read_lines(file, Check.model_validate_json))

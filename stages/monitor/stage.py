@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from stages.common.contract.artifacts import write_json
+from stages.common.contract.artifacts import used_and_given, write_json
 from stages.common.contract.errors import DataError
 from stages.common.contract.history import recall, remember
 from stages.common.contract.logs import log
@@ -28,24 +28,6 @@ RUN = "FACE_ATTRIBUTES_RUN"
 """Environment variable with the run that a check is made for: JSON with its `run_id`, the same when tried again."""
 
 
-def check_same_champion(predict: Mapping[str, Any], champion: Mapping[str, Any]) -> None:
-    """Refuse predictions of another version.
-
-    Args:
-        predict: manifest of the predictions.
-        champion: manifest of the released version.
-
-    Raises:
-        DataError: they do not belong together.
-    """
-    used = predict["inputs"]["champion"]["content"]
-    if used != champion["content"]:
-        raise DataError(
-            f"--predict was made with another champion ({used[:12]}) than --champion ({champion['content'][:12]}): "
-            "run stage predict with this one"
-        )
-
-
 def _run(context: Context[Params]) -> Headline:
     # not needed for --help
     from stages.common.images.thumbnails import thumbnail_of
@@ -63,7 +45,11 @@ def _run(context: Context[Params]) -> Headline:
 
     out, settings, metric = context.out, context.params.monitor, context.params.evaluate.metric
     champion = read_champion(context.inputs["champion"])
-    check_same_champion(context.manifests["predict"], context.manifests["champion"])
+    if other := used_and_given(context.manifests, "predict", "champion"):
+        raise DataError(
+            f"--predict was made with another champion ({other[0]}) than --champion ({other[1]}): run stage predict "
+            "with this one"
+        )
     validate = context.inputs.get("validate")
     attributes = champion.attributes if champion else ()
     labels, unlike = None, ""

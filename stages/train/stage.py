@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common.contract.artifacts import write_json
+from stages.common.contract.artifacts import used_and_given, write_json
 from stages.common.contract.errors import DataError
 from stages.common.contract.logs import INTERVAL_S, log
 from stages.common.contract.stage import Context, Headline, Input, Stage
@@ -59,18 +59,6 @@ class EpochLog:
             )  # fmt: skip
 
 
-def _check_same_data(manifests: Mapping[str, Mapping[str, Any]]) -> None:
-    """A search on other data may have seen these test images."""
-    searched, given = (
-        one["content"] for one in (manifests["hyperopt"]["inputs"]["prepare_train"], manifests["prepare_train"])
-    )
-    if searched != given:
-        raise DataError(
-            f"the search ran on data {searched[:12]}, not on {given[:12]}: run stage hyperopt on these, or set "
-            "train.use_hyperopt to false"
-        )
-
-
 def _told(calibrated: "Calibrated") -> dict[str, Any]:
     """Its entry in train_metrics.json, which has its measures elsewhere."""
     return {name: value for name, value in asdict(calibrated).items() if name != "measures"}
@@ -96,8 +84,12 @@ def _run(context: Context[Params]) -> Headline:
     _check(context.params, context.inputs)
     section = context.params.train
     context.environment.update(describe_device(section.device))
-    if section.use_hyperopt:
-        _check_same_data(context.manifests)
+    # a search on other data may have seen these test images
+    if section.use_hyperopt and (unlike := used_and_given(context.manifests, "hyperopt", "prepare_train")):
+        raise DataError(
+            f"the search ran on data {unlike[0]}, not on {unlike[1]}: run stage hyperopt on these, or set "
+            "train.use_hyperopt to false"
+        )
     preprocessing = read_preprocessing(context.inputs["prepare_train"])
     train, val = (read_split(context.inputs["prepare_train"], split) for split in ("train", "val"))
     attributes = train.attributes

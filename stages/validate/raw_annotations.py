@@ -36,11 +36,6 @@ from stages.validate.forms.text import brief, read_head, read_text
 from stages.validate.merge import merge
 from stages.validate.table import similar_names
 
-__all__ = [
-    "AnnotationFile", "RawAnnotations", "annotation_files", "brief", "correction_files", "count_annotations",
-    "find_corrections", "read_annotations",
-]  # fmt: skip
-
 FORMS: tuple[type[Form], ...] = (
     LabelStudio, CelebAList, CelebAIdentities, CelebAPartition, CartoonSetPairs, CelebATable, Corrections,
     WideCartoonSetCsv, FlatCsv,

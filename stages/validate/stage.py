@@ -26,6 +26,7 @@ from stages.common.schema.learned import Learned, remarks
 from stages.validate.attributes_file import find_attributes_file, read_attributes_file
 from stages.validate.changes import FILE as CHANGES
 from stages.validate.changes import find_changes, last_before
+from stages.validate.forms.text import brief
 from stages.validate.groups import count_groups, groups_joined, join_groups
 from stages.validate.image_table import image_table, images_to_inspect
 from stages.validate.inspection import inspect_images
@@ -34,7 +35,6 @@ from stages.validate.params import Params
 from stages.validate.raw_annotations import (
     RawAnnotations,
     annotation_files,
-    brief,
     correction_files,
     count_annotations,
     find_corrections,

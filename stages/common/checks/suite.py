@@ -122,7 +122,7 @@ def run_suite(
     # rejected rows for 4 s.
     source = (suite.meta or {}).get(SOURCE, suite.name)
     try:
-        result = whole.get_batch({"dataframe": table}).validate(
+        result: Any = whole.get_batch({"dataframe": table}).validate(
             suite,
             expectation_parameters=dict(thresholds or {}),
             result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False},
@@ -132,16 +132,12 @@ def run_suite(
         raise DataError(f"{source}: {error}: there are {there}") from error
     result.meta |= {SOURCE: source}
     order = [expectation.id for expectation in suite.expectations]
-    result.results.sort(key=lambda outcome: order.index(_config(outcome).id))
+    result.results.sort(key=lambda outcome: order.index(outcome.expectation_config.id))
     for outcome in result.results:
         observed: Any = outcome.result.get("observed_value")
         if hasattr(observed, "item"):  # a number of numpy, which Great Expectations 1.24 cannot render
             outcome.result["observed_value"] = observed.item()
     return result
-
-
-def _config(outcome: Any) -> Any:
-    return outcome.expectation_config
 
 
 def findings(result: Any) -> list[Finding]:
@@ -154,7 +150,7 @@ def findings(result: Any) -> list[Finding]:
     for outcome in result.results:
         if outcome.success:
             continue
-        config = _config(outcome)
+        config = outcome.expectation_config
         if not outcome.result:
             broken.append(f"{config.type}({config.kwargs.get('column')}): {_cause(outcome)}")
             continue

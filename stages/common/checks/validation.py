@@ -12,7 +12,7 @@ import pandas as pd
 
 from stages.common.checks.data_docs import write_data_docs
 from stages.common.checks.suite import Finding, findings, load_suite, run_suite, suite_file
-from stages.common.checks.validation_report import DATA_DOCS, checks, data_docs_links
+from stages.common.checks.validation_report import DATA_DOCS, checks, data_docs_links, observed
 from stages.common.checks.validation_report import thresholds as allowed_by
 from stages.common.contract.errors import DataError
 from stages.common.contract.logs import log
@@ -115,27 +115,16 @@ def describe(finding: Finding, table: pd.DataFrame) -> str:
         first = f", the first {', '.join(names)}" if any(names) else ""
         return f"{finding.reason} ({len(finding.rows)} of {len(table)} images{first})"
     allowed = allowed_by(finding.kwargs)
-    return f"{finding.reason} (found {_observed(finding)}{f', expected {allowed}' if allowed else ''})"
+    return f"{finding.reason} (found {observed(finding.details)}{f', expected {allowed}' if allowed else ''})"
 
 
 def _rows(finding: Finding, table: pd.DataFrame, most: int | None = None) -> Iterator[tuple[str, ...]]:
     severity = "critical" if finding.critical else "warning"
     if finding.rows is None:
-        yield severity, finding.reason, "", finding.column or "", _observed(finding)
+        yield severity, finding.reason, "", finding.column or "", observed(finding.details)
         return
     columns = [finding.column] if finding.column else finding.kwargs["column_list"]
     failing = table.loc[finding.rows[:most]].reindex(columns=["filename", *columns])
     for row in failing.itertuples(index=False, name=None):
         filename, *cells = ("" if pd.isna(cell) else str(cell) for cell in row)
         yield severity, finding.reason, filename, ", ".join(columns), ", ".join(cells)
-
-
-def _observed(finding: Finding) -> str:
-    """The value that Great Expectations observed in the whole table, in words."""
-    mismatched = finding.details.get("details", {}).get("mismatched", {})
-    missing = finding.details.get("partial_missing_list")
-    if mismatched:
-        return "; ".join(f"{how} {', '.join(map(str, columns))}" for how, columns in sorted(mismatched.items()))
-    if missing:
-        return f"no {', '.join(sorted(map(str, missing)))}"
-    return text_of(finding.details.get("observed_value"))

@@ -65,14 +65,16 @@ def _found(result: Mapping[str, Any]) -> str:
     count, rows = result.get("unexpected_count"), result.get("element_count")
     if count is not None and rows:
         return f"{text_of(count)} of {text_of(rows)} rows ({text_of(Share(count / rows))})" if count else "none"
+    return observed(result) if result else ""
+
+
+def observed(result: Mapping[str, Any]) -> str:
+    """The value that Great Expectations observed in the whole table, in words."""
     if mismatched := (result.get("details") or {}).get("mismatched"):
-        return "; ".join(f"{how}: {text_of(columns)}" for how, columns in sorted(mismatched.items()))
+        return "; ".join(f"{how} {', '.join(map(str, columns))}" for how, columns in sorted(mismatched.items()))
     if missing := result.get("partial_missing_list"):
-        return f"missing: {text_of(missing)}"
-    value = result.get("observed_value")
-    if value is None or isinstance(value, list | dict):
-        return ""
-    return text_of(value)
+        return f"no {', '.join(sorted(map(str, missing)))}"
+    return text_of(result.get("observed_value"))
 
 
 def thresholds(kwargs: Mapping[str, Any]) -> str:

@@ -187,6 +187,18 @@ def read_manifest(artifact: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
+def used_and_given(manifests: Mapping[str, Mapping[str, Any]], stage: str, source: str) -> tuple[str, str] | None:
+    """The contents (first digits) that an artifact was made from and that is given; None if they are the same.
+
+    Args:
+        manifests: stage -> manifest of the artifact that is given.
+        stage: of the artifact that was made from another one.
+        source: the stage that made the other one.
+    """
+    used, given = manifests[stage]["inputs"][source]["content"], manifests[source]["content"]
+    return None if used == given else (used[:12], given[:12])
+
+
 @contextlib.contextmanager
 def reading(path: Path, stage: str = "") -> Iterator[None]:
     """Say of a file that cannot be read, or is not as it is written, which stage to run again.

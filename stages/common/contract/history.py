@@ -1,48 +1,64 @@
-"""Findings of past runs of a stage: one JSON object a line, in the cache that all its runs share."""
+"""Files that runs add to, one JSON object a line; and the findings of a stage's past runs, in the cache they share."""
 
+import errno
 import fcntl
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from stages.common.contract.logs import log
 
 FILE = "history.jsonl"
 
+EntryT = TypeVar("EntryT")
+
+
+def append_line(file: Path, entry: Mapping[str, Any]) -> None:
+    """Add a line: one short `write` under a lock, without which runs that end together on NFS overwrite each other's.
+
+    It begins anew behind a line that a full disk cut short, which so spoils no other.
+    """
+    with file.open("a+b", buffering=0) as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        size = os.fstat(stream.fileno()).st_size
+        torn = size > 0 and os.pread(stream.fileno(), 1, size - 1) != b"\n"
+        line = b"\n" * torn + json.dumps(entry, allow_nan=False).encode() + b"\n"
+        if stream.write(line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+        os.fsync(stream)
+
+
+def read_lines(file: Path, parse: Callable[[bytes], EntryT]) -> Iterator[EntryT]:
+    """The lines of a file that may be absent, the oldest first; one that cannot be parsed is left out, and said."""
+    for number, line in enumerate(file.read_bytes().splitlines() if file.exists() else [], 1):
+        if not line.strip():
+            continue
+        try:
+            yield parse(line)
+        except (ValueError, KeyError, TypeError):
+            log.warning("%s, line %d cannot be read and is left out", file, number)
+
 
 def remember(cache: Path, source: str, values: Mapping[str, Any]) -> None:
-    """Add a run. One short `write` under a lock, without which runs that end together on NFS overwrite each other's.
-
-    It starts with an end of line, so that a line that a full disk cut short spoils no other.
+    """Add a run.
 
     Args:
         cache: `Context.cache`.
         source: what was looked at; runs on other data are no trend of these.
         values: what was found; `time` (UTC, ISO 8601, seconds) is added.
     """
-    entry = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "source": source, **values}
-    with (cache / FILE).open("ab", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.write(b"\n" + json.dumps(entry).encode() + b"\n")
-        os.fsync(file)
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    append_line(cache / FILE, {"time": now, "source": source, **values})
 
 
 def recall(cache: Path, source: str, last: int = 30) -> list[dict[str, Any]]:
-    """The last runs on `source`, the oldest first; a line that a full disk cut short is left out, and said."""
-    found = []
-    path = cache / FILE
-    for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else [], 1):
-        if not line:
-            continue
-        try:
-            entry = json.loads(line)
-            entry["time"]
-        except (ValueError, KeyError, TypeError):
-            log.warning("%s, line %d cannot be read and is left out of the trend", path, number)
-            continue
-        if entry.get("source") == source:
-            found.append(entry)
-    return found[-last:]
+    """The last runs on `source`, the oldest first."""
+
+    def parse(line: bytes) -> dict[str, Any]:
+        entry: dict[str, Any] = json.loads(line)
+        return {"time": entry["time"], **entry}
+
+    return [entry for entry in read_lines(cache / FILE, parse) if entry.get("source") == source][-last:]

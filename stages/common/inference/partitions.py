@@ -55,7 +55,7 @@ def partitions(attributes: Attributes, features: Features) -> dict[str, Any]:
     """
     columns = {}
     for name, values in signals(attributes, features).items():
-        known = values[np.isfinite(values)] if values.dtype.kind == "f" else values.dropna()
+        known = known_values(values)
         partition = partition_of(known)
         if partition:
             columns[str(name)] = {"count": len(known), "partition": partition}
@@ -77,6 +77,11 @@ def read_partitions(attributes: Attributes, reference: Path, features: Features)
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         found["images"], found["columns"].keys()
     return found
+
+
+def known_values(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Those of a column of `signals` that are not missing, and of numbers finite."""
+    return column[np.isfinite(column)] if column.dtype.kind == "f" else column.dropna()
 
 
 def partition_of(known: "pd.Series[Any]") -> dict[str, Any] | None:
