@@ -45,6 +45,8 @@ ASKED = {
 }
 """Sections that people have to write, and the question that each answers."""
 
+_HEADLINE = re.compile(r"#{1,6}[ \t]+(.+?)[ \t#]*")
+
 Section = tuple[str, list[str | Table]]
 """A headline, then paragraphs and tables."""
 Manifests = Mapping[str, Mapping[str, Any]]
@@ -68,12 +70,19 @@ def read_own(folder: Path | None) -> dict[str, tuple[str, str]]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start} is no UTF-8: save it as UTF-8") from error
-    first, *rest = re.split(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL), flags=re.M)
+    sections: list[tuple[str, list[str]]] = [("", [])]
+    in_code = False
+    for line in re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL).splitlines():
+        in_code ^= line.lstrip().startswith(("```", "~~~"))
+        if not in_code and (headline := _HEADLINE.fullmatch(line)):
+            sections.append((headline[1], []))
+        else:
+            sections[-1][1].append(line)
     found: dict[str, tuple[str, str]] = {}
-    for title, below in [("", first), *zip(rest[::2], rest[1::2], strict=True)]:
-        if below.strip():
+    for title, lines in sections:
+        if below := "\n".join(lines).strip():
             name, before = found.get(title.lower(), (title, ""))
-            found[title.lower()] = name, f"{before}\n\n{below.strip()}".strip()
+            found[title.lower()] = name, f"{before}\n\n{below}".strip()
     return found
 
 

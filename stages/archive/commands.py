@@ -12,7 +12,7 @@ from stages.archive.versions_page import write_versions
 from stages.common.contract.artifacts import read_manifest, write_json
 from stages.common.contract.command_line import Parser
 from stages.common.contract.errors import DataError, UnavailableError, UsageError
-from stages.common.registry.registry import LINEAGE, Registry, Release
+from stages.common.registry.registry import LINEAGE, PAGE, Registry, Release
 from stages.common.reports.report import REPORT
 
 COMMANDS = {
@@ -74,6 +74,7 @@ def decide(registry: Registry, arguments: argparse.Namespace) -> str:
     Raises:
         UsageError: there is no such version, nothing to go back to, or another champion than `against` names.
         DataError: the store has lost the archive of the version, which was released all the same.
+        UnavailableError: likewise, the page of all versions cannot be written.
     """
     started, run = time.monotonic(), told_run()
     by, name = arguments.by or run.get("by", ""), " ".join(run[part] for part in ("dag_id", "run_id") if part in run)
@@ -83,7 +84,14 @@ def decide(registry: Registry, arguments: argparse.Namespace) -> str:
             release = registry.promote(arguments.version, reason, by, name, arguments.against)
         else:
             release = registry.rollback(arguments.reason, by, name)
-        write_versions(registry, registry.home.parent / "run")
+        try:
+            write_versions(registry, registry.home.parent / "run")
+        except OSError as error:
+            page = error.filename or registry.home / PAGE
+            raise UnavailableError(
+                f"{release.version} is the champion now, and the page of all versions cannot be written: {page}: "
+                f"{error.strerror}: let uid {os.getuid()} use it; the next run writes the page"
+            ) from error
     if arguments.store:
         try:
             result = write_decision(registry, release, arguments.store)

@@ -13,7 +13,7 @@ import pytest
 from stages.archive.collect import linked_files
 from stages.archive.gate import compare
 from stages.archive.lineage import check_one_run, used_params
-from stages.archive.release import standing
+from stages.archive.release import RUN, standing
 from stages.archive.report import build_report
 from stages.archive.run_page import write_run
 from stages.common.contract.artifacts import read_manifest
@@ -157,7 +157,7 @@ def test_the_report_says_of_p_no_more_than_it_is(manifests: dict[str, dict[str, 
 
 
 def test_the_page_of_a_run_says_what_it_did_and_what_was_there_already(
-    manifests: dict[str, dict[str, Any]], tmp_path: Path
+    manifests: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive, runs = tmp_path / "archive" / "key", tmp_path / "run"
     archive.parent.mkdir()
@@ -173,11 +173,15 @@ def test_the_page_of_a_run_says_what_it_did_and_what_was_there_already(
         "run_id": "manual__<1>",
         "stages": {"validate": {"cached": True, "seconds": 0.2}, "train": {"cached": False, "seconds": 9}},
     }
-    released = {"version": "v2", "champion": "v2"}
-    registry = tmp_path / "registry"
-    page = write_run(runs, "Faces", archive, "d" * 64, run, released, "v2 is the champion (promote: <b>).", registry)
-    again = write_run(runs, "Faces", archive, "d" * 64, run, released, "v2 is the champion (promote: <b>).", registry)
-    other = write_run(runs, "Faces", archive, "d" * 64, run | {"run_id": "next"}, released, "v2 is archived.", registry)
+    (archive / "manifest.json").write_text(json.dumps({"key": "d" * 64}))
+    version = Version("v2", "m", "d" * 64, 0.5, "", "v2", True, ["good"], ["s1"], "now")
+    releases = list[Release]()
+    registry: Any = SimpleNamespace(home=tmp_path, releases=lambda: releases, champion=lambda: releases and version)
+    monkeypatch.setenv(RUN, json.dumps(run | {"run_id": "next"}))
+    other = write_run(runs, "Faces", archive, registry, version)
+    releases.append(Release("v2", "promote", "<b>", "now"))
+    monkeypatch.setenv(RUN, json.dumps(run))
+    page, again = (write_run(runs, "Faces", archive, registry, version) for _ in range(2))
     assert page == again != other
     assert len(list(runs.iterdir())) == 2
     read_manifest(page.parent)

@@ -28,6 +28,10 @@ For doors.
 CC0.
 # Intended use
 And windows.
+
+```
+# no headline
+```
 # What we learned
 Nothing.
 """
@@ -79,6 +83,7 @@ def test_what_people_write_is_in_both_cards_and_makes_no_other_version(pipeline:
     assert [version.name for version in pipeline.registry.versions()] == ["v1"]
     model, data = (card(pipeline, name)[1] for name in ("model_card", "data_card"))
     written = "For doors.\n\n- not for banks\n- nor for <script>alert(1)</script>\n\nAnd windows.\n\n"
+    written += "```\n# no headline\n```\n\n"
     assert model["Intended use"].startswith(f"\n{written}")
     assert model["What we learned"] == "\nNothing.\n"
     for card in (model, data):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from stages.archive.commands import run
 from stages.archive.release import RUN
 from stages.common.contract import artifacts
-from stages.common.contract.errors import UsageError
+from stages.common.contract.errors import UnavailableError, UsageError
 from stages.common.registry.registry import LINEAGE, PAGE
 from stages.common.registry.seen import read_seen
 from stages.common.schema.attributes import Attribute, Attributes
@@ -292,6 +293,18 @@ def test_the_registry_and_the_report_say_who_decided_and_why(
     assert listed[-1].endswith("  rollback v1    Berta: no")
     page = pipeline.registry.home / PAGE
     assert "promote by Anna B" in page.read_text()
+
+
+def test_a_release_whose_page_cannot_be_written_is_told_all_the_same(pipeline: Pipeline) -> None:
+    for model in (0, 1):
+        pipeline.train(model)
+        assert pipeline.archive("archive.force=true") == 0
+    page = pipeline.registry.home / PAGE
+    shutil.rmtree(page.parent)
+    page.parent.write_text("in the way")
+    with pytest.raises(UnavailableError, match="v1 is the champion now, and the page of all versions cannot be"):
+        run(["rollback", "--registry", str(pipeline.registry.home)])
+    assert (pipeline.registry.releases()[-1].version, pipeline.registry.releases()[-1].action) == ("v1", "rollback")
 
 
 def test_a_release_by_force_says_by_whom(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

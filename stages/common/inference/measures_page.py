@@ -82,8 +82,8 @@ def thresholds_table(attributes: Attributes, measures: Mapping[str, Measures], t
     """
     rows = [
         (
-            attribute.title, told_threshold(one["classes"], one["threshold"]), share(one["coverage"]),
-            share(one["answered_accuracy"]), one["ece"],
+            attribute.title, told_threshold(one["classes"], one.get("threshold")), share(one.get("coverage")),
+            share(one.get("answered_accuracy")), one.get("ece"),
         )
         for attribute in attributes
         for one in (measures[attribute.name],)
