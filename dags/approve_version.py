@@ -16,8 +16,8 @@ from typing import Any
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Context, Param, dag
 from airflow.sdk.exceptions import AirflowSkipException
-from notifications import on_new_version, on_question
-from shared_parts import DEFAULTS, MODEL, REASON, REGISTRY, check_environment, stage
+from notifications import on_question
+from shared_parts import DEFAULTS, MODEL, NEWS_OF_MODEL, REASON, REGISTRY, check_environment, stage
 from stage_operator import address_of
 from task_settings import load_approval
 
@@ -81,8 +81,7 @@ def approve_version() -> None:
         notifiers=on_question(),
         doc_md="Asks a person. **In**: the gate's reasons. **Out**: the answer, and who gave it.",
     )
-    told = {"inlets": [MODEL], "outlets": [MODEL], "on_success_callback": on_new_version(MODEL)}
-    release = stage("release", stage="archive", inputs={"registry": REGISTRY}, asks=approved, tells=(), **told)
+    release = stage("release", stage="archive", inputs={"registry": REGISTRY}, asks=approved, tells=(), **NEWS_OF_MODEL)
     # looked at after the answer, which may take days, in which images are built anew
     approval >> check_environment() >> release
 

@@ -19,7 +19,7 @@ from typing import Any
 from airflow.configuration import conf
 from airflow.sdk import Context, Param, dag, task
 from airflow.sdk.exceptions import AirflowFailException
-from shared_parts import DEFAULTS, END, SETTINGS, at, check_environment, stage
+from shared_parts import END, OF_DAG, SETTINGS, at, check_environment, stage
 from task_logs import remove_old
 from task_settings import KEEP, duration
 
@@ -49,11 +49,9 @@ def remove_task_logs(**context: Any) -> dict[str, int | float]:
 
 @dag(
     schedule=at(SETTINGS.schedules.clean_up),
-    catchup=False,
-    max_active_runs=1,
     doc_md=__doc__,
     tags=["face-attributes", "upkeep"],
-    default_args=DEFAULTS,
+    **OF_DAG,
     params={
         "keep": Param(
             SETTINGS.keep,

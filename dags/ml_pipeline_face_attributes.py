@@ -28,15 +28,14 @@ webhook see `dags/notifications.py`.
 """
 
 from airflow.sdk import Param, TaskGroup, XComArg, dag
-from notifications import on_new_version
 from shared_parts import (
     CHOSEN,
     DATA_SET,
-    DEFAULTS,
     EPOCHS,
     GPU,
     MAX_EVALS,
-    MODEL,
+    NEWS_OF_MODEL,
+    OF_DAG,
     OTHER_ANNOTATIONS,
     RAW,
     RECIPE,
@@ -58,11 +57,9 @@ FORCE = "Release the new version regardless of the gate; the registry records th
 
 @dag(
     schedule=at(SETTINGS.schedules.ml_pipeline_face_attributes),
-    catchup=False,
-    max_active_runs=1,
     doc_md=__doc__,
     tags=["face-attributes", "training"],
-    default_args=DEFAULTS,
+    **OF_DAG,
     params={
         "max_evals": MAX_EVALS,
         "epochs": EPOCHS,
@@ -110,8 +107,7 @@ def ml_pipeline_face_attributes() -> None:
         stages = (validate, prepare_train, hyperopt, train, evaluate, label_doubt)
         everything = {name: path for one in stages for name, path in one.artifact.items()}
         kept = {"card": DATA, "registry": REGISTRY, "runs": RUNS}
-        told = {"inlets": [MODEL], "outlets": [MODEL], "on_success_callback": on_new_version(MODEL)}
-        stage("archive", inputs=everything | kept, settings={"archive.force": "force"}, tells=stages, **told)
+        stage("archive", inputs=everything | kept, settings={"archive.force": "force"}, tells=stages, **NEWS_OF_MODEL)
 
 
 ml_pipeline_face_attributes()

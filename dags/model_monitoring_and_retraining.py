@@ -23,9 +23,9 @@ from airflow.sdk import XComArg, dag, task
 from airflow.sdk.exceptions import AirflowFailException
 from shared_parts import (
     ANNOTATED,
-    DEFAULTS,
     EPOCHS,
     MAX_EVALS,
+    OF_DAG,
     RAW,
     RECIPE,
     RECOMPUTE,
@@ -52,11 +52,9 @@ def retraining_is_due(headline: Any) -> bool:
 
 @dag(
     schedule=at(SETTINGS.schedules.model_monitoring_and_retraining),
-    catchup=False,
-    max_active_runs=1,
     doc_md=__doc__,
     tags=["face-attributes", "monitoring"],
-    default_args=DEFAULTS,
+    **OF_DAG,
     params={
         "min_accuracy": number(
             "Mean of evaluate.metric below which to retrain.", "monitor.min_accuracy", minimum=0.0, maximum=1.0

@@ -13,8 +13,8 @@ the asset `face_attributes_predictions`.
 from airflow.sdk import Asset, AssetWatcher, Param, dag
 from new_lots import NewLots
 from shared_parts import (
-    DEFAULTS,
     MODEL,
+    OF_DAG,
     PREDICTIONS,
     RAW,
     RECIPE,
@@ -36,11 +36,9 @@ RAW_DATA = Asset(
 
 @dag(
     schedule=(RAW_DATA | MODEL),
-    catchup=False,
-    max_active_runs=1,
     doc_md=__doc__,
     tags=["face-attributes", "prediction"],
-    default_args=DEFAULTS,
+    **OF_DAG,
     params={
         "lots": lots("predict.lots"),
         "version": Param(None, f"Version to predict with. {today('champion.version', 'the champion')}", schema=VERSION),

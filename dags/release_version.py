@@ -13,8 +13,7 @@ from collections.abc import Sequence
 
 from airflow.sdk import Context, Param, dag
 from airflow.sdk.exceptions import AirflowFailException
-from notifications import on_new_version
-from shared_parts import DEFAULTS, MODEL, REASON, REGISTRY, VERSION, check_environment, stage
+from shared_parts import NEWS_OF_MODEL, OF_DAG, REASON, REGISTRY, VERSION, check_environment, stage
 
 
 def decision(context: Context) -> Sequence[str]:
@@ -33,11 +32,9 @@ def decision(context: Context) -> Sequence[str]:
 
 @dag(
     schedule=None,
-    catchup=False,
-    max_active_runs=1,
     doc_md=__doc__,
     tags=["face-attributes", "release"],
-    default_args=DEFAULTS,
+    **OF_DAG,
     params={
         "action": Param(
             "promote", "promote a version, or roll back to the previous champion.", enum=["promote", "rollback"]
@@ -48,8 +45,7 @@ def decision(context: Context) -> Sequence[str]:
 )
 def release_version() -> None:
     """See that everything is there, release."""
-    told = {"inlets": [MODEL], "outlets": [MODEL], "on_success_callback": on_new_version(MODEL)}
-    release = stage("release", stage="archive", inputs={"registry": REGISTRY}, asks=decision, tells=(), **told)
+    release = stage("release", stage="archive", inputs={"registry": REGISTRY}, asks=decision, tells=(), **NEWS_OF_MODEL)
     check_environment() >> release
 
 

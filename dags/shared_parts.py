@@ -6,7 +6,7 @@ from typing import Any
 
 from airflow.sdk import Asset, CronTriggerTimetable, Param, task
 from airflow.sdk.exceptions import AirflowFailException
-from notifications import on_failure, on_finding
+from notifications import on_failure, on_finding, on_new_version
 from stage_operator import (
     ARTIFACTS_VOLUME,
     DATA,
@@ -51,6 +51,11 @@ DEFAULTS: dict[str, Any] = {
     "execution_timeout": timedelta(minutes=5),
     "on_failure_callback": on_failure(),
 }
+
+OF_DAG: dict[str, Any] = {"catchup": False, "max_active_runs": 1, "default_args": DEFAULTS}
+"""Arguments of every DAG but the one that asks people, of which several runs may wait."""
+NEWS_OF_MODEL: dict[str, Any] = {"inlets": [MODEL], "outlets": [MODEL], "on_success_callback": on_new_version(MODEL)}
+"""Arguments of a task that may make or release a version."""
 
 END = r"$(?!\n)"
 """End of a pattern, here and in a browser: to Python's `$` alone a line may end."""

@@ -16,7 +16,7 @@ from new_lots import NewAnnotations
 from shared_parts import (
     ANNOTATIONS,
     CHOSEN,
-    DEFAULTS,
+    OF_DAG,
     OTHER_ANNOTATIONS,
     RECIPE,
     RECOMPUTE,
@@ -32,11 +32,9 @@ WATCHER = AssetWatcher("new_annotations", NewAnnotations(ANNOTATIONS, SETTINGS.n
 
 @dag(
     schedule=Asset("face_attributes_annotations", watchers=[WATCHER]),
-    catchup=False,
-    max_active_runs=1,
     doc_md=__doc__,
     tags=["face-attributes", "data"],
-    default_args=DEFAULTS,
+    **OF_DAG,
     params={
         "annotations": OTHER_ANNOTATIONS,
         "lots": lots("validate.lots"),
