@@ -23,18 +23,13 @@ from scipy.stats import binomtest
 
 from stages.common.inference.answers import Right
 from stages.common.inference.measures import METRICS, Cells, Metric, cells_of, in_words
-from stages.common.inference.slices import Change
+from stages.common.inference.slices import Change, Groups, Labels
 from stages.common.schema.attributes import Attributes
 from stages.common.schema.statistics import holm
 
 RESAMPLES = 10_000
 """Of the bootstrap: the ends of a 95 % interval of .01 then vary by some .0002 from seed to seed."""
 SEED = 2026
-
-Labels = npt.NDArray[np.integer[Any]]
-"""(N, A) class indices, -1 where unknown."""
-Groups = npt.NDArray[np.integer[Any]]
-"""(N,), the same number for images that belong together, from 0 on without a gap."""
 
 
 def paired_bootstrap(candidate: Cells, champion: Cells, groups: Groups) -> tuple[float, float]:

@@ -41,15 +41,6 @@ def _identify(params: Params, inputs: Mapping[str, Path], _name: str) -> str:
     return opponent(_registry(params, inputs), file_digest(inputs["train"] / MODEL.name))
 
 
-def _candidate(context: Context[Params]) -> "Candidate":
-    from stages.archive.meeting import Candidate
-    from stages.common.registry.seen import read_seen
-
-    data = context.manifests["prepare_train"]["params"]["data"]
-    seen = read_seen(context.out / "reference")
-    return Candidate(context.inputs["train"] / MODEL.name, context.inputs["prepare_train"], data, seen)
-
-
 def _judge(context: Context[Params], candidate: "Candidate", against: str) -> "tuple[Judgement, str | None]":
     """Compare the candidate with the champion `against`, and with the best version, on the test split.
 
@@ -100,11 +91,13 @@ def _judge(context: Context[Params], candidate: "Candidate", against: str) -> "t
 
 
 def _run(context: Context[Params]) -> Headline:
+    from stages.archive.meeting import Candidate
     from stages.archive.record import write_record
     from stages.archive.report import build_report
+    from stages.common.registry.seen import read_seen
     from stages.common.schema.dataset import index_rows
 
-    manifests, out = context.manifests, context.out
+    manifests, out, prepared = context.manifests, context.out, context.inputs["prepare_train"]
     check_one_run(manifests)
     collect(context.inputs, out)
     model_digest = file_digest(out / MODEL)
@@ -113,14 +106,15 @@ def _run(context: Context[Params]) -> Headline:
     write_json(out / LINEAGE, chain)
     (out / "params.yaml").write_text(yaml.safe_dump(used_params(manifests), sort_keys=False))
     against = _identify(context.params, context.inputs, "registry")
-    candidate = _candidate(context)
+    data, seen = manifests["prepare_train"]["params"]["data"], read_seen(out / "reference")
+    candidate = Candidate(context.inputs["train"] / MODEL.name, prepared, data, seen)
     judgement, best_after = _judge(context, candidate, against)
     gate = {
         "model_digest": model_digest,
         "against": against,
         "best_after": best_after,
         "forced": context.params.archive.force,
-        "lots": sorted({row["lot"] for row in index_rows(context.inputs["prepare_train"])}),
+        "lots": sorted({row["lot"] for row in index_rows(prepared)}),
         **asdict(judgement),
     }
     write_json(out / GATE, gate)

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 from stages.common.contract.artifacts import used_and_given, write_json
 from stages.common.contract.errors import DataError
-from stages.common.contract.history import recall, remember
+from stages.common.contract.history import remember
 from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Headline, Input, Stage
 from stages.common.contract.tables import write_csv
@@ -109,7 +109,7 @@ def _run(context: Context[Params]) -> Headline:
     by_metric = [(one[section.metric], name) for name, one in measures.items() if one[section.metric] is not None]
     lowest = min(by_metric, default=None, key=lambda found: found[0])
     found = {**all_means, "images": len(split), **accuracies, "findings": len(checked.found)}
-    remember(context.cache, SUITE, {"success": True, **found})
+    history = remember(context.cache, SUITE, {"success": True, **found})
     hardest = hardest_images(split, answers)
     write_json(context.out / HARDEST, [asdict(kind) for kind in hardest])
     compared = compared_images(pictures, len(attributes))
@@ -117,8 +117,7 @@ def _run(context: Context[Params]) -> Headline:
     write_json(context.out / PICTURES, dict(shown))
     answered = decision_table(attributes, model.calibration)
     report = describe_model(
-        attributes, context.out, checked, metrics, answered, slices_page(slices, by_slice), hardest,
-        recall(context.cache, SUITE),
+        attributes, context.out, checked, metrics, answered, slices_page(slices, by_slice), hardest, history
     )  # fmt: skip
     write_report(context.out / REPORT, report)
     return {

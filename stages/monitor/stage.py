@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.contract.artifacts import used_and_given, write_json
 from stages.common.contract.errors import DataError
-from stages.common.contract.history import recall, remember
+from stages.common.contract.history import remember
 from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Delivered, Delivery, Headline, Input, RawFiles, Stage
 from stages.common.images.listing import as_text
@@ -107,8 +107,7 @@ def _run(context: Context[Params]) -> Headline:
         "images": sum(decision["lots"].values()),
         "lots": len(lots),
     }
-    remember(context.cache, "monitor", {"success": not decision["retrain"], **found})
-    history = recall(context.cache, "monitor")
+    history = remember(context.cache, "monitor", {"success": not decision["retrain"], **found})
 
     def picture(lot: str, filename: str) -> str:
         return thumbnail_of(raw / places[lot, filename]) if raw and (lot, filename) in places else ""

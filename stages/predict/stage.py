@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stages.common.contract.artifacts import link_or_copy, write_json
 from stages.common.contract.errors import DataError
-from stages.common.contract.history import recall, remember
+from stages.common.contract.history import remember
 from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Headline, Input, LotsContext, RawFiles, Stage
 from stages.common.contract.tables import write_csv
@@ -230,8 +230,7 @@ def _run(context: Context[Params]) -> Headline:
             return ""
 
     counts = {"images": images, "undecodable": len(undecodable), "findings": len(checked.found)}
-    remember(context.cache, str(raw), {"success": True, **counts})
-    history = recall(context.cache, str(raw))
+    history = remember(context.cache, str(raw), {"success": True, **counts})
     attributes = tuple(attribute for attribute in model.attributes if attribute.name not in never)
     answers = decision_table(attributes, model.calibration)
     report = describe_predictions(

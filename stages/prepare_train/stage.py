@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.contract.artifacts import link_or_copy, write_json
 from stages.common.contract.errors import DataError, UsageError
-from stages.common.contract.history import recall, remember
+from stages.common.contract.history import remember
 from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Headline, Input, LotsContext, RawFiles, Stage
 from stages.common.contract.tables import write_csv
@@ -206,9 +206,8 @@ def _run(context: Context[Params]) -> Headline:
     contradicting = duplicates["contradicting_labels"]
     found = {"images": len(rows), **splits, "left_out": len(left_out)}
     found |= {"rejected": len(rejected), "contradicting": contradicting}
-    source = str(context.inputs["raw"])
-    remember(context.cache, source, {"success": True, **found, "findings": len(checked.found)})
-    history = recall(context.cache, source)
+    found |= {"success": True, "findings": len(checked.found)}
+    history = remember(context.cache, str(context.inputs["raw"]), found)
     write_report(
         out / REPORT, describe_data(out, checked, params.preprocessing, table, statistics, rejected, left_out, history)
     )

@@ -14,29 +14,14 @@ from stages.common.reports.report import REPORT, write_report
 from stages.common.schema.attributes import read_attributes
 from stages.common.schema.dataset import read_preprocessing, read_split
 from stages.common.schema.learned import class_shares, learned_classes, never_answered, remarks
-from stages.common.training.hyperparameters import BEST, USED, Hyperparameters, read_hyperparameters
-from stages.train.params import Params, TrainSection
+from stages.common.training.hyperparameters import BEST, USED, read_hyperparameters
+from stages.train.params import Params
 
 if TYPE_CHECKING:
     from stages.common.training.fit import Epoch
     from stages.train.calibrate import Calibrated
 
 DESCRIPTION = "Trains the network, calibrates its confidences, chooses its thresholds, and exports it."
-
-
-def choose_hyperparameters(section: TrainSection, searched: Path) -> Hyperparameters:
-    """The best parameters of the search, or those of section `train` while `use_hyperopt` is false.
-
-    Args:
-        section: the section of params.yaml.
-        searched: the artifact of stage hyperopt.
-
-    Raises:
-        DataError: best_params.json is not what stage hyperopt writes.
-    """
-    if not section.use_hyperopt:
-        return section.hyperparameters()
-    return read_hyperparameters(searched / BEST, "hyperopt")
 
 
 class EpochLog:
@@ -93,7 +78,9 @@ def _run(context: Context[Params]) -> Headline:
     preprocessing = read_preprocessing(context.inputs["prepare_train"])
     train, val = (read_split(context.inputs["prepare_train"], split) for split in ("train", "val"))
     attributes = train.attributes
-    chosen = choose_hyperparameters(section, context.inputs["hyperopt"]).complete(attributes)
+    searched = context.inputs["hyperopt"] / BEST
+    chosen = read_hyperparameters(searched, "hyperopt") if section.use_hyperopt else section.hyperparameters()
+    chosen = chosen.complete(attributes)
     log.info(
         "training on %d images, validating on %d, with %s: %s",
         len(train), len(val), "the best parameters of the search" if section.use_hyperopt else "section train",

@@ -537,7 +537,7 @@ def test_a_torn_line_spoils_no_other(tmp_path: Path, caplog: pytest.LogCaptureFi
     log.write_bytes(whole + whole[: len(whole) // 2])
     assert retrains(log, tmp_path / "a", (["s4"], [])) == ["no"]
     assert len(read_log(log)) == 2
-    assert "line 2 is no check" in caplog.text
+    assert "line 2 cannot be read" in caplog.text
     assert log.read_bytes().startswith(whole)
 
 

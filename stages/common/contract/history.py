@@ -42,8 +42,8 @@ def read_lines(file: Path, parse: Callable[[bytes], EntryT]) -> Iterator[EntryT]
             log.warning("%s, line %d cannot be read and is left out", file, number)
 
 
-def remember(cache: Path, source: str, values: Mapping[str, Any]) -> None:
-    """Add a run.
+def remember(cache: Path, source: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Add a run, and return the last ones on `source`, this one at the end.
 
     Args:
         cache: `Context.cache`.
@@ -52,6 +52,7 @@ def remember(cache: Path, source: str, values: Mapping[str, Any]) -> None:
     """
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     append_line(cache / FILE, {"time": now, "source": source, **values})
+    return recall(cache, source)
 
 
 def recall(cache: Path, source: str, last: int = 30) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ LEVEL = 0.05
 Labels = npt.NDArray[np.integer[Any]]
 """(N, A) class indices, -1 where unknown."""
 Groups = npt.NDArray[np.integer[Any]]
-"""(N,), the same number for images that belong together."""
+"""(N,), the same number for images that belong together, from 0 on without a gap."""
 
 
 class Slices:
