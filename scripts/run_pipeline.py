@@ -43,6 +43,8 @@ VERSIONS = "/artifacts/registry/page"
 """The page of all versions, and what it shows."""
 ANNOTATIONS = ("annotations.csv", "annotations")  # the names that need no guess
 PARAMS = ROOT / "params.yaml"
+REPLACED = ROOT / "artifacts/params_of_data.json"
+"""The values of PARAMS before and after those of a data folder were taken."""
 ATTRIBUTES = "attributes.yaml"
 EXPECTATIONS = "expectations"
 OWN = (ATTRIBUTES, EXPECTATIONS, "params.yaml", "card.md")
@@ -449,12 +451,37 @@ def take(file: Path) -> None:
     from stages.common.contract.params import own_sections, read_sections
 
     try:
-        sections = (read_sections if file.parent == ROOT else own_sections)(file)
+        ours, sections = read_sections(PARAMS), (read_sections if file.parent == ROOT else own_sections)(file)
     except StageError as error:
         stop(error.exit_code, str(error))
     write_params(sections, file)
+    if file.parent != ROOT:
+        REPLACED.parent.mkdir(exist_ok=True)
+        REPLACED.write_text(json.dumps([ours, read_sections(PARAMS)]), encoding="utf-8")
     name = os.path.relpath(file, ROOT)
     say(f"params.yaml: now has the values of {name}, so that DVC tracks them")
+
+
+def put_back() -> None:
+    """Put back what the last data folder's params.yaml has replaced in ours, unless somebody has changed it since."""
+    from stages.common.contract.errors import StageError
+    from stages.common.contract.params import read_sections
+
+    if not REPLACED.exists():
+        return
+    ours, theirs = json.loads(REPLACED.read_text(encoding="utf-8"))
+    try:
+        now = read_sections(PARAMS)
+    except StageError as error:
+        stop(error.exit_code, str(error))
+    replaced = {
+        section: {key: old for key, old in values.items() if old != theirs[section][key] == now[section].get(key)}
+        for section, values in ours.items()
+        if section in now
+    }
+    write_params(replaced, REPLACED)
+    REPLACED.unlink()
+    say("params.yaml: has its own values again in place of those of the last data folder")
 
 
 def write_params(sections: Mapping[str, Any], file: Path) -> None:
@@ -602,6 +629,8 @@ def main() -> int:
     if in_containers and data:
         outcome = run_with_airflow(arguments.dag, data, arguments.conf, recipe)
     else:
+        if data:
+            put_back()
         if recipe != "none":
             take(ROOT / f"params-{recipe}.yaml")
         if data and data != ROOT and (data / "params.yaml").exists():

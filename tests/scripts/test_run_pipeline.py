@@ -138,6 +138,27 @@ def test_without_containers_a_recipe_is_written_into_the_parameters(
     assert (tmp_path / "params.yaml").read_text() == before  # comments, quotes and line breaks are as they were
 
 
+@pytest.mark.slow
+def test_without_containers_parameters_of_a_data_folder_go_with_it(tmp_path: Path) -> None:
+    for name in ("scripts/run_pipeline.py", "params.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "stages").symlink_to(ROOT / "stages")
+    params, own = tmp_path / "params.yaml", tmp_path / "photos/params.yaml"
+    before = params.read_text()
+    own.parent.mkdir()
+    own.write_text("train: {epochs: 7, width: 12}\n")
+    script = runpy.run_path(str(tmp_path / "scripts/run_pipeline.py"))
+    script["take"](own)
+    changed = params.read_text().replace("epochs: 7", "epochs: 9")  # by hand, and so to stay
+    params.write_text(changed)
+    script["put_back"]()
+    now, usual = (yaml.safe_load(text)["train"] for text in (params.read_text(), before))
+    assert now == usual | {"epochs": 9}
+    script["put_back"]()
+    assert yaml.safe_load(params.read_text())["train"] == now
+
+
 def test_a_full_disk_leaves_the_parameters_as_they_were(data: Path, tmp_path: Path) -> None:
     script = tmp_path / "clone/scripts/run_pipeline.py"
     script.parent.mkdir(parents=True)
