@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.airflow_user import ask, log_in
-from tests.waiting import PATIENCE_S, free_port, wait_until
+from tests.waiting import free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
 DAG_ID = "ml_pipeline_face_attributes"
-RUN_S = 1800.0  # for a run of the pipeline to end; minutes on two idle cores
+RUN_S = 1800.0  # for a run of the pipeline to end, or for a stack to start: minutes on two idle cores
 
 
 class Stack:
@@ -64,7 +64,7 @@ class Stack:
     def __enter__(self) -> "Stack":
         """Start it, and wait until it is healthy and knows the pipeline."""
         try:
-            self.compose("up", "--detach", "--wait", "--wait-timeout", f"{PATIENCE_S:.0f}")
+            self.compose("up", "--detach", "--wait", "--wait-timeout", f"{RUN_S:.0f}")
             wait_until(lambda: self.api(f"/dags?dag_id_pattern={DAG_ID}")["dags"], "the DAG")
         except AssertionError:
             print(self.compose("ps", "--all"), self.compose("logs", "--tail", "40"))

@@ -19,7 +19,7 @@ from tests.airflow_user import ask
 from tests.stack.conftest import BRIEF, impatient
 from tests.stack.stack import DAG_ID, ROOT, RUN_S, Stack
 from tests.test_docs_commands import commands_from, shell
-from tests.waiting import PATIENCE_S, wait_until
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -237,7 +237,7 @@ def test_all_of_it_comes_back_from_its_backup(life: Life, tmp_path: Path) -> Non
     options = f"--env-file {stack.file} --data {life.data}"
     make_up = f"{sys.executable} {ROOT}/scripts/stack_settings.py {options}\ndocker compose up --wait --detach postgres"
     shell("\n".join([settings, make_up, *restore]), tmp_path, **compose)
-    stack.compose("up", "--detach", "--wait", "--wait-timeout", f"{PATIENCE_S:.0f}", "airflow-apiserver", "serve")
+    stack.compose("up", "--detach", "--wait", "--wait-timeout", f"{RUN_S:.0f}", "airflow-apiserver", "serve")
 
     assert runs(stack) == before
     assert stack.log_in("anna")
