@@ -31,7 +31,7 @@ def test_an_interruption_at_any_moment_ends_the_pool_amid_its_work() -> None:
             workers = set(multiprocessing.active_children()) - before
             raise KeyError
         assert len(workers) == 2
-        assert all(worker.exitcode == -signal.SIGKILL for worker in workers)
+        assert all((worker.exitcode or 0) < 0 for worker in workers)  # by our SIGKILL, or the executor's SIGTERM
 
 
 @pytest.mark.slow
