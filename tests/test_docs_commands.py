@@ -65,9 +65,7 @@ RUN_BY = {
     "docker login": PUSHED,
     "make sbom": "images/test_images.py::test_the_bill_of_an_image_lists_what_is_installed_in_it",
     "make audit": "scripts/test_audit.py::test_a_known_flaw_is_told_with_its_images_and_what_mends_it",
-    "make up PROFILE=metrics": (
-        "stack/test_metrics.py::test_heartbeats_of_the_scheduler_reach_prometheus_and_its_dashboard"
-    ),
+    "make up PROFILE=metrics": ("stack/test_metrics.py::test_what_the_dashboards_ask_airflow_reaches_prometheus"),
     "make test": f"{NOT_RUN}it runs this test",
     "make quick": f"{NOT_RUN}it runs this test",
     "make venv": f"{NOT_RUN}it makes the environment of this test",

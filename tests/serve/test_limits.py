@@ -67,7 +67,7 @@ def test_a_browser_shows_the_token_once(server: Server) -> None:
     assert login("wrong").status == 401
     cookie = login(TOKEN).headers["set-cookie"]
     assert {"HttpOnly", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
-    others = 'settings={"dark": true}; a; b=x y; '  # of other services of this host
+    others = 'settings={"night": true}; a; b=x y; '  # of other services of this host
     shown = {"Authorization": "", "Cookie": others + cookie.partition(";")[0]}
     assert server.ask("GET", "/attributes", headers=shown).status == 200
 
