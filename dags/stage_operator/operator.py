@@ -334,7 +334,9 @@ class StageOperator(DockerOperator):
         for asset in self.outlets:
             events = context["inlet_events"][asset].ascending(False).limit(EVENTS)
             mark = asset.extra.get(NEWS, "key")
-            before = next(((one.extra or {}).get(mark) for one in events if one.source_task_id == self.task_id), "")
+            before = next(
+                ((event.extra or {}).get(mark) for event in events if event.source_task_id == self.task_id), ""
+            )
             if self.asks or before != news[mark]:
                 context["outlet_events"][asset].extra = news | {"before": before}
                 outlets.append(asset)

@@ -185,8 +185,9 @@ def list_versions(registry: Registry) -> str:
         lots = f"{len(version.lots)} lot{'' if len(version.lots) == 1 else 's'}"
         lines.append(f"{version.name:<5} {mark:<8} {version.created}  {version.means}  {lots}  {version.judged}")
     lines += ["releases:"] if lines else [f"no version in {registry.home} yet"]
-    for one in registry.releases():
-        lines.append(f"  {one.time}  {one.action:<8} {one.version:<5} {f'{one.by}: ' if one.by else ''}{one.reason}")
+    for release in registry.releases():
+        by = f"{release.by}: " if release.by else ""
+        lines.append(f"  {release.time}  {release.action:<8} {release.version:<5} {by}{release.reason}")
     return "\n".join(lines)
 
 

@@ -266,12 +266,12 @@ def judge(found: Judgement, min_accuracy: float, alpha: float, margin: float, re
 def _worse(comparison: Comparison, alpha: float, margin: float) -> list[str]:
     """In which attributes the candidate is significantly worse, and by more than `margin`."""
     metric, lines = comparison.metric, []
-    for one in comparison.attributes.values():
-        ours, theirs = one["candidate"][metric], one["version"][metric]
-        if one["p"] < alpha and ours - theirs < -margin:
+    for attribute in comparison.attributes.values():
+        ours, theirs = attribute["candidate"][metric], attribute["version"][metric]
+        if attribute["p"] < alpha and ours - theirs < -margin:
             figures = "" if metric == "accuracy" else f"{in_words(metric)} {ours:.4f} against {theirs:.4f}, "
             lines.append(
-                f"worse than {comparison.version} in {one['title'].lower()}: {figures}{one['worse']} answers worse, "
-                f"{one['better']} better (p {one['p']:.2g})"
+                f"worse than {comparison.version} in {attribute['title'].lower()}: {figures}"
+                f"{attribute['worse']} answers worse, {attribute['better']} better (p {attribute['p']:.2g})"
             )
     return lines

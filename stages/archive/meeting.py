@@ -79,8 +79,8 @@ class Candidate:
         asked = tuple(self.attributes[column] for column in known)
         answers = answers_of(asked, said, model.calibration, self.labels[:, known])
         right[:, known] = right_answers(answers)
-        for column, one in zip(known, answers, strict=True):
-            predicted[:, column] = np.where(one.finite & (not one.never), one.predicted, UNKNOWN)
+        for column, answer in zip(known, answers, strict=True):
+            predicted[:, column] = np.where(answer.finite & (not answer.never), answer.predicted, UNKNOWN)
         return right, predicted
 
     def meet(self, registry: Registry, name: str, folder: Path) -> Met:

@@ -37,8 +37,13 @@ def write_record(archive: Path, candidate: "Candidate") -> None:
     by_lot = sorted(metrics.get("slices", {}).get("lots", []), key=lambda one: (-one["labels"], one["name"]))
     record = {
         "attributes": [
-            {"name": one.name, "title": one.title, "classes": one.classes, **_figures(measures[one.name])}
-            for one in read_attributes(archive)
+            {
+                "name": attribute.name,
+                "title": attribute.title,
+                "classes": attribute.classes,
+                **_figures(measures[attribute.name]),
+            }
+            for attribute in read_attributes(archive)
         ],
         "test_images": metrics["eval_metrics"]["images"],
         "worst_slice": metrics["eval_metrics"]["worst_slice"],

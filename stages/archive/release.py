@@ -94,7 +94,7 @@ def release(registry: Registry, artifact: Path, key: str, *, force: bool) -> Ver
                 shutil.rmtree(content, ignore_errors=True)
             log.info("%s registered: %s", version.name, version.means)
         # Judged fit, but the run was killed before the release; by now there may be another champion.
-        unfinished = version.fit and not any(one.version == version.name for one in registry.releases())
+        unfinished = version.fit and not any(release.version == version.name for release in registry.releases())
         due = unfinished and (champion.name if champion else "") == version.champion
         if due or (force and champion != version):
             reason = "; ".join(version.reasons)

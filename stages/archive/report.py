@@ -173,11 +173,11 @@ def _compared(title: str, comparison: Mapping[str, Any]) -> Table:
     version, metric = comparison["version"], comparison["metric"]
     rows: list[tuple[object, ...]] = [
         (
-            one["title"], one["labels"],
-            *(one[who][name] for name in METRICS for who in ("candidate", "version")),
-            *(one[name] for name in ("better", "worse", "p")),
+            attribute["title"], attribute["labels"],
+            *(attribute[who][name] for name in METRICS for who in ("candidate", "version")),
+            *(attribute[name] for name in ("better", "worse", "p")),
         )
-        for one in comparison["attributes"].values()
+        for attribute in comparison["attributes"].values()
     ]  # fmt: skip
     means = [comparison[who][name] for name in METRICS for who in ("candidate", "of_version")]
     rows.append(("Mean", None, *means, None, None, None))

@@ -221,4 +221,4 @@ def _runs(runs: Path, seen_from: Path) -> list[dict[str, Any]]:
         except (OSError, ValueError, KeyError, TypeError):
             continue
         found.append(run)
-    return sorted(found, key=lambda one: str(one["time"]))
+    return sorted(found, key=lambda entry: str(entry["time"]))

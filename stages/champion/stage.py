@@ -31,8 +31,8 @@ def _attributes(version: Path) -> Attributes:
         return read_attributes(version)
     metrics = read_json(version / "metrics" / "eval_metrics.json")
     return tuple(
-        Attribute(name, tuple(one["classes"]), name, name.replace("_", " ").capitalize())
-        for name, one in metrics["attributes"].items()
+        Attribute(name, tuple(attribute["classes"]), name, name.replace("_", " ").capitalize())
+        for name, attribute in metrics["attributes"].items()
     )
 
 

@@ -128,7 +128,7 @@ def slices_page(slices: Sequence[Slice], by_slice: Mapping[str, Sequence[Mapping
     of_totals = ("Images of", "Labels", "Accuracy of all answers")
     for title, kind in (("Lots", "lots"), ("Pairs of classes", "class_pairs")):
         totals = sorted(by_slice[kind], key=lambda one: float(one["accuracy"]))
-        cells = [(one["name"], one["labels"], one["accuracy"]) for one in totals]
+        cells = [(total["name"], total["labels"], total["accuracy"]) for total in totals]
         tables.append(short_table(title, of_totals, cells, SLICES_SHOWN, folded=True))
     return Group(
         "Slices",
@@ -167,10 +167,10 @@ def describe_model(
         "mean accuracy": mean,
         "mean balanced accuracy": metrics["mean_balanced_accuracy"],
         "most frequent class alone": metrics["mean_majority"],
-        **{titles[name]: one["accuracy"] for name, one in measures.items()},
+        **{titles[name]: measure["accuracy"] for name, measure in measures.items()},
     }
     # below the table: a column of sentences would leave the figures no room
-    notes = [f"{titles[name]}: {one['note']}." for name, one in measures.items() if "note" in one]
+    notes = [f"{titles[name]}: {measure['note']}." for name, measure in measures.items() if "note" in measure]
     sections: list[PageSection] = [
         Cards({**cards, "test images": metrics["images"], "groups of them": metrics["groups"]}),
         measures_table(attributes, measures, "Measures", {"roc_auc": "ROC AUC"}, " ".join(notes)),

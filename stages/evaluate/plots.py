@@ -78,9 +78,9 @@ def _write_counts(axes: Axes, counts: npt.NDArray[np.int64], shares: npt.NDArray
 def plot_roc(path: Path, answers: Sequence[Answers], measures: Mapping[str, Measures]) -> None:
     """Draw the ROC curves per attribute, every class against the rest; those of the lowest areas have a name."""
     figure, panels = _panels(len(answers))
-    for one, axes in zip(answers, panels, strict=True):
+    for answer, axes in zip(answers, panels, strict=True):
         axes.plot([0, 1], [0, 1], color="#bbb", linewidth=0.8, linestyle="--")
-        curves = roc_curves(one.known())
+        curves = roc_curves(answer.known())
         lowest = sorted(curves, key=lambda name: curves[name][-1])[: len(COLORS)]
         colors = iter(COLORS)
         for name, (false_rate, true_rate, area) in curves.items():
@@ -94,7 +94,7 @@ def plot_roc(path: Path, answers: Sequence[Answers], measures: Mapping[str, Meas
             title = "area" if len(curves) == len(lowest) else f"area, the lowest of {len(curves)}"
             axes.legend(title=title, fontsize=8, title_fontsize=8, loc="lower right", frameon=False)
         else:
-            note = textwrap.fill(measures[one.attribute.name].get("note", ""), 36)
+            note = textwrap.fill(measures[answer.attribute.name].get("note", ""), 36)
             axes.text(0.5, 0.5, note, ha="center", va="center", fontsize=8, color="#555", backgroundcolor="white")
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
@@ -102,7 +102,7 @@ def plot_roc(path: Path, answers: Sequence[Answers], measures: Mapping[str, Meas
         axes.set_xlabel("false positive rate", fontsize=8)
         axes.set_ylabel("true positive rate", fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-        _title(axes, one.attribute.title, f"{measures[one.attribute.name]['labels']} labels")
+        _title(axes, answer.attribute.title, f"{measures[answer.attribute.name]['labels']} labels")
     figure.savefig(path, dpi=150)
 
 
@@ -113,10 +113,10 @@ def plot_reliability(path: Path, answers: Sequence[Answers], measures: Mapping[s
     A dot is a bin of answers, its area their number; the line through it spans 95 % of what chance makes of so few.
     """
     figure, panels = _panels(len(answers))
-    for one, axes in zip(answers, panels, strict=True):
-        lowest = lowest_confidence(one.attribute, one.decision)
+    for answer, axes in zip(answers, panels, strict=True):
+        lowest = lowest_confidence(answer.attribute, answer.decision)
         axes.plot([lowest, 1], [lowest, 1], color="#bbb", linewidth=0.8, linestyle="--")
-        found = reliability_of(one)
+        found = reliability_of(answer)
         total = sum(part.count for part in found)
         for part in found:
             axes.plot([part.confidence] * 2, wilson(part.accuracy, part.count), color=COLORS[0], linewidth=1, alpha=0.6)
@@ -125,7 +125,7 @@ def plot_reliability(path: Path, answers: Sequence[Answers], measures: Mapping[s
                 clip_on=False, zorder=3,
             )  # fmt: skip
         label = "answers from here"
-        for threshold in sorted({*np.ravel(one.threshold).tolist()} - {0.0}):
+        for threshold in sorted({*np.ravel(answer.threshold).tolist()} - {0.0}):
             axes.axvline(threshold, color=COLORS[2], linewidth=1, linestyle=":", label=label)
             axes.legend(fontsize=8, loc="lower right", frameon=False)
             label = "_"  # of several lines, one is named
@@ -134,5 +134,5 @@ def plot_reliability(path: Path, answers: Sequence[Answers], measures: Mapping[s
         axes.set_xlabel("confidence", fontsize=8)
         axes.set_ylabel("right", fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-        _title(axes, one.attribute.title, f"{measures[one.attribute.name]['labels']} labels")
+        _title(axes, answer.attribute.title, f"{measures[answer.attribute.name]['labels']} labels")
     figure.savefig(path, dpi=150)

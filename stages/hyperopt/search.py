@@ -224,7 +224,7 @@ def search(
     with WorkerPool(min(workers, section.lag), "hyperopt.workers") as pool:
         while True:
             under_way = {job.plan.run: job.plan for job, _ in running.values()}
-            number = next(one for one in itertools.count(1) if one not in runs and one not in under_way)
+            number = next(free for free in itertools.count(1) if free not in runs and free not in under_way)
             has_room = len(running) < pool.workers and time.monotonic() < deadline
             if has_room and (found := plan(number)):
                 slot = min(set(range(pool.workers)) - {job.slot for job, _ in running.values()})

@@ -117,4 +117,4 @@ def balanced_cross_entropy(logits: Numbers, labels: Labels, shares: Numbers) -> 
     """
     adjusted = logits - np.log(np.where(shares > 0, shares, 1))  # of a class never seen, minus infinity stays
     classes = np.unique(labels[labels != UNKNOWN])
-    return float(np.mean([cross_entropy(adjusted, np.where(labels == one, one, UNKNOWN)) for one in classes]))
+    return float(np.mean([cross_entropy(adjusted, np.where(labels == label, label, UNKNOWN)) for label in classes]))

@@ -45,18 +45,20 @@ def write_label_studio(folder: Path, doubts: Sequence[Doubt], images: Split, row
 def _task(doubts: Sequence[Doubt], image: int, images: Split, row: Mapping[str, str]) -> dict[str, Any]:
     """A task: the labels as annotated, but for the doubtful ones, of which the suggested class is chosen."""
     suggested = {doubt.attribute.name: doubt.suggested for doubt in doubts}
-    known = {one.name: int(label) for one, label in zip(images.attributes, images.labels[image], strict=True)}
+    known = {
+        attribute.name: int(label) for attribute, label in zip(images.attributes, images.labels[image], strict=True)
+    }
     chosen = {name: label for name, label in (known | suggested).items() if label != UNKNOWN}
     result = [
         {
-            "id": one.name,
-            "from_name": one.column,
+            "id": attribute.name,
+            "from_name": attribute.column,
             "to_name": "image",
             "type": "choices",
-            "value": {"choices": [one.classes[chosen[one.name]]]},
+            "value": {"choices": [attribute.classes[chosen[attribute.name]]]},
         }
-        for one in images.attributes
-        if one.name in chosen
+        for attribute in images.attributes
+        if attribute.name in chosen
     ]
     told = [
         f"{one.title}: annotated {one.classes[doubt.label]} ({doubt.probability_of_label:.1%}), "
@@ -77,11 +79,11 @@ def _config(attributes: Attributes) -> str:
     """The labelling configuration: the picture, what is doubted, and a block of choices an attribute."""
     blocks = [
         line
-        for one in attributes
+        for attribute in attributes
         for line in (
-            f"  <Header value={quoteattr(one.title)}/>",
-            f'  <Choices name={quoteattr(one.column)} toName="image" choice="single" showInline="true">',
-            *(f"    <Choice value={quoteattr(name)}/>" for name in (*one.classes, CANNOT_TELL)),
+            f"  <Header value={quoteattr(attribute.title)}/>",
+            f'  <Choices name={quoteattr(attribute.column)} toName="image" choice="single" showInline="true">',
+            *(f"    <Choice value={quoteattr(name)}/>" for name in (*attribute.classes, CANNOT_TELL)),
             "  </Choices>",
         )
     ]

@@ -42,8 +42,8 @@ def _measure(
     from stages.common.inference.measures import measure
 
     measured = {}
-    for one, known in zip(answers_of(attributes, predicted, labels=judged), labels.T, strict=True):
-        name, found = one.attribute.name, measure(one)
+    for answer, known in zip(answers_of(attributes, predicted, labels=judged), labels.T, strict=True):
+        name, found = answer.attribute.name, measure(answer)
         measured[name] = {
             "labels": int((known != UNKNOWN).sum()),
             "doubts": sum(doubt.attribute.name == name for doubt in doubts),

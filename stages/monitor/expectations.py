@@ -27,16 +27,16 @@ def thresholds(kept: Mapping[str, Any], table: pd.DataFrame, min_psi: float) -> 
         min_psi: what PSI must reach to be drift; the Kullback-Leibler divergence is one of the two halves of it.
     """
     values: dict[str, Any] = {}
-    for name, one in kept["columns"].items():
+    for name, column in kept["columns"].items():
         count = int(table[name].count()) if name in table else 0
         if not count:
             continue
-        cells = len(expected_weights(one["partition"]))
-        values[f"{name}_partition"] = one["partition"]
+        cells = len(expected_weights(column["partition"]))
+        values[f"{name}_partition"] = column["partition"]
         # twice the mean of chance: a chi-squared value of 9 degrees of freedom stays below 18 in 96 %
-        values[f"{name}_max_kl"] = round((min_psi + 2 * chance(cells, one["count"], count)) / 2, 4)
-        if "mean" in one:
-            allowed = float(np.sqrt(min_psi) + DEVIATIONS * np.sqrt(1 / one["count"] + 1 / count)) * one["std"]
-            values[f"{name}_mean_min"] = round(one["mean"] - allowed, 4)
-            values[f"{name}_mean_max"] = round(one["mean"] + allowed, 4)
+        values[f"{name}_max_kl"] = round((min_psi + 2 * chance(cells, column["count"], count)) / 2, 4)
+        if "mean" in column:
+            allowed = float(np.sqrt(min_psi) + DEVIATIONS * np.sqrt(1 / column["count"] + 1 / count)) * column["std"]
+            values[f"{name}_mean_min"] = round(column["mean"] - allowed, 4)
+            values[f"{name}_mean_max"] = round(column["mean"] + allowed, 4)
     return values

@@ -86,7 +86,7 @@ class Performance:
 
     def enough(self, min_labels: int) -> dict[str, Measures]:
         """The measures of the attributes with so many labels."""
-        return {name: one for name, one in self.measures.items() if one["labels"] >= min_labels}
+        return {name: measure for name, measure in self.measures.items() if measure["labels"] >= min_labels}
 
 
 def read_labels(attributes: Attributes, validated: Path) -> Labels:
@@ -97,8 +97,8 @@ def read_labels(attributes: Attributes, validated: Path) -> Labels:
     Raises:
         DataError: its annotations cannot be read.
     """
-    classes = {one.name: one.classes for one in read_attributes(validated)}
-    known = [one.name if classes.get(one.name) == one.classes else "" for one in attributes]
+    classes = {attribute.name: attribute.classes for attribute in read_attributes(validated)}
+    known = [attribute.name if classes.get(attribute.name) == attribute.classes else "" for attribute in attributes]
     labels: dict[int, Sequence[int]] = {}
     once: dict[Sequence[int], Sequence[int]] = {}  # few among a million are different
     with reading(validated / ANNOTATIONS, "validate"):
@@ -122,7 +122,7 @@ def measure(
     together = [_joined(parts) for parts in zip(*by_lot.values(), strict=True)]
 
     def group(answers: Sequence[Answers]) -> GroupAccuracy:
-        known = np.stack([one.labels for one in answers], axis=1)
+        known = np.stack([answer.labels for answer in answers], axis=1)
         return summarise(attributes, right_answers(answers), known, settings.min_labels, metric)
 
     total, groups = group(together), {lot: group(answers) for lot, answers in by_lot.items()}
@@ -133,7 +133,7 @@ def measure(
         concerned = own or ([ALL] if total.mean.value < least else [])
     verdict = NOT_ENOUGH if total.mean.value is None else LOW if concerned else OK
     measures = {one.attribute.name: measure_attribute(one) for one in together}
-    enough = [one for one in measures.values() if one["labels"] >= settings.min_labels]
+    enough = [measure for measure in measures.values() if measure["labels"] >= settings.min_labels]
     return Performance(metric, verdict, total, groups, concerned, measures, means_of(enough))
 
 
@@ -143,20 +143,20 @@ def _answers(attributes: Attributes, features: Features, labels: Labels, answere
     known = known.reshape(-1, len(attributes))
     return [
         Answers(
-            one,
+            attribute,
             known[:, column],
-            features.probabilities[one.name],
-            learned=None if one.name in answered else (),
-            decision=features.decision.get(one.name, ()),
+            features.probabilities[attribute.name],
+            learned=None if attribute.name in answered else (),
+            decision=features.decision.get(attribute.name, ()),
         )
-        for column, one in enumerate(attributes)
+        for column, attribute in enumerate(attributes)
     ]
 
 
 def _joined(parts: Sequence[Answers]) -> Answers:
     """The answers about one attribute in all lots."""
     labels, probabilities = (
-        np.concatenate([getattr(one, name) for one in parts]) for name in ("labels", "probabilities")
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "probabilities")
     )
     return replace(parts[0], labels=labels, probabilities=probabilities)
 

@@ -16,10 +16,10 @@ Counts = dict[str, dict[str, int]]
 def count_answers(answers: Iterable[Answers]) -> Counts:
     """Count the answers that are given per class, and those that are not."""
     counts = {}
-    for one in answers:
-        given = one.predicted[one.answered]
-        classes = {name: int((given == number).sum()) for number, name in enumerate(one.attribute.classes)}
-        counts[one.attribute.name] = {**classes, ABSTAINED: int((~one.answered).sum())}
+    for answer in answers:
+        given = answer.predicted[answer.answered]
+        classes = {name: int((given == number).sum()) for number, name in enumerate(answer.attribute.classes)}
+        counts[answer.attribute.name] = {**classes, ABSTAINED: int((~answer.answered).sum())}
     return counts
 
 
@@ -47,7 +47,7 @@ class Unsure(NamedTuple):
 
 def least_sure(lot: str, filenames: Sequence[str], answers: Sequence[Answers], most: int) -> list[Unsure]:
     """The images with the least sure answers, at most `most`, the least sure first; each stands there once."""
-    confidences = np.stack([np.where(one.finite, one.confidence, np.inf) for one in answers])
+    confidences = np.stack([np.where(answer.finite, answer.confidence, np.inf) for answer in answers])
     column = confidences.argmin(axis=0)
     lowest = confidences.min(axis=0)
     found = []

@@ -63,13 +63,13 @@ def _classes(attributes: Attributes, metrics: Mapping[str, Any]) -> Group:
 def _unsure(cases: Sequence[Unsure], picture: Callable[[str, str], str]) -> Pictures:
     pictures = [
         Picture(
-            picture(one.lot, one.filename),
+            picture(case.lot, case.filename),
             [
-                one.filename,
-                f"{one.attribute}: {one.answer} ({one.confidence:.0%}{'' if one.answered else ', abstains'})",
+                case.filename,
+                f"{case.attribute}: {case.answer} ({case.confidence:.0%}{'' if case.answered else ', abstains'})",
             ],
         )
-        for one in cases
+        for case in cases
     ]
     note = "The answer with the lowest confidence of each image, lowest first."
     return Pictures("Least sure images", pictures, note=note)

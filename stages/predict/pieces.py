@@ -136,7 +136,7 @@ def answer_images(job: AnswerJob) -> Answered:
 
 def answers_in(model: OnnxModel, features: Features | None) -> list[Answers]:
     """A model's answers about the pictures of a lot; None without any."""
-    none = {one.name: np.empty((0, len(one.classes)), np.float32) for one in model.attributes}
+    none = {attribute.name: np.empty((0, len(attribute.classes)), np.float32) for attribute in model.attributes}
     return answers_of(model.attributes, features.probabilities if features else none, model.calibration)
 
 

@@ -176,7 +176,7 @@ def _run(context: Context[Params]) -> Headline:
     answered = _answer_lots(context, champion, found)
     model = load_once(champion.model, champion.model_digest)
     settings = limited(model.preprocessing, context.params.images.max_megapixels)
-    of_pieces = [(name, lot, why) for lot, one in answered.pieces.items() for name, why in one.undecodable.items()]
+    of_pieces = [(name, lot, why) for lot, piece in answered.pieces.items() for name, why in piece.undecodable.items()]
     undecodable = sorted([*of_pieces, *found.undecodable], key=lambda row: (row[1], row[0], row[2]))
     if not any(piece.features for piece in answered.pieces.values()):
         _refuse(context, undecodable, found.ignored)

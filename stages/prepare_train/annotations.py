@@ -43,11 +43,11 @@ def read_annotations(validated: Path) -> list[Annotation]:
     file, attributes = validated / ANNOTATIONS, read_attributes(validated)
     rows = annotation_rows(validated, "filename", "lot", "path", "digest", "group", *names(attributes))
     found = [_annotation(attributes, row, f"{file}, row {number}") for number, row in enumerate(rows, 2)]
-    if len({one.filename for one in found}) < len(found):
+    if len({annotation.filename for annotation in found}) < len(found):
         raise DataError(f"{file} names an image twice: run stage validate again")
     if not found:
         raise DataError(f"{file} holds no images: stage validate accepted none")
-    return sorted(found, key=lambda one: (one.lot, one.filename))
+    return sorted(found, key=lambda annotation: (annotation.lot, annotation.filename))
 
 
 def _annotation(attributes: Attributes, row: dict[str, str], where: str) -> Annotation:

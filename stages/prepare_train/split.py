@@ -21,11 +21,11 @@ def units_of(annotations: Sequence[Annotation], pixels: Mapping[str, str]) -> di
         annotations: all of them.
         pixels: file name -> digest of the picture, `stages.common.images.decode.Decoded.pixels`; of those prepared.
     """
-    given = {one.group for one in annotations if one.given_group}
+    given = {annotation.group for annotation in annotations if annotation.given_group}
     return {
-        one.filename: one.group if one.group in given else pixels[one.filename]
-        for one in annotations
-        if one.filename in pixels
+        annotation.filename: annotation.group if annotation.group in given else pixels[annotation.filename]
+        for annotation in annotations
+        if annotation.filename in pixels
     }
 
 
@@ -54,18 +54,19 @@ def require_given(annotations: Sequence[Annotation]) -> None:
         DataError: a line that names the first image or group, and the remedy.
     """
     told = "or set data.split to digest"
-    if absent := [one.filename for one in annotations if not one.given_split]:
+    if absent := [annotation.filename for annotation in annotations if not annotation.given_split]:
         raise DataError(
             f"data.split is given, and {len(absent):,} of {len(annotations):,} images are in no given split, the first "
             f"{absent[0]}: name them in list_eval_partition.txt beside the annotations, {told}"
         )
     first: dict[str, Annotation] = {}
-    for one in annotations:
-        other = first.setdefault(one.given_group, one) if one.given_group else one
-        if other.given_split != one.given_split:
+    for annotation in annotations:
+        other = first.setdefault(annotation.given_group, annotation) if annotation.given_group else annotation
+        if other.given_split != annotation.given_split:
             raise DataError(
-                f"data.split is given, and group {one.given_group!r} stands in two splits, {other.filename} in "
-                f"{other.given_split} and {one.filename} in {one.given_split}: give them one split, {told}"
+                f"data.split is given, and group {annotation.given_group!r} stands in two splits, {other.filename} in "
+                f"{other.given_split} and {annotation.filename} in {annotation.given_split}: give them one split, "
+                f"{told}"
             )
 
 

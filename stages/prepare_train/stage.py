@@ -68,11 +68,11 @@ def _find_sources(
     rejected: dict[str, dict[str, str]] = {annotation.lot: {} for annotation in annotations}
     raw = context.inputs["raw"]
     files = ((annotation.filename, f"{raw}/{annotation.path}") for annotation in annotations)
-    for one, source in zip(annotations, find_sources(files, context.digests), strict=True):
-        if source.digest in {one.digest, ""}:  # empty: gone or no regular file, which decoding tells
-            sources.setdefault(one.lot, []).append(source)
+    for annotation, source in zip(annotations, find_sources(files, context.digests), strict=True):
+        if source.digest in {annotation.digest, ""}:  # empty: gone or no regular file, which decoding tells
+            sources.setdefault(annotation.lot, []).append(source)
         else:
-            rejected[one.lot][one.filename] = CHANGED
+            rejected[annotation.lot][annotation.filename] = CHANGED
     return sources, rejected
 
 

@@ -108,9 +108,11 @@ def calibrate(
 def as_calibration(found: list[Calibrated], learned: Learned) -> Calibration:
     """The part that the model carries."""
     return Calibration(
-        temperatures={one.attribute: one.temperature for one in found},
-        abstention={one.attribute: one.abstention.threshold for one in found},
+        temperatures={entry.attribute: entry.temperature for entry in found},
+        abstention={entry.attribute: entry.abstention.threshold for entry in found},
         learned={name: list(classes) for name, classes in learned.items()},
-        decision={one.attribute: one.decision.offsets for one in found},
-        decided_by={one.attribute: one.decision.by + (" (not reached)" if one.decision.note else "") for one in found},
+        decision={entry.attribute: entry.decision.offsets for entry in found},
+        decided_by={
+            entry.attribute: entry.decision.by + (" (not reached)" if entry.decision.note else "") for entry in found
+        },
     )

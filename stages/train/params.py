@@ -64,8 +64,8 @@ class TrainSection(Hyperparameters):
         Raises:
             UsageError: an attribute or a class is not theirs, or there are not two classes to choose between.
         """
-        known = {one.name: one.classes for one in attributes}
-        for name, one in self.wanted.items():
+        known = {attribute.name: attribute.classes for attribute in attributes}
+        for name, rule in self.wanted.items():
             if name not in known:
                 raise UsageError(f"train.wanted: {name}: no such attribute in the data, which have {', '.join(known)}")
             classes = ", ".join(known[name])
@@ -73,8 +73,8 @@ class TrainSection(Hyperparameters):
                 raise UsageError(
                     f"train.wanted.{name}: it has the classes {classes}, and only of two can one be wanted"
                 )
-            if one.of not in known[name]:
-                raise UsageError(f"train.wanted.{name}.of: {one.of}: no such class; there are {classes}")
+            if rule.of not in known[name]:
+                raise UsageError(f"train.wanted.{name}.of: {rule.of}: no such class; there are {classes}")
 
 
 class Params(Section):

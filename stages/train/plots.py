@@ -78,9 +78,9 @@ def plot_accuracy(path: Path, attributes: Attributes, history: Sequence[Epoch]) 
                 axes.plot(numbers, values, line, label=label, **style)
 
     styles = itertools.cycle(itertools.product(LINES, COLORS))
-    for one, (line, color) in zip(attributes, styles, strict=False):
-        both = [(epoch.val_accuracy[one.name], epoch.val_balanced_accuracy[one.name]) for epoch in history]
-        draw(one.title, both, line, color=color, linewidth=1.2)
+    for attribute, (line, color) in zip(attributes, styles, strict=False):
+        both = [(epoch.val_accuracy[attribute.name], epoch.val_balanced_accuracy[attribute.name]) for epoch in history]
+        draw(attribute.title, both, line, color=color, linewidth=1.2)
     means = [(epoch.val_mean_accuracy, epoch.val_mean_balanced_accuracy) for epoch in history]
     draw("mean", means, "o-", color="#222", markersize=3.5)
     figure.legend(*upper.get_legend_handles_labels(), loc="outside right upper", frameon=False, ncols=columns)

@@ -106,11 +106,11 @@ def _run(context: Context[Params]) -> Headline:
     result = fit(train, val, settings, on_epoch=EpochLog(section.epochs), checkpoint=checkpoint)
 
     calibrated = calibrate(result.network, val, learned, class_shares(attributes, train.labels), section)
-    for one in calibrated:
-        if any(one.decision.offsets):
-            log.info("%s: %s, for %s", one.attribute, one.decision.answer, one.decision.by)
-        for note in filter(None, (one.decision.note, one.abstention.note)):
-            log.warning("%s: %s", one.attribute, note)
+    for entry in calibrated:
+        if any(entry.decision.offsets):
+            log.info("%s: %s, for %s", entry.attribute, entry.decision.answer, entry.decision.by)
+        for note in filter(None, (entry.decision.note, entry.abstention.note)):
+            log.warning("%s: %s", entry.attribute, note)
     calibration = as_calibration(calibrated, learned)
     # not needed before: what is loaded here is memory that the processes would have beside their own
     from stages.train.export import export_onnx, save_weights

@@ -122,9 +122,9 @@ def read_attributes_file(path: Path) -> AttributesFile:
     _require_tellable(found)
     _require_one_count(found)
     return AttributesFile(
-        tuple(one.attribute for one in found),
-        {one.attribute.name: one.celeba for one in found if one.celeba},
-        {one.attribute.name: one.cartoon_set for one in found if one.cartoon_set},
+        tuple(entry.attribute for entry in found),
+        {entry.attribute.name: entry.celeba for entry in found if entry.celeba},
+        {entry.attribute.name: entry.cartoon_set for entry in found if entry.cartoon_set},
     )
 
 
@@ -238,7 +238,7 @@ def _read_unknown_when(node: _Node, name: str) -> dict[str, str]:
     if not isinstance(node.node, yaml.MappingNode):
         node.refuse(f'unknown_when of {name}: expected another attribute and its class, such as {{hat: "yes"}}')
     others = [_Node(node.path, key).text(f"unknown_when of {name}") for key, _ in node.node.value]
-    return {other: one.text(f"unknown_when of {name}") for other, one in node.pairs("unknown_when", others).items()}
+    return {other: pair.text(f"unknown_when of {name}") for other, pair in node.pairs("unknown_when", others).items()}
 
 
 def _read_celeba(node: _Node, attribute: Attribute) -> dict[str, tuple[str, ...]]:

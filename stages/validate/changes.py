@@ -68,16 +68,16 @@ def find_changes(attributes: Attributes, accepted: pd.DataFrame, earlier: Path, 
     then, here = before.loc[before.index.isin(now.index)], now.reindex(before.index[before.index.isin(now.index)])
     parts = [_told(added, "row added", "", ""), _told(gone, "row gone", "", "")]
     labels: dict[str, tuple[int, int, int]] = {}
-    classes = {one.name: one.classes for one in had}
-    for one in attributes:
-        if classes.get(one.name) != one.classes:
+    classes = {attribute.name: attribute.classes for attribute in had}
+    for attribute in attributes:
+        if classes.get(attribute.name) != attribute.classes:
             continue
-        old, new = then[one.name], here[one.name]
+        old, new = then[attribute.name], here[attribute.name]
         differ = old != new
         none, lost = differ & (old == ""), differ & (new == "")
-        labels[one.title] = int(none.sum()), int((differ & ~none & ~lost).sum()), int(lost.sum())
-        called = {"": "", **{str(index): name for index, name in enumerate(one.classes)}}
-        parts.append(_told(here[differ], one.name, old[differ].map(called), new[differ].map(called)))
+        labels[attribute.title] = int(none.sum()), int((differ & ~none & ~lost).sum()), int(lost.sum())
+        called = {"": "", **{str(index): name for index, name in enumerate(attribute.classes)}}
+        parts.append(_told(here[differ], attribute.name, old[differ].map(called), new[differ].map(called)))
     return Changes(since, len(added), len(gone), labels, difference(had, attributes), pd.concat(parts)[_COLUMNS])
 
 

@@ -226,8 +226,8 @@ def _known(attributes: Attributes, labels: pd.DataFrame, path: str) -> list[int 
     """The class index of each attribute of an image, None where the label is unknown, or no class."""
     cells = [labels[attribute.name].get(path) if attribute.name in labels else None for attribute in attributes]
     return [
-        int(cell) if isinstance(cell, str) and cell.isdecimal() and int(cell) < len(one.classes) else None
-        for one, cell in zip(attributes, cells, strict=True)
+        int(cell) if isinstance(cell, str) and cell.isdecimal() and int(cell) < len(attribute.classes) else None
+        for attribute, cell in zip(attributes, cells, strict=True)
     ]
 
 
@@ -297,7 +297,10 @@ def contradicting(
     numbers = [number for number, paths in enumerate(groups) for _ in paths]
     some = labels.reindex([path for paths in groups for path in paths])[list(names(attributes))]
     differ = some.groupby(numbers).nunique() > 1
-    return [[one for one, is_so in zip(attributes, row, strict=True) if is_so] for row in differ.to_numpy().tolist()]
+    return [
+        [attribute for attribute, is_so in zip(attributes, row, strict=True) if is_so]
+        for row in differ.to_numpy().tolist()
+    ]
 
 
 def _labelled_picture(
@@ -308,7 +311,7 @@ def _labelled_picture(
         return Picture(uri, [path, "no annotation"])
     row = labels.loc[path]
     lines = [path, *(f"{one.title}: {_class(one, row[one.name])}" for one in told)]
-    asked = [at for at, one in enumerate(attributes) if one in told]
+    asked = [at for at, attribute in enumerate(attributes) if attribute in told]
     return Picture(uri, lines, labels=Labels(path, _known(attributes, labels, path), asked))
 
 

@@ -82,10 +82,10 @@ def listed(counts: Mapping[str, int]) -> str:
 def class_counts(attributes: Attributes, accepted: pd.DataFrame) -> dict[str, dict[str, int]]:
     """Attribute -> class name, and "unknown" -> accepted images."""
     found = {}
-    for one in attributes:
-        counts = accepted[one.name].value_counts()
-        found[one.name] = {name: int(counts.get(str(index), 0)) for index, name in enumerate(one.classes)}
-        found[one.name]["unknown"] = int(accepted[one.name].isna().sum())
+    for attribute in attributes:
+        counts = accepted[attribute.name].value_counts()
+        found[attribute.name] = {name: int(counts.get(str(index), 0)) for index, name in enumerate(attribute.classes)}
+        found[attribute.name]["unknown"] = int(accepted[attribute.name].isna().sum())
     return found
 
 
@@ -93,6 +93,6 @@ def expectation_counts(results: Iterable[Any]) -> dict[str, int]:
     """The number of expectations of all suites that were evaluated, and that were met."""
     statistics = [result.statistics for result in results]
     return {
-        "expectations_evaluated": sum(one["evaluated_expectations"] for one in statistics),
-        "expectations_met": sum(one["successful_expectations"] for one in statistics),
+        "expectations_evaluated": sum(counts["evaluated_expectations"] for counts in statistics),
+        "expectations_met": sum(counts["successful_expectations"] for counts in statistics),
     }

@@ -126,7 +126,7 @@ def select_lots(table: pd.DataFrame, lots: Collection[str]) -> pd.DataFrame:
 
 def labelled_columns(attributes: Attributes, table: pd.DataFrame) -> list[str]:
     """Those of the columns with labels that a table has."""
-    return [one.column for one in attributes if one.column in table]
+    return [attribute.column for attribute in attributes if attribute.column in table]
 
 
 def split_repeats(attributes: Attributes, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

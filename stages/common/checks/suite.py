@@ -76,13 +76,13 @@ def load_suite(path: Path, attributes: Attributes) -> gx.ExpectationSuite:
     logging.getLogger("great_expectations").setLevel(logging.WARNING)  # at INFO it logs hundreds of lines
     data = read_suite(path, attributes)
     expectations = []
-    for line, one in zip(data.pop(LINES), data["expectations"], strict=True):
+    for line, expectation in zip(data.pop(LINES), data["expectations"], strict=True):
         try:
-            expectations.append(ExpectationConfiguration(**one).to_domain_obj())
-            one["meta"]["reason"]  # what reports say
+            expectations.append(ExpectationConfiguration(**expectation).to_domain_obj())
+            expectation["meta"]["reason"]  # what reports say
         except Exception as error:  # of several libraries
             why = " ".join(f"{type(error).__name__}: {error}".split())
-            told = f"{str(one)[:SHOWN]} is no valid expectation ({why}): correct it"
+            told = f"{str(expectation)[:SHOWN]} is no valid expectation ({why}): correct it"
             raise DataError(f"{path}, line {line}: {told}") from error
     meta = {**(data.get("meta") or {}), SOURCE: str(path.relative_to(OURS.parent) if path.parent == OURS else path)}
     try:

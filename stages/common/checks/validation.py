@@ -85,7 +85,9 @@ def check(
     out, failed = context.out, context.failed
     expected = load_suite(suite_file(suite, context.suites), attributes)
     if without:
-        expected.expectations = [one for one in expected.expectations if getattr(one, "column", None) not in without]
+        expected.expectations = [
+            expectation for expectation in expected.expectations if getattr(expectation, "column", None) not in without
+        ]
     result = run_suite(expected, suite, table, thresholds)
     found = findings(result)
     critical = [finding for finding in found if finding.critical]

@@ -51,7 +51,7 @@ def image_statistics(images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.
 def _of_chunk(images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.floating[Any]]]:
     channels = np.ascontiguousarray(np.moveaxis(images, 3, 0))
     red, green, blue = channels
-    weighted = [np.multiply(one, weight, dtype=np.uint16) for one, weight in zip(channels, LUMA, strict=True)]
+    weighted = [np.multiply(channel, weight, dtype=np.uint16) for channel, weight in zip(channels, LUMA, strict=True)]
     luma = (sum(weighted[1:], weighted[0]) >> 8).astype(np.int16)
     steps = [np.abs(np.diff(luma, axis=axis)) for axis in (1, 2)]
     flat, small = (sum(_mean(step <= most) for step in steps) / 2 for most in (1, 8))  # as many of either direction

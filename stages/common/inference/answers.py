@@ -128,11 +128,11 @@ def answers_of(
 
 def tellable(answers: Sequence[Answers]) -> list[npt.NDArray[np.bool_]]:
     """For each attribute (N,): where the other answers do not say that it cannot be told (`Attribute.unknown_when`)."""
-    by_name = {one.attribute.name: one for one in answers}
+    by_name = {answer.attribute.name: answer for answer in answers}
     found = []
-    for one in answers:
-        told = np.ones(len(one.labels), np.bool_)
-        for name, untold in one.attribute.unknown_when.items():
+    for answer in answers:
+        told = np.ones(len(answer.labels), np.bool_)
+        for name, untold in answer.attribute.unknown_when.items():
             if other := by_name.get(name):
                 told &= other.predicted != other.attribute.classes.index(untold)
         found.append(told)
@@ -145,5 +145,7 @@ Right = npt.NDArray[np.float64]
 
 def right_answers(answers: Sequence[Answers]) -> Right:
     """Which answers are right, (N, A) in the order of `answers`; where a model gives no number, its answer is wrong."""
-    unknown = [(one.labels == UNKNOWN) | bool(one.never) for one in answers]
-    return np.stack([np.where(none, np.nan, one.right) for one, none in zip(answers, unknown, strict=True)], axis=1)
+    unknown = [(answer.labels == UNKNOWN) | bool(answer.never) for answer in answers]
+    return np.stack(
+        [np.where(none, np.nan, answer.right) for answer, none in zip(answers, unknown, strict=True)], axis=1
+    )

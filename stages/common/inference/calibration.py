@@ -238,7 +238,7 @@ def choose_abstentions(
         return whole
     given = confidence >= thresholds[predicted]
     accuracy = float(right[given].mean()) if given.any() else None
-    return Abstention([float(one) for one in thresholds], float(given.mean()), accuracy, whole.note)
+    return Abstention([float(threshold) for threshold in thresholds], float(given.mean()), accuracy, whole.note)
 
 
 def _lowest(confidence: Numbers, right: Flags, wanted: float, least: float) -> float:

@@ -57,9 +57,9 @@ def decision_table(attributes: Attributes, calibration: Calibration) -> Table:
     """The decision rule of each attribute of a model, for a report."""
     decision, by, learned = calibration.decision, calibration.decided_by, calibration.learned
     rows = [
-        (one.title, by[one.name], in_words(one, decision[one.name], learned[one.name]))
-        for one in attributes
-        if is_answered(learned[one.name])
+        (attribute.title, by[attribute.name], in_words(attribute, decision[attribute.name], learned[attribute.name]))
+        for attribute in attributes
+        if is_answered(learned[attribute.name])
     ]
     note = "Chosen on the validation split, as train.decide_by and train.wanted say."
     return Table("What is answered", ("Attribute", "Chosen for", "Answer"), rows, note=note)

@@ -87,7 +87,7 @@ class Expected:
 
 def _sure(answers: Sequence[Answers]) -> Values:
     """(N, A): confidence in each answer, 0 where there is none, which counts as wrong."""
-    return np.stack([np.where(one.finite, one.confidence, 0) for one in answers], axis=1).astype(np.float64)
+    return np.stack([np.where(answer.finite, answer.confidence, 0) for answer in answers], axis=1).astype(np.float64)
 
 
 def trust(answers: Sequence[Answers]) -> dict[str, Trust]:
@@ -141,9 +141,9 @@ def read_trust(reference: Path) -> Trusts:
 def certainty(answers: Sequence[Answers], chosen: npt.NDArray[np.bool_]) -> Certainty:
     """How sure a model is of its answers about those of N images that are chosen, (N,)."""
     sums = {}
-    for one, sure, told in zip(answers, _sure(answers).T, tellable(answers), strict=True):
+    for answer, sure, told in zip(answers, _sure(answers).T, tellable(answers), strict=True):
         counted = sure[chosen & told]
-        sums[one.attribute.name] = len(counted), float(counted.sum()), float((counted * (1 - counted)).sum())
+        sums[answer.attribute.name] = len(counted), float(counted.sum()), float((counted * (1 - counted)).sum())
     return Certainty(int(chosen.sum()), sums)
 
 

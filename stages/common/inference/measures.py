@@ -127,7 +127,7 @@ def average_precision(score: npt.NDArray[np.floating[Any]], positive: npt.NDArra
 
 def mean_of(name: str, measures: Sequence[Measures]) -> float | None:
     """Mean of a measure over the attributes that have it; None if none has."""
-    known = [one[name] for one in measures if one[name] is not None]
+    known = [measure[name] for measure in measures if measure[name] is not None]
     return float(np.mean(known)) if known else None
 
 
@@ -139,15 +139,17 @@ def means_of(measures: Sequence[Measures]) -> dict[str, float | None]:
 def no_better(measures: Mapping[str, Measures], metric: Metric) -> dict[str, str]:
     """The attributes whose answers are no better, by a metric, than the most frequent class alone -> a line on it."""
     lines = {}
-    for name, one in measures.items():
-        known = [(labels, answer) for labels, answer in zip(one["support"], one["classes"], strict=True) if labels]
-        if one[metric] is None:
+    for name, measure in measures.items():
+        known = [
+            (labels, answer) for labels, answer in zip(measure["support"], measure["classes"], strict=True) if labels
+        ]
+        if measure[metric] is None:
             continue
-        always = one["majority"] if metric == "accuracy" else 1 / len(known)
-        if one[metric] <= always:
+        always = measure["majority"] if metric == "accuracy" else 1 / len(known)
+        if measure[metric] <= always:
             lines[name] = (
-                f"{name} is no better than its most frequent class: {in_words(metric)} {one[metric]:.4f}, and always "
-                f"{max(known)[1]!r} has {always:.4f}"
+                f"{name} is no better than its most frequent class: {in_words(metric)} {measure[metric]:.4f}, and "
+                f"always {max(known)[1]!r} has {always:.4f}"
             )
     return lines
 

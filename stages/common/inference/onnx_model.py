@@ -75,7 +75,10 @@ class OnnxModel:
     @property
     def lowest_confidences(self) -> dict[str, float]:
         """Attribute -> the least confidence that an answer can have, rounded down to the four digits of its file."""
-        lowest = {one.name: lowest_confidence(one, self.calibration.decision[one.name]) for one in self.attributes}
+        lowest = {
+            attribute.name: lowest_confidence(attribute, self.calibration.decision[attribute.name])
+            for attribute in self.attributes
+        }
         return {name: math.floor(value * 1e4) / 1e4 for name, value in lowest.items()}
 
     def predict(self, images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
@@ -129,24 +132,24 @@ def load(path: Path, threads: int | None = None) -> OnnxModel:
     preprocessing = _parse(path, "preprocessing", Preprocessing, metadata.get("preprocessing"))
     settings: dict[str, Any] = {  # of earlier code
         "learned": all_learned(attributes),
-        "decision": {one.name: [0.0] * len(one.classes) for one in attributes},
-        "decided_by": {one.name: ACCURACY for one in attributes},
+        "decision": {attribute.name: [0.0] * len(attribute.classes) for attribute in attributes},
+        "decided_by": {attribute.name: ACCURACY for attribute in attributes},
     }
     settings |= {name: metadata[name] for name in Calibration.model_fields if name in metadata}
     calibration = _parse(path, "calibration", Calibration, settings)
     for field in Calibration.model_fields:
         _expect(path, f"attributes of {field}", sorted(names(attributes)), sorted(getattr(calibration, field)))
-    for one in attributes:
-        lowest, offsets = calibration.abstention[one.name], calibration.decision[one.name]
-        _expect(path, f"numbers in decision of {one.name}", len(one.classes), len(offsets))
+    for attribute in attributes:
+        lowest, offsets = calibration.abstention[attribute.name], calibration.decision[attribute.name]
+        _expect(path, f"numbers in decision of {attribute.name}", len(attribute.classes), len(offsets))
         if isinstance(lowest, list):
-            _expect(path, f"numbers in abstention of {one.name}", len(one.classes), len(lowest))
+            _expect(path, f"numbers in abstention of {attribute.name}", len(attribute.classes), len(lowest))
     side = preprocessing.image_size
     _expect(path, "image_size", side, metadata.get("image_size"))
     inputs = [(one.name, one.type, _shape(one)) for one in session.get_inputs()]
     _expect(path, "input", [(INPUT, "tensor(uint8)", [ANY, side, side, 3])], inputs)
     outputs = sorted((one.name, one.type, _shape(one)) for one in session.get_outputs())
-    widths: dict[str, Any] = {one.name: len(one.classes) for one in attributes}
+    widths: dict[str, Any] = {attribute.name: len(attribute.classes) for attribute in attributes}
     width = next((shape[-1] for name, _, shape in outputs if name == EMBEDDING), None)
     widths[EMBEDDING] = width if isinstance(width, int) else "a fixed number"
     _expect(path, "outputs", sorted((name, "tensor(float)", [ANY, one]) for name, one in widths.items()), outputs)

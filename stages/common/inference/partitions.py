@@ -37,10 +37,10 @@ def signals(attributes: Attributes, features: Features) -> pd.DataFrame:
         the attribute's classes, which are the categories), missing where the model gave no finite probabilities.
     """
     columns: dict[str, Any] = {name: np.asarray(values, np.float64) for name, values in features.statistics.items()}
-    for one in answers_of(attributes, features.probabilities, decision=features.decision):
-        name, classes = one.attribute.name, one.attribute.classes
-        columns[f"{name}_confidence"] = np.asarray(one.confidence, np.float64)
-        chosen = np.where(one.finite, one.predicted, -1)  # by which pandas knows what is missing
+    for answer in answers_of(attributes, features.probabilities, decision=features.decision):
+        name, classes = answer.attribute.name, answer.attribute.classes
+        columns[f"{name}_confidence"] = np.asarray(answer.confidence, np.float64)
+        chosen = np.where(answer.finite, answer.predicted, -1)  # by which pandas knows what is missing
         columns[f"{name}_predicted"] = pd.Categorical.from_codes(chosen, categories=pd.Index(classes))
     return pd.DataFrame(columns)
 

@@ -43,16 +43,19 @@ def write_predictions(
         faces: (N, F), the F fields of `Face`, which get columns; None where no face was looked for.
     """
     table: dict[str, Sequence[str]] = {"filename": filenames}
-    for one in answers:
-        shown = [*one.attribute.classes, ""]  # the last is found by -1, an unknown label, and by the class of no answer
+    for answer in answers:
+        shown = [
+            *answer.attribute.classes,
+            "",
+        ]  # the last is found by -1, an unknown label, and by the class of no answer
         cells = (
-            [shown[label] for label in one.labels],
-            [shown[label] for label in one.predicted],
-            [f"{value:.4f}" if known else "" for value, known in zip(one.confidence, one.finite, strict=True)],
-            ["yes" if given else "no" for given in one.answered],
+            [shown[label] for label in answer.labels],
+            [shown[label] for label in answer.predicted],
+            [f"{value:.4f}" if known else "" for value, known in zip(answer.confidence, answer.finite, strict=True)],
+            ["yes" if given else "no" for given in answer.answered],
         )
         wanted = {part: column for part, column in zip(PARTS, cells, strict=True) if part or not version}
-        table |= {f"{one.attribute.name}{part}": column for part, column in wanted.items()}
+        table |= {f"{answer.attribute.name}{part}": column for part, column in wanted.items()}
     if faces is not None:
         table |= zip(Face._fields, faces.T.tolist(), strict=True)
     if version:

@@ -48,11 +48,11 @@ class Slices:
         """
         known, self._lot = np.unique(np.asarray(lots), return_inverse=True)
         self._lots = len(known)
-        of_class = [labels[:, [at]] == np.arange(len(one.classes)) for at, one in enumerate(attributes)]
+        of_class = [labels[:, [at]] == np.arange(len(attribute.classes)) for at, attribute in enumerate(attributes)]
         self._of_class = np.concatenate(of_class, axis=1).astype(np.float32)  # (N, classes of all attributes)
-        owner = np.repeat(np.arange(len(attributes)), [len(one.classes) for one in attributes])
+        owner = np.repeat(np.arange(len(attributes)), [len(attribute.classes) for attribute in attributes])
         self._pairs = np.nonzero(owner[:, None] < owner)
-        words = [f"{one.title.lower()} {name}" for one in attributes for name in one.classes]
+        words = [f"{attribute.title.lower()} {name}" for attribute in attributes for name in attribute.classes]
         pairs = [f"{words[one]} and {words[other]}" for one, other in zip(*self._pairs, strict=True)]
         self.names = [*(f"lot {lot}" for lot in known.tolist()), *pairs]
         self.kinds = ["lot"] * len(known) + ["classes"] * len(pairs)
@@ -106,7 +106,7 @@ class Slice:
     def cells(self) -> tuple[object, ...]:
         """Its row below `COLUMNS`."""
         figures = (self.accuracy, *self.interval, self.elsewhere)
-        return (self.kind, self.name, self.attribute, self.labels, self.right, *(f"{one:.4f}" for one in figures),
+        return (self.kind, self.name, self.attribute, self.labels, self.right, *(f"{figure:.4f}" for figure in figures),
                 f"{self.p:.3g}")  # fmt: skip
 
     @property
@@ -297,5 +297,5 @@ def _signs(
 
 def fallen(changes: Sequence[Change], level: float, margin: float) -> list[Change]:
     """The changes for the worse by more than a margin (0-1) and by more than chance explains, the worst first."""
-    told = [one for one in changes if one.p < level and one.version - one.candidate > margin]
+    told = [change for change in changes if change.p < level and change.version - change.candidate > margin]
     return sorted(told, key=lambda one: (one.candidate - one.version, one.p))

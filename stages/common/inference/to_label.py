@@ -73,10 +73,12 @@ class _Pool:
         return len(self.pull)
 
     def take(self, chosen: npt.NDArray[Any]) -> "_Pool":
-        return _Pool(*(getattr(self, one.name)[chosen] for one in fields(self)))
+        return _Pool(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
     def join(self, other: "_Pool") -> "_Pool":
-        return _Pool(*(np.concatenate([getattr(self, one.name), getattr(other, one.name)]) for one in fields(self)))
+        return _Pool(
+            *(np.concatenate([getattr(self, field.name), getattr(other, field.name)]) for field in fields(self))
+        )
 
 
 class Chooser:
@@ -90,7 +92,7 @@ class Chooser:
             reference: images that the model was measured on, at least one.
             most: images to draw.
         """
-        self._attributes = tuple(one for one in attributes if one.name in reference.answered)
+        self._attributes = tuple(attribute for attribute in attributes if attribute.name in reference.answered)
         self._most = most
         self._random = np.random.default_rng(SEED)
         self._centres = self._look(reference.take(np.array(evenly_spread(len(reference), CENTRES))))[0]
@@ -139,10 +141,10 @@ class Chooser:
     def _look(self, features: Features) -> tuple[_Pool, list[Answers]]:
         answers = answers_of(self._attributes, features.probabilities, decision=features.decision)
         pulls = [np.empty((len(features), 0))]
-        for one, told in zip(answers, tellable(answers), strict=True):
-            classes = len(one.attribute.classes)
-            probabilities = np.where(one.finite[:, None], one.probabilities, 1 / classes)
-            chosen = np.eye(classes + 1)[one.predicted, :classes]
+        for answer, told in zip(answers, tellable(answers), strict=True):
+            classes = len(answer.attribute.classes)
+            probabilities = np.where(answer.finite[:, None], answer.probabilities, 1 / classes)
+            chosen = np.eye(classes + 1)[answer.predicted, :classes]
             pulls.append(np.where(told[:, None], probabilities - chosen, 0))
         count = len(features)
         embedding = np.nan_to_num(features.embeddings.astype(np.float32))
@@ -178,17 +180,19 @@ class Chooser:
             if self._usual and far[number] > FAR * self._usual:
                 reasons.append(f"unlike the reference: {far[number] / self._usual:.1f} times its usual distance")
             why = "; ".join(reasons) or f"of the rest, least sure of {least.title}: {answer} {sure:.0%}"
-            named = {one.name: pair for one, pair in zip(self._attributes, said, strict=True)}
+            named = {attribute.name: pair for attribute, pair in zip(self._attributes, said, strict=True)}
             described.append(Worth(lot, features.filenames[at[number]], why, named))
         return described
 
 
 def _said(answers: Sequence[Answers], chosen: npt.NDArray[np.intp]) -> list[list[tuple[str, float]]]:
     columns = []
-    for one in answers:
-        shown = [*one.attribute.classes, ""]
-        sure = np.where(one.finite, one.confidence, 0)[chosen].tolist()
-        columns.append([(shown[said], value) for said, value in zip(one.predicted[chosen].tolist(), sure, strict=True)])
+    for answer in answers:
+        shown = [*answer.attribute.classes, ""]
+        sure = np.where(answer.finite, answer.confidence, 0)[chosen].tolist()
+        columns.append(
+            [(shown[said], value) for said, value in zip(answer.predicted[chosen].tolist(), sure, strict=True)]
+        )
     return [list(row) for row in zip(*columns, strict=True)]
 
 
@@ -241,13 +245,13 @@ def write_to_label(
         places: (lot, file name) -> path in the raw folder, by which an image is named where it is known.
     """
     columns = ["filename", "lot", WORTH_LABELLING]
-    for one in attributes:
-        columns += [one.column, f"{one.name}_predicted", f"{one.name}_confidence"]
+    for attribute in attributes:
+        columns += [attribute.column, f"{attribute.name}_predicted", f"{attribute.name}_confidence"]
     rows = []
     for image in chosen:
         row = [places.get((image.lot, image.filename), image.filename), image.lot, image.why]
-        for one in attributes:
-            answer, sure = image.said.get(one.name, ("", 0.0))
+        for attribute in attributes:
+            answer, sure = image.said.get(attribute.name, ("", 0.0))
             row += ["", answer, f"{sure:.4f}" if answer else ""]
         rows.append(row)
     write_csv(path, columns, rows, for_people=True)

@@ -244,7 +244,7 @@ class Report:
 def _correctable(section: PageSection) -> bool:
     if isinstance(section, Group):
         return any(map(_correctable, section.sections))
-    return isinstance(section, Pictures) and any(one.uri and one.labels for one in section.pictures)
+    return isinstance(section, Pictures) and any(picture.uri and picture.labels for picture in section.pictures)
 
 
 def shown(what: Sequence[ItemT], most: int, of: int | None = None) -> tuple[Sequence[ItemT], str]:
@@ -383,7 +383,9 @@ def _titles(report: Report) -> list[tuple[str, str]]:
 
 def _boxed(group: Group) -> bool:
     """Whether the parts of a group are small enough to stand side by side."""
-    return all(isinstance(one, Bars) or (isinstance(one, Pictures) and not one.title) for one in group.sections)
+    return all(
+        isinstance(section, Bars) or (isinstance(section, Pictures) and not section.title) for section in group.sections
+    )
 
 
 def _numeric(table: Table) -> list[bool]:

@@ -39,7 +39,7 @@ def class_shares(attributes: Attributes, labels: Labels) -> list[npt.NDArray[np.
         np.array([(labels[:, column] == number).sum() for number in range(len(attribute.classes))], np.float64)
         for column, attribute in enumerate(attributes)
     ]
-    return [one / max(1.0, one.sum()) for one in counts]
+    return [count / max(1.0, count.sum()) for count in counts]
 
 
 def is_answered(learned: Sequence[str]) -> bool:
@@ -49,7 +49,7 @@ def is_answered(learned: Sequence[str]) -> bool:
 
 def never_answered(attributes: Attributes, learned: Learned) -> dict[str, str]:
     """The attributes that are never answered -> why, for people."""
-    return {one.name: why for one in attributes if (why := why_never(learned[one.name]))}
+    return {attribute.name: why for attribute in attributes if (why := why_never(learned[attribute.name]))}
 
 
 def why_never(learned: Sequence[str]) -> str:
@@ -101,10 +101,10 @@ def masks(attributes: Attributes, learned: Learned) -> list[npt.NDArray[np.float
     """
     return [
         np.array(
-            [0 if name in learned[one.name] else -np.inf for name in one.classes]
-            if is_answered(learned[one.name])
-            else [np.nan] * len(one.classes),
+            [0 if name in learned[attribute.name] else -np.inf for name in attribute.classes]
+            if is_answered(learned[attribute.name])
+            else [np.nan] * len(attribute.classes),
             np.float32,
         )
-        for one in attributes
+        for attribute in attributes
     ]

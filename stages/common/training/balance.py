@@ -34,4 +34,4 @@ def corrections(train: Split, balance: float) -> list[Tensor]:
     in training, too. What the model then carries is trained as without, but for where the heads' biases begin.
     """
     shares = class_shares(train.attributes, train.labels)
-    return [torch.from_numpy(balance * np.log(np.where(one > 0, one, 1))).float() for one in shares]
+    return [torch.from_numpy(balance * np.log(np.where(share > 0, share, 1))).float() for share in shares]

@@ -140,7 +140,11 @@ def make_optimizers(network: Network, chosen: Hyperparameters) -> tuple[Muon, Ad
     with AdamW for all .962 to .973 (bench/README.md).
     """
     convolutions = [module.weight for module in network.modules() if isinstance(module, Convolution)]
-    rest = [parameter for parameter in network.parameters() if all(parameter is not one for one in convolutions)]
+    rest = [
+        parameter
+        for parameter in network.parameters()
+        if all(parameter is not convolution for convolution in convolutions)
+    ]
     of_muon, of_adamw = (torch.tensor(peak, device=network.heads.bias.device) for peak in peak_rates(chosen))
     return (
         Muon(convolutions, of_muon, chosen.weight_decay),
@@ -164,7 +168,9 @@ class _Validation:
         unseen = masks(val.attributes, learned)
         self.added = [(torch.from_numpy(mask) + more).to(device) for mask, more in zip(unseen, corrected, strict=True)]
         self.losses = (can_be_right != UNKNOWN).sum(0)
-        self.cells = np.array([(at, of) for at, one in enumerate(val.attributes) for of in range(len(one.classes))]).T
+        self.cells = np.array(
+            [(at, of) for at, attribute in enumerate(val.attributes) for of in range(len(attribute.classes))]
+        ).T
         self.column, self.number = torch.from_numpy(self.cells).to(device)
         column, number = self.cells
         self.support = (self.data.split.labels[:, column] == number).sum(0)

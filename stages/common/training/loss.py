@@ -30,7 +30,7 @@ class Losses:
             smoothing: probability that is spread over all classes.
             weights: per attribute how much a label of each class counts, (classes,); none: every label counts alike.
         """
-        counts = [len(one.classes) for one in attributes]
+        counts = [len(attribute.classes) for attribute in attributes]
         most = max(counts)
         targets = torch.zeros(len(counts), most + 1, most)  # [attribute, label]; last comes -1, an unknown label
         for number, count in enumerate(counts):

@@ -37,11 +37,11 @@ class Muon(Optimizer):
         """Take the gradients to new weights."""
         (group,) = self.param_groups
         matrices = [one for one in group["params"] if one.grad is not None]
-        gradients = [one.grad for one in matrices]
-        for one in matrices:
-            if not self.state[one]:
-                self.state[one]["momentum_buffer"] = torch.zeros_like(one)
-        momenta = [self.state[one]["momentum_buffer"] for one in matrices]
+        gradients = [matrix.grad for matrix in matrices]
+        for matrix in matrices:
+            if not self.state[matrix]:
+                self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
+        momenta = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
         updates = orthogonal(torch._foreach_lerp(gradients, momenta, MOMENTUM), group["lr"])
         for update in updates:
@@ -67,7 +67,7 @@ def orthogonal(matrices: Sequence[Tensor], size: Tensor) -> list[Tensor]:
         Of the same shapes.
     """
     a, b, c = COEFFICIENTS
-    wide = [one if len(one) <= one.shape[1] else one.T for one in matrices]
+    wide = [matrix if len(matrix) <= matrix.shape[1] else matrix.T for matrix in matrices]
     rows, columns = (max(one.shape[side] for one in wide) for side in (0, 1))
     padded = wide[0].new_zeros(len(wide), rows, columns)
     for place, one in zip(padded, wide, strict=True):
@@ -84,4 +84,4 @@ def orthogonal(matrices: Sequence[Tensor], size: Tensor) -> list[Tensor]:
             gram = factor @ gram @ factor
     padded = found @ padded
     parts = [place[: len(one), : one.shape[1]] for place, one in zip(padded, wide, strict=True)]
-    return [part if part.shape == one.shape else part.T for part, one in zip(parts, matrices, strict=True)]
+    return [part if part.shape == matrix.shape else part.T for part, matrix in zip(parts, matrices, strict=True)]

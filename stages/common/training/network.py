@@ -52,8 +52,8 @@ class Heads(nn.Module):
         super().__init__()
         self.classes = list(classes)
         layers = [nn.Linear(features, count) for count in classes]
-        self.weight = nn.Parameter(torch.cat([one.weight.detach() for one in layers]))
-        self.bias = nn.Parameter(torch.cat([one.bias.detach() for one in layers]))
+        self.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]))
+        self.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]))
         self.register_state_dict_post_hook(_part)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_join)  # type: ignore[no-untyped-call]
 

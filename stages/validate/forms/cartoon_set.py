@@ -37,14 +37,14 @@ def labels_of(asked: AttributesFile, variants: pd.DataFrame) -> pd.DataFrame:
         that the suite rejects it.
     """
     labels = pd.DataFrame(index=variants.index)
-    for one in asked.attributes:
-        rule = asked.cartoon_set.get(one.name)
+    for attribute in asked.attributes:
+        rule = asked.cartoon_set.get(attribute.name)
         if not rule:
-            labels[one.column] = pd.Series(pd.NA, variants.index, dtype="str")
+            labels[attribute.column] = pd.Series(pd.NA, variants.index, dtype="str")
         elif rule.attribute in variants:
             cells = variants[rule.attribute]
             known = cells.map({str(variant): str(index) for variant, index in enumerate(rule.classes)})
-            labels[one.column] = known.astype("str").fillna(f"{rule.attribute}=" + cells)
+            labels[attribute.column] = known.astype("str").fillna(f"{rule.attribute}=" + cells)
     return without_untellable(asked.attributes, labels)
 
 

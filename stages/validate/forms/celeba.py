@@ -42,7 +42,7 @@ _YES_NO = frozenset({"1", "-1"})
 def told_by(asked: AttributesFile) -> tuple[str, ...]:
     """CelebA's attributes that tell something of those asked for."""
     conditions = (one for rules in asked.celeba.values() for some in rules.values() for one in some)
-    return tuple(dict.fromkeys(one.removeprefix("-") for one in conditions))
+    return tuple(dict.fromkeys(condition.removeprefix("-") for condition in conditions))
 
 
 def labels_of(asked: AttributesFile, yes: Mapping[str, Any], given: Mapping[str, Any], images: int) -> pd.DataFrame:

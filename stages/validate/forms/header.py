@@ -70,7 +70,9 @@ def find_header(text: str, is_column: Callable[[str], bool]) -> Header:
         if match := _SEPARATOR.fullmatch(line.strip()):
             first = first or Header((), match[1] or ",", number + 1)
             continue
-        candidates = [_split(line, one, number) for one in DELIMITERS if one in line] or [_split(line, ",", number)]
+        candidates = [_split(line, delimiter, number) for delimiter in DELIMITERS if delimiter in line] or [
+            _split(line, ",", number)
+        ]
         best = max(candidates, key=lambda one: sum(map(is_column, one.names)))  # of equal ones the first
         if sum(map(is_column, best.names)) > 1:
             return Header(best.names, best.delimiter, number, tuple(above))

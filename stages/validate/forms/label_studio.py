@@ -55,8 +55,8 @@ class LabelStudio(Form):
             raise DataError(f"{path}{line}: no JSON ({error}): export it from Label Studio again") from error
         if not isinstance(tasks, list):
             raise DataError(f"{path}: no list of tasks: export it from Label Studio as JSON")
-        called = {spelling(one.name): one.column for one in self.asked.attributes}
-        called |= {spelling(one.column): one.column for one in self.asked.attributes}
+        called = {spelling(attribute.name): attribute.column for attribute in self.asked.attributes}
+        called |= {spelling(attribute.column): attribute.column for attribute in self.asked.attributes}
         broken: list[Broken] = []
         others, without, several = Counter[str](), list[str](), 0
         lines, rows = list[int](), list[dict[str, str]]()

@@ -161,7 +161,7 @@ _DOTS = (r"(^|(?<=/))(?:\./)+", "")
 
 def without_untellable(attributes: Attributes, labels: pd.DataFrame) -> pd.DataFrame:
     """The labels (text, a column per attribute that is known) without those that `unknown_when` says cannot be told."""
-    known = {one.name: one for one in attributes if one.column in labels}
+    known = {attribute.name: attribute for attribute in attributes if attribute.column in labels}
     told = labels.copy()
     for one in known.values():
         for other in (known[name] for name in one.unknown_when if name in known):
