@@ -119,12 +119,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "AIRFLOW__FAB__AUTH_RATE_LIMITED": "False",  # as in docker-compose.yml
         "PYTHONPATH": str(ROOT / "dags"),
     }
+    scripts = ROOT / "images/airflow/bin"
+    first = {"AIRFLOW_ADMIN_USER": "owner", "AIRFLOW_ADMIN_PASSWORD": PASSWORD}
+    first |= {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
+    initialise = [sys.executable, "-W", "ignore", str(scripts / "initialise")]
+    subprocess.run(initialise, env=environment | first, check=True, capture_output=True)
     airflow = [sys.executable, "-W", "ignore", "-m", "airflow"]
-    subprocess.run([*airflow, "db", "migrate"], env=environment, check=True, capture_output=True)
-    for name in ("owner", "other"):
-        command = [*airflow, "users", "create", "--username", name, "--password", PASSWORD, "--role", "Admin"]
-        command += ["--firstname", name, "--lastname", name, "--email", f"{name}@x.invalid"]
-        subprocess.run(command, env=environment, check=True, capture_output=True)
     subprocess.run([*airflow, "dags", "reserialize"], env=environment, check=True, capture_output=True)
     port = free_port()
     command = [*airflow, "api-server", "--host", "127.0.0.1", "--port", str(port)]
@@ -139,7 +139,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
         wait_until(answers, "start of the API server")
         bearer = {"Authorization": f"Bearer {found.token('owner')}", "Content-Type": "application/json"}
-        for name, role in (("viewer", "Viewer"), ("anna", "User"), (BEN, "User"), ("nobody", "Public")):
+        people = {"other": "Admin", "viewer": "Viewer", "anna": "User", BEN: "User", "nobody": "Public"}
+        for name, role in people.items():
             user: dict[str, Any] = {"username": name, "password": PASSWORD, "first_name": name, "last_name": name}
             user |= {"email": f"{len(name)}{role}@x.invalid", "roles": [{"name": role}]}
             assert found.ask("POST", "/auth/fab/v1/users", json.dumps(user).encode(), **bearer).status < 300
