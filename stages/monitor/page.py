@@ -68,7 +68,7 @@ def verdict_line(
     """The verdict in one or two sentences, followed by the given ones."""
     mean, version = performance.total.mean, decision["champion"]
     if mean.value is None:
-        first = f"Accuracy of {version} on new images: not enough data ({mean.labels} labels)"
+        first = f"Accuracy of {version} on new images: not enough data ({mean.labels or 'no'} labels)"
     else:
         low = performance.verdict == performing.LOW
         how = f"too low in {_names(performance.concerned)}" if low else "good enough"
@@ -80,10 +80,9 @@ def verdict_line(
             first = f"{version} has a mean {in_words(performance.metric)} of {found} on new labels"
         first += f": {how}"
     if unlabelled.expected:
-        first += (
-            f"; of {unlabelled.images:,} images without labels {expected_in_words(unlabelled.expected)} is expected"
-        )
-        first += ", which drift makes too high" if drift.verdict == drifting.FOUND else ""
+        expected = expected_in_words(unlabelled.expected)
+        first += f"; expected accuracy of {unlabelled.images:,} images without labels: {expected}"
+        first += ", too high because of the drift" if drift.verdict == drifting.FOUND else ""
     if drift.verdict == drifting.FOUND:
         moved = _telling(drift)[0]
         how = explain(champion.attributes, moved)
@@ -170,11 +169,11 @@ def describe_check(
     """
     attributes = champion.attributes
     cards: dict[str, object] = {
-        "mean accuracy on new labels": performance.means["mean_accuracy"],
-        "at release": champion.mean_accuracy,
-        "mean balanced accuracy on new labels": performance.means["mean_balanced_accuracy"],
-        "balanced at release": champion.mean_balanced_accuracy,
-        "most frequent class alone": performance.means["mean_majority"],
+        "mean accuracy on new labels": share(performance.means["mean_accuracy"]),
+        "at release": share(champion.mean_accuracy),
+        "mean balanced accuracy on new labels": share(performance.means["mean_balanced_accuracy"]),
+        "balanced at release": share(champion.mean_balanced_accuracy),
+        "most frequent class alone": share(performance.means["mean_majority"]),
         "drift": drift.verdict,
         "asks for a training": bool(decision["retrain"]),
         "asks for labels": bool(decision["labels_needed"]),

@@ -141,10 +141,10 @@ def describe_predictions(
         data_docs_links([checked.suite]),
     ]
     verdict = f"{metrics['images']:,} images predicted by {metrics['model_version']}"
-    if metrics["expected"]:
-        verdict += f", expected accuracy {in_words(metrics['expected'])} of the {metrics['new']:,} new to it"
     if undecodable:
         verdict += f", {len(undecodable):,} undecodable"
+    if metrics["expected"]:
+        verdict += f"; expected accuracy of the {metrics['new']:,} new to it: {in_words(metrics['expected'])}"
     return Report(
         TITLE,
         "Predictions of the released model for the images of the raw folder.",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stages.common.inference.to_label import TO_LABEL, Worth
-from stages.common.reports.report import Badge, Picture, Pictures, Share, Table, short_table
+from stages.common.reports.report import Badge, Picture, Pictures, Share, Table, short_table, text_of
 from stages.common.schema.attributes import Attributes
 
 ROWS = 30
@@ -21,8 +21,8 @@ def in_words(expected: Mapping[str, Any] | None) -> str:
     """The mean and its interval: 98.1% (96.5% to 99.2%); "not known" without one."""
     if not expected:
         return "not known"
-    mean = expected["mean"]
-    return f"{mean['value']:.1%} ({mean['low']:.1%} to {mean['high']:.1%})"
+    value, low, high = map(text_of, _cells(expected["mean"]))
+    return f"{value} ({low} to {high})"
 
 
 def expected_table(
