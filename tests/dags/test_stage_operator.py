@@ -223,12 +223,16 @@ def test_a_timeout_is_named_and_ends_the_container(airflow: Worker) -> None:
 
 
 def test_a_cancelled_run_leaves_no_container(airflow: Worker, engine: Any) -> None:
-    run_id = airflow.start_run("plain", "ignore-sigterm")
+    run_id, since = airflow.start_run("plain", "ignore-sigterm"), int(time.time())
     running = airflow.run_try(run_id)
     wait_until(lambda: is_working(engine, run_id), "work in the container")
     airflow.cancel(run_id)
     wait_until(lambda: not containers(engine, run_id), "the end of the container")
     assert running.result().state == "failed"
+    kills = {"event": "kill", "label": f"face-attributes.run={run_id}"}
+    told = list(engine.events(since=since, until=time.time(), filters=kills, decode=True))
+    assert [one["Actor"]["Attributes"]["signal"] for one in told] == ["15", "9"]
+    assert told[1]["timeNano"] - told[0]["timeNano"] < 5e9  # all the time that Airflow gives a task that it ends
 
 
 def test_a_worker_that_is_shut_down_ends_its_container_and_is_tried_again(airflow: Worker, engine: Any) -> None:
