@@ -102,7 +102,7 @@ def test_filters_find_images_and_their_counts_follow(visit: Open) -> None:
     assert not group.get_by_role("checkbox", name=ONE.classes[3]).is_checked()
     page.get_by_label("Lot").select_option("a")
     total(page, "0 of 70 images")
-    page.get_by_text("No image is like that").wait_for()
+    page.get_by_text("No image matches").wait_for()
     page.get_by_role("button", name="Clear all").click()
     total(page, "70 of 70 images")
 

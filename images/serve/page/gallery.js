@@ -196,7 +196,7 @@ function list(query) {
     const text = build("span", {className: "text"}, name, lines.join(" · ") || `lot ${row.lot}`);
     return build("li", {}, build("a", {href: `#${at(view().get("like"), row.id)}`, id: row.id}, thumbnail(row), text));
   });
-  element("found").replaceChildren(...(cards.length ? cards : [make("li", "empty", "No image is like that: take a filter away.")]));
+  element("found").replaceChildren(...(cards.length ? cards : [make("li", "empty", "No image matches: remove a filter.")]));
   element("found").removeAttribute("aria-busy");
 }
 
@@ -232,7 +232,7 @@ async function open(signal) {
   const here = rows.findIndex(row => row.id === id);
   element("before").disabled = here <= 0;
   element("after").disabled = here < 0 || here === rows.length - 1;
-  element("about").replaceChildren(answers(told), make("h3", "", "Which version said what"), versions(told));
+  element("about").replaceChildren(answers(told), make("h3", "", "Answers of each version"), versions(told));
   opener = id;
   if (!dialog.open) dialog.showModal();
 }
@@ -268,7 +268,7 @@ function versions(told) {
     const version = build("th", {scope: "row", textContent: one.version});
     table.append(build("tr", {}, version, make("td", "", one.predicted.slice(0, 16).replace("T", " ")), ...cells));
   });
-  return build("div", {className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Which version said what"}, table);
+  return build("div", {className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Answers of each version"}, table);
 }
 
 function step(by) {

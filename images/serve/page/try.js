@@ -62,7 +62,7 @@ function drawAnswer(title, said) {
   head.append(make("span", said.answered ? "said" : "said abstained", said.answered ? said.class : "abstained"));
   box.append(head);
   if (!said.answered) {
-    const least = `${said.class} with ${percent(said.confidence)}, and it takes ${percent(said.threshold)}`;
+    const least = `${said.class} with ${percent(said.confidence)}, but ${percent(said.threshold)} is needed`;
     box.append(make("p", "why", `Not sure enough to answer: ${least}.`));
   }
   const bars = make("ul", "bars");
@@ -132,7 +132,7 @@ function noCamera(why) {
 
 element("camera").addEventListener("click", async () => {
   if (!navigator.mediaDevices) {
-    return noCamera(`Browsers let only https pages, and those of http://localhost, use the camera. ${WITHOUT}`);
+    return noCamera(`Browsers allow the camera only on https pages and on http://localhost. ${WITHOUT}`);
   }
   try {
     stream = await navigator.mediaDevices.getUserMedia({video: {facingMode: "user"}});
