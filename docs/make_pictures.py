@@ -10,6 +10,7 @@ sample avatars of its own, starts a stack of its own, and removes both. NAME is 
     service     a model asked and searched: docs/serve.png, docs/gallery.png
     versions    two versions, slices, a card, a clean-up: docs/versions.png, slices.png, model_card.png, clean_up.png;
                 needs no engine
+    question    a version that the gate refused waits for a person: docs/airflow_question.png
     life        docs/model_life.md, through Airflow: all others; the outputs that the page quotes go to standard output
 """
 
@@ -30,9 +31,10 @@ from typing import TYPE_CHECKING, Any
 
 from tests.airflow_user import sign_in
 from tests.serve.serving import Server
+from tests.stack.conftest import BRIEF, impatient
 from tests.stack.stack import DAG_ID, ROOT, Stack
 from tests.stack.test_model_life import MONITOR, Life
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -352,6 +354,21 @@ class Photographer:
         self.page.wait_for_timeout(2000)
         shoot(self.page, "airflow_reports", 1240, 760)
 
+    def question(self) -> None:
+        """The question whether a version that the gate refused is released."""
+
+        def asked() -> str:
+            found = self.stack.api(
+                "/dags/approve_version/dagRuns/~/taskInstances?task_id=approval&state=awaiting_input"
+            )
+            return str(found["task_instances"][0]["dag_run_id"]) if found["task_instances"] else ""
+
+        run_id = wait_until(asked, "the question")
+        self.page.goto(f"/dags/approve_version/runs/{run_id}/tasks/approval/required_actions")
+        self.page.get_by_test_id("hitl-option-Approve").wait_for()
+        self.page.get_by_text("Required Action (1)").first.wait_for()
+        shoot(self.page, "airflow_question", 1360, 740)
+
     def report(self, path: str, name: str, width: int, height: int, heading: str = "") -> None:
         """A report, by its path in the store."""
         self.page.goto(f"/reports/{path.removeprefix('/artifacts/')}")
@@ -370,6 +387,18 @@ class Photographer:
         self.page.locator("#files").set_input_files(picture)
         self.page.get_by_text("answered in").wait_for()
         shoot(self.page, "try_it", 1200, 860)
+
+
+def question(browser: "Browser", folder: Path) -> None:
+    """One epoch makes a version that the gate refuses."""
+    run("scripts/images")
+    draw(data := folder / "data", 96, 4)
+    (data / "params.yaml").write_text(BRIEF, encoding="utf-8")
+    for path in (folder, data):
+        path.chmod(0o755)  # stages run as another user
+    with Stack(folder, data, files=[impatient(folder)]) as stack:
+        stack.wait_for_run(stack.trigger(epochs=1, max_evals=1))
+        Photographer(browser, stack).question()
 
 
 def life(browser: "Browser", folder: Path, conf: Mapping[str, Any]) -> None:
@@ -437,7 +466,7 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=["validation", "doubts", "service", "versions", "life"])
+    parser.add_argument("--only", nargs="+", metavar="NAME")
     parser.add_argument("--quick", action="store_true", help="a search of one trial, 60 epochs: to try this program")
     arguments = parser.parse_args()
     conf: Mapping[str, Any] = QUICK if arguments.quick else {}
@@ -446,11 +475,12 @@ def main() -> None:
         "doubts": doubts,
         "service": service,
         "versions": versions,
+        "question": question,
         "life": lambda browser, folder: life(browser, folder, conf),
     }
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        for name in arguments.only:
+        for name in arguments.only or parts:
             with tempfile.TemporaryDirectory() as folder:
                 parts[name](browser, Path(folder))
         browser.close()
