@@ -66,6 +66,7 @@ class Airflow:
             "AIRFLOW__API__PORT": str(port),
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API_AUTH__JWT_SECRET": uuid.uuid4().hex * 2,
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": str(PATIENCE_S),  # or a slow answer fails the task
             "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": str(int(PATIENCE_S)),
         }
         self.lot("s1")
