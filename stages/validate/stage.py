@@ -256,7 +256,7 @@ def _write_reports(
 ) -> None:  # fmt: skip
     from stages.common.checks.data_docs import write_data_docs
 
-    (folder / "metrics").mkdir(parents=True)
+    (folder / "metrics").mkdir(parents=True, exist_ok=True)  # in the artifact it is there already
     write_json(folder / "metrics" / "validation.json", metrics)
     _write(folder / "rejected.csv", verdict.rejected[LISTED])
     absent = rows.absent.assign(reason="image of a published list, not here")
