@@ -44,7 +44,7 @@ def test_what_the_dashboards_ask_airflow_reaches_prometheus(stack: Stack) -> Non
         wait_until(lambda: all(map(found, asked)), f"one of {asked}", pause=2)
         of_service = 'face_attributes_request_seconds_count{path="/health",status="200"}'
         wait_until(lambda: found(of_service), "figures of the service", pause=2)
-        assert "<td>validate_data</td>" in get("consoles/airflow.html")
+        wait_until(lambda: "<td>validate_data</td>" in get("consoles/airflow.html"), "the run on the page", pause=2)
         ports = stack.inspect(stack.compose("--profile", "metrics", "ps", "--quiet", "prometheus").strip())[0]
         assert [binding["HostIp"] for binding in ports["NetworkSettings"]["Ports"]["9090/tcp"]] == ["127.0.0.1"]
     finally:
