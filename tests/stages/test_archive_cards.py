@@ -86,10 +86,10 @@ def test_what_people_write_is_in_both_cards_and_makes_no_other_version(pipeline:
     written += "```\n# no headline\n```\n\n"
     assert model["Intended use"].startswith(f"\n{written}")
     assert model["What we learned"] == "\nNothing.\n"
-    for card in (model, data):
-        assert card[""].endswith("The first <b>paragraph</b>.\n\n")
-        assert card["Licences"].startswith("\nCC0.\n")
-        assert "what this file is for" not in "".join(card.values())
+    for told in (model, data):
+        assert told[""].endswith("The first <b>paragraph</b>.\n\n")
+        assert told["Licences"].startswith("\nCC0.\n")
+        assert "what this file is for" not in "".join(told.values())
     page = Path(pipeline.result["path"], "model_card.html").read_text()
     assert "<script" not in page
     assert "<p>- not for banks</p>" in page
