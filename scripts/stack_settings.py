@@ -50,12 +50,14 @@ def random_secrets() -> dict[str, str]:
 def write_settings(file: Path, settings: dict[str, str]) -> None:
     """Write a `.env` that only its owner can read; whole or not at all. Lines that say the same already stay."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else HEADER.splitlines()
-    told = [setting_of(line) for line in lines]
-    last = {one[0]: at for at, one in enumerate(told) if one}  # of two, the later one counts
-    for at, one in enumerate(told):
-        if one and at == last[one[0]] and settings.get(one[0], one[1]) != one[1]:
-            lines[at] = f"{one[0]}={settings[one[0]]}"
-    lines += [f"{name}={value}" for name, value in settings.items() if name not in last]
+    # name -> number of the line, and its value; of two lines the later one counts
+    written = {found[0]: (at, found[1]) for at, line in enumerate(lines) if (found := setting_of(line))}
+    for name, value in settings.items():
+        at, before = written.get(name, (None, None))
+        if at is None:
+            lines.append(f"{name}={value}")
+        elif value != before:
+            lines[at] = f"{name}={value}"
     partial = file.with_name(f"{file.name}.partial")
     partial.unlink(missing_ok=True)
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:

@@ -57,7 +57,7 @@ class Batches(Generic[Group, Item, Result]):
         added = [_Waiting[Group, Item, Result](group, item, loop.create_future()) for item in items]
         self._waiting.extend(added)
         self._start()
-        return list(await asyncio.gather(*(item.result for item in added)))
+        return list(await asyncio.gather(*(waiting.result for waiting in added)))
 
     def close(self) -> None:
         """Let the threads end."""

@@ -49,7 +49,7 @@ NOTHING = "nothing is predicted yet: run the pipeline until a version is release
 
 
 _WRITTEN_OTHERWISE = re.compile(r"""["';|\s]""")
-"""What a name is not written with as it is, or not what follows."""
+"""Signs in a name that a CSV writes in another way, or before which it may put a sign of its own."""
 
 
 class Made(NamedTuple):

@@ -119,12 +119,12 @@ def slices_page(slices: Sequence[Slice], by_slice: Mapping[str, Sequence[Mapping
     below = [found for found in slices if found.accuracy < found.elsewhere]
     rows = [
         (f"images of {one.name}", one.attribute, one.labels, one.accuracy, between(one.interval), one.elsewhere, one.p)
-        for one in sorted(below, key=lambda one: (one.p, one.accuracy))
+        for one in sorted(below, key=lambda one: (one.p, one.accuracy))[:SLICES_SHOWN]  # of tens of thousands
     ]
     columns = ("Slice", "Attribute", "Labels", "Accuracy", "95 %", "Elsewhere", "p")
     told = f"The worst slice: {found.text}." if found else "No slice is worse than the rest beyond chance."
     csv = ("All slices as CSV", "slices.csv")
-    tables = [short_table("Farthest below the rest", columns, rows, SLICES_SHOWN, link=csv)]
+    tables = [short_table("Farthest below the rest", columns, rows, SLICES_SHOWN, of=len(below), link=csv)]
     of_totals = ("Images of", "Labels", "Accuracy of all answers")
     for title, kind in (("Lots", "lots"), ("Pairs of classes", "class_pairs")):
         totals = sorted(by_slice[kind], key=lambda one: float(one["accuracy"]))

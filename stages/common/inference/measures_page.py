@@ -80,14 +80,12 @@ def thresholds_table(attributes: Attributes, measures: Mapping[str, Measures], t
         measures: attribute -> its figures in `metrics/eval_metrics.json` of stage evaluate.
         title: of the table.
     """
-    rows = [
-        (
-            attribute.title, told_threshold(one["classes"], one.get("threshold")), share(one.get("coverage")),
-            share(one.get("answered_accuracy")), one.get("ece"),
-        )
-        for attribute in attributes
-        for one in (measures[attribute.name],)
-    ]  # fmt: skip
+    rows = []
+    for attribute in attributes:
+        figures = measures[attribute.name]
+        threshold = told_threshold(figures["classes"], figures.get("threshold"))
+        answered, right = (share(figures.get(name)) for name in ("coverage", "answered_accuracy"))
+        rows.append((attribute.title, threshold, answered, right, figures.get("ece")))
     columns = ("Attribute", "Answers from a confidence of", "Answered", "Right of these", "ECE")
     note = (
         "Chosen on the validation split. Below its threshold the model abstains. ECE is the expected calibration "

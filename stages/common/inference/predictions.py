@@ -44,10 +44,8 @@ def write_predictions(
     """
     table: dict[str, Sequence[str]] = {"filename": filenames}
     for answer in answers:
-        shown = [
-            *answer.attribute.classes,
-            "",
-        ]  # the last is found by -1, an unknown label, and by the class of no answer
+        # the last is found by -1, an unknown label, and by the class of no answer
+        shown = [*answer.attribute.classes, ""]
         cells = (
             [shown[label] for label in answer.labels],
             [shown[label] for label in answer.predicted],
