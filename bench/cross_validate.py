@@ -43,7 +43,7 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Fold:
-    """What one fold came to.
+    """Result of one fold.
 
     Attributes:
         learned: images that were learned from.

@@ -89,7 +89,7 @@ STYLE = (0.1, 0.25, 0.5, 1.0)  # share of avatars in a lot
 
 
 def accepted_images(data: Path, recipe: str) -> list[dict[str, str]]:
-    """What stage validate accepts: filename, path below raw/, group, and a column per attribute, empty if unknown.
+    """Images that stage validate accepts: filename, path below raw/, group, a column per attribute (empty: unknown).
 
     Of several images of one name there is one, for their labels are written by name.
     """
@@ -129,7 +129,7 @@ def train(data: Path, rows: Sequence[Mapping[str, str]], folder: Path, recipe: s
 
 
 def look(model: OnnxModel, paths: Sequence[Path], shift: Shift | None = None) -> Features:
-    """What the model sees in images, shifted before they are preprocessed."""
+    """Features of images that are shifted before they are preprocessed."""
     images = []
     for path in paths:
         picture = decode(read_image_file(path, model.preprocessing), model.preprocessing)

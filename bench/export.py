@@ -96,7 +96,7 @@ def answer(session: Any, images: Images) -> dict[str, npt.NDArray[np.float32]]:
 def in_pytorch(
     attributes: Attributes, trained: Path, images: Images, *, calibrated: bool = True
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """What PyTorch says with the weights of the same artifact; not calibrated: at temperature 1."""
+    """PyTorch's answers with the weights of the same artifact; not calibrated: at temperature 1."""
     with safe_open(trained / "model.safetensors", "pt") as file:
         metadata = file.metadata()
     told = {name: json.loads(value) for name, value in metadata.items()}

@@ -28,7 +28,7 @@ from stages.common.contract.version import ROOT
 
 WITH_TORCH = ("train", "hyperopt", "label_doubt")
 CONTEXT = (".dockerignore", "expectations", "images", "params.yaml", "params-photographs.yaml", "scripts", "stages")
-"""What the image of a stage is built from."""
+"""Files and folders from which the image of a stage is built."""
 
 TORCH = "import torch; print(torch.__version__, torch.version.cuda, torch.cuda.is_available())"
 

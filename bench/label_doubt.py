@@ -38,7 +38,7 @@ FIRST = (25, 50, 100, 200)  # doubts of the ranking
 
 
 class Params(Section):
-    """What decides the figures."""
+    """Parameters that decide the figures."""
 
     augmentation: Augmentation
     label_doubt: LabelDoubtSection

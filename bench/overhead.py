@@ -1,4 +1,4 @@
-"""What a task costs beside the work of its container, and a run on unchanged data, on the real stack.
+"""Cost of a task beside the work of its container, and of a run on unchanged data, on the real stack.
 
     python -m bench.overhead [--tasks N] [--runs N] [--parts tasks runs]
 

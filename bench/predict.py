@@ -45,7 +45,7 @@ ANSWERED = "predict's lot"
 
 
 def prepare(settings: Preprocessing, files: Files) -> int:
-    """What precedes the model."""
+    """The work before the model."""
     for path in files:
         preprocess(path, settings)
     return len(files)

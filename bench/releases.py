@@ -64,7 +64,7 @@ def draw_labels(random: np.random.Generator, shares: Sequence[float], images: in
 
 
 def answers(random: np.random.Generator, labels: Labels, recalls: Sequence[Recalls]) -> list[Right]:
-    """What models of some recalls answer to the same images, (N, A) each."""
+    """Answers of models with given recalls to the same images, (N, A) each."""
     ease = np.sqrt(SHARED) * random.standard_normal(labels.shape)
     own = [np.sqrt(1 - SHARED) * random.standard_normal(labels.shape) for _ in recalls]
     return [(ease + noise < norm.ppf(recall)[labels]).astype(float) for noise, recall in zip(own, recalls, strict=True)]
@@ -79,7 +79,7 @@ def judged(
     margin: float,
     attributes: Attributes = ATTRIBUTES,
 ) -> Judgement:
-    """What the gate says; the best version is the champion where it is None."""
+    """Verdict of the gate; the best version is the champion where it is None."""
     found = replace(
         Judgement(metric, means_by_metric(candidate, labels), (0, 1)),
         champion=compare(attributes, metric, labels, "champion", candidate, champion),

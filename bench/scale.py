@@ -1,4 +1,4 @@
-"""What validate, prepare_train, predict and monitor take of memory and seconds as the number of images grows.
+"""Memory and seconds of validate, prepare_train, predict and monitor as the number of images grows.
 
     python -m bench.scale [--images N ...] [--lot N] [--side N] [--workers N] [--folder FOLDER] [--share]
 
@@ -54,7 +54,7 @@ def labels_of(numbers: Numbers, attributes: Attributes) -> Numbers:
 
 
 def cells_of(labels: Numbers, attributes: Attributes) -> Iterator[list[str]]:
-    """What stands in the annotations: class indices, but nothing where another class leaves an attribute unknown."""
+    """Rows of the annotations: class indices, but nothing where another class leaves an attribute unknown."""
     order = [attribute.name for attribute in attributes]
     cells = labels.astype(np.str_).astype(object)
     for column, attribute in enumerate(attributes):
@@ -137,7 +137,7 @@ def _cpu_seconds() -> float:
 
 
 def release(folder: Path, settings: Mapping[str, Sequence[str]]) -> Path:
-    """What stage champion would give, of a small model."""
+    """Artifact that stage champion would give, of a small model."""
     write_data(folder / "data", LEARNED, LEARNED, 1 << 30)
     short = {"hyperopt": ["hyperopt.max_evals=1", "hyperopt.epochs=1"], "train": ["train.epochs=20"]}
     runs = Runs(folder, {**settings, **short})

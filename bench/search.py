@@ -60,7 +60,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What searches and networks may take.
+    """Limits of searches and trainings.
 
     Attributes:
         ways: the searches, by their names in `WAYS`.
@@ -94,7 +94,7 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a way came to with one seed.
+    """Result of a way with one seed.
 
     Attributes:
         trials: how many there were, and how many of them were trained in full; empty for the defaults.

@@ -82,7 +82,7 @@ def made(artifact: Path, folder: Path) -> tuple[float, float, Memory]:
 
 
 def queries() -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """What is asked for, and its words."""
+    """Title and words of each query."""
     first, second = ATTRIBUTES[0], ATTRIBUTES[3]
     yield "nothing chosen", []
     yield "one class", [(first.name, first.classes[0])]
@@ -201,7 +201,7 @@ def _started(
 
 
 def load(url: str, image: Path, requests: int, at_once: int) -> dict[str, float]:
-    """What ab tells of so many requests with an image as the body: requests a second; p50 and p99 in ms."""
+    """Requests a second, p50 and p99 in ms, by ab, which sends so many requests with an image as the body."""
     with tempfile.NamedTemporaryFile(suffix=".csv") as told:
         command = ["ab", "-q", "-k", "-l", "-n", str(requests), "-c", str(at_once), "-p", str(image)]
         command += ["-T", "image/png", "-e", told.name, url]

@@ -1,4 +1,4 @@
-"""What a picture costs in prepare_train, in train and in predict, by the side of the network's input.
+"""Cost of a picture in prepare_train, in train and in predict, by the side of the network's input.
 
     python -m bench.sides --data FOLDER [--sides 64 96 128] [--images N] [--repeat N] [--recipe NAME]
 
@@ -37,11 +37,11 @@ STAGES = ("prepare_train", "train", "predict")
 BATCH = 128
 
 Work = tuple[Callable[[], object], int]
-"""What to do, and how many pictures that takes."""
+"""A call, and the number of pictures that it works on."""
 
 
 def works(data: Path, side: int, arguments: argparse.Namespace, folder: Path, pool: WorkerPool) -> Sequence[Work]:
-    """What is measured of each of `STAGES` at one side.
+    """Work to measure of each of `STAGES` at one side.
 
     Args:
         data: holds raw/ and annotations.

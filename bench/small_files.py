@@ -1,4 +1,4 @@
-"""What each microsecond of a small image file is spent on, in validate, prepare_train and predict.
+"""Time that each part of the work on a small image file takes, in validate, prepare_train and predict.
 
     python -m bench.small_files [--data FOLDER] [--images N] [--repeat N] [--model DIR] [--enlarged png|jpeg]
 
@@ -53,7 +53,7 @@ PARTS: Mapping[str, Sequence[str]] = {
     "predict": (READ, SHA, ENOUGH, SQUARE, STATISTICS, NETWORK),
 }
 LOOK_NS = statistics.median(-time.thread_time_ns() + time.thread_time_ns() for _ in range(1001))
-"""What looking at the clock takes."""
+"""Time of one reading of the clock."""
 JOB = 128
 """Images a job."""
 

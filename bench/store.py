@@ -97,7 +97,7 @@ LEARN = Stage("learn", "Makes a megabyte.", Params, {"gather": Input("lots, join
 
 
 def add_lot(raw: Path, day: int) -> None:
-    """What a day brings."""
+    """Write the lot of a day."""
     folder = raw / f"lot{day:04}"
     folder.mkdir(parents=True)
     for number in range(FILES):

@@ -90,7 +90,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Found:
-    """What a training gave.
+    """Result of a training.
 
     Attributes:
         rate: training images a second.

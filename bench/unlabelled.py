@@ -186,7 +186,7 @@ def by_gradients(attributes: Attributes, _: Features, lot: Features, count: int,
 
 
 def as_stages_do(attributes: Attributes, known: Features, lot: Features, count: int, _: Random) -> npt.ArrayLike:
-    """What to_label.csv lists."""
+    """Choose the images that to_label.csv lists."""
     chooser = Chooser(attributes, known, count)
     chooser.show("lot", lot, np.ones(len(lot), np.bool_))
     return [int(image.filename) for image in chooser.choose()]
@@ -305,7 +305,7 @@ def learn(
 
 
 def parts(arguments: argparse.Namespace) -> Iterator[Callable[[], None]]:
-    """What is to be measured."""
+    """The measurements that the command line asks for."""
     if "expected" in arguments.parts:
         yield lambda: expected_accuracy(arguments.data, arguments.recipe, arguments.seed)
     if "to_label" in arguments.parts:

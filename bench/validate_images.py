@@ -27,7 +27,7 @@ LOOK = "validate's look"
 
 
 def look(files: Files) -> int:
-    """What `validate` does with files."""
+    """Inspect files as stage validate does."""
     return len(look_at((files, SETTINGS)))
 
 

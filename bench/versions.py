@@ -39,7 +39,7 @@ ACTS = {
     "filter": "#words",
     "compare": "#first",
 }
-"""What a person does -> the element that is clicked, or given another value."""
+"""Action of a person -> the element that is clicked, or given another value."""
 TIMED = """selector => {
     const element = document.querySelector(selector), start = performance.now();
     if (element.type === "button") element.click();

@@ -1,4 +1,4 @@
-"""What the tasks of one Celery worker and of two do to each other: seconds, memory, and whether all is done once.
+"""Tasks of one Celery worker and of two, side by side: seconds, memory, and whether all is done once.
 
     python -m bench.workers [--images N] [--lot N] [--workers N ...] [--folder FOLDER]
 

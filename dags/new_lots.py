@@ -12,7 +12,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 Lots = dict[str, tuple[int, int]]
 IMAGES = (".png", ".jpg", ".jpeg")
-"""What the stages read, `SUFFIXES` of stages/common/images/listing.py, which is not in the image of Airflow."""
+"""Suffixes that the stages read: `SUFFIXES` of stages/common/images/listing.py, which Airflow's image lacks."""
 REST = 10  # times as long as a look took, at least, until the next one: a million files are no load
 TOLD = "told"  # key of what Airflow keeps with the asset: a digest of the lots at the last event
 
@@ -119,10 +119,10 @@ class NewLots(BaseEventTrigger):
         return (f"new_lots.{type(self).__name__}", {"folder": self.folder, "interval": self.interval})
 
     def look(self) -> Lots:
-        """What is there.
+        """List the lots of the folder.
 
         Raises:
-            OSError: the folder is not.
+            OSError: there is no such folder.
         """
         return look(self.folder)
 
@@ -152,7 +152,7 @@ class NewLots(BaseEventTrigger):
             await asyncio.sleep(max(self.interval, REST * (time.monotonic() - started)))
 
     async def _recall(self) -> Any:
-        """What `_keep` was given last, perhaps before a restart."""
+        """The value that `_keep` stored last, perhaps before a restart."""
         try:
             return await self.asset_state_store.aget(TOLD) if self.asset_state_store else None
         except Exception as error:
@@ -177,7 +177,7 @@ class NewAnnotations(NewLots):
     tells = "files"
 
     def look(self) -> Lots:
-        """What is there."""
+        """List the files of the folder, and the corrections beside it."""
         corrections = Path(self.folder).parent / "corrections"
         saved = look_at_files(str(corrections)) if corrections.is_dir() else {}
         return look_at_files(self.folder) | {f"corrections/{name}": seen for name, seen in saved.items()}

@@ -132,7 +132,7 @@ def _value(path: Path, dotted: str) -> Any:
 
 @cache
 def _tree(path: Path) -> Any:
-    """What a file holds.
+    """Contents of a YAML file.
 
     Raises:
         ValueError: it cannot be read.

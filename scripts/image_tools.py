@@ -1,7 +1,7 @@
-"""What the scripts about images share: the images' names, the file of their digests, and a call that takes minutes.
+"""Shared by the scripts about images: the images' names, the file of their digests, and a call that takes minutes.
 
-FACE_ATTRIBUTES_IMAGES (in the environment, else in `.env`) is what stands before a stage in the name of its image, such
-as `registry.example.com/faces`. Without it images are called `face-attributes/<stage>`, and belong to this machine.
+FACE_ATTRIBUTES_IMAGES (in the environment, else in `.env`) is the prefix of the images' names, such as
+`registry.example.com/faces`. Without it images are called `face-attributes/<stage>`, and belong to this machine.
 FACE_ATTRIBUTES_TAG is their tag.
 
 `images.lock` holds the digests of images in a registry. Where it lies, no others of that prefix are run.
@@ -53,10 +53,10 @@ def _setting(name: str, default: str) -> str:
 
 
 def prefix() -> str:
-    """What stands before `/<stage>` in the names of the images.
+    """Prefix of the images' names, before `/<stage>`.
 
     Raises:
-        SystemExit: 64, it is none.
+        SystemExit: 64, it is not a prefix.
     """
     found = _setting("FACE_ATTRIBUTES_IMAGES", LOCAL)
     if not PREFIX.fullmatch(found):
@@ -98,7 +98,7 @@ def write_lock(digests: Mapping[str, str]) -> None:
 
 
 def variables() -> dict[str, str]:
-    """What tells Airflow's operator the names of the images."""
+    """Environment variables by which Airflow's operator knows the names of the images."""
     names = {"FACE_ATTRIBUTES_IMAGES": prefix(), "FACE_ATTRIBUTES_TAG": _setting("FACE_ATTRIBUTES_TAG", "latest")}
     return names | {f"{DIGEST}{stage}": digest for stage, digest in locked().items()}
 

@@ -48,7 +48,7 @@ REPLACED = ROOT / "artifacts/params_of_data.json"
 ATTRIBUTES = "attributes.yaml"
 EXPECTATIONS = "expectations"
 OWN = (ATTRIBUTES, EXPECTATIONS, "params.yaml", "card.md")
-"""What a data folder may bring."""
+"""Files that a data folder may bring."""
 CORRECTIONS = "corrections"  # beside the annotations; people save them on reports
 RECIPES = sorted(path.stem.removeprefix("params-") for path in ROOT.glob("params-*.yaml"))
 HOME = Path(os.environ.get("AIRFLOW_HOME", ROOT / ".airflow"))
@@ -65,7 +65,7 @@ FIGURES = 5
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to.
+    """Outcome of a run.
 
     Attributes:
         results: stage -> result, of the stages that this run has found or made.
@@ -279,7 +279,7 @@ def follow(command: list[str], environment: Mapping[str, str], log: Path) -> int
 def airflow_results(
     environment: Mapping[str, str], dag: str, moment: str
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """What the run of that moment did: the results that its stages pushed to XCom, and the tasks that failed."""
+    """Results that the stages of a DAG run pushed to XCom, and the names of the tasks that failed."""
     os.environ.update(environment)
     from airflow.models import DagRun, TaskInstance
     from airflow.models.xcom import XComModel
@@ -409,7 +409,7 @@ def run_with_airflow(dag: str, data: Path, conf: str, recipe: str) -> Outcome:
 
 
 def attributes_of(data: Path) -> Path:
-    """What is annotated in a data folder: it says so itself, or it has the attributes of the samples."""
+    """The attributes.yaml of a data folder: its own, or else that of the samples."""
     return data / ATTRIBUTES if (data / ATTRIBUTES).exists() else Path("data", ATTRIBUTES)
 
 

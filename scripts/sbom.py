@@ -39,11 +39,11 @@ print(json.dumps({
     "distributions": [[found.name, found.version] for found in installed],
 }))
 """
-"""What an image says of itself; its own Python runs it."""
+"""Program that lists the packages of an image; the image's own Python runs it."""
 
 
 def facts(name: str) -> dict[str, Any]:
-    """What is installed in an image."""
+    """Packages that are installed in an image."""
     run = ["docker", "run", "--rm", "--network=none", "--cap-drop=ALL", "--read-only", "--entrypoint=python3"]
     return dict(json.loads(subprocess.check_output([*run, name, "-c", FACTS])))
 
@@ -67,7 +67,7 @@ def package(kind: str, name: str, version: str, namespace: str | None = None, **
 
 
 def bill_of(stage: str, name: str, found: dict[str, Any]) -> Bom:
-    """What an image contains.
+    """Software bill of materials of an image.
 
     Args:
         stage: whose it is.

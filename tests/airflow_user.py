@@ -1,4 +1,4 @@
-"""What a user of Airflow does, through its API or in a browser."""
+"""Actions of a user of Airflow, through its API or in a browser."""
 
 import json
 import urllib.request

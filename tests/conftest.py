@@ -36,9 +36,9 @@ SHARED = {
     "made_run": "run",
     "dag_reader": "dags",
 }
-"""What a file has in its text -> the group of tests that run in one process, one after the other; the first counts.
+"""Text in a test file -> the group of tests that run in one process, one after the other; the first match counts.
 
-The longest comes first: what is begun last should be short.
+The longest comes first: a group that begins last should be short.
 """
 
 

@@ -1,4 +1,4 @@
-"""What becomes of processes."""
+"""Ways to wait for and to stop processes."""
 
 import signal
 import subprocess

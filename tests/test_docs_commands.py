@@ -116,7 +116,7 @@ RUN_BY = {
     "dvc exp show": "test_dvc.py::test_a_parameter_of_train_reruns_train_onward_as_an_experiment",
     "dvc metrics show": "test_dvc.py::test_metrics_and_plots_of_dvc_yaml_are_shown",
 }
-"""What a command begins with -> the test below tests/ that runs it, or why none does. The longest beginning counts."""
+"""Beginning of a command -> the test below tests/ that runs it, or why none does. The longest beginning counts."""
 
 
 class Block(NamedTuple):
@@ -163,7 +163,7 @@ def commands_from(page: str, begin: str) -> list[str]:
 
 
 def shell(script: str, folder: Path, **environment: str) -> str:
-    """What bash prints that does as a script says, which must go well to its end."""
+    """Output of bash for a script, which must succeed."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     told = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)} | environment
     done = subprocess.run(

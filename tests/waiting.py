@@ -15,9 +15,9 @@ PATIENCE_S = 600.0
 def wait_until(
     condition: Callable[[], Any], what: str | Callable[[], object], seconds: float = PATIENCE_S, pause: float = 0.5
 ) -> Any:
-    """What `condition` answers as soon as it is true; otherwise the test fails with `what`, or with what that tells.
+    """Wait until `condition` is true, and return its value; else fail with `what`, or with the value of that call.
 
-    It is asked often at first, and then after a `pause`, in seconds.
+    The condition is tried often at first, and then after each `pause`, in seconds.
     """
     deadline, rest = time.monotonic() + seconds, min(0.02, pause)
     while not (found := condition()):

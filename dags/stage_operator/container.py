@@ -27,7 +27,7 @@ PERMANENT = {
 }
 TRANSIENT = {75: "a passing fault", 137: "killed from outside (SIGKILL)", 143: "stopped from outside (SIGTERM)"}
 NO_PROCESS = ("can't start new thread", "Resource temporarily unavailable", "Cannot fork", "pthread_create failed")
-"""What programs say when the engine allows no further process or thread."""
+"""Messages of programs to which the engine allows no further process or thread."""
 
 
 @dataclass(frozen=True)

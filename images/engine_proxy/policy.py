@@ -1,4 +1,4 @@
-"""What Airflow may ask the container engine for: exactly what `dags/stage_operator/` asks, and nothing else.
+"""Requests that Airflow may send to the container engine: exactly those of `dags/stage_operator/`.
 
 Nothing is passed on as it came. Path and query must match a pattern in full; a body is parsed, compared with a model in
 which everything unknown is forbidden, and written anew from the model. So it does not matter that the engine takes keys
@@ -173,7 +173,7 @@ _VARIABLES = {
     "HOME": "/tmp",  # noqa: S108
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "[1-9][0-9]{0,3}"),
 }
-"""What a stage is told by its environment, and how it may look; another could load code into it."""
+"""Environment variables that a stage may get, and their form; any other could load code into it."""
 
 
 def _known_variables(variables: list[str]) -> list[str]:
@@ -344,7 +344,7 @@ _VERSION = "(?P<version>/v1\\.(?:4[1-9]|[5-9][0-9]))?"
 
 
 class Request(NamedTuple):
-    """What the engine is asked.
+    """A request to the engine.
 
     Attributes:
         method: GET, HEAD, POST or DELETE.

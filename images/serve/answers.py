@@ -1,4 +1,4 @@
-"""What the champion says about pictures: from the bytes of files to answers, as stage predict makes them."""
+"""Answers of the champion about pictures: from the bytes of files to answers, as stage predict makes them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ DIGITS = 6
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found in a picture.
+    """Answers about a picture.
 
     Attributes:
         reason: why it cannot be used; "" if it can, and nothing else is known if not.

@@ -27,7 +27,7 @@ PAGES = Path(__file__).with_name("page")
 
 
 class Login(BaseModel):
-    """What a person shows once, so that pages may ask."""
+    """The token, which a person enters once so that pages may send requests."""
 
     token: str
 

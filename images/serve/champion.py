@@ -61,7 +61,7 @@ class ReadOnlyRegistry(Registry):
             return bytes(blob.data).decode()
 
     def newest(self) -> Version | None:
-        """What came last: the champion, unless a version has been registered since it was released."""
+        """The champion, or the newest version if that was registered after the last release."""
         versions, releases = self.versions(), self.releases()
         if releases and not (versions and versions[-1].created > releases[-1].time):
             return self.version(releases[-1].version)

@@ -1,4 +1,4 @@
-"""What stands before the application: who may ask, how much, and how long it may take.
+"""Checks before the application: who may send a request, how large it may be, and how long it may take.
 
 A body is read whole before anything looks at it, so what the application gets is there, and within its limits. Nothing
 is ever written to a disk. A refusal is one line, also to who sends without end: it is answered, what is still sent is
@@ -24,7 +24,7 @@ from stages.common.contract.logs import log
 
 COOKIE = "serve"
 OPEN = re.compile(r"/|/health|/ready|/v2/health/(live|ready)|/login|/gallery|/docs|/static/[\w.-]+")
-"""What answers who shows no token: pages without anything in them, and whether the service works."""
+"""Paths that need no token: pages without data, and whether the service works."""
 LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 DROP_S = 1.0
 HEADERS = {

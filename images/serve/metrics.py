@@ -1,4 +1,4 @@
-"""What the service counts, as Prometheus reads it at /metrics: of all its processes together.
+"""Counts of all processes of the service together, as Prometheus reads them at /metrics.
 
 Where there are several, each counts in files that are mapped into memory, and whichever is asked adds up the files of
 all (the multiprocess mode of prometheus_client). They lie in memory, too: a full disk would kill who writes to a mapped
@@ -39,7 +39,7 @@ router = APIRouter()
 
 @router.get("/metrics", response_class=Response)
 async def metrics() -> Response:
-    """What the service has counted, in the text form of Prometheus."""
+    """Counts of the service, in the text format of Prometheus."""
     return Response(await asyncio.to_thread(_told), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -90,6 +90,6 @@ def shared() -> Iterator[None]:
 
 
 def ended(process: int | None) -> None:
-    """What a process is, and not what it has counted, is told no more."""
+    """Drop the gauges of a process that has ended; its counts stay."""
     if FOLDER in os.environ:
         mark_process_dead(process)  # type: ignore[no-untyped-call]

@@ -19,7 +19,7 @@ router = APIRouter()
 
 
 class Said(BaseModel):
-    """What is answered of one attribute."""
+    """Answer about one attribute."""
 
     class_: str | None = Field(alias="class", description="null where it is never answered")
     confidence: float | None = Field(description="the probability of the class, 0 to 1")
@@ -30,7 +30,7 @@ class Said(BaseModel):
 
 
 class Picture(BaseModel):
-    """What is answered about one picture."""
+    """Answers about one picture."""
 
     name: str = Field(description="of the file, as it came")
     attributes: dict[str, Said] | None = None
@@ -94,7 +94,7 @@ async def predict(request: Request) -> Response:
 
 @router.get("/attributes")
 async def attributes(service: ServiceDep) -> Response:
-    """What is answered, with thresholds, as the model says."""
+    """Attributes that the model answers, with their thresholds."""
     served = service.served()
     calibration = served.model.calibration
     found = []

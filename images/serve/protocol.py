@@ -97,7 +97,7 @@ async def ready(service: ServiceDep) -> Response:
 @router.get("/models/{model}")
 @router.get("/models/{model}/versions/{version}", include_in_schema=False)
 async def about(model: ModelName, service: ServiceDep, version: str = "") -> Response:
-    """What a model takes and gives."""
+    """Inputs and outputs of a model."""
     served = _served(service, model, version)
     side = served.model.image_size
     takes: dict[str, Any] = {"name": FILE_INPUT, "datatype": "BYTES", "shape": [-1]}

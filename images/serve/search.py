@@ -259,11 +259,11 @@ class Search:
         return index
 
     def told(self, index: Index) -> dict[str, Any]:
-        """What stands in every answer."""
+        """Keys that every answer has."""
         return {"champion": self._champion() or None, "problem": self.problem or None, **index.told()}
 
     def open(self, image: str) -> tuple[dict[str, Any], BinaryIO]:
-        """What is known of an image, and its file, open.
+        """Row of an image, and its open file.
 
         Raises:
             LookupError: there is no such image, or its file is not there any more.
@@ -276,7 +276,7 @@ class Search:
         return row, file
 
     def history(self, image: str) -> dict[str, Any]:
-        """What is known of an image, and what each version said about it, the newest first.
+        """Row of an image, and the answers of each version about it, the newest first.
 
         Raises:
             LookupError: there is no such image.
@@ -313,7 +313,7 @@ class Search:
 
 
 def _manifest(path: Path) -> Made | None:
-    """What a manifest tells; None if it cannot be read."""
+    """Time and version in a manifest; None if it cannot be read."""
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         return Made(path.parent, str(told["created"]), str(told["headline"].get("version", "")))
@@ -322,7 +322,7 @@ def _manifest(path: Path) -> Made | None:
 
 
 def _answers(path: Path, filename: str) -> dict[str, dict[str, Any]]:
-    """What a predictions.csv says about a file; nothing if it is not in it."""
+    """Answers about a file in a predictions.csv; empty if the file is not in it."""
     piece = max(_WRITTEN_OTHERWISE.split(filename), key=len)  # to look closer at few rows
     try:
         with path.open(encoding="utf-8", newline="") as lines:
@@ -367,7 +367,7 @@ SearchDep = Annotated[Search, Depends(_search)]
 
 
 def _answer(answer: Callable[[], Response | dict[str, Any]]) -> Response:
-    """What is answered, or one line with the status that belongs to it."""
+    """Answer of a call, or its error in one line with the status that belongs to it."""
     try:
         found = answer()
     except (StageError, LookupError, ImageError) as error:

@@ -1,4 +1,4 @@
-"""What a version said about every image, as an index that answers any filter, with the counts of all others.
+"""Index of a version's answers about every image: it answers any filter, with the counts of all others.
 
 Three kinds of files in a folder, which many processes may read at once:
 
@@ -6,10 +6,10 @@ bitmaps.npy     a bit an image for every class of every attribute, and for every
                 filter is an AND of such bitmaps, and a count the number of bits that are left. That is a bitmap index
                 (P. O'Neil and D. Quass, "Improved query performance with variant indexes", SIGMOD 1997).
 the other .npy  a column each: class, confidence, label and id of every image. All are mapped into memory, not read.
-names.sqlite    what is text: the names of the files.
+names.sqlite    text: the names of the files.
 
 The images of a lot stand side by side, in the order of its predictions, and every lot begins with a new word of the
-bitmaps; so what is known of a lot is taken over whole when only other lots have changed. Embeddings stay where stage
+bitmaps; so all rows of a lot are taken over at once when only other lots have changed. Embeddings stay where stage
 predict keeps them, and are read from there.
 
 What stage predict has written is read by several processes, a block of rows at a time; one writes what they found.
@@ -44,7 +44,7 @@ from stages.common.schema.attributes import Attribute, Attributes, names, read_a
 from stages.common.workers.pool import WorkerPool, follow_parent
 
 ABSTAINED = "abstained"
-"""What stands in the place of a class where no answer is given."""
+"""Stands in place of a class where the version abstains."""
 SCALE = 10_000
 """A confidence is kept as so many parts; 0 where the model gave no number."""
 WORD = 64
@@ -63,7 +63,7 @@ FORMAT = 2
 INDEX = "index.json"
 NAMES = "names.sqlite"
 AGREES, DIFFERS, NONE = LABELS = ("agrees", "differs", "none")
-"""What labels say of the answers about an image: all agree, one differs, there is none of what is answered."""
+"""Labels against the answers about an image: all agree, at least one differs, no answered attribute has a label."""
 
 Words = npt.NDArray[np.uint64]
 """(W,), a bit an image."""
@@ -100,7 +100,7 @@ class Lot:
 
 @dataclass(frozen=True)
 class About:
-    """What an index is of.
+    """Contents of an index.
 
     Attributes:
         artifact: of stage predict.
@@ -134,7 +134,7 @@ class _Block(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """What is known of n images of a lot: names, classes (A, n), confidences (A, n), and answered or not (A, n)."""
+    """n images of a lot: names, classes (A, n), confidences (A, n), and whether each is answered (A, n)."""
 
     names: Sequence[str]
     said: npt.NDArray[np.uint8]
@@ -258,7 +258,7 @@ def _refuse(artifact: Path, cause: str) -> None:
 
 
 def _parts(artifact: Path, about: About, known: "Index | None", same: Mapping[str, Lot]) -> Iterator[tuple[Lot, _Part]]:
-    """What is known of all images, those of a lot in their order: of an earlier index, or of what is predicted."""
+    """Parts of all lots, each in the order of its predictions: from an earlier index, or from the predictions."""
     new = []
     for lot in about.lots:
         if known and lot.predictions in same:
@@ -303,7 +303,7 @@ def whole_rows(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _read(block: _Block) -> tuple[Lot, _Part]:
-    """What some rows say."""
+    """Parse the rows of a block."""
     with reading(_predictions(block.artifact, block.lot), "predict"):
         cells = list(zip(*csv.reader(io.StringIO(block.rows, newline="")), strict=True))
 
@@ -391,7 +391,7 @@ MOST = 200
 
 @dataclass(frozen=True)
 class Query:
-    """What is looked for.
+    """Filters, order and page of a search.
 
     Attributes:
         values: number of an attribute -> the numbers of the classes that are wanted, the last being `ABSTAINED`.
@@ -462,7 +462,7 @@ class Index:
     # -- what is asked --
 
     def parse(self, words: Iterable[tuple[str, str]]) -> Query:
-        """What the words of an address ask for: `<attribute>=<class>` and those of `OWN`; a word may stand there twice.
+        """Query of the words of an address: `<attribute>=<class>` and those of `OWN`; a word may stand there twice.
 
         Raises:
             UsageError: there is no such word, attribute, class, lot or order, or a number is out of range.
@@ -504,7 +504,7 @@ class Index:
         )
 
     def values(self, number: int) -> tuple[str, ...]:
-        """What can be wanted of an attribute."""
+        """Values by which an attribute can be filtered."""
         return (*self.about.attributes[number].classes, ABSTAINED)
 
     def search(self, query: Query) -> dict[str, Any]:
@@ -548,7 +548,7 @@ class Index:
         }
 
     def told(self) -> dict[str, Any]:
-        """What it is of, for every answer."""
+        """Version, artifact and number of images, for every answer."""
         return {"version": self.about.version, "artifact": Path(self.about.artifact).name, "images": self.about.images}
 
     def position(self, image: str) -> int | None:
@@ -570,7 +570,7 @@ class Index:
         return self.about.lots[int(np.searchsorted(self._ends, position, side="right"))]
 
     def rows(self, positions: Sequence[int]) -> list[dict[str, Any]]:
-        """What is known of some images, JSON-like."""
+        """Rows of some images, JSON-like."""
         filenames = self._filenames(positions)
         return [
             {
@@ -616,7 +616,7 @@ class Index:
     # -- how it is found --
 
     def parts(self, lot: Lot) -> Iterator[_Part]:
-        """What is known of the images of a lot, for another index."""
+        """Parts of a lot, for another index."""
         abstained = self._bitmaps[[rows[-1] for rows in self._rows], lot.words]
         for start in range(lot.first, lot.first + lot.images, ROWS):
             rows = slice(start, min(start + ROWS, lot.first + lot.images))
@@ -677,7 +677,7 @@ class Index:
         return [int(position) for position in chosen]
 
     def _answer(self, number: int, position: int) -> dict[str, Any]:
-        """What was said of one attribute of an image, and its label if there is one."""
+        """Answer about one attribute of an image, and its label if there is one."""
         classes = self.about.attributes[number].classes
         said, confidence = int(self._said[number, position]), int(self._confidence[number, position])
         word = int(self._bitmaps[self._rows[number][-1], position // WORD])

@@ -1,4 +1,4 @@
-"""What the parts of the application share, and how they answer."""
+"""State that the parts of the application share, and the form of their answers."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from stages.common.contract.errors import DataError
 
 
 class Service:
-    """What is there as long as the process.
+    """State that lives as long as the process.
 
     Attributes:
         settings: what the service was told.
@@ -46,7 +46,7 @@ class Service:
         return self.champion.served
 
     async def answers(self, served: Served, files: Sequence[bytes]) -> list[Answer]:
-        """What a version says about some files, in their order.
+        """Answers of a version about some files, in their order.
 
         Raises:
             RefusedError: too many wait already, or the model cannot do it.
@@ -93,5 +93,5 @@ class Json(Response):
 
 
 async def in_thread(work: Any, *arguments: Any) -> Any:
-    """What a call gives that would keep the others waiting."""
+    """Result of a call, made in a thread because it would block all other requests."""
     return await asyncio.to_thread(work, *arguments)

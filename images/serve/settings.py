@@ -1,4 +1,4 @@
-"""What the service is told when it starts, by its environment, and the limits that it holds everybody to."""
+"""Settings of the service, read from its environment at the start, and the limits of requests."""
 
 import os
 import re
@@ -70,7 +70,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the service is told.
+    """Settings of the service.
 
     Attributes:
         artifacts: folder of the artifact store, or of the artifacts of `dvc repro`.

@@ -85,7 +85,7 @@ def _config(settings: Settings, places: str = "") -> uvicorn.Config:
 
 
 def _app(settings: Settings, places: str) -> ASGIApp:
-    """What a process serves. `places` is the file in which several share the room for large pictures."""
+    """Application of a process. `places` is the file in which several share the room for large pictures."""
     if places:
         start_logging()
         _quiet()
@@ -113,7 +113,7 @@ def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
 
 
 class _Bound(list[socket.socket]):
-    """What the supervisor hands to every process: pickled, it is the call that gives each of them its own socket."""
+    """Sockets for the processes. The supervisor pickles this list; unpickled, it is a new socket of that process."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__()

@@ -43,7 +43,7 @@ from stages.common.inference.measures import Metric
 
 LOG = "monitoring_log.json"
 DECISION = "decision.json"
-"""What a line is made of. Named here and not beside `decide`, which imports the libraries that found it."""
+"""Source of a line. Named here and not beside `decide`, which imports the libraries that found it."""
 
 
 class PerformanceFound(Section):

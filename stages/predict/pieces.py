@@ -46,7 +46,7 @@ class AnswerJob(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """What becomes of a job: features of its pictures, None without any, and filename -> reason of the other images."""
+    """Result of a job: features of its pictures, None without any, and filename -> reason of the other images."""
 
     features: Features | None
     undecodable: dict[str, str]

@@ -28,7 +28,7 @@ CHUNK = 128
 """Images a job; of 64, the main process takes 4 us an image more."""
 
 Outcome = tuple[str, str, str, tuple[int, ...]]
-"""What became of an image: SHA-256 of the file as it was read, empty if refused unread; the rest as in `RECORDS`."""
+"""Result of an image: SHA-256 of the file as it was read, empty if refused unread; the rest as in `RECORDS`."""
 
 
 class PrepareJob(NamedTuple):

@@ -17,7 +17,7 @@ from stages.train.params import Wanted
 
 Numbers = npt.NDArray[np.floating[Any]]
 TINY = 1e-30
-"""What a probability of 0 counts as, so that its logarithm is a number."""
+"""Stands for a probability of 0, whose logarithm is no number."""
 
 
 @dataclass(frozen=True)

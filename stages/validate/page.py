@@ -135,7 +135,7 @@ def build_report(
 
 
 def _warned(metrics: Mapping[str, Any]) -> list[str]:
-    """What it is that a table which passed has warnings about; rejected rows stand in the verdict already."""
+    """Warnings about a table that passed; rejected rows stand in the verdict already."""
     if not metrics.get("success"):
         return []
     count = metrics["warnings"]

@@ -47,13 +47,13 @@ NOT_NAMED = "annotations, but not called .csv, .txt or .json; rename it if it is
 """Why a file of a folder is not read although it is in one of the forms."""
 NUMBERS = "a number an image: with identity in its name it would tell groups, with partition splits"
 HOME = "annotations"
-"""What a folder of annotations is called that lies in a data folder, where CelebA's lists are found as well."""
+"""Name of the folder of annotations in a data folder, where CelebA's lists are found as well."""
 
 DVC_STAGE = "DVC_STAGE"
 """Environment variable that DVC sets for the stages that it runs, whose inputs are the folder alone."""
 
 CORRECTIONS = "corrections"
-"""What the folder beside the annotations is called into which reports save corrections."""
+"""Name of the folder beside the annotations into which reports save corrections."""
 NO_CORRECTIONS = "not a .csv name"
 NOT_ASKED = "corrections of columns that attributes.yaml does not ask for"
 """Why a file in it is not read."""
@@ -183,10 +183,10 @@ def correction_files(folder: Path) -> RawFiles:
 
 
 def _corrections(forms: _Forms, folder: Path) -> tuple[list[_Unit], dict[str, str]]:
-    """What is read of a folder of corrections, and why the rest is not.
+    """Files of a folder of corrections that are read, and the reason for each of the others.
 
     Raises:
-        DataError: a file is none of corrections.
+        DataError: a file does not hold corrections.
     """
     files, ignored = _list_corrections(folder)
     units = []

@@ -61,7 +61,7 @@ KNOWN = ["digest", "pixels", "group"]
 """Columns of annotations.csv by which images are known, however they are called."""
 
 _OF_IMAGES = ["path", "files", "ambiguous", "other_name"]
-"""What `join_images` found that suite `images` asks about."""
+"""Columns of `join_images` that suite `images` needs."""
 
 
 @dataclass(frozen=True)

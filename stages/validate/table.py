@@ -18,8 +18,8 @@ _SPELLINGS: tuple[Callable[[str], str], ...] = (
     lambda path: unicodedata.normalize("NFC", path.casefold()),
     lambda path: re.sub(r"\.(png|jpe?g)$", "", unicodedata.normalize("NFC", path.casefold())),
 )
-"""What is made equal where no image has just the name of an annotation: first how accents are encoded, which macOS does
-in its own way, then upper and lower case as well, then also the extension."""
+"""Differences that are ignored, in turn, where no image has exactly the name of an annotation: the encoding of accents,
+which macOS does in its own way, then upper and lower case as well, then also the extension."""
 
 
 def _candidates(filename: str, paths: Sequence[str]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ PREPROCESSING = Preprocessing(image_size=SIDE, near_white=245, max_megapixels=50
 
 
 def metadata_of(attributes: Attributes) -> dict[str, Any]:
-    """What a model carries that answers these; the first one from a confidence of 0.8001 on."""
+    """Metadata of a model that answers these attributes; the first one from a confidence of 0.8001 on."""
     return {
         "attributes": [
             {"name": attribute.name, "classes": attribute.classes, "column": attribute.column, "title": attribute.title}

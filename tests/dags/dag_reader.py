@@ -49,7 +49,7 @@ class DagReader:
         return self.run(f"{known}\n{code}", environment=environment)
 
     def describe(self, dag_id: str, *confs: dict[str, Any]) -> Any:
-        """What `describe_dag` tells of a DAG; `confs` are parameters, as a user hands them over with a run."""
+        """Description of a DAG by `describe_dag`; `confs` are parameters, as a user hands them over with a run."""
         code = f"from tests.dags.describe_dag import described\nprint(json.dumps(described(dag, {confs!r})))"
         done = self.run_with(dag_id, code)
         assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""What tests ask about a DAG; it runs where Airflow may be imported, which is in the process of `dag_reader`."""
+"""Description of a DAG for tests; it runs in the process of `dag_reader`, where Airflow may be imported."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -31,7 +31,7 @@ def example(task: Any) -> Any:
 
 
 def described(dag: Any, confs: tuple[dict[str, Any], ...]) -> dict[str, Any]:
-    """What tests ask about a DAG, and how it answers to runs with these parameters."""
+    """Description of a DAG, and its answers to runs with these parameters."""
     timetable = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag)).timetable
     asked = datetime.now(UTC)
     next_run = timetable.next_dagrun_info(

@@ -216,7 +216,7 @@ def test_every_answer_tells_browsers_what_is_forbidden(server: Server, path: str
 
 
 def told(*corrections: tuple[str, str, str]) -> dict[str, Any]:
-    """What a page sends: filename, column and class of each."""
+    """Request of a page: filename, column and class of each correction."""
     return {
         "corrections": [
             dict(zip(("filename", "column", "class"), correction, strict=True)) for correction in corrections
@@ -287,7 +287,7 @@ def emptied(server: Server) -> Iterator[Server]:
 
 
 def validate(server: Server) -> dict[str, tuple[str, str]]:
-    """What stage validate makes of the annotations and the corrections beside them: file name -> classes."""
+    """File name -> classes, by stage validate from the annotations and the corrections beside them."""
     data = server.home / "data"
     (data / "attributes.yaml").write_text(
         "- {name: hat, classes: [none, cap, bowler], column: hat_label, title: Hat}\n"
@@ -477,7 +477,7 @@ with create_session() as session:
     asked = {"subject": "Release v1 although the gate says no?", "body": body, "params": {"reason": reason}}
     session.add(HITLDetail(ti_id=task.id, options=["Approve", "Reject"], defaults=["Reject"], **asked))
 """
-"""What task `approval` leaves when it begins to wait, for there is no scheduler here."""
+"""Writes the rows of a task `approval` that begins to wait, for there is no scheduler here."""
 
 
 @pytest.mark.parametrize("width", [320, 1440])

@@ -1,4 +1,4 @@
-"""What the proxy in front of the engine's socket lets through, and in which words it refuses the rest."""
+"""Requests that the proxy in front of the engine's socket lets through, and the words in which it refuses others."""
 
 import copy
 import json

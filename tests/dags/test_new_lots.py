@@ -143,7 +143,7 @@ async def copying(raw: Path, following: Following) -> list[Any]:
     rest, copied = asyncio.sleep, list[int]()
 
     async def copy_and_rest(seconds: float) -> None:
-        """What follows each look."""
+        """Copy a file after each inspection, as long as there are some left."""
         if len(copied) < 40:
             (folder / f"{len(copied)}.png").write_bytes(b"x")
             copied.append(len(list(folder.iterdir())))

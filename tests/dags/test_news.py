@@ -1,4 +1,4 @@
-"""What Airflow tells others about a run: events of assets that start other DAGs, and messages to people."""
+"""News that Airflow sends about a run: events of assets that start other DAGs, and messages to people."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What the task's log shows of a container's output, without a container."""
+"""Output of a container in the task's log, without a container."""
 
 import runpy
 import time

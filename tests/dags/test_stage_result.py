@@ -1,6 +1,6 @@
-"""What of a stage's result is believed, without a container.
+"""Checks of a stage's result, without a container.
 
-Airflow configures the process that imports it, so what is looked at here runs in one of its own.
+Airflow configures the process that imports it, so the code under test runs in a process of its own.
 """
 
 import io
@@ -58,7 +58,7 @@ class Engine:
 
 
 def loaded(packed: bytes, size: int) -> tuple[Any, int]:
-    """What is read of an archive, or the line that refuses it; and the bytes taken."""
+    """The value read from an archive, or the line that refuses it; and the bytes taken."""
     from airflow.sdk.exceptions import AirflowFailException
     from stage_operator.result import load
 
@@ -70,7 +70,7 @@ def loaded(packed: bytes, size: int) -> tuple[Any, int]:
 
 
 def believed(result: dict[str, Any], kind: str) -> Any:
-    """What is believed of a result, or the line that refuses it."""
+    """The result as it is accepted, or the line that refuses it."""
     from airflow.sdk.exceptions import AirflowFailException
     from stage_operator.result import Keys, checked
 

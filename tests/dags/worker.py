@@ -80,7 +80,7 @@ class Worker:
 
 
 def environment_of(home: Path) -> dict[str, str]:
-    """What makes Airflow run the tests' DAGs with a database of its own."""
+    """Environment in which Airflow runs the tests' DAGs with a database of its own."""
     return {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(HERE / "faults"),

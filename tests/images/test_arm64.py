@@ -15,7 +15,7 @@ COMPILED = "cykooz-resizer"
 
 
 def install(image: str, tmp_path: Path, *built: str) -> "subprocess.CompletedProcess[str]":
-    """What uv would do with the lock of an image on Arm, with wheels for all but the packages that are `built`."""
+    """Dry run of uv with the lock of an image on Arm, with wheels for all but the packages that are `built`."""
     command = [str(ROOT / ".cache/uv/bin/uv"), "pip", "install", "--dry-run", "--quiet", f"--target={tmp_path}"]
     command += ["--python-version=3.11", "--python-platform=aarch64-unknown-linux-gnu"]
     command += ["--no-deps", "--require-hashes", f"--requirement={ROOT / 'images' / image / 'requirements.txt'}"]

@@ -235,7 +235,7 @@ def test_locks_of_the_stages_agree_with_the_development_lock() -> None:
 
 @pytest.fixture
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What `scripts/images` is made of, at work on another folder than the repository."""
+    """Module `scripts/images`, at work on another folder than the repository."""
     loader = SourceFileLoader("scripts_images", str(ROOT / "scripts/images"))
     spec = spec_from_loader(loader.name, loader)
     assert spec

@@ -107,7 +107,7 @@ class Machine:
     environment: dict[str, str]
 
     def run(self, *command: str, status: int = 0) -> str:
-        """What a command says, which must end with that status."""
+        """Output of a command, which must end with that status."""
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr

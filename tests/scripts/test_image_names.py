@@ -1,4 +1,4 @@
-"""What images are called: scripts, docker compose, the operator and the proxy agree, also on those in images.lock."""
+"""Names of images: scripts, docker compose, the operator and the proxy agree, also on those in images.lock."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def names(clone: Path, **more: str) -> "subprocess.CompletedProcess[str]":
 
 
 def services(clone: Path) -> Mapping[str, Any]:
-    """What docker compose makes of its file."""
+    """Services, as docker compose reads its file."""
     program = next((ROOT / ".venv/lib").glob("python3.*/site-packages/compose/docker-compose"))
     done = call(str(program), "--file", str(clone / "docker-compose.yml"), "config", "--format=json")
     assert done.returncode == 0, done.stderr

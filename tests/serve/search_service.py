@@ -37,7 +37,7 @@ class Served:
     search: search.Search
 
     def get(self, path: str, **words: Any) -> Any:
-        """What is answered, which is no refusal."""
+        """Answer to a request, which must not be refused."""
         answer = self.client.get(path, params=words)
         assert answer.status_code == 200, answer.text
         return answer.json()

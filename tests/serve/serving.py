@@ -31,7 +31,7 @@ BOUNDARY = "----of-the-tests"
 
 
 class Answer(NamedTuple):
-    """What came back."""
+    """An answer of the service."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -142,7 +142,7 @@ class Server:
 
     @property
     def ready(self) -> dict[str, Any]:
-        """What /ready says."""
+        """Answer of /ready."""
         return dict(self.get("/ready").json)
 
     def stop(self) -> int:

@@ -1,4 +1,4 @@
-"""What Prometheus is told: requests, images and versions, of all processes together."""
+"""Counts for Prometheus: requests, images and versions, of all processes together."""
 
 import re
 import signal

@@ -20,7 +20,7 @@ ABROAD = "faces.test"
 
 @pytest.fixture
 def complaints() -> list[str]:
-    """What the browser complains of, and what it asks of others than the service."""
+    """Errors of the browser, and its requests to others than the service."""
     return []
 
 

@@ -1,4 +1,4 @@
-"""What /predict says: the same as stage predict, in every form of a request."""
+"""Answers of /predict: the same as of stage predict, in every form of a request."""
 
 import csv
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +34,7 @@ def table(*paths: Path) -> dict[str, dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def predicted(sensitive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What stage predict says about files of every kind, with the champion that stage champion takes."""
+    """Predictions of stage predict for files of every kind, with the champion that stage champion takes."""
     folder = tmp_path_factory.mktemp("predicted")
     (folder / "raw" / "a").mkdir(parents=True)
     for name, content in (pictures() | no_pictures()).items():

@@ -26,7 +26,7 @@ LENGTH = "Inference-Header-Content-Length"
 
 @pytest.fixture(scope="module")
 def pixels() -> npt.NDArray[np.uint8]:
-    """What the network gets of the photograph, twice: (2, S, S, 3)."""
+    """The network's input from the photograph, twice: (2, S, S, 3)."""
     image = preprocess(FILE, Preprocessing(**PREPROCESSING | {"image_size": SIDE}))
     return np.stack([image, image])
 

@@ -61,7 +61,7 @@ def find(index: Index, **words: Any) -> dict[str, Any]:
 
 
 def chosen(table: "pd.DataFrame", words: dict[str, Any]) -> "pd.DataFrame":
-    """What a query finds, told with pandas."""
+    """Rows that a query must find, selected with pandas."""
     asked = [attribute.name for attribute in ATTRIBUTES if attribute.name in words]
     mask = pd.Series(data=True, index=table.index)
     for name in asked:

@@ -83,7 +83,7 @@ class SlowRun:
         return [task for task in self._stack.tasks(self.run_id, self._dag_id) if task_id in {"", task["task_id"]}]
 
     def result(self, task_id: str = "slow_stage", map_index: int = -1) -> dict[str, Any]:
-        """What a task has returned."""
+        """Return value of a task."""
         path = f"/dags/{self._dag_id}/dagRuns/{self.run_id}/taskInstances/{task_id}/xcomEntries/return_value"
         return dict(self._stack.api(f"{path}?map_index={map_index}&deserialize=true")["value"])
 

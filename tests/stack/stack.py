@@ -118,7 +118,7 @@ class Stack:
         return self.compose("ps", "--quiet", service).strip()
 
     def airflow(self, *arguments: str) -> str:
-        """What Airflow's command prints, asked as its users do."""
+        """Output of the command `airflow`, called as its users do."""
         return self.compose("exec", "-T", "airflow-scheduler", "airflow", *arguments)
 
     @property
@@ -173,6 +173,6 @@ class Stack:
         return subprocess.check_output(["docker", "ps", "--all", "--quiet", "--no-trunc", *filters], text=True).split()
 
     def inspect(self, *containers: str) -> list[dict[str, Any]]:
-        """What the engine says about containers; those that are gone are left out."""
+        """The engine's description of containers; those that are gone are left out."""
         done = subprocess.run(["docker", "inspect", *containers], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         return list(json.loads(done.stdout or "[]"))

@@ -138,7 +138,7 @@ def test_behind_a_proxy_with_tls_who_logs_in_stays_on_https(stack: Stack) -> Non
     container = stack.compose("--env-file", str(file), "run", *options, "airflow-apiserver").strip()
 
     def passed_on(method: str, body: bytes = b"", **headers: str) -> tuple[int, Message, bytes]:
-        """What a proxy gets that says what docs/operate.md tells nginx to say."""
+        """Answer to a proxy that sends the headers which docs/operate.md sets for nginx."""
         headers |= {"Host": "airflow.example.com", "X-Forwarded-Proto": "https"}
         return answer(address, method, "/auth/login/?next=%2F", body, headers)
 
@@ -255,7 +255,7 @@ def test_a_version_that_the_gate_refused_is_released_by_whom_may_decide_and_by_n
 
 
 def versions(stack: Stack) -> str:
-    """What `archive versions` prints."""
+    """Output of `archive versions`."""
     volume = f"{stack.artifacts}:/artifacts"
     command = ["docker", "run", "--rm", "--network=none", "--volume", volume, "face-attributes/archive", "versions"]
     return subprocess.check_output(command, text=True)

@@ -1,4 +1,4 @@
-"""What the stack survives: services that are killed or restarted amid a task, runs that meet, and people."""
+"""Faults that the stack survives: services killed or restarted amid a task, runs that meet, and people."""
 
 import json
 from typing import Any

@@ -156,7 +156,7 @@ class Pipeline:
         return re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", " ", page[page.index("<body") :])))
 
     def verdict(self) -> str:
-        """What that page says first."""
+        """Beginning of that page."""
         return self.page()[:1200]
 
     def _statistics(self, images: int) -> dict[str, Any]:

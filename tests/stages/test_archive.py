@@ -74,7 +74,7 @@ EVALUATION = {
 
 
 def write_version(folder: Path, manifests: dict[str, dict[str, Any]], **gate: Any) -> None:
-    """What the reports are made of, without metrics."""
+    """Write the files that the reports are made of, without metrics."""
     folder.mkdir(exist_ok=True)
     (folder / "lineage.json").write_text(json.dumps(manifests))
     (folder / "params.yaml").write_text(json.dumps(used_params(manifests)))

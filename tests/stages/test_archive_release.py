@@ -253,7 +253,7 @@ def test_versions_of_earlier_code_can_still_be_met_and_succeeded(pipeline: Pipel
 
 
 def decide(pipeline: Pipeline, *words: str) -> dict[str, Any]:
-    """What a run of Airflow gets of a command."""
+    """Result that a run of Airflow gets from a command."""
     told = pipeline.folder / "decided.json"
     store = pipeline.folder / "store"
     run([*words, "--registry", str(pipeline.registry.home), "--store", str(store), "--result", str(told)])

@@ -316,7 +316,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def searched(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one worker found without an interruption."""
+    """Artifact of one worker without an interruption."""
     out = tmp_path_factory.mktemp("searched") / "out"
     assert main(STAGE, arguments(prepared, out, "workers=1")) == 0
     return out

@@ -1,4 +1,4 @@
-"""What a model answers is data: one attribute, forty, and one of 200 classes are evaluated, predicted and monitored."""
+"""Attributes are data: one attribute, forty, and one of 200 classes are evaluated, predicted and monitored."""
 
 import csv
 import json

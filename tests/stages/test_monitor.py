@@ -490,7 +490,7 @@ def decided(
 
 
 def retrains(log: Path, folder: Path, *causes: tuple[list[str], list[str]], champion: str = "v3") -> list[str]:
-    """What each check of (drift, low) leads to, one after the other."""
+    """Decisions of checks of (drift, low), one after the other."""
     return [
         str(append_check(log, decided(folder, drift, low, champion), f"{number}")["retrain"])
         for number, (drift, low) in enumerate(causes)

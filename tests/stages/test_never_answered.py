@@ -1,4 +1,4 @@
-"""What training has never seen is never answered: not in the model, in no mean and in no file, and people are told."""
+"""Classes without training images are never answered: in no model, no mean and no file, and reports say so."""
 
 import csv
 import json

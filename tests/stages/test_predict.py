@@ -53,7 +53,7 @@ def draw(path: Path, answer: Answer) -> None:
 
 
 def write_reference(folder: Path, never: Collection[str] = ()) -> None:
-    """What a version was measured on: 50 images, of which it answered 40 right with .8."""
+    """Write the reference of a version: 50 images, of which it answered 40 right with .8."""
     folder.mkdir()
     random = np.random.default_rng(0)
     labels = np.zeros((50, len(SAMPLE_ATTRIBUTES)), np.int16)

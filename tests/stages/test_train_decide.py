@@ -1,4 +1,4 @@
-"""What is answered where a class is rare: decisions and abstention, on probabilities that are known to be true."""
+"""Answers where a class is rare: decisions and abstention, on probabilities that are known to be true."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""What `validate` makes of good annotations in their several forms, and of rows that it must leave out."""
+"""Stage validate on good annotations in their several forms, and on rows that it must leave out."""
 
 import csv
 import json

@@ -37,7 +37,7 @@ def look(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> Look:
-    """What the command says in a folder, in this process, where its libraries are imported once."""
+    """Run the command in a folder, in this process, where its libraries are imported once."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> Done:

@@ -1,4 +1,4 @@
-"""What the report of `validate` says about the validation before it."""
+"""The report of `validate` on changes since the validation before it."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""What people's spreadsheets, labelling tools and file systems make of annotations: read, or told in one line."""
+"""Annotations from spreadsheets, labelling tools and file systems: read, or refused in one line."""
 
 import csv
 import json

@@ -28,14 +28,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 DAG_ID = "ml_pipeline_face_attributes"  # who may trigger this DAG may correct labels
 STARTS = {"validate_data": "Validate", DAG_ID: "Train"}
-"""What a page offers after a save: DAG -> title."""
+"""DAGs that a page offers to trigger after a save, and their titles."""
 FOLDER = Path(os.environ.get("FACE_ATTRIBUTES_CORRECTIONS", "/corrections"))
 BY, AT = "corrected_by", "corrected_at"
 FILE = re.compile(r"corrections_[\w.-]+\.csv")
 MOST = 5_000  # corrections at a time
 MOST_FILES, MOST_BYTES = 1_000, 4 * 1024**2  # that a page is told of, the newest
 FORMULA = re.compile(r"""['"\s]*[-=+@\uff1d\uff0b\uff0d\uff20]""")
-"""What a spreadsheet would run, at the begin of a cell."""
+"""Beginning of a cell that a spreadsheet would run."""
 WITHIN = re.compile(rf"[;|]{FORMULA.pattern}")
 """The same, where a spreadsheet begins a cell at other signs than a comma."""
 
@@ -71,7 +71,7 @@ class Correction(Strict):
 
 
 class Corrections(Strict):
-    """What a page saves at once."""
+    """The corrections that a page saves at once."""
 
     corrections: Annotated[list[Correction], Field(min_length=1, max_length=MOST)]
 
@@ -117,7 +117,7 @@ def write(folder: Path, corrections: Sequence[Correction], by: str, now: datetim
 
 
 def known_as(name: str) -> str:
-    """What files call a person: letters, digits and what stands in addresses of e-mail, and never a formula."""
+    """Name of a person in files: letters, digits and the signs of e-mail addresses, and never a formula."""
     told = re.sub(r"[^\w.@ -]", " ", name).strip() or "somebody"
     return f"'{told}" if FORMULA.match(told) else told
 
@@ -135,7 +135,7 @@ def _rows(corrections: Sequence[Correction], by: str, at: str) -> Iterator[list[
 
 
 def read(folder: Path) -> list[dict[str, str]]:
-    """What was corrected, the oldest first: filename, column, class, by, at. Files of other forms are left out.
+    """Saved corrections, the oldest first: filename, column, class, by, at. Files of other forms are left out.
 
     Raises:
         NotWrittenError: there is no such folder.

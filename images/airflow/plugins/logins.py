@@ -66,7 +66,7 @@ class Guesses:
 
 
 def network(address: str) -> str:
-    """What one person has: an address, or of IPv6 the network of 64 bits."""
+    """Addresses that one person has: a single IPv4 address, or an IPv6 network of 64 bits."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

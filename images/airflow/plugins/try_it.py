@@ -40,7 +40,7 @@ client = httpx.AsyncClient(timeout=TIMEOUT, trust_env=False)
 
 @app.api_route("/{path:path}", methods=["GET", "POST"])
 async def pass_on(path: str, request: Request) -> Response:
-    """What the service answers."""
+    """Pass a request on to the service, and its answer back."""
     headers = {name: request.headers[name] for name in TO_SERVICE if name in request.headers}
     asked = client.build_request(
         request.method,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 _BEFORE_FORMULA = r"""(?=[\s"']*[-=+@\uff1d\uff0b\uff0d\uff20]|'*[\t\r\n])"""
-"""What a spreadsheet may run: a sign of half or full width, which blanks and quotes before it do not keep off."""
+"""A text that a spreadsheet may run: it begins with such a sign, of half or full width, after any blanks or quotes."""
 _FORMULA = re.compile(rf"(^|[;|\t\r\n]){_BEFORE_FORMULA}")
 """Where that may stand: a spreadsheet that separates fields by semicolons, tabs or bars begins anew behind each, and
 behind a line end, for a quote that opens within such a field does not count."""

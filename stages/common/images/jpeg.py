@@ -26,8 +26,8 @@ _END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 HOLE = bytes(64)
-"""What a failing disk or a broken copy leaves. In most JPEGs it would stand for two blocks of 64 equal coefficients, so
-decoders go on, and in 1 of 25 cases they end where the data do and warn of nothing."""
+"""Zeros that a failing disk or a broken copy leaves. In most JPEGs they would stand for two blocks of 64 equal
+coefficients, so decoders go on, and in 1 of 25 cases they end where the data do and warn of nothing."""
 LONG_HOLE = bytes(160)
 """The same of a pass that refines coefficients: libjpeg may write a bit for each of 1,000 of them at once."""
 

@@ -128,7 +128,7 @@ def fit_square(content: Picture, settings: Preprocessing) -> npt.NDArray[np.uint
 
 
 class Prepared(NamedTuple):
-    """What becomes of an image file.
+    """Result of preprocessing an image file.
 
     Attributes:
         content: SHA-256 of the file as it was read; empty if it was refused unread.

@@ -1,4 +1,4 @@
-"""What cykooz-resizer does with pixels, the Rust crate fast_image_resize. Its private parts are used here alone.
+"""Resizing by cykooz-resizer, the Rust crate fast_image_resize. Its private parts are used here alone.
 
 Its own Python layer chooses among modes, which takes 2 us of 29, and copies an image that is a view. The locks pin its
 version; another one has to pass the tests of this module.

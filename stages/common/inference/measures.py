@@ -17,10 +17,10 @@ from stages.common.schema.attributes import UNKNOWN
 from stages.common.schema.statistics import independent, wilson
 
 Measures = Mapping[str, Any]
-"""What `measure` gives for one attribute."""
+"""Measures of one attribute, as `measure` returns them."""
 
 Metric = Literal["accuracy", "balanced_accuracy"]
-"""What `evaluate.metric` may be: what search, release gate and monitoring go by."""
+"""Values of `evaluate.metric`, which search, release gate and monitoring use."""
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 

@@ -119,7 +119,7 @@ class Chooser:
         self._pool = self._pool.take(np.argsort(-self._pool.key, kind="stable")[: KEPT * self._most])
 
     def choose(self) -> list[Worth]:
-        """What was drawn of all that was shown; what is shown later only adds to it."""
+        """Images chosen among all that were shown; images that are shown later only add to them."""
         pool, self._pool = self._pool, None
         if pool is None:
             return self._drawn

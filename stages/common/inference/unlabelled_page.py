@@ -14,7 +14,7 @@ TOO_HIGH = (
     "percentage points if they were blurred, by 10 to 17 if darker, 25 in another drawing style, 34 at night "
     "(bench/README.md)."
 )
-"""What holds of any such figure, as measured by bench.unlabelled."""
+"""Limits of every such figure, as measured by bench.unlabelled."""
 
 
 def in_words(expected: Mapping[str, Any] | None) -> str:

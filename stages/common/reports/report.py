@@ -114,7 +114,7 @@ class Labelled(Protocol):
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """Name for people."""
 
     @property
     def column(self) -> str:

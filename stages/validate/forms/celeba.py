@@ -33,7 +33,7 @@ from stages.validate.forms.text import brief, lines_of, read_text
 from stages.validate.forms.words import UNKNOWN
 
 IMAGE_COLUMNS = ("image_id", "filename")
-"""What the column of image names is called in the CSV."""
+"""Names that the column of image names may have in the CSV."""
 
 _EXPECTED = "the number of images, the attribute names, then a line per image, as in list_attr_celeba.txt"
 _YES_NO = frozenset({"1", "-1"})

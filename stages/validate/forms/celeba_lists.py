@@ -35,11 +35,11 @@ class _CelebAList(Form):
     has_labels = False
     column: ClassVar[str]
     line: ClassVar[str]
-    """What a line holds, for messages."""
+    """Contents of a line, for messages."""
 
     @abstractmethod
     def meaning(self, number: str) -> str:
-        """What stands in `column`; "" if the number means nothing."""
+        """Value of `column` for a number; "" if the number means nothing."""
 
     def recognises(self, _header: Header, start: str) -> bool:
         """Whether it begins with an image and a number."""

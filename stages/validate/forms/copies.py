@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 NAMED = frozenset({".csv", ".txt", ".json"})
-"""What annotation files of a folder are called; `labels.csv.bak`, `labels.csv~` and `#labels.csv#` are not."""
+"""Suffixes of annotation files in a folder; `labels.csv.bak`, `labels.csv~` and `#labels.csv#` are none."""
 
 _MARKS = re.compile(
     r"^(?:copy|kopie|copie|copia) (?:of|von|de|di) "
@@ -15,7 +15,7 @@ _MARKS = re.compile(
     r"|[._-](?:bak|backup|old|orig|copy|kopie)\d*$",
     re.IGNORECASE,
 )
-"""What Windows, macOS, Linux desktops, browsers and people add to the name of a copy."""
+"""Words that Windows, macOS, Linux desktops, browsers and people add to the name of a copy."""
 
 
 def original_of(file: Path, others: Collection[Path]) -> Path | None:

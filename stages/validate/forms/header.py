@@ -14,7 +14,7 @@ DELIMITERS = ",;\t|"
 _LOOKED_AT = 20
 """Lines from the top among which the header is looked for."""
 _SEPARATOR = re.compile(r'"?sep=(.?)"?', re.IGNORECASE)
-"""What Excel writes into the first line, for itself."""
+"""First line by which Excel marks the delimiter."""
 
 
 @dataclass(frozen=True)

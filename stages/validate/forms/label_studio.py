@@ -19,7 +19,7 @@ from stages.validate.forms.words import read_words
 
 _TASKS = re.compile(r"\s*\[\s*\{")
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")
-"""What Label Studio puts before the name of a file that is uploaded."""
+"""Prefix that Label Studio gives to the name of an uploaded file."""
 
 
 def is_export(start: str) -> bool:

@@ -64,7 +64,7 @@ def begin(final: Path) -> None:
 
 
 def look(final: Path) -> str:
-    """What a reader finds: nothing, all of it, or what is wrong with it."""
+    """The finding of a reader: nothing, all of it, or the error."""
     try:
         files = len(artifacts.read_manifest(final)["files"])
     except DataError as error:
@@ -169,7 +169,7 @@ def clean_up(store: Path) -> list[str]:
 
 
 def make_older(folder: Path) -> None:
-    """What lies in a folder was last used a day ago."""
+    """Make the contents of a folder look last used a day ago."""
     yesterday = time.time() - 86400
     for path in [folder, *folder.rglob("*")]:
         os.utime(path, (yesterday, yesterday))

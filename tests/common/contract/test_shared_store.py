@@ -1,11 +1,12 @@
-"""What the store promises, kept between two machines that share its folder. Here two processes stand for them.
+"""The store keeps its promises between two machines that share its folder. Here two processes stand for them.
 
 On a folder that machines do share, such as a mount of NFS, with the same path on both:
 
     SHARED_FOLDER=/mnt/artifacts OTHER_MACHINE="ssh worker2 cd face-attributes && exec .venv/bin/python -m" \
         .venv/bin/pytest tests/common/contract/test_shared_store.py
 
-OTHER_MACHINE is what runs a module of this repository there. OTHER_FOLDER is where it finds the folder, if elsewhere.
+OTHER_MACHINE is the command that runs a module of this repository there. OTHER_FOLDER is the folder's path there, if it
+differs.
 """
 
 import json
@@ -54,7 +55,7 @@ class Machine:
         self._process.stdin.flush()
 
     def answer(self) -> Any:
-        """What came of it."""
+        """The answer to the last call."""
         assert self._process.stdout
         line = self._process.stdout.readline()
         assert line, "it has ended"

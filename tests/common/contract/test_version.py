@@ -1,4 +1,4 @@
-"""What changes the version of which stage, on a copy of the code, and against Python's own reading of the imports."""
+"""Versions of stages: which change of the code changes which, on a copy, and against Python's own imports."""
 
 import ast
 import json

@@ -44,7 +44,7 @@ def png(color: int, depth: int, *, interlaced: bool = False, extra: bytes = b"",
 
 
 def by_pillow(content: bytes) -> npt.NDArray[np.uint8]:
-    """What a file of at most 8 bits a channel shows on white."""
+    """Pixels of a file of at most 8 bits a channel, on white."""
     picture = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")

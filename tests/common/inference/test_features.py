@@ -1,4 +1,4 @@
-"""What tells drift: statistics of pictures, and features that are saved, joined and thinned out."""
+"""Data for drift: statistics of pictures, and features that are saved, joined and thinned out."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What tests of training on a CPU and on a GPU share."""
+"""Shared by the tests of training on a CPU and on a GPU."""
 
 from pathlib import Path
 

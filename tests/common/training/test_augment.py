@@ -1,4 +1,4 @@
-"""What augmentation does to pictures, strength by strength."""
+"""Effect of augmentation on pictures, strength by strength."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What a stage makes of a lot is made once: whole or not at all, by one of two runs, and again only if it must be."""
+"""A stage makes its part of a lot once: whole or not at all, by one of two runs, and again only if it must."""
 
 import json
 import multiprocessing
