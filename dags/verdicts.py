@@ -28,7 +28,11 @@ def findings(stage: str, headline: Mapping[str, object]) -> dict[str, str]:
 
     unfit = f"{headline.get('version')} is not fit: {headline.get('why') or 'see its report'}"
     of_stage = {
-        "validate": {"rejects": some("rejected", "rows rejected")},
+        "validate": {
+            "rejects": some("rejected", "rows rejected"),
+            "warnings": listed("warnings", "rows with a warning"),
+            "notices": listed("notices", "about the whole table"),
+        },
         "prepare_train": {"rejects": some("rejected", "images rejected")},
         "evaluate": {
             "no better": listed("no_better", "no better than the most frequent class"),

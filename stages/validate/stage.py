@@ -357,7 +357,11 @@ def run(context: Context[Params]) -> Headline:
     ):
         if number:
             log.warning("%s: %d%s", what, number, where)
-    return {name: metrics[name] for name in ("rows", "accepted", "rejected", "success")}
+    remarked = {"warnings": listed(metrics["remarks"]), "notices": "; ".join([*untold, *notices])}
+    return {
+        **{name: metrics[name] for name in ("rows", "accepted", "rejected", "success")},
+        **{kind: text for kind, text in remarked.items() if text},
+    }
 
 
 def raw_files(params: Params, inputs: Mapping[str, Path], name: str) -> RawFiles:

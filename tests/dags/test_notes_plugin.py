@@ -20,12 +20,15 @@ from airflow.sdk import dag
 
 @dag(schedule=None, is_paused_upon_creation=False)
 def noted():
-    EmptyOperator(task_id="evaluate") >> EmptyOperator(task_id="label_doubt") >> EmptyOperator(task_id="archive")
+    validate = EmptyOperator(task_id="validate")
+    validate >> [EmptyOperator(task_id=task) for task in ("evaluate", "label_doubt", "archive")]
 
 noted()
 """
 EVALUATED = {"images": 200, "mean_accuracy": 0.9489, "no_better": "hat", "mean_balanced_accuracy": 0.8512, "hat": 0.96}
-NOTE = """**To look at**: no better than the most frequent class: hat; 12 doubtful labels; v3 is not fit: worse than v2
+VALIDATED = {"rows": 10, "rejected": 0, "success": True, "warnings": "2 repeats", "notices": "hat is never answered"}
+NOTE = """**To look at**: rows with a warning: 2 repeats; about the whole table: hat is never answered; \
+no better than the most frequent class: hat; 12 doubtful labels; v3 is not fit: worse than v2
 
 archive: version v3, champion v2, fit no
 
@@ -42,6 +45,7 @@ def test_a_run_says_what_came_of_it_unless_a_person_has(tmp_path: Path) -> None:
     worker = Worker(tmp_path / "home", environment)
     told, by_a_person, silent = (worker.start_run("noted") for _ in range(3))
     for run in (told, by_a_person):
+        worker.set_xcom(run, "validate", VALIDATED, "headline")
         worker.set_xcom(run, "label_doubt", {"doubts": 12}, "headline")
         worker.set_xcom(run, "evaluate", EVALUATED, "headline")
         worker.set_xcom(

@@ -52,6 +52,9 @@ class Data:
         paths = ["--raw", str(self.raw), "--annotations", str(annotations or self.csv), "--out", str(self.out)]
         return main(STAGE, [*paths, *arguments])
 
+    def headline(self) -> dict[str, object]:
+        return json.loads((self.out / "manifest.json").read_text())["headline"]  # type: ignore[no-any-return]
+
     def metrics(self) -> dict[str, object]:
         return json.loads((self.out / "metrics/validation.json").read_text())  # type: ignore[no-any-return]
 
@@ -94,6 +97,7 @@ def test_what_no_training_can_answer_is_told_first(data: Data, caplog: pytest.Lo
     ):
         assert line in caplog.text
         assert line in verdict
+        assert line in str(data.headline()["notices"])
 
 
 @pytest.mark.parametrize(
@@ -198,6 +202,7 @@ def test_hair_colour_of_a_bald_face_becomes_unknown_and_is_listed(data: Data) ->
     ]
     verdict = (data.out / "report.html").read_text().partition("<b>Passed with findings</b>")[2].partition("</div>")[0]
     assert "; 1 warning: 1 hair colour where hair length is bald" in verdict
+    assert data.headline()["warnings"] == "1 hair colour where hair length is bald"
 
 
 def test_too_many_rejects_fail_and_leave_the_reports_but_no_artifact(
