@@ -378,16 +378,6 @@ class Photographer:
         of.screenshot(path=PICTURES / f"{name}.png")
         print(f"docs/{name}.png", file=sys.stderr)
 
-    def try_it(self, picture: Path) -> None:
-        """The page of the service, with what it says about a picture."""
-        self.page.goto(f"http://127.0.0.1:{self.stack.settings['SERVE_PORT']}/")
-        self.page.get_by_label("Token").fill(self.stack.settings["SERVE_TOKEN"])
-        self.page.get_by_role("button", name="Show it").click()
-        self.page.get_by_label("Token").wait_for(state="hidden")
-        self.page.locator("#files").set_input_files(picture)
-        self.page.get_by_text("answered in").wait_for()
-        shoot(self.page, "try_it", 1200, 860)
-
 
 def question(browser: "Browser", folder: Path) -> None:
     """One epoch makes a version that the gate refuses."""
@@ -431,7 +421,6 @@ def life(browser: "Browser", folder: Path, conf: Mapping[str, Any]) -> None:
         ended(first)
         photographer.graph(first)
         photographer.report(report_of(DAG_ID, first, "archive"), "report", 1000, 1020)
-        photographer.try_it(next(samples.rglob("*.png")))
         say("versions", told.archive("versions"))
         told.predicted("v1", lots=2)
         told.arrive("s3")
