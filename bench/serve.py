@@ -70,7 +70,7 @@ from pathlib import Path
 from images.serve.search_index import build
 build(Path(sys.argv[1]), None, Path(sys.argv[2]))
 of = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-print(sum(one.ru_utime + one.ru_stime for one in of))
+print(sum(usage.ru_utime + usage.ru_stime for usage in of))
 """
 
 

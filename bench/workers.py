@@ -52,8 +52,8 @@ def do(store: Path, name: str, *arguments: object) -> Done:
 
 def made_lots(done: Sequence[Done]) -> int:
     """How many lots tasks of prepare_train or predict say that they have made."""
-    told = [one.result["headline"] for one in done if not one.result.get("cached")]
-    return sum(one["lots"] - one["lots_reused"] for one in told)
+    told = [task.result["headline"] for task in done if not task.result.get("cached")]
+    return sum(headline["lots"] - headline["lots_reused"] for headline in told)
 
 
 def predicted(artifact: Path) -> list[str]:
@@ -80,15 +80,15 @@ def measure(workers: int, images: int, data: Path, champion: Path, store: Path) 
 
         predicts = [task("predict", *raw, "--champion", champion) for _ in range(2)]
         validates = [task("validate", *raw, "--annotations", data / "annotations.csv") for _ in range(3)]
-        done = {"validate": [one.result() for one in validates]}
+        done = {"validate": [validate.result() for validate in validates]}
         known = ("--validate", done["validate"][0].result["path"])
         lots = list(task("prepare_train", *raw, *known, "--check").result().result["lots"])
         groups = [lots[at::GROUPS] for at in range(min(GROUPS, len(lots)))]
         parts = [task("prepare_train", *raw, *known, "--lots", json.dumps(group)) for group in groups]
-        done["predict"] = [one.result() for one in predicts]
+        done["predict"] = [predict.result() for predict in predicts]
         seen = ("--champion", champion, "--predict", done["predict"][0].result["path"])
         monitor = task("monitor", *seen, *known, "--logs", store / "logs")
-        done["groups of lots"] = [one.result() for one in parts]
+        done["groups of lots"] = [part.result() for part in parts]
         done["prepare_train"] = [task("prepare_train", *raw, *known).result()]
         done["monitor"] = [monitor.result()]
     seconds = time.monotonic() - started
@@ -96,15 +96,15 @@ def measure(workers: int, images: int, data: Path, champion: Path, store: Path) 
     if made != {"predict": len(lots), "groups of lots": len(lots), "prepare_train": 0}:
         raise SystemExit(f"of {len(lots)} lots were made: {made}")
     for stage in ("validate", "predict"):
-        if (computed := sum(not one.result["cached"] for one in done[stage])) != 1:
+        if (computed := sum(not each.result["cached"] for each in done[stage])) != 1:
             raise SystemExit(f"{stage} has computed its artifact {computed} times")
     names = predicted(Path(done["predict"][0].result["path"]))
     if not images == len(names) == len(set(names)):
         raise SystemExit(f"there are {len(names)} predictions, of {len(set(names))} of {images} images")
     rows = [
         [
-            str(workers), stage, str(len(those)), str(made.get(stage, "")), f"{max(one.seconds for one in those):.0f}",
-            f"{max(one.memory.proportional for one in those):.0f}",
+            str(workers), stage, str(len(those)), str(made.get(stage, "")),
+            f"{max(task.seconds for task in those):.0f}", f"{max(task.memory.proportional for task in those):.0f}",
         ]
         for stage, those in done.items()
     ]  # fmt: skip

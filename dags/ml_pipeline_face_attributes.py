@@ -105,7 +105,7 @@ def ml_pipeline_face_attributes() -> None:
 
     with TaskGroup("release", prefix_group_id=False, tooltip="One version with its lineage"):
         stages = (validate, prepare_train, hyperopt, train, evaluate, label_doubt)
-        everything = {name: path for one in stages for name, path in one.artifact.items()}
+        everything = {name: path for stage in stages for name, path in stage.artifact.items()}
         kept = {"card": DATA, "registry": REGISTRY, "runs": RUNS}
         stage("archive", inputs=everything | kept, settings={"archive.force": "force"}, tells=stages, **NEWS_OF_MODEL)
 

@@ -35,13 +35,13 @@ def look_at_files(path: str) -> Lots:
     Raises:
         OSError: it is not there.
     """
-    one = Path(path)
-    if one.is_dir():
+    place = Path(path)
+    if place.is_dir():
         return _sum_up(_files(_entries(path)), lambda file: file.removeprefix(path).lstrip("/"))
-    found = [entry for entry in _entries(str(one.parent)) if entry.name == one.name]
+    found = [entry for entry in _entries(str(place.parent)) if entry.name == place.name]
     if not found:
         raise FileNotFoundError(path)
-    return _sum_up(found, lambda _: one.name)
+    return _sum_up(found, lambda _: place.name)
 
 
 def _sum_up(files: Iterable[os.DirEntry[str]], name_of: Callable[[str], str]) -> Lots:

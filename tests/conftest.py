@@ -141,15 +141,15 @@ def chromium() -> "Iterator[Callable[..., Browser]]":
 
         def start(*arguments: str) -> "Browser":
             told = ["--no-sandbox", *arguments]  # root has no sandbox
-            one = playwright.chromium.launch(
+            browser = playwright.chromium.launch(
                 executable_path=ROOT / "tests/chromium.py",
                 env=dict[str, str | float | bool](os.environ, CHROMIUM=program),
                 args=told,
                 timeout=1000 * PATIENCE_S,
             )
-            one.on("context", lambda context: context.set_default_timeout(1000 * PATIENCE_S))
-            started.append(one)
-            return one
+            browser.on("context", lambda context: context.set_default_timeout(1000 * PATIENCE_S))
+            started.append(browser)
+            return browser
 
         yield start
         for browser in started:

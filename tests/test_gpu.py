@@ -70,13 +70,13 @@ def test_a_graph_takes_the_steps_that_are_taken_without(
 ) -> None:
     """With the same randomness, so that after an epoch no more than rounding tells them apart."""
     settings = dataclasses.replace(SETTINGS, epochs=1)
-    one = fit(*splits, settings)
+    alone = fit(*splits, settings)
     assert captured == SIZES
     read_ahead(monkeypatch)
     other = fit(*splits, settings)
     assert captured == SIZES
-    assert one.history[0].train_loss == pytest.approx(other.history[0].train_loss, rel=0.01)
-    for a, b in zip(one.network.parameters(), other.network.parameters(), strict=True):
+    assert alone.history[0].train_loss == pytest.approx(other.history[0].train_loss, rel=0.01)
+    for a, b in zip(alone.network.parameters(), other.network.parameters(), strict=True):
         assert (a - b).norm() < 0.02 * a.norm() + 1e-3
 
 

@@ -35,5 +35,5 @@ def free_port() -> int:
     first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     ports = [port for port in range(20_000, 2**16) if not first <= port <= last] or [0]
     while True:
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", secrets.choice(ports))) as one:
-            return int(one.getsockname()[1])
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", secrets.choice(ports))) as server:
+            return int(server.getsockname()[1])

@@ -108,7 +108,7 @@ class Try:
 
 def create(
     client: APIClient,
-    one: Try,
+    attempt: Try,
     command: Sequence[str],
     *,
     engine: Mapping[str, Any],
@@ -124,7 +124,7 @@ def create(
 
     Args:
         client: of the engine.
-        one: the try.
+        attempt: the try.
         command: arguments of the stage.
         engine: what the engine says of itself; it starts programs to say it, so it is asked once.
         image: name of its image.
@@ -150,8 +150,8 @@ def create(
     container = client.create_container(
         image=image,
         command=list(command),
-        name=one.name,
-        labels=one.labels,
+        name=attempt.name,
+        labels=attempt.labels,
         user=USER,
         stdin_open=True,  # for the one who attaches first, until he goes: then a stage ends by itself
         environment={

@@ -129,7 +129,7 @@ class StageOperator(DockerOperator):
         self.gpu = gpu
         self.lots = lots
         self.asks = asks
-        self.results: dict[str, Any] | None = None if tells is None else {one.stage: XComArg(one) for one in tells}
+        self.results: dict[str, Any] | None = None if tells is None else {task.stage: XComArg(task) for task in tells}
         self.report = ""
         self.read: dict[str, str] = {}  # name of an input -> its path, of this run
         self.result: dict[str, Any] = {}
@@ -156,9 +156,9 @@ class StageOperator(DockerOperator):
             with _held_by_supervisor():
                 client = connect(self.docker_url)
                 engine = client.info()
-                one = Try.of(self.stage, context["ti"])
-                one.fence(client, engine["SystemTime"], self.log)
-                container = self._create(client, engine, one, command, self._image(client, context), environment)
+                attempt = Try.of(self.stage, context["ti"])
+                attempt.fence(client, engine["SystemTime"], self.log)
+                container = self._create(client, engine, attempt, command, self._image(client, context), environment)
                 self._follow(client, container, log)
                 state = self._end(client, container, log)
                 try:
@@ -249,16 +249,16 @@ class StageOperator(DockerOperator):
         self,
         client: APIClient,
         engine: Mapping[str, Any],
-        one: Try,
+        attempt: Try,
         command: list[str],
         image_id: str,
         environment: Mapping[str, str],
     ) -> str:
         self.log.info("Running %s %s", self.image, " ".join(command))
-        self._made = one  # said before: a call that is interrupted may have made it all the same
+        self._made = attempt  # said before: a call that is interrupted may have made it all the same
         try:
             return create(
-                client, one, command, engine=engine, image=self.image, image_id=image_id, environment=environment,
+                client, attempt, command, engine=engine, image=self.image, image_id=image_id, environment=environment,
                 mem_limit=self.mem_limit, cpus=self.cpus, gpu=self.gpu,
                 mounts=self.mounts, network_mode=self.network_mode, shm_size=self.shm_size,
             )  # fmt: skip

@@ -241,7 +241,7 @@ def _images(tensor: Tensor, binary: bytes | None) -> npt.NDArray[np.uint8]:
 
 def _response(model: str, served: Served, request: Inference, found: Mapping[str, npt.NDArray[np.float32]]) -> Response:
     wanted = request.outputs or [Wanted(name=name) for name in found]
-    if len({one.name for one in wanted}) < len(wanted):  # a small request could ask for gigabytes
+    if len({output.name for output in wanted}) < len(wanted):  # a small request could ask for gigabytes
         raise RefusedError(400, "an output is asked for twice: once is enough")
     usual = bool(request.parameters.get("binary_data_output", False))
     outputs, binary = [], []

@@ -288,8 +288,8 @@ def _slices(archive: Path) -> list[Table]:
 
 
 def _lots(metrics: Mapping[str, Any]) -> list[Table]:
-    lots = sorted(metrics.get("slices", {}).get("lots", []), key=lambda one: float(one["accuracy"]))
-    cells = [(one["name"], one["labels"], one["accuracy"]) for one in lots]
+    lots = sorted(metrics.get("slices", {}).get("lots", []), key=lambda lot: float(lot["accuracy"]))
+    cells = [(lot["name"], lot["labels"], lot["accuracy"]) for lot in lots]
     columns = ("Images of", "Labels", "Accuracy of all answers")
     return [short_table("Lots", columns, cells, SLICES_SHOWN)] if lots else []
 

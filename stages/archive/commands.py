@@ -202,9 +202,9 @@ def print_lineage(registry: Registry, name: str) -> str:
         lines += ["", f"{stage} {entry['key']}"]
         lines += [f"  made {entry['created']} in {entry['seconds']:.1f} s, stage version {entry['version']}"]
         lines += [f"  image {entry['image'] or 'none'}, commit {entry['git_commit'] or 'unknown'}"]
-        for source, one in entry["inputs"].items():
-            files = (
-                f", {one['files']} file{'' if one['files'] == 1 else 's'} in {one['path']}" if "files" in one else ""
-            )
-            lines.append(f"  from {source} {one.get('key') or one['digest']}{files}")
+        for source, origin in entry["inputs"].items():
+            files = ""
+            if "files" in origin:
+                files = f", {origin['files']} file{'' if origin['files'] == 1 else 's'} in {origin['path']}"
+            lines.append(f"  from {source} {origin.get('key') or origin['digest']}{files}")
     return "\n".join(lines)

@@ -119,7 +119,8 @@ class Count:
     @property
     def why(self) -> str:
         """The reasons, the most frequent first."""
-        return ", ".join(f"{n} {reason}" for reason, n in sorted(self.reasons.items(), key=lambda one: (-one[1], one)))
+        frequent = sorted(self.reasons.items(), key=lambda item: (-item[1], item))
+        return ", ".join(f"{count} {reason}" for reason, count in frequent)
 
 
 @dataclass

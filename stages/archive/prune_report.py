@@ -84,7 +84,7 @@ def _page(found: Found) -> Report:
         (what, count.kept, mb(count.kept_bytes), count.why, count.removed, mb(count.removed_bytes))
         for what, count in sorted(found.counts.items())
     ]
-    gone = sorted(found.gone, key=lambda one: -one[3])
+    gone = sorted(found.gone, key=lambda entry: -entry[3])
     rows = [(what, name, _date(used), mb(size)) for what, name, used, size in gone]
     problems = [
         Table("Could not be removed", ("What, why, and what to do",), [(problem,) for problem in found.problems])

@@ -34,7 +34,7 @@ def write_record(archive: Path, candidate: "Candidate") -> None:
     chain = read_json(archive / LINEAGE)
     measures, stats = metrics["eval_metrics"]["attributes"], metrics.get("data_stats", {})
     used = yaml.safe_load((archive / "params.yaml").read_text(encoding="utf-8"))
-    by_lot = sorted(metrics.get("slices", {}).get("lots", []), key=lambda one: (-one["labels"], one["name"]))
+    by_lot = sorted(metrics.get("slices", {}).get("lots", []), key=lambda lot: (-lot["labels"], lot["name"]))
     record = {
         "attributes": [
             {
@@ -47,7 +47,7 @@ def write_record(archive: Path, candidate: "Candidate") -> None:
         ],
         "test_images": metrics["eval_metrics"]["images"],
         "worst_slice": metrics["eval_metrics"]["worst_slice"],
-        "by_lot": {one["name"]: [one["labels"], _rounded(one["accuracy"])] for one in by_lot[:LOTS]},
+        "by_lot": {lot["name"]: [lot["labels"], _rounded(lot["accuracy"])] for lot in by_lot[:LOTS]},
         "images": stats.get("images"),
         "splits": stats.get("splits", {}),
         "labels": _labels(stats),
@@ -74,11 +74,11 @@ def _figures(measures: Mapping[str, Any]) -> dict[str, Any]:
     told = {name: _rounded(measures[name]) for name in ("accuracy", "balanced_accuracy")}
     classes = [
         [
-            one["class"], one["support"],
+            row["class"], row["support"],
             *(_rounded(end) for name in ("precision", "recall")
-              for end in (one[name], *(one[f"{name}_interval"] or (None, None)))),
+              for end in (row[name], *(row[f"{name}_interval"] or (None, None)))),
         ]
-        for one in measures["per_class"]
+        for row in measures["per_class"]
     ]  # fmt: skip
     interval = measures["accuracy_interval"]
     between = interval and [_rounded(end) for end in interval]
@@ -88,7 +88,7 @@ def _figures(measures: Mapping[str, Any]) -> dict[str, Any]:
 def _labels(stats: Mapping[str, Any]) -> int | None:
     """Known labels of all splits and attributes."""
     counts = [classes for splits in stats.get("labels", {}).values() for classes in splits.values()]
-    return sum(sum(count for name, count in one.items() if name != "unknown") for one in counts) or None
+    return sum(sum(count for name, count in classes.items() if name != "unknown") for classes in counts) or None
 
 
 def _flat(params: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
@@ -105,7 +105,8 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None
     step = max(1, -(-len(history) // EPOCHS))
     chosen = history[len(history) - 1 :: -step][::-1] if history else []
     return {
-        name: [one[name] if name == "epoch" else _rounded(one[name]) for one in chosen] for name in ("epoch", *CURVES)
+        name: [epoch[name] if name == "epoch" else _rounded(epoch[name]) for epoch in chosen]
+        for name in ("epoch", *CURVES)
     }
 
 

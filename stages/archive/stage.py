@@ -81,8 +81,8 @@ def _judge(context: Context[Params], candidate: "Candidate", against: str) -> "t
     between = against_one(best.name, champion.right, best.right) if best else None
     changes = compare_slices(candidate.attributes, labels, candidate.lots, right, champion.right, groups, section.alpha)
     falls = fallen(changes, section.alpha, section.slice_margin)
-    warnings = [f"against {champion.name}, {one.text}" for one in falls]
-    changes = sorted(changes, key=lambda one: (one.p, one.candidate - one.version))[:SLICES_KEPT]
+    warnings = [f"against {champion.name}, {fall.text}" for fall in falls]
+    changes = sorted(changes, key=lambda change: (change.p, change.candidate - change.version))[:SLICES_KEPT]
     met = replace(
         found, champion=to_champion, best=to_best, champion_to_best=between, slices=changes, warnings=warnings
     )

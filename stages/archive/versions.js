@@ -70,33 +70,33 @@
 
   const values = (version, position) => (version.params ? data.params.values[version.params[position]] : undefined);
   const varying = data.params.names.map((name, position) => ({ name, position }))
-    .filter(({ position }) => new Set(data.versions.filter((one) => one.params).map((one) => one.params[position])).size > 1);
+    .filter(({ position }) => new Set(data.versions.filter((version) => version.params).map((version) => version.params[position])).size > 1);
   const groups = { attributes: true, parameters: varying.length <= PARAMETERS };
   const chosen = []; // names of the two versions side by side
 
   const columns = () => [
-    { title: "Version", value: (one) => Number(one.name.slice(1)), show: (one) => make("label", {},
-      make("input", { type: "checkbox", "aria-label": `compare ${one.name}`, change: (event) => choose(one.name, event.target.checked) }), ` ${one.name}`) },
-    { title: "Made, UTC", value: (one) => one.created, show: (one) => link(day(one.created), one.report) },
-    { title: "Card", value: (one) => (one.card ? "card" : ""), show: (one) => (one.card ? link("model card", one.card) : "–") },
-    { title: "Released", value: (one) => one.state, show: (one) => (one.state === "champion" ? badge("champion", "good", "✓") : one.state ? badge("released", "plain", "–") : "no") },
-    { title: "Gate", value: (one) => (one.fit ? "fit" : "not fit"), show: (one) => (one.fit ? badge("fit", "good", "✓") : badge("not fit", "bad", "✗")) },
-    { title: "Accuracy", n: true, value: (one) => one.accuracy, show: (one) => share(one.accuracy) },
-    { title: "Balanced accuracy", n: true, value: (one) => one.balanced, show: (one) => share(one.balanced) },
+    { title: "Version", value: (version) => Number(version.name.slice(1)), show: (version) => make("label", {},
+      make("input", { type: "checkbox", "aria-label": `compare ${version.name}`, change: (event) => choose(version.name, event.target.checked) }), ` ${version.name}`) },
+    { title: "Made, UTC", value: (version) => version.created, show: (version) => link(day(version.created), version.report) },
+    { title: "Card", value: (version) => (version.card ? "card" : ""), show: (version) => (version.card ? link("model card", version.card) : "–") },
+    { title: "Released", value: (version) => version.state, show: (version) => (version.state === "champion" ? badge("champion", "good", "✓") : version.state ? badge("released", "plain", "–") : "no") },
+    { title: "Gate", value: (version) => (version.fit ? "fit" : "not fit"), show: (version) => (version.fit ? badge("fit", "good", "✓") : badge("not fit", "bad", "✗")) },
+    { title: "Accuracy", n: true, value: (version) => version.accuracy, show: (version) => share(version.accuracy) },
+    { title: "Balanced accuracy", n: true, value: (version) => version.balanced, show: (version) => share(version.balanced) },
     ...(groups.attributes ? data.attributes.map((attribute, position) => ({
-      title: attribute.title, n: true, value: (one) => one.attributes?.[position]?.accuracy, show: (one) => share(one.attributes?.[position]?.accuracy) })) : []),
-    { title: "Lots", n: true, value: (one) => one.lots.length, show: (one) => number(one.lots.length) },
-    { title: "Images", n: true, value: (one) => one.images, show: (one) => number(one.images) },
-    { title: "Labels", n: true, value: (one) => one.labels, show: (one) => number(one.labels) },
-    { title: "Seconds", n: true, value: (one) => (one.seconds ? Math.round(sum(one.seconds)) : undefined), show: (one) => (one.seconds ? number(Math.round(sum(one.seconds))) : "–") },
-    ...(groups.parameters ? varying.map(({ name, position }) => ({ title: name, n: true, value: (one) => asNumber(values(one, position)), show: (one) => values(one, position) ?? "–" })) : []),
-    { title: "What the gate says", long: true, value: (one) => one.reasons.join("; ") },
+      title: attribute.title, n: true, value: (version) => version.attributes?.[position]?.accuracy, show: (version) => share(version.attributes?.[position]?.accuracy) })) : []),
+    { title: "Lots", n: true, value: (version) => version.lots.length, show: (version) => number(version.lots.length) },
+    { title: "Images", n: true, value: (version) => version.images, show: (version) => number(version.images) },
+    { title: "Labels", n: true, value: (version) => version.labels, show: (version) => number(version.labels) },
+    { title: "Seconds", n: true, value: (version) => (version.seconds ? Math.round(sum(version.seconds)) : undefined), show: (version) => (version.seconds ? number(Math.round(sum(version.seconds))) : "–") },
+    ...(groups.parameters ? varying.map(({ name, position }) => ({ title: name, n: true, value: (version) => asNumber(values(version, position)), show: (version) => values(version, position) ?? "–" })) : []),
+    { title: "What the gate says", long: true, value: (version) => version.reasons.join("; ") },
   ];
   const asNumber = (text) => (text === undefined || text === "" || Number.isNaN(Number(text)) ? text : Number(text));
 
-  const words = new Map(data.versions.map((one) => [one, [
-    one.name, one.created, one.state || "unreleased", one.fit ? "fit" : "unfit", one.reasons.join(" "), one.model, one.against,
-    ...one.lots.map((lot) => data.lots[lot]), ...(one.params || []).map((value, position) => `${data.params.names[position]}=${data.params.values[value]}`),
+  const words = new Map(data.versions.map((version) => [version, [
+    version.name, version.created, version.state || "unreleased", version.fit ? "fit" : "unfit", version.reasons.join(" "), version.model, version.against,
+    ...version.lots.map((lot) => data.lots[lot]), ...(version.params || []).map((value, position) => `${data.params.names[position]}=${data.params.values[value]}`),
   ].join(" ").toLowerCase()]));
   const wordsOfRun = new Map(data.runs.map((run) => [run, `${run.time} ${run.run} ${run.version}`.toLowerCase()]));
 
@@ -104,24 +104,24 @@
   const filter = () => {
     const wanted = at("words").value.toLowerCase().split(/\s+/).filter(Boolean), which = at("which").value;
     const has = (text) => wanted.every((word) => text.includes(word));
-    const kinds = { "": () => true, released: (one) => one.state !== "", fit: (one) => one.fit, unfit: (one) => !one.fit };
+    const kinds = { "": () => true, released: (version) => version.state !== "", fit: (version) => version.fit, unfit: (version) => !version.fit };
     let count = 0;
-    for (const [one, row] of shown.made) {
-      row.hidden = !(has(words.get(one)) && kinds[which](one));
+    for (const [version, row] of shown.made) {
+      row.hidden = !(has(words.get(version)) && kinds[which](version));
       count += !row.hidden;
     }
     for (const [run, row] of shownRuns.made) row.hidden = !has(wordsOfRun.get(run)) && !has(words.get(byName.get(run.version)) || "");
     at("count").textContent = `${number(count)} of ${number(data.versions.length)} versions. Choose two to put them side by side below.`;
   };
   const draw = () => {
-    shown = table(columns(), data.versions, { label: "All versions", tall: true, sorted: 0, name: (one) => one.name });
+    shown = table(columns(), data.versions, { label: "All versions", tall: true, sorted: 0, name: (version) => version.name });
     at("versions").replaceChildren(shown.node);
     filter();
     mark();
   };
   const mark = () => {
-    for (const [one, row] of shown.made) {
-      const here = chosen.includes(one.name);
+    for (const [version, row] of shown.made) {
+      const here = chosen.includes(version.name);
       row.classList.toggle("chosen", here);
       row.querySelector("input").checked = here;
     }
@@ -180,7 +180,7 @@
   };
 
   const curve = (title, name, first, second) => {
-    const lines = [first, second].map((one) => one.curves.epoch.map((epoch, k) => [epoch, one.curves[name][k]]).filter(([, value]) => value !== null));
+    const lines = [first, second].map((version) => version.curves.epoch.map((epoch, k) => [epoch, version.curves[name][k]]).filter(([, value]) => value !== null));
     const points = lines.flat();
     if (!points.length) return undefined;
     const [low, high] = [Math.min(...points.map(([, y]) => y)), Math.max(...points.map(([, y]) => y))], last = Math.max(...points.map(([x]) => x));
@@ -211,13 +211,13 @@
       if (!a && !b) return;
       add(attribute.title, a?.accuracy, b?.accuracy, [a?.interval, b?.interval]);
       attribute.classes.forEach((name) => {
-        const [c, d] = [a, b].map((one) => one?.per_class.find((row) => row[0] === name));
+        const [c, d] = [a, b].map((figures) => figures?.per_class.find((row) => row[0] === name));
         for (const [what, k] of [["precision", 2], ["recall", 5]]) if (c || d)
           classes.push([`${attribute.title}: ${name}, ${what}`, share(c?.[k]) + between(c?.slice(k + 1, k + 3)), share(d?.[k]) + between(d?.slice(k + 1, k + 3)), difference(c?.[k], d?.[k])]);
       });
     });
     for (const lot of new Set([...Object.keys(first.by_lot || {}), ...Object.keys(second.by_lot || {})])) {
-      const [a, b] = [first.by_lot?.[lot], second.by_lot?.[lot]], cell = (one) => (one ? `${share(one[1])} of ${number(one[0])}` : "–");
+      const [a, b] = [first.by_lot?.[lot], second.by_lot?.[lot]], cell = (counts) => (counts ? `${share(counts[1])} of ${number(counts[0])}` : "–");
       lots.push([data.lots[lot], cell(a), cell(b), difference(a?.[1], b?.[1])]);
     }
     return { rows, classes, lots };
@@ -256,7 +256,7 @@
       plain("Figures", [...titles("Measure"), "Difference"], rows));
     if (classes.length) parts.push(folded("Classes: precision and recall", plain("Classes", [...titles("Class"), "Difference"], classes)));
     if (lots.length) parts.push(folded("Lots: accuracy of all answers, and test labels", plain("Lots", [...titles("Lot"), "Difference"], lots)));
-    const old = [first, second].filter((one) => !one.attributes).map((one) => one.name);
+    const old = [first, second].filter((version) => !version.attributes).map((version) => version.name);
     if (old.length) parts.push(note(`${old.join(" and ")} was registered by earlier code, which kept no more of it for this page.`));
     else {
       const found = differs(first, second);
@@ -273,7 +273,7 @@
       parts.push(heading("What changed in the parameters"), changed.length ? plain("Parameters", titles("Parameter"), changed) : note("Nothing."),
         heading("What changed in the data"), ...changes(first, second));
       const stages = [...new Set([...Object.keys(first.seconds), ...Object.keys(second.seconds)])];
-      parts.push(heading("Seconds"), plain("Seconds", titles("Stage"), [...stages.map((stage) => [stage, ...[first, second].map((one) => number(one.seconds[stage] && Math.round(one.seconds[stage])))]), ["all", number(Math.round(sum(first.seconds))), number(Math.round(sum(second.seconds)))]]));
+      parts.push(heading("Seconds"), plain("Seconds", titles("Stage"), [...stages.map((stage) => [stage, ...[first, second].map((version) => number(version.seconds[stage] && Math.round(version.seconds[stage])))]), ["all", number(Math.round(sum(first.seconds))), number(Math.round(sum(second.seconds)))]]));
     }
     parts.push(heading("What the gate said"), plain("Gate", titles(""), [["verdict", first.fit ? "fit" : "not fit", second.fit ? "fit" : "not fit"], ["against", first.against || "nothing", second.against || "nothing"], ["reasons", first.reasons.join("; "), second.reasons.join("; ")], ["model", first.model, second.model]]));
     at("compare").replaceChildren(...parts);
@@ -293,7 +293,7 @@
 
   at("made").textContent = `${number(data.versions.length)} versions and ${number(data.runs.length)} runs, as of ${day(data.made)} UTC.`;
   for (const id of ["first", "second"]) {
-    at(id).append(make("option", { value: "" }, "–"), ...data.versions.map((one) => make("option", { value: one.name }, one.name)).reverse());
+    at(id).append(make("option", { value: "" }, "–"), ...data.versions.map((version) => make("option", { value: version.name }, version.name)).reverse());
     at(id).addEventListener("change", () => {
       chosen.splice(0, 2, ...[...new Set([at("first").value, at("second").value])].filter(Boolean));
       mark();
@@ -310,11 +310,11 @@
     { title: "Accuracy", n: true, value: (run) => run.accuracy, show: (run) => share(run.accuracy) },
   ], data.runs, { label: "Runs", tall: true, sorted: 0 });
   at("runs").append(data.runs.length ? shownRuns.node : note("None."));
-  at("releases").append(data.releases.length ? plain("Releases", ["When, UTC", "Version", "What", "Why"], data.releases.map((one) => [day(one.time), one.version, one.action, one.reason]).reverse()) : note("None."));
+  at("releases").append(data.releases.length ? plain("Releases", ["When, UTC", "Version", "What", "Why"], data.releases.map((release) => [day(release.time), release.version, release.action, release.reason]).reverse()) : note("None."));
   at("words").addEventListener("input", filter);
   at("which").addEventListener("change", filter);
   draw();
-  const champion = data.versions.findLast((one) => one.state === "champion"), newest = data.versions[data.versions.length - 1];
+  const champion = data.versions.findLast((version) => version.state === "champion"), newest = data.versions[data.versions.length - 1];
   if (champion && champion !== newest) chosen.push(champion.name, newest.name);
   else if (data.versions.length > 1) chosen.push(data.versions[data.versions.length - 2].name, newest.name);
   mark();

@@ -110,15 +110,15 @@ def collect_versions(registry: Registry, runs: Path) -> dict[str, Any]:
         state = "released" if version.name in released else ""
         if releases and releases[-1].version == version.name:
             state = "champion"
-        one = {**_of_version(version, lots), "state": state, **page_of.get(version.archive, {})}
+        entry = {**_of_version(version, lots), "state": state, **page_of.get(version.archive, {})}
         if record := records.get(version.name):
-            one |= {name: record[name] for name in _AS_IT_IS}
-            one["by_lot"] = {lots(lot.removeprefix("lot ")): figures for lot, figures in record["by_lot"].items()}
-            one["attributes"] = {attributes(_attribute(of)): _figures(of) for of in record["attributes"]}
-            one["params"] = [values(record["params"][name]) if name in record["params"] else -1 for name in names]
-            one["set"] = sets(images.numbers(record))
-            one["unlike"] = images.unlike(record, attributes)
-        told.append(one)
+            entry |= {name: record[name] for name in _AS_IT_IS}
+            entry["by_lot"] = {lots(lot.removeprefix("lot ")): figures for lot, figures in record["by_lot"].items()}
+            entry["attributes"] = {attributes(_attribute(of)): _figures(of) for of in record["attributes"]}
+            entry["params"] = [values(record["params"][name]) if name in record["params"] else -1 for name in names]
+            entry["set"] = sets(images.numbers(record))
+            entry["unlike"] = images.unlike(record, attributes)
+        told.append(entry)
     return {
         "made": now(),
         "versions": told,
@@ -186,11 +186,11 @@ class _Images:
         """Answers of a version that differ from the base, three numbers each: image, attribute, class or -1."""
         columns = [attributes(_attribute(of)) for of in record["attributes"]]
         return [
-            one
+            cell
             for number, said in zip(self.numbers(record), record["answers"]["answers"], strict=True)
             for column, answer in zip(columns, said, strict=False)
             if self._base[number][column] != answer
-            for one in (number, column, answer)
+            for cell in (number, column, answer)
         ]
 
     def rows(self) -> list[list[Any]]:

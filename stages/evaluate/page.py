@@ -80,10 +80,10 @@ def _pictures(title: str, note: str, cases: Sequence[Case], split: Split) -> Pic
     pictures = [
         Picture(
             thumbnail(Image.fromarray(image)),
-            [split.filenames[index], *_lines(one, index, confidence)],
-            labels=_labels(one, index, split),
+            [split.filenames[index], *_lines(answer, index, confidence)],
+            labels=_labels(answer, index, split),
         )
-        for image, (confidence, index, one) in zip(images, first, strict=True)
+        for image, (confidence, index, answer) in zip(images, first, strict=True)
     ]
     return Pictures(title, pictures, note=note)
 
@@ -118,8 +118,8 @@ def slices_page(slices: Sequence[Slice], by_slice: Mapping[str, Sequence[Mapping
     found = worst(slices)
     below = [found for found in slices if found.accuracy < found.elsewhere]
     rows = [
-        (f"images of {one.name}", one.attribute, one.labels, one.accuracy, between(one.interval), one.elsewhere, one.p)
-        for one in sorted(below, key=lambda one: (one.p, one.accuracy))[:SLICES_SHOWN]  # of tens of thousands
+        (f"images of {low.name}", low.attribute, low.labels, low.accuracy, between(low.interval), low.elsewhere, low.p)
+        for low in sorted(below, key=lambda low: (low.p, low.accuracy))[:SLICES_SHOWN]  # of tens of thousands
     ]
     columns = ("Slice", "Attribute", "Labels", "Accuracy", "95 %", "Elsewhere", "p")
     told = f"The worst slice: {found.text}." if found else "No slice is worse than the rest beyond chance."
@@ -127,7 +127,7 @@ def slices_page(slices: Sequence[Slice], by_slice: Mapping[str, Sequence[Mapping
     tables = [short_table("Farthest below the rest", columns, rows, SLICES_SHOWN, of=len(below), link=csv)]
     of_totals = ("Images of", "Labels", "Accuracy of all answers")
     for title, kind in (("Lots", "lots"), ("Pairs of classes", "class_pairs")):
-        totals = sorted(by_slice[kind], key=lambda one: float(one["accuracy"]))
+        totals = sorted(by_slice[kind], key=lambda total: float(total["accuracy"]))
         cells = [(total["name"], total["labels"], total["accuracy"]) for total in totals]
         tables.append(short_table(title, of_totals, cells, SLICES_SHOWN, folded=True))
     return Group(

@@ -49,7 +49,7 @@ def _run(context: Context[Params]) -> Headline:
     attributes, section = split.attributes, context.params.evaluate
     if how := difference(attributes, model.attributes):
         raise DataError(f"the model is one of other attributes than the data, {how}: train again on these")
-    of_test, of_val = (observe(model, one.filenames, one.take, section.batch_size) for one in (split, val))
+    of_test, of_val = (observe(model, part.filenames, part.take, section.batch_size) for part in (split, val))
     answers = answers_of(attributes, of_test.probabilities, model.calibration, split.labels, groups=split.group)
     measures = {answer.attribute.name: measure(answer) for answer in answers}
     means = means_of(list(measures.values()))
@@ -57,9 +57,9 @@ def _run(context: Context[Params]) -> Headline:
         raise DataError(
             f"none of the {len(split)} test images has a label of an attribute that the model answers: annotate some"
         )
-    for name, one in measures.items():
-        if "note" in one:
-            log.warning("%s: %s", name, one["note"])
+    for name, measured in measures.items():
+        if "note" in measured:
+            log.warning("%s: %s", name, measured["note"])
     weak = no_better(measures, section.metric)
     weak_in_brief = no_better_in_brief(weak, section.metric)
     for line in weak_in_brief:
@@ -105,8 +105,8 @@ def _run(context: Context[Params]) -> Headline:
     plot_confusion(attributes, context.out / "plots" / "confusion_matrices.png", measures)
     plot_roc(context.out / "plots" / "roc_curves.png", answers, measures)
     plot_reliability(context.out / "plots" / "reliability.png", answers, measures)
-    accuracies = {name: round(one["accuracy"], 4) for name, one in measures.items() if one["accuracy"] is not None}
-    by_metric = [(one[section.metric], name) for name, one in measures.items() if one[section.metric] is not None]
+    accuracies = {name: round(of["accuracy"], 4) for name, of in measures.items() if of["accuracy"] is not None}
+    by_metric = [(of[section.metric], name) for name, of in measures.items() if of[section.metric] is not None]
     lowest = min(by_metric, default=None, key=lambda found: found[0])
     found = {**all_means, "images": len(split), **accuracies, "findings": len(checked.found)}
     history = remember(context.cache, SUITE, {"success": True, **found})

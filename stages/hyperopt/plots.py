@@ -46,8 +46,8 @@ def plot_trials(path: Path, trials: Sequence[Trial], best: Trial) -> None:
         if chosen:
             heights = [height[trial.number] for trial in chosen]
             axes.plot([trial.number for trial in chosen], heights, marker, color=color, label=state)
-            for one, (key, _, _) in zip(row, SHOWN, strict=True):
-                one.plot([trial.hyperparameters[key] for trial in chosen], heights, marker, color=color, alpha=0.8)
+            for panel, (key, _, _) in zip(row, SHOWN, strict=True):
+                panel.plot([trial.hyperparameters[key] for trial in chosen], heights, marker, color=color, alpha=0.8)
     axes.plot([best.number], [height[best.number]], **BEST, label=f"chosen (trial {best.number})")
     for trial in trials:
         marker, color = MARKS[trial.state]
@@ -57,29 +57,29 @@ def plot_trials(path: Path, trials: Sequence[Trial], best: Trial) -> None:
 
     axes.set_xlabel("trial")
     curves.set_xlabel("epochs of the training")
-    for one in (axes, curves):
-        one.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for panel in (axes, curves):
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     row[0].set_ylabel("validation loss, nats")
     axes.set_title("Validation loss of the trials after calibration, nats", loc="left", fontsize=11, fontweight="bold")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
-    for one, (key, title, scale) in zip(row, SHOWN, strict=True):
-        one.set_xscale(scale)
+    for panel, (key, title, scale) in zip(row, SHOWN, strict=True):
+        panel.set_xscale(scale)
         if scale == "log":
-            one.xaxis.set_minor_formatter(NullFormatter())
-        one.plot([best.hyperparameters[key]], [height[best.number]], **BEST)
-        one.set_xlabel(title)
-    for one in (axes, curves, *row):
-        one.set_yscale("log")
-        one.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
-        one.yaxis.set_major_formatter("{x:.4g}")
-        one.yaxis.set_minor_formatter("{x:.4g}")
-        if one not in (axes, row[0]):
-            one.sharey(axes if one is curves else row[0])
-            one.tick_params(labelleft=False, which="both")
-        one.grid(color="#e5e5e5", which="both", axis="y")
-        one.grid(color="#e5e5e5", axis="x")
-        one.set_axisbelow(True)
-        one.spines[["top", "right"]].set_visible(False)
+            panel.xaxis.set_minor_formatter(NullFormatter())
+        panel.plot([best.hyperparameters[key]], [height[best.number]], **BEST)
+        panel.set_xlabel(title)
+    for panel in (axes, curves, *row):
+        panel.set_yscale("log")
+        panel.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        panel.yaxis.set_major_formatter("{x:.4g}")
+        panel.yaxis.set_minor_formatter("{x:.4g}")
+        if panel not in (axes, row[0]):
+            panel.sharey(axes if panel is curves else row[0])
+            panel.tick_params(labelleft=False, which="both")
+        panel.grid(color="#e5e5e5", which="both", axis="y")
+        panel.grid(color="#e5e5e5", axis="x")
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
 
 

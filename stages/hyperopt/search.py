@@ -130,7 +130,7 @@ def suggest(
     domain = Domain(None, _space(section))
     past = Trials()
     tried = [(trial.hyperparameters, place) for trial, place in zip(known, ranked(known), strict=True)]
-    tried += [(one.model_dump(), math.inf) for one in pending]
+    tried += [(plan.model_dump(), math.inf) for plan in pending]
     for at, (hyperparameters, place) in enumerate(tried, 1):
         flat = flatten(hyperparameters)
         flat |= {label: _nearest(getattr(section, label), flat[label]) for label in CHOICES}  # hyperopt counts them
@@ -210,10 +210,10 @@ def search(
     def plan(number: int) -> Plan | None:
         """Run `number`, by as little as it can follow from; None if that has not ended, or if there is no such run."""
         for count in range(max(0, number - section.lag), number):
-            if any(one not in runs for one in range(1, count + 1)):
+            if any(run not in runs for run in range(1, count + 1)):
                 return None
-            known = [runs[one] for one in range(1, count + 1)]
-            pending = [runs[one].plan if one in runs else under_way[one] for one in range(count + 1, number)]
+            known = [runs[run] for run in range(1, count + 1)]
+            pending = [runs[run].plan if run in runs else under_way[run] for run in range(count + 1, number)]
             if found := next_plan(known, pending, section):
                 plans = [*(run.plan for run in known), *pending, found]
                 return found if sum(plan.epochs - plan.after for plan in plans) <= epochs else None

@@ -49,7 +49,7 @@ def assign_folds(groups: Sequence[str], folds: int, seed: int) -> npt.NDArray[np
             "or lower label_doubt.folds"
         )
     dealt, sizes = dict[str, int](), [0] * folds
-    for group in sorted(images, key=lambda one: (-images[one], hashlib.sha256(f"{seed}:{one}".encode()).digest())):
+    for group in sorted(images, key=lambda name: (-images[name], hashlib.sha256(f"{seed}:{name}".encode()).digest())):
         dealt[group] = sizes.index(min(sizes))
         sizes[dealt[group]] += images[group]
     return np.array([dealt[group] for group in groups], np.int32)
@@ -105,7 +105,7 @@ def _predict_fold(
     shapes = {attribute.name: (int((fold == number).sum()), len(attribute.classes)) for attribute in images.attributes}
     if kept := recover(file):
         found = {name: tensor.numpy() for name, tensor in kept[0].items()}
-        if {name: one.shape for name, one in found.items()} == shapes:
+        if {name: values.shape for name, values in found.items()} == shapes:
             log.info("%s of an interrupted run is used", file.name)
             return found
         log.warning("%s is of other images: its fold is done again", file)
@@ -121,6 +121,6 @@ def _predict_fold(
     found = predict(fitted.network, learned, held_out, settings)
     seconds = sum(epoch.seconds for epoch in fitted.history)
     log.info("accuracy %.4f, %.0f s", fitted.history[-1].val_mean_accuracy, seconds)
-    keep(file, {name: torch.from_numpy(one) for name, one in found.items()})
+    keep(file, {name: torch.from_numpy(values) for name, values in found.items()})
     checkpoint.unlink()
     return found

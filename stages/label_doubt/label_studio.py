@@ -61,10 +61,10 @@ def _task(doubts: Sequence[Doubt], image: int, images: Split, row: Mapping[str, 
         if attribute.name in chosen
     ]
     told = [
-        f"{one.title}: annotated {one.classes[doubt.label]} ({doubt.probability_of_label:.1%}), "
-        f"suggested {one.classes[doubt.suggested]} ({doubt.probability_of_suggested:.1%})"
+        f"{attribute.title}: annotated {attribute.classes[doubt.label]} ({doubt.probability_of_label:.1%}), "
+        f"suggested {attribute.classes[doubt.suggested]} ({doubt.probability_of_suggested:.1%})"
         for doubt in doubts
-        for one in (doubt.attribute,)
+        for attribute in (doubt.attribute,)
     ]
     picture = thumbnail(Image.fromarray(images.take(slice(image, image + 1))[0]))
     return {

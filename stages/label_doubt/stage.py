@@ -122,7 +122,7 @@ def _run(context: Context[Params]) -> Headline:
         "images": len(images),
         "folds": section.folds,
         "epochs": section.epochs,
-        "labels": sum(one["labels"] for one in measured.values()),
+        "labels": sum(figures["labels"] for figures in measured.values()),
         "doubts": len(doubts),
         "doubtful_images": len({doubt.image for doubt in doubts}),
         "doubts_by_split": {split: sum(rows[doubt.image]["split"] == split for doubt in doubts) for split in SPLITS},

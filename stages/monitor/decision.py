@@ -115,5 +115,5 @@ def _strongest(drift: Drift) -> list[dict[str, Any]]:
     kept = ("lot", "signal", "moved", "then", "now", "psi", "distance", "p_corrected", "drifted")
     told = [asdict(test) for test in drift.tests if test.p is not None][:STRONGEST]
     return [
-        {name: round(value, 6) if isinstance(value := one[name], float) else value for name in kept} for one in told
+        {name: round(value, 6) if isinstance(value := test[name], float) else value for name in kept} for test in told
     ]

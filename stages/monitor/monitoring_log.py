@@ -177,7 +177,7 @@ def is_repeated(cause: Cause, earlier: Sequence[Check]) -> bool:
         check.cause for check in earlier if check.retrain and check.cause and check.cause.champion == cause.champion
     ]
     return all(
-        any(lot in getattr(one, kind) and one.labelled.get(lot, 0) >= cause.labelled.get(lot, 0) for one in acted)
+        any(lot in getattr(known, kind) and known.labelled.get(lot, 0) >= cause.labelled.get(lot, 0) for known in acted)
         for kind, lots in (("performance", cause.performance), ("drift", cause.drift))
         for lot in lots
     )

@@ -294,7 +294,7 @@ def _accuracies(attributes: Attributes, performance: Performance, settings: Moni
     return Table(
         f"{what.capitalize()} on new labels",
         ("Attribute", "Labels", what.capitalize(), "Lowest", "Highest", "Verdict"),
-        [(title, one.labels, *_shares(one), _enough(one)) for title, one in named.items()],
+        [(title, accuracy.labels, *_shares(accuracy), _enough(accuracy)) for title, accuracy in named.items()],
         note=f"The true {what} lies between lowest and highest with 95%. An attribute with fewer than "
         f"{settings.min_labels} labels {_counted(performance.metric)}has not enough data and is left out of the mean, "
         f"which should be at least {settings.min_accuracy:.0%}.",
@@ -306,12 +306,12 @@ def _counted(metric: str) -> str:
     return "" if metric == "accuracy" else "(or as informative as so many of equally frequent classes) "
 
 
-def _shares(one: Accuracy) -> tuple[Share | None, ...]:
-    return tuple(map(share, (one.value, one.low, one.high)))
+def _shares(accuracy: Accuracy) -> tuple[Share | None, ...]:
+    return tuple(map(share, (accuracy.value, accuracy.low, accuracy.high)))
 
 
-def _enough(one: Accuracy) -> Badge:
-    return Badge(performing.NOT_ENOUGH) if one.value is None else Badge("measured", "good")
+def _enough(accuracy: Accuracy) -> Badge:
+    return Badge(performing.NOT_ENOUGH) if accuracy.value is None else Badge("measured", "good")
 
 
 def _lots(performance: Performance, drift: Drift, images: Mapping[str, int], seen: Mapping[str, int]) -> Table:

@@ -126,13 +126,13 @@ def measure(
         return summarise(attributes, right_answers(answers), known, settings.min_labels, metric)
 
     total, groups = group(together), {lot: group(answers) for lot, answers in by_lot.items()}
-    groups = {lot: one for lot, one in groups.items() if one.images}  # without labels there is nothing to say about it
+    groups = {lot: accuracy for lot, accuracy in groups.items() if accuracy.images}  # those of lots without labels go
     least, concerned = settings.min_accuracy, list[str]()
     if total.mean.value is not None:
-        own = [lot for lot, one in groups.items() if one.mean.high is not None and one.mean.high < least]
+        own = [lot for lot, accuracy in groups.items() if accuracy.mean.high is not None and accuracy.mean.high < least]
         concerned = own or ([ALL] if total.mean.value < least else [])
     verdict = NOT_ENOUGH if total.mean.value is None else LOW if concerned else OK
-    measures = {one.attribute.name: measure_attribute(one) for one in together}
+    measures = {answer.attribute.name: measure_attribute(answer) for answer in together}
     enough = [measure for measure in measures.values() if measure["labels"] >= settings.min_labels]
     return Performance(metric, verdict, total, groups, concerned, measures, means_of(enough))
 

@@ -38,14 +38,14 @@ class Unlabelled:
     @property
     def told(self) -> dict[str, Any]:
         """The same in JSON's terms."""
-        lots = {lot: {"images": images, "expected": one} for lot, (images, one) in self.lots.items()}
+        lots = {lot: {"images": images, "expected": expected} for lot, (images, expected) in self.lots.items()}
         return {"images": self.images, "expected": self.expected, "lots": lots}
 
     def low(self, least: float) -> list[str]:
         """The lots of which, with 95 %, fewer answers are right than `least`; if none is but all together, `ALL`."""
 
-        def is_low(one: Figures) -> bool:
-            return bool(one) and one["mean"]["high"] < least  # type: ignore[index]
+        def is_low(expected: Figures) -> bool:
+            return bool(expected) and expected["mean"]["high"] < least  # type: ignore[index]
 
         own = [lot for lot, (_, expected) in self.lots.items() if is_low(expected)]
         return own or ([ALL] if is_low(self.expected) else [])
@@ -70,7 +70,7 @@ def find_unlabelled(
         found[lot] = certainty(answers, without_label(features, labels))
     first, *others = found.values()
     total = sum(others, first)
-    each = {lot: (one.images, figures(expect(one, trusts))) for lot, one in found.items() if one.images}
+    each = {lot: (sure.images, figures(expect(sure, trusts))) for lot, sure in found.items() if sure.images}
     return Unlabelled(total.images, figures(expect(total, trusts)), each)
 
 
@@ -107,7 +107,7 @@ def choose_worth(
 
 def find_places(raw: Path, worth: Sequence[Worth]) -> dict[tuple[str, str], str]:
     """Where images lie: (lot, file name) -> path in the raw folder, of those that are still there."""
-    wanted = {(one.lot, one.filename) for one in worth}
+    wanted = {(image.lot, image.filename) for image in worth}
     places = {}
     for path in list_folder(raw).images if wanted else ():
         shown = as_text(path)

@@ -27,8 +27,8 @@ def add_counts(counts: Iterable[Counts]) -> Counts:
     """The sums of several counts, at least one."""
     first, *others = counts
     total = {name: dict(classes) for name, classes in first.items()}
-    for one in others:
-        for name, classes in one.items():
+    for other in others:
+        for name, classes in other.items():
             for title, count in classes.items():
                 total[name][title] += count
     return total
@@ -52,9 +52,9 @@ def least_sure(lot: str, filenames: Sequence[str], answers: Sequence[Answers], m
     lowest = confidences.min(axis=0)
     found = []
     for index in np.argsort(lowest, kind="stable")[:most]:
-        one = answers[column[index]]
-        if one.finite[index]:
-            said = one.attribute.classes[one.predicted[index]]
-            confidence, answered = float(lowest[index]), bool(one.answered[index])
-            found.append(Unsure(confidence, lot, filenames[index], one.attribute.title, said, answered))
+        least = answers[column[index]]
+        if least.finite[index]:
+            said = least.attribute.classes[least.predicted[index]]
+            confidence, answered = float(lowest[index]), bool(least.answered[index])
+            found.append(Unsure(confidence, lot, filenames[index], least.attribute.title, said, answered))
     return found

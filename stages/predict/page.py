@@ -124,7 +124,7 @@ def describe_predictions(
     files = [f"outputs/predictions_{lot}.csv" for lot in metrics["lots"]]
     first, note = shown(files, ROWS_SHOWN)
     names = [*first, TO_LABEL, "undecodable.csv", "ignored.csv", "findings.csv", "metrics/predictions.json"]
-    of_lots = {lot: (one["new"], one["expected"], None) for lot, one in metrics["lots"].items()}
+    of_lots = {lot: (counts["new"], counts["expected"], None) for lot, counts in metrics["lots"].items()}
     sections: list[PageSection | None] = [
         Cards(cards),
         *describe_undecodable(undecodable),

@@ -189,8 +189,8 @@ def _run(context: Context[Params]) -> Headline:
     write_to_label(out / TO_LABEL, model.attributes, worth, places)
     tables = [
         read_predictions(model.attributes, out / "outputs" / f"predictions_{lot}.csv", lot)
-        for lot, one in lots.items()
-        if one["images"]
+        for lot, counts in lots.items()
+        if counts["images"]
     ]
     table = pd.concat(tables, ignore_index=True)
     never = never_answered(model.attributes, model.calibration.learned)
@@ -205,7 +205,7 @@ def _run(context: Context[Params]) -> Headline:
     for line in (untold := remarks(model.attributes, model.calibration.learned)):
         log.warning("%s", line)
 
-    images = sum(one["images"] for one in lots.values())
+    images = sum(counts["images"] for counts in lots.values())
     metrics = {
         "model_version": champion.version,
         "model_digest": champion.model_digest,
@@ -217,7 +217,7 @@ def _run(context: Context[Params]) -> Headline:
         "new": new,
         "expected": expected,
         "never_answered": untold,
-        "classes": add_counts(one["classes"] for one in lots.values()),
+        "classes": add_counts(counts["classes"] for counts in lots.values()),
         "lots": lots,
     }
     write_json(out / METRICS, metrics)
@@ -248,7 +248,7 @@ def _run(context: Context[Params]) -> Headline:
     if never:
         told["never_answered"] = ", ".join(never)
     if checked.found:
-        told["findings"] = "; ".join(one.reason for one in checked.found)
+        told["findings"] = "; ".join(finding.reason for finding in checked.found)
     return {"version": champion.version, "images": images, **told}
 
 

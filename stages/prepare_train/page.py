@@ -92,7 +92,7 @@ def _read(out: Path, lot: str, row: str) -> npt.NDArray[np.uint8]:
 def _show_splits(out: Path, table: "pd.DataFrame", settings: Preprocessing) -> Group:
     """The prepared pictures: a sheet of each split, as in the shards up to `CELL` pixels."""
     side, share = settings.image_size, settings.centre_share
-    of = f" of {' x '.join(f'{one:g}' for one in share)}" if share else ""
+    of = f" of {' x '.join(f'{side:g}' for side in share)}" if share else ""
     colours = "grey" if settings.grey else "colour"
     sheets = []
     for split in SPLITS:

@@ -143,12 +143,12 @@ def _run(context: Context[Params]) -> Headline:
     )
     everything = [
         Row(
-            name, lot, number, assign_split(units[name], params.data) if by_digest else one.given_split, pixels,
-            one.group, one.labels, units[name], piece.faces.get(name, ()),
+            name, lot, number, assign_split(units[name], params.data) if by_digest else annotation.given_split, pixels,
+            annotation.group, annotation.labels, units[name], piece.faces.get(name, ()),
         )
         for lot, piece in pieces.items()
         for number, (name, pixels) in enumerate(piece.accepted.items())
-        for one in (annotated[name],)
+        for annotation in (annotated[name],)
     ]  # fmt: skip
     left_out = leave_out(everything)
     _write_listed(out / "left_out.csv", left_out)

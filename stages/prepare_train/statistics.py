@@ -43,7 +43,7 @@ def count_splits(rows: Iterable[Row]) -> dict[str, int]:
 def count_groups(rows: Iterable[Row]) -> dict[str, int]:
     """Groups per split, every split named; an image that is like no other is one by itself."""
     groups = {(row.split, row.group) for row in rows}
-    return {split: sum(one == split for one, _ in groups) for split in SPLITS}
+    return {split: sum(other == split for other, _ in groups) for split in SPLITS}
 
 
 def count_classes(attributes: Attributes, rows: Sequence[Row]) -> dict[str, dict[str, dict[str, int]]]:

@@ -41,7 +41,7 @@ class _Graph:
             The name of what it gives, or of several a list.
         """
         number = len(self.nodes)
-        named = [self._constant(one) if isinstance(one, np.ndarray) else one for one in inputs]
+        named = [self._constant(value) if isinstance(value, np.ndarray) else value for value in inputs]
         given = [f"{operator}.{number}.{output}" for output in range(outputs)]
         self.nodes.append(helper.make_node(operator, named, given, **attributes))
         return given if outputs > 1 else given[0]
@@ -103,7 +103,7 @@ def _answers(graph: _Graph, network: Network, calibration: Calibration, side: in
     """As `Classifier.forward`: the probabilities of every attribute, and last the embeddings."""
     images = IMAGES
     if mirrored:  # all images, then all their mirror images
-        last, to_the_first, width, backwards = (np.array([one]) for one in (-1, np.iinfo(np.int64).min, 2, -1))
+        last, to_the_first, width, backwards = (np.array([number]) for number in (-1, np.iinfo(np.int64).min, 2, -1))
         images = graph.add("Concat", images, graph.add("Slice", images, last, to_the_first, width, backwards), axis=0)
     features = _features(graph, network, images)
     logits = _logits(graph, network, _pooled(graph, features, -(-side // 8)))
@@ -114,10 +114,10 @@ def _answers(graph: _Graph, network: Network, calibration: Calibration, side: in
         return str(graph.add("Div", graph.add("Add", one, other), _number(2)))
 
     found = []
-    for attribute, one, mask in zip(
+    for attribute, raw, mask in zip(
         network.attributes, logits, masks(network.attributes, calibration.learned), strict=True
     ):
-        masked = graph.add("Add", one, mask) if mask.any() else one
+        masked = graph.add("Add", raw, mask) if mask.any() else raw
         if mirrored:
             both = mean(graph.add("Softmax", masked, axis=1))
             masked = graph.add("Log", graph.add("Clip", both, _number(1e-30)))
@@ -154,7 +154,7 @@ def export_onnx(
     widths = [*network.heads.classes, 4 * network.width]
     outputs = [*names(network.attributes), EMBEDDING]
     for node in graph.nodes:
-        node.output[:] = [outputs[answers.index(one)] if one in answers else one for one in node.output]
+        node.output[:] = [outputs[answers.index(output)] if output in answers else output for output in node.output]
     metadata = {
         "attributes": [asdict(attribute) for attribute in network.attributes],
         "image_size": side,

@@ -32,9 +32,9 @@ def describe_training(
     plain = plain_report("train", description, headline, out)
     cards, *others = plain.sections
     notes = [
-        f"{attribute.title}: {one.decision.note}"
-        for attribute, one in zip(attributes, calibrated, strict=True)
-        if one.decision.note
+        f"{attribute.title}: {chosen.decision.note}"
+        for attribute, chosen in zip(attributes, calibrated, strict=True)
+        if chosen.decision.note
     ]
     told = [*remarks, *notes]
     measures: Mapping[str, Measures] = {calibration.attribute: calibration.measures for calibration in calibrated}
@@ -48,8 +48,8 @@ def describe_training(
 
 def _answers(attributes: Attributes, calibrated: Sequence[Calibrated]) -> Table:
     rows = []
-    for attribute, one in zip(attributes, calibrated, strict=True):
-        chosen, given = one.decision, one.abstention
+    for attribute, decided in zip(attributes, calibrated, strict=True):
+        chosen, given = decided.decision, decided.abstention
         from_ = told_threshold(attribute.classes, given.threshold)
         notes = "; ".join(filter(None, (chosen.note, given.note)))
         rows.append((attribute.title, chosen.by, chosen.answer, from_, notes))

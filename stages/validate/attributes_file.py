@@ -163,15 +163,15 @@ class _Node:
         """The entries of a list."""
         if not isinstance(self.node, yaml.SequenceNode):
             self.refuse(f"{what}: expected a list, in brackets or with a - before each entry")
-        return [_Node(self.path, one) for one in self.node.value]
+        return [_Node(self.path, entry) for entry in self.node.value]
 
     def pairs(self, what: str, known: Collection[str]) -> "dict[str, _Node]":
         """The entries of a mapping, whose keys are among `known`."""
         if not isinstance(self.node, yaml.MappingNode):
             self.refuse(f"{what}: expected keys with values, such as {{{next(iter(known))}: ...}}")
         found: dict[str, _Node] = {}
-        for one, value in self.node.value:
-            key = _Node(self.path, one)
+        for entry, value in self.node.value:
+            key = _Node(self.path, entry)
             name = key.text(what)
             if name not in known:
                 key.refuse(f"{what}: there is no {name!r}, only {', '.join(known)}")
@@ -221,14 +221,14 @@ def _read_attribute(node: _Node) -> _Entry:
 def _read_classes(node: _Node, name: str) -> tuple[str, ...]:
     found: list[str] = []
     for item in node.items(f"classes of {name}"):
-        one = item.text(f"a class of {name}")
-        if re.fullmatch(r"[0-9.,+-]+", one) or one[0] in "=+-@'" or one.casefold() in _NO_CLASSES:
+        class_ = item.text(f"a class of {name}")
+        if re.fullmatch(r"[0-9.,+-]+", class_) or class_[0] in "=+-@'" or class_.casefold() in _NO_CLASSES:
             item.refuse(
-                f"class {one!r} of {name} reads as a number, a formula, no label or no answer: choose another name"
+                f"class {class_!r} of {name} reads as a number, a formula, no label or no answer: choose another name"
             )
-        if one.casefold() in map(str.casefold, found):
-            item.refuse(f"{name} has class {one!r} twice: keep one")
-        found.append(one)
+        if class_.casefold() in map(str.casefold, found):
+            item.refuse(f"{name} has class {class_!r} twice: keep one")
+        found.append(class_)
     if not 2 <= len(found) <= MOST_CLASSES:
         node.refuse(f"{name}: number of classes {len(found)}: give it 2 to {MOST_CLASSES}")
     return tuple(found)
@@ -249,10 +249,10 @@ def _read_celeba(node: _Node, attribute: Attribute) -> dict[str, tuple[str, ...]
             node.refuse(f'{what}: {name} distinguishes only "no" and "yes": write the conditions of each class')
         return {"no": (f"-{name}",), "yes": (name,)}
     rules = {}
-    for one, conditions in node.pairs(what, attribute.classes).items():
-        rules[one] = tuple(_celeba_condition(item, what) for item in conditions.items(f"{what}, {one}"))
-        if not rules[one]:
-            conditions.refuse(f"{what}, {one}: no condition: name one of CelebA's attributes")
+    for class_, conditions in node.pairs(what, attribute.classes).items():
+        rules[class_] = tuple(_celeba_condition(item, what) for item in conditions.items(f"{what}, {class_}"))
+        if not rules[class_]:
+            conditions.refuse(f"{what}, {class_}: no condition: name one of CelebA's attributes")
     if not rules:
         node.refuse(f"{what}: no class: leave celeba out, or write the conditions of a class")
     return rules
@@ -284,12 +284,12 @@ def _read_cartoon_set(node: _Node, attribute: Attribute) -> Variants:
             )
         return Variants(source, tuple(range(count)))
     shown: dict[int, int] = {}
-    for one, variants in keys["classes"].pairs(what, attribute.classes).items():
-        for item in variants.items(f"{what}, {one}"):
+    for class_, variants in keys["classes"].pairs(what, attribute.classes).items():
+        for item in variants.items(f"{what}, {class_}"):
             variant = item.number(f"a variant in {what}")
             if variant >= count or variant in shown:
                 item.refuse(f"{what}: variant {variant} appears twice or is not in 0 to {count - 1}: correct it")
-            shown[variant] = attribute.classes.index(one)
+            shown[variant] = attribute.classes.index(class_)
     others = keys["others"].text(f"others in {what}") if "others" in keys else ""
     if others and others not in attribute.classes:
         keys["others"].refuse(f"{what}: {others!r} is no class of it: there are {', '.join(attribute.classes)}")
@@ -328,14 +328,14 @@ def _require_tellable(entries: list[_Entry]) -> None:
     """Refuse an `unknown_when` that names what is not there."""
     known = {entry.attribute.name: entry.attribute for entry in entries}
     for entry in entries:
-        for other, one in entry.attribute.unknown_when.items():
+        for other, class_ in entry.attribute.unknown_when.items():
             told = f"unknown_when of {entry.attribute.name}: there is no "
             if other not in known or other == entry.attribute.name:
                 others = ", ".join(name for name in known if name != entry.attribute.name)
                 entry.at("unknown_when").refuse(f"{told}other attribute {other!r}, only {others or 'this one'}")
-            if one not in known[other].classes:
+            if class_ not in known[other].classes:
                 classes = ", ".join(known[other].classes)
-                entry.at("unknown_when").refuse(f"{told}class {one!r} of {other}, only {classes}")
+                entry.at("unknown_when").refuse(f"{told}class {class_!r} of {other}, only {classes}")
 
 
 def _require_one_count(entries: list[_Entry]) -> None:

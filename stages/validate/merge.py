@@ -126,7 +126,7 @@ def whole_names(names: "pd.Series[str]") -> "pd.Series[str]":
             after = end[after]
         end[at] = after
         whole[at] = whole[more[0]] if len(more) == 1 else None if more else order[at]
-    found = {name[::-1][1:]: one and one[::-1][1:] for name, one in zip(order, whole, strict=True)}
+    found = {name[::-1][1:]: longest and longest[::-1][1:] for name, longest in zip(order, whole, strict=True)}
     return names.map(found).astype("str")
 
 

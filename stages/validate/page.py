@@ -267,7 +267,7 @@ def _duplicates(
         counts.append((title, len(groups), sum(map(len, groups)), sum(map(bool, disputed))))
         boxes: list[PageSection] = []
         budget = DUPLICATE_PICTURES // 2
-        for differing, paths in sorted(zip(disputed, groups, strict=True), key=lambda one: not one[0]):
+        for differing, paths in sorted(zip(disputed, groups, strict=True), key=lambda group: not group[0]):
             first, note = shown(paths, GROUP_PICTURES)
             if len(first) > budget:
                 break
@@ -310,7 +310,7 @@ def _labelled_picture(
     if path not in labels.index:
         return Picture(uri, [path, "no annotation"])
     row = labels.loc[path]
-    lines = [path, *(f"{one.title}: {_class(one, row[one.name])}" for one in told)]
+    lines = [path, *(f"{attribute.title}: {_class(attribute, row[attribute.name])}" for attribute in told)]
     asked = [at for at, attribute in enumerate(attributes) if attribute in told]
     return Picture(uri, lines, labels=Labels(path, _known(attributes, labels, path), asked))
 
@@ -325,7 +325,7 @@ def _class(attribute: Attribute, label: Any) -> str:
 def _files(files: Sequence[AnnotationFile]) -> Table | None:
     if not files:
         return None
-    rows = [(one.source, one.form, one.dated, one.rows) for one in files]
+    rows = [(file.source, file.form, file.dated, file.rows) for file in files]
     return short_table("What was read", ("File", "Form", "Date", "Rows"), rows, ROWS_SHOWN)
 
 

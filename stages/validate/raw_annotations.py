@@ -224,7 +224,7 @@ def read_annotations(asked: AttributesFile, path: Path, corrections: Path | None
         newest, unread = _corrections(forms, corrections)
         found += [(unit, corrections) for unit in newest]
         ignored |= unread
-    found.sort(key=lambda one: one[0].age)
+    found.sort(key=lambda entry: entry[0].age)
     units = [unit for unit, _ in found]
     parts = [unit.form.read(home, unit.files, unit.header) for unit, home in found]
     _call_alike(units, parts)
@@ -236,7 +236,7 @@ def read_annotations(asked: AttributesFile, path: Path, corrections: Path | None
         name=as_text(path.absolute().name),
         header=tuple(dict.fromkeys(name for part in parts for name in part.header)),
         rows=rows,
-        broken=pd.DataFrame([one for part in parts for one in part.broken], columns=_LISTED),
+        broken=pd.DataFrame([row for part in parts for row in part.broken], columns=_LISTED),
         replaced=pd.DataFrame(replaced, columns=_LISTED),
         taken=taken,
         files=[
@@ -253,7 +253,7 @@ def read_annotations(asked: AttributesFile, path: Path, corrections: Path | None
             source
             for unit, part in zip(units, parts, strict=True)
             if unit.form.published
-            for source in {*part.rows["source"], *(one.source for one in part.broken)}
+            for source in {*part.rows["source"], *(row.source for row in part.broken)}
         ),
     )
 

@@ -141,7 +141,7 @@ def _join(annotations: RawAnnotations, context: Context[Params]) -> _Rows:
     ]
     links = about_links(raw, listing) if raw else ""
     unannotated = pd.concat(unused).rename(columns={"image": "filename"}).drop_duplicates("path").sort_values("path")
-    absent = pd.concat([_absent(one, annotations) for one in (table, broken)] if raw else [table[:0]])
+    absent = pd.concat([_absent(rows, annotations) for rows in (table, broken)] if raw else [table[:0]])
     table, broken = table.drop(index=absent.index, errors="ignore"), broken[~broken.index.isin(absent.index)]
     table, repeats = split_repeats(attributes, table)
     return _Rows(table, repeats, absent, broken, not_selected, images, unannotated, links)
@@ -268,7 +268,7 @@ def _write_reports(
     for suite, result in checked.results.items():
         write_data_docs(folder / "data_docs" / suite, checked.suites[suite], result, summary, others=checked.results)
     source, lots = str(context.inputs["annotations"]), list(context.params.validate.lots)
-    alike = [one for one in recall(context.cache, source) if one.get("lots") == lots]
+    alike = [earlier for earlier in recall(context.cache, source) if earlier.get("lots") == lots]
     earlier = last_before(context.key, context.cache.parent, alike) if metrics["success"] else None
     changes = find_changes(annotations.attributes, identified, *earlier) if earlier else None
     if changes:

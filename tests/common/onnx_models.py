@@ -106,10 +106,10 @@ def save_model(
         nodes += [
             helper.make_node(
                 operator,
-                [one if one == "embedding" else f"{name}_{one}", *([f"{name}_{other}"] if other else [])],
+                [first if first == "embedding" else f"{name}_{first}", *([f"{name}_{other}"] if other else [])],
                 [f"{name}_{result}"],
             )
-            for operator, one, other, result in steps
+            for operator, first, other, result in steps
         ]
         nodes += [
             helper.make_node("Sub", ["one", f"{name}_above"], [f"{name}_left"]),

@@ -441,7 +441,7 @@ def test_who_overrules_somebody_else_is_told(emptied: Server, browser: "Browser"
     group.get_by_role("button", name="2 cap").click()
     assert emptied.corrections(emptied.token(BEN), told(("s1_4.png", "hat_label", "bowler"))).status == 201
     page.get_by_role("button", name="Save").click()
-    page.get_by_text("ben had made s1_4.png bowler at 20").wait_for()
+    page.get_by_text("ben had corrected s1_4.png to bowler at 20").wait_for()
     assert len(emptied.saved) == 2
     context.close()
 

@@ -81,7 +81,7 @@ def test_what_counts_reads_0_at_first_so_that_prometheus_sees_it_rise(
     bridge.take("a:2|c\nb:2|g")
 
     def read() -> dict[str, float]:
-        return {one.name: one.value for family in bridge.collect() for one in family.samples}
+        return {sample.name: sample.value for family in bridge.collect() for sample in family.samples}
 
     assert {"a_total": 0, "b": 2}.items() <= read().items()
     now[0] = 31.0

@@ -72,7 +72,9 @@ def orphan(airflow: Worker, engine: Any) -> Iterator[str]:
     wait_until(lambda: is_working(engine, run_id), "work in the container")
     (process,) = psutil.Process(airflow.pid).children()
     process.kill()
-    wait_until(lambda: [one.status for one in containers(engine, run_id)] == ["exited"], "the end of the container")
+    wait_until(
+        lambda: [container.status for container in containers(engine, run_id)] == ["exited"], "the end of the container"
+    )
     only_try.result()
     yield run_id
     for container in containers(engine, run_id):
@@ -178,7 +180,7 @@ def test_a_retry_ends_what_a_killed_worker_left_before_it_writes(airflow: Worker
     assert left.status == "running"
 
     second_try = airflow.run_try(run_id)
-    wait_until(lambda: left.id not in {one.id for one in containers(engine, run_id)}, "the end of what was left")
+    wait_until(lambda: left.id not in {made.id for made in containers(engine, run_id)}, "the end of what was left")
     release(engine, run_id)
     assert second_try.result().state == "success"
     assert_one_writer_after_the_other(engine, run_id)
@@ -231,7 +233,7 @@ def test_a_cancelled_run_leaves_no_container(airflow: Worker, engine: Any) -> No
     assert running.result().state == "failed"
     kills = {"event": "kill", "label": f"face-attributes.run={run_id}"}
     told = list(engine.events(since=since, until=time.time(), filters=kills, decode=True))
-    assert [one["Actor"]["Attributes"]["signal"] for one in told] == ["15", "9"]
+    assert [event["Actor"]["Attributes"]["signal"] for event in told] == ["15", "9"]
     assert told[1]["timeNano"] - told[0]["timeNano"] < 5e9  # all the time that Airflow gives a task that it ends
 
 
@@ -487,7 +489,7 @@ def test_a_lost_engine_is_named_and_the_retry_is_the_only_writer(airflow: Worker
 
     line = EngineLine(path)
     second_try = airflow.run_try(run_id, {"FAKE_ENGINE": str(path)})
-    wait_until(lambda: left.id not in {one.id for one in containers(engine, run_id)}, "the end of what was left")
+    wait_until(lambda: left.id not in {made.id for made in containers(engine, run_id)}, "the end of what was left")
     release(engine, run_id)
     assert second_try.result().state == "success"
     line.cut()

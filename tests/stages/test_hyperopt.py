@@ -81,7 +81,7 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(finished: int, tmp_p
         search(settings, killed_after(finished), tmp_path / "killed")
     resumed = search(settings, score, tmp_path / "killed").trials
     assert timeless(resumed) == timeless(whole)
-    assert len({json.dumps(one) for one in tried(whole)}) == 12
+    assert len({json.dumps(trial) for trial in tried(whole)}) == 12
 
 
 def test_the_trials_are_the_same_on_any_number_of_workers_whoever_is_first(tmp_path: Path) -> None:
@@ -117,12 +117,12 @@ def test_the_search_starts_with_the_given_trial_and_finds_better_ones_inside_the
     assert best.val_loss is not None
     assert trials[0].val_loss is not None
     assert best.val_loss < trials[0].val_loss - 0.01
-    for one in tried(trials):
+    for trial in tried(trials):
         for key in ("learning_rate", "muon_learning_rate", "weight_decay", "dropout"):
             low, high = getattr(settings, key)
-            assert low <= one[key] <= high
-        assert one["width"] in settings.width
-        assert set(one["loss_weights"]) == set(SAMPLE_NAMES)
+            assert low <= trial[key] <= high
+        assert trial["width"] in settings.width
+        assert set(trial["loss_weights"]) == set(SAMPLE_NAMES)
 
 
 def test_class_balance_is_searched_where_there_is_a_choice(tmp_path: Path) -> None:
@@ -130,10 +130,10 @@ def test_class_balance_is_searched_where_there_is_a_choice(tmp_path: Path) -> No
         return replace(score(job), val_loss=score(job).val_loss + 0.5 - job.plan.hyperparameters.class_balance)
 
     chosen = search(section(max_evals=12, class_balance=[0.0, 0.5]), best_in_balance, _new(tmp_path / "one"))
-    assert {one["class_balance"] for one in tried(chosen.trials)} == {0.0, 0.5}
+    assert {trial["class_balance"] for trial in tried(chosen.trials)} == {0.0, 0.5}
     assert chosen.best.hyperparameters["class_balance"] == 0.5
     fixed = tried(search(section(max_evals=4), score, _new(tmp_path / "other")).trials)
-    assert {one["class_balance"] for one in fixed} == {0.0}
+    assert {trial["class_balance"] for trial in fixed} == {0.0}
 
 
 def test_what_was_found_before_there_was_a_class_balance_is_read() -> None:
@@ -367,7 +367,7 @@ def test_the_loss_of_the_classes_is_the_loss_of_labels_that_are_equally_frequent
     true = np.log([0.9, 0.1])
     shares = np.exp(true)
     balanced = balanced_cross_entropy(logits + true, labels, shares)
-    each = [cross_entropy(logits[labels == one], labels[labels == one]) for one in (0, 1)]
+    each = [cross_entropy(logits[labels == label], labels[labels == label]) for label in (0, 1)]
     assert balanced == pytest.approx(np.mean(each))
     only_frequent = balanced_cross_entropy(np.tile([5.0, 0.0], (1000, 1)), labels, shares)
     assert only_frequent > balanced  # although the answers are right in nine of ten images

@@ -167,7 +167,7 @@ def test_many_attributes_that_are_not_checked_are_named_in_one_line_and_a_table_
     means = dict.fromkeys(("mean_accuracy", "mean_balanced_accuracy", "mean_majority"))
     metrics = {**means, "labels": 45, "doubtful_images": 0, "attributes": measured}
     report = doubt_report([], read_split(tmp_path, "train"), [], metrics, 3)
-    titles = [one.title for one in SAMPLE_ATTRIBUTES]
+    titles = [attribute.title for attribute in SAMPLE_ATTRIBUTES]
     assert report.verdict.startswith(f"{len(titles)} attributes are not checked: {', '.join(titles)}; None of 45")
     reasons = [section.rows for section in report.sections if isinstance(section, Table)][-1]
     assert reasons == [(title, f"no {name}") for title, name in zip(titles, SAMPLE_NAMES, strict=True)]

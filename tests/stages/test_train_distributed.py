@@ -46,13 +46,13 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     fit_in_processes(2, train, val, SETTINGS, checkpoint)
     ran: list[int] = []
     both = fit(train, val, SETTINGS, checkpoint=checkpoint, on_epoch=lambda epoch: ran.append(epoch.epoch))
-    one = fit(train, val, SETTINGS)
+    alone = fit(train, val, SETTINGS)
     assert ran == []
     assert len(both.history) == SETTINGS.epochs
     assert both.history[-1].val_mean_accuracy > 0.95
-    assert one.history[-1].val_mean_accuracy > 0.95
-    assert both.history[0].train_loss != one.history[0].train_loss, "each process augments its own share"
-    assert both.history[0].train_loss == pytest.approx(one.history[0].train_loss, rel=0.2)
+    assert alone.history[-1].val_mean_accuracy > 0.95
+    assert both.history[0].train_loss != alone.history[0].train_loss, "each process augments its own share"
+    assert both.history[0].train_loss == pytest.approx(alone.history[0].train_loss, rel=0.2)
 
 
 @pytest.mark.parametrize("processes", [2, 4])
@@ -77,7 +77,7 @@ def test_the_gradient_is_that_of_one_process_also_where_labels_are_unknown(
     whole = TINY.model_copy(update={"batch_size": 22, "loss_weights": weights, "class_balance": 0.5})
     settings = dataclasses.replace(SETTINGS, epochs=1, hyperparameters=whole, augmentation=NONE)
 
-    one = fit(same, val, settings, checkpoint=tmp_path / "one.safetensors")
+    alone = fit(same, val, settings, checkpoint=tmp_path / "one.safetensors")
     fit_in_processes(processes, same, val, settings, tmp_path / "several.safetensors")
     gradient, shared = (
         {
@@ -92,7 +92,7 @@ def test_the_gradient_is_that_of_one_process_also_where_labels_are_unknown(
     for name, expected in gradient.items():
         torch.testing.assert_close(shared[name], expected, rtol=1e-4, atol=2e-5 * float(expected.abs().max()) + 1e-9)
     several = fit(same, val, settings, checkpoint=tmp_path / "several.safetensors")
-    assert several.history[0].train_loss == pytest.approx(one.history[0].train_loss, rel=1e-5)
+    assert several.history[0].train_loss == pytest.approx(alone.history[0].train_loss, rel=1e-5)
 
 
 @pytest.mark.parametrize(

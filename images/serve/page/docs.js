@@ -24,7 +24,7 @@ function named(schema) {
 }
 
 function drawSchema(name, schema) {
-  const rows = Object.entries(schema.properties || {}).map(([key, one]) => [key, named(one), one.description || ""]);
+  const rows = Object.entries(schema.properties || {}).map(([key, value]) => [key, named(value), value.description || ""]);
   const drawn = make("section");
   drawn.append(make("h3", "", name), make("p", "sub", schema.description || ""), table(["Key", "Value", ""], rows));
   return drawn;
@@ -34,12 +34,12 @@ function drawOperation(path, method, told) {
   const box = make("section", "box"), title = make("h3");
   title.append(make("span", "method", method.toUpperCase()), ` ${path}`);
   box.append(title, make("p", "", told.description || told.summary));
-  const given = (told.parameters || []).map(one => [one.name, one.in, named(one.schema), one.description || ""]);
+  const given = (told.parameters || []).map(given => [given.name, given.in, named(given.schema), given.description || ""]);
   if (given.length) box.append(table(["Parameter", "In", "Value", ""], given));
-  const bodies = Object.entries(told.requestBody?.content || {}).map(([kind, one]) => [kind, named(one.schema)]);
+  const bodies = Object.entries(told.requestBody?.content || {}).map(([kind, body]) => [kind, named(body.schema)]);
   if (bodies.length) box.append(table(["Body", "Value"], bodies));
-  const answers = Object.entries(told.responses).map(([status, one]) => {
-    return [status, one.description, named(one.content?.["application/json"]?.schema)];
+  const answers = Object.entries(told.responses).map(([status, answer]) => {
+    return [status, answer.description, named(answer.content?.["application/json"]?.schema)];
   });
   box.append(table(["Status", "", "Answer"], answers));
   return box;
@@ -50,8 +50,8 @@ element("example").textContent =
 
 ask("openapi.json").then(told => {
   const drawn = Object.entries(told.paths).flatMap(([path, operations]) => {
-    return Object.entries(operations).map(([method, one]) => drawOperation(path, method, one));
+    return Object.entries(operations).map(([method, operation]) => drawOperation(path, method, operation));
   });
-  const forms = Object.entries(told.components?.schemas || {}).map(([name, one]) => drawSchema(name, one));
+  const forms = Object.entries(told.components?.schemas || {}).map(([name, schema]) => drawSchema(name, schema));
   element("paths").append(make("h2", "", "Paths"), ...drawn, make("h2", "", "Forms"), ...forms);
 }).catch(error => showProblem(error.message));

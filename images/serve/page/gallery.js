@@ -117,22 +117,23 @@ function refuse(error) {
 // Make the controls, once for the attributes and lots that there are.
 function prepare(told) {
   const lots = Object.keys(told.lots);
-  const all = JSON.stringify([told.attributes.map(one => [one.parameter, one.title, Object.keys(one.counts)]), lots]);
+  const attributes = told.attributes;
+  const all = JSON.stringify([attributes.map(of => [of.parameter, of.title, Object.keys(of.counts)]), lots]);
   if (all === known) return;
   known = all;
-  titles = Object.fromEntries(told.attributes.map(one => [one.name, one.title]));
-  parameters = Object.fromEntries(told.attributes.map(one => [one.name, one.parameter]));
-  element("attributes").replaceChildren(...told.attributes.map(one => {
-    const choices = Object.keys(one.counts).map(value => choice("checkbox", one.parameter, value, value));
-    return build("fieldset", {}, build("legend", {textContent: one.title}), ...choices);
+  titles = Object.fromEntries(attributes.map(attribute => [attribute.name, attribute.title]));
+  parameters = Object.fromEntries(attributes.map(attribute => [attribute.name, attribute.parameter]));
+  element("attributes").replaceChildren(...attributes.map(attribute => {
+    const choices = Object.keys(attribute.counts).map(value => choice("checkbox", attribute.parameter, value, value));
+    return build("fieldset", {}, build("legend", {textContent: attribute.title}), ...choices);
   }));
   addChoices("answered", "radio", "answered", ANSWERED);
   addChoices("labels", "checkbox", "label", LABELS);
   element("lot").replaceChildren(option("", "all"), ...lots.map(lot => option(lot, lot)));
   const orders = [option("file", "file"), option("-file", "file, backwards")];
-  for (const one of [{parameter: "confidence", title: "", learned: true}, ...told.attributes]) {
-    const of = one.title && `${one.title}: `;
-    if (one.learned) orders.push(option(one.parameter, `${of}least sure`), option(`-${one.parameter}`, `${of}most sure`));
+  for (const {parameter, title, learned} of [{parameter: "confidence", title: "", learned: true}, ...attributes]) {
+    const of = title && `${title}: `;
+    if (learned) orders.push(option(parameter, `${of}least sure`), option(`-${parameter}`, `${of}most sure`));
   }
   element("sort").replaceChildren(...orders);
   element("search").hidden = false;
@@ -153,17 +154,17 @@ function addChoices(id, type, name, texts) {
 // Let the controls say what the address says, and how many images each choice would give.
 function fill(query, told) {
   const counts = {answered: told.answered, label: told.labels};
-  for (const one of told.attributes) counts[one.parameter] = one.counts;
+  for (const attribute of told.attributes) counts[attribute.parameter] = attribute.counts;
   for (const input of element("filters").querySelectorAll(".choice input")) {
     const given = query.getAll(input.name), label = input.closest("label"), all = counts[input.name];
-    const images = all[input.value], sum = Object.values(all).reduce((one, other) => one + other, 0);
+    const images = all[input.value], sum = Object.values(all).reduce((sum, count) => sum + count, 0);
     input.checked = input.value ? given.includes(input.value) : !given.length;
     label.querySelector(".count").textContent = images === undefined ? "" : counted(images);
     label.style.setProperty("--part", images ? `${(100 * images) / sum}%` : "0%");
     label.classList.toggle("none", images === 0);
   }
-  for (const one of element("lot").options) {
-    if (one.value) one.textContent = `${one.value} (${counted(told.lots[one.value])})`;
+  for (const lot of element("lot").options) {
+    if (lot.value) lot.textContent = `${lot.value} (${counted(told.lots[lot.value])})`;
   }
   element("labels").hidden = !(told.labels.agrees + told.labels.differs) && !query.has("label");
   element("lot").value = query.get("lot") || "";
@@ -239,34 +240,34 @@ async function open(signal) {
 
 function answers(told) {
   const list = make("dl");
-  for (const [name, one] of Object.entries(told.answers)) {
-    const part = make("div", one.answered ? "" : "unsure"), bar = make("span", "fill"), track = make("dd", "track");
-    bar.style.setProperty("--part", `${100 * one.confidence}%`);
+  for (const [name, answer] of Object.entries(told.answers)) {
+    const part = make("div", answer.answered ? "" : "unsure"), bar = make("span", "fill"), track = make("dd", "track");
+    bar.style.setProperty("--part", `${100 * answer.confidence}%`);
     track.append(bar);
-    const said = one.class === null ? "never answered" : `${one.class} ${percent(one.confidence)}`;
+    const said = answer.class === null ? "never answered" : `${answer.class} ${percent(answer.confidence)}`;
     part.append(make("dt", "", titles[name] || name), make("dd", "", said), track);
-    if (one.class !== null && !one.answered) part.append(make("dd", "note", "too unsure to be answered"));
-    if (one.label !== undefined) {
-      const right = one.label === one.class;
-      part.append(make("dd", `note ${right ? "right" : "wrong"}`, `${right ? "✓" : "✗"} label: ${one.label}`));
+    if (answer.class !== null && !answer.answered) part.append(make("dd", "note", "too unsure to be answered"));
+    if (answer.label !== undefined) {
+      const right = answer.label === answer.class;
+      part.append(make("dd", `note ${right ? "right" : "wrong"}`, `${right ? "✓" : "✗"} label: ${answer.label}`));
     }
     list.append(part);
   }
   return list;
 }
 
-// A row a version, the newest first; where one said otherwise than the next newer one, that is marked.
+// A row per version, the newest first; an answer that differs from that of the next newer version is marked.
 function versions(told) {
   const names = Object.keys(told.answers);
   const heads = ["Version", "Predicted", ...names.map(name => titles[name] || name)];
   const table = build("table", {}, build("tr", {}, ...heads.map(textContent => build("th", {scope: "col", textContent}))));
-  told.versions.forEach((one, place) => {
+  told.versions.forEach((made, place) => {
     const cells = names.map(name => {
-      const answer = one.answers[name], newer = told.versions[Math.max(0, place - 1)].answers[name];
+      const answer = made.answers[name], newer = told.versions[Math.max(0, place - 1)].answers[name];
       return make("td", answer && newer && answer.class !== newer.class ? "changed" : "", answer ? described(answer) : "");
     });
-    const version = build("th", {scope: "row", textContent: one.version});
-    table.append(build("tr", {}, version, make("td", "", one.predicted.slice(0, 16).replace("T", " ")), ...cells));
+    const version = build("th", {scope: "row", textContent: made.version});
+    table.append(build("tr", {}, version, make("td", "", made.predicted.slice(0, 16).replace("T", " ")), ...cells));
   });
   return build("div", {className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Answers of each version"}, table);
 }

@@ -8,7 +8,7 @@ let titles = {};
 async function start() {
   try {
     const known = await ask("attributes");
-    titles = Object.fromEntries(known.attributes.map(one => [one.name, one.title]));
+    titles = Object.fromEntries(known.attributes.map(attribute => [attribute.name, attribute.title]));
   } catch { /* it is said above, or by the form */ }
 }
 

@@ -80,9 +80,9 @@ def _short(value: Any, most: int = LISTED) -> Any:
     """A result as the renderer can show it: numbers of numpy as Python's, lists and texts cut."""
     if isinstance(value, dict):
         kept = {"unexpected_list": VALUES_SHOWN, "unexpected_index_list": VALUES_SHOWN}
-        return {name: _short(one, kept.get(name, LISTED)) for name, one in value.items()}
+        return {name: _short(item, kept.get(name, LISTED)) for name, item in value.items()}
     if isinstance(value, list | tuple | set):
-        first = [_short(one) for one in list(value)[:most]]
+        first = [_short(item) for item in list(value)[:most]]
         return first if most == VALUES_SHOWN or len(value) <= most else [*first, f"\u2026 {len(value):,} in all"]
     if isinstance(value, str) and len(value) > TEXT_SHOWN:
         return f"{value[: TEXT_SHOWN * 2 // 3]} \u2026 {value[-TEXT_SHOWN // 3 :]}"
@@ -93,10 +93,10 @@ def _readable(result: Any) -> Any:
     """A copy of a result that is short enough for its page."""
     outcomes = []
     for outcome in result.results:
-        one = copy.copy(outcome)
-        one.result = _short(outcome.result)
-        one.exception_info = _without_traceback(outcome.exception_info or {})
-        outcomes.append(one)
+        short = copy.copy(outcome)
+        short.result = _short(outcome.result)
+        short.exception_info = _without_traceback(outcome.exception_info or {})
+        outcomes.append(short)
     page = copy.copy(result)
     page.results = outcomes
     return page
@@ -107,7 +107,7 @@ def _without_traceback(info: Any) -> Any:
     if not isinstance(info, dict):
         return info
     return {
-        name: "" if name == "exception_traceback" else _without_traceback(_short(one)) for name, one in info.items()
+        name: "" if name == "exception_traceback" else _without_traceback(_short(part)) for name, part in info.items()
     }
 
 

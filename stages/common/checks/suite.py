@@ -176,5 +176,5 @@ def findings(result: Any) -> list[Finding]:
 def _cause(outcome: Any) -> str:
     """Why an expectation could not be evaluated, in Great Expectations' words."""
     info = outcome.exception_info
-    one = info if "exception_message" in info else next(iter(info.values()))
-    return " ".join(str(one["exception_message"]).split())[:SHOWN]
+    raised = info if "exception_message" in info else next(iter(info.values()))
+    return " ".join(str(raised["exception_message"]).split())[:SHOWN]

@@ -66,10 +66,10 @@ def read_suite(path: Path, attributes: Attributes) -> dict[str, Any]:
             expanded = _expand([entry], things, {})
         except _TemplateError as error:
             raise DataError(f"{path}, line {line}: {error}") from error
-        for one in expanded:
-            if not (isinstance(one, dict) and isinstance(one.get("meta", {}), dict)):
+        for expectation in expanded:
+            if not (isinstance(expectation, dict) and isinstance(expectation.get("meta", {}), dict)):
                 raise DataError(f'{path}, line {line}: write an object with "type", "kwargs", "meta" and "severity"')
-            _complete(one.get("meta", {}), remedy if one.get("severity") == "critical" else None)
+            _complete(expectation.get("meta", {}), remedy if expectation.get("severity") == "critical" else None)
         expectations += expanded
         found += [line] * len(expanded)
     return {**suite, "name": path.stem, "expectations": expectations, LINES: found}
@@ -132,9 +132,9 @@ def _expand(value: Any, things: Mapping[str, list[Values]], values: Values) -> A
     if isinstance(value, str):
         return _fill(value, values)
     if isinstance(value, dict):
-        return {name: _expand(one, things, values) for name, one in value.items()}
+        return {name: _expand(item, things, values) for name, item in value.items()}
     if isinstance(value, list):
-        return [one for item in value for one in _repeat(item, things, values)]
+        return [repeated for item in value for repeated in _repeat(item, things, values)]
     return value
 
 
@@ -143,14 +143,14 @@ def _repeat(item: Any, things: Mapping[str, list[Values]], values: Values) -> li
     if not (isinstance(item, dict) and "each" in item):
         return [_expand(item, things, values)]
     each = item["each"]
-    repeated = {name: one for name, one in item.items() if name != "each"}
+    repeated = {name: part for name, part in item.items() if name != "each"}
     items = repeated.get("items", [repeated])
     if "items" in repeated and (len(repeated) > 1 or not isinstance(items, list)):
         raise _TemplateError('"items" is a list, and beside it may stand only "each"')
     found = things.get(each) if isinstance(each, str) else each
     if not isinstance(found, list) or not all(isinstance(thing, dict) for thing in found):
         raise _TemplateError(f'"each" is {json.dumps(each)}: write {", ".join(things)} or a list of objects')
-    return [one for thing in found for one in _expand(items, things, {**values, **thing})]
+    return [expanded for thing in found for expanded in _expand(items, things, {**values, **thing})]
 
 
 def _fill(text: str, values: Values) -> Any:

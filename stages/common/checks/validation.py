@@ -91,7 +91,7 @@ def check(
     result = run_suite(expected, suite, table, thresholds)
     found = findings(result)
     critical = [finding for finding in found if finding.critical]
-    rows = [row for finding in sorted(found, key=lambda one: not one.critical) for row in _rows(finding, table)]
+    rows = [row for finding in sorted(found, key=lambda finding: not finding.critical) for row in _rows(finding, table)]
     checked = Checked(suite, result, found, rows)
     folder = failed if critical else out
     write_data_docs(folder / DATA_DOCS / suite, expected, result, checked.verdict)

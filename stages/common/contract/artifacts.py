@@ -374,7 +374,7 @@ def locked(
                 with contextlib.suppress(OSError):  # what is there already is delivered from a full disk, too
                     os.truncate(file.fileno(), 0)
                     os.utime(file.fileno())
-                    os.write(file.fileno(), "".join(f"{one.absolute()}\n" for one in reads).encode())
+                    os.write(file.fileno(), "".join(f"{path.absolute()}\n" for path in reads).encode())
                     os.fsync(file.fileno())  # else NFS keeps it here until the lock is free, and no clean-up sees it
                 yield lock
                 return

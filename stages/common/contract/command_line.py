@@ -184,8 +184,8 @@ def _obey(stage: Stage[ParamsT], arguments: argparse.Namespace) -> int:
     own, suites = _own(stage, arguments.data, getattr(arguments, "expectations", None))
     params = load_params(stage.params, file, arguments.set, recipes, own)
     inputs = {name: Path(path) for name in stage.inputs if (path := getattr(arguments, name))}
-    for name, one in stage.inputs.items():
-        if one.default and name not in inputs and (found := one.default(inputs)):
+    for name, spec in stage.inputs.items():
+        if spec.default and name not in inputs and (found := spec.default(inputs)):
             inputs[name] = found
     for name, path in inputs.items():
         if stage.inputs[name].created:

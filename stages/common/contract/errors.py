@@ -89,18 +89,18 @@ def errno_of(error: BaseException) -> tuple[int, str]:
     DVC there is what they printed.
     """
     seen: list[BaseException] = []
-    one: BaseException | None = error
-    while one and one not in seen:
-        seen.append(one)
-        if isinstance(one, OSError) and one.errno:
-            return one.errno, str(one.filename or "")
-        text = str(one)
+    current: BaseException | None = error
+    while current and current not in seen:
+        seen.append(current)
+        if isinstance(current, OSError) and current.errno:
+            return current.errno, str(current.filename or "")
+        text = str(current)
         if found := re.search(r"\[Errno (\d+)\]|\(os error (\d+)\)", text):
             return int(found[1] or found[2]), ""
         for number in FULL:
             if os.strerror(number).lower() in text.lower():
                 return number, ""
-        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
     return 0, ""
 
 

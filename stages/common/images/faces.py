@@ -79,12 +79,12 @@ def _each_once(boxes: npt.NDArray[np.float64], scores: npt.NDArray[np.float32]) 
     start = boxes[:, :2].astype(int)
     extent = boxes[:, 2:].astype(int)
     kept: list[int] = []
-    for one in np.argsort(-scores, kind="stable").tolist():
-        sides = np.minimum(start[kept] + extent[kept], start[one] + extent[one]) - np.maximum(start[kept], start[one])
+    for box in np.argsort(-scores, kind="stable").tolist():
+        sides = np.minimum(start[kept] + extent[kept], start[box] + extent[box]) - np.maximum(start[kept], start[box])
         both = sides.clip(0).prod(axis=1)
-        either = extent[kept].prod(axis=1) + extent[one].prod() - both
+        either = extent[kept].prod(axis=1) + extent[box].prod() - both
         if (both <= OVERLAP * either).all():
-            kept.append(one)
+            kept.append(box)
     return boxes[kept]
 
 

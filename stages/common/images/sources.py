@@ -59,7 +59,7 @@ def find_sources(
 
 def find_source(filename: str, path: Path, digest: Callable[[Path], str]) -> Source:
     """`find_sources` of one."""
-    return next(find_sources([(filename, str(path))], lambda paths: (digest(Path(one)) for one in paths)))
+    return next(find_sources([(filename, str(path))], lambda paths: (digest(Path(name)) for name in paths)))
 
 
 def is_regular(path: str | Path) -> bool:

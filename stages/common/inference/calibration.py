@@ -132,7 +132,7 @@ def reliability(confidence: Numbers, right: Flags, bins: int = BINS) -> list[Bin
     """
     part = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # ((m - 1) / bins, m / bins], as in Guo
     chosen = [part == number for number in np.unique(part)]
-    return [Bin(int(one.sum()), float(confidence[one].mean()), float(right[one].mean())) for one in chosen]
+    return [Bin(int(inside.sum()), float(confidence[inside].mean()), float(right[inside].mean())) for inside in chosen]
 
 
 def expected_calibration_error(confidence: Numbers, right: Flags, bins: int = BINS) -> float | None:
@@ -146,8 +146,8 @@ def expected_calibration_error(confidence: Numbers, right: Flags, bins: int = BI
         None if there is no answer.
     """
     found = reliability(confidence, right, bins)
-    total = sum(one.count for one in found)
-    return sum(one.count * abs(one.confidence - one.accuracy) for one in found) / total if total else None
+    total = sum(part.count for part in found)
+    return sum(part.count * abs(part.confidence - part.accuracy) for part in found) / total if total else None
 
 
 @dataclass(frozen=True)

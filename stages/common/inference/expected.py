@@ -121,7 +121,7 @@ def trust(answers: Sequence[Answers]) -> dict[str, Trust]:
 
 def write_trust(reference: Path, answers: Sequence[Answers]) -> None:
     """Keep `trust` in the folder `reference` of a version."""
-    text = json.dumps({name: asdict(one) for name, one in trust(answers).items()}, indent=2)
+    text = json.dumps({name: asdict(known) for name, known in trust(answers).items()}, indent=2)
     (reference / CONFIDENCES).write_text(text + "\n", encoding="utf-8")
 
 
@@ -135,7 +135,7 @@ def read_trust(reference: Path) -> Trusts:
     if not path.exists():
         return {}
     with reading(path, "evaluate"):
-        return {name: Trust(**one) for name, one in json.loads(path.read_text(encoding="utf-8")).items()}
+        return {name: Trust(**known) for name, known in json.loads(path.read_text(encoding="utf-8")).items()}
 
 
 def certainty(answers: Sequence[Answers], chosen: npt.NDArray[np.bool_]) -> Certainty:
@@ -182,5 +182,5 @@ def figures(expected: Mapping[str, Expected]) -> dict[str, Any] | None:
     """The same in JSON's terms: `mean`, and `attributes` by name; None if nothing can be expected."""
     if MEAN not in expected:
         return None
-    of_attributes = {name: asdict(one) for name, one in expected.items() if name != MEAN}
+    of_attributes = {name: asdict(figures) for name, figures in expected.items() if name != MEAN}
     return {"mean": asdict(expected[MEAN]), "attributes": of_attributes}

@@ -58,13 +58,13 @@ def measure(everything: Answers) -> dict[str, Any]:
     support = np.bincount(answers.labels, minlength=len(classes))
     count, told = len(answers.labels), len(answers.labels) > 0 and not answers.never
     per_class = [_of_class(answers, number, counts, support) for number in range(len(classes))] if told else []
-    present = [one for one in per_class if one["support"]]
+    present = [row for row in per_class if row["support"]]
 
     groups = np.arange(count) if answers.groups is None else answers.groups
     share = float(answers.right.mean()) if told else None
 
     def mean(name: str) -> float | None:
-        return float(np.mean([one[name] or 0.0 for one in present])) if present else None
+        return float(np.mean([row[name] or 0.0 for row in present])) if present else None
 
     return {
         "labels": count,

@@ -54,13 +54,13 @@ def classes_table(attributes: Attributes, measures: Mapping[str, Measures]) -> T
     """A row per class: its labels, precision and recall with intervals, average precision if it is rare."""
     rows = [
         (
-            attribute.title, one["class"], one["support"],
-            one["precision"], between(one["precision_interval"]),
-            one["recall"], between(one["recall_interval"]),
-            one["f1"], one.get("average_precision"),
+            attribute.title, row["class"], row["support"],
+            row["precision"], between(row["precision_interval"]),
+            row["recall"], between(row["recall_interval"]),
+            row["f1"], row.get("average_precision"),
         )
         for attribute in attributes
-        for one in measures[attribute.name]["per_class"]
+        for row in measures[attribute.name]["per_class"]
     ]  # fmt: skip
     columns = ("Attribute", "Class", "Labels", "Precision", "95 %", "Recall", "95 %", "F1", "Average precision")
     note = (

@@ -128,7 +128,7 @@ def load(path: Path, threads: int | None = None) -> OnnxModel:
     """
     session = _open_session(path, threads or available_cpus())
     metadata = _read_metadata(path, session.get_modelmeta().custom_metadata_map)
-    attributes = _read_attributes(path, metadata.get("attributes"), [one.name for one in session.get_outputs()])
+    attributes = _read_attributes(path, metadata.get("attributes"), [output.name for output in session.get_outputs()])
     preprocessing = _parse(path, "preprocessing", Preprocessing, metadata.get("preprocessing"))
     settings: dict[str, Any] = {  # of earlier code
         "learned": all_learned(attributes),
@@ -146,13 +146,13 @@ def load(path: Path, threads: int | None = None) -> OnnxModel:
             _expect(path, f"numbers in abstention of {attribute.name}", len(attribute.classes), len(lowest))
     side = preprocessing.image_size
     _expect(path, "image_size", side, metadata.get("image_size"))
-    inputs = [(one.name, one.type, _shape(one)) for one in session.get_inputs()]
+    inputs = [(given.name, given.type, _shape(given)) for given in session.get_inputs()]
     _expect(path, "input", [(INPUT, "tensor(uint8)", [ANY, side, side, 3])], inputs)
-    outputs = sorted((one.name, one.type, _shape(one)) for one in session.get_outputs())
+    outputs = sorted((output.name, output.type, _shape(output)) for output in session.get_outputs())
     widths: dict[str, Any] = {attribute.name: len(attribute.classes) for attribute in attributes}
     width = next((shape[-1] for name, _, shape in outputs if name == EMBEDDING), None)
     widths[EMBEDDING] = width if isinstance(width, int) else "a fixed number"
-    _expect(path, "outputs", sorted((name, "tensor(float)", [ANY, one]) for name, one in widths.items()), outputs)
+    _expect(path, "outputs", sorted((name, "tensor(float)", [ANY, width]) for name, width in widths.items()), outputs)
     return OnnxModel(session, attributes, side, preprocessing, calibration, path)
 
 

@@ -183,15 +183,15 @@ def totals(
     found: dict[str, list[dict[str, str | int | float]]] = {"lots": [], "class_pairs": []}
     for kind, name, many, some in zip(slices.kinds, slices.names, counts.tolist(), hits.tolist(), strict=True):
         if many:
-            one = {"name": name, "labels": many, "accuracy": some / many}
-            found["lots" if kind == "lot" else "class_pairs"].append(one)
+            total = {"name": name, "labels": many, "accuracy": some / many}
+            found["lots" if kind == "lot" else "class_pairs"].append(total)
     return found
 
 
 def worst(slices: Sequence[Slice]) -> Slice | None:
     """The slice with the lowest accuracy of those that are worse than the rest by more than chance explains, if any."""
-    told = [one for one in slices if one.p < LEVEL]
-    return min(told, key=lambda one: (one.accuracy, one.p), default=None)
+    told = [each for each in slices if each.p < LEVEL]
+    return min(told, key=lambda each: (each.accuracy, each.p), default=None)
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,8 @@ def compare_slices(
         return []
     losses, gains = np.array(signs).T
     p, least = binom.sf(losses - 1, losses + gains, 0.5), 0.5 ** (losses + gains)
-    return [replace(one, p=adjusted) for one, adjusted in zip(found, tarone(p, least, level).tolist(), strict=True)]
+    adjusted = tarone(p, least, level).tolist()
+    return [replace(change, p=chance) for change, chance in zip(found, adjusted, strict=True)]
 
 
 def _signs(
@@ -298,4 +299,4 @@ def _signs(
 def fallen(changes: Sequence[Change], level: float, margin: float) -> list[Change]:
     """The changes for the worse by more than a margin (0-1) and by more than chance explains, the worst first."""
     told = [change for change in changes if change.p < level and change.version - change.candidate > margin]
-    return sorted(told, key=lambda one: (one.candidate - one.version, one.p))
+    return sorted(told, key=lambda change: (change.candidate - change.version, change.p))

@@ -132,9 +132,9 @@ class Chooser:
             at = int(self._random.choice(len(pool), p=weight / weight.sum()))
             new.append(at)
             self._drawn.append(pool.worth[at])
-            one = pool.take(np.array([at]))
-            weight = np.minimum(weight, _gaps(pool, one))
-            far = np.minimum(far, _distances(pool.embedding, one.embedding))
+            drawn = pool.take(np.array([at]))
+            weight = np.minimum(weight, _gaps(pool, drawn))
+            far = np.minimum(far, _distances(pool.embedding, drawn.embedding))
         self._centres = self._centres.join(pool.take(np.array(new, np.intp)))
         return self._drawn
 
@@ -161,7 +161,7 @@ class Chooser:
     ) -> list[Worth]:
         """Those images of a lot, which the answers are `among`."""
         far = _distances(np.nan_to_num(features.embeddings[at]), self._centres.embedding)
-        told = np.stack([one[among] for one in tellable(answers)], axis=1)
+        told = np.stack([flags[among] for flags in tellable(answers)], axis=1)
         described = []
         for number, said in enumerate(_said(answers, among)):
             counted = [
@@ -221,7 +221,7 @@ def _gaps(of: _Pool, to: _Pool) -> npt.NDArray[np.float64]:
 
     Of outer products, it is made of products of their factors.
     """
-    squared, lengths = (np.square(one.pull).sum(axis=1) * np.square(one.embedding).sum(axis=1) for one in (of, to))
+    squared, lengths = (np.square(pool.pull).sum(axis=1) * np.square(pool.embedding).sum(axis=1) for pool in (of, to))
     nearest = np.empty(len(of))
     for start in range(0, len(of), CHUNK):
         part = slice(start, start + CHUNK)

@@ -49,7 +49,9 @@ def expected_table(
         if attribute.name in of_attributes
     ]
     rows += [
-        (lot, "Mean", count, *_cells(one["mean"]), badge or "") for lot, (count, one, badge) in lots.items() if one
+        (lot, "Mean", count, *_cells(figures["mean"]), badge or "")
+        for lot, (count, figures, badge) in lots.items()
+        if figures
     ]
     note = (
         "Estimated share of right answers: the model's confidences, corrected by the gap between confidence and "
@@ -60,8 +62,8 @@ def expected_table(
     return short_table("Expected accuracy", columns, rows, ROWS + len(attributes) + 1, note)
 
 
-def _cells(one: Mapping[str, float]) -> tuple[Share, ...]:
-    return tuple(Share(one[name]) for name in ("value", "low", "high"))
+def _cells(figures: Mapping[str, float]) -> tuple[Share, ...]:
+    return tuple(Share(figures[name]) for name in ("value", "low", "high"))
 
 
 def worth_pictures(worth: Sequence[Worth], of: int, picture: Callable[[str, str], str]) -> Pictures | None:

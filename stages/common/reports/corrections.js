@@ -68,12 +68,12 @@
 
   const show = () => {
     for (const question of questions) {
-      const one = changed.get(question.key), done = saved.get(question.key);
-      question.show(one?.class ?? before(question));
-      question.node.classList.toggle("changed", Boolean(one));
+      const change = changed.get(question.key), done = saved.get(question.key);
+      question.show(change?.class ?? before(question));
+      question.node.classList.toggle("changed", Boolean(change));
       const annotated = `annotated ${question.label}`;
       const by = done ? `; ${done.class} by ${done.by}, ${time(done.at)}` : "";
-      question.told.textContent = one ? `${annotated}${by}; now ${one.class}, not saved` : `${annotated}${by}`;
+      question.told.textContent = change ? `${annotated}${by}; now ${change.class}, not saved` : `${annotated}${by}`;
     }
     bar.show?.();
   };
@@ -148,7 +148,7 @@
     addEventListener("beforeunload", (event) => { if (changed.size) event.preventDefault(); });
   };
   const remember = (corrections) => {
-    for (const one of corrections) saved.set(key(one.filename, one.column), one); // the newest last
+    for (const correction of corrections) saved.set(key(correction.filename, correction.column), correction); // the newest last
   };
 
   // ---- in Airflow ----
@@ -188,16 +188,16 @@
     bar.button.disabled = true;
     try {
       const answer = await send(PLUGIN, { corrections: sent });
-      const others = answer.saved.filter((one) => one.by !== answer.by && changed.has(key(one.filename, one.column))
-        && saved.get(key(one.filename, one.column))?.at !== one.at);
-      for (const one of sent) { // what was chosen meanwhile stays
-        const at = key(one.filename, one.column);
-        if (changed.get(at)?.class === one.class) changed.delete(at);
+      const others = answer.saved.filter(({ by, filename, column, at }) => by !== answer.by && changed.has(key(filename, column))
+        && saved.get(key(filename, column))?.at !== at);
+      for (const correction of sent) { // a class that was chosen meanwhile stays
+        const at = key(correction.filename, correction.column);
+        if (changed.get(at)?.class === correction.class) changed.delete(at);
       }
       remember(answer.saved);
       bar.said = true;
       show();
-      const met = others.map((one) => ` ${one.by} had made ${one.filename} ${one.class} at ${time(one.at)}; yours is newer and counts.`);
+      const met = others.map((other) => ` ${other.by} had corrected ${other.filename} to ${other.class} at ${time(other.at)}; your correction is newer and counts.`);
       if (!changed.size) say(`Saved ${count(sent.length, "correction")} as ${answer.file}.${met.join("")}`);
     } catch (error) {
       show();
@@ -226,12 +226,12 @@
   const quoted = (cell) => (/[",\r\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell);
   const file = (by, at) => {
     const images = new Map();
-    for (const one of changed.values()) images.set(one.filename, { ...images.get(one.filename), [one.column]: one.class });
-    const columns = attributes.map((one) => one.column).filter((column) => [...images.values()].some((one) => column in one));
+    for (const change of changed.values()) images.set(change.filename, { ...images.get(change.filename), [change.column]: change.class });
+    const columns = attributes.map((attribute) => attribute.column).filter((column) => [...images.values()].some((classes) => column in classes));
     const person = by.replace(/[^\p{L}\p{N}_.@ -]/gu, " ").trim();
     const who = formula.test(person) ? `'${person}` : person;
-    const rows = [...images].map(([name, one]) =>
-      [formula.test(name) ? `./${name}` : name, ...columns.map((column) => one[column] ?? ""), who, at]);
+    const rows = [...images].map(([name, classes]) =>
+      [formula.test(name) ? `./${name}` : name, ...columns.map((column) => classes[column] ?? ""), who, at]);
     return [["filename", ...columns, "corrected_by", "corrected_at"], ...rows].map((cells) => `${cells.map(quoted).join(",")}\n`).join("");
   };
 
@@ -246,7 +246,7 @@
       const address = URL.createObjectURL(new Blob([file(by, at)], { type: "text/csv" }));
       make("a", { href: address, download: called }).click();
       setTimeout(() => URL.revokeObjectURL(address), 60_000);
-      remember([...changed.values()].map((one) => ({ ...one, by, at })));
+      remember([...changed.values()].map((change) => ({ ...change, by, at })));
       const number = changed.size;
       changed.clear();
       bar.said = true;

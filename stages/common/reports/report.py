@@ -295,9 +295,9 @@ def text_of(value: object, most: int = TEXT_SHOWN) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     if isinstance(value, Mapping):
-        value = ", ".join(f"{str(name).replace('_', ' ')} {text_of(one)}" for name, one in value.items())
+        value = ", ".join(f"{str(name).replace('_', ' ')} {text_of(item)}" for name, item in value.items())
     elif isinstance(value, list | tuple | set | frozenset):
-        value = ", ".join(text_of(one) for one in value)
+        value = ", ".join(text_of(item) for item in value)
     text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "\ufffd", str(value))
     return text if len(text) <= most else f"{text[: most * 2 // 3]} \u2026 {text[-(most // 3) :]}"
 

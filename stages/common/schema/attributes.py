@@ -48,7 +48,7 @@ def difference(ours: Attributes, theirs: Attributes) -> str:
     Returns:
         "" if they do not differ.
     """
-    here, there = ({one.name: one.classes for one in many} for many in (ours, theirs))
+    here, there = ({attribute.name: attribute.classes for attribute in many} for many in (ours, theirs))
     lacking, more = ([name for name in one if name not in other] for one, other in ((here, there), (there, here)))
     others = [name for name in here if name in there and here[name] != there[name]]
     told = {"without": lacking, "with": more, "with other classes of": others}
@@ -69,4 +69,4 @@ def read_attributes(folder: Path) -> Attributes:
     path = folder / FILE
     with reading(path):
         found = json.loads(path.read_text(encoding="utf-8"))
-        return tuple(Attribute(**{**one, "classes": tuple(one["classes"])}) for one in found)
+        return tuple(Attribute(**{**attribute, "classes": tuple(attribute["classes"])}) for attribute in found)

@@ -36,7 +36,7 @@ class Muon(Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: ARG002 (as every optimizer's)
         """Take the gradients to new weights."""
         (group,) = self.param_groups
-        matrices = [one for one in group["params"] if one.grad is not None]
+        matrices = [matrix for matrix in group["params"] if matrix.grad is not None]
         gradients = [matrix.grad for matrix in matrices]
         for matrix in matrices:
             if not self.state[matrix]:
@@ -68,10 +68,10 @@ def orthogonal(matrices: Sequence[Tensor], size: Tensor) -> list[Tensor]:
     """
     a, b, c = COEFFICIENTS
     wide = [matrix if len(matrix) <= matrix.shape[1] else matrix.T for matrix in matrices]
-    rows, columns = (max(one.shape[side] for one in wide) for side in (0, 1))
+    rows, columns = (max(matrix.shape[side] for matrix in wide) for side in (0, 1))
     padded = wide[0].new_zeros(len(wide), rows, columns)
-    for place, one in zip(padded, wide, strict=True):
-        place[: len(one), : one.shape[1]] = one
+    for place, matrix in zip(padded, wide, strict=True):
+        place[: len(matrix), : matrix.shape[1]] = matrix
     gram = padded @ padded.mT
     norm = gram.diagonal(dim1=1, dim2=2).sum(1).sqrt().clamp(min=TINY).view(-1, 1, 1)
     gram = gram / norm**2
@@ -83,5 +83,5 @@ def orthogonal(matrices: Sequence[Tensor], size: Tensor) -> list[Tensor]:
         if step < STEPS - 1:
             gram = factor @ gram @ factor
     padded = found @ padded
-    parts = [place[: len(one), : one.shape[1]] for place, one in zip(padded, wide, strict=True)]
+    parts = [place[: len(matrix), : matrix.shape[1]] for place, matrix in zip(padded, wide, strict=True)]
     return [part if part.shape == matrix.shape else part.T for part, matrix in zip(parts, matrices, strict=True)]

@@ -175,12 +175,12 @@ class Outputs(nn.Module):
 
     def _look(self, images: Tensor) -> tuple[Tensor, ...]:
         features = self.network.features(images)
-        logits = (one.float() for one in self.network.logits(features))
+        logits = (raw.float() for raw in self.network.logits(features))
         return (*self._masked(logits), features.float().mean((2, 3)))
 
     def _masked(self, logits: Iterable[Tensor]) -> list[Tensor]:
-        found = ((one, getattr(self, f"mask_{number}")) for number, one in enumerate(logits))
-        return [one if mask is None else one + mask for one, mask in found]
+        found = ((raw, getattr(self, f"mask_{number}")) for number, raw in enumerate(logits))
+        return [raw if mask is None else raw + mask for raw, mask in found]
 
 
 def _mean_of_probabilities(one: Tensor, other: Tensor) -> Tensor:
@@ -218,8 +218,8 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Probabilities of every attribute, and last the embeddings."""
         *logits, embeddings = self.outputs(images)
-        scaled = (one / divisor for one, divisor in zip(logits, self.temperatures, strict=True))
-        return (*(one.softmax(1) for one in scaled), embeddings)
+        scaled = (raw / divisor for raw, divisor in zip(logits, self.temperatures, strict=True))
+        return (*(raw.softmax(1) for raw in scaled), embeddings)
 
 
 def outputs_of(module: nn.Module, images: Split, device: torch.device) -> list[npt.NDArray[np.float32]]:

@@ -84,8 +84,8 @@ class Step:
             optimizer.param_groups[0]["lr"].fill_(rate)
         if graph := self._graph(images, labels, shares):
             captured, places = graph
-            for place, one in zip(places, (images, labels, shares), strict=True):
-                place.copy_(one)
+            for place, values in zip(places, (images, labels, shares), strict=True):
+                place.copy_(values)
             captured.replay()
         else:
             self._learn(images, labels, shares)
@@ -108,7 +108,7 @@ class Step:
         return self.graphs[size]
 
     def _capture(self, batch: tuple[Tensor, ...]) -> Graph:
-        places = tuple(one.clone() for one in batch)
+        places = tuple(part.clone() for part in batch)
         with self.undone():
             side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream())
@@ -175,7 +175,7 @@ class Step:
     @contextlib.contextmanager
     def undone(self) -> Iterator[None]:
         """Undo at the end whatever is learned and drawn inside."""
-        before = [one.detach().clone() for one in self._changing()]
+        before = [tensor.detach().clone() for tensor in self._changing()]
         device = self.total.device
         try:
             with torch.random.fork_rng([device] if device.type == "cuda" else []):

@@ -161,7 +161,7 @@ class WorkerPool:
             processes = (self._executor._processes or {}) if self._executor else {}
             if not done and any(worker.exitcode is not None for worker in list(processes.values())):
                 raise BrokenProcessPool
-            if broken := next((one for one in done if isinstance(one.exception(), BrokenProcessPool)), None):
+            if broken := next((future for future in done if isinstance(future.exception(), BrokenProcessPool)), None):
                 broken.result()
         return [future for future in futures if future in done]
 

@@ -72,7 +72,7 @@ class CartoonSetPairs(Form):
         counts = variants_of(self.asked)
         for path in files:
             source = as_text(path)
-            ends = (one for one in (".png", *sorted(SUFFIXES)) if (folder / path.with_suffix(one)).exists())
+            ends = (suffix for suffix in (".png", *sorted(SUFFIXES)) if (folder / path.with_suffix(suffix)).exists())
             image = as_text(path.with_suffix(next(ends, ".png")))
             try:
                 variants.append(_read_variants(folder / path, counts))

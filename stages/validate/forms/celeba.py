@@ -41,7 +41,7 @@ _YES_NO = frozenset({"1", "-1"})
 
 def told_by(asked: AttributesFile) -> tuple[str, ...]:
     """CelebA's attributes that tell something of those asked for."""
-    conditions = (one for rules in asked.celeba.values() for some in rules.values() for one in some)
+    conditions = (condition for rules in asked.celeba.values() for some in rules.values() for condition in some)
     return tuple(dict.fromkeys(condition.removeprefix("-") for condition in conditions))
 
 

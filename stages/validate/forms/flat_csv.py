@@ -92,7 +92,7 @@ class FlatCsv(Form):
             filled = cells[[name for name in self.columns[1:] if name in cells]].notna().any(axis=1)
             cells, lines = (
                 cells[filled].reset_index(drop=True),
-                [at for at, one in zip(lines, filled, strict=True) if one],
+                [at for at, used in zip(lines, filled, strict=True) if used],
             )
             if len(filled) > len(lines):
                 empty = len(filled) - len(lines)

@@ -73,7 +73,7 @@ def find_header(text: str, is_column: Callable[[str], bool]) -> Header:
         candidates = [_split(line, delimiter, number) for delimiter in DELIMITERS if delimiter in line] or [
             _split(line, ",", number)
         ]
-        best = max(candidates, key=lambda one: sum(map(is_column, one.names)))  # of equal ones the first
+        best = max(candidates, key=lambda header: sum(map(is_column, header.names)))  # of equal ones the first
         if sum(map(is_column, best.names)) > 1:
             return Header(best.names, best.delimiter, number, tuple(above))
         if first is None or not first.names:

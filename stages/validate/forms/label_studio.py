@@ -70,7 +70,10 @@ class LabelStudio(Form):
             if not annotations:
                 without.append(name)
                 continue
-            newest = max(annotations, key=lambda one: str(one.get("updated_at") or one.get("created_at") or ""))
+            newest = max(
+                annotations,
+                key=lambda annotation: str(annotation.get("updated_at") or annotation.get("created_at") or ""),
+            )
             labels = {}
             for block, choice in _choices(newest):
                 if column := called.get(spelling(block)):
@@ -97,21 +100,21 @@ class LabelStudio(Form):
 def _annotations(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The submitted annotations."""
     found = task.get("annotations")
-    for one in found if isinstance(found, list) else ():
-        if isinstance(one, dict) and not one.get("was_cancelled"):
-            yield one
+    for annotation in found if isinstance(found, list) else ():
+        if isinstance(annotation, dict) and not annotation.get("was_cancelled"):
+            yield annotation
 
 
 def _choices(annotation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Name of a block and what was chosen in it; several choices as one text, which no class is called."""
     found = annotation.get("result")
-    for one in found if isinstance(found, list) else ():
-        value = one.get("value") if isinstance(one, dict) else None
+    for result in found if isinstance(found, list) else ():
+        value = result.get("value") if isinstance(result, dict) else None
         if isinstance(value, dict):
             chosen = value.get("choices")
             told = " and ".join(map(str, chosen)) if isinstance(chosen, list) else ""
-            block = str(one.get("from_name", ""))
-            yield (block, told) if isinstance(chosen, list) else (f"{block} ({one.get('type')})", "")
+            block = str(result.get("from_name", ""))
+            yield (block, told) if isinstance(chosen, list) else (f"{block} ({result.get('type')})", "")
 
 
 def _image_of(data: object) -> str:

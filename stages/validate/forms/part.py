@@ -163,10 +163,10 @@ def without_untellable(attributes: Attributes, labels: pd.DataFrame) -> pd.DataF
     """The labels (text, a column per attribute that is known) without those that `unknown_when` says cannot be told."""
     known = {attribute.name: attribute for attribute in attributes if attribute.column in labels}
     told = labels.copy()
-    for one in known.values():
-        for other in (known[name] for name in one.unknown_when if name in known):
-            index = str(other.classes.index(one.unknown_when[other.name]))
-            told[one.column] = told[one.column].mask(labels[other.column] == index)
+    for attribute in known.values():
+        for other in (known[name] for name in attribute.unknown_when if name in known):
+            index = str(other.classes.index(attribute.unknown_when[other.name]))
+            told[attribute.column] = told[attribute.column].mask(labels[other.column] == index)
     return told
 
 

@@ -13,22 +13,22 @@ def test_it_takes_the_steps_of_pytorchs_muon() -> None:
     torch.manual_seed(0)
     ours, theirs = ([nn.Parameter(torch.empty(shape)) for shape in SHAPES] for _ in range(2))
     with torch.no_grad():
-        for one, other in zip(ours, theirs, strict=True):
-            other.copy_(one.normal_())
+        for our, other in zip(ours, theirs, strict=True):
+            other.copy_(our.normal_())
     before = [parameter.detach().clone() for parameter in ours]
     rate = torch.tensor(0.0)
     optimizer, reference = Muon(ours, rate, 0.1), torch.optim.Muon(theirs, 0.0, 0.1)
     for step in range(3):
         optimizer.param_groups[0]["lr"].fill_(0.05 / (step + 1))
         reference.param_groups[0]["lr"] = 0.05 / (step + 1)
-        for one, other in zip(ours, theirs, strict=True):
-            one.grad = torch.randn_like(one)
-            other.grad = one.grad.clone()
+        for our, other in zip(ours, theirs, strict=True):
+            our.grad = torch.randn_like(our)
+            other.grad = our.grad.clone()
         optimizer.step()
         reference.step()  # type: ignore[no-untyped-call]
-    for one, other, start in zip(ours, theirs, before, strict=True):
-        assert (one - other).norm() < 0.02 * (other - start).norm()
-        momenta = optimizer.state[one]["momentum_buffer"], reference.state[other]["momentum_buffer"]
+    for our, other, start in zip(ours, theirs, before, strict=True):
+        assert (our - other).norm() < 0.02 * (other - start).norm()
+        momenta = optimizer.state[our]["momentum_buffer"], reference.state[other]["momentum_buffer"]
         torch.testing.assert_close(*momenta)
 
 
