@@ -54,7 +54,7 @@ def _sum_up(files: Iterable[os.DirEntry[str]], name_of: Callable[[str], str]) ->
         told = (entry.path, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
         number = int.from_bytes(blake2b(repr(told).encode(), digest_size=16).digest(), "big")
         path = entry.path + ("/" if entry.is_dir(follow_symlinks=False) else "")
-        # what is no UTF-8 no event can hold: the triggerer would die of it, with all that it watches
+        # an event cannot hold what is not UTF-8: the triggerer would die of it, with all that it watches
         name = os.fsencode(name_of(path)).decode("utf-8", "backslashreplace")  # as the stages call it
         count, total = found.get(name, (0, 0))
         found[name] = count + 1, (total + number) % 2**128

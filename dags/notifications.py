@@ -82,7 +82,7 @@ def _callbacks(describe: Callable[[Context], dict[str, str] | None]) -> list[Cal
                     "log": instance.log_url,
                 }
                 # A new notifier each time, since one renders its templates for good. The message comes in as a value
-                # and is no template, whatever stands in it.
+                # and is not a template, whatever stands in it.
                 make(message)({**context, "message": message})
 
         return tell

@@ -84,7 +84,7 @@ def locked() -> dict[str, str]:
     lines = read_settings(LOCK)
     for name, digest in lines.items():
         if not (name.startswith(DIGEST) and re.fullmatch("sha256:[0-9a-f]{64}", digest)):
-            stop(65, f"{LOCK.name}: {f'{name}={digest}'[:100]!r} is no digest of an image: `make push` writes it anew")
+            stop(65, f"{LOCK.name}: {f'{name}={digest}'[:100]!r} is not an image digest: `make push` writes it anew")
     return {name.removeprefix(DIGEST): digest for name, digest in lines.items()}
 
 

@@ -111,7 +111,7 @@ class Maker:
         stages = re.findall(r"^  (\w+):\n    desc:", read("dvc.yaml"), re.MULTILINE)
         fit = [stage for stage in stages if self._task(stage)]
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            raise UnfitError(f"{name!r} is no name: small letters, digits and _, for example explain")
+            raise UnfitError(f"{name!r} is not a name: small letters, digits and _, for example explain")
         if any((ROOT / folder / name).exists() for folder in ("stages", "images")):
             raise UnfitError(f"there is a stage or an image {name} already: choose another name")
         if like not in fit:

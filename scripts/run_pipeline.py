@@ -310,7 +310,7 @@ def export(artifact: str, volume: str) -> Path:
     if not ARTIFACT.fullmatch(artifact):
         stop(
             70,
-            f"a stage returned {str(artifact)[:200]!r}, which is no path of an artifact: check the image of that stage",
+            f"a stage returned {str(artifact)[:200]!r}, not the path of an artifact: check the image of that stage",
         )
     return copy_out(artifact, volume) or stop(69, f"{artifact} is not in volume {volume} any more: make run")
 

@@ -46,7 +46,7 @@ def test_gpu_check_says_what_it_needs_before_anything_runs(tmp_path: Path) -> No
 
     done = check(tmp_path)
     assert done.returncode == 64
-    assert done.stderr.startswith(f"gpu-check: {tmp_path} is no artifact of stage prepare_train")
+    assert done.stderr.startswith(f"gpu-check: {tmp_path} is not an artifact of stage prepare_train")
     (tmp_path / "index.csv").touch()
     bare = tmp_path / "python"  # without what is installed here
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')

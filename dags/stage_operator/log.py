@@ -29,7 +29,7 @@ class _Line:
     """A line of a stage's output while it arrives, in bounded memory.
 
     A line over `LINE_BYTES` is cut and says so; of a line that a progress bar rewrote with carriage returns the last
-    state is kept; bytes that are no UTF-8 and control characters (of terminals) are replaced.
+    state is kept; bytes that are not UTF-8 and control characters (of terminals) are replaced.
     """
 
     _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

@@ -128,7 +128,7 @@ def lots(names: Any) -> list[str]:
     """The lots of a mapped task.
 
     Raises:
-        AirflowFailException: it is no list of names.
+        AirflowFailException: it is not a list of names.
     """
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise AirflowFailException(f"the lots of this task are {shown(names)}, not a list of names")
@@ -166,7 +166,7 @@ def told(results: Mapping[str, Any]) -> dict[str, Any]:
     """Of results of stages that came as XComs: stage -> whether it was cached, and its seconds.
 
     Raises:
-        AirflowFailException: one is no result.
+        AirflowFailException: one is not a result.
     """
     kinds: Kinds = {name: Keys.ARTIFACT[name] for name in ("cached", "seconds")}
     for stage, result in results.items():

@@ -179,7 +179,7 @@ _VARIABLES = {
 def _known_variables(variables: list[str]) -> list[str]:
     given = dict(variable.partition("=")[::2] for variable in variables)
     if unknown := [name[:SHOWN] for name in given if name not in _VARIABLES]:
-        raise ValueError(f"{unknown[0]!r} is no variable of a stage")
+        raise ValueError(f"{unknown[0]!r} is not a variable of a stage")
     if len(given) < len(variables):
         raise ValueError("a variable twice")
     for name, value in given.items():
@@ -260,14 +260,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _rewritten(model: type[Strict], text: str | bytes, what: str) -> str:
     """The JSON text as the model writes it.
 
     Raises:
-        RefusedError: it is no JSON, or not what the model wants.
+        RefusedError: it is not JSON, or not what the model wants.
     """
     try:
         parsed = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
@@ -276,7 +276,7 @@ def _rewritten(model: type[Strict], text: str | bytes, what: str) -> str:
     try:
         return model.model_validate(parsed).model_dump_json(exclude_none=True)
     except PydanticSerializationError:
-        _refuse(what, "half a surrogate pair is no character")
+        _refuse(what, "half a surrogate pair is not a character")
     except ValidationError as error:
         # What is there tells more than what is not.
         order = {"extra_forbidden": 0, "missing": 2}
@@ -425,5 +425,5 @@ def id_of_ours(inspected: bytes) -> str:
     """
     container = json.loads(inspected)
     if not (container["Config"]["Labels"] or {}).keys() >= LABELS:
-        _refuse(f"container {container['Id'][:12]}", "it is no stage's")
+        _refuse(f"container {container['Id'][:12]}", "it is not a stage's")
     return str(container["Id"])

@@ -100,7 +100,7 @@ class ReadOnlyRegistry(Registry):
             listed = json.loads(self._kept(f"{folder}.dir").read_bytes())
             yield from (self._kept(entry["md5"]) for entry in listed if entry["relpath"] == MODEL.name)
         except (OSError, ValueError, KeyError, TypeError):
-            pass  # the remote is no folder, or is damaged
+            pass  # the remote is not a folder, or is damaged
         yield self.home.parent / "archive" / version.archive / MODEL
 
     def _kept(self, md5: str) -> Path:

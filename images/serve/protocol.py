@@ -184,7 +184,7 @@ def _read(body: bytes, length: str | None, model: str, served: Served, most: int
         where = ".".join(map(str, first["loc"])) or "the request"
         raise RefusedError(400, f"{where}: {first['msg']}") from None
     except (ValueError, RecursionError) as error:
-        raise RefusedError(400, f"this is no JSON of the protocol: {error}") from None
+        raise RefusedError(400, f"this is not JSON of the protocol: {error}") from None
     (tensor,), rest = request.inputs, body[end:]
     size = tensor.parameters.get("binary_data_size")
     if (size is None) != (tensor.data is not None) or (size is not None and size != len(rest)):

@@ -126,7 +126,7 @@ class Thumbnails:
         """The thumbnail of an open file, as a JPEG.
 
         Raises:
-            ImageError: it is no picture that can be used.
+            ImageError: it is not a picture that can be used.
         """
         told = os.fstat(file.fileno())
         key = (told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns)

@@ -42,7 +42,7 @@ async def files_of(request: Request, limits: Limits) -> list[File]:
     elif kind.startswith(RAW):
         files = [File("", body)] if body else []
     else:
-        raise RefusedError(415, f"{kind!a} is no image: send image/png, image/jpeg or files in multipart/form-data")
+        raise RefusedError(415, f"{kind!a} is not an image: send image/png, image/jpeg or files in multipart/form-data")
     if not files:
         raise RefusedError(400, "no image came: send one as the body, or files in multipart/form-data")
     return files
@@ -59,7 +59,7 @@ async def _of_form(request: Request, body: bytes, most: int) -> list[File]:
     except MultiPartException as error:
         if "Too many" in error.message:
             raise RefusedError(413, f"more than {most} images: send them in several requests") from None
-        raise RefusedError(400, f"this is no multipart/form-data: {error.message}") from None
+        raise RefusedError(400, f"this is not multipart/form-data: {error.message}") from None
     try:
         uploads = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         return [File((upload.filename or "")[:NAME_LENGTH], await upload.read()) for upload in uploads]

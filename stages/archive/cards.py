@@ -59,7 +59,7 @@ def read_own(folder: Path | None) -> dict[str, tuple[str, str]]:
     The text above the first headline stands under "".
 
     Raises:
-        DataError: the file is too long, or no UTF-8.
+        DataError: the file is too long, or not UTF-8.
     """
     path = folder / OWN if folder else None
     if not path or not path.is_file():
@@ -69,7 +69,7 @@ def read_own(folder: Path | None) -> dict[str, tuple[str, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is no UTF-8: save it as UTF-8") from error
+        raise DataError(f"{path}: byte {error.start} is not UTF-8: save it as UTF-8") from error
     sections: list[tuple[str, list[str]]] = [("", [])]
     in_code = False
     for line in re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL).splitlines():

@@ -62,7 +62,7 @@ def seconds_of(keep: str) -> int:
     """
     found = re.fullmatch(r"([1-9][0-9]{0,4})([hdw])", keep)
     if not found:
-        raise UsageError(f"--keep {keep!r} is no time: give hours, days or weeks, such as 12h, 30d or 2w")
+        raise UsageError(f"--keep {keep!r} is not a time: give hours, days or weeks, such as 12h, 30d or 2w")
     return int(found[1]) * _UNITS[found[2]]
 
 
@@ -212,9 +212,9 @@ def prune(store: Path, keep: str, *, dry_run: bool = False, registry: Path | Non
     found = Found(keep, dry_run)
     since = time.time() - seconds_of(keep)
     if not store.is_dir():
-        raise UsageError(f"--store {store} is no folder: name the artifact store")
+        raise UsageError(f"--store {store} is not a folder: name the artifact store")
     if registry and not registry.is_dir():
-        raise UsageError(f"--registry {registry} is no folder: name that of the versions, which must stay")
+        raise UsageError(f"--registry {registry} is not a folder: name that of the versions, which must stay")
     of_versions = Registry(registry or store / REGISTRY)
     versions = {version.archive for version in of_versions.versions()}
     alone = contextlib.nullcontext() if dry_run else locked(lock_of(store / PASSES), "another clean-up is running")

@@ -174,7 +174,7 @@ def compare(lot: str, signal: str, then: "pd.Series[Any]", now: "pd.Series[Any]"
             return replace(test, note=f"{whose} has {len(values)} {what}, fewer than {min_images}")
     classes = then.dtype.kind != "f"
     constant = [whose for whose, values in (("the reference", then), ("the lot", now)) if values.nunique() < 2]
-    # A class that is gone is news; a pixel statistic that never varies is no sample of pictures.
+    # A class that is gone is news; a pixel statistic that never varies is not a sample of pictures.
     if constant and not (classes and set(then) != set(now)):
         return replace(test, note=f"{' and '.join(constant)} never varies")
     if classes:

@@ -246,7 +246,7 @@ def _run_lots(context: LotsContext[Params], lots: Sequence[str]) -> Headline:
 
 
 def _raw_files(_params: Params, inputs: Mapping[str, Path], _name: str) -> RawFiles:
-    """Only the annotated images decide the key; what is no regular file has no content and becomes a reject."""
+    """Only the annotated images decide the key; what is not a regular file has no content and becomes a reject."""
     raw = inputs["raw"]
     return RawFiles(
         [

@@ -110,10 +110,10 @@ def read_attributes_file(path: Path) -> AttributesFile:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise DataError(
-            f"{path}, line {line}: no YAML ({error.problem}): correct it, or the indent of the line above"
+            f"{path}, line {line}: not YAML ({error.problem}): correct it, or the indent of the line above"
         ) from error
     except yaml.YAMLError as error:
-        raise DataError(f"{path}: no YAML ({' '.join(str(error).split())}): correct it") from error
+        raise DataError(f"{path}: not YAML ({' '.join(str(error).split())}): correct it") from error
     entries = _Node(path, root).items("attributes") if root else []
     if not entries:
         raise DataError(f"{path}, line 1: it names no attribute: expected a list such as {_EXAMPLE}")
@@ -149,14 +149,14 @@ class _Node:
         if kind != "str":
             self.refuse(f'{what}: YAML takes {value} without quotes for something else: quote it: "{value}"')
         if not (value.isprintable() and value == value.strip()):
-            self.refuse(f"{what}: {value!r} has blanks around it or is no printable line: correct it")
+            self.refuse(f"{what}: {value!r} has blanks around it or is not a printable line: correct it")
         return str(value)
 
     def number(self, what: str) -> int:
         """A whole number, 0 or more."""
         value = self.node.value
         if not (isinstance(self.node, yaml.ScalarNode) and re.fullmatch("[0-9]{1,4}", value)):
-            self.refuse(f"{what} is no whole number from 0 to 9999: write one without quotes")
+            self.refuse(f"{what} is not a whole number from 0 to 9999: write one without quotes")
         return int(value)
 
     def items(self, what: str) -> "list[_Node]":
@@ -292,7 +292,7 @@ def _read_cartoon_set(node: _Node, attribute: Attribute) -> Variants:
             shown[variant] = attribute.classes.index(class_)
     others = keys["others"].text(f"others in {what}") if "others" in keys else ""
     if others and others not in attribute.classes:
-        keys["others"].refuse(f"{what}: {others!r} is no class of it: there are {', '.join(attribute.classes)}")
+        keys["others"].refuse(f"{what}: {others!r} is not a class of it: there are {', '.join(attribute.classes)}")
     if rest := [variant for variant in range(count) if variant not in shown]:
         if not others:
             keys["classes"].refuse(f"{what}: variant {rest[0]} shows no class: list it, or name the class of others")

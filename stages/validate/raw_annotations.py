@@ -43,7 +43,7 @@ FORMS: tuple[type[Form], ...] = (
 """All forms; the first that recognises a file reads it."""
 
 NO_FORM = "no form of annotations"
-NOT_NAMED = "annotations, but not called .csv, .txt or .json; rename it if it is no backup"
+NOT_NAMED = "annotations, but not called .csv, .txt or .json; rename it if it is not a backup"
 """Why a file of a folder is not read although it is in one of the forms."""
 NUMBERS = "a number an image: with identity in its name it would tell groups, with partition splits"
 HOME = "annotations"
@@ -197,7 +197,7 @@ def _corrections(forms: _Forms, folder: Path) -> tuple[list[_Unit], dict[str, st
             continue
         if not form or not form.newest:
             raise DataError(
-                f"{folder / file} is no file of corrections (a column {BY} is missing, or one of labels): put it "
+                f"{folder / file} is not a file of corrections (a column {BY} is missing, or one of labels): put it "
                 "beside the annotations, or remove it"
             )
         units.append(_Unit(form, [file], _dated(folder / file), header))
@@ -410,8 +410,8 @@ def _find(forms: _Forms, path: Path) -> tuple[Path, list[_Unit], dict[str, str],
                     f"{brief(', '.join(forms.flat.columns[1:]), 200)}: rename the column, or change `column` there"
                 )
             raise DataError(
-                f"{path / file} is no annotation file: expected {forms.expected}; found {found}; correct it or move it "
-                "elsewhere"
+                f"{path / file} is not an annotation file: expected {forms.expected}; found {found}; correct it "
+                "or move it elsewhere"
             )
         else:
             reason = f"{foreign}, which is not read" if foreign else NUMBERS if is_list(start) else NO_FORM

@@ -50,7 +50,7 @@ def test_the_stage_is_asked_for_a_command_that_it_has(dag_reader: DagReader, dry
         [sys.executable, "-m", "stages.archive", *(word.replace("/artifacts", "/nowhere") for word in words)],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert "--store /nowhere is no folder" in done.stderr
+    assert "--store /nowhere is not a folder" in done.stderr
 
 
 @pytest.fixture

@@ -211,7 +211,7 @@ def test_containers_of_others_are_out_of_reach(client: Any, run: Any, call: Call
     # A label that it shares with stages' containers does not make it one.
     other = run("sleep 3600", labels={"face-attributes.inputs": "x", "face-attributes.dag": "x"})
     for name in (other.id, other.id[:12], other.name):
-        with pytest.raises(APIError, match="it is no stage's"):
+        with pytest.raises(APIError, match="it is not a stage's"):
             call(client.api, name)
     other.reload()
     assert other.status == "running"

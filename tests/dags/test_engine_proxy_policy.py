@@ -136,11 +136,11 @@ def test_what_the_operator_creates_is_written_anew_without_what_is_unset() -> No
         ("HostConfig.DeviceRequests.0.Capabilities", [["gpu"], ["gpu"]], "HostConfig.DeviceRequests.0.Capabilities"),
         ("HostConfig.DeviceRequests.0.Count", 10**6, "HostConfig.DeviceRequests.0.Count"),
         ("HostConfig.DeviceRequests.0.Count", 0, "HostConfig.DeviceRequests.0.Count"),
-        ("Env", ["LD_PRELOAD=/artifacts/x.so"], "'LD_PRELOAD' is no variable of a stage"),
-        ("Env", ["PYTHONPATH=/artifacts"], "'PYTHONPATH' is no variable of a stage"),
-        ("Env", ["PATH=/artifacts"], "'PATH' is no variable of a stage"),
-        ("Env", ["NVIDIA_DRIVER_CAPABILITIES=all"], "'NVIDIA_DRIVER_CAPABILITIES' is no variable of a stage"),
-        ("Env", ["home=/tmp"], "'home' is no variable of a stage"),
+        ("Env", ["LD_PRELOAD=/artifacts/x.so"], "'LD_PRELOAD' is not a variable of a stage"),
+        ("Env", ["PYTHONPATH=/artifacts"], "'PYTHONPATH' is not a variable of a stage"),
+        ("Env", ["PATH=/artifacts"], "'PATH' is not a variable of a stage"),
+        ("Env", ["NVIDIA_DRIVER_CAPABILITIES=all"], "'NVIDIA_DRIVER_CAPABILITIES' is not a variable of a stage"),
+        ("Env", ["home=/tmp"], "'home' is not a variable of a stage"),
         ("Env", ["HOME"], "HOME must match /tmp"),
         ("Env", ["HOME=/artifacts"], "HOME must match /tmp"),
         ("Env", ["HOME=/tmp\n"], "HOME must match /tmp"),
@@ -205,7 +205,7 @@ def test_a_container_with_other_rights_is_refused_by_name(where: str, value: Any
         (b"{", "no proper JSON"),
         (b'{"User": "10001:10001", "User": "0:0"}', "a key twice"),
         (b'{"HostConfig": {"Init": true, "Init": false}}', "a key twice"),
-        (b'{"HostConfig": {"Memory": NaN}}', "NaN is no JSON"),
+        (b'{"HostConfig": {"Memory": NaN}}', "NaN is not JSON"),
         (b'\xff{"User": "0:0"}', "no proper JSON"),
         (b"[" * 10**5, "no proper JSON"),
         (b'{"HostConfig": {"Memory": ' + b"9" * 5000 + b"}}", "no proper JSON"),
@@ -264,7 +264,7 @@ def test_only_a_container_with_all_labels_is_ours() -> None:
 
     assert id_of_ours(inspected({**OPERATORS["Labels"], "face-attributes.inputs": "x"})) == "a" * 64
     for labels in (None, {}, {"face-attributes.inputs": "x"}, {"face-attributes.dag": "x"}):
-        with pytest.raises(RefusedError, match="container aaaaaaaaaaaa is not allowed: it is no stage's"):
+        with pytest.raises(RefusedError, match="container aaaaaaaaaaaa is not allowed: it is not a stage's"):
             id_of_ours(inspected(labels))
 
 

@@ -131,7 +131,7 @@ async def names(raw: Path, following: Following) -> list[Any]:
 
 
 async def not_text(raw: Path, following: Following) -> list[Any]:
-    """A lot whose name is no UTF-8 is called as the stages call it, for no event could hold it as it is."""
+    """A lot whose name is not UTF-8 is called as the stages call it, for no event could hold it as it is."""
     add(raw, "ä_1.png", os.fsdecode(b"\xff_1.png"))
     return [await following()]
 

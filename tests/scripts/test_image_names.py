@@ -135,7 +135,7 @@ def test_a_lock_that_somebody_has_changed_is_refused_in_a_line(clone: Path, line
     (clone / "images.lock").write_text(f"{line}\n")
     done = names(clone, FACE_ATTRIBUTES_IMAGES=FACES)
     assert done.returncode == 65
-    assert done.stderr == f"images.lock: {line[:100]!r} is no digest of an image: `make push` writes it anew\n"
+    assert done.stderr == f"images.lock: {line[:100]!r} is not an image digest: `make push` writes it anew\n"
 
 
 def test_the_names_of_images_are_those_of_stages_and_services() -> None:

@@ -76,8 +76,8 @@ def test_new_stages_agree_with_all_that_names_stages(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["Explain"], "'Explain' is no name: small letters, digits and _, for example explain"),
-        ([""], "'' is no name: small letters, digits and _, for example explain"),
+        (["Explain"], "'Explain' is not a name: small letters, digits and _, for example explain"),
+        ([""], "'' is not a name: small letters, digits and _, for example explain"),
         (["train"], "there is a stage or an image train already: choose another name"),
         (["airflow"], "there is a stage or an image airflow already: choose another name"),
         (["common"], "there is a stage or an image common already: choose another name"),

@@ -263,7 +263,7 @@ def test_a_path_of_no_artifact_is_not_copied(path: str, tmp_path: Path, capsys: 
     with pytest.raises(SystemExit) as ended:
         export_report({"archive": result}, "face-attributes-test-none")
     assert ended.value.code == 70
-    assert "which is no path of an artifact" in capsys.readouterr().out
+    assert "not the path of an artifact" in capsys.readouterr().out
     assert outside.exists()
 
 

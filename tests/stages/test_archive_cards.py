@@ -98,7 +98,7 @@ def test_what_people_write_is_in_both_cards_and_makes_no_other_version(pipeline:
 
 def test_a_text_that_cannot_be_read_is_refused(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
     own = pipeline.inputs["card"] / OWN
-    for content, cause in ((b"gr\xfc\xdfe", "byte 2 is no UTF-8"), (b"x" * (LONGEST + 1), "at most 65,536 are read")):
+    for content, cause in ((b"gr\xfc\xdfe", "byte 2 is not UTF-8"), (b"x" * (LONGEST + 1), "at most 65,536 are read")):
         own.write_bytes(content)
         caplog.clear()
         assert pipeline.archive() == 65

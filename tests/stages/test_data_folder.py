@@ -98,7 +98,7 @@ def test_parameters_of_the_data_replace_ours_and_what_a_person_sets_replaces_the
 
 WRONG = {
     "expectations/raw_annotation.json": ("{}", ": there is no such suite: call it drift.json, images.json, "),
-    "expectations/images.json": ('{"name": "images",\n "expectations": [}', ", line 2: no JSON ("),
+    "expectations/images.json": ('{"name": "images",\n "expectations": [}', ", line 2: not JSON ("),
     "expectations/raw_annotations.json": (
         ROWS.replace("expect_table_row_count_to_be_between", "expect_rows"), f", line {FIRST}: ",
     ),

@@ -416,15 +416,15 @@ def test_raw_files_that_are_gone_are_forgotten_and_those_of_no_mounted_volume_ar
 @pytest.mark.parametrize("keep", ["30", "d", "0d", "-1d", "30x", "1.5d", "30 d", "", "30d\n", "999999d"])
 def test_nonsense_is_refused_in_a_line(store: Store, keep: str) -> None:
     store.path.mkdir()
-    with pytest.raises(UsageError, match=r"--keep .* is no time: give hours, days or weeks, such as 12h, 30d or 2w$"):
+    with pytest.raises(UsageError, match=r"--keep .* not a time: give hours, days or weeks, such as 12h, 30d or 2w$"):
         run(["prune", "--store", str(store.path), f"--keep={keep}"])
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--store", "{}/none", "--keep", "30d"], "is no folder: name the artifact store"),
-        (["--store", "{}", "--registry", "{}/none", "--keep", "30d"], "is no folder: name that of the versions"),
+        (["--store", "{}/none", "--keep", "30d"], "is not a folder: name the artifact store"),
+        (["--store", "{}", "--registry", "{}/none", "--keep", "30d"], "is not a folder: name that of the versions"),
         (["--store", "{}"], "the following arguments are required: --keep"),
         (["--store", "{}", "--keep", "30d", "--dry"], "unrecognized arguments: --dry"),
     ],

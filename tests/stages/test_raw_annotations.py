@@ -146,7 +146,7 @@ def test_all_forms_in_one_folder_add_up(tmp_path: Path) -> None:
 def test_columns_of_the_flat_csv_win_over_cartoon_set_ones_in_the_same_file(tmp_path: Path) -> None:
     path = tmp_path / "both.csv"
     path.write_text("filename,facial_hair,glasses,hair_color,hair,glasses_binary\na.csv.PNG,14,3,15,x,0\n")
-    assert labels(read_annotations(path)) == ["a.PNG,0,0,0,hair_color=15,hair=x"]  # what is no variant is no class
+    assert labels(read_annotations(path)) == ["a.PNG,0,0,0,hair_color=15,hair=x"]  # what is not a variant is no class
     # The stage's own output has columns named glasses and hair_color, which are not Cartoon Set's.
     path.write_text("filename,lot,path,beard,mustache,glasses,hair_color,hair_length\na.png,s1,a.png,1,0,0,3,2\n")
     assert list(read_annotations(path).rows)[2:] == ["filename", "beard", "mustache", "hair_length"]

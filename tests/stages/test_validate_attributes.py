@@ -61,7 +61,7 @@ WRONG = {
     "only comments": ("# nothing\n", 1, "it names no attribute"),
     "an empty list": ("[]", 1, "it names no attribute"),
     "no list": ("attributes: 3", 1, "attributes: expected a list"),
-    "no YAML": (SMILE + "- {name: [}", 2, "no YAML"),
+    "no YAML": (SMILE + "- {name: [}", 2, "not YAML"),
     "an attribute that is a text": (SMILE + "- beard", 2, "an attribute: expected keys with values"),
     "an unknown key": (SMILE + "- name: a\n  clases: [x, y]", 3, "there is no 'clases', only name, classes, title"),
     "a key twice": ("- name: a\n  classes: [x, y]\n  name: b", 3, "name appears twice: keep one"),
@@ -80,7 +80,7 @@ WRONG = {
     "a class like a formula": ("- {name: a, classes: [=x, two]}", 1, "class '=x' of a reads as a number, a formula"),
     "a class abstained": ("- {name: a, classes: [one, abstained]}", 1, "class 'abstained' of a reads as"),
     "a class unknown": ("- {name: a, classes: [Unknown, two]}", 1, "class 'Unknown' of a reads as"),
-    "a class with a line break": ('- {name: a, classes: ["x\\ny", two]}', 1, "is no printable line"),
+    "a class with a line break": ('- {name: a, classes: ["x\\ny", two]}', 1, "is not a printable line"),
     "one class": ("- name: a\n  classes: [x]", 2, "a: number of classes 1: give it 2 to 1000"),
     "too many classes": (
         f"- {{name: a, classes: [{', '.join(f'c{n}' for n in range(1001))}]}}",
@@ -133,7 +133,7 @@ WRONG = {
     "a rule for no class": (CELEBA % "{w: [Smiling]}", 1, "there is no 'w', only x, y"),
     "a rule without conditions": (CELEBA % "{x: []}", 1, "no condition: name one of CelebA's attributes"),
     "no variants": (SET % "{attribute: hair}", 1, "cartoon_set of a: no variants"),
-    "variants that are words": (SET % "{attribute: hair, variants: many}", 1, "is no whole number"),
+    "variants that are words": (SET % "{attribute: hair, variants: many}", 1, "is not a whole number"),
     "more variants than classes": (SET % "{attribute: hair, variants: 4}", 1, "4 variants for 3 classes"),
     "a variant that there is not": (
         SET % "{attribute: h, variants: 2, classes: {x: [2]}, others: y}",
@@ -149,7 +149,7 @@ WRONG = {
     "others of no class": (
         SET % "{attribute: h, variants: 2, classes: {x: [0]}, others: w}",
         1,
-        "'w' is no class of it",
+        "'w' is not a class of it",
     ),
     "two numbers of variants": (
         SET % "{attribute: h, variants: 3}"

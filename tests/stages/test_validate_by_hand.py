@@ -155,7 +155,7 @@ def test_a_report_of_an_earlier_run_is_not_taken_for_this_one(look: Look, annota
     (folder / "b.csv").write_text("something,else\n1,2\n")
     process = look(folder)
     assert (process.returncode, process.stdout) == (65, "")
-    assert "b.csv is no annotation file" in process.stderr
+    assert "b.csv is not an annotation file" in process.stderr
 
 
 def test_past_validations_of_the_same_file_are_a_trend(look: Look, annotations: Path, tmp_path: Path) -> None:

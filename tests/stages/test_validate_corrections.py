@@ -113,8 +113,8 @@ def test_corrections_beside_one_file_count_and_a_new_one_makes_another_key(folde
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
-        ("filename,hat_label\ns1_0.png,1\n", "is no file of corrections (a column corrected_by is missing"),
-        ("corrected_by,corrected_at\nanna,2026\n", "is no file of corrections"),
+        ("filename,hat_label\ns1_0.png,1\n", "is not a file of corrections (a column corrected_by is missing"),
+        ("corrected_by,corrected_at\nanna,2026\n", "is not a file of corrections"),
     ],
 )
 def test_what_is_no_correction_is_refused_by_name(
@@ -195,7 +195,7 @@ def test_label_studio_s_export_is_read_like_any_other_file(folder: Path) -> None
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
-        ('[{"annotations": [], "data": {}}', "line 1: no JSON ("),
+        ('[{"annotations": [], "data": {}}', "line 1: not JSON ("),
         ('[{"annotations": [], "data": 1}]', "1 cannot be read, the first labels.json row 1: a task without"),
         (
             '[{"image": "a.png", "annotation_id": 1, "annotator": 1}]',

@@ -254,7 +254,7 @@ def test_a_backup_brings_no_row_and_no_label_back(name: str, told: Told) -> None
     assert told.run() == 0
     assert told.accepted == {n: v for n, v in LABELS.items() if n != "s1_0.png"} | {"s1_1.png": ",1,1,1,2"}
     assert (
-        f"'{name}' is not read: annotations, but not called .csv, .txt or .json; rename it if it is no backup"
+        f"'{name}' is not read: annotations, but not called .csv, .txt or .json; rename it if it is not a backup"
         in told.lines
     )
     assert told.listed("unannotated.csv")[name].startswith("annotations, but not called .csv")

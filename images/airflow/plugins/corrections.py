@@ -42,7 +42,7 @@ WITHIN = re.compile(rf"[;|]{FORMULA.pattern}")
 
 def _line(text: str) -> str:
     if not text.isprintable() or WITHIN.search(text):
-        raise ValueError("it is no printable line, or what a spreadsheet would run as a formula: correct it by hand")
+        raise ValueError("it is not a printable line, or what a spreadsheet would run as a formula: correct it by hand")
     return text
 
 

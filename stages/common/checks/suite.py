@@ -82,7 +82,7 @@ def load_suite(path: Path, attributes: Attributes) -> gx.ExpectationSuite:
             expectation["meta"]["reason"]  # what reports say
         except Exception as error:  # of several libraries
             why = " ".join(f"{type(error).__name__}: {error}".split())
-            told = f"{str(expectation)[:SHOWN]} is no valid expectation ({why}): correct it"
+            told = f"{str(expectation)[:SHOWN]} is not a valid expectation ({why}): correct it"
             raise DataError(f"{path}, line {line}: {told}") from error
     meta = {**(data.get("meta") or {}), SOURCE: str(path.relative_to(OURS.parent) if path.parent == OURS else path)}
     try:

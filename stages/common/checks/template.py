@@ -48,7 +48,7 @@ def read_suite(path: Path, attributes: Attributes) -> dict[str, Any]:
     """A suite in Great Expectations' own form, its templates expanded; `LINES` has the line of each in the file.
 
     Raises:
-        DataError: it is no suite in JSON, or an entry is no template that can be expanded; its line is named.
+        DataError: it is not a suite in JSON, or an entry is not a template that can be expanded; its line is named.
     """
     text = read_suite_file(path)
     suite = json.loads(text)

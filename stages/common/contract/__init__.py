@@ -1,1 +1,1 @@
-"""The contract of all stages: command line, run, artifacts, keys, parameters, errors, logs. Everyone enters."""
+"""The contract of all stages: command line, run, artifacts, keys, parameters, errors, logs. All stages use it."""

@@ -1,4 +1,4 @@
-"""Artifacts: directories with a manifest, content-addressed keys, and how one is published whole or not at all.
+"""Artifacts: directories with a manifest and a content-addressed key, published whole or not at all.
 
 An artifact is `<store>/<stage>/<key>/` (or any directory given as `--out`) plus `manifest.json`, which lists every
 file with size and SHA-256, the inputs by key, and the parameters: the chain of manifests leads back to the raw files.
@@ -29,7 +29,7 @@ from stages.common.contract.logs import INTERVAL_S, log
 
 MANIFEST = "manifest.json"
 BRIEF_S = 0.05
-"""Seconds until a lock is tried again for the first time: who cleans up holds it for no longer."""
+"""Seconds until the first new try to get a lock: a clean-up holds it for no longer."""
 
 
 def json_digest(value: Any) -> str:
@@ -59,9 +59,9 @@ def artifact_key(told: Mapping[str, Any]) -> str:
     """The key of an artifact: SHA-256 (64 hex digits) over all that decides its content.
 
     Args:
-        told: of it, as its manifest does: `stage`; `version`, its `stage_version`; `params`; `not_in_key`, the names of
-            those that change no result; `inputs`, name -> `{"content": ...}` of an artifact or `{"digest": ...}` of raw
-            files.
+        told: as in its manifest: `stage`; `version`, its `stage_version`; `params`; `not_in_key`, the names of
+            parameters that change no result; `inputs`, name -> `{"content": ...}` of an artifact or `{"digest": ...}`
+            of raw files.
     """
     params = copy.deepcopy(told["params"])
     for name in told["not_in_key"]:
@@ -72,7 +72,7 @@ def artifact_key(told: Mapping[str, Any]) -> str:
 
 
 def refuse(error: OSError) -> NoReturn:
-    """Tell `os.walk` to raise: what lies in a folder that cannot be read must not vanish in silence."""
+    """Tell `os.walk` to raise: files in a folder that cannot be read must not vanish in silence."""
     raise error
 
 
@@ -115,7 +115,7 @@ def list_files(folder: Path) -> list[dict[str, Any]]:
 
 
 def content_digest(files: Iterable[Mapping[str, Any]], content: Collection[str]) -> str:
-    """SHA-256 (64 hex digits) over paths and digests of what later stages read of an artifact.
+    """SHA-256 (64 hex digits) over paths and digests of the files of an artifact that later stages read.
 
     Args:
         files: `list_files` of the artifact.
@@ -139,7 +139,7 @@ def write_manifest(
         stage: that made it.
         key: its key.
         content: as in `content_digest`.
-        known: what else the manifest says, JSON-like.
+        known: further keys of the manifest, JSON-like.
     """
     files = list_files(folder)
     told = {"stage": stage, "key": key, **known, "content": content_digest(files, content), "files": files}
@@ -150,11 +150,11 @@ def write_manifest(
 
 
 def read_manifest(artifact: Path) -> dict[str, Any]:
-    """The manifest of an artifact that is whole, as `write_manifest` has written it.
+    """The manifest of a whole artifact, as `write_manifest` has written it.
 
     Raises:
-        DataError: there is no manifest, or it or a file is cut short or differs from its digest, or a file is missing;
-            or its key is not that of the parameters and inputs that it names.
+        DataError: there is no manifest; or the manifest or a file is cut short, or differs from its digest; or a file
+            is missing; or the key does not belong to the parameters and inputs in the manifest.
     """
     try:
         manifest = json.loads((artifact / MANIFEST).read_text(encoding="utf-8"))
@@ -188,12 +188,12 @@ def read_manifest(artifact: Path) -> dict[str, Any]:
 
 
 def used_and_given(manifests: Mapping[str, Mapping[str, Any]], stage: str, source: str) -> tuple[str, str] | None:
-    """The contents (first digits) that an artifact was made from and that is given; None if they are the same.
+    """Two contents (first digits): that from which an artifact was made, and that which is given; None if equal.
 
     Args:
         manifests: stage -> manifest of the artifact that is given.
-        stage: of the artifact that was made from another one.
-        source: the stage that made the other one.
+        stage: of the artifact that was made from another artifact.
+        source: the stage that made that other artifact.
     """
     used, given = manifests[stage]["inputs"][source]["content"], manifests[source]["content"]
     return None if used == given else (used[:12], given[:12])
@@ -201,7 +201,7 @@ def used_and_given(manifests: Mapping[str, Mapping[str, Any]], stage: str, sourc
 
 @contextlib.contextmanager
 def reading(path: Path, stage: str = "") -> Iterator[None]:
-    """Say of a file that cannot be read, or is not as it is written, which stage to run again.
+    """Name the stage to run again where a file cannot be read or has another form than that stage writes.
 
     Args:
         path: a file of an artifact.
@@ -245,10 +245,11 @@ def _exchange(one: Path, other: Path) -> None:
 
 @contextlib.contextmanager
 def making(final: Path, lock: "Lock | None" = None) -> Iterator[Path]:
-    """An empty folder beside `final` to make it in, which goes at the end.
+    """An empty folder beside `final` in which to make it; the folder is removed at the end.
 
-    Every attempt has its own: one that pauses may have lost its lock to another, and both must not write to the same
-    files. Whoever holds `lock` removes those of earlier attempts, which died, or lost it and can publish no more.
+    Every attempt has a folder of its own: an attempt that pauses may lose its lock to another, and both must not write
+    to the same files. The holder of `lock` removes the folders of earlier attempts: these died, or lost the lock and
+    can no longer publish.
     """
     for earlier in final.parent.glob(f".partial-{glob.escape(final.name)}.*") if lock else ():
         shutil.rmtree(earlier, ignore_errors=True)
@@ -263,8 +264,8 @@ def making(final: Path, lock: "Lock | None" = None) -> Iterator[Path]:
 def publish(partial: Path, final: Path, lock: "Lock | None" = None) -> None:
     """Make the finished directory `partial` appear as `final`: all of it or nothing, also when killed at any moment.
 
-    An artifact that stands there already is replaced in one step, or where the file system has none for that (NFS), in
-    two: killed between them it leaves no artifact, and the next run makes it again.
+    An earlier artifact at `final` is replaced in one step. On a file system without such a step (NFS) it takes two:
+    a kill between them leaves no artifact, and the next run makes it again.
 
     Raises:
         TryAgainError: `lock` is no longer held; nothing was published.
@@ -289,12 +290,12 @@ def publish(partial: Path, final: Path, lock: "Lock | None" = None) -> None:
             final.rename(old)
             partial.rename(final)
             partial = old
-        shutil.rmtree(partial, ignore_errors=True)  # of a file that is open, NFS keeps a name; a later run removes it
+        shutil.rmtree(partial, ignore_errors=True)  # NFS keeps a name of an open file; a later run removes it
     _sync(final.parent)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give an artifact its own name for a cached file: a hard link costs no space; elsewhere it is copied."""
+    """Give an artifact its own name for a cached file: a hard link, which costs no space, or else a copy."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
@@ -303,9 +304,9 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Copy the files of a folder, like `walk_files`, into another that may be there.
+    """Copy the files of a folder, like `walk_files`, into another folder, which may exist.
 
-    `shutil.copytree` makes one error of all, without the cause's number, so that a full disk would not be told as one.
+    `shutil.copytree` joins all errors into one without the number of the cause, so a full disk would not be reported.
     """
     target.mkdir(parents=True, exist_ok=True)
     for path in walk_files(source):
@@ -315,7 +316,7 @@ def copy_folder(source: Path, target: Path) -> None:
 
 @dataclass(frozen=True)
 class Lock:
-    """An exclusive lock on a file, held since `locked` gave it.
+    """An exclusive lock on a file, held from `locked` on.
 
     Attributes:
         path: of the file.
@@ -326,7 +327,7 @@ class Lock:
     descriptor: int
 
     def is_held(self) -> bool:
-        """Whether it still is: the file is the same, and no other process has its lock (a lease on NFS was lost)."""
+        """Whether it is still held: the file is the same, and no other process has the lock (NFS may lose a lease)."""
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return os.path.samestat(os.fstat(self.descriptor), self.path.stat())
@@ -334,10 +335,10 @@ class Lock:
             return False
 
     def require_held(self) -> None:
-        """Refuse to go on without it.
+        """Refuse to go on without the lock.
 
         Raises:
-            TryAgainError: it was lost, so another process may do the same work.
+            TryAgainError: the lock was lost, so another process may do the same work.
         """
         if not self.is_held():
             raise TryAgainError(f"the lock {self.path} was lost, and another run may have taken over: try again")
@@ -349,12 +350,13 @@ def locked(
 ) -> Iterator[Lock]:
     """Hold an exclusive lock on `path`; the kernel frees it when the holder dies, however it dies.
 
-    On NFS from version 4 on, it holds among machines; of one that died, the server frees it after its lease (90 s).
-    The file stays, and tells when it was last taken, by its time, and what its holder read: `read_by` has that.
+    On NFS from version 4 on, it holds among machines; when a machine dies, the server frees its locks after their lease
+    (90 s). The file stays. Its time says when the lock was last taken, and its content what the holder read
+    (`read_by`).
 
     Args:
         path: the file to lock, made where it is missing.
-        other: who else may hold it, for the log of those that wait.
+        other: the other possible holder, for the log of a run that waits.
         reads: artifacts that must stay while it is held.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -370,7 +372,7 @@ def locked(
                 pause = min(2 * pause, INTERVAL_S)
                 continue
             lock = Lock(path, file.fileno())
-            if lock.is_held():  # else the file was removed before we locked it, and others lock another one
+            if lock.is_held():  # else the file was removed before we locked it, and others lock a new file
                 with contextlib.suppress(OSError):  # what is there already is delivered from a full disk, too
                     os.truncate(file.fileno(), 0)
                     os.utime(file.fileno())
@@ -381,7 +383,7 @@ def locked(
 
 
 def lock_of(place: Path) -> Path:
-    """The lock of an artifact, a cached lot or a file: a hidden file beside it, which was written when it was taken."""
+    """The lock of an artifact, a cached lot or a file: a hidden file beside it, written whenever the lock is taken."""
     return place.with_name(f".lock-{place.name}")
 
 

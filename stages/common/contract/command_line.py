@@ -39,7 +39,7 @@ from stages.common.reports.report import REPORT, VERSION
 
 _CHECK = (
     "check parameters and inputs, do no work",
-    "check parameters and inputs, do no work; with --store, also list the lots that it lacks",
+    "check parameters and inputs, do no work; with --store, also list the lots that are missing there",
 )
 
 _REMEDIES = {
@@ -51,7 +51,7 @@ _REMEDIES = {
 }
 
 _PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO})
-"""Errors of a disk, or of the server of one, that is not well at the moment."""
+"""Passing errors of a disk or of its server."""
 
 
 def main(stage: Stage[ParamsT], argv: Sequence[str] | None = None) -> int:
@@ -146,11 +146,11 @@ def parser(stage: Stage[Any]) -> argparse.ArgumentParser:
         "--data",
         type=Path,
         metavar="DIR",
-        help="data folder, whose params.yaml is the last recipe, and whose suites replace ours",
+        help="data folder: its params.yaml is the last recipe, and its suites replace those of the repository",
     )
     if stage.name in SUITES:
         result.add_argument(
-            "--expectations", type=Path, metavar="DIR", help="folder of suites, each replaces ours of the same name"
+            "--expectations", type=Path, metavar="DIR", help="folder of suites, which replace those of the same name"
         )
     where = result.add_mutually_exclusive_group()
     where.add_argument("--out", type=Path, metavar="DIR", help="write the artifact exactly here")
@@ -162,7 +162,7 @@ def parser(stage: Stage[Any]) -> argparse.ArgumentParser:
     alone = result.add_mutually_exclusive_group()
     alone.add_argument("--check", action="store_true", help=_CHECK[bool(stage.new_lots)])
     if stage.run_lots:
-        text = 'only do the part of these lots, into the cache of --store, for example \'["s1", "s2"]\''
+        text = 'do only the part of these lots, into the cache of --store, for example \'["s1", "s2"]\''
         alone.add_argument("--lots", type=_lots, metavar="JSON", help=text)
     return result
 

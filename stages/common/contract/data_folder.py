@@ -15,22 +15,22 @@ from stages.common.contract.version import ROOT, SUITES
 EXPECTATIONS = "expectations"
 PARAMS = ROOT / "params.yaml"
 OURS = ROOT / EXPECTATIONS
-"""The suites of data that bring none."""
+"""Suites of data that have none of their own."""
 
 
 def own_params(data: Path) -> Path | None:
-    """The params.yaml of a data folder; None if there is none, or it is ours."""
+    """The params.yaml of a data folder; None if there is none, or if it is that of the repository."""
     file = data / PARAMS.name
     return file if file.is_file() and file.resolve() != PARAMS else None
 
 
 def own_suites(folder: Path, stage: str) -> dict[str, Path]:
-    """The suites of a folder that a stage takes in place of ours: name -> file. None are if the folder is ours.
+    """Suites of a folder that replace suites of the stage: name -> file; empty if the folder is `expectations/` itself.
 
-    All files are looked at, so that the first stage of a run tells what is wrong with the suite of a later one.
+    All files are read, so the first stage of a run already reports an error in the suite of a later stage.
 
     Raises:
-        DataError: a file is called like no suite, or is no JSON.
+        DataError: a file has the name of no suite, or is not JSON.
     """
     if folder.resolve() == OURS:
         return {}
@@ -47,13 +47,13 @@ def read_suite_file(file: Path) -> str:
     """The text of a suite.
 
     Raises:
-        DataError: it is no JSON; the line is named.
+        DataError: it is not JSON; the line is named.
     """
     try:
         text = file.read_text(encoding="utf-8")
         json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(f"{file}, line {error.lineno}: no JSON ({error.msg}): correct it") from error
+        raise DataError(f"{file}, line {error.lineno}: not JSON ({error.msg}): correct it") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read ({error}): write it as JSON in UTF-8, readable for all") from error
     return text

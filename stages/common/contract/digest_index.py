@@ -1,7 +1,7 @@
 """Digests of raw files by their stat: path, size, times and inode -> digest, in a database on disk.
 
-So only new or changed files are read again, and memory does not grow with their number. The database can always be made
-again: where it is locked, damaged or cannot be written, files are read, which costs time and nothing else.
+So only new or changed files are read, and memory does not grow with their number. The database can always be made
+again: if it is locked, damaged or not writable, the files are read, which costs only time.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ class DigestIndex:
     """
 
     def __init__(self, path: Path, *, fresh: bool = False) -> None:
-        """Open the database in `path`, or make it; `fresh` believes only what was read since now."""
+        """Open the database in `path`, or make it; `fresh` uses only digests of files read from now on."""
         self.path = path
         self._since = time.time_ns() if fresh else 0
         self._learned: dict[bytes, tuple[str, str, int]] = {}
@@ -67,15 +67,15 @@ class DigestIndex:
             yield from (self._digest(file, name, known) for file, name in zip(batch, names, strict=True))
 
     def forget(self, file: Path) -> None:
-        """Read a file again next time: what is known of it has turned out wrong."""
+        """Read a file again next time, because its digest has turned out wrong."""
         name = _name(file)
         self._learned.pop(name, None)
         self._drop([name])
 
     def forget_gone(self, *, dry_run: bool = False) -> tuple[int, int]:
-        """Drop what is known of files that are gone; how many are there, and how many are gone.
+        """Drop the digests of files that are gone; return how many files are there, and how many are gone.
 
-        A folder of the root that is not there is a volume that nobody has mounted here, and its files are not gone.
+        If the first folder of a path is missing, its volume is not mounted here, and its files do not count as gone.
         """
         there = gone = 0
         mounted: dict[bytes, bool] = {}
@@ -107,7 +107,7 @@ class DigestIndex:
         self._transact("begin immediate", lambda base: base.executemany(delete, rows))
 
     def save(self) -> None:
-        """Write what was learned, which others then know too."""
+        """Write the new digests, so that other processes know them too."""
         rows = [(name, *known, _sum(name, *known)) for name, known in self._learned.items()]
         self._learned = {}
         if rows:
@@ -166,7 +166,7 @@ class DigestIndex:
         return result
 
     def _give_up(self, database: sqlite3.Connection | None, error: sqlite3.Error) -> None:
-        """Go on without the database. A locked one is left as it is, a damaged one is made anew by the next run."""
+        """Go on without the database: a locked one stays as it is, and the next run makes a damaged one anew."""
         log.warning("%s cannot be used (%s): raw files are read again", self.path, error)
         if database:
             database.close()  # which rolls back
@@ -184,11 +184,11 @@ def _name(file: str | Path) -> bytes:
 def _describe(stat: os.stat_result) -> str:
     """Stat values that change with a file's content; as text, for inodes may be larger than a database's integers.
 
-    The device is none of them: each mount of NFS has a number of its own, on each machine another.
+    The device is not among them: each mount of NFS has its own number, which differs between machines.
     """
     return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
 
 
 def _sum(name: bytes, *known: object) -> int:
-    """A checksum of a row: one that is damaged on disk must not be believed."""
+    """A checksum of a row, by which a row that is damaged on disk is recognised."""
     return zlib.crc32(repr((name, *known)).encode())

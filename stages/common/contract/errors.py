@@ -83,10 +83,10 @@ class ChangedError(TryAgainError):
 
 
 def errno_of(error: BaseException) -> tuple[int, str]:
-    """Number and file of the operating system's error that an exception comes from, 0 and "" if it comes from none.
+    """Number and file of the operating system's error behind an exception; 0 and "" if there is none.
 
-    Libraries wrap it, or keep only its text: shutil.Error lists texts, safetensors says "(os error 28)", and of git and
-    DVC there is what they printed.
+    Libraries wrap that error, or keep only its text: shutil.Error lists texts, safetensors says "(os error 28)", and
+    git and DVC only print it.
     """
     seen: list[BaseException] = []
     current: BaseException | None = error
@@ -105,15 +105,15 @@ def errno_of(error: BaseException) -> tuple[int, str]:
 
 
 class FullDiskError(UnavailableError):
-    """There is no room for what must be written."""
+    """The disk is full."""
 
 
 def full_disk(error: BaseException, *folders: Path) -> FullDiskError | None:
     """The error to report if a full disk is the cause of this one; None if it is not.
 
     Args:
-        error: it may not mention the disk: some programs only say that they failed.
-        folders: where it was written to; call this before the clean-up there.
+        error: some programs only say that they failed, without a word about the disk.
+        folders: the folders to which it was writing; call this before the clean-up there.
     """
     if isinstance(error, FullDiskError):
         return error
@@ -130,7 +130,7 @@ def full_disk(error: BaseException, *folders: Path) -> FullDiskError | None:
 
 
 def _is_full(place: Path) -> bool:
-    """Whether not even a small file has room. Some file systems count no inodes and say 0 of 0."""
+    """Whether there is no room even for a small file. Some file systems count no inodes and report 0 of 0."""
     free = os.statvfs(place)
     return free.f_bavail * free.f_frsize < SMALL or (free.f_files > 0 and free.f_favail == 0)
 

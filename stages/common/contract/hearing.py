@@ -1,7 +1,8 @@
-"""A process that is deaf to SIGTERM is ended all the same.
+"""Ends a process that does not react to SIGTERM.
 
-Python runs a signal's handler between two steps of its own, so a library that computes for minutes in one call (a large
-model, a damaged picture) keeps it waiting as long. The signal itself is noted at once, in a pipe, which a thread reads.
+Python runs the handler of a signal between two of its own steps, so a library that computes for minutes in one call (a
+large model, a damaged picture) delays the handler as long. The signal itself is noted at once in a pipe, which a thread
+reads.
 """
 
 import os
@@ -15,7 +16,7 @@ from typing import Any
 from stages.common.contract.errors import ExitCode
 
 PATIENCE_S = 2.0
-"""How long a handler may keep us waiting: a stage is to end within 3 s, and its container is killed a second later."""
+"""Seconds that a handler may take: a stage should end within 3 s, and its container is killed a second later."""
 
 Handler = Callable[[int, FrameType | None], Any]
 _watching = False
@@ -24,10 +25,10 @@ _watching = False
 def end_if_deaf(handler: Handler) -> None:
     """From now on, end this process if the handler of SIGTERM does not run soon after one; call it in the main thread.
 
-    What it leaves half-made is what a kill leaves, which the next run clears away.
+    It leaves the same half-made files as a kill does, and the next run removes them.
 
     Args:
-        handler: what was set for SIGTERM, and sets another one as soon as it runs.
+        handler: the handler of SIGTERM; it sets another one as soon as it runs.
     """
     global _watching
     if _watching:
@@ -46,6 +47,6 @@ def _listen(ear: int, handler: Handler) -> None:
             continue
         time.sleep(PATIENCE_S)
         if signal.getsignal(signal.SIGTERM) is handler:
-            # not by logging, whose lock the deaf one may hold
+            # not by logging: the thread that does not react may hold its lock
             os.write(2, b"stopped by SIGTERM in the middle of a computation; nothing half-made was published\n")
             os._exit(ExitCode.STOPPED)

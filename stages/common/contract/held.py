@@ -1,4 +1,4 @@
-"""A stage that nobody waits for any more ends: whoever runs it in a container holds its standard input open."""
+"""Ends a stage that nobody waits for any more: the task that runs its container holds its standard input open."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ ENDS_WITH_STDIN = "FACE_ATTRIBUTES_ENDS_WITH_STDIN"
 def end_with_stdin() -> None:
     """End this process like a SIGTERM at the end of its standard input, if the environment asks for that.
 
-    No process that the stage starts gets that input, which never says anything: it would wait for it.
+    No process that the stage starts gets that input: nothing is ever written to it, so the process would wait.
     """
     if os.environ.get(ENDS_WITH_STDIN):
         held = os.dup(0)

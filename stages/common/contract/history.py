@@ -17,9 +17,9 @@ EntryT = TypeVar("EntryT")
 
 
 def append_line(file: Path, entry: Mapping[str, Any]) -> None:
-    """Add a line: one short `write` under a lock, without which runs that end together on NFS overwrite each other's.
+    """Add a line by one short `write` under a lock; without it, runs on NFS that end together overwrite each other's.
 
-    It begins anew behind a line that a full disk cut short, which so spoils no other.
+    If a full disk has cut the last line short, a line end comes first, so that the new line is whole.
     """
     with file.open("a+b", buffering=0) as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
@@ -32,7 +32,7 @@ def append_line(file: Path, entry: Mapping[str, Any]) -> None:
 
 
 def read_lines(file: Path, parse: Callable[[bytes], EntryT]) -> Iterator[EntryT]:
-    """The lines of a file that may be absent, the oldest first; one that cannot be parsed is left out, and said."""
+    """Lines of a file, which may be absent, the oldest first; a line that cannot be parsed is logged and left out."""
     for number, line in enumerate(file.read_bytes().splitlines() if file.exists() else [], 1):
         if not line.strip():
             continue
@@ -47,8 +47,8 @@ def remember(cache: Path, source: str, values: Mapping[str, Any]) -> list[dict[s
 
     Args:
         cache: `Context.cache`.
-        source: what was looked at; runs on other data are no trend of these.
-        values: what was found; `time` (UTC, ISO 8601, seconds) is added.
+        source: the data; runs on other data do not belong to the same trend.
+        values: the findings; `time` (UTC, ISO 8601, seconds) is added.
     """
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     append_line(cache / FILE, {"time": now, "source": source, **values})

@@ -14,7 +14,7 @@ def start_logging(who: str = "") -> None:
     """Send log records to stderr, one line each: ours of level INFO and above, those of libraries only as warnings.
 
     Args:
-        who: stands in front of every message, to tell processes apart.
+        who: stands before every message, to distinguish processes.
     """
     form = f"%(asctime)s %(levelname)s {who and f'{who}: '}%(message)s"
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=form, datefmt="%H:%M:%S", force=bool(who))
@@ -22,7 +22,7 @@ def start_logging(who: str = "") -> None:
 
 
 class Progress:
-    """Says how far a loop is: done, rate and time left, at most one line every `INTERVAL_S` seconds.
+    """Logs the progress of a loop: done, rate and time left, at most one line every `INTERVAL_S` seconds.
 
     Usage:
         progress = Progress(len(files), "images")

@@ -1,4 +1,4 @@
-"""Parameters: the sections of params.yaml that a stage reads, as frozen models that refuse what they do not know."""
+"""Parameters: the sections of params.yaml that a stage reads, as frozen models that refuse unknown keys."""
 
 import re
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from stages.common.contract.errors import DataError, UsageError
 
 NOT_IN_KEY: Final = "not in key"
-"""Marks a parameter that changes no result, only how fast it comes, where it goes, or under which title.
+"""Marks a parameter that changes no result, only its speed, its place or its title.
 
 Usage:
     workers: Annotated[int, NOT_IN_KEY] = Field(ge=0)
@@ -46,11 +46,11 @@ Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator
 ParamsT = TypeVar("ParamsT", bound=Section)
 
 NOT_OF_DATA = ("input", "airflow")
-"""Sections that the data cannot set, for no stage reads them: where data lie, and how Airflow runs the tasks."""
+"""Sections that a data folder cannot set, for no stage reads them: places of data, and settings of Airflow's tasks."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads YAML 1.2, as DVC does: 1e-3 is a number, and yes is a text, such as the name of a class, and not true."""
+    """Reads YAML 1.2, as DVC does: 1e-3 is a number, and yes is a text (such as the name of a class), not true."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -93,10 +93,10 @@ def lay_over(
         tree: sections of the params.yaml, changed in place.
         recipe: the keys that differ, in their sections.
         file: that the recipe stands in, for messages.
-        place: where both lie, () for the whole of them.
+        place: keys above both, () for the whole files.
 
     Raises:
-        UsageError: the recipe has a key that the params.yaml has not; it may have been half applied.
+        UsageError: the recipe has a key that is not in params.yaml; part of the recipe may have been applied.
     """
     for key, value in recipe.items():
         keys = (*place, str(key))
@@ -113,7 +113,7 @@ def lay_over(
 
 
 def at(file: Path, keys: Sequence[object]) -> str:
-    """The place of a key, or of the section that should have it: "params.yaml, line 3: train.epochs"."""
+    """Place of a key, or of the section that should have it: "params.yaml, line 3: train.epochs"."""
     node, line = yaml.compose(file.read_text(encoding="utf-8"), Loader=_Loader), 1
     for key in keys:
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
@@ -128,14 +128,14 @@ def own_sections(own: Path) -> dict[str, Any]:
     """The sections of the params.yaml that a data folder brings.
 
     Raises:
-        DataError: it cannot be read, or has one that the data cannot set.
+        DataError: it cannot be read, or has a section that the data cannot set.
     """
     try:
         sections = read_sections(own)
     except UsageError as error:
         raise DataError(f"{error}: correct it") from error
     if outside := next((name for name in NOT_OF_DATA if name in sections), None):
-        raise DataError(f"{at(own, [outside])}: the data cannot set this section: set it in our params.yaml")
+        raise DataError(f"{at(own, [outside])}: the data cannot set this section: set it in the main params.yaml")
     return sections
 
 
@@ -149,11 +149,11 @@ def load_params(
     """Read the sections that `model` names from a params.yaml.
 
     Args:
-        model: its fields are the sections that the stage reads; other sections are not looked at.
+        model: its fields are the sections that the stage reads; other sections are ignored.
         path: the params.yaml.
         overrides: `section.key=value` items, the value in YAML, applied in order; a section in a section likewise.
-        recipes: files that hold the keys that differ from the params.yaml, applied in order.
-        own: the params.yaml of the data, likewise, applied after them and before `overrides`.
+        recipes: files with the keys that differ from the params.yaml, applied in order.
+        own: the params.yaml of the data, another such file, applied after the recipes and before `overrides`.
 
     Raises:
         UsageError: a file cannot be read, or a key is unknown, missing or out of range; the key is named.
@@ -183,7 +183,7 @@ def load_params(
             part = part.get(name)
             if not isinstance(part, dict):
                 raise UsageError(f"--set {item}: {path} has no section {'.'.join(above[:depth])!r}")
-        told = model.model_fields[section].annotation  # one that leaves keys alone would not notice an unknown one
+        told = model.model_fields[section].annotation  # a model that ignores keys would not notice an unknown key
         if getattr(told, "model_config", {}).get("extra") == "ignore" and key not in part:
             raise UsageError(f"--set {item}: {path} has no key {key!r} in section {section!r}")
         given = _without(given, [*above, key])
@@ -203,7 +203,7 @@ def load_params(
 
 
 def _has(tree: Any, keys: Sequence[object]) -> bool:
-    """Whether a key stands in sections; that of a list or a number also if more is named."""
+    """Whether sections hold a key; true also for a place within a list or a number."""
     for key in keys:
         if not isinstance(tree, dict):
             break
@@ -221,7 +221,7 @@ def _without(tree: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _told(problem: Any, model: type[BaseModel], tree: Any) -> str:
-    """One problem that pydantic found, in words that say what to write instead."""
+    """A problem that pydantic found, in words, with the remedy."""
     kind, place, given = problem["type"], problem["loc"], problem["input"]
     name = ".".join(str(part) for part in place)
     if kind == "string_type" and isinstance(place[-1], int):

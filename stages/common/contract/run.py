@@ -1,4 +1,4 @@
-"""One call of a stage: say what its inputs are, take its artifact from the store or make it, deliver, hand over."""
+"""One call of a stage: identify its inputs, take its artifact from the store or make it, deliver, hand over."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ from stages.common.contract.version import stage_version, unlike_lock
 from stages.common.reports.report import REPORT, VERSION, plain_report, write_report
 
 LOTS_BYTES = 2**19
-"""Length of `lots` in a result at most: some 30,000 of them. Airflow takes results of 1 MiB, and keeps them."""
+"""Greatest length of `lots` in a result: some 30,000 lots. Airflow accepts results of 1 MiB, and keeps them."""
 
 Result = dict[str, Any]
 """The result of a call, JSON-like."""
@@ -36,15 +36,15 @@ class Call(Generic[ParamsT]):
     """One call of a stage.
 
     Attributes:
-        stage: that is asked.
+        stage: the stage.
         params: the sections of params.yaml that it reads.
-        inputs: name -> path, which is there.
+        inputs: name -> path, which exists.
         store: the artifact store; None if `out` says where to write.
-        out: the absolute path of the artifact; None if it goes to the store.
-        result: a file that takes the result, too.
-        recompute: compute again what is there already.
-        suites: that the data bring in place of ours: name -> file.
-        started: by the monotonic clock, in seconds.
+        out: absolute path of the artifact; None if it goes to the store.
+        result: a file to which the result is written, too.
+        recompute: compute even if the artifact is cached.
+        suites: suites of the data that replace those of the stage: name -> file.
+        started: start by the monotonic clock, in seconds.
     """
 
     stage: Stage[ParamsT]
@@ -64,7 +64,7 @@ class Call(Generic[ParamsT]):
 
     @property
     def seconds(self) -> float:
-        """Since it started."""
+        """Seconds since the start."""
         return round(time.monotonic() - self.started, 3)
 
     @property
@@ -76,13 +76,13 @@ class Call(Generic[ParamsT]):
 
 @dataclass(frozen=True)
 class _Work(Generic[ParamsT]):
-    """A call, and what decides its artifact.
+    """A call, and the inputs that decide its artifact.
 
     Attributes:
-        call: what is asked for.
-        index: what is known of raw files.
+        call: the call.
+        index: known digests of raw files.
         manifests: of the artifacts among the inputs.
-        decides: what the key is made of, as the manifest tells it.
+        decides: the values that the key is computed from, as in the manifest.
         key: of the artifact (64 hex digits).
     """
 
@@ -104,7 +104,7 @@ class _Work(Generic[ParamsT]):
 
 
 def check(call: Call[Any]) -> Result:
-    """Look at the inputs, do no work; with a store, say which lots its cache has no part of yet."""
+    """Check the inputs, do no work; with a store, list the lots that are not in its cache yet."""
     stage = call.stage
     with _noticing_what_vanishes(call):
         headline = dict(stage.check(call.params, call.inputs))
@@ -113,14 +113,14 @@ def check(call: Call[Any]) -> Result:
         with _lots_context(call) as context:
             lots = dict(stage.new_lots(context))
         result["headline"] |= {"new_lots": len(lots)}
-        # Without `lots` nothing is done ahead, and the stage that would find it done does it itself.
+        # Without `lots` no part is done ahead, and the stage itself does all of it later.
         if len(json.dumps(lots)) <= LOTS_BYTES:
             result["lots"] = lots
     return result
 
 
 def run_lots(call: Call[Any], lots: Sequence[str]) -> Result:
-    """Do the part of some lots; it has no key, so raw files of other lots are not read."""
+    """Do the part of some lots; the part has no key, so raw files of other lots are not read."""
     stage = call.stage
     if not (stage.run_lots and call.store):
         raise UsageError("--lots needs --store DIR, whose cache takes them")
@@ -137,7 +137,7 @@ def _lots_context(call: Call[ParamsT]) -> Iterator[LotsContext[ParamsT]]:
 
 
 def run(call: Call[Any]) -> Result:
-    """Take the artifact from where it is, or make it; then do what must be true outside of it."""
+    """Take the artifact from the store, or make it; then deliver it."""
     stage, out = call.stage, call.out
     if out and out.exists() and any(out.iterdir()) and not (out / artifacts.MANIFEST).exists():
         raise UsageError(f"--out {out} holds something else: name an empty folder or an earlier artifact")
@@ -173,7 +173,7 @@ def hand_over(result: Result, file: Path | None) -> None:
 
 @contextlib.contextmanager
 def _index(call: Call[Any]) -> Iterator[DigestIndex]:
-    """Known digests of raw files. They are kept when the call fails, too, and the error then names the raw file."""
+    """Known digests of raw files. They are kept even if the call fails; an error of a raw file then names it."""
     call.home.mkdir(parents=True, exist_ok=True)
     index = DigestIndex((call.store or call.home) / DIGESTS, fresh=call.recompute)
     try:
@@ -193,7 +193,7 @@ def _index(call: Call[Any]) -> Iterator[DigestIndex]:
 
 @contextlib.contextmanager
 def _noticing_what_vanishes(call: Call[Any]) -> Iterator[None]:
-    """Say of a raw file that is gone since it was listed that it has changed."""
+    """Report a raw file as changed if it has gone since it was listed."""
     try:
         yield
     except FileNotFoundError as error:
@@ -241,14 +241,14 @@ def _raw_source(call: Call[Any], name: str, index: DigestIndex) -> dict[str, Any
         return {"digest": index.digest(path), "path": str(path), "files": 1}
     files = stage.raw_files(call.params, call.inputs, name)
     digest = artifacts.files_digest(path, files.read, index)
-    holds_ours = index.path.parent.resolve().is_relative_to(path.resolve())  # what we write there is no input
+    holds_ours = index.path.parent.resolve().is_relative_to(path.resolve())  # files that we write there are no inputs
     if not holds_ours and (left_out := sorted(files.left_out)):
         digest = artifacts.json_digest([digest, left_out])
     return {"digest": digest, "path": str(path), "files": len(files.read)}
 
 
 def _suites_source(call: Call[Any], index: DigestIndex) -> dict[str, dict[str, Any]]:
-    """The suites of the data, like an input; nothing where ours are taken, which are part of the stage's version."""
+    """Suites of the data, like an input; empty where the stage's own suites are used, which are part of its version."""
     if not call.suites:
         return {}
     folder, names = next(iter(call.suites.values())).parent, [path.name for path in call.suites.values()]
@@ -257,7 +257,7 @@ def _suites_source(call: Call[Any], index: DigestIndex) -> dict[str, dict[str, A
 
 
 def _stored(work: _Work[Any]) -> dict[str, Any] | None:
-    """The manifest of the artifact, if it is there, whole, and what is asked for."""
+    """Manifest of the artifact, if it is there, whole, and of this key."""
     call = work.call
     if call.recompute or not work.final.exists():
         return None
@@ -307,7 +307,7 @@ def _make(work: _Work[Any], lock: artifacts.Lock) -> dict[str, Any]:
 
 
 def _tidy(cache: Path) -> Path:
-    """The cache, made where it is missing, without what killed runs left half-made in it."""
+    """The cache, made if it is missing, without half-made files of killed runs."""
     cache.mkdir(parents=True, exist_ok=True)
     artifacts.remove_leftovers(cache)
     return cache
@@ -315,7 +315,7 @@ def _tidy(cache: Path) -> Path:
 
 @contextlib.contextmanager
 def _explained(work: _Work[Any], partial: Path, lock: artifacts.Lock) -> Iterator[None]:
-    """Tell the cause of an error that follows from something else: a full disk, a lost lock, inputs that changed."""
+    """Report the cause behind an error: a full disk, a lost lock, or inputs that changed."""
     try:
         yield
     except (UsageError, TryAgainError):
@@ -344,7 +344,7 @@ def _compute(stage: Stage[ParamsT], context: Context[ParamsT], result: Path | No
 
 
 def _require_unchanged(work: _Work[Any]) -> None:
-    """Refuse to publish what was made from other raw files than those that the key was made of."""
+    """Refuse to publish an artifact that was made from other raw files than its key says."""
     call = work.call
     for name, path in call.inputs.items():
         if name in work.manifests:
@@ -366,13 +366,13 @@ def _require_unchanged(work: _Work[Any]) -> None:
 
 
 def _require_outputs(stage: Stage[Any], partial: Path) -> None:
-    """Refuse to publish less than the stage promises: what is published is taken from the cache for ever."""
+    """Refuse to publish less than the stage promises: a published artifact stays cached for ever."""
     if missing := [path for path, _ in stage.outputs.values() if not (partial / path).exists()]:
         raise StageError(f"{', '.join(missing)} was not written, or was removed: a defect")
 
 
 def _environment(stage: str) -> dict[str, Any]:
-    """The environment that the result may depend on beyond its key, as far as it is the same for all stages."""
+    """Environment that the result may depend on beyond its key, as far as it is the same for all stages."""
     return {
         "product": VERSION,
         "python": platform.python_version(),
@@ -383,6 +383,6 @@ def _environment(stage: str) -> dict[str, Any]:
 
 
 def _peak_memory_mb() -> float:
-    """Of this process or the largest of its children."""
+    """Peak of this process or of the largest of its children."""
     used = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return round(max(used) / 1024, 1)

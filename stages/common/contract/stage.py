@@ -9,7 +9,7 @@ from stages.common.contract.artifacts import walk_files
 from stages.common.contract.params import ParamsT
 
 Headline = Mapping[str, int | float | str]
-"""A few figures of a run that tables and the Airflow UI show, for example {"images": 1980, "rejected": 20}."""
+"""Figures of a run that tables and the Airflow UI show, for example {"images": 1980, "rejected": 20}."""
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,12 @@ class Input:
     """One named input path.
 
     Attributes:
-        help: what it holds, for `--help`.
+        help: its contents, for `--help`.
         artifact: True for the output of the stage of the same name; False for raw files from outside.
-        required: False if the stage can do without; it is then absent from `Context.inputs`, unless it has a default.
-        default: (the inputs that are given) -> the path that is taken if none is; None if there is nothing to take.
-        created: True for a folder that outlives runs, such as a registry. It is made where it is missing, `deliver`
-            alone writes to it, and of its content `Stage.identify` says what decides the artifact.
+        required: False if the stage works without it; it is then absent from `Context.inputs`, unless it has a default.
+        default: (the given inputs) -> the path to use if this input is not given; None if there is no such path.
+        created: True for a folder that outlives runs, such as a registry. It is made if it is missing; only `deliver`
+            writes to it; and `Stage.identify` names the part of its content that decides the artifact.
     """
 
     help: str
@@ -39,10 +39,11 @@ class LotsContext(Generic[ParamsT]):
     Attributes:
         params: the sections of params.yaml that it reads.
         inputs: name -> path. An artifact's digests are verified before the stage starts.
-        cache: a directory that all runs of this stage share, for pieces named by a digest of all they depend on.
-        digests: SHA-256 of each of some raw files, in order, remembered from when the key was made; a file is read
-            again only if it changed.
-        suites: suites that the data bring in place of ours: name -> file.
+        cache: a directory that all runs of this stage share. A piece in it is named by a digest of all inputs of the
+            piece.
+        digests: SHA-256 of each of some raw files, in order, known from the computation of the key; a file is read
+            again only if it has changed.
+        suites: suites of the data that replace those of the stage: name -> file.
     """
 
     params: ParamsT
@@ -62,10 +63,10 @@ class Context(LotsContext[ParamsT]):
         state: a directory that outlives a kill and is found again by the same work; gone once it is done.
         manifests: the manifests of the artifacts among `inputs`.
         key: the key of the artifact being made (64 hex digits).
-        failed: a directory, not there yet, that is kept when the stage fails: for reports that say what is wrong with
-            the data. The error should name it; the next run of the same work removes it.
-        environment: what the result may depend on beyond its key, for the manifest; a stage adds what it alone knows,
-            such as the device.
+        failed: a directory, not there yet, that is kept when the stage fails, for reports on errors of the data. The
+            error message should name it; the next run of the same work removes it.
+        environment: what the result may depend on beyond its key, for the manifest; a stage adds its own facts, such
+            as the device.
     """
 
     out: Path
@@ -95,7 +96,7 @@ class Delivery(Generic[ParamsT]):
 
 @dataclass(frozen=True)
 class Delivered:
-    """The result of something that a stage does beyond its artifact.
+    """The result of a delivery, which a stage does beyond its artifact.
 
     Attributes:
         headline: added to the headline of the result.
@@ -108,11 +109,11 @@ class Delivered:
 
 @dataclass(frozen=True)
 class RawFiles:
-    """How a stage reads a raw folder.
+    """The files of a raw folder, as a stage uses them.
 
     Attributes:
         read: the files that the stage reads, relative to the folder.
-        left_out: what else of it the artifact lists, a tuple of texts each, with name and reason.
+        left_out: other files that the artifact lists, a tuple of texts each, with name and reason.
     """
 
     read: Collection[str | Path]
@@ -137,18 +138,18 @@ class Stage(Generic[ParamsT]):
         content: the files and folders of the artifact that later stages read. A digest over them goes into the keys of
             these stages, so an artifact made again with the same content makes nothing after it run again. What differs
             from run to run with equal inputs (seconds, dates, pages) is no content. () means all of the artifact.
-        raw_files: (params, inputs, name of a raw folder) -> what the stage reads of that folder, and what it leaves
-            out. Both are part of its key: files by their content, what is left out by what is said of it.
-        check: looks at the inputs before any work (`--check`), and returns a headline.
-        new_lots: the lots that the cache has no part of yet -> their images; a check with a store tells them.
+        raw_files: (params, inputs, name of a raw folder) -> the files that the stage reads, and those that it leaves
+            out. Both are part of its key: the former by content, the latter by name and reason.
+        check: checks the inputs before any work (`--check`), and returns a headline.
+        new_lots: lots that are not in the cache yet -> their images; a check with a store lists them.
         run_lots: does the part of some lots ahead, into the cache (`--lots`), where `run` finds it, and returns a
             headline. So lots spread over machines.
-        identify: (params, inputs, name of an input with `created`) -> what of it decides the artifact; nothing by
-            default.
-        is_final: whether an artifact may be taken from then on. One that is not, such as that of a search that ran out
-            of time, is used by those that follow; the next run of the same work goes on from its `state`.
-        deliver: does what must be true outside the artifact once it is there: after it was published and also when it
-            was there already, so that a run completes what a killed one left undone. Doing it twice is doing it once.
+        identify: (params, inputs, name of an input with `created`) -> the part of it that decides the artifact;
+            nothing by default.
+        is_final: whether later runs may take an artifact from the store. If not, as with a search that ran out of
+            time, later stages use it, but the next run of the same work continues from its `state`.
+        deliver: acts outside the artifact once the artifact is there. It runs after publishing, and also if the
+            artifact was cached, so a run completes the delivery of a killed one. It is idempotent.
     """
 
     name: str

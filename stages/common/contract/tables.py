@@ -9,8 +9,8 @@ from typing import Any, TextIO
 _BEFORE_FORMULA = r"""(?=[\s"']*[-=+@\uff1d\uff0b\uff0d\uff20]|'*[\t\r\n])"""
 """A text that a spreadsheet may run: it begins with such a sign, of half or full width, after any blanks or quotes."""
 _FORMULA = re.compile(rf"(^|[;|\t\r\n]){_BEFORE_FORMULA}")
-"""Where that may stand: a spreadsheet that separates fields by semicolons, tabs or bars begins anew behind each, and
-behind a line end, for a quote that opens within such a field does not count."""
+"""Places of such a text: a spreadsheet that separates fields by semicolons, tabs or bars begins a cell after each, and
+after a line end, because a quote that opens within such a field does not count."""
 _NEUTRAL = re.compile(rf"(^|[;|\t\r\n])'{_BEFORE_FORMULA}")
 _PLAIN = re.compile(r"[A-Za-z0-9][\w./ -]*")
 
@@ -31,7 +31,7 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[Any]],
 
 
 class _LineFeeds:
-    """Ends the rows of a `csv.writer` with LF. One told to do so leaves a CR in a cell, such as a name, unquoted."""
+    """Ends the rows of a `csv.writer` with LF. By itself, a writer with LF leaves a CR in a cell unquoted."""
 
     def __init__(self, file: TextIO) -> None:
         self._write = file.write

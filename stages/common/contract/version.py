@@ -1,4 +1,4 @@
-"""The version of a stage: a digest of the code that it imports, its suites and its locked requirements.
+"""Version of a stage: a digest of the code that it imports, of its suites and of its locked requirements.
 
 The same files lie at the same relative paths in the repository and in the stage's image, so both compute the same
 version. A changed line of code or a changed pin makes new artifacts of the stages that use it, and of no others.
@@ -23,9 +23,9 @@ SUITES = {
     "predict": ("predictions",),
     "monitor": ("drift",),
 }
-"""The suites of `expectations/` that a stage checks its data against."""
+"""The suites of `expectations/` with which a stage checks its data."""
 
-# Regular expressions, for a stage's start waits for this: parsing the 40 modules of a stage takes 40 ms, this 3 ms.
+# Regular expressions, because the start of a stage waits for this: parsing its 40 modules takes 40 ms, this 3 ms.
 _FOR_TYPES = re.compile(r"^if TYPE_CHECKING:\n(?:[ \t].*\n|\n)*", re.MULTILINE)
 _IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+(stages[\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n]*)|import[ \t]+(stages[\w.]*))", re.MULTILINE
@@ -36,7 +36,7 @@ _PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^\s;\\]+)", re.MULTILINE
 def stage_files(stage: str, root: Path = ROOT) -> list[Path]:
     """The code and the suites that decide what `stage` computes, sorted, relative to `root`.
 
-    Code is what `stages/<stage>/__main__.py` imports, directly or not, also inside functions.
+    Code is all that `stages/<stage>/__main__.py` imports, directly or indirectly, also inside functions.
     """
     found, seen, queue = set[str](), set[str](), [f"stages.{stage}.__main__"]
     while queue:
@@ -55,7 +55,7 @@ def stage_files(stage: str, root: Path = ROOT) -> list[Path]:
 
 
 def _imports(code: str) -> Iterator[str]:
-    """Names that may be modules of ours, of all imports that are not for type checkers alone."""
+    """Names that may be our modules, of all imports but those for type checkers."""
     for package, names, module in _IMPORT.findall(_FOR_TYPES.sub("", code)):
         yield package or module
         for name in re.findall(r"(\w+)(?:[ \t]+as[ \t]+\w+)?[ \t]*(?:,|$|\)|#|\n)", names):
@@ -72,7 +72,7 @@ def locked_requirements(stage: str, root: Path = ROOT) -> dict[str, str]:
 
 @cache
 def installed_packages() -> dict[str, str]:
-    """Package -> version, of all that this interpreter finds. Names of folders alone: reading metadata takes 0.3 s."""
+    """Package -> version, of all that this interpreter finds; by folder names, for reading metadata takes 0.3 s."""
     found: dict[str, str] = {}
     for folder in filter(Path.is_dir, map(Path, sys.path)):
         for path in folder.glob("*.dist-info"):
@@ -86,7 +86,7 @@ def _normal(name: str) -> str:
 
 
 def unlike_lock(stage: str, root: Path = ROOT) -> dict[str, str]:
-    """Locked packages of the stage that are installed in another version, or "absent": package -> what is there."""
+    """Locked packages that are installed in another version: package -> that version, or "absent"."""
     found = installed_packages()
     locked = locked_requirements(stage, root)
     return {name: there for name, version in locked.items() if (there := found.get(name, "absent")) != version}
@@ -106,9 +106,9 @@ def code_version(stage: str, root: Path = ROOT) -> str:
 
 @cache
 def stage_version(stage: str) -> str:
-    """The version of a stage as it runs here: `code_version`, and what is installed unlike its lock.
+    """Version of a stage as it runs here: `code_version`, and the packages that differ from its lock.
 
-    So an image that was built with other libraries shares no artifact with the right one.
+    So an image that was built with other libraries shares no artifact with the right image.
     """
     version, other = code_version(stage), unlike_lock(stage)
     return hashlib.sha256(f"{version} {sorted(other.items())}".encode()).hexdigest()[:16] if other else version

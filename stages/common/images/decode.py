@@ -101,7 +101,7 @@ class ImageError(ValueError):
 
 
 def read_image_file(path: Path | str, settings: ImagesSection) -> bytes:
-    """Read a file that should be an image; whatever is no regular file is never opened (a FIFO would hang).
+    """Read a file that should be an image; whatever is not a regular file is never opened (a FIFO would hang).
 
     Raises:
         ImageError: absent, no regular file, empty, or larger than any allowed picture.

@@ -114,7 +114,7 @@ def _may_hold_images(link: Path) -> bool:
 def _target(link: Path) -> str:
     try:
         return as_text(link.readlink())
-    except OSError:  # its name is no text
+    except OSError:  # its name is not text
         return "elsewhere"
 
 

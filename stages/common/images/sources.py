@@ -17,7 +17,7 @@ class Source(NamedTuple):
     Attributes:
         filename: what the stage calls it.
         path: where it lies.
-        digest: SHA-256 of its content; empty where it is no regular file.
+        digest: SHA-256 of its content; empty where it is not a regular file.
         size: in bytes; 0 likewise.
     """
 
@@ -43,7 +43,7 @@ class Source(NamedTuple):
 def find_sources(
     files: Iterable[tuple[str, str]], digests: Callable[[Iterable[str]], Iterator[str]]
 ) -> Iterator[Source]:
-    """Describe image files without opening what is no regular file.
+    """Describe image files without opening what is not a regular file.
 
     Args:
         files: what the stage calls each, and where it lies.

@@ -70,7 +70,7 @@ def _of_chunk(images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.floatin
 
 
 def _blockiness(color: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
-    """Per image (N, S, S) 1 less the mean by the root mean square of what is no sum of a row and a column, at `APART`.
+    """Per image (N, S, S): 1 - mean / root mean square of what is not the sum of a row and a column, at `APART`.
 
     It is .2 where that is normally distributed, 1 where a few corners of blocks have all of it. The 1 added below
     takes what is of one colour for no blocks at all.

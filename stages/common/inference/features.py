@@ -98,7 +98,7 @@ def load_features(path: Path) -> Features:
     """Read what `Features.save` has written.
 
     Raises:
-        DataError: it is no such file.
+        DataError: it is not such a file.
     """
     with reading(path):
         # numpy leaves a file open that it opens itself and finds to be none of its own

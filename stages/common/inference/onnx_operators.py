@@ -62,7 +62,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
     """Number and content of those fields of a message that hold bytes: texts and other messages.
 
     Raises:
-        ValueError: it is no message; IndexError: it is cut short.
+        ValueError: it is not a message; IndexError: it is cut short.
     """
     at = 0
     while at < len(message):

@@ -99,7 +99,7 @@ def _read_variants(path: Path, counts: Mapping[str, int]) -> dict[str, str]:
         try:
             variant, count = int(fields[1]), int(fields[2])
         except ValueError as error:
-            raise ValueError(f"line {line}: {brief(fields[1])} of {brief(fields[2])} is no variant") from error
+            raise ValueError(f"line {line}: {brief(fields[1])} of {brief(fields[2])} is not a variant") from error
         if count != counts[name]:
             raise ValueError(f"{name} has {count} variants in place of {counts[name]}: another version of the set")
         if name in variants:

@@ -13,7 +13,7 @@ _STARTS = {
     "SQLite format 3": "an SQLite database",
     "version https://git-lfs": "a pointer of Git LFS, without the file's content",
 }
-"""How binary files begin, bytes that are no UTF-8 replaced."""
+"""How binary files begin, bytes that are not UTF-8 replaced."""
 
 _LFW = re.compile(r"^#?\s*person\timagenum\t", re.IGNORECASE | re.MULTILINE)
 

@@ -52,7 +52,7 @@ class LabelStudio(Form):
             tasks = json.loads(read_text(path, "a list of tasks"))
         except (ValueError, RecursionError) as error:
             line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-            raise DataError(f"{path}{line}: no JSON ({error}): export it from Label Studio again") from error
+            raise DataError(f"{path}{line}: not JSON ({error}): export it from Label Studio again") from error
         if not isinstance(tasks, list):
             raise DataError(f"{path}: no list of tasks: export it from Label Studio as JSON")
         called = {spelling(attribute.name): attribute.column for attribute in self.asked.attributes}

@@ -103,7 +103,7 @@ def test_a_wrong_template_is_one_line_that_names_file_and_entry(tmp_path: Path, 
 
 def test_a_suite_that_is_no_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "suite.json").write_text('{"name": "toy",}')
-    with pytest.raises(DataError, match=r"suite.json, line 1: no JSON"):
+    with pytest.raises(DataError, match=r"suite.json, line 1: not JSON"):
         read_suite(tmp_path / "suite.json", ())
 
 
