@@ -1,1 +1,1 @@
-"""Great Expectations: suites, what a suite found, Data Docs. Entered by the stages that check data."""
+"""Great Expectations: suites, their findings, Data Docs. Used by the stages that check data."""

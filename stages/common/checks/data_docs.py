@@ -1,8 +1,8 @@
-"""Data Docs: Great Expectations' own pages, mended so that they open without network access and cannot run scripts.
+"""Data Docs: Great Expectations' own pages, changed so that they open without network access and cannot run scripts.
 
-Great Expectations 1.24 links some 16 files on CDNs, a browser without network waits for each, and it writes cells of
-checked data into its tables unescaped. Here every plain text is escaped; scripts, links and remote images are taken
-out; a content security policy forbids whatever might be left; and `data_docs_style.html` stands in for Bootstrap.
+Great Expectations 1.24 links some 16 files on CDNs, and a browser without network waits for each. It also writes cells
+of the checked data into its tables unescaped. Here every plain text is escaped; scripts, links and remote images are
+removed; a content security policy forbids any that are left; and `data_docs_style.html` replaces Bootstrap.
 """
 
 import copy
@@ -25,7 +25,7 @@ from stages.common.reports.report import PAGE_COLORS, REPORT
 TEXT_SHOWN = 120
 """Characters of a cell; a longer one is cut in its middle."""
 VALUES_SHOWN = 200
-"""Failing values that a table is made from, as Great Expectations itself keeps no more; it shows 20 different ones."""
+"""Failing values in a table: Great Expectations itself keeps no more, and shows 20 different ones."""
 LISTED = 20
 """Entries of any other list."""
 
@@ -41,9 +41,9 @@ _REMOTE = re.compile(
 
 
 class Rows(ValidationResultsTableContentBlockRenderer):
-    """The table of a column's expectations, which says besides what it means that one is not met, and how severe it is.
+    """Table of a column's expectations, with the meaning of a failure and its severity in two further columns.
 
-    Great Expectations makes it by its name.
+    Great Expectations finds this class by its name.
     """
 
     @classmethod
@@ -64,7 +64,7 @@ class Rows(ValidationResultsTableContentBlockRenderer):
 
 
 class _EscapingView(DefaultJinjaPageView):
-    """Escapes plain text, which the stock view passes through; what is built from templates it escapes itself."""
+    """Escapes plain text, which the stock view passes through; the stock view escapes text built from templates."""
 
     @pass_context
     def render_content_block(self, jinja_context: Any, content_block: Any, *args: Any, **kwargs: Any) -> Any:
@@ -77,7 +77,7 @@ class _EscapingView(DefaultJinjaPageView):
 
 
 def _short(value: Any, most: int = LISTED) -> Any:
-    """A result as the renderer can show it: numbers of numpy as Python's, lists and texts cut."""
+    """A result that the renderer can show: numbers of numpy become Python's, long lists and texts are cut."""
     if isinstance(value, dict):
         kept = {"unexpected_list": VALUES_SHOWN, "unexpected_index_list": VALUES_SHOWN}
         return {name: _short(item, kept.get(name, LISTED)) for name, item in value.items()}
@@ -112,7 +112,7 @@ def _without_traceback(info: Any) -> Any:
 
 
 def _expected(suite: Any, result: Any) -> Any:
-    """The suite with the thresholds that it was run with, in place of the names of parameters."""
+    """The suite with the thresholds of this run in place of the names of parameters."""
     configs = [copy.deepcopy(outcome.expectation_config) for outcome in result.results]
     for config in configs:
         config.kwargs.pop("batch_id", None)
@@ -157,7 +157,7 @@ def write_data_docs(folder: Path, suite: Any, result: Any, summary: str, others:
     """Write `index.html` (what was found) and `suite.html` (what is expected).
 
     Args:
-        folder: where to, `data_docs/<suite>` beside the report that the pages lead back to; it is created.
+        folder: target, `data_docs/<suite>` beside the report to which the pages link back; it is created.
         suite: the `ExpectationSuite`.
         result: its `ExpectationSuiteValidationResult`.
         summary: one line that both pages show on top.

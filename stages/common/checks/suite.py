@@ -1,4 +1,4 @@
-"""Run a Great Expectations suite of `expectations/` on a table and say what is not as expected.
+"""Run a Great Expectations suite of `expectations/` on a table and report the findings.
 
 Great Expectations needs seconds to import, so this module is imported by a run only, not by `--help`.
 """
@@ -37,12 +37,12 @@ class Finding:
         type: the expectation's type, for example `expect_column_values_to_be_in_set`.
         reason: its `meta.reason`.
         remedy: its `meta.remedy`, empty if it has none.
-        column: the column it looks at; None for one about the whole table.
-        rows: index labels of the failing rows; None for one about the whole table.
+        column: the column that it checks; None if it is about the whole table.
+        rows: index labels of the failing rows; None if it is about the whole table.
         critical: whether its severity is critical.
         clear: whether a failing cell becomes unknown (`meta.clear`).
-        kwargs: what it asked for, the values of parameters filled in.
-        details: what Great Expectations observed.
+        kwargs: its arguments, with the values of parameters filled in.
+        details: the values that Great Expectations observed.
     """
 
     type: str
@@ -57,7 +57,7 @@ class Finding:
 
 
 def suite_file(name: str, own: Mapping[str, Path]) -> Path:
-    """The file of a suite: that of the data, if they bring one, else ours.
+    """The file of a suite: that of the data folder if it has one, else that of the repository.
 
     Args:
         name: of the suite.
@@ -67,11 +67,11 @@ def suite_file(name: str, own: Mapping[str, Path]) -> Path:
 
 
 def load_suite(path: Path, attributes: Attributes) -> gx.ExpectationSuite:
-    """Read a suite from JSON: Great Expectations' own form, with templates for what repeats per attribute.
+    """Read a suite from JSON: Great Expectations' own form, with templates for parts that repeat per attribute.
 
     Raises:
-        DataError: no JSON, a template that cannot be expanded (`stages.common.checks.template`), or an expectation that
-            is not valid (Great Expectations itself only logs and drops it); its line is named.
+        DataError: it is not JSON, a template cannot be expanded (`stages.common.checks.template`), or an expectation
+            is not valid (Great Expectations itself would only log and drop it); its line is named.
     """
     logging.getLogger("great_expectations").setLevel(logging.WARNING)  # at INFO it logs hundreds of lines
     data = read_suite(path, attributes)
@@ -97,16 +97,16 @@ def run_suite(
     """Check `table` against `suite`, in memory: no files, no network, no progress bars.
 
     Args:
-        suite: what to expect.
-        name: what the table is called in reports.
-        table: what to check.
+        suite: the suite.
+        name: name of the table in reports.
+        table: the table to check.
         thresholds: values of the suite's parameters: `{"$PARAMETER": "min_rows"}` takes `min_rows`.
 
     Returns:
         Great Expectations' `ExpectationSuiteValidationResult`, its results in the order of the suite.
 
     Raises:
-        DataError: the suite asks for a parameter that there is not.
+        DataError: the suite names an unknown parameter.
     """
     context = gx.get_context(
         mode="ephemeral",
@@ -118,8 +118,8 @@ def run_suite(
     )
     suite = context.suites.add(suite)  # gives every expectation its id
     whole = context.data_sources.add_pandas("raw").add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
-    # Not through a ValidationDefinition: it writes all that was found as JSON into a store that nobody reads, 100,000
-    # rejected rows for 4 s.
+    # Not through a ValidationDefinition: it writes all findings as JSON into a store that nobody reads, which takes 4 s
+    # with 100,000 rejected rows.
     source = (suite.meta or {}).get(SOURCE, suite.name)
     try:
         result: Any = whole.get_batch({"dataframe": table}).validate(

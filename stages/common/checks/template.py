@@ -1,24 +1,24 @@
-"""Suites as they are written: what repeats stands there once, and is expanded to the plain form when a suite is read.
+"""Templates in suites: a repeated part is written once, and expanded to the plain form when the suite is read.
 
-An object with `"each"` in a list, of expectations or of anything else, stands for several: what else is in it, or what
-its `"items"` list, is repeated
+An object with `"each"` in a list, of expectations or of anything else, stands for several. Its other keys, or the
+objects in its `"items"`, are repeated
 
     "each": "attribute"                            once for each attribute
     "each": "unknown_when"                         once for each class of another attribute that leaves one unknown
     "each": [{"split": "train"}, {"split": "val"}] once for each object of the list
 
-and placeholders such as `{split}` in its texts take their values from there. A text that is one placeholder and nothing
-else becomes the value itself, which may be a list or a number. Of an attribute there are
+and placeholders such as `{split}` in its texts take their values from there. A text that consists of one placeholder
+becomes the value itself, which may be a list or a number. The placeholders of an attribute are
 
     {name} {column}      as in attributes.yaml
-    {title}              as within a sentence, with small letters
+    {title}              in small letters, as within a sentence
     {classes} {indices}  list of the names of its classes; of "0", "1", ...
     {legend}             the text "0 no, 1 yes"
     {count}              number of its classes
 
-and of `unknown_when` besides {other_column} and {other_title} of the other attribute, and {class} and {class_index}.
+`unknown_when` has also {other_column} and {other_title} of the other attribute, {class} and {class_index}.
 
-`notes` are a text. A `remedy` in the suite's own `meta` is that of all critical expectations that have none.
+`notes` are a text. The `remedy` in the suite's own `meta` applies to all critical expectations that have none.
 """
 
 import json
@@ -32,10 +32,10 @@ from stages.common.contract.errors import DataError
 from stages.common.schema.attributes import Attribute, Attributes
 
 LINES = "lines"
-"""Key of a suite that was read: the line of the entry that each of its expectations comes from."""
+"""Key of a suite that was read: for each expectation, the line of its entry in the file."""
 
 LISTED = 12
-"""Classes that a text names; of more it names the first three and the last."""
+"""Classes that a text lists; if there are more, it lists the first three and the last."""
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 _ENTRIES = re.compile(r'"expectations"\s*:\s*\[\s*')
@@ -48,7 +48,7 @@ def read_suite(path: Path, attributes: Attributes) -> dict[str, Any]:
     """A suite in Great Expectations' own form, its templates expanded; `LINES` has the line of each in the file.
 
     Raises:
-        DataError: it is not a suite in JSON, or an entry is not a template that can be expanded; its line is named.
+        DataError: it is not a suite in JSON, or an entry cannot be expanded; its line is named.
     """
     text = read_suite_file(path)
     suite = json.loads(text)
@@ -76,7 +76,7 @@ def read_suite(path: Path, attributes: Attributes) -> dict[str, Any]:
 
 
 def _lines(text: str) -> list[int]:
-    """The line that each entry of a suite begins in."""
+    """The line in which each entry of a suite begins."""
     start = _ENTRIES.search(text)
     at, lines = start.end() if start else len(text), []
     while at < len(text) and text[at] != "]":
@@ -87,7 +87,7 @@ def _lines(text: str) -> list[int]:
 
 
 def _complete(meta: dict[str, Any], remedy: str | None) -> None:
-    """Give `notes` the form that Data Docs show, and the suite's remedy to what has none."""
+    """Give `notes` the form that Data Docs show, and add the suite's remedy if there is none."""
     if isinstance(notes := meta.get("notes"), str):
         meta["notes"] = {"format": "string", "content": [notes]}
     if remedy:

@@ -1,6 +1,6 @@
-"""Check a table that a stage has made with its suite, before the stage publishes anything.
+"""Check a table of a stage with its suite, before the stage publishes anything.
 
-What is found is listed in findings.csv, Data Docs are written, and the stage ends there if anything of it is critical.
+The findings go to findings.csv and to Data Docs; if one is critical, the stage ends there.
 Great Expectations needs seconds to import, so this module is imported by a run only, not by `--help`.
 """
 
@@ -23,10 +23,10 @@ from stages.common.schema.attributes import Attributes
 
 FINDINGS = "findings.csv"
 COLUMNS = ("severity", "reason", "filename", "column", "found")
-"""Columns of findings.csv: a row per finding and image, or one per finding about the whole table."""
+"""Columns of findings.csv: a row per finding and image, or one row per finding about the whole table."""
 
 NAMED = 3
-"""Images that a line names."""
+"""Greatest number of images that a line names."""
 LISTED = 20
 """Rows of findings.csv that a report shows."""
 
@@ -39,7 +39,7 @@ class Checked:
         suite: its name.
         result: Great Expectations' `ExpectationSuiteValidationResult`.
         found: the findings, none of them critical.
-        rows: what findings.csv lists.
+        rows: rows of findings.csv.
     """
 
     suite: str
@@ -68,19 +68,19 @@ def check(
     context: Context[Any],
     without: Collection[str] = (),
 ) -> Checked:
-    """Check `table`: findings of severity warning are logged, one that is critical ends the stage.
+    """Check `table`: warnings are logged, a critical finding ends the stage.
 
     Args:
-        attributes: what the suite's templates are expanded for.
+        attributes: for the templates of the suite.
         suite: its name.
-        table: one row an image, column `filename` among others.
+        table: a row per image, with column `filename` among others.
         thresholds: values of the suite's parameters.
         context: of the stage: findings.csv and `data_docs/<suite>/` go to its `out`, or, with report.html, to its
             `failed` if a finding is critical.
-        without: columns that nothing can be said about; what the suite expects of them is left out.
+        without: columns that cannot be checked; the suite's expectations of them are left out.
 
     Raises:
-        DataError: a finding is critical; the line says which, how many images it is about, and names the first.
+        DataError: a finding is critical; the line names it, the number of images, and the first of them.
     """
     out, failed = context.out, context.failed
     expected = load_suite(suite_file(suite, context.suites), attributes)
@@ -111,7 +111,7 @@ def check(
 
 
 def describe(finding: Finding, table: pd.DataFrame) -> str:
-    """One line: the reason, how many images it is about with the first of them, or what was observed and expected."""
+    """One line: the reason, and the number of images with the first of them, or the observed and expected value."""
     if finding.rows is not None:
         names = [text_of(row[2]) for row in _rows(finding, table.loc[finding.rows[:NAMED]], NAMED)]
         first = f", the first {', '.join(names)}" if any(names) else ""

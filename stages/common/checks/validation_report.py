@@ -7,15 +7,15 @@ from typing import Any
 from stages.common.reports.report import Badge, Group, Links, PageSection, Share, Table, Trend, short_table, text_of
 
 DATA_DOCS = "data_docs"
-"""Folder of an artifact with a folder per suite: `index.html` (what was found) and `suite.html` (what is expected)."""
+"""Folder of an artifact with a folder per suite: `index.html` (findings) and `suite.html` (expectations)."""
 SOURCE = "file"
-"""Key in the meta of a suite and of its result: the file that it was read from, as reports call it."""
+"""Key in the meta of a suite and of its result: the file of the suite, by its name in reports."""
 RUNS_SHOWN = 30
 REJECTS_SHOWN = 50
 """Rows of a table of rejects; a file beside the report holds all."""
 
 ALLOWED_SHOWN = 60
-"""Characters of an allowed set or pattern; a longer one is nothing to read in a table."""
+"""Characters of an allowed set or pattern; a table does not show a longer one."""
 
 _MET = 3
 _NO_THRESHOLD = frozenset({"column", "column_A", "column_B", "column_list", "batch_id", "row_condition"})
@@ -23,7 +23,7 @@ _BOUNDS = ("min_value", "max_value")
 
 
 def checks(name: str, result: Any) -> Group:
-    """Every expectation of a suite: whether it is met, and by how much; those that are met are folded away.
+    """Every expectation of a suite: whether it is met, and by how much; met ones are folded away.
 
     Args:
         name: of the suite; its Data Docs are linked.
@@ -44,7 +44,7 @@ def checks(name: str, result: Any) -> Group:
 
 
 def _check(outcome: Any) -> tuple[int, tuple[object, ...]]:
-    """A row of `checks`, and its place: what is critical first."""
+    """A row of `checks`, and its place: critical findings come first."""
     config, found = outcome.expectation_config, outcome.result
     if outcome.success:
         order, badge = _MET, Badge("met", "good")
@@ -69,7 +69,7 @@ def _found(result: Mapping[str, Any]) -> str:
 
 
 def observed(result: Mapping[str, Any]) -> str:
-    """The value that Great Expectations observed in the whole table, in words."""
+    """Value that Great Expectations observed in the whole table, in words."""
     if mismatched := (result.get("details") or {}).get("mismatched"):
         return "; ".join(f"{how} {', '.join(map(str, columns))}" for how, columns in sorted(mismatched.items()))
     if missing := result.get("partial_missing_list"):
@@ -78,7 +78,7 @@ def observed(result: Mapping[str, Any]) -> str:
 
 
 def thresholds(kwargs: Mapping[str, Any]) -> str:
-    """The values that an expectation allows, in words: `at least 32`, `1 to 3`, `0, 1; for at least 95%`."""
+    """Values that an expectation allows, in words: `at least 32`, `1 to 3`, `0, 1; for at least 95%`."""
     low, high = (kwargs.get(name) for name in _BOUNDS)
     said = []
     if low is not None and high is not None:
@@ -102,12 +102,12 @@ def _number(value: object) -> str:
 
 
 def rejects(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], file: str) -> Group:
-    """Images that cannot be used, per reason and the first by name.
+    """Images that cannot be used: counts per reason, and the names of the first.
 
     Args:
         title: of the section.
         columns: of `rows`.
-        rows: one an image; the last cell is the reason, whose kind stands before a colon.
+        rows: one per image; the last cell is the reason, whose kind stands before a colon.
         file: the CSV beside the report that lists all of them.
     """
     kinds = Counter(row[-1].partition(":")[0] for row in rows).most_common()
@@ -129,7 +129,7 @@ def past_runs(
     Args:
         history: `stages.common.contract.history.recall`, the oldest run first.
         names: keys of figures in `history`.
-        called: key -> what people call it, where that is not the key itself.
+        called: key -> its name for people, where that is not the key itself.
     """
     runs = list(history)[-RUNS_SHOWN:]
     times = [str(run["time"]).replace("T", " ")[: len("2026-01-01 00:00")] for run in runs]

@@ -1,1 +1,1 @@
-"""From a raw file to pixels: listing, decoding, resizing. Entered by validate, prepare_train and predict."""
+"""From a raw file to pixels: listing, decoding, resizing. Used by validate, prepare_train and predict."""

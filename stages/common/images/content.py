@@ -1,4 +1,4 @@
-"""The part of a picture that is not near-white: the face, where it stands on white."""
+"""The part of a picture that is not near-white: the face, if it stands on white."""
 
 import numpy as np
 import numpy.typing as npt
@@ -27,13 +27,13 @@ def content_box(picture: Picture, settings: ImagesSection) -> tuple[int, int, in
     height, width, channels = picture.shape
     values = picture.reshape(height, width * channels)
     top, bottom = _first_dark(values, settings), _first_dark(values[::-1], settings)
-    # the darkest of a column, not all that is dark: a third of the time
+    # the darkest pixel of a column, not all dark pixels: a third of the time
     columns = (values[top : height - bottom].min(axis=0) < settings.near_white).tobytes()
     return columns.find(1) // channels, top, columns.rfind(1) // channels + 1, height - bottom
 
 
 def _first_dark(rows: npt.NDArray[np.uint8], settings: ImagesSection) -> int:
-    """The first row that is not near-white, found without looking at the rows far behind it."""
+    """The first row that is not near-white, found without reading the rows far behind it."""
     for start in range(0, len(rows), 16):
         found = (rows[start : start + 16] < settings.near_white).tobytes().find(1)
         if found >= 0:

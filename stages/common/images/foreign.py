@@ -1,4 +1,4 @@
-"""Files with the name of an image that are none: naming their kind lets the reason name the remedy."""
+"""Files that have the name of an image but another content: their kind leads to the remedy."""
 
 CONVERT = "(convert it to PNG or JPEG)"
 AGAIN = "(download the image again)"

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import xxhash
 
 MAX_PARTS = 100_000
-"""Segments that are looked at; the longest of colour profiles takes 255. Each costs 1 us here, and 2 in Pillow."""
+"""Segments that are read; the longest colour profile takes 255. Each costs 1 us here, and 2 in Pillow."""
 MAX_EXIF = 100
-"""Segments of EXIF; cameras write one. Pillow copies all that it has for each of them: 5,000 would take hours."""
+"""Segments of EXIF; cameras write one. For each, Pillow copies all before it: 5,000 would take hours."""
 
 PROGRESSIVE, DHT, SOI, EOI, SOS, APP2, COM = 0xC2, 0xC4, 0xD8, 0xD9, 0xDA, 0xE2, 0xFE
 APP = range(0xE0, 0xF0)
@@ -18,7 +18,7 @@ APP = range(0xE0, 0xF0)
 BARE = frozenset({0x01, *range(0xD0, 0xD8)})
 """Markers without a length: TEM and restarts."""
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""Markers of the segment that says how large the picture is, of which `PROGRESSIVE` is one."""
+"""Markers of the segment with the size of the picture; `PROGRESSIVE` is one of them."""
 
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -29,22 +29,22 @@ HOLE = bytes(64)
 """Zeros that a failing disk or a broken copy leaves. In most JPEGs they would stand for two blocks of 64 equal
 coefficients, so decoders go on, and in 1 of 25 cases they end where the data do and warn of nothing."""
 LONG_HOLE = bytes(160)
-"""The same of a pass that refines coefficients: libjpeg may write a bit for each of 1,000 of them at once."""
+"""The same for a pass that refines coefficients: libjpeg may write a bit for each of 1,000 coefficients at once."""
 
 
 class Parts(NamedTuple):
     """The parts of a JPEG file, up to the end of its first picture.
 
     Attributes:
-        digest: of its picture (32 hex digits of XXH3): all but metadata, and but what follows the picture.
-        scans: how many passes over the picture its data are.
+        digest: of its picture (32 hex digits of XXH3): without metadata, and without the bytes after the picture.
+        scans: number of passes over the picture.
         size: width and height in pixels as stored, (0, 0) if it does not say.
         depth: bits a channel.
         channels: 1 (grey), 3 (colour) or 4 (CMYK).
-        metadata: which application segments it has, 0 to 15.
-        profiles: where segments start that may hold a colour profile (APP2).
+        metadata: numbers of its application segments, 0 to 15.
+        profiles: starts of the segments that may hold a colour profile (APP2).
         hole: its data have a `HOLE` that no encoder has written.
-        excess: of what it has more than anybody needs; what follows was not looked at. Empty if it has not.
+        excess: the kind of segments of which it has too many, with the limit; the rest was not read. Empty if none.
     """
 
     digest: str
@@ -59,7 +59,7 @@ class Parts(NamedTuple):
 
 
 def parts_of(jpeg: bytes) -> Parts:
-    """Walk through the segments of a JPEG file; one that is damaged is walked as far as it goes.
+    """Walk through the segments of a JPEG file; a damaged file is read as far as possible.
 
     Takes 10 us and .3 us a kilobyte, a thirtieth of decoding.
     """
@@ -116,7 +116,7 @@ def without_profiles(jpeg: bytes, parts: Parts) -> bytes:
 
 
 def _codes_of_zeros(tables: bytes) -> dict[int, int]:
-    """Huffman table -> what its code of zeros alone, which is its first one, stands for."""
+    """Huffman table -> meaning of its first code, which consists of zeros."""
     found, at = dict[int, int](), 0
     while len(tables) >= at + 18:
         found[tables[at]] = tables[at + 17]
@@ -125,10 +125,10 @@ def _codes_of_zeros(tables: bytes) -> dict[int, int]:
 
 
 def _never_written(scan: bytes, zeros: Mapping[int, int], *, progressive: bool) -> bytes:
-    """The zeros that no encoder writes into the data of a scan; none if it may write any number.
+    """Zeros that no encoder writes into the data of a scan; empty if an encoder may write any number of zeros.
 
-    0 is the end of a block: an even area may be nothing but zeros, as where a program has optimised the tables. So may
-    be, of a progressive JPEG, the mean of each block, runs of even blocks, and the only coefficient of many equal ones.
+    0 is the end of a block. An even area may consist of zeros if a program has optimised the tables. In a progressive
+    JPEG, so may the mean of each block, runs of even blocks, and the only coefficient of many equal ones.
 
     Args:
         scan: its header, from the number of components on.
@@ -142,6 +142,6 @@ def _never_written(scan: bytes, zeros: Mapping[int, int], *, progressive: bool) 
     if not progressive:
         return HOLE if any(codes) else b""
     first, refines = scan[1 + 2 * count], scan[3 + 2 * count] >> 4
-    if first == 0 or not 0 < codes[0] < 16:  # 1 to 15: of a coefficient of so many bits with none before it that is 0
+    if first == 0 or not 0 < codes[0] < 16:  # 1 to 15: a coefficient of so many bits after no zero one
         return b""
     return LONG_HOLE if refines else HOLE

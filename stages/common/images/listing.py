@@ -21,12 +21,12 @@ def lot_of(path: str) -> str:
     """
     folder, _, name = path.rpartition("/")
     prefix, underscore, _ = name.partition("_")
-    # each name is in memory once, however many images the lot has
+    # each name is in memory once, for any number of images in the lot
     return sys.intern(prefix if underscore and prefix else name_of(folder) or "all")
 
 
 def as_text(path: str | Path) -> str:
-    """A path that a text file can hold: bytes that are not UTF-8 as backslash escapes, which no annotation matches."""
+    """A path for a text file: bytes that are not UTF-8 become backslash escapes, which no annotation matches."""
     text = str(path)
     return text if text.isascii() else os.fsencode(text).decode("utf-8", "backslashreplace")
 
@@ -47,10 +47,10 @@ class Listing:
     """The files below a folder of images.
 
     Attributes:
-        images: regular files with an image's suffix, relative to the folder, sorted; but for links and hidden files.
-            As text, of which a million take 80 MB, where `Path` takes 400.
-        ignored: what else lies there, likewise -> why it is not read: links, hidden files and folders, FIFOs and
-            devices, other suffixes. Nothing of it is opened or looked into.
+        images: regular files with an image's suffix, relative to the folder, sorted, without links and hidden files.
+            As text: a million take 80 MB, and 400 MB as `Path`.
+        ignored: other entries -> the reason why they are not read: links, hidden files and folders, FIFOs and devices,
+            other suffixes. None of them is opened.
     """
 
     images: list[str]
@@ -62,7 +62,7 @@ def list_folder(raw: Path, annotations: Path | None = None) -> Listing:
 
     Args:
         raw: the folder.
-        annotations: file, or folder of files, which are no images but are read; None if there are none.
+        annotations: file, or folder of files, that lie there but are not listed; None if there are none.
 
     Raises:
         OSError: a folder in it cannot be read.
@@ -74,7 +74,7 @@ def list_folder(raw: Path, annotations: Path | None = None) -> Listing:
     while folders:
         folder = folders.pop()
         with os.scandir(top / folder) as entries:
-            for entry in entries:  # which know what they are: a look at each takes four times as long
+            for entry in entries:  # they know their kind: a stat of each takes four times as long
                 path = f"{folder}/{entry.name}" if folder else entry.name
                 if entry.is_symlink():
                     ignored[path] = "link"

@@ -4,17 +4,15 @@
 Its settings are stored beside the prepared data and in the model's metadata, so a model gets its pictures made as in
 training.
 
-What is decided here, and why (`stages.common.images.decode` says what becomes of formats, alpha and orientation):
-    crop       to the content where faces stand on white, as drawn ones do. A photograph has no such ground: there the
-               whole picture is taken; or, where the face is in the middle, a share around that; or, where it may be
-               anywhere, the face that `stages.common.images.faces` finds.
-    blank      a picture without any pixel darker than near-white has no content to crop to and is refused; the other
-               crops take it as it is.
-    size       a JPEG that is large for the network's input is decoded to fewer pixels (`PICTURE_DETAIL`); if the crop
-               turns out to be a small part of it, decoded again, whole.
-    aspect     kept, but by crop squeeze: the crop is padded to a square with white. Stretching makes long hair and a
-               round face look alike, and hair length is a matter of proportions.
-    filter     area averaging when shrinking (every input pixel counts once, but one whose middle is the border of two
+Decisions and their reasons (`stages.common.images.decode` has those about formats, alpha and orientation):
+    crop       to the content, for faces on white, as in drawings. A photograph has no such background: there the crop
+               is the whole picture, a share around its middle, or the face that `stages.common.images.faces` finds.
+    blank      a picture without a pixel darker than near-white has no content and is refused; other crops accept it.
+    size       a JPEG that is large for the network's input is decoded to fewer pixels (`PICTURE_DETAIL`). If the crop
+               is a small part of it, it is decoded again, whole.
+    aspect     kept, except by crop squeeze: the crop is padded to a square with white. Stretching makes long hair look
+               like a round face, and hair length is a matter of proportions.
+    filter     area averaging when shrinking (every input pixel counts once; a pixel whose middle is the border of two
                results may count in both), bilinear when enlarging, where area averaging would only repeat pixels. By
                cykooz-resizer, the Rust crate fast_image_resize: half of Pillow's time for 160x170 pixels.
 """
@@ -37,16 +35,16 @@ from stages.common.images.statistics import LUMA
 from stages.common.schema.face import Face
 
 PICTURE_DETAIL, CONTENT_DETAIL = 3, 2
-"""Pixels a side that a reduced JPEG, and its crop, must have for one of the result."""
+"""Pixels a side that a reduced JPEG, and its crop, must have for each pixel of the result."""
 
 
 class Content(NamedTuple):
     """A cropped picture.
 
     Attributes:
-        picture: what the crop has left of it.
-        pixels: the digest by which the image is known (`Decoded.pixels`), however it is cropped.
-        face: which face it is cropped to; None with another crop.
+        picture: the cropped picture.
+        pixels: digest of the whole picture (`Decoded.pixels`), which identifies the image.
+        face: the face to which it is cropped; None with another crop.
     """
 
     picture: Picture
@@ -65,7 +63,7 @@ def content_of(file: bytes, settings: Preprocessing) -> Content:
     share = max(settings.centre_share or [1])
     decoded = decode_file(file, settings, math.ceil(PICTURE_DETAIL * settings.image_size / share))
     if decoded.reduced > 1:
-        with suppress(ImageError):  # blank: what is dark may be too small to be seen at this size
+        with suppress(ImageError):  # blank: the dark part may be too small to be seen at this size
             content = crop(decoded.picture, settings)
             if max(content.shape) >= CONTENT_DETAIL * settings.image_size:
                 return Content(content, decoded.pixels)
@@ -86,10 +84,10 @@ def _face_of(file: bytes, settings: Preprocessing) -> Content:
 
 
 def crop(picture: Picture, settings: Preprocessing) -> Picture:
-    """Cut out of a picture what the settings say.
+    """Crop a picture as the settings say.
 
     Raises:
-        ImageError: it is to be cropped to its content, and every pixel is near-white.
+        ImageError: crop content, but every pixel is near-white.
     """
     if settings.crop == "content":
         return crop_to_content(picture, settings)
@@ -107,7 +105,7 @@ def fit_square(content: Picture, settings: Preprocessing) -> npt.NDArray[np.uint
     """Centre a cropped picture on a white square, or stretch it to one, and resize it.
 
     Returns:
-        uint8 (S, S, 3), RGB; three equal channels if it is to be grey.
+        uint8 (S, S, 3), RGB; three equal channels if the setting is grey.
     """
     height, width, _ = content.shape
     side, longest = settings.image_size, max(width, height)
@@ -120,7 +118,7 @@ def fit_square(content: Picture, settings: Preprocessing) -> npt.NDArray[np.uint
     square = np.full((side, side, 3), 255, np.uint8)
     left, top = (side - size[0]) // 2, (side - size[1]) // 2
     inside = square[top : top + size[1], left : left + size[0]]
-    for channel in range(3):  # one by one: a third of the time
+    for channel in range(3):  # each by itself: a third of the time
         inside[..., channel] = pixels[..., channel]
     if settings.grey:
         square[:] = (square @ np.array(LUMA, np.uint16) >> 8)[..., None]
@@ -132,7 +130,7 @@ class Prepared(NamedTuple):
 
     Attributes:
         content: SHA-256 of the file as it was read; empty if it was refused unread.
-        image: the network's input, uint8 (S, S, 3); None if the file cannot be used, as what follows then is empty.
+        image: the network's input, uint8 (S, S, 3); None if the file cannot be used: then the next two are empty, too.
         pixels: `Content.pixels`.
         face: `Content.face`.
         reason: why the file cannot be used; empty if it can.
@@ -148,8 +146,8 @@ class Prepared(NamedTuple):
 def prepare(path: str, settings: Preprocessing) -> Prepared:
     """Read a file and make the network's input of it.
 
-    Its picture is gone before the caller prepares the next one: of two, the C library returns memory to the system
-    after each file, and getting it back takes time.
+    The picture is freed before the caller prepares the next one: with two in memory, the C library would return memory
+    to the system after each file, and getting it back takes time.
     """
     content = ""
     try:

@@ -1,7 +1,7 @@
 """Resizing by cykooz-resizer, the Rust crate fast_image_resize. Its private parts are used here alone.
 
-Its own Python layer chooses among modes, which takes 2 us of 29, and copies an image that is a view. The locks pin its
-version; another one has to pass the tests of this module.
+The Python layer of the package chooses among modes, which takes 2 us of 29, and copies an image that is a view. The
+locks pin the package's version; another version must pass the tests of this module.
 """
 
 import numpy as np
@@ -11,9 +11,9 @@ from cykooz_resizer.rust_lib import PilImageWrapper, RustAlphaMulDiv, RustResize
 from PIL import Image
 
 Picture = npt.NDArray[np.uint8]
-"""uint8 (H, W, 4): red, green, blue and 255. Pillow looks at such memory without a copy."""
+"""uint8 (H, W, 4): red, green, blue and 255. Pillow uses such memory without a copy."""
 
-# all four channels alike: colours that are multiplied by opacity, and divided again, take twice the time
+# all four channels alike: to multiply colours by opacity, and to divide them again, would take twice the time
 _AREA = ResizeOptions(ResizeAlg.convolution(FilterType.box), use_alpha=False).rust_options
 _BILINEAR = ResizeOptions(ResizeAlg.convolution(FilterType.bilinear), use_alpha=False).rust_options
 
@@ -25,7 +25,7 @@ def wrapped(picture: Picture) -> Image.Image:
 
 
 def resized(picture: Picture, width: int, height: int, *, enlarge: bool) -> Picture:
-    """A picture of another size: bilinear if it is to be larger, else by averaging areas."""
+    """A picture in another size: bilinear if it becomes larger, else by averaging areas."""
     result = np.empty((height, width, 4), np.uint8)
     kernel = _BILINEAR if enlarge else _AREA
     RustResizer().resize_pil(PilImageWrapper(wrapped(picture)), PilImageWrapper(wrapped(result)), kernel)

@@ -1,7 +1,7 @@
-"""Room for large pictures: how many megapixels the processes of a pool hold at once, whatever the number of cores.
+"""Room for large pictures: a limit on the megapixels that the processes of a pool hold at once.
 
-A decoded picture takes 4 to 8 bytes a pixel, and up to 24 for a moment where Pillow decodes it: four of 50 megapixels
-would take 4.8 GB. Parts of a megapixel are not counted, so most images never wait nor ask.
+A decoded picture takes 4 to 8 bytes a pixel, and up to 24 while Pillow decodes it: four pictures of 50 megapixels would
+take 4.8 GB. Fractions of a megapixel are not counted, so most images never wait.
 """
 
 from multiprocessing.context import SpawnContext
@@ -22,10 +22,11 @@ class Room:
         self._held = 0  # by this process
 
     def claim(self, megapixels: float) -> None:
-        """Wait until there is room for a picture, which takes the place of what this process held before."""
+        """Wait until there is room for a picture; it replaces the picture that this process held before."""
         wanted = min(int(megapixels), self.megapixels)
         if wanted > self._held:
-            # One takes at a time, and who waits holds nothing: so all others come to their end, and it gets its part.
+            # Only one process takes room at a time, and a waiting process holds none. So all others finish, and this
+            # process gets its part.
             self._release(self._held)
             with self._taking:
                 for _ in range(wanted):

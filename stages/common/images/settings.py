@@ -1,4 +1,4 @@
-"""The settings by which files become the network's input. Apart from the code, for those who only read them."""
+"""Settings by which files become the network's input. A separate module, for stages that only read them."""
 
 from typing import Annotated, Literal, Self
 
@@ -8,7 +8,7 @@ from stages.common.contract.params import Section
 
 
 class ImagesSection(Section):
-    """Section `images`: what is taken for a picture of a face. `decode` and `crop_to_content` read these settings.
+    """Section `images`: which files are accepted as pictures. `decode` and `crop_to_content` read these settings.
 
     Attributes:
         near_white: 1-255; a pixel whose channels are all at or above it is background.
@@ -20,13 +20,13 @@ class ImagesSection(Section):
 
 
 class FaceCrop(Section):
-    """Key `face` of section `data`: what crop face does.
+    """Key `face` of section `data`: settings of crop face.
 
     Attributes:
-        none: with a picture in which no face is found: reject it, or take it whole.
-        several: with a picture of several faces: reject it, or take the largest.
-        edge: with a face that the picture's edge cuts: reject the picture, or take what is there.
-        margin: what is cut out around the face on each side, as a share of its longer side.
+        none: for a picture without a face: reject it, or take it whole.
+        several: for a picture of several faces: reject it, or take the largest face.
+        edge: for a face that the picture's edge cuts: reject the picture, or take the visible part.
+        margin: margin around the face on each side, as a share of its longer side.
     """
 
     none: Literal["reject", "whole"] = "reject"
@@ -41,11 +41,11 @@ class NetworkInput(Section):
     Attributes:
         image_size: side of the result in pixels.
         crop: content (the bounding box of what is not near-white), whole (the whole picture), squeeze (likewise, but
-            stretched to a square), centre (a share of width and height around the middle) or face (where it is found).
+            stretched to a square), centre (a share of width and height around the middle) or face (the detected face).
             All but squeeze keep the proportions, on a white square.
-        centre_share: of crop centre: the shares of width and of height, above 0 and up to 1.
-        face: of crop face.
-        grey: colours become their luma.
+        centre_share: for crop centre: the shares of width and of height, above 0 and up to 1.
+        face: for crop face.
+        grey: whether colours become their luma.
     """
 
     image_size: int = Field(ge=8, le=1024)
@@ -69,11 +69,11 @@ class Preprocessing(ImagesSection, NetworkInput):
     """Settings of `preprocess`.
 
     Attributes:
-        version: of the steps themselves; a model that was trained with other steps is refused. 2: the digest of a
-            picture is another, so images fall into other splits. 3: another library averages areas; it rounds and
-            assigns pixels on a border otherwise, and does not average large pictures in blocks first. 4: large JPEGs
-            are decoded to fewer pixels. 5: images are known by another digest, so they fall into other splits; turned
-            JPEGs are decoded to fewer pixels too.
+        version: of the steps themselves; a model that was trained with other steps is refused. 2: a new digest of
+            pictures, so images fall into other splits. 3: another library averages areas; it rounds and assigns pixels
+            on a border differently, and does not average large pictures in blocks first. 4: large JPEGs are decoded to
+            fewer pixels. 5: a new digest of images, so they fall into other splits; rotated JPEGs are decoded to fewer
+            pixels, too.
     """
 
     version: Literal[5] = 5

@@ -1,4 +1,4 @@
-"""Image files as stages find them: told apart by content, and looked at again after they were read."""
+"""Image files as stages find them: identified by content, and checked again after they were read."""
 
 import os
 import stat
@@ -15,10 +15,10 @@ class Source(NamedTuple):
     """One image file. A tuple of text, for a worker process takes 4 us to receive an object with a `Path`.
 
     Attributes:
-        filename: what the stage calls it.
-        path: where it lies.
-        digest: SHA-256 of its content; empty where it is not a regular file.
-        size: in bytes; 0 likewise.
+        filename: its name in the stage.
+        path: its path.
+        digest: SHA-256 of its content; empty if it is not a regular file.
+        size: in bytes; 0 if it is not a regular file.
     """
 
     filename: str
@@ -27,13 +27,13 @@ class Source(NamedTuple):
     size: int
 
     def require_unchanged(self, content: str) -> None:
-        """Check that what was read is what the digest says.
+        """Check that the content read has the expected digest.
 
         Args:
-            content: SHA-256 of what was read; empty if the file was refused unread.
+            content: SHA-256 of the content read; empty if the file was refused unread.
 
         Raises:
-            ChangedError: it is not.
+            ChangedError: it has another digest.
         """
         # a file refused by its size was not read, but it is still there
         if content != self.digest if content else is_regular(self.path) != bool(self.digest):
@@ -43,11 +43,11 @@ class Source(NamedTuple):
 def find_sources(
     files: Iterable[tuple[str, str]], digests: Callable[[Iterable[str]], Iterator[str]]
 ) -> Iterator[Source]:
-    """Describe image files without opening what is not a regular file.
+    """Describe image files; only regular files are opened.
 
     Args:
-        files: what the stage calls each, and where it lies.
-        digests: SHA-256 of each of some files, in their order.
+        files: name in the stage and path of each.
+        digests: gives SHA-256 of each of some files, in their order.
     """
     rest = iter(files)
     while batch := list(islice(rest, BATCH)):
@@ -58,17 +58,17 @@ def find_sources(
 
 
 def find_source(filename: str, path: Path, digest: Callable[[Path], str]) -> Source:
-    """`find_sources` of one."""
+    """`find_sources` of one file."""
     return next(find_sources([(filename, str(path))], lambda paths: (digest(Path(name)) for name in paths)))
 
 
 def is_regular(path: str | Path) -> bool:
-    """Whether `path` is a regular file: no link, FIFO, device or folder, and not absent."""
+    """Whether `path` is a regular file: it exists, and is not a link, FIFO, device or folder."""
     return _size(path) is not None
 
 
 def _size(path: str | Path) -> int | None:
-    """Bytes of a regular file; None of anything else."""
+    """Size of a regular file in bytes; None if it is not one."""
     try:
         status = os.lstat(path)
     except OSError:

@@ -1,7 +1,7 @@
-"""Statistics of single images that show how they were made: in which light and colours, how sharp, in which style.
+"""Statistics of single images that show light, colours, sharpness and style.
 
-Computed on the network's input, so what preprocessing evens out (size, position) shows nowhere. Some 26 us an image of
-64x64 on one core of a busy machine.
+They are computed on the network's input, so differences that preprocessing removes (size, position) do not show. They
+take some 26 us per image of 64x64 on one core of a busy machine.
 """
 
 from collections.abc import Mapping
@@ -21,16 +21,16 @@ STATISTICS: Mapping[str, str] = {
     "white": "share of pixels with a luma of 245 or more",
     "blockiness": "how much the colour changes in few places and hardly elsewhere, 0 to 1",
 }
-"""Name -> meaning. Drawings are flat: what JPEG and sensors add to a flat area are ripples. In photographs that
-were JPEG before, stronger JPEG shows hardly in the luma, but it leaves their colour in blocks."""
+"""Name -> meaning. Drawings are flat; JPEG and sensors add ripples to a flat area. In photographs that were JPEG
+before, stronger JPEG hardly shows in the luma, but it leaves blocks in the colour."""
 
 LUMA = (77, 150, 29)
 """Weights of red, green and blue, ITU-R BT.601, in 256ths: whole numbers of 16 bits take a third of the time."""
 CHUNK = 32
-"""Images at once: 400 kB a channel-wise copy of 64x64, which stays in the cache of a core."""
+"""Images at once: a channel-wise copy of 64x64 takes 400 kB, which stays in the cache of a core."""
 
 APART = 3
-"""Pixels. Of photographs of 64 and of 96 pixels 2, 3 and 4 tell JPEG of quality 30 about equally well."""
+"""Pixels. On photographs of 64 and of 96 pixels, 2, 3 and 4 recognise JPEG of quality 30 about equally well."""
 
 Integers = npt.NDArray[np.integer[Any]]
 
@@ -54,7 +54,7 @@ def _of_chunk(images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.floatin
     weighted = [np.multiply(channel, weight, dtype=np.uint16) for channel, weight in zip(channels, LUMA, strict=True)]
     luma = (sum(weighted[1:], weighted[0]) >> 8).astype(np.int16)
     steps = [np.abs(np.diff(luma, axis=axis)) for axis in (1, 2)]
-    flat, small = (sum(_mean(step <= most) for step in steps) / 2 for most in (1, 8))  # as many of either direction
+    flat, small = (sum(_mean(step <= most) for step in steps) / 2 for most in (1, 8))  # both directions
     around = luma[:, :-2, 1:-1] + luma[:, 2:, 1:-1] + luma[:, 1:-1, :-2] + luma[:, 1:-1, 2:]
     return {
         "brightness": _mean(luma),
@@ -72,8 +72,8 @@ def _of_chunk(images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.floatin
 def _blockiness(color: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
     """Per image (N, S, S): 1 - mean / root mean square of what is not the sum of a row and a column, at `APART`.
 
-    It is .2 where that is normally distributed, 1 where a few corners of blocks have all of it. The 1 added below
-    takes what is of one colour for no blocks at all.
+    It is .2 where that part is normally distributed, and 1 where a few corners of blocks have all of it. The 1 added
+    below makes it 0 for a picture of one colour.
     """
     right, left = color[:, :, APART:], color[:, :, :-APART]
     across = right - left

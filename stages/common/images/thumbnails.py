@@ -9,13 +9,13 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 SIDE = 72
-"""Pixels of the longer side; a drawn face still shows what is wrong with its labels, at some 2 kB a piece."""
+"""Pixels of the longer side, some 2 kB each; wrong labels of a drawn face can still be recognised."""
 SHEET = 36
 """Pictures of a sheet."""
 ROW = 12
-"""Of them in a row."""
+"""Pictures in a row of a sheet."""
 GAP = 4
-"""Pixels between them, and `GROUND` the colour there: pictures may be white at their edges."""
+"""Pixels between pictures. `GROUND` is the colour there: pictures may be white at their edges."""
 GROUND = 208
 
 
@@ -44,7 +44,7 @@ def thumbnail_of(path: Path) -> str:
 
 
 def for_sheet(count: int) -> npt.NDArray[np.int64]:
-    """Which of `count` pictures stand in a sheet: the positions of up to `SHEET`, evenly spread."""
+    """Positions of the pictures that a sheet shows: up to `SHEET` of `count`, evenly spread."""
     return np.linspace(0, count - 1, min(SHEET, count), dtype=np.int64)
 
 
