@@ -56,10 +56,10 @@ def _this_run(run: Mapping[str, Any], archive: Path, base: str, standing: str) -
     told = run.get("stages", {})
     rows: list[list[object]] = []
     for stage, entry in chain.items():
-        now = told.get(stage, {})
-        state = "" if not now else Badge("was there already") if now["cached"] else Badge("computed", "good")
+        own = told.get(stage, {})
+        state = "" if not own else Badge("was there already") if own["cached"] else Badge("computed", "good")
         name = Link(stage, f"{base}{stage}/{REPORT}") if (archive / stage / REPORT).exists() else stage
-        rows.append([name, state, now.get("seconds"), entry["seconds"], entry["peak_memory_mb"], entry["headline"]])
+        rows.append([name, state, own.get("seconds"), entry["seconds"], entry["peak_memory_mb"], entry["headline"]])
     columns = ["Stage", "In this run", "Seconds", "Computed in, s", "Memory, MB", "Headline"]
     if not told:  # by hand: nobody knows
         columns[1:3] = []

@@ -258,7 +258,7 @@ class Bomb:
 
 def test_a_pickle_is_refused_and_never_unpickled(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(pickle.dumps(Bomb(tmp_path / "trace")))
-    with pytest.raises(DataError, match="no ONNX model"):
+    with pytest.raises(DataError, match="not an ONNX model"):
         load(tmp_path / "model.onnx")
     assert not (tmp_path / "trace").exists()
 
@@ -266,7 +266,7 @@ def test_a_pickle_is_refused_and_never_unpickled(tmp_path: Path) -> None:
 def test_a_torn_or_absent_model_is_refused(tmp_path: Path) -> None:
     path = save_model(tmp_path / "model.onnx")
     path.write_bytes(path.read_bytes()[:700])
-    with pytest.raises(DataError, match="no ONNX model"):
+    with pytest.raises(DataError, match="not an ONNX model"):
         load(path)
     with pytest.raises(DataError, match="No such file"):
         load(tmp_path / "absent.onnx")

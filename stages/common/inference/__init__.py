@@ -1,1 +1,1 @@
-"""The exported model and its answers, without PyTorch. Entered by all that answer or judge answers."""
+"""The exported model and its answers, without PyTorch. Used by all stages that answer or measure answers."""

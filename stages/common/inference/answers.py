@@ -1,4 +1,4 @@
-"""A model's answers about attributes: classes, confidences, where it abstains, and whether it answers at all."""
+"""A model's answers about attributes: classes, confidences, abstention, and attributes that are never answered."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,9 +25,9 @@ class Answers:
             classes, or one for each.
         learned: the classes that training has seen; None means all. With fewer than two the attribute is never
             answered: the model gives no finite probabilities then.
-        decision: per class what is added to the logarithm of its probability before the highest is taken; nothing where
-            the most probable class is the answer.
-        groups: (N,), the same number for images that belong together; None where each is by itself.
+        decision: offset of each class, added to the logarithm of its probability before the highest is taken; empty
+            where the most probable class is the answer.
+        groups: (N,), the same number for images that belong together; None if none do.
     """
 
     attribute: Attribute
@@ -45,12 +45,12 @@ class Answers:
 
     @property
     def unlearned(self) -> list[str]:
-        """Classes that it is never answered with."""
+        """Classes that are never the answer."""
         return [] if self.learned is None else unlearned(self.attribute, self.learned)
 
     @cached_property
     def finite(self) -> npt.NDArray[np.bool_]:
-        """(N,): where the model gave numbers; a diverged one gives NaN."""
+        """(N,): where the model gave numbers; a diverged model gives NaN."""
         finite: npt.NDArray[np.bool_] = np.isfinite(self.probabilities).all(axis=1)
         return finite
 
@@ -60,7 +60,7 @@ class Answers:
 
     @cached_property
     def predicted(self) -> npt.NDArray[np.intp]:
-        """(N,): the class that is answered; the number of classes, which equals no label, where there is no answer."""
+        """(N,): the answered class; where there is no answer, the number of classes, which equals no label."""
         chosen, _ = self._decided
         return np.where(self.finite, chosen, len(self.attribute.classes))
 
@@ -72,7 +72,7 @@ class Answers:
 
     @cached_property
     def right(self) -> npt.NDArray[np.bool_]:
-        """(N,): where the predicted class is the label; nowhere where there is no answer, or no label."""
+        """(N,): where the predicted class is the label; False without an answer or a label."""
         right: npt.NDArray[np.bool_] = self.predicted == self.labels
         return right
 
@@ -101,12 +101,12 @@ def answers_of(
     """The answers of a model about N images, in the order of `attributes`.
 
     Args:
-        attributes: A of those that the model answers.
+        attributes: A attributes, all answered by the model.
         probabilities: attribute -> (N, classes).
-        calibration: the model's; None where all that it says is wanted, however unsure.
-        labels: int (N, A) in the order of `attributes`, -1 where unknown; None if nobody knows any.
-        decision: attribute -> what the model decides by, where no calibration tells it (`Features.decision`).
-        groups: (N,), the same number for images that belong together; None where each is by itself.
+        calibration: of the model; None to keep every answer, however unsure.
+        labels: int (N, A) in the order of `attributes`, -1 where unknown; None if none is known.
+        decision: attribute -> offsets of its classes, if there is no calibration (`Features.decision`).
+        groups: (N,), the same number for images that belong together; None if none do.
     """
     if calibration:
         decision = calibration.decision
@@ -127,7 +127,7 @@ def answers_of(
 
 
 def tellable(answers: Sequence[Answers]) -> list[npt.NDArray[np.bool_]]:
-    """For each attribute (N,): where the other answers do not say that it cannot be told (`Attribute.unknown_when`)."""
+    """For each attribute (N,): where no other answer makes it unknown (`Attribute.unknown_when`)."""
     by_name = {answer.attribute.name: answer for answer in answers}
     found = []
     for answer in answers:
@@ -144,7 +144,7 @@ Right = npt.NDArray[np.float64]
 
 
 def right_answers(answers: Sequence[Answers]) -> Right:
-    """Which answers are right, (N, A) in the order of `answers`; where a model gives no number, its answer is wrong."""
+    """Which answers are right, (N, A) in the order of `answers`; an answer without a number is wrong."""
     unknown = [(answer.labels == UNKNOWN) | bool(answer.never) for answer in answers]
     return np.stack(
         [np.where(none, np.nan, answer.right) for answer, none in zip(answers, unknown, strict=True)], axis=1

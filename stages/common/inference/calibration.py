@@ -1,7 +1,7 @@
-"""Confidences that can be believed: temperatures, their error, and the confidences from which on answers are given.
+"""Calibration: temperatures, the calibration error, and the thresholds below which the model abstains.
 
 Stage `train` fits them on the validation split and writes them into the model; stage `evaluate` measures them on the
-test split. Nothing here needs PyTorch, which `evaluate` has not.
+test split. Nothing here needs PyTorch, which the image of `evaluate` does not have.
 """
 
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ from stages.common.contract.params import Section
 from stages.common.schema.attributes import UNKNOWN
 
 TEMPERATURES = np.exp(np.linspace(-np.log(10), np.log(10), 461))
-"""Temperatures that are tried: 0.1 to 10 in steps of 1 %, which is nearer than any data set tells them."""
+"""Temperatures that are tried: 0.1 to 10 in steps of 1 %, finer than any data set can determine them."""
 PRIOR = 0.25
-"""Standard deviation of the logarithm of a temperature before any label is seen: 2 in 3 lie within 0.78 to 1.28.
+"""Prior standard deviation of the logarithm of a temperature: 2 in 3 lie within 0.78 to 1.28.
 
-Without it 49 labels of nearly perfect heads do harm: cross-entropy on 49 others rises from .021 to .081
+Without this prior, 49 labels of nearly perfect heads do harm: cross-entropy on 49 others rises from .021 to .081
 (bench/README.md).
 """
 BINS = 15
 """Bins of the calibration error, as in Guo et al."""
 MIN_ANSWERS = 30
-"""Fewer known labels than this tell no accuracy: their threshold stays 0, and no threshold leaves fewer answers."""
+"""Least number of known labels for an accuracy: with fewer, the threshold is 0; no threshold leaves fewer answers."""
 
 Labels = npt.NDArray[np.integer[Any]]
 Numbers = npt.NDArray[np.floating[Any]]
@@ -36,16 +36,16 @@ Threshold = float | list[float]
 
 
 class Calibration(Section):
-    """The values by which a model turns logits into answers, as in its metadata.
+    """Values by which a model turns logits into answers, as in its metadata.
 
     Attributes:
-        temperatures: attribute -> what its logits are divided by before the softmax; the model does it itself.
+        temperatures: attribute -> divisor of its logits before the softmax; the model contains this step.
         abstention: attribute -> the lowest confidence (0-1) with which an answer is given; below, the model abstains.
             One for all classes, or one for each where they differ.
         learned: attribute -> the classes that training has seen (`stages.common.schema.learned`).
-        decision: attribute -> per class what is added to the logarithm of its probability; the class with the highest
-            sum is the answer (`stages.common.inference.decision`). All 0: the most probable class.
-        decided_by: attribute -> what that was chosen for, in words.
+        decision: attribute -> offset of each class, added to the logarithm of its probability; the class with the
+            highest sum is the answer (`stages.common.inference.decision`). All 0: the most probable class.
+        decided_by: attribute -> the goal of these offsets, in words.
     """
 
     temperatures: dict[str, Annotated[float, Field(gt=0)]]
@@ -66,10 +66,9 @@ def fit_temperature(logits: Numbers, labels: Labels) -> float:
     """The temperature that makes the confidences of one attribute true.
 
     Temperature scaling (Guo et al. 2017, "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599):
-    the logits are divided by one number, which changes no answer, and that number minimises the cross-entropy of labels
-    that were not learned from. Alone, that sends the temperature of a head that is always right towards 0. So it also
-    pays for its distance from 1, as much as a normal prior of its logarithm says (`PRIOR`): hundreds of labels outvote
-    it, a handful does not.
+    the logits are divided by one number, which changes no answer. That number minimises the cross-entropy of labels
+    that were not used in training. Without a prior, the temperature of a head that is always right would go towards 0.
+    So there is a normal prior on its logarithm around 1 (`PRIOR`): hundreds of labels outvote it, a handful does not.
 
     Args:
         logits: float (N, classes), as the network gives them.
@@ -89,12 +88,12 @@ def fit_temperature(logits: Numbers, labels: Labels) -> float:
 
 
 def cross_entropy(logits: Numbers, labels: Labels, temperature: float = 1.0) -> float:
-    """Cross-entropy of one attribute in nats, averaged over its known labels, of which there is one at least.
+    """Cross-entropy of one attribute in nats, averaged over its known labels (at least one).
 
     Args:
         logits: float (N, classes).
         labels: int (N,), -1 where unknown.
-        temperature: what the logits are divided by.
+        temperature: divisor of the logits.
     """
     known = labels != UNKNOWN
     values = logits[known].astype(np.float64) / temperature
@@ -109,12 +108,12 @@ def _log_sum_exp(values: Numbers) -> Numbers:
 
 @dataclass(frozen=True)
 class Bin:
-    """The answers whose confidence lies in one of the equal parts of 0 to 1.
+    """Answers whose confidence lies in one of the equal parts of 0 to 1.
 
     Attributes:
-        count: how many there are, at least 1.
-        confidence: their mean.
-        accuracy: share of right ones.
+        count: number of answers, at least 1.
+        confidence: their mean confidence.
+        accuracy: share of right answers.
     """
 
     count: int
@@ -127,8 +126,8 @@ def reliability(confidence: Numbers, right: Flags, bins: int = BINS) -> list[Bin
 
     Args:
         confidence: (N,) probability of the predicted class.
-        right: (N,) whether that is the label.
-        bins: how many parts.
+        right: (N,) whether that class is the label.
+        bins: number of parts.
     """
     part = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # ((m - 1) / bins, m / bins], as in Guo
     chosen = [part == number for number in np.unique(part)]
@@ -152,13 +151,13 @@ def expected_calibration_error(confidence: Numbers, right: Flags, bins: int = BI
 
 @dataclass(frozen=True)
 class Abstention:
-    """From which confidence on an attribute is answered, and what that gives on the labels it was chosen with.
+    """Threshold of an attribute, and its effect on the labels with which it was chosen.
 
     Attributes:
-        threshold: 0 answers always; one for each class where they differ.
+        threshold: lowest confidence of an answer; 0 always answers; one for each class where they differ.
         coverage: share of answers that are given, None without labels.
-        accuracy: share of right ones among them, likewise.
-        note: why the wanted accuracy is not kept, empty if it is.
+        accuracy: share of right answers among those, None without labels.
+        note: reason why the wanted accuracy is not reached, empty if it is.
     """
 
     threshold: Threshold
@@ -168,12 +167,12 @@ class Abstention:
 
 
 def choose_abstention(confidence: Numbers, right: Flags, wanted: float) -> Abstention:
-    """The lowest confidence from which on the answers are as accurate as wanted.
+    """The lowest threshold whose answers are as accurate as wanted.
 
     Selective classification by the probability of the answer (Geifman and El-Yaniv 2017, "Selective Classification for
     Deep Neural Networks", https://arxiv.org/abs/1705.08500). Their bound, which holds for new images with a chosen
-    certainty, would need 300 labels without an error to promise .99, so the accuracy here is that of the labels
-    given, and `evaluate` tells what it is on others.
+    certainty, would need 300 labels without an error to promise .99. So the accuracy here is that of the given labels,
+    and `evaluate` measures it on others.
 
     Args:
         confidence: (N,) of answers whose label is known.
@@ -181,8 +180,8 @@ def choose_abstention(confidence: Numbers, right: Flags, wanted: float) -> Abste
         wanted: share of right answers, 0-1; 0 never abstains.
 
     Returns:
-        If no threshold that leaves `MIN_ANSWERS` answers is good enough, the one with the most accurate answers; with
-        fewer labels than that, 0. `note` says so.
+        If no threshold that leaves `MIN_ANSWERS` answers is good enough, the threshold with the most accurate answers;
+        with fewer labels, 0. `note` says so.
     """
     count = len(confidence)
     if count < MIN_ANSWERS:
@@ -207,13 +206,13 @@ def choose_abstention(confidence: Numbers, right: Flags, wanted: float) -> Abste
 def choose_abstentions(
     confidence: Numbers, predicted: Labels, right: Flags, wanted: float, classes: Flags
 ) -> Abstention:
-    """The same, kept by every class: of a rare one, a fifth could be wrong, and all answers together would hardly tell.
+    """The same for every class: a fifth of the answers of a rare class could be wrong without much effect on the mean.
 
-    The answers of a class are given from the threshold of all on, or, where that misses the wanted accuracy by more
-    than a standard error, from as much more as it takes. Their accuracy is taken for that of those seen and
-    `MIN_ANSWERS` more, which are right as often as the confidences say: of a class with 3 % of 750 labels, what was
-    seen alone would promise .97 and keep .87 (simulated; so .98). Of a class that was never answered, the confidence
-    itself must reach what is wanted.
+    A class has the common threshold, or a higher one if the common threshold misses the wanted accuracy in this class
+    by more than a standard error. The accuracy of a class is estimated from the answers seen and `MIN_ANSWERS` more,
+    which are right as often as the confidences say. In a class with 3 % of 750 labels, the answers seen alone would
+    promise .97 and reach .87 (simulated; this way .98). For a class that was never answered, the confidence itself must
+    reach the wanted accuracy.
 
     Args:
         confidence: (N,) of answers whose label is known.
@@ -223,8 +222,8 @@ def choose_abstentions(
         classes: (C,) which can be answered.
 
     Returns:
-        As `choose_abstention`, with a threshold for each class where they differ. Where all together cannot keep the
-        promise, and the note says so, no class withholds more than that.
+        As `choose_abstention`, with a threshold for each class where they differ. If even the common threshold misses
+        the wanted accuracy, and the note says so, no class gets a higher one.
     """
     whole = choose_abstention(confidence, right, wanted)
     if not wanted or whole.note:
@@ -242,7 +241,7 @@ def choose_abstentions(
 
 
 def _lowest(confidence: Numbers, right: Flags, wanted: float, least: float) -> float:
-    """From which confidence on the answers of one class, all of which have `least`, are as accurate as wanted."""
+    """Threshold from which on the answers of one class, all with at least `least`, are as accurate as wanted."""
     if not len(confidence):
         return max(least, wanted)
     order = np.argsort(-confidence, kind="stable")

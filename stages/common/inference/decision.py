@@ -1,6 +1,6 @@
-"""Which class is answered, given the probabilities: the offsets that a model carries for it, and what they mean.
+"""The decision rule of a model: offsets that choose the answered class from the probabilities.
 
-They are added to the logarithms of the probabilities before the highest is taken. All equal: the most probable class.
+An offset is added to the logarithm of each probability before the highest is taken. All equal: the most probable class.
 Stage `train` chooses them (`stages.train.decide`).
 """
 
@@ -23,11 +23,11 @@ MOST_PROBABLE = "the most probable class"
 def decided(
     probabilities: npt.NDArray[np.floating[Any]], offsets: Sequence[float] = ()
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.floating[Any]]]:
-    """The class that is answered, (N,), and its probability, (N,), which is the highest only where none is favoured.
+    """The answered class, (N,), and its probability, (N,), which is the highest only if no class is favoured.
 
     Args:
         probabilities: (N, classes).
-        offsets: (classes,); none where the most probable class is the answer.
+        offsets: (classes,); empty if the most probable class is the answer.
     """
     chosen = (probabilities * np.exp(offsets) if any(offsets) else probabilities).argmax(axis=1)
     return chosen, np.take_along_axis(probabilities, chosen[:, None], axis=1)[:, 0]

@@ -1,15 +1,14 @@
 """Estimate the share of right answers on images without labels from the model's confidences.
 
-The mean confidence, corrected by how far confidence and accuracy lie apart on the test split: the difference of
-confidences (Guillory et al. 2021, "Predicting with Confidence on Unseen Distributions",
-https://arxiv.org/abs/2107.03315) with a slope of 1. What was compared with it, and how wrong each is, stands in
-bench/README.md.
+The estimate is the mean confidence, corrected by the gap between confidence and accuracy on the test split: the
+difference of confidences (Guillory et al. 2021, "Predicting with Confidence on Unseen Distributions",
+https://arxiv.org/abs/2107.03315) with a slope of 1. bench/README.md compares it with other estimates.
 
-It holds for images like those that the model was measured on. Of others it is too high, for a model is too sure of what
-it does not know; the interval does not tell that. So whoever shows it says whether the images have drifted.
+It holds for images like the test images. For other images it is too high, because a model is too sure of unknown
+images, and the interval does not show that. So every report with this estimate also reports drift.
 
-Stage `evaluate` keeps what the test split tells in `reference/confidences.json`, which goes with the version; stages
-`predict` and `monitor` read it there.
+Stage `evaluate` writes the figures of the test split to `reference/confidences.json`, which belongs to the version;
+stages `predict` and `monitor` read it there.
 """
 
 import json
@@ -28,7 +27,7 @@ from stages.common.schema.statistics import Z, wilson
 
 CONFIDENCES = "confidences.json"
 MEAN = ""
-"""In place of an attribute: the mean over all. No attribute is called so."""
+"""Stands for the mean over all attributes; no attribute has this name."""
 
 Values = npt.NDArray[np.float64]
 
@@ -38,11 +37,11 @@ class Trust:
     """The reliability of the confidences in one attribute, or of their mean over attributes.
 
     Attributes:
-        labels: how many of the test split tell it.
+        labels: number of labels of the test split.
         surplus: accuracy less mean confidence.
         variance: of `surplus`.
-        dispersion: how many times as much the share of right answers varies as confidences say that are true and of
-            which each tells of itself alone; at least 1.
+        dispersion: variance of the share of right answers, divided by the variance that true and independent
+            confidences would give; at least 1.
     """
 
     labels: int
@@ -52,7 +51,7 @@ class Trust:
 
 
 Trusts = Mapping[str, Trust]
-"""Attribute, or `MEAN` -> how far. Attributes without a label on the test split have none."""
+"""Attribute, or `MEAN` -> its trust. Attributes without a label on the test split have none."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Certainty:
 
 @dataclass(frozen=True)
 class Expected:
-    """A share of right answers that is expected, and an interval that should hold the true one with 95 %; all 0-1."""
+    """Expected share of right answers, and an interval that should hold the true share with 95 %; all 0-1."""
 
     value: float
     low: float
@@ -86,12 +85,12 @@ class Expected:
 
 
 def _sure(answers: Sequence[Answers]) -> Values:
-    """(N, A): confidence in each answer, 0 where there is none, which counts as wrong."""
+    """(N, A): confidence in each answer; 0 without an answer, which counts as wrong."""
     return np.stack([np.where(answer.finite, answer.confidence, 0) for answer in answers], axis=1).astype(np.float64)
 
 
 def trust(answers: Sequence[Answers]) -> dict[str, Trust]:
-    """How far confidences can be believed, by answers whose labels nobody has learned from or calibrated with.
+    """Reliability of confidences, by answers whose labels were not used in training or calibration.
 
     Images that belong together (`Answers.groups`) vary together.
     """
@@ -105,22 +104,22 @@ def trust(answers: Sequence[Answers]) -> dict[str, Trust]:
     calibrated = np.where(np.isfinite(right), sure * (1 - sure), 0).sum(axis=0) / counts**2
     groups = answers[0].groups if answers[0].groups is not None else np.arange(len(right))
 
-    def one(labels: int, by: float, of_images: Values, least: float) -> Trust:
+    def trust_of(labels: int, by: float, of_images: Values, least: float) -> Trust:
         varied = float(np.square(np.bincount(groups, of_images)).sum())
         return Trust(labels, by, max(varied, least), max(1.0, varied / least) if least else 1.0)
 
     found = {
-        answers[at].attribute.name: one(int(counts[n]), float(surplus[n]), parts[:, n], float(calibrated[n]))
+        answers[at].attribute.name: trust_of(int(counts[n]), float(surplus[n]), parts[:, n], float(calibrated[n]))
         for n, at in enumerate(told.tolist())
     }
     if len(told):
         least = float(calibrated.sum()) / len(told) ** 2
-        found[MEAN] = one(int(counts.sum()), float(surplus.mean()), parts.mean(axis=1), least)
+        found[MEAN] = trust_of(int(counts.sum()), float(surplus.mean()), parts.mean(axis=1), least)
     return found
 
 
 def write_trust(reference: Path, answers: Sequence[Answers]) -> None:
-    """Keep `trust` in the folder `reference` of a version."""
+    """Write `trust` into the folder `reference` of a version."""
     text = json.dumps({name: asdict(known) for name, known in trust(answers).items()}, indent=2)
     (reference / CONFIDENCES).write_text(text + "\n", encoding="utf-8")
 
@@ -139,7 +138,7 @@ def read_trust(reference: Path) -> Trusts:
 
 
 def certainty(answers: Sequence[Answers], chosen: npt.NDArray[np.bool_]) -> Certainty:
-    """How sure a model is of its answers about those of N images that are chosen, (N,)."""
+    """Confidences of a model in its answers about the chosen ones of N images, (N,)."""
     sums = {}
     for answer, sure, told in zip(answers, _sure(answers).T, tellable(answers), strict=True):
         counted = sure[chosen & told]
@@ -148,15 +147,16 @@ def certainty(answers: Sequence[Answers], chosen: npt.NDArray[np.bool_]) -> Cert
 
 
 def expect(of: Certainty, trusts: Trusts) -> dict[str, Expected]:
-    """The expected share of right answers about images.
+    """Expected share of right answers about images.
 
-    The interval has two parts: what chance makes of so many images, and of the labels that tell the difference between
-    confidence and accuracy. Downward it is Wilson's, for as many labels as would vary as much as both together; upward
-    that of the normal distribution, for of few answers all may be right, which Wilson's never says.
+    The interval covers two kinds of chance: that of the number of images, and that of the test labels behind the gap
+    between confidence and accuracy. Its lower end is Wilson's, for the number of labels that would vary as much as both
+    together. Its upper end is that of the normal distribution: all of few answers may be right, which Wilson's interval
+    excludes.
 
     Returns:
-        Attribute, or `MEAN` -> the share. Nothing without an image, and of attributes that the model never answers or
-        whose confidences no label has tested; the mean is over the others.
+        Attribute, or `MEAN` -> the share. Left out are attributes without an image, attributes that the model never
+        answers, and those without a test label; the mean is over the others.
     """
     counted = {name: sums for name, sums in of.sums.items() if name in trusts and sums[0]}
     share = {name: sure / count for name, (count, sure, _) in counted.items()}
@@ -169,9 +169,7 @@ def expect(of: Certainty, trusts: Trusts) -> dict[str, Expected]:
         known = trusts[name]
         mean = min(1.0, max(0.0, value + known.surplus))
         variance = known.variance + known.dispersion * spread[name]
-        alone = 1 / (
-            1 / of.images + 1 / known.labels
-        )  # where no answer is expected to be wrong, which varies in nothing
+        alone = 1 / (1 / of.images + 1 / known.labels)  # for no variance, where no answer is expected to be wrong
         number = max(1.0, mean * (1 - mean) / variance) if 0 < mean < 1 and variance else alone
         low, _ = wilson(mean, number)
         found[name] = Expected(mean, low, min(1.0, mean + Z * sqrt(max(0.0, variance))))
@@ -179,7 +177,7 @@ def expect(of: Certainty, trusts: Trusts) -> dict[str, Expected]:
 
 
 def figures(expected: Mapping[str, Expected]) -> dict[str, Any] | None:
-    """The same in JSON's terms: `mean`, and `attributes` by name; None if nothing can be expected."""
+    """The same for JSON: `mean`, and `attributes` by name; None if there is no estimate."""
     if MEAN not in expected:
         return None
     of_attributes = {name: asdict(figures) for name, figures in expected.items() if name != MEAN}

@@ -1,7 +1,7 @@
-"""Features of images for telling drift: statistics of pixels, embeddings and probabilities.
+"""Features of images for drift detection: statistics of pixels, embeddings and probabilities.
 
-Stage `evaluate` keeps them of the images that the model has not learned from, stage `predict` of those of each lot, and
-stage `monitor` compares both. All are computed from the network's input, so both sides were prepared alike.
+Stage `evaluate` writes those of images that were not used in training, stage `predict` those of each lot, and stage
+`monitor` compares both. All are computed from the network's input, so both sides were prepared alike.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,30 +16,28 @@ from stages.common.contract.artifacts import reading
 from stages.common.schema.face import NO_FACES
 
 EXAMPLES = 24
-"""Images that are kept whole, for a report that shows then and now."""
+"""Images that are kept whole, for a report that shows reference and current images."""
 
 
 def evenly_spread(count: int, most: int = EXAMPLES) -> list[int]:
-    """At most `most` different positions among `count`, evenly spread from the first to the last."""
+    """Up to `most` different positions among `count`, evenly spread from the first to the last."""
     return sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()))
 
 
 @dataclass(frozen=True)
 class Features:
-    """Of N images, in the order of `filenames`.
+    """Features of N images, in the order of `filenames`.
 
     Attributes:
         filenames: N names.
         statistics: name of a statistic -> float32 (N,).
         embeddings: float32 (N, D), the network's pooled features.
-        probabilities: attribute -> float32 (N, classes), calibrated; NaN of one that is never answered.
+        probabilities: attribute -> float32 (N, classes), calibrated; NaN if the attribute is never answered.
         examples: uint8 (E, S, S, 3), RGB, E <= EXAMPLES: some of the images, evenly spread.
         example_names: their E names.
-        pictures: uint64 (N,), by which each picture is known (`stages.common.registry.seen`); (0,) where nobody needs
-            it.
-        decision: attribute -> what the model adds to the logarithms of these probabilities when it answers
-            (`stages.common.inference.decision`).
-        faces: int32 (N, F), the F fields of `stages.common.schema.face.Face`; (0, F) where faces are not cut out.
+        pictures: uint64 (N,), identifies each picture (`stages.common.registry.seen`); (0,) if not needed.
+        decision: attribute -> offsets of the decision rule (`stages.common.inference.decision`).
+        faces: int32 (N, F), the F fields of `stages.common.schema.face.Face`; (0, F) if faces are not cut out.
     """
 
     filenames: Sequence[str]
@@ -57,11 +55,11 @@ class Features:
 
     @property
     def answered(self) -> list[str]:
-        """The attributes that the model answers: of the others it gives no number for any image."""
+        """Attributes that the model answers; for the others it gives no number for any image."""
         return [name for name, values in self.probabilities.items() if np.isfinite(values).any()]
 
     def take(self, chosen: npt.NDArray[np.intp]) -> "Features":
-        """Some of the images, by their positions, with those examples that are among them."""
+        """Some of the images, by their positions, with the examples among them."""
         names = [self.filenames[position] for position in chosen]
         kept = set(names)
         examples = [position for position, name in enumerate(self.example_names) if name in kept]
@@ -78,7 +76,7 @@ class Features:
         )
 
     def save(self, path: Path) -> None:
-        """Write a .npz without pickles; embeddings as float16, whose 3 digits tell drift as well at half the size."""
+        """Write a .npz without pickles; embeddings as float16, whose 3 digits show drift as well at half the size."""
         arrays: dict[str, npt.NDArray[np.generic]] = {
             "filenames": np.array(self.filenames, np.str_),
             "embeddings": self.embeddings.astype(np.float16),
@@ -101,7 +99,7 @@ def load_features(path: Path) -> Features:
         DataError: it is not such a file.
     """
     with reading(path):
-        # numpy leaves a file open that it opens itself and finds to be none of its own
+        # a file that numpy opens itself stays open if it is not in numpy's form
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
         return Features(
@@ -122,7 +120,7 @@ def _named(prefix: str, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt
 
 
 def join_features(parts: Sequence[Features]) -> Features:
-    """One after the other, of `parts` that the same model gave, at least one; examples are thinned out evenly."""
+    """Join features of the same model, at least one part; examples are thinned out evenly."""
     examples = np.concatenate([part.examples for part in parts])
     names = [name for part in parts for name in part.example_names]
     chosen = evenly_spread(len(names))

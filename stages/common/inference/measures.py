@@ -1,8 +1,8 @@
-"""Measures of answers that do not flatter: one function per measure, for every stage that measures.
+"""Honest measures of answers: one function per measure, for every stage that measures.
 
-Accuracy alone hides what matters about a rare class: where 4 of 100 labels have it, who never says it is right about
-96. So beside accuracy stand what the most frequent class alone would reach (`majority`), balanced accuracy, and each
-class with its precision and recall, their intervals and the number of its labels.
+Accuracy alone hides a rare class: if 4 of 100 labels have it, a model that never answers it is right about 96. So next
+to accuracy stand the accuracy of always answering the most frequent class (`majority`), balanced accuracy, and for each
+class precision and recall with their intervals and the number of its labels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,10 +25,10 @@ Metric = Literal["accuracy", "balanced_accuracy"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
 RARE = 0.1
-"""Share of the labels below which a class is rare, and its average precision is told."""
+"""Share of the labels below which a class is rare, and its average precision is reported."""
 
 EACH = 3
-"""Attributes that have a sentence each in the first lines of a report; more of them share one."""
+"""Attributes with a sentence each in the first lines of a report; if there are more, they share one sentence."""
 
 
 def in_words(metric: str) -> str:
@@ -40,17 +40,16 @@ def measure(everything: Answers) -> dict[str, Any]:
     """Measure the answers about one attribute on the images whose label is known.
 
     Balanced accuracy is the mean recall of the classes that have labels (Brodersen et al. 2010, "The balanced accuracy
-    and its posterior distribution", https://doi.org/10.1109/ICPR.2010.764); it takes two of them. Precision, recall and
-    F1 of the attribute are means over the same classes, where a class that is never predicted has a precision of 0.
-    What cannot be computed is None, never NaN. An image without a finite answer counts as wrong everywhere.
+    and its posterior distribution", https://doi.org/10.1109/ICPR.2010.764); it needs two such classes. Precision,
+    recall and F1 of the attribute are means over the same classes; a class that is never predicted has a precision of
+    0. A figure that cannot be computed is None, never NaN. An image without a finite answer counts as wrong everywhere.
 
     Returns:
         labels, accuracy, accuracy_interval (as below), majority (share of the most frequent class), balanced_accuracy,
         precision, recall, f1, classes, support (labels of each), confusion_matrix (rows are labels, columns answers),
-        and per_class: class, support, precision, recall, each with an interval [low, high] that holds the true one with
-        95 % (Wilson 1927; of images that belong together as many count as are independent), f1, and of a class below
-        `RARE` of the labels average_precision. An attribute that is never answered has its labels counted and nothing
-        measured.
+        and per_class: class, support, precision, recall, each with an interval [low, high] that holds the true value
+        with 95 % (Wilson 1927, with the number of independent images), f1, and average_precision for a class below
+        `RARE` of the labels. For an attribute that is never answered, only its labels are counted.
     """
     answers = everything.known()
     classes = answers.attribute.classes
@@ -83,7 +82,7 @@ def measure(everything: Answers) -> dict[str, Any]:
 
 
 def confusion(answers: Answers) -> npt.NDArray[np.int64]:
-    """(classes, classes) counts of known labels, in rows, by predicted class; an image without an answer is in none."""
+    """(classes, classes) counts of known labels (rows) by predicted class, without images that have no answer."""
     size = len(answers.attribute.classes)
     counts = np.zeros((size, size + 1), np.int64)
     np.add.at(counts, (answers.labels, answers.predicted), 1)
@@ -113,11 +112,11 @@ def average_precision(score: npt.NDArray[np.floating[Any]], positive: npt.NDArra
     """Mean precision over all positives, each at the threshold that just finds it; the share of positives by chance.
 
     Not interpolated (Davis and Goadrich 2006, "The Relationship Between Precision-Recall and ROC Curves",
-    https://doi.org/10.1145/1143844.1143874), as scikit-learn has it, which not every image has.
+    https://doi.org/10.1145/1143844.1143874), as in scikit-learn, which not every container image has.
 
     Args:
-        score: (N,), the higher the surer.
-        positive: (N,), one of them at least.
+        score: (N,), higher is surer.
+        positive: (N,), at least one of them.
     """
     order = np.argsort(-score, kind="stable")
     ends = np.append(np.diff(score[order]) != 0, True)  # equal scores are found together
@@ -132,12 +131,12 @@ def mean_of(name: str, measures: Sequence[Measures]) -> float | None:
 
 
 def means_of(measures: Sequence[Measures]) -> dict[str, float | None]:
-    """The means that every stage tells: mean_accuracy, mean_balanced_accuracy, mean_majority."""
+    """Means that every stage reports: mean_accuracy, mean_balanced_accuracy, mean_majority."""
     return {f"mean_{name}": mean_of(name, measures) for name in (*METRICS, "majority")}
 
 
 def no_better(measures: Mapping[str, Measures], metric: Metric) -> dict[str, str]:
-    """The attributes whose answers are no better, by a metric, than the most frequent class alone -> a line on it."""
+    """Attributes whose answers are no better, by a metric, than always the most frequent class -> a line about it."""
     lines = {}
     for name, measure in measures.items():
         known = [
@@ -155,7 +154,7 @@ def no_better(measures: Mapping[str, Measures], metric: Metric) -> dict[str, str
 
 
 def no_better_in_brief(lines: Mapping[str, str], metric: Metric) -> list[str]:
-    """The lines of `no_better`; of many attributes one line that names them all, for a table has their figures."""
+    """The lines of `no_better`; for many attributes one line that names them all, because a table has their figures."""
     if len(lines) <= EACH:
         return list(lines.values())
     named = ", ".join(lines)
@@ -164,14 +163,14 @@ def no_better_in_brief(lines: Mapping[str, str], metric: Metric) -> list[str]:
 
 @dataclass(frozen=True)
 class Cells:
-    """Answers to N images in the C cells whose shares of right ones a metric averages.
+    """Answers to N images in C cells: a metric averages the shares of right answers of the cells.
 
-    Of accuracy each attribute is one cell, of balanced accuracy each class of it that has labels. The metric is the
+    For accuracy, each attribute is a cell; for balanced accuracy, each class of it that has labels. The metric is the
     mean over the attributes of the means over their cells.
 
     Attributes:
         right: float (N, C), 1 where an answer is right, 0 where not, NaN where the image is in another cell.
-        owner: float (C, A), 1 where a cell is of an attribute, else 0.
+        owner: float (C, A), 1 where a cell belongs to an attribute, else 0.
     """
 
     right: Right
@@ -201,7 +200,7 @@ def cells_of(right: Right, labels: npt.NDArray[np.integer[Any]], metric: Metric)
     Args:
         right: (N, A), NaN where the label is unknown or the attribute never answered.
         labels: (N, A) class indices, -1 where unknown.
-        metric: what is to be averaged. Balanced accuracy leaves out an attribute with labels of one class alone.
+        metric: the metric. Balanced accuracy leaves out an attribute whose labels are all of one class.
     """
     if metric == "accuracy":
         return Cells(right, np.eye(right.shape[1]))

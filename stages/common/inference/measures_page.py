@@ -13,11 +13,11 @@ COLUMNS = {
     "balanced_accuracy": "Balanced accuracy", "precision": "Precision", "recall": "Recall", "f1": "F1",
 }  # fmt: skip
 MANY = 40
-"""Classes from which on their table is folded."""
+"""Number of classes from which on their table is folded."""
 
 
 def told_means(means: Mapping[str, Any]) -> str:
-    """`stages.common.inference.measures.means_of` in a line, whose accuracy is known."""
+    """A line about `stages.common.inference.measures.means_of`, whose accuracy must be known."""
     balanced = means["mean_balanced_accuracy"]
     told = f"Mean accuracy {means['mean_accuracy']:.3f} (the most frequent classes alone: {means['mean_majority']:.3f})"
     return told if balanced is None else f"{told}, balanced accuracy {balanced:.3f}"
@@ -33,11 +33,11 @@ def measures_table(
     """A row per attribute.
 
     Args:
-        attributes: those that are measured.
+        attributes: the measured attributes.
         measures: attribute -> `stages.common.inference.measures.measure`.
         title: of the table.
         more: further figures of `measures` -> the title of their column.
-        note: on these.
+        note: on these further figures.
     """
     columns = COLUMNS | dict(more or {})
     return Table(
@@ -73,10 +73,10 @@ def classes_table(attributes: Attributes, measures: Mapping[str, Measures]) -> T
 
 
 def thresholds_table(attributes: Attributes, measures: Mapping[str, Measures], title: str) -> Table:
-    """A row per attribute: from which confidence on it is answered, what that gives, how far confidences are off.
+    """A row per attribute: its threshold, the effect of the threshold, and the calibration error.
 
     Args:
-        attributes: those that are measured.
+        attributes: the measured attributes.
         measures: attribute -> its figures in `metrics/eval_metrics.json` of stage evaluate.
         title: of the table.
     """

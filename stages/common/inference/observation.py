@@ -1,4 +1,4 @@
-"""A model's observation of images: its answers, its embeddings, and the statistics of what it was given."""
+"""A model's observation of images: its answers, its embeddings, and statistics of its input."""
 
 from collections.abc import Callable, Collection, Sequence
 
@@ -24,7 +24,7 @@ def observe(model: OnnxModel, filenames: Sequence[str], take: Callable[[slice], 
         batch_size: images at once.
 
     Returns:
-        Of the N images; examples are evenly spread over them.
+        Features of the N images, with evenly spread examples.
     """
     progress = Progress(len(filenames), "images")
     examples = {filenames[position] for position in evenly_spread(len(filenames))}
@@ -51,7 +51,7 @@ def observe_batch(
         filenames: n names, n >= 1.
         images: uint8 (n, S, S, 3).
         examples: names of those images to keep whole.
-        pictures: n numbers by which the pictures are known, or none.
+        pictures: n numbers that identify the pictures, or none.
         faces: n times the fields of `stages.common.schema.face.Face`, or none.
     """
     probabilities, embeddings = model.predict_and_embed(images)

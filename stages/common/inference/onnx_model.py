@@ -4,12 +4,12 @@ Input `images` uint8 (N, S, S, 3) RGB. Outputs: one per attribute, named by it, 
 and `embedding` float32 (N, D), the network's features averaged over the image, D as the model says.
 The metadata key `face_attributes` holds JSON:
 {"attributes": [{"name": ..., "classes": [...], "column": ..., "title": ...}], "image_size": S, "preprocessing": {...},
-"temperatures": {name: what the logits were divided by}, "abstention": {name: lowest confidence of an answer},
-"learned": {name: [classes that training has seen]}, "decision": {name: [per class what is added to the logarithm of its
-probability before the highest is taken]}, "decided_by": {name: what that was chosen for}}. The lowest confidence is one
-number, or a list of one a class. A class that training has not seen has probability 0; an attribute with fewer than two
-that it has is never answered, and has the probabilities NaN. Models of earlier code have {name: [classes]} for the
-attributes, say nothing of what training has seen, which was everything, and answer with the most probable class.
+"temperatures": {name: divisor of the logits}, "abstention": {name: lowest confidence of an answer},
+"learned": {name: [classes that training has seen]}, "decision": {name: [offset of each class, added to the logarithm of
+its probability before the highest is taken]}, "decided_by": {name: goal of these offsets}}. The lowest confidence is
+one number, or a list with one per class. A class that training has not seen has probability 0. An attribute with fewer
+than two seen classes is never answered, and its probabilities are NaN. Models of earlier code have {name: [classes]}
+for the attributes, do not list seen classes (training had seen all), and answer with the most probable class.
 """
 
 import json
@@ -40,11 +40,11 @@ METADATA = "face_attributes"
 INPUT = "images"
 EMBEDDING = "embedding"
 ANY = "any number"
-"""In a shape, how many images there are."""
+"""Stands for the number of images in a shape."""
 SectionT = TypeVar("SectionT", bound=Section)
 _ATTRIBUTES = TypeAdapter(Annotated[Attributes, Field(min_length=1)])
 _RUNTIME_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (/\S+ [^)]*\) )?")
-"""Error number and C++ function in front of what ONNX Runtime says."""
+"""Error number and C++ function in front of a message of ONNX Runtime."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class OnnxModel:
 
     Attributes:
         session: the ONNX Runtime session.
-        attributes: what it answers, in their order.
+        attributes: the answered attributes, in their order.
         image_size: side S of the square images in pixels.
         preprocessing: how its images were prepared in training.
-        calibration: its temperatures, which its probabilities contain, from which confidence on it answers, and what.
-        path: where it was loaded from, for messages.
+        calibration: its temperatures (already part of its probabilities), thresholds and decision rules.
+        path: its file, for messages.
     """
 
     session: Any
@@ -69,12 +69,12 @@ class OnnxModel:
 
     @property
     def answered(self) -> list[str]:
-        """The names of the attributes that it answers: training has seen classes to choose between."""
+        """Names of the attributes that it answers: training has seen at least two of their classes."""
         return [name for name in names(self.attributes) if is_answered(self.calibration.learned[name])]
 
     @property
     def lowest_confidences(self) -> dict[str, float]:
-        """Attribute -> the least confidence that an answer can have, rounded down to the four digits of its file."""
+        """Attribute -> the least possible confidence of an answer, rounded down to the four digits of the file."""
         lowest = {
             attribute.name: lowest_confidence(attribute, self.calibration.decision[attribute.name])
             for attribute in self.attributes
@@ -95,14 +95,14 @@ class OnnxModel:
         return dict(zip(outputs, probabilities, strict=True)), embeddings
 
     def _run(self, outputs: Sequence[str], images: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
-        """Some of the outputs, a row an image.
+        """Some of the outputs, a row per image.
 
         Raises:
-            DataError: the model cannot do it.
+            DataError: the model cannot be run.
         """
         try:
             found: list[npt.NDArray[np.float32]] = self.session.run(list(outputs), {INPUT: images})
-        except Exception as error:  # ONNX Runtime's errors share no base class but this
+        except Exception as error:  # the only base class of ONNX Runtime's errors
             raise DataError(
                 f"{self.path} cannot be run on {len(images)} images of {self.image_size} pixels ({_reason(error)}): "
                 "train a model with this code"
@@ -116,15 +116,15 @@ class OnnxModel:
 def load(path: Path, threads: int | None = None) -> OnnxModel:
     """Load a model and check that it is one of ours.
 
-    The file goes to ONNX Runtime and nowhere else, so a pickle under this name is refused and never unpickled.
+    Only ONNX Runtime reads the file, so a pickle under this name is refused and never unpickled.
 
     Args:
         path: the file.
-        threads: how many compute; None means one per available core.
+        threads: number of computing threads; None means one per available core.
 
     Raises:
         DataError: not a readable ONNX model, an opset that the runtime lacks, or metadata, inputs or outputs that are
-            not as expected; the message tells expected and found.
+            not as expected; the message has the expected and the found value.
     """
     session = _open_session(path, threads or available_cpus())
     metadata = _read_metadata(path, session.get_modelmeta().custom_metadata_map)
@@ -157,7 +157,7 @@ def load(path: Path, threads: int | None = None) -> OnnxModel:
 
 
 def _read_attributes(path: Path, told: object, outputs: Sequence[str]) -> Attributes:
-    """The attributes in the metadata; those that earlier code wrote have the order of the outputs."""
+    """Attributes in the metadata; in files of earlier code they have the order of the outputs."""
     if isinstance(told, Mapping):
         ordered = sorted(told, key=lambda name: outputs.index(name) if name in outputs else len(outputs))
         told = [
@@ -173,7 +173,7 @@ def _read_attributes(path: Path, told: object, outputs: Sequence[str]) -> Attrib
 
 
 def _shape(value: Any) -> list[Any]:
-    """The shape of an input or output; its first number is that of the images, which no model may fix."""
+    """Shape of an input or output; the first number is that of the images, which no model may fix."""
     first, *rest = value.shape or [None]
     return [first if isinstance(first, int) else ANY, *rest]
 
@@ -182,16 +182,16 @@ def _open_session(path: Path, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads  # the default counts the cores of the whole machine
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what matters comes as an exception
+    options.log_severity_level = 4  # errors come as exceptions
     with reading(path, "train"):
         content = path.read_bytes()
     require_known_operators(content, str(path))
     try:
-        # bytes and no path: a model that wants to read further files finds none
+        # bytes and not a path, so that a model cannot read further files
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's errors share no base class but this
+    except Exception as error:  # the only base class of ONNX Runtime's errors
         raise DataError(
-            f"{path} is no ONNX model that ONNX Runtime can load ({_reason(error)}): run stage train"
+            f"{path} is not an ONNX model that ONNX Runtime can load ({_reason(error)}): run stage train"
         ) from error
 
 

@@ -1,7 +1,7 @@
-"""Which operators a model file would run, read before ONNX Runtime sees it: loading computes what is constant already.
+"""Check the operators of a model file before ONNX Runtime loads it: loading already computes constant parts.
 
-A model of another hand could loop for years or run code of a library of its own. What stage train exports needs a dozen
-operators, none of which can do that, so all others are refused. Whoever adds a layer adds its operator here.
+A foreign model could loop for years or run code of its own library. The models of stage train need a dozen operators,
+none of which can do that, so all others are refused. A new kind of layer needs its operator here.
 """
 
 from collections.abc import Iterator
@@ -14,30 +14,30 @@ OPERATORS = frozenset({
     "MatMul", "MaxPool", "Mul", "ReduceMean", "Relu", "Reshape", "Sigmoid", "Slice", "Softmax", "Split", "Squeeze",
     "Sub", "Tanh", "Transpose", "Unsqueeze", "Where",
 })  # fmt: skip
-"""Layers, arithmetic, and what moves numbers: each runs once, on what the nodes before it gave."""
+"""Layers, arithmetic, and operators that move numbers: each runs once, on outputs of the nodes before it."""
 
 GRAPH, FUNCTIONS = 7, 25
 NODE = 1
 TYPE, DOMAIN = 4, 7
 """Numbers of fields in ONNX's messages: of a model, its graph, a node of it."""
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-"""How a field of Protocol Buffers is stored (https://protobuf.dev/programming-guides/encoding)."""
+"""Wire types of Protocol Buffers (https://protobuf.dev/programming-guides/encoding)."""
 
 
 def require_known_operators(model: bytes, name: str) -> None:
-    """Refuse a model that runs anything else than `OPERATORS`.
+    """Refuse a model with operators other than `OPERATORS`.
 
     Args:
         model: the content of its file.
-        name: what messages call it.
+        name: its name in messages.
 
     Raises:
-        DataError: it does, or it is no ONNX model.
+        DataError: it has others, or it is not an ONNX model.
     """
     try:
         asked = set(_operators(memoryview(model)))
     except (ValueError, IndexError) as error:
-        raise DataError(f"{name} is no ONNX model ({error or 'cut short'}): run stage train") from error
+        raise DataError(f"{name} is not an ONNX model ({error or 'cut short'}): run stage train") from error
     if unknown := sorted(asked - OPERATORS):
         first = ", ".join(ascii(operator)[1:-1][:60] for operator in unknown[:3])
         raise DataError(
@@ -47,7 +47,7 @@ def require_known_operators(model: bytes, name: str) -> None:
 
 
 def _operators(model: memoryview) -> Iterator[str]:
-    """The type of every node, with its domain in front where that is not ONNX's own."""
+    """Type of every node, with its domain in front if that is not ONNX's own."""
     for number, graph in _fields(model):
         if number == FUNCTIONS:
             yield "functions of its own"
@@ -59,7 +59,7 @@ def _operators(model: memoryview) -> Iterator[str]:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Number and content of those fields of a message that hold bytes: texts and other messages.
+    """Number and content of the fields of a message that hold bytes: texts and other messages.
 
     Raises:
         ValueError: it is not a message; IndexError: it is cut short.
@@ -82,7 +82,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, the lowest first, and where the next field begins."""
+    """A number, seven bits per byte, the lowest first; and the beginning of the next field."""
     value = shift = 0
     while True:
         byte = message[at]

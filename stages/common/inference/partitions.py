@@ -1,8 +1,8 @@
-"""The signals of drift of a set of images as a table, and how the reference distributes over the cells of each column.
+"""Signals of drift of a set of images as a table, and the distribution of the reference over the cells of each column.
 
-Stage `evaluate` keeps the `partitions` of the images that a model has not learned from beside their features
-(`reference/partitions.json`), so they lie with the version that they belong to; stage `monitor` asks how new images
-fall into the same cells. They have the form of Great Expectations' partition objects.
+Stage `evaluate` writes the `partitions` of images that were not used in training to `reference/partitions.json`, beside
+their features, so they belong to the version. Stage `monitor` counts new images in the same cells. They have the form
+of Great Expectations' partition objects.
 """
 
 import json
@@ -21,16 +21,16 @@ from stages.common.schema.attributes import Attributes
 
 PARTITIONS = "partitions.json"
 CELLS = 10
-"""Cells of a column of numbers, each with as many images of the reference: some 20 of 200 images."""
+"""Cells of a column of numbers, with equal numbers of images of the reference: some 20 of 200 images."""
 SMOOTHING = 0.5
-"""Images added to every cell (Jeffreys' prior of counts), so that an empty one makes no infinite divergence."""
+"""Images added to every cell (Jeffreys' prior of counts), so that an empty cell gives no infinite divergence."""
 
 Partition = Mapping[str, Any]
 """`bins` (edges), `weights` between them and `tail_weights` below and above; or `values` (classes) and `weights`."""
 
 
 def signals(attributes: Attributes, features: Features) -> pd.DataFrame:
-    """The signals that are compared between reference and new images, one row an image.
+    """Signals that are compared between reference and new images, a row per image.
 
     Returns:
         A column per statistic (float64); `<attribute>_confidence` (float64, 0-1), and `<attribute>_predicted` (one of
@@ -40,18 +40,17 @@ def signals(attributes: Attributes, features: Features) -> pd.DataFrame:
     for answer in answers_of(attributes, features.probabilities, decision=features.decision):
         name, classes = answer.attribute.name, answer.attribute.classes
         columns[f"{name}_confidence"] = np.asarray(answer.confidence, np.float64)
-        chosen = np.where(answer.finite, answer.predicted, -1)  # by which pandas knows what is missing
+        chosen = np.where(answer.finite, answer.predicted, -1)  # -1 is a missing value for pandas
         columns[f"{name}_predicted"] = pd.Categorical.from_codes(chosen, categories=pd.Index(classes))
     return pd.DataFrame(columns)
 
 
 def partitions(attributes: Attributes, features: Features) -> dict[str, Any]:
-    """The distribution of the images of a reference.
+    """Distribution of the images of a reference.
 
     Returns:
         {"images": their number, "columns": {column of `signals`: {"count": finite values, "partition": `Partition`, and
-        of numbers "mean", "std"}}}. Left out are numbers that are all the same, and what is not known of any
-        image: they tell nothing.
+        for numbers "mean", "std"}}}. Columns whose numbers are all equal, or without any value, are left out.
     """
     columns = {}
     for name, values in signals(attributes, features).items():
@@ -65,7 +64,7 @@ def partitions(attributes: Attributes, features: Features) -> dict[str, Any]:
 
 
 def read_partitions(attributes: Attributes, reference: Path, features: Features) -> dict[str, Any]:
-    """The partitions kept in the reference folder of a version; if it has none, they are made from its features.
+    """Partitions in the reference folder of a version; if there are none, they are computed from its features.
 
     Raises:
         DataError: the file cannot be read.
@@ -80,17 +79,17 @@ def read_partitions(attributes: Attributes, reference: Path, features: Features)
 
 
 def known_values(column: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Those of a column of `signals` that are not missing, and of numbers finite."""
+    """Values of a column of `signals` that are not missing; numbers must be finite."""
     return column[np.isfinite(column)] if column.dtype.kind == "f" else column.dropna()
 
 
 def partition_of(known: "pd.Series[Any]") -> dict[str, Any] | None:
-    """The cells of a column's values, none of which is missing; None of numbers that are all the same, or of nothing.
+    """Cells of a column's values, none of which is missing; None if all numbers are equal, or if there is no value.
 
     The cells of classes are the column's categories.
 
-    Numbers are cut at their deciles, each moved halfway to the next higher value: so no value of the reference lies on
-    an edge, and many equal ones stay in one cell.
+    Numbers are cut at their deciles, each moved halfway to the next higher value. So no value of the reference lies on
+    an edge, and equal values stay in one cell.
     """
     if known.empty:
         return None
@@ -110,7 +109,7 @@ def partition_of(known: "pd.Series[Any]") -> dict[str, Any] | None:
 
 
 def count(known: "pd.Series[Any]", partition: Partition) -> npt.NDArray[np.int64]:
-    """Values per cell: of classes in their order; of numbers below the first edge, between edges, above the last."""
+    """Values per cell: classes in their order; numbers below the first edge, between edges, above the last."""
     if "values" in partition:
         counts = known.value_counts().reindex(partition["values"], fill_value=0).to_numpy()
     else:

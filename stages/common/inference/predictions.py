@@ -1,4 +1,4 @@
-"""predictions.csv: what a model says about each image, in the form that the suite `predictions` checks."""
+"""predictions.csv: a model's answers about each image, in the form that the suite `predictions` checks."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -29,22 +29,22 @@ def write_predictions(
     version: str = "",
     faces: npt.NDArray[np.int32] | None = None,
 ) -> None:
-    """One row an image: file name, and per attribute label, predicted class, confidence, and whether it is answered.
+    """Write a row per image: file name, and per attribute label, predicted class, confidence, and answered or not.
 
-    Where that is `no`, the model abstains, for its confidence is below its threshold; what it would have said stays.
-    Cells are empty where a label is not known, or the model gave no number, as it does for an attribute that it never
-    answers.
+    If it is not answered (`no`), the model abstains, because its confidence is below the threshold; class and
+    confidence stay in the row. Cells are empty if a label is not known, or if the model gave no number, as for
+    attributes that it never answers.
 
     Args:
         path: the file to write.
         filenames: N names.
         answers: one per attribute, of N images.
-        version: of a model in use, which every row then names; nobody knows labels there, so they have no columns.
-        faces: (N, F), the F fields of `Face`, which get columns; None where no face was looked for.
+        version: of a model in use, named in every row; labels are not known then and have no columns.
+        faces: (N, F), the F fields of `Face`, which get columns; None if no face was detected.
     """
     table: dict[str, Sequence[str]] = {"filename": filenames}
     for answer in answers:
-        # the last is found by -1, an unknown label, and by the class of no answer
+        # the last entry is for -1, an unknown label, and for the class of no answer
         shown = [*answer.attribute.classes, ""]
         cells = (
             [shown[label] for label in answer.labels],
@@ -62,16 +62,15 @@ def write_predictions(
 
 
 def columns_of(never: Iterable[str]) -> set[str]:
-    """The columns with the answers about attributes that are never answered, of which the suite expects nothing."""
+    """Columns of attributes that are never answered; the suite has no expectations for them."""
     return {f"{name}{part}" for name in never for part in PARTS[1:]}
 
 
 def read_predictions(attributes: Attributes, path: Path, lot: str = "") -> pd.DataFrame:
-    """Read a predictions.csv as the suite checks it: text, confidences as numbers, missing where a cell is empty.
+    """Read a predictions.csv as the suite checks it: text, confidences as numbers, empty cells missing.
 
-    Columns of labels that are not there are added, all missing; so is that of the version, with the empty text, which
-    is what a model is called that is no version yet; and that of the lot that the file is of. Those of
-    `Face` are left out.
+    Absent columns are added: those of labels, all missing; that of the version, empty, as for a model that is not a
+    version yet; and that of the lot of the file. The columns of `Face` are left out.
     """
     labelled = names(attributes)
     types = {**dict.fromkeys(columns(attributes), "str"), **{f"{name}_confidence": "float64" for name in labelled}}

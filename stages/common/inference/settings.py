@@ -1,4 +1,4 @@
-"""The settings that stages share: how images are answered, what of it the suite warns of, and what metric counts."""
+"""Settings that stages share: prediction, thresholds of its suite, and the metric."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -10,10 +10,10 @@ from stages.common.inference.measures import Metric
 
 
 class MetricSection(Section):
-    """Of section `evaluate` what the other stages read, and what is part of their keys: all else in it is left alone.
+    """The part of section `evaluate` that other stages read and that is part of their keys; its other keys are ignored.
 
     Attributes:
-        metric: what the search, the release gate and monitoring go by.
+        metric: the metric of search, release gate and monitoring.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -25,14 +25,14 @@ class ToLabelSection(Section):
     """Section `to_label`.
 
     Attributes:
-        images: that predict and monitor ask to be labelled, at most.
+        images: greatest number of images that predict and monitor ask people to label.
     """
 
     images: int = Field(ge=1, le=10_000)
 
 
 class PredictionSettings(Section):
-    """Part of a section; what follows `batch_size` are the thresholds of suite `predictions`."""
+    """Part of a section; the keys after `batch_size` are thresholds of suite `predictions`."""
 
     batch_size: Annotated[int, NOT_IN_KEY] = Field(ge=1, le=65536)
     low_confidence: float = Field(ge=0, le=1)
@@ -43,8 +43,8 @@ class PredictionSettings(Section):
         """Values of the suite's parameters.
 
         Args:
-            lowest: attribute -> the least confidence that an answer can have (`OnnxModel.lowest_confidences`).
-            version: the model's, empty if it is none yet.
+            lowest: attribute -> the least possible confidence of an answer (`OnnxModel.lowest_confidences`).
+            version: of the model, empty if it is not a version yet.
         """
         return {
             **{f"{name}_lowest_confidence": value for name, value in lowest.items()},

@@ -1,10 +1,10 @@
 """Accuracy on parts of the test images: on each lot, and on the images of each pair of classes.
 
 A mean hides where a model fails. A slice is the images of one lot, or those with a class of one attribute and a class
-of another; of each slice the accuracy in every attribute is told. There are many slices, and most have few labels, so
-that the lowest accuracy is mostly chance. Hence a slice is named only where chance does not explain it: after a test
-that counts all slices that could have been named (`stages.common.schema.statistics.tarone`). One with too few labels
-cannot be, whatever its accuracy is.
+of another; the accuracy of every attribute is reported for each slice. There are many slices, and most have few labels,
+so the lowest accuracy is mostly chance. Hence a slice is named only if chance does not explain its accuracy, by a test
+that is adjusted for all slices with enough labels (`stages.common.schema.statistics.tarone`). A slice with too few
+labels is never named.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ from stages.common.schema.attributes import Attributes
 from stages.common.schema.statistics import independent, tarone, wilson
 
 COLUMNS = ("kind", "slice", "attribute", "labels", "right", "accuracy", "low", "high", "elsewhere", "p")
-"""Of slices.csv; `low` and `high` are the ends of the interval."""
+"""Columns of slices.csv; `low` and `high` are the ends of the interval."""
 LEVEL = 0.05
-"""How often a slice is named of a model that is equally good on all of them."""
+"""Probability that a slice is named although the model is equally good on all slices."""
 
 Labels = npt.NDArray[np.integer[Any]]
 """(N, A) class indices, -1 where unknown."""
@@ -34,12 +34,12 @@ class Slices:
     """N images by lot, then by a class of one attribute and one of another.
 
     Attributes:
-        kinds: of each of the S slices, "lot" or "classes".
-        names: of each, as they stand behind "images of".
+        kinds: "lot" or "classes" for each of the S slices.
+        names: their names, as they follow "images of".
     """
 
     def __init__(self, attributes: Attributes, labels: Labels, lots: Sequence[str]) -> None:
-        """Find which image is where; one without a label is in no slice that the label would tell.
+        """Assign images to slices; an image without a label is in no slice of that attribute.
 
         Args:
             attributes: A of them.
@@ -58,7 +58,7 @@ class Slices:
         self.kinds = ["lot"] * len(known) + ["classes"] * len(pairs)
 
     def sums(self, values: npt.NDArray[Any], at: Any = slice(None)) -> npt.NDArray[np.int64]:
-        """The sum of a whole number of each image, over the images of each slice: (S,).
+        """Sums of whole numbers of images, over the images of each slice: (S,).
 
         One product of matrices gives all pairs of classes; single precision is exact up to 16 million.
 
@@ -79,12 +79,12 @@ class Slice:
 
     Attributes:
         kind: "lot" or "classes".
-        name: of the slice, as it stands behind "images of".
+        name: of the slice, as it follows "images of".
         attribute: its title.
-        labels, right: how many are known, and how many answers are right.
-        interval: holds the true accuracy with 95 % (Wilson); images that belong together count by what they tell.
+        labels, right: number of known labels, and of right answers.
+        interval: holds the true accuracy with 95 % (Wilson, with the number of independent images).
         elsewhere: accuracy on all other images.
-        p: how often a model that is equally good everywhere has at least so many wrong answers in the slice, adjusted
+        p: probability of at least so many wrong answers in the slice if the model is equally good everywhere, adjusted
             for all slices.
     """
 
@@ -122,9 +122,9 @@ class Slice:
 def measure_slices(
     attributes: Attributes, labels: Labels, lots: Sequence[str], right: Right, groups: Groups
 ) -> list[Slice]:
-    """Every slice of N images in every attribute, where it has labels and is not all of them.
+    """Every slice of N images in every attribute, if it has labels but not all of them.
 
-    `p` is that of Fisher's exact test, one-sided, of the slice against all other images. Where images belong together
+    `p` is from Fisher's exact test, one-sided, of the slice against all other images. Where images belong together
     all counts are divided by the design effect of the attribute (Rao and Scott 1992, "A Simple Method for the Analysis
     of Clustered Binary Data", https://doi.org/10.2307/2532311).
 
@@ -189,7 +189,7 @@ def totals(
 
 
 def worst(slices: Sequence[Slice]) -> Slice | None:
-    """The slice with the lowest accuracy of those that are worse than the rest by more than chance explains, if any."""
+    """The slice with the lowest accuracy among those that are significantly worse than the rest, if any."""
     told = [each for each in slices if each.p < LEVEL]
     return min(told, key=lambda each: (each.accuracy, each.p), default=None)
 
@@ -200,13 +200,13 @@ class Change:
 
     Attributes:
         kind: "lot" or "classes".
-        name: of the slice, as it stands behind "images of".
+        name: of the slice, as it follows "images of".
         attribute: its title.
-        labels: how many are known.
+        labels: number of known labels.
         candidate, version: accuracy of both.
-        better, worse: answers that only the candidate, or only the version, has right.
-        p: how often equally good models would differ at least so much to the candidate's disadvantage, adjusted for all
-            slices.
+        better, worse: number of answers that only the candidate, or only the version, has right.
+        p: probability that equally good models differ at least so much to the candidate's disadvantage, adjusted for
+            all slices.
     """
 
     kind: str
@@ -232,16 +232,16 @@ def compare_slices(
     attributes: Attributes, labels: Labels, lots: Sequence[str], ours: Right, theirs: Right, groups: Groups,
     level: float,
 ) -> list[Change]:  # fmt: skip
-    """Every slice in which the candidate has an answer wrong that the version has right.
+    """Every slice in which the candidate has a wrong answer where the version is right.
 
-    `p` is that of the sign test of groups of images; where each image is a group by itself, it is McNemar's exact test.
+    `p` is from the sign test of groups of images; if each image is a group by itself, that is McNemar's exact test.
 
     Args:
         attributes: A of them.
         labels: (N, A).
         lots: that of each of the N images.
-        ours: (N, A), the candidate's.
-        theirs: (N, A), the version's.
+        ours: (N, A), of the candidate.
+        theirs: (N, A), of the version.
         groups: (N,).
         level: below which `p` counts.
     """
@@ -279,13 +279,13 @@ def compare_slices(
 def _signs(
     slices: Slices, at: npt.NDArray[np.intp], groups: Groups, gain: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """In how many groups of each slice the candidate is worse, and in how many better: (S,) each.
+    """Number of groups of each slice in which the candidate is worse, and in which it is better: (S,) each.
 
     Args:
-        slices: S of them.
-        at: the positions of the images with a gain or a loss.
-        groups: of these.
-        gain: likewise.
+        slices: S slices.
+        at: positions of the images with a gain or a loss.
+        groups: groups of these images.
+        gain: gains of these images.
     """
     _, group, size = np.unique(groups, return_inverse=True, return_counts=True)
     alone = size[group] == 1
@@ -297,6 +297,6 @@ def _signs(
 
 
 def fallen(changes: Sequence[Change], level: float, margin: float) -> list[Change]:
-    """The changes for the worse by more than a margin (0-1) and by more than chance explains, the worst first."""
+    """Significant changes for the worse by more than a margin (0-1), the worst first."""
     told = [change for change in changes if change.p < level and change.version - change.candidate > margin]
     return sorted(told, key=lambda change: (change.candidate - change.version, change.p))

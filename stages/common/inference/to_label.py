@@ -1,13 +1,13 @@
-"""Which images are most worth a label, and to_label.csv, the list of them that somebody fills in.
+"""Choose the images that are most worth a label, and write to_label.csv, a list for people to fill in.
 
-They are drawn one after the other by BADGE (Ash et al. 2020, "Deep Batch Active Learning by Diverse, Uncertain Gradient
-Lower Bounds", https://arxiv.org/abs/1906.03671): k-means++ on the gradients that the answers, taken for labels, would
-have in the last layer. A gradient is long where the model is unsure and sees much, and two are alike where images look
-alike and the same answers are unsure. The images of the reference are the first centres, so what the model knows is not
-drawn, nor what is nearly on the list already. Answers about what cannot be told count as sure.
+BADGE draws them one after the other (Ash et al. 2020, "Deep Batch Active Learning by Diverse, Uncertain Gradient Lower
+Bounds", https://arxiv.org/abs/1906.03671): k-means++ on the gradients of the last layer, with the answers as labels. A
+gradient is long if the model is unsure and the features are large. Two gradients are similar if the images look alike
+and the same answers are unsure. The images of the reference are the first centres, so known images are not drawn, nor
+images similar to those on the list. Answers that another answer makes unknown count as sure.
 
-bench/README.md tells what such labels are worth, and what other rules were tried. The same images give the same list.
-Memory does not grow with their number: of all lots together some are kept, drawn with the same weights.
+bench/README.md has the value of such labels, and the other rules that were tried. The same images give the same list.
+Memory does not grow with the number of images: of all lots together some are kept, drawn with the same weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,19 +26,19 @@ from stages.common.schema.attributes import Attributes
 
 TO_LABEL = "to_label.csv"
 CENTRES = 1000
-"""Images of the reference that distances are measured from."""
+"""Images of the reference from which distances are measured."""
 KEPT = 20
-"""Images that are kept in memory for one that is drawn."""
+"""Images that are kept in memory for each image that is drawn."""
 NEAR = 0.1
-"""Nearer than this to another image, in median distances of the reference to its nearest one, is nearly the same."""
+"""A nearer image is nearly the same; the unit is the median distance of an image of the reference to its nearest."""
 FAR = 1.5
-"""Farther than this, likewise, is called unlike the reference."""
+"""An image farther away, in the same unit, is unlike the reference."""
 UNSURE = 0.75
-"""Confidence below which an answer is called unsure."""
+"""Confidence below which an answer is unsure."""
 CHUNK = 4096
 """Images whose distances are computed at once: 16 MB."""
 SEED = 0
-"""Of what is drawn."""
+"""Seed of the draws."""
 
 Vectors = npt.NDArray[np.float32]
 
@@ -48,10 +48,10 @@ class Worth:
     """An image that is worth labels.
 
     Attributes:
-        lot: it is from.
-        filename: what it is called there.
-        why: it was chosen.
-        said: attribute -> class and confidence (0-1) of the answer; of those that are answered.
+        lot: its lot.
+        filename: its name there.
+        why: reason of the choice.
+        said: attribute -> class and confidence (0-1) of the answer, for answered attributes.
     """
 
     lot: str
@@ -62,11 +62,11 @@ class Worth:
 
 @dataclass(frozen=True)
 class _Pool:
-    """Columns of the images that may be drawn, and of centres."""
+    """Columns of candidates, and of centres."""
 
     pull: Vectors  # (N, classes of all attributes): probabilities less the answer
     embedding: Vectors  # (N, D); the gradient is the outer product of both
-    key: npt.NDArray[np.float64]  # those with the highest are kept
+    key: npt.NDArray[np.float64]  # images with the highest keys are kept
     worth: npt.NDArray[np.object_]
 
     def __len__(self) -> int:
@@ -82,15 +82,15 @@ class _Pool:
 
 
 class Chooser:
-    """Draws images out of lots that are shown one after the other."""
+    """Draws images from lots that are shown one after the other."""
 
     def __init__(self, attributes: Attributes, reference: Features, most: int) -> None:
-        """Take images of the reference for centres, and measure how far they lie from each other.
+        """Take images of the reference as centres, and measure the distances between them.
 
         Args:
-            attributes: what images are labelled with; those that the model answers among them.
-            reference: images that the model was measured on, at least one.
-            most: images to draw.
+            attributes: all attributes of labels, including those that the model answers.
+            reference: images on which the model was measured, at least one.
+            most: number of images to draw.
         """
         self._attributes = tuple(attribute for attribute in attributes if attribute.name in reference.answered)
         self._most = most
@@ -102,7 +102,7 @@ class Chooser:
         self._drawn: list[Worth] = []
 
     def show(self, lot: str, features: Features, candidates: npt.NDArray[np.bool_]) -> None:
-        """Look at those images of a lot, bool (N,), that have no labels."""
+        """Add the candidates of a lot, bool (N,): images without labels."""
         if not (candidates.any() and self._attributes):
             return
         pool, answers = self._look(features.take(np.flatnonzero(candidates)))
@@ -159,7 +159,7 @@ class Chooser:
         answers: Sequence[Answers],
         among: npt.NDArray[np.intp],
     ) -> list[Worth]:
-        """Those images of a lot, which the answers are `among`."""
+        """Descriptions of the images of a lot at the positions `at`, whose answers are at `among`."""
         far = _distances(np.nan_to_num(features.embeddings[at]), self._centres.embedding)
         told = np.stack([flags[among] for flags in tellable(answers)], axis=1)
         described = []
@@ -197,14 +197,14 @@ def _said(answers: Sequence[Answers], chosen: npt.NDArray[np.intp]) -> list[list
 
 
 def _objects(values: Sequence[object]) -> npt.NDArray[np.object_]:
-    """An array (N,) of things that are sequences themselves."""
+    """An array (N,) of objects that are sequences themselves."""
     array = np.empty(len(values), object)
     array[:] = values
     return array
 
 
 def _distances(of: Vectors, to: Vectors, *, but_itself: bool = False) -> npt.NDArray[np.float64]:
-    """(N,): distance of each vector (N, D) from the nearest of others (M, D); or, of the same ones, from another."""
+    """(N,): distance of each vector (N, D) to the nearest of others (M, D); `but_itself`: both are the same vectors."""
     lengths = np.square(to).sum(axis=1)
     nearest = np.empty(len(of))
     for start in range(0, len(of), CHUNK):
@@ -217,9 +217,9 @@ def _distances(of: Vectors, to: Vectors, *, but_itself: bool = False) -> npt.NDA
 
 
 def _gaps(of: _Pool, to: _Pool) -> npt.NDArray[np.float64]:
-    """(N,): squared distance of each gradient from the nearest of others.
+    """(N,): squared distance of each gradient to the nearest of others.
 
-    Of outer products, it is made of products of their factors.
+    The gradients are outer products, so their products are products of the factors.
     """
     squared, lengths = (np.square(pool.pull).sum(axis=1) * np.square(pool.embedding).sum(axis=1) for pool in (of, to))
     nearest = np.empty(len(of))
@@ -233,16 +233,16 @@ def _gaps(of: _Pool, to: _Pool) -> npt.NDArray[np.float64]:
 def write_to_label(
     path: Path, attributes: Attributes, chosen: Sequence[Worth], places: Mapping[tuple[str, str], str]
 ) -> None:
-    """Write the list: an empty cell for every label, which `validate` reads when it is filled in.
+    """Write the list, with an empty cell for every label; `validate` reads it once it is filled in.
 
     Columns: filename, lot, `WORTH_LABELLING` (why), and per attribute its column, empty, `<attribute>_predicted`,
-    `<attribute>_confidence` (0-1), which are empty where it is not answered.
+    `<attribute>_confidence` (0-1), both empty where the attribute is not answered.
 
     Args:
         path: the file.
-        attributes: all of them, also those that the model never answers: labels are what it lacks.
+        attributes: all attributes, also those that the model never answers, because it lacks their labels.
         chosen: the images.
-        places: (lot, file name) -> path in the raw folder, by which an image is named where it is known.
+        places: (lot, file name) -> path in the raw folder, which then names the image.
     """
     columns = ["filename", "lot", WORTH_LABELLING]
     for attribute in attributes:

@@ -1,4 +1,4 @@
-"""Report sections on images without labels: their expected accuracy, and which images to label."""
+"""Report sections on images without labels: their expected accuracy, and the images to label."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -31,13 +31,13 @@ def expected_table(
     images: int,
     lots: Mapping[str, tuple[int, Mapping[str, Any] | None, Badge | None]],
 ) -> Table | None:
-    """The accuracy that is expected of images without labels; None if none is.
+    """Expected accuracy on images without labels; None if there is no estimate.
 
     Args:
-        attributes: what is answered.
+        attributes: the answered attributes.
         total: `stages.common.inference.expected.figures` of all these images.
-        images: how many there are.
-        lots: lot -> how many of its images, their figures, and what is to be said of it.
+        images: number of images.
+        lots: lot -> number of its images, their figures, and a remark.
     """
     if not total:
         return None
@@ -67,11 +67,11 @@ def _cells(figures: Mapping[str, float]) -> tuple[Share, ...]:
 
 
 def worth_pictures(worth: Sequence[Worth], of: int, picture: Callable[[str, str], str]) -> Pictures | None:
-    """The images that are most worth labels; None if there is none.
+    """Images that are most worth labels; None if there are none.
 
     Args:
-        worth: those of to_label.csv.
-        of: images without labels.
+        worth: images of to_label.csv.
+        of: number of images without labels.
         picture: lot and file name -> thumbnail, "" if there is none.
     """
     if not worth:
