@@ -1,1 +1,1 @@
-"""Released versions, the champion and what it has seen. Entered by archive, champion, monitor and predict."""
+"""Versions, releases, the champion and the pictures that it knows. Used by archive, champion, monitor and predict."""

@@ -1,13 +1,13 @@
 """The artifact of stage `champion`: the released version, as predict and monitor use it.
 
 champion.json   {"version": "v3", "model_digest": SHA-256 of model.onnx, "mean_accuracy": on its test split,
-                "mean_balanced_accuracy": likewise, null if earlier code has registered it, "lots": those that it has
-                learned from or was measured on}; {"version": null} before any release
-model.onnx      absent before any release, like the rest
-attributes.json what the model answers (`stages.common.schema.attributes`)
-reference/      features.npz (`stages.common.inference.features`) of images that it has not learned from, and what
-                else stage evaluate keeps to tell drift; seen.npy (`stages.common.registry.seen`): the pictures that it
-                has learned from or was measured on, absent if earlier code has registered it
+                "mean_balanced_accuracy": likewise, null if earlier code has registered it, "lots": the lots on which
+                it was trained or measured}; {"version": null} before any release
+model.onnx      absent before any release, like the following files
+attributes.json the answered attributes (`stages.common.schema.attributes`)
+reference/      features.npz (`stages.common.inference.features`) of images that were not used in training, and the
+                other files of stage evaluate for drift; seen.npy (`stages.common.registry.seen`): the pictures on
+                which it was trained or measured, absent if earlier code has registered it
 lineage.json, params.yaml  of the version
 """
 
@@ -27,13 +27,13 @@ class Champion:
 
     Attributes:
         version: its name, for example "v3".
-        model_digest: SHA-256 (64 hex digits) of its model.onnx, by which a model is known.
+        model_digest: SHA-256 (64 hex digits) of its model.onnx, which identifies the model.
         mean_accuracy: on its own test split.
         mean_balanced_accuracy: likewise; None if earlier code has registered it.
-        lots: the lots that it has learned from or was measured on.
-        attributes: what it answers.
+        lots: the lots on which it was trained or measured.
+        attributes: the answered attributes.
         model: its model.onnx.
-        reference: folder with what tells drift from the images that it was measured on, and which it has seen.
+        reference: folder with the reference for drift, and with the pictures that it knows.
     """
 
     version: str

@@ -11,11 +11,11 @@ class MonitorSection(Section):
     Attributes:
         min_accuracy: mean of `evaluate.metric` over the attributes, 0-1; a model below is not released, and a released
             one that falls below on new lots is trained again.
-        min_labels: of new images per attribute; with fewer there is not enough data to tell its accuracy. Of balanced
-            accuracy, in which a rare class has few, that is as many as tell as much where classes are equally frequent.
-        min_images: different images of a lot; with fewer there is not enough data to tell drift.
-        alpha: probability, 0-1, that a check says drift where there is none, over all its tests together.
-        min_psi: population stability index beyond what chance makes; what has moved less is no drift, however certain.
+        min_labels: labels of new images per attribute; fewer are not enough to measure its accuracy. For balanced
+            accuracy, labels count as the number of labels of equally frequent classes that is as informative.
+        min_images: different images of a lot; fewer are not enough to detect drift.
+        alpha: probability, 0-1, that a check reports drift where there is none, over all its tests together.
+        min_psi: population stability index beyond chance; a smaller shift is not drift, however significant it is.
     """
 
     min_accuracy: float = Field(ge=0, le=1)

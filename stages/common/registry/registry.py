@@ -1,13 +1,13 @@
-"""The registry: every version of the model as one commit and tag of a git repository with DVC, and which is released.
+"""The registry: every version of the model as a commit and tag of a git repository with DVC; releases are tags, too.
 
     <registry>/git/     bare repository: `git clone` it, then `dvc pull`, `dvc metrics diff v3 v4` and the like
     <registry>/remote/  DVC's storage, unless another remote is named
 
-Tags `v1`, `v2`, ... are the versions, in the order in which they came. Tags `champion-0001`, ... are the releases:
+Tags `v1`, `v2`, ... are the versions, in the order of their registration. Tags `champion-0001`, ... are the releases:
 the newest one points to the champion. Messages of both kinds of tags are JSON objects. Nothing is ever moved or
-overwritten: a version appears by one atomic push, after DVC has stored its files, and a release by one new tag. So
-whatever is killed in between leaves the registry as it was, and a rerun completes it. What is said to be done is on
-the disk: DVC's files before the push, and all that git writes when it ends.
+overwritten: a version appears by one atomic push, after DVC has stored its files, and a release by one new tag. So a
+kill at any moment leaves the registry as it was, and a rerun completes the work. Whatever is reported as done is on the
+disk: DVC's files before the push, and all files of git at its end.
 
 A model is known by its bytes: the digest of its model.onnx is part of its version, and whoever fetches it compares.
 """
@@ -36,11 +36,11 @@ from stages.common.contract.logs import log
 from stages.common.contract.params import NOT_IN_KEY, Section
 
 _SCHEMES = ("s3", "gs", "azure", "gdrive", "oss", "hdfs", "webhdfs", "ssh", "http", "https", "webdav", "webdavs")
-"""Of remotes that DVC knows."""
+"""Schemes of remotes that DVC supports."""
 
 
 def _known_remote(remote: str) -> str:
-    """Refuse what DVC or git could take for an option, for a command, or for more than one setting."""
+    """Refuse a text that DVC or git could read as an option, as a command, or as several settings."""
     scheme, _, rest = remote.partition("://")
     place = rest if scheme in _SCHEMES else remote if remote.startswith("/") else ""
     harmless = remote.isprintable() and not set(remote) & set("#,'\"") and not place.startswith("-")
@@ -56,7 +56,7 @@ class RegistrySection(Section):
     """Section `registry`.
 
     Attributes:
-        remote: URL of the DVC remote that versions are pushed to, or an absolute folder; "" for one in the registry.
+        remote: URL of the DVC remote for versions, or an absolute folder; "" for a folder in the registry.
     """
 
     remote: Annotated[str, NOT_IN_KEY, AfterValidator(_known_remote)]
@@ -66,19 +66,19 @@ DVC_FOLDERS = ("model", "plots", "reference", "report")
 """Folders of a version that DVC keeps; all else is text, which git keeps."""
 
 MODEL = Path("model", "model.onnx")
-"""The file of a version that says which model it is."""
+"""The file of a version that is its model."""
 
 PAGE = Path("page", "versions.html")
 """The page of all versions, below the registry; stage archive writes it."""
 
 LINEAGE = "lineage.json"
-"""The file of a version that says what it was made of, and at what cost."""
+"""The file of a version with its inputs and its cost."""
 
 _GIT_CONFIG = Path(__file__).with_name("registry.gitconfig")
 _LOOSE_OBJECTS = 500
-"""Of git, some 70 a version: when there are more, they are packed into one file."""
+"""Loose objects of git, some 70 a version: if there are more, git packs them into one file."""
 _LITTLE = 2**24
-"""Bytes: what fails where less is free has probably failed for that."""
+"""Bytes: if less is free, a failure was probably caused by that."""
 
 
 @dataclass(frozen=True)
@@ -87,19 +87,18 @@ class Version:
 
     Attributes:
         name: for example "v3".
-        model_digest: SHA-256 of its model.onnx, by which a model is known: the same one is registered once. "" where
-            earlier code has registered it, which knew a model by the key of its train artifact; such a version equals
-            no candidate.
+        model_digest: SHA-256 of its model.onnx, which identifies the model, so the same model is registered once. ""
+            for versions of earlier code, which used the key of the train artifact; such a version equals no candidate.
         archive: key of its archive artifact.
         mean_accuracy: on its test split.
-        mean_balanced_accuracy: likewise; None where earlier code has registered it, or no attribute has one.
-        metric: that it was judged by, `evaluate.metric`.
+        mean_balanced_accuracy: likewise; None if earlier code has registered it, or if no attribute has one.
+        metric: of the gate, `evaluate.metric`.
         champion: the version that it was compared with, "" if there was none.
-        best: the best released version once this one is released, which later ones are compared with as well: itself,
-            or an earlier one than which it is not significantly better.
-        fit: whether the release gate let it pass.
-        reasons: what the gate said.
-        lots: those that it has learned from or was measured on.
+        best: the best released version after the release of this version; later versions are compared with it as well.
+            It is this version, or an earlier version if this one is not significantly better.
+        fit: whether it has passed the release gate.
+        reasons: the gate's reasons.
+        lots: the lots on which it was trained or measured.
         created: UTC, ISO 8601.
     """
 
@@ -131,14 +130,14 @@ class Version:
 
 @dataclass(frozen=True)
 class Release:
-    """That a version became the champion.
+    """A release: a version became the champion.
 
     Attributes:
         version: its name.
-        action: promote, or rollback to what was the champion before.
-        reason: why, for people.
+        action: promote, or rollback to the champion before.
+        reason: reason, for people.
         time: UTC, ISO 8601.
-        by: who decided; "" for the release gate, and where earlier code has kept nobody.
+        by: the person who decided; "" for the release gate, and in releases of earlier code.
         run: the run of Airflow in which a person decided; "" for any other release.
     """
 
@@ -161,7 +160,7 @@ class Release:
 
 
 def _done(releases: Sequence[Release], run: str) -> Release | None:
-    """The release that a run has already made."""
+    """The release that a run has made already."""
     return next((release for release in releases if run and release.run == run), None)
 
 
@@ -171,26 +170,26 @@ def now() -> str:
 
 
 class Registry:
-    """Versions and releases in a folder, which may be empty or not there yet."""
+    """Versions and releases in a folder, which may be empty or absent."""
 
     def __init__(self, home: Path, remote: str = "") -> None:
         """Open a registry.
 
         Args:
             home: its folder.
-            remote: URL of the DVC remote that new versions are pushed to; "" for a folder in the registry.
+            remote: URL of the DVC remote for new versions; "" for a folder in the registry.
         """
         self.home = home.absolute()  # git and DVC work in folders of their own
         self.repository = self.home / "git"
         self.remote = remote or str(self.home / "remote")
 
-    # ---- look ----
+    # ---- read ----
 
     def versions(self) -> list[Version]:
         """All versions, the oldest first."""
         known = [field.name for field in fields(Version)]
         return [
-            # what earlier code did not say comes first
+            # defaults for keys that earlier code did not write
             Version(**{"model_digest": "", "best": tag} | {name: told[name] for name in known if name in told})
             for tag, told in self._messages("v[0-9]*").items()
         ]
@@ -199,7 +198,7 @@ class Registry:
         """A version by its name.
 
         Raises:
-            UsageError: there is none of that name.
+            UsageError: there is no version of that name.
         """
         versions = self.versions()
         for version in versions:
@@ -226,7 +225,7 @@ class Registry:
         return self._git("show", f"{version}:{path}")
 
     def texts(self, path: str) -> dict[str, str]:
-        """A text file of all versions that have it: name of the version -> its text, of characters of ASCII alone."""
+        """A text file of all versions that have it: name of the version -> its text, which must be ASCII."""
         names = list(self._messages("v[0-9]*"))
         asked = "".join(f"{name}:{path}\n" for name in names)
         told = self._git("cat-file", "--batch=%(objecttype) %(objectsize)", stdin=asked) if names else ""
@@ -244,7 +243,7 @@ class Registry:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only one who changes the registry."""
+        """Hold the lock of the registry: nobody else changes it."""
         with locked(self.home / ".lock", "another run or `archive promote` is changing the registry"):
             # git's own locks, too: nobody else writes here
             for left in (*self.home.glob(".adding-*"), *self.repository.rglob("*.lock")):
@@ -257,10 +256,10 @@ class Registry:
 
         Args:
             content: its files: `DVC_FOLDERS` go to DVC, all else to git.
-            version: what is known of it; its name must be the next one, see `next_name`.
+            version: its description; its name must be the next one, see `next_name`.
 
         Raises:
-            UnavailableError: git or DVC failed, for example since the remote cannot be reached.
+            UnavailableError: git or DVC failed, for example because the remote cannot be reached.
         """
         self._create()
         with self._clone() as clone:
@@ -296,12 +295,12 @@ class Registry:
             shutil.rmtree(clone, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Remove of DVC's storage what no version has, while the registry is locked: what killed runs had pushed.
+        """Remove files of no version from DVC's storage, which killed runs had pushed, while the registry is locked.
 
-        Only of the one in the registry: another one may be shared. DVC removes nothing if a version is not whole.
+        Only for storage in the registry: another remote may be shared. DVC removes nothing if a version is not whole.
 
         Raises:
-            UnavailableError: git or DVC failed, for example since a version is not whole.
+            UnavailableError: git or DVC failed, for example because a version is not whole.
         """
         if Path(self.remote).is_dir() and Path(self.remote).parent == self.home and self.versions():
             with self._clone() as clone:
@@ -314,17 +313,17 @@ class Registry:
         return f"v{int(versions[-1].name[1:]) + 1 if versions else 1}"
 
     def promote(self, name: str, reason: str, by: str = "", run: str = "", against: str = "") -> Release:
-        """Make a version the champion, while the registry is locked; nothing happens if it is.
+        """Make a version the champion, while the registry is locked; if it is already, nothing happens.
 
         Args:
             name: of the version.
             reason: as in `Release`, like `by` and `run`.
-            by: who decided.
-            run: in which that was; what it has done already is not done again.
-            against: the champion by whom that was, "none" for none; "" if it may be any.
+            by: the person who decided.
+            run: the run of that decision; a release that it has made already is not made again.
+            against: the champion at the decision, "none" if there was none; "" for any champion.
 
         Raises:
-            UsageError: there is no such version, or another champion than `against`.
+            UsageError: there is no such version, or the champion is not `against`.
         """
         version, releases = self.version(name), self.releases()
         if done := _done(releases, run):
@@ -340,10 +339,10 @@ class Registry:
         return self._release(Release(version.name, "promote", reason, now(), by, run))
 
     def rollback(self, reason: str, by: str = "", run: str = "") -> Release:
-        """Make the champion again what it was before the present one, while the registry is locked.
+        """Make the previous champion the champion again, while the registry is locked.
 
-        Done twice, it goes back two steps: a promotion adds to what can be gone back to, a rollback takes from it. A
-        `run` that is tried again goes back once.
+        Done twice, it goes back two steps: a promotion adds a step, and a rollback removes one. A `run` that is tried
+        again goes back once.
 
         Raises:
             UsageError: there was no champion before.
@@ -373,18 +372,18 @@ class Registry:
         command = ("tag", "--annotate", name, commit, "--file=-")
         _output(["git", *command], inside or self.repository, json.dumps(message))
 
-    # ---- take ----
+    # ---- fetch ----
 
     def fetch(self, version: str, out: Path, folders: Sequence[str] = DVC_FOLDERS) -> None:
-        """Write the files of a version to `out`, of those that DVC keeps only `folders`.
+        """Write the files of a version to `out`; of the files in DVC, only those in `folders`.
 
         Raises:
             DataError: a file is damaged.
-            UnavailableError: git or DVC failed, for example since the remote has lost a file.
+            UnavailableError: git or DVC failed, for example because the remote has lost a file.
         """
         out = out.absolute()
         shutil.rmtree(out, ignore_errors=True)
-        # not by copying files, of which another run may pack some meanwhile
+        # not by copying files: another run may pack some of them meanwhile
         self._git("clone", "--quiet", "--no-local", "--depth=1", "--branch", version, str(self.repository), str(out),
                   inside=out.parent)  # fmt: skip
         self._configure_dvc(out)
@@ -414,14 +413,14 @@ class Registry:
             ) from None
 
     def _damaged(self, clone: Path, files: Sequence[str]) -> str:
-        """Which object of the remote differs from its digest, after DVC could not pull these files; "" if none does."""
-        for file in files:  # the lists of a folder's files, which DVC believes before it looks whether they are whole
+        """The object of the remote that differs from its digest, if DVC could not pull these files; "" if none does."""
+        for file in files:  # the lists of a folder's files, which DVC uses before it checks them
             (md5,) = re.findall(r"md5: (\w+)\.dir", (clone / file).read_text(encoding="utf-8"))
             listed = Path("files", "md5", md5[:2], f"{md5[2:]}.dir")
             path = Path(self.remote, listed)
             if path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != md5:
                 return str(listed)
-        # DVC drops what differs from its digest, and tells which file only when it tells everything
+        # DVC drops a file that differs from its digest, and names it only in its most verbose log
         told = _run([sys.executable, "-m", "dvc", "pull", "--verbose", *files], clone, "")
         dropped = re.search(r"corrupted cache file '.*/(files/.*)'", told.stdout + told.stderr)
         return dropped[1] if dropped else ""
@@ -437,7 +436,7 @@ class Registry:
         partial.rename(self.repository)
 
     def _configure_dvc(self, clone: Path) -> None:
-        """Point DVC to the remote; committed with a version, so that `dvc pull` works in every clone."""
+        """Set the remote of DVC; it is committed with a version, so that `dvc pull` works in every clone."""
         (clone / ".dvc").mkdir(exist_ok=True)
         settings = (
             "[core]\n    remote = storage\n    analytics = false\n    autostage = false\n    check_update = false\n"
@@ -464,7 +463,7 @@ class Registry:
 
 
 def sync_file_system(folder: Path) -> None:
-    """Return when all that was written to the file system of `folder` is on its disk: syncfs(2)."""
+    """Write everything that is in memory for the file system of `folder` to its disk: syncfs(2)."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
@@ -479,17 +478,17 @@ def _dvc(folder: Path, *arguments: str) -> None:
 
 
 def _output(command: Sequence[str], folder: Path, stdin: str = "") -> str:
-    """Standard output of a command that is given `stdin`.
+    """Standard output of a command with this standard input.
 
     Raises:
-        UnavailableError: it failed; the message has the line that says why.
+        UnavailableError: it failed; the message has the line with the cause.
     """
     done = _run(command, folder, stdin)
     if done.returncode:
         lines = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
         kinds = ("fatal:", "error:", "ERROR:")
         at = next((number for number, line in enumerate(lines) if line.startswith(kinds)), len(lines) - 1)
-        # DVC ends a line with a colon and lists on the next ones what it means
+        # after a colon at the end of a line, DVC continues on the next lines
         meant = lines[at + 1 : at + 2] if lines[at].endswith(":") else []
         said = " ".join([lines[at].removeprefix("ERROR: "), *map(str.strip, meant)])
         told = command if command[0] == "git" else command[2:]
@@ -508,7 +507,7 @@ def _run(command: Sequence[str], folder: Path, stdin: str) -> subprocess.Complet
 
 
 def _space_left(folder: Path) -> str:
-    """A remark if the file system of `folder` is full or nearly so, of which git and DVC do not always speak."""
+    """A remark if the file system of `folder` is full or nearly full, which git and DVC do not always report."""
     found = os.statvfs(folder)
     free, files = found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None
     if free >= _LITTLE and files != 0:
@@ -518,9 +517,9 @@ def _space_left(folder: Path) -> str:
 
 
 def _environment() -> Mapping[str, str]:
-    """Nothing of git or DVC outside the registry is read or written: hooks of a caller, settings, a site cache.
+    """An environment without git's and DVC's files outside the registry: hooks of a caller, settings, a site cache.
 
-    git's settings stand in a file, for those of the command line do not reach the other side of a clone or push.
+    git's settings are in a file, because settings on the command line do not reach the other side of a clone or push.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "DVC_"))}
     site = {"DVC_SITE_CACHE_DIR": "/tmp/dvc", "DVC_NO_ANALYTICS": "1"}  # noqa: S108 (of the container)

@@ -1,7 +1,7 @@
-"""Which pictures a model knows: those that it has learned from or was measured on. So new ones are told from them.
+"""The pictures that a model knows: those on which it was trained or measured. All others are new to it.
 
-`reference/seen.npy` of a version and of the champion: uint64 (P,), sorted, each once. A picture is known by the first 8
-bytes of its digest; that any two of a million pictures share them has a probability of 3 in 100 million.
+`reference/seen.npy` of a version and of the champion: uint64 (P,), sorted, each once. The first 8 bytes of its digest
+identify a picture; the probability that two of a million pictures share them is 3 in 100 million.
 """
 
 from collections.abc import Collection, Iterable
@@ -28,7 +28,7 @@ def pictures(digests: Iterable[str]) -> Pictures:
 
 
 def read_seen(reference: Path) -> Pictures | None:
-    """The pictures that a version knows; None if earlier code has registered it, which did not keep them.
+    """The pictures that a version knows; None for versions of earlier code, which did not store them.
 
     Args:
         reference: the folder `reference` of the version, or of the champion.
@@ -49,8 +49,8 @@ def unseen(lot: str, of_lot: Pictures, known: Pictures | None, lots: Collection[
     Args:
         lot: its name.
         of_lot: uint64 (N,).
-        known: what `read_seen` gives; without it, whole lots are new or not.
-        lots: those that the version has learned from or was measured on.
+        known: result of `read_seen`; if None, a lot is new as a whole or not at all.
+        lots: the lots on which the version was trained or measured.
 
     Returns:
         (N,).

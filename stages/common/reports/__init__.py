@@ -1,1 +1,1 @@
-"""The pages that people open: sections, text, templates and styles. Everyone enters."""
+"""The pages that people open: sections, text, templates and styles. All stages use it."""

@@ -1,8 +1,8 @@
 """Reports: one HTML page per artifact that opens anywhere without a network, made of a few kinds of sections.
 
-Every artifact has a `report.html`. A stage that has more to say than its headline writes its own; the contract writes
-the others. Pages hold their pictures as data URIs and load nothing; every text is escaped. They run no script, but for
-one of ours where people can correct labels, which the policy of the page names by its digest.
+Every artifact has a `report.html`. A stage with more than a headline writes its own; the contract writes the others.
+Pages hold their pictures as data URIs and load nothing; every text is escaped. They run no script, except ours where
+people can correct labels; the policy of the page names that script by its digest.
 """
 
 import base64
@@ -17,21 +17,21 @@ from typing import Any, ClassVar, Protocol, TypeVar, Union
 
 REPORT = "report.html"
 VERSION = Path(__file__).with_name("VERSION").read_text(encoding="utf-8").strip()
-"""Of Face Attributes as a whole, such as 1.0.0; the one place that says it. No stage's version depends on it."""
+"""Version of Face Attributes as a whole, such as 1.0.0. No stage's version depends on it."""
 PAGE_COLORS = Path(__file__).with_name("page_colors.html")
 """The colours of all pages, Data Docs among them."""
 SCRIPT = Path(__file__).with_name("corrections.js")
-"""Lets people correct labels."""
+"""Script with which people correct labels."""
 LINKED = frozenset({".csv", ".html", ".json"})
-"""Suffixes of files that a browser shows, and that a report links to."""
+"""Suffixes of files that a browser shows and a report links to."""
 
 TEXT_SHOWN = 160
-"""Characters of a text; a longer one is cut in its middle. A file name has up to 255, a hostile cell 100,000."""
+"""Characters of a text; longer texts are cut in the middle. A file name has up to 255, a hostile cell 100,000."""
 VERDICT_SHOWN = 1000
-"""Likewise of the verdict, which lists counts per reason."""
+"""Characters of the verdict, which lists counts per reason."""
 
 WORD = 24
-"""Characters of a word in a table that is not broken; on a phone two such columns fit."""
+"""Characters of a word in a table that is not broken into lines; two such columns fit on a phone."""
 
 ItemT = TypeVar("ItemT")
 
@@ -47,7 +47,7 @@ def share(value: float | None) -> Share | None:
 
 @dataclass(frozen=True)
 class Badge:
-    """A word in a table that is seen at a glance: coloured, and with a sign for those who do not see the colour.
+    """A coloured word in a table, with a sign for people who do not see the colour.
 
     Attributes:
         text: the word.
@@ -60,7 +60,7 @@ class Badge:
 
 @dataclass(frozen=True)
 class Text:
-    """Text of people, in paragraphs that blank lines separate; a line that begins with `-` or `*` is one by itself."""
+    """Text by people, in paragraphs separated by blank lines; a line that begins with `-` or `*` is one, too."""
 
     kind: ClassVar[str] = "text"
     text: str
@@ -131,9 +131,9 @@ class Labels:
 
     Attributes:
         filename: what annotations call the image.
-        known: class index of each of the report's attributes, None where it is not known.
-        asked: which of them stand open beside the picture; the others on request.
-        suggested: position of an attribute -> class index that a network holds for right.
+        known: class index of each of the report's attributes, None if unknown.
+        asked: attributes that are open beside the picture; the others open on request.
+        suggested: position of an attribute -> class index that a network suggests.
     """
 
     filename: str
@@ -144,9 +144,9 @@ class Labels:
 
 @dataclass(frozen=True)
 class Picture:
-    """A thumbnail (data URI) and the lines below it; without one, a sign and `missing`, which says why.
+    """A thumbnail (data URI) and the lines below it; without a thumbnail, a sign and the reason in `missing`.
 
-    With `labels`, and `Report.attributes` that say of what, people can correct these where a thumbnail is seen.
+    With `labels` of `Report.attributes`, people can correct the labels of a picture that has a thumbnail.
     """
 
     uri: str
@@ -157,7 +157,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Thumbnails in a grid; `mark` is what is worth a look about them."""
+    """Thumbnails in a grid; `mark` is a badge beside their title."""
 
     kind: ClassVar[str] = "pictures"
     title: str
@@ -169,7 +169,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Bars:
-    """Counts as bars, for example of classes; those in `muted` are drawn gray, for example unknown labels."""
+    """Counts as bars, for example of classes; the bars in `muted` are gray, for example unknown labels."""
 
     kind: ClassVar[str] = "bars"
     title: str
@@ -200,7 +200,7 @@ class Links:
 
 @dataclass(frozen=True)
 class Group:
-    """Sections that belong together below one headline. Bars, or pictures without a title, stand side by side."""
+    """Sections below a common headline. Bars, or pictures without a title, stand side by side."""
 
     kind: ClassVar[str] = "group"
     title: str
@@ -219,9 +219,9 @@ class Report:
     Attributes:
         title: headline.
         subtitle: one line below it.
-        verdict: one line on what was found, and `passed` whether it is good; no verdict if empty.
+        verdict: one line on the findings, and `passed` whether they are good; no verdict if empty.
         sections: the page's parts in order.
-        remarked: whether there are findings to inspect although it passed.
+        remarked: whether there are findings to inspect although the verdict is good.
         word: the verdict in a word or two; "Passed", "Passed with findings" or "Failed" if empty.
         attributes: those whose labels people can correct.
     """
@@ -248,7 +248,7 @@ def _correctable(section: PageSection) -> bool:
 
 
 def shown(what: Sequence[ItemT], most: int, of: int | None = None) -> tuple[Sequence[ItemT], str]:
-    """The first `most` of a list, and "12 of 3,456 shown", or nothing if they are all (`of`: how many there are)."""
+    """The first `most` of a list, and "12 of 3,456 shown", or "" if that is all (`of`: total number)."""
     total = len(what) if of is None else of
     first = what[:most]
     return first, f"{len(first):,} of {total:,} shown" if len(first) < total else ""
@@ -258,13 +258,13 @@ def short_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], most: int, note: str = "",
     *, of: int | None = None, link: tuple[str, str] | None = None, folded: bool = False,
 ) -> Table:  # fmt: skip
-    """A table of the first `most` rows, whose note also says how many there are; `of` as in `shown`."""
+    """A table of the first `most` rows; its note also says how many there are; `of` as in `shown`."""
     first, told = shown(rows, most, of)
     return Table(title, columns, first, " ".join(filter(None, (note, told))), link, folded)
 
 
 def plain_report(name: str, description: str, headline: Mapping[str, object], artifact: Path) -> Report:
-    """The report of a stage that writes none: its headline, its plots and its files.
+    """The report of a stage that does not write its own: its headline, its plots and its files.
 
     Args:
         name: of the stage.
@@ -280,7 +280,7 @@ def plain_report(name: str, description: str, headline: Mapping[str, object], ar
 
 
 def text_of(value: object, most: int = TEXT_SHOWN) -> str:
-    """A value as people read it: thousands separated, 4 significant digits, shares in per cent, long text cut.
+    """A value for people: thousands separated, 4 significant digits, shares in per cent, long text cut.
 
     A mapping becomes "name value, name value", its names without underscores.
     """
@@ -303,7 +303,7 @@ def text_of(value: object, most: int = TEXT_SHOWN) -> str:
 
 
 def _share(value: float) -> str:
-    """In per cent, one decimal; what is neither none nor all never reads as 0% or 100%."""
+    """In per cent, one decimal; only none is 0%, and only all is 100%."""
     if 0 < value < 0.001:
         return "< 0.1%"
     if 0.999 < value < 1:
@@ -329,7 +329,7 @@ def write_report(path: Path, report: Report) -> None:
 
 
 def script_digest(script: str) -> str:
-    """How a policy names a script: `sha256-` and the digest in base64."""
+    """Name of a script in a policy: `sha256-` and the digest in base64."""
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
@@ -342,7 +342,7 @@ def labels_json(labels: Labels) -> str:
 
 
 def page_templates(folder: Path) -> Any:
-    """A Jinja environment for the pages of `folder`: everything escaped, and the look that all pages share."""
+    """A Jinja environment for the pages of `folder`: everything escaped, with the style that all pages share."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # not needed for --help
 
     environment = Environment(
@@ -412,9 +412,9 @@ class _Line:
 
 
 def _curve(values: Sequence[float | None]) -> _Line:
-    """The curve of values at even distances, broken where one is not known.
+    """The curve of values at even distances, broken at unknown values.
 
-    A dot is a line of no length with round ends: the square is stretched to the page, and a circle would be too.
+    A dot is a line of length 0 with round ends: a circle would be stretched together with the square.
     """
     known = [value for value in values if value is not None]
     if not known:

@@ -1,1 +1,1 @@
-"""Attributes, annotations, prepared data set, classes that training has seen. Entered by all that see labels."""
+"""Attributes, annotations, prepared data set, classes that training has seen. Used by all stages with labels."""

@@ -1,10 +1,10 @@
 """The canonical annotations, as stage `validate` writes them and later stages read them.
 
-annotations.csv has a row an accepted image: filename, lot, path (relative to the raw folder), digest (SHA-256 of the
-file), pixels (digest of its picture), group (the same for images that are nearly the same picture; otherwise a digest
-of its own), then a column per attribute: class index, empty if unknown. Where the raw annotations say which images
-belong together, a group is all of these, called as they call it, and a last column given_group has what they say of the
-image; likewise given_split, where they say which split an image is in.
+annotations.csv has a row per accepted image: filename, lot, path (relative to the raw folder), digest (SHA-256 of the
+file), pixels (digest of its picture), group (the same for near duplicates; otherwise a digest of its own), then a
+column per attribute: class index, empty if unknown. If the raw annotations have groups, a group has their name and all
+their images, and a further column given_group has the group that they give for the image. Likewise, given_split has the
+split that they give.
 """
 
 import csv
@@ -18,15 +18,15 @@ from stages.common.schema.attributes import Attributes, names
 ANNOTATIONS = "annotations.csv"
 GROUP, SPLIT = "group", "split"
 GIVEN = {GROUP: "given_group", SPLIT: "given_split"}
-"""Where an image belongs, if somebody says so: column of raw annotations -> column of annotations.csv."""
+"""Given groups and splits: column of raw annotations -> column of annotations.csv."""
 WORTH_LABELLING = "worth_labelling"
-"""The column by which a list of images is known that somebody is to label: in it, a row without labels is none yet."""
+"""Column that marks a list of images to label: a row without labels in such a list is not an annotation yet."""
 CANNOT_TELL = "unknown"
-"""The answer of a person who has looked at an image and cannot tell its label: it takes away what older files say."""
+"""Answer of a person who inspected an image and cannot tell its label: it removes the label of older files."""
 
 
 def annotation_columns(attributes: Attributes, given: Sequence[str] = ()) -> tuple[str, ...]:
-    """The header of annotations.csv; `given` are those of `GIVEN` that the raw annotations say anything of."""
+    """The header of annotations.csv; `given` are the columns of `GIVEN` that the raw annotations have."""
     return ("filename", "lot", "path", "digest", "pixels", "group", *names(attributes), *given)
 
 

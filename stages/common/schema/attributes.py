@@ -1,4 +1,4 @@
-"""The attributes that are annotated, each with its classes. They are data, and travel from artifact to artifact."""
+"""The annotated attributes, each with its classes. They are data, and go from artifact to artifact."""
 
 import json
 from collections.abc import Mapping
@@ -22,8 +22,8 @@ class Attribute:
         name: the canonical name, also the column of canonical annotations and the model's output.
         classes: class names; a label is an index into them.
         column: the column of the flat annotation CSV.
-        title: what reports print.
-        unknown_when: other attribute -> class of it with which this one cannot be told; a label is cleared then.
+        title: its name in reports.
+        unknown_when: other attribute -> class of it that makes this attribute unknown; a label is cleared then.
     """
 
     name: str

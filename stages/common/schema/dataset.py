@@ -2,11 +2,11 @@
 
 `prepare_train` writes it:
     shards/<lot>.npy   uint8 array (images, image_size, image_size, 3), RGB
-    attributes.json    what is annotated (`stages.common.schema.attributes`)
-    index.csv          one row an image: filename, lot, row (in the lot's shard), split (train, val or test), pixels
-                       (digest by which the image is known), group (the same for images that belong together, such as
-                       those of one person, or are nearly the same picture), then a column per attribute: class index,
-                       empty if unknown; and the fields of `stages.common.schema.face.Face` where faces are cut out
+    attributes.json    the annotated attributes (`stages.common.schema.attributes`)
+    index.csv          a row per image: filename, lot, row (in the lot's shard), split (train, val or test), pixels
+                       (digest that identifies the image), group (the same for images that belong together, such as
+                       those of one person, and for near duplicates), then a column per attribute: class index, empty
+                       if unknown; and the fields of `stages.common.schema.face.Face` if faces are cut out
     preprocessing.json `stages.common.images.settings.Preprocessing`
 """
 
@@ -49,7 +49,7 @@ class Split:
         filenames: N names.
         labels: int16 (N, A) class indices in the order of `attributes`, -1 where unknown.
         shards: the mapped lots, each uint8 (n, S, S, 3).
-        shard: int32 (N,), which shard an image is in.
+        shard: int32 (N,), number of the shard of each image.
         row: int32 (N,), its row there.
         group: int32 (N,), the same number for images that belong together, from 0 on.
     """
@@ -66,7 +66,7 @@ class Split:
         return len(self.filenames)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process, which maps the shards itself."""
+        """State for another process, which maps the shards itself."""
         files = [str(shard.filename) if isinstance(shard, np.memmap) else shard for shard in self.shards]
         return self.__dict__ | {"shards": files}
 
@@ -86,8 +86,8 @@ class Split:
         for number in np.unique(shard):
             chosen = shard == number
             images[chosen] = self.shards[number][row[chosen]]
-            # What was read counts as our memory until it is let go, 1.2 GB for 100,000 images of 64x64; the system's
-            # cache keeps it all the same.
+            # Mapped pages count as our memory until they are released, 1.2 GB for 100,000 images of 64x64; they stay in
+            # the system's cache.
             if isinstance(mapped := self.shards[number].base, mmap.mmap):
                 mapped.madvise(mmap.MADV_DONTNEED)
         return images
@@ -120,14 +120,14 @@ def read_preprocessing(prepared: Path) -> dict[str, Any]:
     """The settings of prepare_train for its images; saved with the model, so that prediction does the same.
 
     Raises:
-        DataError: the artifact does not tell.
+        DataError: the artifact does not have them.
     """
     with reading(prepared / PREPROCESSING, "prepare_train"):
         return dict(json.loads((prepared / PREPROCESSING).read_text(encoding="utf-8")))
 
 
 def _numbered(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
-    """0 for whatever is equal to the first key, 1 for the next other one, and so on."""
+    """Number the keys in order of appearance: 0 for all equal to the first, 1 for the next different key, and so on."""
     _, first, at = np.unique(keys, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[at].astype(np.int32)
 
@@ -139,7 +139,7 @@ def map_images(prepared: Path, rows: Iterable[Mapping[str, str]]) -> Split:
     filenames: list[str] = []
     shard, number, group, labels = array("i"), array("i"), array("Q"), array("h")
     lots: dict[str, int] = {}  # in the order in which they come up
-    for row in rows:  # which are not kept: they would be 70 MB for 100,000 images
+    for row in rows:  # rows are not kept: they would take 70 MB for 100,000 images
         filenames.append(row["filename"])
         shard.append(lots.setdefault(row["lot"], len(lots)))
         number.append(int(row["row"]))

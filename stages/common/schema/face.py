@@ -1,4 +1,4 @@
-"""The face that was cut out of a picture, as index.csv and predictions.csv tell it."""
+"""The face that was cut out of a picture, as in index.csv and predictions.csv."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ class Face(NamedTuple):
     """The number of faces found, and the box of the chosen face, in pixels of the file's upright picture.
 
     Attributes:
-        faces: how many were found; with none, the box is that of the whole picture.
+        faces: number of detected faces; without a face, the box is the whole picture.
         face_left: the first column of the box.
         face_top: its first row.
         face_right: the column behind its last one.
@@ -23,10 +23,10 @@ class Face(NamedTuple):
     face_bottom: int
 
     def scaled(self, by: int, width: int, height: int) -> "Face":
-        """The same in a picture of `width` x `height`, of whose pixels a side `by` had become one."""
+        """The same in a picture of `width` x `height` that has `by` times as many pixels a side."""
         left, top, right, bottom = (by * side for side in self[1:])
         return Face(self.faces, left, top, min(width, right), min(height, bottom))
 
 
 NO_FACES = np.empty((0, len(Face._fields)), np.int32)
-"""Of images in which no face was looked for."""
+"""For images without face detection."""

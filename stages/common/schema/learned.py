@@ -1,8 +1,8 @@
-"""Which classes a training has seen: a network can choose among those alone, and knows nothing of the others.
+"""Classes that a training has seen: a network can choose only among these.
 
-Fresh weights give every class a probability, and an attribute without a single label one of nearly 1 somewhere. So a
-class without a label in training is never answered, nor is an attribute with fewer than two of them. What a training
-has seen goes into the metadata of the model, and what it must not say is masked in the model itself.
+Fresh weights give every class a probability, and for an attribute without any label one class may get nearly 1. So a
+class without a training label is never answered, nor is an attribute with fewer than two seen classes. The seen classes
+are in the metadata of the model, and the others are masked in the model itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ def learned_classes(attributes: Attributes, labels: Labels) -> dict[str, list[st
 
 
 def class_shares(attributes: Attributes, labels: Labels) -> list[npt.NDArray[np.float64]]:
-    """The share of every class among the known labels of each attribute, (classes,) each; all 0 where none is known."""
+    """Share of every class among the known labels of each attribute, (classes,) each; all 0 if none is known."""
     counts = [
         np.array([(labels[:, column] == number).sum() for number in range(len(attribute.classes))], np.float64)
         for column, attribute in enumerate(attributes)
@@ -43,7 +43,7 @@ def class_shares(attributes: Attributes, labels: Labels) -> list[npt.NDArray[np.
 
 
 def is_answered(learned: Sequence[str]) -> bool:
-    """Whether an attribute is answered of which training has seen these classes: it takes two to choose between."""
+    """Whether an attribute is answered, given the classes that training has seen: two are needed."""
     return len(learned) > 1
 
 
@@ -53,19 +53,19 @@ def never_answered(attributes: Attributes, learned: Learned) -> dict[str, str]:
 
 
 def why_never(learned: Sequence[str]) -> str:
-    """Why an attribute is never answered of which training has seen these classes; empty if it is."""
+    """Why an attribute is never answered, given the classes that training has seen; empty if it is."""
     if is_answered(learned):
         return ""
     return f"training knows no class but {learned[0]!r}" if learned else "training has no label of it"
 
 
 def unlearned(attribute: Attribute, learned: Sequence[str]) -> list[str]:
-    """The classes of an answered attribute that are never answered, for training has no label of them."""
+    """Classes of an answered attribute that are never the answer, for training has no label of them."""
     return [name for name in attribute.classes if name not in learned] if is_answered(learned) else []
 
 
 def remarks(attributes: Attributes, learned: Learned) -> list[str]:
-    """A line for every attribute, and for the classes of every other attribute, that are never answered."""
+    """A line for every attribute that is never answered, and for the classes of others that are never answered."""
     lines = [f"{name} is never answered: {why}" for name, why in never_answered(attributes, learned).items()]
     for attribute in attributes:
         if absent := unlearned(attribute, learned[attribute.name]):
@@ -75,7 +75,7 @@ def remarks(attributes: Attributes, learned: Learned) -> list[str]:
 
 
 def answerable(attributes: Attributes, labels: npt.NDArray[np.int16], learned: Learned) -> npt.NDArray[np.int16]:
-    """The labels that an answer can be compared with: those of attributes that are never answered become unknown."""
+    """Labels that can be compared with answers: labels of attributes that are never answered become unknown."""
     kept = labels.copy()
     for column, attribute in enumerate(attributes):
         if not is_answered(learned[attribute.name]):
@@ -84,7 +84,7 @@ def answerable(attributes: Attributes, labels: npt.NDArray[np.int16], learned: L
 
 
 def learnable(attributes: Attributes, labels: npt.NDArray[np.int16], learned: Learned) -> npt.NDArray[np.int16]:
-    """The labels that an answer can be right for: of those of `answerable`, the classes that training has seen."""
+    """Labels that an answer can match: as `answerable`, without the classes that training has not seen."""
     kept = answerable(attributes, labels, learned)
     for column, attribute in enumerate(attributes):
         seen = [attribute.classes.index(name) for name in learned[attribute.name]]
@@ -96,8 +96,8 @@ def masks(attributes: Attributes, learned: Learned) -> list[npt.NDArray[np.float
     """Terms to add to the logits of every attribute, (classes,) each, in their order.
 
     Returns:
-        0 for a class that training has seen; minus infinity, hence probability 0, for one that it has not; NaN for all
-        classes of an attribute that is never answered, so that nobody takes what its weights say for an answer.
+        0 for a class that training has seen; minus infinity, hence probability 0, for a class that it has not; NaN for
+        all classes of an attribute that is never answered, so that its output cannot be mistaken for an answer.
     """
     return [
         np.array(

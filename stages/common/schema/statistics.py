@@ -13,7 +13,7 @@ Z = 1.96  # standard deviations that hold 95 % of a normal distribution
 def holm(p: Sequence[float]) -> npt.NDArray[np.float64]:
     """Adjusted p of a family of tests, in their order (Holm 1979).
 
-    The chance of any false finding among many tests stays what it is for one.
+    The chance of any false finding among many tests is the same as for a single test.
     """
     values = np.asarray(p, np.float64)
     order = np.argsort(values, kind="stable")
@@ -25,17 +25,16 @@ def holm(p: Sequence[float]) -> npt.NDArray[np.float64]:
 def tarone(p: npt.NDArray[np.float64], least: npt.NDArray[np.float64], level: float) -> npt.NDArray[np.float64]:
     """Adjusted p of a family of tests of counts, in their order (Tarone 1990, https://doi.org/10.2307/2531456).
 
-    Bonferroni's correction, in which only those tests count that could have found something: with three labels no
-    answer is significant among a hundred tests, so that such a test needs no part of the level. The chance of any false
-    finding is at most `level`.
+    Bonferroni's correction over the tests that could be significant: with three labels, no result is significant among
+    a hundred tests, so such a test needs no part of the level. The chance of any false finding is at most `level`.
 
     Args:
         p: (T,).
-        least: (T,), what `p` would be at the most extreme counts.
+        least: (T,), `p` at the most extreme counts.
         level: below which an adjusted p counts.
 
     Returns:
-        (T,); 1 for a test that could not have found anything.
+        (T,); 1 for a test that could not be significant.
     """
     counts = np.arange(1, len(p) + 1)
     able = np.searchsorted(np.sort(least), level / counts, side="right")
@@ -45,12 +44,12 @@ def tarone(p: npt.NDArray[np.float64], least: npt.NDArray[np.float64], level: fl
 
 
 def independent(right: npt.NDArray[np.bool_], groups: npt.NDArray[np.integer[Any]]) -> float:
-    """The number of independent answers that are as informative about the share of right ones as these.
+    """Number of independent answers that are as informative about the share of right answers as these.
 
     Answers to images that belong together, such as those of one person, are wrong together. So their number is divided
-    by the design effect: the variance of their share, by groups, over that of as many independent ones (Kish 1965,
-    "Survey Sampling"; Korn and Graubard 1998 take it for intervals). There are at most as many as answers. Where all or
-    none is right, which shows no variance, there are as many as groups.
+    by the design effect: the variance of their share, by groups, over that of as many independent answers (Kish 1965,
+    "Survey Sampling"; Korn and Graubard 1998 use it for intervals). The result is at most the number of answers. If all
+    or none are right, there is no variance, and the result is the number of groups.
 
     Args:
         right: (N,), one at least.
@@ -66,7 +65,7 @@ def independent(right: npt.NDArray[np.bool_], groups: npt.NDArray[np.integer[Any
 
 
 def wilson(share: float, number: float) -> tuple[float, float]:
-    """Interval of a share of `number` labels that holds the true one with 95 % (Wilson 1927)."""
+    """Interval of a share of `number` labels that holds the true share with 95 % (Wilson 1927)."""
     middle = (share + Z**2 / (2 * number)) / (1 + Z**2 / number)
     width = Z / (1 + Z**2 / number) * sqrt(share * (1 - share) / number + Z**2 / (4 * number**2))
     return max(0.0, middle - width), min(1.0, middle + width)

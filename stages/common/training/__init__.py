@@ -1,1 +1,1 @@
-"""The network and how it learns. Entered by hyperopt, train and label_doubt: the wing with PyTorch."""
+"""The network and its training, with PyTorch. Used by hyperopt, train and label_doubt."""

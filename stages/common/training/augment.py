@@ -1,9 +1,9 @@
-"""Augmentation of a whole batch where it lies, on CPU or GPU.
+"""Augmentation of a whole batch on its device, CPU or GPU.
 
-torchvision.transforms.v2 draws once for a whole batch, so it must be called image by image to change each in its own
-way: flip, pad, affine, crop and colour jitter then take 4.5 times as long as this, and scale width and height alike.
-Its functions on boxes of whole pixels, which scale them apart, take 1.3 times as long. (CPU seconds of one thread,
-medians of 60 batches of 64 images of 64x64, in turns, on a machine that others shared.)
+torchvision.transforms.v2 draws once per batch, so it must be called image by image to change each image differently:
+flip, pad, affine, crop and colour jitter then take 4.5 times as long as this, and scale width and height alike. Its
+functions on boxes of whole pixels, which scale them separately, take 1.3 times as long. (CPU seconds of one thread,
+medians of 60 batches of 64 images of 64x64, in turns, on a shared machine.)
 """
 
 import math
@@ -16,15 +16,15 @@ from stages.common.training.augmentation import Augmentation
 
 
 def augment(images: Tensor, strengths: Augmentation) -> Tensor:
-    """Mirror, scale, turn, move, light, colour and cover each picture by amounts of its own.
+    """Mirror, scale, turn, move, light, colour and cover each picture by its own random amounts.
 
     Args:
         images: (N, S, S, 3), 0..255.
-        strengths: how much of it. What is off draws nothing or changes nothing, so that a seed gives the same pictures
-            whatever else can be asked for.
+        strengths: strength of each change. A change that is off uses no random numbers or has no effect, so a seed
+            gives the same pictures when further changes are added to the code.
 
     Returns:
-        float32 (N, S, S, 3), 0..255; where a picture does not reach, its edge pixels are repeated.
+        float32 (N, S, S, 3), 0..255; edge pixels are repeated beyond the picture.
     """
     count, device = len(images), images.device
 
@@ -56,7 +56,7 @@ def augment(images: Tensor, strengths: Augmentation) -> Tensor:
 def _affine_grid(theta: Tensor, side: int) -> Tensor:
     """`torch.nn.functional.affine_grid` of (N, 2, 3), in a tenth of its time, and in float32 under autocast, too.
 
-    There its product is taken in bfloat16, and of 64 pixels moves some by a quarter of one.
+    PyTorch's function computes in bfloat16 there, which moves some of 64 pixels by a quarter of a pixel.
 
     Returns:
         float32 (N, side, side, 2).
@@ -67,7 +67,7 @@ def _affine_grid(theta: Tensor, side: int) -> Tensor:
 
 
 def _squares(planes: Tensor, share: float) -> Tensor:
-    """A square in each of the pictures (N, 3, S, S), whose middle lies anywhere in it: bool (N, 1, S, S).
+    """A square in each of the pictures (N, 3, S, S), with its middle anywhere in the picture: bool (N, 1, S, S).
 
     DeVries and Taylor 2017, "Improved Regularization of Convolutional Neural Networks with Cutout",
     https://arxiv.org/abs/1708.04552.

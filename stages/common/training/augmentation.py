@@ -1,4 +1,4 @@
-"""Section `augmentation`: how pictures are changed each time they are learned from. Apart from the code: no PyTorch."""
+"""Section `augmentation`: random changes of training pictures. A separate module, without PyTorch."""
 
 from pydantic import Field
 
@@ -11,10 +11,10 @@ class Augmentation(Section):
     Attributes:
         mirror: share of the pictures that are mirrored.
         move: largest shift, as a share of the side.
-        scale: largest change of width and of height, apart, as a share of 1.
+        scale: largest change of width and of height, separately, as a share of 1.
         turn: largest angle, in degrees.
         light: largest change of brightness, as a share of 1.
-        color: largest change of red, green and blue, apart, as a share of 1: the colour of the light.
+        color: largest change of red, green and blue, separately, as a share of 1: the colour of the light.
         cut_out: side of the square that is covered with the picture's mean colour, as a share of the picture's.
     """
 

@@ -1,4 +1,4 @@
-"""Labels of rare classes that count more in training, and what takes that back from the logits afterwards."""
+"""Class balance: labels of rare classes count more in training, and the logits are corrected for it afterwards."""
 
 import numpy as np
 import torch
@@ -12,8 +12,8 @@ def label_weights(train: Split, balance: float) -> list[Tensor]:
     """The weight of a label of each class, per attribute float32 (classes,); 1 on average over the known labels.
 
     Args:
-        train: what is learned from.
-        balance: 0: every label counts alike; 1: every class does; between: as its share to the power of -balance.
+        train: the training split.
+        balance: 0: every label counts alike; 1: every class counts alike; between: share to the power of -balance.
     """
     found = []
     for shares in class_shares(train.attributes, train.labels):
@@ -23,15 +23,15 @@ def label_weights(train: Split, balance: float) -> list[Tensor]:
 
 
 def corrections(train: Split, balance: float) -> list[Tensor]:
-    """Terms to add to the logits so that their softmax is the probability at the true frequencies; as above.
+    """Terms to add to the logits so that their softmax is the probability at the true frequencies; arguments as above.
 
-    A network whose labels count w(c) times learns the logarithm of w(c) times the probability of c, but for a constant
+    A network whose labels count w(c) times learns the logarithm of w(c) times the probability of c, up to a constant
     (King and Zeng 2001, "Logistic Regression in Rare Events Data", https://doi.org/10.1093/oxfordjournals.pan.a004868,
-    prior correction). So what is answered with which confidence does not depend on how it was trained: a rare class is
-    favoured by `stages.train.decide`, and there alone.
+    prior correction). So answers and confidences do not depend on the balance: only `stages.train.decide` favours a
+    rare class.
 
-    Logit adjustment in the loss (Menon et al. 2021, https://arxiv.org/abs/2007.07314) would add the same to the logits
-    in training, too. What the model then carries is trained as without, but for where the heads' biases begin.
+    Logit adjustment in the loss (Menon et al. 2021, https://arxiv.org/abs/2007.07314) would add the same terms to the
+    logits in training, too. Then the training would not differ, except in the initial biases of the heads.
     """
     shares = class_shares(train.attributes, train.labels)
     return [torch.from_numpy(balance * np.log(np.where(share > 0, share, 1))).float() for share in shares]

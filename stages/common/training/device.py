@@ -10,11 +10,11 @@ from stages.common.contract.errors import UnavailableError
 
 
 def choose_device(name: str, threads: int = 0) -> torch.device:
-    """The device for `auto` (CUDA where there is one), `cpu` or `cuda`; sets the number of CPU threads.
+    """The device for `auto` (CUDA if available), `cpu` or `cuda`; sets the number of CPU threads.
 
-    A seed gives the same weights again on a CPU with as many threads. On CUDA it does so as far as PyTorch goes on one
-    model of GPU with one version: cuDNN is told to, some other kernels add in any order
-    (https://docs.pytorch.org/docs/stable/notes/randomness.html).
+    On a CPU, a seed gives the same weights again with the same number of threads. On CUDA, with one model of GPU and
+    one version of PyTorch, this holds only as far as PyTorch supports it: cuDNN is set to be deterministic, some other
+    kernels add in any order (https://docs.pytorch.org/docs/stable/notes/randomness.html).
 
     Args:
         name: auto, cpu or cuda.
@@ -36,23 +36,23 @@ def choose_device(name: str, threads: int = 0) -> torch.device:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep what a step frees, for the next one: a tenth of a step's time went into giving it back."""
+    """Let glibc keep the memory that a step frees, for the next step: to return it took a tenth of a step's time."""
     with contextlib.suppress(OSError, AttributeError):  # another library has no such setting
         set_option = ctypes.CDLL(None).mallopt
-        set_option(-3, 32 * 2**20)  # M_MMAP_THRESHOLD of malloc.h: blocks up to this, the most that it takes everywhere
+        set_option(-3, 32 * 2**20)  # M_MMAP_THRESHOLD of malloc.h: blocks up to this, the highest value everywhere
         set_option(-1, 256 * 2**20)  # M_TRIM_THRESHOLD
 
 
 def trainings_at_once(device: str, wanted: int, useful: int) -> int:
     """The number of trainings to run in parallel, each on its own GPU or on a single thread.
 
-    Threads of one training wait for each other at every layer, spinning. On two cores that had other work too, two
-    threads got through 20 to 40 images a second, a single one through 200. Trainings with a thread each share fairly.
+    Threads of one training wait for each other at every layer, spinning. On two cores with other work, two threads
+    processed 20 to 40 images a second, a single thread 200. Trainings with a thread each share the cores fairly.
 
     Args:
         device: auto, cpu or cuda.
-        wanted: at most so many; 0 means one per visible GPU or available core.
-        useful: at most so many can be busy.
+        wanted: upper limit; 0 means one per visible GPU or available core.
+        useful: number of trainings that can be busy.
 
     Raises:
         UnavailableError: the device is absent.
@@ -62,7 +62,7 @@ def trainings_at_once(device: str, wanted: int, useful: int) -> int:
 
 
 def use_gpu(device: str, number: int) -> None:
-    """Make one GPU, counted round, what `cuda` means in this thread; nothing on a CPU.
+    """Select GPU `number`, modulo their number, for `cuda` in this thread; does nothing on a CPU.
 
     Raises:
         UnavailableError: the device is absent.
@@ -72,7 +72,7 @@ def use_gpu(device: str, number: int) -> None:
 
 
 def describe_device(name: str) -> dict[str, str]:
-    """The device and number format of a training on `auto`, `cpu` or `cuda`: a GPU's name or "cpu", and the format."""
+    """Device and number format of a training on `auto`, `cpu` or `cuda`: a GPU's name or "cpu", and the format."""
     device = choose_device(name)
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -81,7 +81,7 @@ def describe_device(name: str) -> dict[str, str]:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 pays: GPUs from Ampere on, and CPUs with AMX or AVX-512 BF16.
+    """Whether bfloat16 is faster: on GPUs from Ampere on, and on CPUs with AMX or AVX-512 BF16.
 
     On 2 cores with AMX, training is 2.2 times as fast as in float32; emulated bfloat16 would be slower.
     """

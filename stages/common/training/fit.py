@@ -1,7 +1,7 @@
 """The fit loop of every stage that trains: masked multi-head cross-entropy, Muon and AdamW, one cycle.
 
-The weights of the last epoch are the result: the learning rate has then come down to nothing, and no epoch is chosen by
-its luck on the validation split. Started in several processes (torchrun), the loop shares every batch among them.
+The weights of the last epoch are the result: the learning rate is then 0, and no epoch is chosen by its luck on the
+validation split. In several processes (torchrun), the loop shares every batch among them.
 """
 
 import math
@@ -44,16 +44,16 @@ LABEL_SMOOTHING = 0.05
 
 
 class DivergedError(UsageError):
-    """The loss is no longer a number: with the same parameters it would happen again."""
+    """The loss is no longer a number; it would happen again with the same parameters."""
 
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How to fit.
+    """Settings of a training.
 
     Attributes:
-        hyperparameters: what a search may choose.
-        augmentation: how the training images are changed each time.
+        hyperparameters: the values that a search chooses.
+        augmentation: random changes of the training images.
         epochs: passes over the training images; the length of the learning-rate cycle.
         seed: of weights, order, augmentation and dropout; on a CPU the same seed gives the same weights.
         device: auto, cpu or cuda.
@@ -82,12 +82,12 @@ class Epoch:
         epoch: 1 for the first.
         train_loss: weighted as the settings say, with label smoothing, over augmented images.
         val_loss: cross-entropy per known label in nats, averaged over attributes, unweighted: trials with different
-            loss weights compare. Labels of classes that training has not seen have none.
-        val_accuracy: attribute -> share of right known labels, None where none is known, or where the attribute is
-            never answered (`stages.common.schema.learned`).
-        val_mean_accuracy: mean of the known ones.
-        val_balanced_accuracy: likewise the mean share over the classes with labels, None with fewer than two.
-        val_mean_balanced_accuracy: mean of the known ones, None without one.
+            loss weights are comparable. Labels of classes that training has not seen are left out.
+        val_accuracy: attribute -> share of right answers among known labels, None without labels, or if the attribute
+            is never answered (`stages.common.schema.learned`).
+        val_mean_accuracy: mean of these.
+        val_balanced_accuracy: attribute -> mean share over the classes with labels, None with fewer than two.
+        val_mean_balanced_accuracy: mean of these, None without any.
         learning_rate: at the end of the epoch, as a share of its peak.
         seconds: with validation.
         images_per_s: training images a second, without validation.
@@ -113,7 +113,7 @@ class FitResult:
         network: the network.
         history: every epoch.
         device: `cpu` or the GPU's name.
-        hyperparameters: what was used: with half a batch, if memory did not suffice for a whole one.
+        hyperparameters: the values used: with half a batch if memory did not suffice for a whole one.
     """
 
     network: Network
@@ -136,8 +136,8 @@ def make_optimizers(network: Network, chosen: Hyperparameters) -> tuple[Muon, Ad
     """Muon for the convolutions, AdamW for all else.
 
     Muon orthogonalises the momentum of a matrix (Jordan 2024, https://kellerjordan.github.io/posts/muon/), so that all
-    directions of it learn equally fast. After 20 epochs of the 1,000 faces .976 to .981 of held-back labels are right,
-    with AdamW for all .962 to .973 (bench/README.md).
+    its directions learn equally fast. After 20 epochs of the 1,000 faces, .976 to .981 of the held-out labels are
+    right; with AdamW for all, .962 to .973 (bench/README.md).
     """
     convolutions = [module.weight for module in network.modules() if isinstance(module, Convolution)]
     rest = [
@@ -158,7 +158,7 @@ def peak_rates(chosen: Hyperparameters) -> tuple[float, float]:
 
 
 class _Validation:
-    """The validation split, what of its labels can be compared with answers, and what corrects the logits."""
+    """The validation split, its labels that can be compared with answers, and the corrections of the logits."""
 
     def __init__(self, val: Split, learned: Learned, corrected: Sequence[Tensor], device: torch.device) -> None:
         self.data = Loader(replace(val, labels=answerable(val.attributes, val.labels, learned)), device)
@@ -211,28 +211,27 @@ def fit(
     on_epoch: Callable[[Epoch], bool | None] | None = None,
     checkpoint: Path | None = None,
 ) -> FitResult:
-    """Fit a network. Should the GPU's memory not suffice, try once more with half the batch.
+    """Fit a network. If the GPU's memory does not suffice, try once more with half the batch.
 
     Args:
         train: the training split.
-        val: the validation split, measured after each epoch; it chooses nothing here.
-        settings: how to fit.
+        val: the validation split, measured after each epoch; it decides nothing here.
+        settings: settings of the training.
         on_epoch: called after each epoch; True stops.
-        checkpoint: a safetensors file written whole after each epoch. If it is there, training continues from it and
+        checkpoint: a safetensors file, written whole after each epoch. If it is there, training continues from it and
             ends (on a CPU) with the same weights as without the interruption.
 
     Raises:
-        DataError: the train split has labels of two classes for no attribute, or the val split has no label of one of
-            them.
+        DataError: no attribute has training labels of two classes, or the val split has no label of such a class.
         DivergedError: the loss is not a number.
         UnavailableError: the device is absent, or its memory does not suffice.
-        UsageError: a loss weight is of no attribute of these data.
+        UsageError: a loss weight names an unknown attribute.
     """
     attributes = train.attributes
     learned = learned_classes(attributes, train.labels)
     if len(never_answered(attributes, learned)) == len(attributes):
         raise DataError(
-            "the train split has labels of two classes for no attribute: annotate more images or enlarge "
+            "no attribute has labels of two classes in the train split: annotate more images or enlarge "
             "data.train_split"
         )
     if not (learnable(attributes, val.labels, learned) != UNKNOWN).any():
@@ -240,9 +239,9 @@ def fit(
             "the val split has no label of a class that training has seen: annotate more images or enlarge "
             "data.val_split"
         )
-    train = replace(train, labels=answerable(attributes, train.labels, learned))  # one class alone teaches nothing
+    train = replace(train, labels=answerable(attributes, train.labels, learned))  # one class teaches nothing
     chosen = settings.hyperparameters.complete(attributes)
-    for last in (dist.is_initialized(), True):  # of several processes, one alone cannot begin again
+    for last in (dist.is_initialized(), True):  # one of several processes cannot begin again alone
         try:
             return _fit(train, val, replace(settings, hyperparameters=chosen), on_epoch, checkpoint)
         except torch.OutOfMemoryError:
@@ -286,11 +285,11 @@ def _fit(
             log.warning("%s belongs to another training (%s): starting again", checkpoint, " ".join(str(error).split()))
             network, optimizers = begin()
         else:
-            if history:  # with half a batch, if memory did not suffice for a whole one
+            if history:  # with half a batch if memory did not suffice for a whole one
                 chosen = chosen.model_copy(update={"batch_size": min(chosen.batch_size, batch_size)})
     weights = torch.tensor([chosen.loss_weights[name] for name in names(train.attributes)], device=device)
     weights /= weights.sum()
-    if 0 < len(history) < settings.epochs:  # what worker processes have finished comes back in the same way
+    if 0 < len(history) < settings.epochs:  # results of worker processes come back in the same way
         log.info("continuing after epoch %d, from its checkpoint", len(history))
     learner: nn.Module = DistributedDataParallel(network) if processes > 1 else network
 
@@ -313,7 +312,7 @@ def _fit(
     while not stopped and len(history) < settings.epochs:
         started = time.monotonic()
         number = len(history) + 1
-        # All randomness of an epoch follows from its number, so that going on after a kill repeats it exactly.
+        # All randomness of an epoch follows from its number, so a run that continues after a kill repeats it exactly.
         epoch_seed = settings.seed * 1_000_003 + number
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(epoch_seed))
         torch.manual_seed(epoch_seed + (1 + rank) * 2**52)  # of augmentation and dropout
@@ -373,12 +372,12 @@ def _save_checkpoint(
 
 
 def _load_checkpoint(path: Path, network: Network, optimizers: Sequence[Optimizer]) -> tuple[list[Epoch], int]:
-    """The epochs and the batch size of a checkpoint, whose state `network` and `optimizers` take on.
+    """Load a checkpoint into `network` and `optimizers`, and return its epochs and batch size.
 
-    There are none if it is absent or damaged.
+    There are no epochs if it is absent or damaged.
 
     Raises:
-        Exception: it is whole and belongs to something else; the state of both may be half of each.
+        Exception: it is whole but belongs to another training; `network` and `optimizers` may be loaded in part.
     """
     found = recover(path)
     if found is None:

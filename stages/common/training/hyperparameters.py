@@ -27,7 +27,7 @@ class Hyperparameters(Section):
         width: channels of the network's first convolution; the cost grows with its square.
         batch_size: images per step, over all processes.
         loss_weights: attribute -> weight of its loss, 1 if it is not named; only their proportions matter.
-        class_balance: how much more a label counts in training whose class is rare (`stages.common.training.balance`).
+        class_balance: how much more labels of rare classes count in training (`stages.common.training.balance`).
     """
 
     learning_rate: float = Field(gt=0, le=1)
@@ -37,13 +37,13 @@ class Hyperparameters(Section):
     width: int = Field(ge=4, le=512)
     batch_size: int = Field(ge=1, le=65_536)
     loss_weights: dict[str, Annotated[float, Field(gt=0, le=1000)]]
-    class_balance: float = Field(0.0, ge=0, le=1)  # what earlier code has found says nothing of it
+    class_balance: float = Field(0.0, ge=0, le=1)  # absent in results of earlier code
 
     def complete(self, attributes: Attributes) -> Self:
         """The same with the loss weight of every attribute, in their order.
 
         Raises:
-            UsageError: a loss weight is of none of these attributes.
+            UsageError: a loss weight names an unknown attribute.
         """
         known = names(attributes)
         if unknown := [name for name in self.loss_weights if name not in known]:
@@ -61,7 +61,7 @@ def read_hyperparameters(path: Path, stage: str) -> Hyperparameters:
         stage: whose artifact it is.
 
     Raises:
-        DataError: the artifact does not tell.
+        DataError: the artifact does not have them.
     """
     with reading(path, stage):
         return Hyperparameters.model_validate_json(path.read_bytes())

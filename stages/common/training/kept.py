@@ -1,7 +1,7 @@
-"""Tensors that outlive a kill: kept whole, and given back as they were or not at all.
+"""Tensors that outlive a kill: a file of them is read back unchanged or not at all.
 
-A flipped bit in a checkpoint would train another model under the same key, and nobody would notice; a damaged header
-must not stop every further try. So a digest goes along, and what does not match it is as good as absent.
+A flipped bit in a checkpoint would train another model under the same key without anybody noticing, and a damaged
+header must not stop every further try. So the file has a digest, and a file that does not match it counts as absent.
 """
 
 import hashlib
@@ -19,17 +19,17 @@ from stages.common.contract.logs import log
 
 
 def save_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file; a full disk is an `OSError` that names it, which safetensors' own writer hides."""
+    """Write a safetensors file; a full disk raises an `OSError` with its number; safetensors' own writer hides it."""
     data = save({name: tensor.contiguous() for name, tensor in tensors.items()}, dict(metadata))
     try:
         path.write_bytes(data)
     except OSError as error:
-        path.unlink(missing_ok=True)  # a half of it would only take what room there is
+        path.unlink(missing_ok=True)  # half a file would only take up room
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def keep(path: Path, tensors: Mapping[str, Tensor], told: Any = None) -> None:
-    """Keep tensors, and what can be said in JSON about them, in one safetensors file that is whole or not there."""
+    """Write tensors, and JSON about them, to one safetensors file, which is whole or absent."""
     text = json.dumps(told)
     partial = path.with_name(f".{path.name}.partial")  # the stage holds the lock: one writer
     save_file(partial, tensors, {"told": text, "sha256": _digest(tensors, text)})
@@ -37,7 +37,7 @@ def keep(path: Path, tensors: Mapping[str, Tensor], told: Any = None) -> None:
 
 
 def recover(path: Path) -> tuple[dict[str, Tensor], Any] | None:
-    """Read what `keep` has written, to the CPU; None if nothing is there, or with a warning if it is damaged."""
+    """Read a file of `keep` to the CPU; None if it is absent, or, with a warning, if it is damaged."""
     if not path.exists():
         return None
     try:
@@ -45,9 +45,9 @@ def recover(path: Path) -> tuple[dict[str, Tensor], Any] | None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             metadata = file.metadata() or {}
         if metadata.get("sha256") != _digest(tensors, metadata.get("told", "")):
-            raise ValueError("its digest is another")  # noqa: TRY301
+            raise ValueError("its digest differs")  # noqa: TRY301
         if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-            raise ValueError("it holds values that are no numbers")  # noqa: TRY301
+            raise ValueError("it holds values that are not numbers")  # noqa: TRY301
         return tensors, json.loads(metadata["told"])
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         log.warning("%s is damaged (%s): its work is done again", path, " ".join(str(error).split()))

@@ -1,4 +1,4 @@
-"""Batches of one split on a device: resident on a GPU with room, else read ahead from the shards."""
+"""Batches of one split on a device: resident if the GPU has room, else read ahead from the shards."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from torch import Tensor
 from stages.common.schema.dataset import Split
 
 RESIDENT_SHARE = 0.25
-"""Of the GPU's free memory; the rest is for the network, whose needs grow with the batch."""
+"""Share of the GPU's free memory; the rest is for the network, whose needs grow with the batch."""
 
 
 class Loader:
@@ -25,7 +25,7 @@ class Loader:
 
     @cached_property
     def images(self) -> Tensor | None:
-        """All images on the GPU, uint8 (N, S, S, 3), where there is room; loaded when the first batch is asked for."""
+        """All images on the GPU, uint8 (N, S, S, 3), if there is room; loaded with the first batch."""
         split, device = self.split, self.device
         size = len(split) * split.image_size**2 * 3
         if device.type != "cuda" or size >= torch.cuda.mem_get_info(device)[0] * RESIDENT_SHARE:
@@ -54,7 +54,7 @@ class Loader:
                 if self.copies:  # the copy is queued, not finished
                     computing = torch.cuda.current_stream(self.device)
                     computing.wait_stream(self.copies)
-                    images.record_stream(computing)  # its memory is not handed out while it is computed with
+                    images.record_stream(computing)  # its memory is not reused during the computation
                 if number + 1 < len(indices):
                     ahead = reader.submit(self._read, indices[number + 1])
                 yield images, self.labels[part.to(self.device, non_blocking=True)]

@@ -11,8 +11,8 @@ from stages.common.schema.attributes import Attributes
 class Losses:
     """Cross-entropy of every attribute, summed over its known labels; for all attributes at once.
 
-    Whoever wants the mean divides by their number. Processes that share a batch divide by that of the whole batch: of
-    64 images half of whose labels are unknown, eight means over eight images each have a mean that is off by half.
+    The caller divides by the number of labels for the mean. Processes that share a batch divide by the number of the
+    whole batch: with 64 images, half of their labels unknown, the mean of eight means over eight images is off by half.
     """
 
     def __init__(
@@ -25,10 +25,10 @@ class Losses:
         """Prepare for A attributes.
 
         Args:
-            attributes: what the logits are of.
-            device: where they are.
+            attributes: attributes of the logits.
+            device: their device.
             smoothing: probability that is spread over all classes.
-            weights: per attribute how much a label of each class counts, (classes,); none: every label counts alike.
+            weights: weights of the classes of each attribute, (classes,); empty: every label counts alike.
         """
         counts = [len(attribute.classes) for attribute in attributes]
         most = max(counts)
@@ -49,12 +49,12 @@ class Losses:
             labels: int64 (N, A), -1 where unknown.
 
         Returns:
-            float32 (A,); 0 where no label is known, so that it adds nothing to loss or gradient.
+            float32 (A,); 0 if no label is known, so the attribute does not change loss or gradient.
         """
         joint = torch.cat(list(outputs), 1).float()
         count, most = len(self.columns), self.targets.shape[2]
         padded = joint.new_full((len(joint), count * most), -torch.inf).index_copy(1, self.places, joint)
         logarithms = padded.view(-1, count, most).log_softmax(2)
         targets = self.targets[self.columns, labels]
-        # where nothing is wanted of a class, its probability may be 0
+        # the probability of a class with target 0 may be 0
         return -(targets * torch.where(targets > 0, logarithms, 0)).sum((0, 2))

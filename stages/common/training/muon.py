@@ -1,4 +1,4 @@
-"""Muon for all matrices at once: PyTorch's own takes one after the other and cannot go into a CUDA graph."""
+"""Muon for all matrices at once: PyTorch's version goes matrix by matrix and cannot be part of a CUDA graph."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -12,14 +12,14 @@ MOMENTUM = 0.95
 COEFFICIENTS = 3.4445, -4.7750, 2.0315
 STEPS = 5
 TINY = 1e-7
-"""The norm of a matrix counts as this at least."""
+"""Least norm of a matrix, to avoid a division by 0."""
 
 
 class Muon(Optimizer):
-    """`torch.optim.Muon` with its defaults but for rounding: Nesterov momentum, made orthogonal matrix by matrix.
+    """`torch.optim.Muon` with its defaults, up to rounding: Nesterov momentum, made orthogonal matrix by matrix.
 
     Jordan 2024, "Muon: An optimizer for hidden layers in neural networks", https://kellerjordan.github.io/posts/muon/.
-    The learning rate is a tensor, and nothing of a step is asked for by the host: a CUDA graph can hold it.
+    The learning rate is a tensor, and the host reads nothing during a step, so a CUDA graph can hold it.
     """
 
     def __init__(self, matrices: Iterable[nn.Parameter], learning_rate: Tensor, weight_decay: float) -> None:
@@ -27,14 +27,14 @@ class Muon(Optimizer):
 
         Args:
             matrices: two-dimensional, all on one device.
-            learning_rate: float32 (), there too.
+            learning_rate: float32 (), on the same device.
             weight_decay: decoupled; multiplied with the learning rate at each step.
         """
         super().__init__(matrices, {"lr": learning_rate, "weight_decay": weight_decay, "capturable": True})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: ARG002 (as every optimizer's)
-        """Take the gradients to new weights."""
+        """Update the weights by the gradients."""
         (group,) = self.param_groups
         matrices = [matrix for matrix in group["params"] if matrix.grad is not None]
         gradients = [matrix.grad for matrix in matrices]
@@ -55,9 +55,9 @@ class Muon(Optimizer):
 def orthogonal(matrices: Sequence[Tensor], size: Tensor) -> list[Tensor]:
     """Bring all singular values of each matrix close to `size` (.7 to 1.2 of it), by five steps of Newton and Schulz.
 
-    A step is X <- (a + b XX' + c (XX')^2) X. So it is a polynomial of the Gram matrix XX' that is wanted, and the Gram
-    matrices are all that the steps are done on: of a matrix of 64x576 a ninth. Padding with zeros stays zero, so that
-    one batched product serves all matrices. In float32, for the small eigenvalues of a Gram matrix are squares.
+    A step is X <- (a + b XX' + c (XX')^2) X. So the result is a polynomial of the Gram matrix XX' times X, and the
+    steps need only the Gram matrices: a ninth of the size for a matrix of 64x576. Zeros of padding stay zero, so one
+    batched product serves all matrices. In float32, because the small eigenvalues of a Gram matrix are squares.
 
     Args:
         matrices: float32, of any shapes.

@@ -15,14 +15,14 @@ from stages.common.schema.dataset import Split
 from stages.common.schema.learned import Learned, all_learned, masks
 
 GRID = 4
-"""Cells along each side that pooled features keep."""
+"""Cells along each side of the pooled features."""
 
 
 class Convolution(nn.Module):
-    """3x3 convolution without bias, (N, C, H, W) -> (N, C', H/stride, W/stride), whose weight is kept as a matrix.
+    """3x3 convolution without bias, (N, C, H, W) -> (N, C', H/stride, W/stride); its weight is stored as a matrix.
 
-    A row is one filter, in the order height, width, channel. That is what Muon orthogonalises, and the same memory seen
-    as (C', C, 3, 3) is channels-last, so nothing is copied.
+    A row is one filter, in the order height, width, channel. Muon orthogonalises this matrix, and the same memory
+    viewed as (C', C, 3, 3) is channels-last, so nothing is copied.
     """
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
@@ -44,8 +44,8 @@ class Convolution(nn.Module):
 class Heads(nn.Module):
     """One linear layer for all attributes, (N, features) -> the logits of each, (N, classes).
 
-    A layer for each would be as many small products, forth and back. In a state dict every attribute has its own all
-    the same, under the names that an `nn.ModuleList` of layers gives them, and so have fresh weights.
+    A layer per attribute would need as many small products, forward and backward. In a state dict, every attribute has
+    its own part, with the names of an `nn.ModuleList` of layers; fresh weights are drawn in the same way.
     """
 
     def __init__(self, features: int, classes: Sequence[int]) -> None:
@@ -63,14 +63,14 @@ class Heads(nn.Module):
 
 
 def _part(heads: Heads, state: MutableMapping[str, Tensor], prefix: str, _metadata: object) -> None:
-    """Give each attribute its part."""
+    """Split the layer into the parts of the attributes."""
     for name in ("weight", "bias"):
         for number, part in enumerate(torch.split(state.pop(prefix + name), heads.classes)):
             state[f"{prefix}{number}.{name}"] = part
 
 
 def _join(heads: Heads, state: MutableMapping[str, Tensor], prefix: str, *_: object) -> None:
-    """Take the parts together; if one is absent, PyTorch finds that the whole is."""
+    """Join the parts; if one is absent, PyTorch reports the whole layer as absent."""
     for name in ("weight", "bias"):
         keys = [f"{prefix}{number}.{name}" for number in range(len(heads.classes))]
         if all(key in state for key in keys):
@@ -88,19 +88,19 @@ class Network(nn.Module):
         pooling  average to a 4x4 grid, dropout   (N, 64w)
         heads    linear, for every attribute      each (N, classes), logits in the order of the attributes
 
-    Faces are cropped alike, so where something is says what it is: hence the 4x4 grid. Shortcuts (He et al. 2016) were
-    tried around all convolutions and around those that keep the shape: at equal seconds of training they are worse, and
-    no better, since more epochs fit into them without (bench/README.md).
+    Faces are cropped alike, so the place of a feature says what it is: hence the 4x4 grid. Shortcuts (He et al. 2016)
+    were tried around all convolutions and around those that keep the shape. At equal seconds of training they are worse
+    or no better, because more epochs fit into that time without them (bench/README.md).
 
-    Images are normalised inside, so that the exported graph takes the bytes that a decoder gives. Batch normalisation
-    (Ioffe and Szegedy 2015) folds into the convolutions at inference.
+    Images are normalised inside, so that the exported graph takes the bytes of a decoder. Batch normalisation (Ioffe
+    and Szegedy 2015) folds into the convolutions at inference.
     """
 
     def __init__(self, attributes: Attributes, width: int = 16, dropout: float = 0.1) -> None:
         """Make a network with fresh weights.
 
         Args:
-            attributes: what it answers.
+            attributes: the attributes to answer.
             width: channels of the first convolution; the cost grows with its square.
             dropout: share of pooled features zeroed while training.
         """
@@ -141,11 +141,11 @@ class Network(nn.Module):
 class Outputs(nn.Module):
     """A network's outputs before temperatures: logits per attribute (N, classes), last embeddings (N, 4w).
 
-    An embedding is what the trunk makes of an image, averaged over the whole grid. It tells drift.
+    An embedding is the output of the trunk for an image, averaged over the whole grid. It is used for drift.
 
-    Mirrored, it looks at every image and at its mirror image: logits are then the logarithms of the mean of both's
-    probabilities, and the embedding is the mean of both's. So a temperature is fitted to what it will be applied to,
-    and whoever fits it need not know.
+    If mirrored, it uses every image and its mirror image: logits are then the logarithms of the mean of both
+    probabilities, and the embedding is the mean of both embeddings. So a temperature is fitted to the same logits to
+    which it will be applied, and its fit need not know about mirroring.
     """
 
     def __init__(self, network: Network, learned: Learned | None = None, *, mirrored: bool = False) -> None:
@@ -154,15 +154,15 @@ class Outputs(nn.Module):
         Args:
             network: gives the logits.
             learned: the classes that training has seen, all if None; the others get minus infinity, and attributes that
-                are never answered NaN (`stages.common.schema.learned`).
-            mirrored: whether it looks at mirror images as well.
+                are never answered get NaN (`stages.common.schema.learned`).
+            mirrored: whether to use mirror images as well.
         """
         super().__init__()
         self.network = network
         self.mirrored = mirrored
         attributes = network.attributes
         for number, mask in enumerate(masks(attributes, learned or all_learned(attributes))):
-            needed = torch.from_numpy(mask) if mask.any() else None  # where all was learned, the graph has no such step
+            needed = torch.from_numpy(mask) if mask.any() else None  # None: all seen, no step in the graph
             self.register_buffer(f"mask_{number}", needed, persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -184,7 +184,7 @@ class Outputs(nn.Module):
 
 
 def _mean_of_probabilities(one: Tensor, other: Tensor) -> Tensor:
-    """The logarithm of the mean of two logits' probabilities; what is too small for float32 counts as 1e-30."""
+    """Logarithm of the mean of two logits' probabilities; a value too small for float32 counts as 1e-30."""
     return ((one.softmax(1) + other.softmax(1)) / 2).clamp(min=1e-30).log()
 
 
@@ -206,8 +206,7 @@ class Classifier(nn.Module):
 
         Args:
             network: gives the logits.
-            temperatures: attribute -> what its logits are divided by (`stages.common.inference.calibration`); 1 if
-                None.
+            temperatures: attribute -> divisor of its logits (`stages.common.inference.calibration`); 1 if None.
             learned: as of `Outputs`; the classes that training has not seen get probability 0.
             mirrored: as of `Outputs`.
         """

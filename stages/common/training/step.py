@@ -1,8 +1,8 @@
-"""One step of training, from a batch to new weights; on a GPU all of it can be one CUDA graph.
+"""One step of training, from a batch to new weights; on a GPU it can be a single CUDA graph.
 
-As PyTorch does it, a step of 64 images is some 500 kernels, in which an H100 works 1.2 of the 11.5 ms that it takes to
-launch them. A graph is launched once for all. It repeats what it was captured from, on the same memory: whatever
-differs from step to step is written there before, and nothing of a step may ask the GPU for a number.
+In plain PyTorch, a step of 64 images is some 500 kernels; an H100 works for 1.2 of the 11.5 ms that their launches
+take. A graph is launched at once. It repeats the captured kernels on the same memory: values that differ from step to
+step are written there before, and no part of a step may read a number from the GPU.
 """
 
 import contextlib
@@ -23,17 +23,17 @@ WARM_UP_STEPS = 3
 
 
 Graph = tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...]]
-"""A captured step, and where it finds images, labels and shares."""
+"""A captured step, and its memory for images, labels and shares."""
 
 
 class Step:
     """Augments a batch, and moves weights against the gradient of its loss.
 
-    Randomness in a graph is that outside: each replay takes up seed and position of PyTorch's generator.
+    A graph draws the same random numbers as plain PyTorch: each replay continues seed and position of its generator.
 
     Attributes:
-        total: sum of the losses of all steps, float32 () on the device; whoever reads it sets it back.
-        graphs: images of a batch -> the graph of a step; None where kernels are launched one by one.
+        total: sum of the losses of all steps, float32 () on the device; its reader resets it.
+        graphs: images of a batch -> the graph of a step; None if kernels are launched one by one.
     """
 
     def __init__(
@@ -50,15 +50,15 @@ class Step:
         """Prepare.
 
         Args:
-            learner: the network, or what shares its gradients with other processes; on the device already.
+            learner: the network, or a wrapper that shares its gradients with other processes; already on the device.
             optimizers: of all its parameters; their learning rates are tensors on the device.
-            augmentation: how images are changed.
+            augmentation: random changes of images.
             losses_of: the loss of every attribute.
-            bfloat16: whether to compute in it.
-            captured: whether to capture a graph of every size that batches have. It takes a GPU, and no other process
-                that has a part in them. If a graph cannot be captured, this is said, and steps are as without.
-            compiled: whether to compile augmentation, network and loss for every size that batches have. It takes a C++
-                compiler, and some time before the first step. If they cannot be compiled, likewise.
+            bfloat16: whether to compute in bfloat16.
+            captured: whether to capture a graph for every batch size. It needs a GPU, and a single process. If a graph
+                cannot be captured, a warning says so, and steps run without it.
+            compiled: whether to compile augmentation, network and loss for every batch size. It needs a C++ compiler,
+                and some time before the first step. If they cannot be compiled, a warning says so, likewise.
         """
         self.learner = learner
         self.optimizers = optimizers
@@ -68,16 +68,16 @@ class Step:
         self.total = torch.zeros((), device=device)
         self.graphs: dict[int, Graph] | None = {} if captured else None
         self.compiled = torch.compile(self._loss, dynamic=False) if compiled else None
-        # A graph must not find weights that were cast before it; and in a step none is used twice.
+        # A graph must not use weights that were cast before it; and within a step, none is used twice.
         self.cast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=False)
 
     def __call__(self, images: Tensor, labels: Tensor, shares: Tensor, rates: Sequence[float]) -> None:
         """Learn from a batch.
 
         Args:
-            images: uint8 (N, S, S, 3) on the device, as is all else.
+            images: uint8 (N, S, S, 3) on the device, like the other arguments.
             labels: int64 (N, A), -1 where unknown.
-            shares: float32 (A,), of each attribute's summed loss in the loss.
+            shares: float32 (A,), weight of each attribute's summed loss in the loss.
             rates: learning rates of the optimizers.
         """
         for optimizer, rate in zip(self.optimizers, rates, strict=True):
@@ -91,7 +91,7 @@ class Step:
             self._learn(images, labels, shares)
 
     def _graph(self, *batch: Tensor) -> Graph | None:
-        """The graph for batches of this size, captured if there is none yet."""
+        """The graph for batches of this size; it is captured if there is none yet."""
         if self.graphs is None:
             return None
         size = len(batch[0])
@@ -99,7 +99,7 @@ class Step:
             try:
                 self.graphs[size] = self._capture(batch)
             except torch.OutOfMemoryError:
-                raise  # with fewer images it may go well
+                raise  # with fewer images it may succeed
             except RuntimeError as error:
                 why = str(error).partition("\n")[0]
                 log.warning("no CUDA graph can be captured of a step, which is slower without (%s)", why)
@@ -117,11 +117,11 @@ class Step:
                     self._learn(*places)
             torch.cuda.current_stream().wait_stream(side)
         captured = torch.cuda.CUDAGraph()
-        # one is replayed after the other, and nothing of a step is needed after it: all may use the same memory
+        # graphs are replayed one after the other, and no result stays in their memory, so all use the same memory
         pool = next((graph.pool() for graph, _ in (self.graphs or {}).values()), None)
         drawn = torch.cuda.get_rng_state()
         try:
-            # PyTorch 2.11 comes back from a capture that ends well only
+            # PyTorch 2.11 recovers only from a successful capture
             with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(captured, pool=pool):
                 self._learn(*places)
         except RuntimeError as error:
@@ -132,9 +132,9 @@ class Step:
         return captured, places
 
     def _draw_again(self, drawn: Tensor) -> None:
-        """Have the GPU's generator draw after a capture that failed, from where it was.
+        """Let the GPU's generator continue from its position after a failed capture.
 
-        PyTorch 2.11 takes it to be capturing still and refuses to draw; a new state knows of no capture.
+        PyTorch 2.11 assumes that it is still capturing, and refuses to draw; a new state has no capture.
         """
         device = self.total.device
         generator = torch.cuda.default_generators[device.index]
@@ -155,7 +155,7 @@ class Step:
         return (self.losses_of(outputs, labels) * shares).sum()
 
     def _compiled_loss(self, *batch: Tensor) -> Tensor:
-        """The same, compiled if that is wanted and possible."""
+        """The same loss, compiled if that is wanted and possible."""
         if self.compiled is None:
             return self._loss(*batch)
         try:
@@ -174,7 +174,7 @@ class Step:
 
     @contextlib.contextmanager
     def undone(self) -> Iterator[None]:
-        """Undo at the end whatever is learned and drawn inside."""
+        """Undo at the end all changes of weights and of random numbers inside."""
         before = [tensor.detach().clone() for tensor in self._changing()]
         device = self.total.device
         try:
@@ -187,7 +187,7 @@ class Step:
                     now.zero_() if was is None else now.copy_(was)
 
     def _changing(self) -> list[Tensor]:
-        """The tensors that a step changes, the optimizers' last: before the first step they are absent or 0."""
+        """Tensors that a step changes; those of the optimizers come last, and are absent or 0 before the first step."""
         states = [state for optimizer in self.optimizers for state in optimizer.state.values()]
         remembered = [tensor for state in states for tensor in state.values()]
         return [*self.learner.parameters(), *self.learner.buffers(), self.total, *remembered]

@@ -1,1 +1,1 @@
-"""Work in several processes. Entered by the stages that read images or train side by side."""
+"""Work in several processes. Used by the stages that read images or run trainings side by side."""

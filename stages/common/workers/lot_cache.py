@@ -1,7 +1,7 @@
-"""The cache of lots: what a stage makes of a lot is made once, kept under a key of all that decides it, and reused.
+"""The cache of lots: the piece of a lot is made once, stored under a key of all that decides it, and reused.
 
-The piece of a lot is a folder `<cache>/<key>/` with the files that the stage's recipe writes, and manifest.json with
-their digests. Its time is when the piece was last made or taken.
+A piece is a folder `<cache>/<key>/` with the files that the stage's recipe writes, and manifest.json with their
+digests. The time of manifest.json is the last time that the piece was made or used.
 """
 
 import contextlib
@@ -28,19 +28,19 @@ PieceT = TypeVar("PieceT")
 
 @dataclass(frozen=True)
 class Recipe(Generic[JobT, ResultT, PieceT]):
-    """How a stage makes the piece of a lot.
+    """The recipe by which a stage makes the piece of a lot.
 
     Attributes:
         stage: its name.
-        decides: what a piece depends on beside the stage's version and the lot's images, JSON-like.
-        chunk: images a job.
-        job: (folder of the piece, images of the lot, position of the first one) -> what a worker process gets, to do
-            the `chunk` images from there on.
-        do: what a worker does.
-        write: (folder, the images of every job with its result, in order); writes the files of the piece. Results come
-            while it takes them.
+        decides: inputs of a piece beside the stage's version and the lot's images, JSON-like.
+        chunk: images per job.
+        job: (folder of the piece, images of the lot, position of the first image) -> the job of a worker process for
+            the next `chunk` images.
+        do: does a job in a worker.
+        write: (folder, the images of every job with its result, in order); writes the files of the piece. Results
+            arrive while it iterates.
         read: (folder, images of the lot) -> the piece.
-        burden: what an image costs beside its decoding, in bytes of image files that are decoded meanwhile.
+        burden: cost of an image beside its decoding, as the number of bytes of image files that take as long to decode.
     """
 
     stage: str
@@ -59,8 +59,8 @@ class Lots(Generic[PieceT]):
 
     Attributes:
         pieces: lot -> its piece.
-        made: the lots whose piece was not there.
-        images_per_s: how fast these were made; None if there is none.
+        made: the lots whose piece was not cached.
+        images_per_s: images a second of these; None if there are none.
     """
 
     pieces: dict[str, PieceT]
@@ -69,13 +69,13 @@ class Lots(Generic[PieceT]):
 
     @property
     def reused(self) -> frozenset[str]:
-        """The lots whose piece was there."""
+        """The lots whose piece was cached."""
         return frozenset(self.pieces) - self.made
 
 
 @dataclass(frozen=True)
 class _Begun:
-    """A lot whose jobs are handed out: what ends with it, where its piece is made, and the images of each job."""
+    """A lot in work: the contexts that end with it, the folder of its piece, and the images of each job."""
 
     ends: contextlib.ExitStack
     lock: artifacts.Lock
@@ -90,10 +90,10 @@ def take_lots(
     """The piece of every lot, from the cache or made now.
 
     Args:
-        recipe: how pieces are made.
+        recipe: the recipe of the pieces.
         lots: lot -> its images, at least one.
         cache: `LotsContext.cache`.
-        workers: processes at most; 0 means one per available core.
+        workers: greatest number of processes; 0 means one per available core.
 
     Raises:
         TryAgainError: a file changed while it was being read.
@@ -118,16 +118,16 @@ def take_lots(
 
 
 def new_lots(recipe: Recipe[Any, Any, Any], lots: Mapping[str, Sequence[Source]], cache: Path) -> dict[str, int]:
-    """The lots that the cache has no piece of -> their images. A piece that is damaged is found when it is read."""
+    """Lots without a piece in the cache -> their images. A damaged piece is only noticed when it is read."""
     return {lot: len(lots[lot]) for lot, folder in _folders(recipe, lots, cache).items() if not folder.exists()}
 
 
 def make_pieces(recipe: Recipe[JobT, ResultT, Any], lots: Mapping[Path, Sequence[Source]], pool: WorkerPool) -> None:
-    """Make the pieces of lots, each in its folder, which appears whole or not at all.
+    """Make the pieces of lots; the folder of each appears whole or not at all.
 
-    One stream of jobs goes through all lots: the workers are on the next lot while one is written, and do not wait for
+    One stream of jobs goes through all lots: workers begin the next lot while a piece is written, and do not wait for
     each other at its end. Two runs that need the same piece at the same time make it once: the second waits for it.
-    They begin lots in the order of the folders' names, so neither can hold what the other waits for.
+    They begin lots in the order of the folders' names, so they cannot wait for each other.
     """
     progress = Progress(sum(map(len, lots.values())), "images")
     begun = deque[_Begun]()
@@ -144,7 +144,7 @@ def make_pieces(recipe: Recipe[JobT, ResultT, Any], lots: Mapping[Path, Sequence
     def counted(
         chunks: Sequence[Sequence[Source]], results: Iterable[ResultT]
     ) -> Iterator[tuple[Sequence[Source], ResultT]]:
-        for chunk, result in zip(chunks, results, strict=False):  # what is done after these is another lot's
+        for chunk, result in zip(chunks, results, strict=False):  # later results belong to another lot
             yield chunk, result
             progress.advance(len(chunk))
 
@@ -162,7 +162,7 @@ def make_pieces(recipe: Recipe[JobT, ResultT, Any], lots: Mapping[Path, Sequence
 
 
 def _folders(recipe: Recipe[Any, Any, Any], lots: Mapping[str, Sequence[Source]], cache: Path) -> dict[str, Path]:
-    """Where the piece of every lot is, or is to be."""
+    """Folder of the piece of every lot, which may be absent."""
     version = stage_version(recipe.stage)
     return {lot: cache / _key(recipe, version, images) for lot, images in lots.items()}
 
@@ -174,7 +174,7 @@ def _key(recipe: Recipe[Any, Any, Any], version: str, images: Sequence[Source]) 
 
 
 def _read(recipe: Recipe[Any, Any, PieceT], folder: Path, images: Sequence[Source]) -> PieceT | None:
-    """The piece of a lot; None if there is none, or if it is damaged, which is said."""
+    """The piece of a lot; None if there is none, or, with a warning, if it is damaged."""
     if not folder.exists():
         return None
     try:
@@ -182,13 +182,13 @@ def _read(recipe: Recipe[Any, Any, PieceT], folder: Path, images: Sequence[Sourc
     except DataError as error:
         log.warning("a cached lot cannot be used and is computed again: %s", error)
         return None
-    with contextlib.suppress(OSError):  # its time tells when it was last taken, for the clean-up
+    with contextlib.suppress(OSError):  # the time of its last use, for the clean-up
         os.utime(folder / artifacts.MANIFEST)
     return recipe.read(folder, images)
 
 
 def _begin(recipe: Recipe[Any, Any, Any], folder: Path, images: Sequence[Source]) -> _Begun | None:
-    """Take a lot, which nobody else does meanwhile; None if it is done."""
+    """Lock a lot and begin it; None if its piece is there."""
     with contextlib.ExitStack() as ends:
         wait = artifacts.locked(artifacts.lock_of(folder), "another run is computing the same lot")
         lock = ends.enter_context(wait)

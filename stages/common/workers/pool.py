@@ -1,8 +1,8 @@
 """A pool of worker processes that never outlives the stage and never hangs it.
 
-For that it reaches into the standard library's executor. loky, which comes with joblib, spares nothing: two workers
-start in 1.2 s, as here; it hangs, too, if a worker is killed amid a result (no end within 20 s); its thread prints
-tracebacks if it is stopped amid results. Three of the five images that have a pool have no joblib.
+For that it uses private parts of the standard library's executor. loky, which comes with joblib, is no alternative: two
+workers start in 1.2 s, as here; it hangs, too, if a worker is killed amid a result (no end within 20 s); its thread
+prints tracebacks if it is stopped amid results. Three of the five images with a pool have no joblib.
 """
 
 import ctypes
@@ -27,7 +27,7 @@ JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
 
 IN_FLIGHT = 2
-"""Jobs per worker handed out ahead: keeps workers busy and bounds the memory of results that wait."""
+"""Jobs handed out ahead per worker: keeps workers busy and limits the memory of waiting results."""
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -69,14 +69,14 @@ def follow_parent() -> None:
 
 
 WORKER_BYTES = 20_000_000
-"""Image files that make another worker process worth its start of 1 to 2 s: one process takes some 3 s for them."""
+"""Bytes of image files that justify another worker process, which starts in 1 to 2 s: one process takes some 3 s."""
 
 
 def useful_workers(wanted: int, size: int) -> int:
     """The number of workers to start.
 
     Args:
-        wanted: at most so many; 0 means one per available core.
+        wanted: upper limit; 0 means one per available core.
         size: bytes of the image files to work on.
     """
     return max(1, min(wanted or available_cpus(), size // WORKER_BYTES))
@@ -93,7 +93,7 @@ class WorkerPool:
         """Prepare a pool of `workers` processes; they start when there is work. `setting` is the parameter's name."""
         self.workers = workers
         self.setting = setting
-        # not fork: a forked child inherits locks of the parent's threads in whatever state they are
+        # not fork: a forked child inherits the locks of the parent's threads in any state
         context = multiprocessing.get_context("spawn")
         self._executor: Any = (
             ProcessPoolExecutor(workers, context, _start_worker, (Room(context),)) if workers > 1 else None
@@ -108,11 +108,11 @@ class WorkerPool:
         if kind:
             for worker in list((self._executor._processes or {}).values()):
                 worker.kill()
-            # A worker that dies amid a result leaves half of it in the pipe. We hold the pipe's other end too, so
-            # without this the executor's thread would wait for the rest for ever.
+            # A worker that dies amid a result leaves half of it in the pipe. We hold the pipe's other end, too, so the
+            # executor's thread would wait for the rest for ever.
             self._executor._result_queue._writer.close()
-        # Waiting is short even then, for the executor sees at once that its workers are gone; not waiting would let the
-        # interpreter's own end race with the executor's thread.
+        # The wait is short even then, for the executor notices at once that its workers are gone. Without it, the end
+        # of the interpreter would race with the executor's thread.
         self._executor.shutdown(cancel_futures=kind is not None)
 
     def map(self, function: Callable[[JobT], ResultT], jobs: Iterable[JobT]) -> Iterator[ResultT]:
@@ -133,9 +133,9 @@ class WorkerPool:
             yield self._wait(waiting.popleft())
 
     def submit(self, function: Callable[[JobT], ResultT], job: JobT) -> "Future[ResultT]":
-        """Hand out one job, for those who choose the next one by the results so far; ask `done` when it is done.
+        """Hand out one job, for callers who choose the next job by earlier results; `done` returns finished jobs.
 
-        One worker does the job here and now, and its exceptions are raised here.
+        With one worker, the job is done at once in this process, and its exceptions are raised here.
 
         Raises:
             UnavailableError: a worker was killed from outside.
@@ -149,7 +149,7 @@ class WorkerPool:
         return future
 
     def done(self, futures: "Iterable[Future[ResultT]]") -> "list[Future[ResultT]]":
-        """Those of some futures that are done, in their order, once there is one; after a second perhaps none.
+        """Finished futures among some, in their order; waits for the first one, but not more than a second.
 
         Raises:
             UnavailableError: a worker was killed from outside.
@@ -157,7 +157,7 @@ class WorkerPool:
         futures = list(futures)
         done = wait(futures, timeout=1, return_when=FIRST_COMPLETED).done
         with self._explained():
-            # The executor itself does not see a worker die while it reads half a result of it.
+            # The executor does not notice the death of a worker while it reads half of the worker's result.
             processes = (self._executor._processes or {}) if self._executor else {}
             if not done and any(worker.exitcode is not None for worker in list(processes.values())):
                 raise BrokenProcessPool
@@ -172,7 +172,7 @@ class WorkerPool:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Say what the end of a worker means."""
+        """Explain the end of a worker."""
         try:
             yield
         except BrokenProcessPool as error:
