@@ -1,13 +1,13 @@
 """Time that each part of the work on a small image file takes, in validate, prepare_train and predict.
 
-    python -m bench.small_files [--data FOLDER] [--images N] [--repeat N] [--model DIR] [--enlarged png|jpeg]
+    python -m bench.small_files [--data FOLDER] [--images N] [--repeat N] [--model DIR] [--enlarged png|jpeg | --drawn]
 
 One process goes through the stages' own functions, file by file, and looks at its CPU time between them, which other
 programs hardly change; a figure is the median of all files and turns. What is done once a job is divided by its images,
 and is the fastest of the turns. Beside the parts stand the worker's whole function, which they are parts of, what it
 takes to hand a job and its result over to another process, and the decoders of `bench.decoders`, which do nothing else.
 With DIR, the artifact of train, predict is measured too. With --enlarged, the files are FOLDER's images enlarged to
-500x500 on white, as RGB PNG or as JPEG of quality 90.
+500x500 on white, as RGB PNG or as JPEG of quality 90; with --drawn, they are the pictures of 64x64 of `bench.scale`.
 """
 
 import argparse
@@ -27,6 +27,7 @@ import numpy as np
 from bench.decoders import OURS, SETTINGS, copies, decoders_for
 from bench.machine import table
 from bench.prepare_train import enlarged
+from bench.scale import write_data
 from stages.common.contract.artifacts import file_digest
 from stages.common.contract.version import ROOT
 from stages.common.images.content import crop_to_content
@@ -118,14 +119,20 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=64, help="pixels without a model (default: %(default)s)")
     parser.add_argument("--repeat", type=int, default=5, help="turns (default: %(default)s)")
     parser.add_argument("--model", type=Path, metavar="DIR", help="artifact of train")
-    parser.add_argument("--enlarged", choices=["png", "jpeg"], help="images of 500x500")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--enlarged", choices=["png", "jpeg"], help="images of 500x500")
+    kinds.add_argument("--drawn", action="store_true", help="pictures of 64x64")
     arguments = parser.parse_args()
     model = arguments.model and arguments.model / "model.onnx"
+    count = max(JOB, arguments.images)
     with tempfile.TemporaryDirectory() as folder:
         data = arguments.data
         if arguments.enlarged:
             data = enlarged(data, arguments.enlarged, Path(folder, "enlarged"))
-        files = copies(data, max(JOB, arguments.images), Path(folder, "raw"), link=True)
+        elif arguments.drawn:
+            write_data(Path(folder, "drawn"), count, count)
+            data = Path(folder, "drawn", "raw")
+        files = copies(data, count, Path(folder, "raw"), link=True)
         sources = [find_source(path.name, path, file_digest) for path in files]
         settings = Preprocessing(**SETTINGS.model_dump(), image_size=arguments.side)
         if model:
