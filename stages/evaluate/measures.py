@@ -1,4 +1,4 @@
-"""Measures of one attribute that only stage evaluate takes: ROC, calibration, coverage."""
+"""Measures of one attribute that only stage evaluate computes: ROC, calibration, coverage."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from stages.common.inference.measures import Measures
 def roc_curves(answers: Answers) -> dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]]:
     """ROC curve of every class against the rest, of known labels.
 
-    Two classes have one curve between them, that of the second. A class that no label has, or every label, has none.
+    Two classes share one curve, that of the second. A class without labels, or with all labels, has no curve.
 
     Returns:
         Class name -> false positive rate, true positive rate, area under the curve.
@@ -41,12 +41,12 @@ def measure(everything: Answers) -> Measures:
     """Measure one attribute on the images whose label is known.
 
     ROC AUC is that of the second class of two, else the average over the classes, each against the rest. `ece` is the
-    expected calibration error; `coverage` the share of labels that are answered with a confidence of `threshold` or
-    more, and `answered_accuracy` the share of right ones among these. All other measures take in every image, answered
-    or not. What cannot be computed is None, never NaN, and `note` says why.
+    expected calibration error; `coverage` is the share of labels that are answered with a confidence of `threshold` or
+    more, and `answered_accuracy` the share of right answers among these. All other measures include every image,
+    answered or not. A measure that cannot be computed is None, never NaN, and `note` says why.
 
-    An attribute that is never answered has its labels counted and nothing measured, so no mean takes it in. A label of
-    a class that training has not seen is one that the model gets wrong; `unlearned_labels` counts them.
+    For an attribute that is never answered, only the labels are counted, and no mean includes it. A label of a class
+    that training has not seen counts as a wrong answer; `unlearned_labels` counts these labels.
     """
     answers = everything.known()
     classes = answers.attribute.classes

@@ -1,4 +1,4 @@
-"""The report of an evaluation: how good the model is, and which images it gets wrong."""
+"""The report of an evaluation: measures of the model, and images that it gets wrong."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -38,19 +38,19 @@ if TYPE_CHECKING:
     from stages.common.checks.validation import Checked
 
 PICTURES = 12
-"""Thumbnails of wrong answers, and as many of unsure ones."""
+"""Thumbnails of wrong answers, and the same number of unsure ones."""
 
 AT_ONCE = 256
 """Images in memory while thumbnails are made."""
 SLICES_SHOWN = 20
-"""Rows of a table of slices, those first that are worst."""
+"""Rows of a table of slices, the worst first."""
 
 Case = tuple[float, int, Answers]
 """One answer: its confidence, the image's position in the split, and the attribute's answers."""
 
 
 def _cases(answers: Sequence[Answers], *, wrong: bool) -> list[Case]:
-    """Wrong answers, the surest first, or those that are not known to be wrong, the least sure first."""
+    """Wrong answers, the surest first, or else answers not known to be wrong, the least sure first."""
     cases = []
     for answer in answers:
         is_wrong = (answer.labels != UNKNOWN) & ~answer.right
@@ -60,7 +60,7 @@ def _cases(answers: Sequence[Answers], *, wrong: bool) -> list[Case]:
 
 
 def hardest_images(split: Split, answers: Sequence[Answers]) -> list[Pictures]:
-    """The test images that the model finds hardest: wrong answers, and those that it is not sure of.
+    """The hardest test images: wrong answers, and unsure ones.
 
     Args:
         split: the test split.
@@ -109,7 +109,7 @@ def _lines(answers: Answers, index: int, confidence: float) -> Iterable[str]:
 
 
 def slices_page(slices: Sequence[Slice], by_slice: Mapping[str, Sequence[Mapping[str, Any]]]) -> Group:
-    """The slices in which the model is weak: those farthest below the rest, then all lots, and pairs of classes.
+    """The weak slices of the model: those farthest below the rest, then all lots, and pairs of classes.
 
     Args:
         slices: `stages.common.inference.slices.measure_slices`.
@@ -152,11 +152,11 @@ def describe_model(
     """Put together the report of the artifact in `out`.
 
     Args:
-        attributes: what is evaluated.
+        attributes: the evaluated attributes.
         out: the artifact; its plots are there.
-        checked: what the suite found.
+        checked: the findings of the suite.
         metrics: `metrics/eval_metrics.json`.
-        answered: what decides which class is the answer.
+        answered: the decision rules.
         slices: `slices_page`.
         hardest: `hardest_images`.
         history: past runs, this one last: means, the accuracy per attribute, `images`, `findings`.

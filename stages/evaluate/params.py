@@ -9,7 +9,7 @@ class EvaluateSection(PredictionSettings):
     """Section `evaluate`.
 
     Attributes:
-        metric: what the search, the release gate and monitoring go by (`stages.common.inference.settings`).
+        metric: the metric of search, release gate and monitoring (`stages.common.inference.settings`).
     """
 
     metric: Metric

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation. All are PNGs with a panel of 550 x 495 pixels per attribute, three in a row."""
+"""The plots of an evaluation. All are PNGs with a panel of 550 x 495 pixels per attribute, three in a row."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,9 @@ from stages.evaluate.measures import reliability_of, roc_curves
 COLORS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951")
 IN_A_ROW = 3
 COUNTED, NAMED = 7, 16
-"""Classes whose counts, and whose names, still fit into a confusion matrix."""
+"""Greatest number of classes whose counts, and whose names, fit into a confusion matrix."""
 LETTERS = 32
-"""Letters of all names that fit side by side below it."""
+"""Greatest number of letters of all names side by side below it."""
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
@@ -76,7 +76,7 @@ def _write_counts(axes: Axes, counts: npt.NDArray[np.int64], shares: npt.NDArray
 
 @names_are_text
 def plot_roc(path: Path, answers: Sequence[Answers], measures: Mapping[str, Measures]) -> None:
-    """Draw the ROC curves per attribute, every class against the rest; those of the lowest areas have a name."""
+    """Draw the ROC curves per attribute, every class against the rest; those with the lowest areas have a name."""
     figure, panels = _panels(len(answers))
     for answer, axes in zip(answers, panels, strict=True):
         axes.plot([0, 1], [0, 1], color="#bbb", linewidth=0.8, linestyle="--")
@@ -108,9 +108,9 @@ def plot_roc(path: Path, answers: Sequence[Answers], measures: Mapping[str, Meas
 
 @names_are_text
 def plot_reliability(path: Path, answers: Sequence[Answers], measures: Mapping[str, Measures]) -> None:
-    """Draw how often the model is right at which confidence: on the diagonal it is as sure as it should be.
+    """Draw the share of right answers by confidence: on the diagonal, confidences are true.
 
-    A dot is a bin of answers, its area their number; the line through it spans 95 % of what chance makes of so few.
+    A dot is a bin of answers, and its area is their number; the line through it spans 95 % of the variation by chance.
     """
     figure, panels = _panels(len(answers))
     for answer, axes in zip(answers, panels, strict=True):

@@ -48,7 +48,7 @@ def _run(context: Context[Params]) -> Headline:
         )
     attributes, section = split.attributes, context.params.evaluate
     if how := difference(attributes, model.attributes):
-        raise DataError(f"the model is one of other attributes than the data, {how}: train again on these")
+        raise DataError(f"the model has other attributes than the data, {how}: train again on these")
     of_test, of_val = (observe(model, part.filenames, part.take, section.batch_size) for part in (split, val))
     answers = answers_of(attributes, of_test.probabilities, model.calibration, split.labels, groups=split.group)
     measures = {answer.attribute.name: measure(answer) for answer in answers}

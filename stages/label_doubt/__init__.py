@@ -1,19 +1,19 @@
-"""Stage `label_doubt`: list the annotated labels that a network most confidently contradicts, for people to look at.
+"""Stage `label_doubt`: list labels that a network trained without their image contradicts, for people to inspect.
 
-Inputs: the artifact of prepare_train, and of train, whose hyperparameters (but the width) are used. All images with
-known labels are dealt out to folds, train, validation and test alike, for nothing of this feeds the released model. The
-labels of each fold are judged by a network that has learned from the other folds only, with confident learning.
+Inputs: the artifacts of prepare_train, and of train, whose hyperparameters (without the width) are used. All images
+with known labels are assigned to folds, from train, val and test alike, because no result is used for the released
+model. A network trained on the other folds checks the labels of each fold, by confident learning.
 Outputs:
-    doubts.csv                one row a doubtful label, those first that are worth most to mend: rank, filename, lot,
-                              split, attribute, label and suggested (class names), probability_of_label,
-                              probability_of_suggested (0-1), worth (0-1, by how much the attribute's balanced accuracy
-                              is expected to be wrong for this label: a rare class counts more)
+    doubts.csv                a row per doubtful label, those that are worth most first: rank, filename, lot, split,
+                              attribute, label and suggested (class names), probability_of_label,
+                              probability_of_suggested (0-1), worth (0-1, the expected error of the attribute's
+                              balanced accuracy through this label: a rare class counts more)
     metrics/label_doubt.json  per attribute: known labels, doubts, accuracy, balanced accuracy and area under the ROC
-                              curve out of fold (0-1, against annotated labels), the share of the most frequent class,
-                              and why no label is doubted: the networks are too bad
-    label_studio.json         for Label Studio, a task an image with a doubtful label: a thumbnail, its labels, of the
-                              doubtful ones the suggested classes; label_studio.xml configures the project
-    report.html               the doubtful images, per attribute, on which people correct labels
+                              curve on held-out images (0-1, against annotated labels), the share of the most frequent
+                              class, and the reason if labels are not checked
+    label_studio.json         for Label Studio, a task per image with a doubtful label: a thumbnail, its labels, and
+                              the suggested classes of doubtful labels; label_studio.xml configures the project
+    report.html               the doubtful images, per attribute; people correct their labels on it
 
-A run that was stopped or killed keeps its finished folds, and goes on after the last finished epoch.
+A stopped or killed run keeps its finished folds, and continues after the last finished epoch.
 """

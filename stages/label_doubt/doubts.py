@@ -1,4 +1,4 @@
-"""Confident learning: which annotated labels the predictions contradict."""
+"""Confident learning: find annotated labels that the predictions contradict."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,12 @@ class Doubt:
 
     Attributes:
         image: position of the image.
-        attribute: what it is a label of.
-        label: class index that is annotated.
-        suggested: class index that the network holds most probable.
+        attribute: the attribute of the label.
+        label: annotated class index.
+        suggested: class index that is most probable for the network.
         probability_of_label: 0-1.
         probability_of_suggested: 0-1.
-        worth: by how much the attribute's balanced accuracy is expected to be wrong for this label, 0-1.
+        worth: expected error of the attribute's balanced accuracy through this label, 0-1.
     """
 
     image: int
@@ -34,25 +34,25 @@ class Doubt:
 
 
 MIN_AREA = 0.83
-"""Area under the ROC curve that networks must reach to doubt labels: .5 is guessing, 1 is always right.
+"""Least area under the ROC curve of networks whose doubts are reported: .5 is guessing, 1 is always right.
 
-With normal scores of two classes .83 is where a threshold gets three quarters of both right: below, the networks
-contradict more than a quarter of the labels, and nobody annotates as badly as that. Some with an area of .79 doubted
-41 % of labels that were all right.
+With normally distributed scores of two classes, at .83 a threshold gets three quarters of both right. Below, the
+networks contradict more than a quarter of the labels, and nobody annotates so badly. Networks with an area of .79
+doubted 41 % of labels that were all right.
 """
 
 
 def area_of(
     attribute: Attribute, labels: npt.NDArray[np.int16], probabilities: npt.NDArray[np.float32]
 ) -> float | None:
-    """How well the networks separate the classes: mean area under the ROC curve, each class against the rest.
+    """Separation of the classes by the networks: mean area under the ROC curve, each class against the rest.
 
-    It asks for no threshold, as confident learning has thresholds of its own for every class, and the classes count
-    alike. By their most probable classes, networks that tell a rare class well would seem to be guessing, for they
-    hardly ever answer with it. None with fewer than two classes.
+    The area needs no threshold (confident learning has its own thresholds for every class), and classes count alike.
+    The most probable class would be a bad measure: networks that recognise a rare class well would seem to guess,
+    because they hardly ever answer with it. None with fewer than two classes.
 
     Args:
-        attribute: what the labels are of.
+        attribute: the attribute of the labels.
         labels: int16 (N,), -1 where unknown.
         probabilities: float32 (N, classes), out of fold.
     """
@@ -65,7 +65,7 @@ def area_of(
 
 
 def why_not_judged(area: float | None) -> str:
-    """Why no label of an attribute is doubted that networks tell so well, see `area_of`; empty if they are judged."""
+    """Reason not to check the labels of an attribute with this `area_of`; empty if they are checked."""
     if area is None:
         return "it needs known labels of two classes that the networks have learned"
     if area < MIN_AREA:
@@ -79,18 +79,18 @@ def why_not_judged(area: float | None) -> str:
 def find_doubts(
     attribute: Attribute, labels: npt.NDArray[np.int16], probabilities: npt.NDArray[np.float32]
 ) -> list[Doubt]:
-    """The labels of one attribute that confident learning holds for wrong, the least probable first.
+    """Labels of one attribute that are probably wrong by confident learning, the least probable first.
 
     Northcutt, Jiang and Chuang 2021, "Confident Learning", https://arxiv.org/abs/1911.00068, as cleanlab implements it:
     a label is counted as wrong if another class is more probable than it is, on average, for the images of that class.
 
-    A label counts in balanced accuracy, the mean over C classes of the share of their n labels that is answered right,
-    as 1 / (C n) of its class. One that is wrong counts so in a class that it does not belong to, and lacks in another.
-    The sum of both, times the probability that it is wrong, is what mending it is worth: far more where a class has few
-    labels.
+    Balanced accuracy is the mean over C classes of the share of right answers among their n labels, so a label counts
+    1 / (C n) in its class. A wrong label counts in a class to which it does not belong, and is missing in another. The
+    sum of both, times the probability that the label is wrong, is the worth of its correction: far more if a class has
+    few labels.
 
     Args:
-        attribute: what the labels are of.
+        attribute: the attribute of the labels.
         labels: int16 (N,), -1 where unknown.
         probabilities: float32 (N, classes), out of fold.
     """

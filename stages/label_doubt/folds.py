@@ -1,4 +1,4 @@
-"""Which fold an image is in, and what networks say about the images of the fold that they have not learned from."""
+"""Cross-validation: the fold of each image, and predictions for a fold by a network trained without it."""
 
 import hashlib
 import multiprocessing
@@ -27,13 +27,13 @@ Probabilities = dict[str, npt.NDArray[np.float32]]
 
 
 def assign_folds(groups: Sequence[str], folds: int, seed: int) -> npt.NDArray[np.int32]:
-    """Deal images out to folds of about equal size, by a hash of what they show.
+    """Assign images to folds of about equal size, by a hash of their group.
 
-    Nearly the same pictures are in one fold: a network that has seen the label of one knows the others.
+    Near duplicates are in one fold, because a network that has seen the label of one knows the others.
 
     Args:
-        groups: N groups of nearly the same pictures, as in the index of the prepared data.
-        folds: how many.
+        groups: group of each of the N images, as in the index of the prepared data.
+        folds: number of folds.
         seed: of the hash.
 
     Returns:
@@ -58,7 +58,7 @@ def assign_folds(groups: Sequence[str], folds: int, seed: int) -> npt.NDArray[np
 def predict(network: Network, learned: Learned, images: Split, settings: FitSettings) -> Probabilities:
     """A network's probabilities for N images: per attribute float32 (N, classes), averaged with their mirror images.
 
-    0 of classes that it has not learned, NaN of attributes of which it has learned fewer than two.
+    0 for classes that training has not seen, NaN for attributes with fewer than two seen classes.
     """
     classifier = Classifier(network, learned=learned, mirrored=True).eval()
     *outputs, _ = outputs_of(classifier, images, choose_device(settings.device, settings.threads))
@@ -68,14 +68,14 @@ def predict(network: Network, learned: Learned, images: Split, settings: FitSett
 def predict_out_of_fold(
     images: Split, fold: npt.NDArray[np.int32], settings: FitSettings, state: Path, workers: int
 ) -> Probabilities:
-    """Predict every image with a network that has learned from the other folds.
+    """Predict every image with a network trained on the other folds.
 
     Args:
         images: N images.
         fold: int32 (N,), from `assign_folds`.
-        settings: how to fit. What is held out chooses nothing.
-        state: a folder that outlives a kill: finished folds and the last finished epoch are found there again.
-        workers: folds at a time, each in a process of its own.
+        settings: settings of the trainings, in which the held-out images decide nothing.
+        state: a folder that outlives a kill, with finished folds and the last finished epoch.
+        workers: folds at a time, each in its own process.
 
     Returns:
         Per attribute float32 (N, classes).

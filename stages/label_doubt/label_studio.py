@@ -1,7 +1,7 @@
-"""Doubtful labels for Label Studio: tasks with what to choose already chosen, and the configuration of the project.
+"""Doubtful labels for Label Studio: tasks with the suggested classes chosen, and the configuration of the project.
 
-The form is that of Label Studio 1.x, "Basic Label Studio JSON": https://labelstud.io/guide/predictions. What it exports
-as "JSON" stage `validate` reads.
+The form is that of Label Studio 1.x, "Basic Label Studio JSON": https://labelstud.io/guide/predictions. Stage
+`validate` reads its export as "JSON".
 """
 
 import json
@@ -26,7 +26,7 @@ def write_label_studio(folder: Path, doubts: Sequence[Doubt], images: Split, row
 
     Args:
         folder: of the artifact.
-        doubts: all of them, those first that are worth most to mend.
+        doubts: all doubts, those that are worth most first.
         images: N images.
         rows: their rows of the index.
     """
@@ -43,7 +43,7 @@ def write_label_studio(folder: Path, doubts: Sequence[Doubt], images: Split, row
 
 
 def _task(doubts: Sequence[Doubt], image: int, images: Split, row: Mapping[str, str]) -> dict[str, Any]:
-    """A task: the labels as annotated, but for the doubtful ones, of which the suggested class is chosen."""
+    """A task with the annotated labels; for a doubtful label, the suggested class is chosen."""
     suggested = {doubt.attribute.name: doubt.suggested for doubt in doubts}
     known = {
         attribute.name: int(label) for attribute, label in zip(images.attributes, images.labels[image], strict=True)
@@ -76,7 +76,7 @@ def _task(doubts: Sequence[Doubt], image: int, images: Split, row: Mapping[str, 
 
 
 def _config(attributes: Attributes) -> str:
-    """The labelling configuration: the picture, what is doubted, and a block of choices an attribute."""
+    """The labelling configuration: the picture, the doubts, and a block of choices per attribute."""
     blocks = [
         line
         for attribute in attributes

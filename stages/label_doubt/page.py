@@ -28,11 +28,11 @@ def doubt_report(
     """The page.
 
     Args:
-        doubts: all of them, those first that are worth most to mend.
+        doubts: all doubts, those that are worth most first.
         images: N images.
         rows: their rows of the index.
         metrics: the content of label_doubt.json.
-        max_shown: how many doubts to show, from the first.
+        max_shown: number of doubts to show.
     """
     ranked = list(enumerate(doubts, 1))[:max_shown]
     pictures: dict[Attribute, list[Picture]] = {attribute: [] for attribute in images.attributes}

@@ -37,7 +37,7 @@ def _measure(
     areas: Mapping[str, float | None],
     refused: Mapping[str, str],
 ) -> dict[str, dict[str, Any]]:
-    """Per attribute: known labels, doubts, measures and ROC area out of fold of labels that can be judged, remark."""
+    """Per attribute: known labels, doubts, measures and ROC area on held-out labels that can be checked, remark."""
     from stages.common.inference.answers import answers_of
     from stages.common.inference.measures import measure
 
@@ -96,7 +96,7 @@ def _run(context: Context[Params]) -> Headline:
     workers = trainings_at_once(section.device, section.workers, section.folds)
     log.info("%d folds of %d epochs, %d at a time", section.folds, section.epochs, workers)
     predicted = predict_out_of_fold(images, fold, settings, context.state, workers)
-    # of a class that they have never seen, networks cannot say that a label is wrong
+    # networks cannot doubt a label of a class that they have never seen
     judged = np.full_like(images.labels, UNKNOWN)
     for number in range(section.folds):
         learned = learned_classes(attributes, images.labels[fold != number])

@@ -1,4 +1,4 @@
-"""From what was found to what is to be done: a training, if there are new labels to learn from, or labels first."""
+"""From findings to a decision: a training if there are new labels for it, or else labels first."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,7 +14,7 @@ from stages.monitor.unlabelled import NONE, Unlabelled
 
 NOTHING = "nothing to monitor"
 STRONGEST = 5
-"""Signals that a decision, and so a line of the log, names."""
+"""Signals in a decision, and so in a line of the log."""
 
 
 def decide(
@@ -27,24 +27,24 @@ def decide(
     *,
     labels_read: bool = True,
 ) -> dict[str, Any]:
-    """The content of decision.json, without the consequences of earlier checks, which only the log knows.
+    """The content of decision.json, without the consequences of earlier checks, which are in the log.
 
-    A training can mend only what somebody has labelled: the same labels would give the same model again. So labels come
-    first of lots that drifted, or whose expected accuracy is below `min_accuracy`, and that have none.
+    A training helps only with new labels: the same labels would give the same model again. So lots without labels need
+    labels first if they drifted, or if their expected accuracy is below `min_accuracy`.
 
     Returns:
-        `champion`, its version; `lots`, those with new images -> how many; `seen`, every lot -> how many the champion
-        knows; `labelled`, lot, or `ALL` -> how many new ones have a label; `labels_read`, whether anybody's labels
+        `champion`, its version; `lots`, lot -> number of its new images; `seen`, every lot -> number of images that the
+        champion knows; `labelled`, lot, or `ALL` -> number of new images with a label; `labels_read`, whether labels
         could be read; `performance` and `drift`, each with its `verdict`, the `lots` concerned and the figures;
-        `expected`, accuracy of the new `images` without labels, and the `lots` of which it is too low; `labels_needed`,
-        the lots that drifted or are expected to be low, and have no new label; `retrain`, whether the other findings
-        ask for it; `cause` {"champion", "performance": lots, "drift": lots, "labelled": of these}, and its digest
-        `cause_id`, or null and "".
+        `expected`, expected accuracy on the new `images` without labels, and the `lots` in which it is too low;
+        `labels_needed`, the lots that drifted or have a low expected accuracy, and have no new label; `retrain`,
+        whether the other findings ask for a training; `cause` {"champion", "performance": lots, "drift": lots,
+        "labelled": of these}, and its digest `cause_id`, or null and "".
     """
     labelled = {lot: group.images for lot, group in performance.lots.items()} | {ALL: performance.total.images}
     low = sorted(performance.concerned) if performance.verdict == LOW else []
     drifted = sorted(drift.concerned) if drift.verdict == FOUND else []
-    # of balanced accuracy nothing is expected
+    # there is no estimate of balanced accuracy
     doubtful = unlabelled.low(min_accuracy) if performance.metric == "accuracy" else []
     concerned = {"performance": low, "drift": [lot for lot in drifted if labelled.get(lot)]}
     return {
@@ -75,7 +75,7 @@ def decide(
 
 
 def nothing_to_monitor(version: str | None, seen: Mapping[str, int], metric: Metric) -> dict[str, Any]:
-    """The content of decision.json without a champion (None), or without an image that it does not know."""
+    """The content of decision.json without a champion (None), or without new images."""
     return {
         "champion": version,
         "lots": {},
@@ -100,9 +100,9 @@ def _expected(unlabelled: Unlabelled, doubtful: Sequence[str]) -> dict[str, Any]
 
 
 def _cause(version: str | None, concerned: Mapping[str, Sequence[str]], labelled: Mapping[str, int]) -> dict[str, Any]:
-    """Who is concerned, how, and how many of their images are labelled, but not which signals moved.
+    """The lots concerned, the kind of finding, and their numbers of labelled images, but not the drifted signals.
 
-    As images come in, the correction for more tests lets one of these drop out; that must not make another cause.
+    With more images there are more tests, so a signal may no longer be significant; that must not be a new cause.
     """
     if not any(concerned.values()):
         return {"retrain": False, "cause": None, "cause_id": ""}

@@ -1,19 +1,19 @@
-"""Data drift: whether new images look as those did that the champion was measured on.
+"""Data drift: compare new images with the reference, the images on which the champion was measured.
 
-The new images of every lot are tested on their own, for one drifted lot must not be diluted by many clean ones, and all
-of them together, for a small drift of all lots, or lots of few images, show only in the sum. Compared are:
+The new images of every lot are tested on their own, because many clean lots must not dilute one drifted lot. All are
+also tested together, because a small drift of all lots, or lots of few images, show only in the sum. The tests are:
 
     statistics of pixels, confidences per attribute, directions of the embeddings   Kolmogorov-Smirnov test [1]
-    predicted classes per attribute    Fisher's exact test of every class against the rest, which holds for small counts
-                                       too; the smallest p times the number of tests
-    all of them                        population stability index, less what chance alone makes of it [2]
+    predicted classes per attribute    Fisher's exact test of every class against the rest, which is valid for small
+                                       counts, too; the smallest p times the number of tests
+    all of them                        population stability index, less its mean by chance alone [2]
 
-Something has drifted if it is significant and if it has moved enough to matter (PSI). All p of a check, over signals
-and lots, are corrected together after Holm [3]: the answer is one yes or no, so what must hold is the probability of
-any false alarm; Benjamini and Hochberg's correction bounds the share of false ones among many, and lets more of them in
-as soon as anything is true. Holm's holds for dependent tests, as these are.
+A signal has drifted if its change is significant and large enough (PSI). All p of a check, over signals and lots, are
+corrected together after Holm [3]. The answer is one yes or no, so the probability of any false alarm must be bounded.
+Benjamini and Hochberg's correction would bound the share of false alarms among all, which lets more of them in as soon
+as one signal has drifted. Holm's correction is valid for dependent tests, as these are.
 
-[1] Hodges 1958, asymptotic; scipy.stats.ks_2samp. Ties and small samples make it say drift less often, not more.
+[1] Hodges 1958, asymptotic; scipy.stats.ks_2samp. With ties and small samples it reports drift less often, not more.
 [2] Yurdakul & Naranjo 2020, Statistical properties of the population stability index: without drift PSI is
     about (1/n + 1/m) times a chi-squared value with cells - 1 degrees of freedom: .14 in the mean for n 100, m 200.
 [3] Holm 1979, A simple sequentially rejective multiple test procedure.
@@ -44,9 +44,9 @@ from stages.common.schema.statistics import holm
 
 FOUND, NONE, NOT_ENOUGH = "found", "none", "not enough data"
 ALL = "all new images"
-"""In place of a lot, where it takes all of them to see it. A further lot does not make it another finding."""
+"""Stands for all lots, where drift shows only in all together. A further lot does not make it a new finding."""
 DIRECTIONS = 8
-"""Principal components of the reference's embeddings that are looked at."""
+"""Number of principal components of the reference's embeddings that are tested."""
 EMBEDDING = "embedding_"
 
 
@@ -57,14 +57,14 @@ class Signal:
     Attributes:
         lot: name of the lot, or `ALL`.
         signal: column of `signals`, or `embedding_<k>`.
-        then: mean of the reference; the share of the class that moved most, if `moved` names one.
-        now: likewise of the lot.
-        psi: population stability index beyond chance, at least 0; None where there is not enough data, as below.
-        distance: Kolmogorov-Smirnov distance, of classes the largest difference of shares; 0-1.
+        then: mean in the reference; the share of class `moved`, if there is one.
+        now: the same in the lot.
+        psi: population stability index beyond chance, at least 0; None without enough data, like the next three.
+        distance: Kolmogorov-Smirnov distance; for classes, the largest difference of shares; 0-1.
         p: of the test, 0-1.
         p_corrected: after Holm over all tests of the check.
         drifted: whether it is significant and large enough.
-        moved: the class that moved most.
+        moved: the class with the largest change.
         note: why there is not enough data.
     """
 
@@ -87,10 +87,10 @@ class Drift:
 
     Attributes:
         verdict: `FOUND`, `NONE` or `NOT_ENOUGH`.
-        lots: of each lot with new images (and `ALL`, if there are several) the verdict.
-        concerned: the lots that drifted on their own; if none did but all together, `ALL`.
-        tests: all of them, the strongest first.
-        now: of each entry of `lots` the table that was tested; `then`: that of the reference.
+        lots: each lot with new images (and `ALL`, if there are several) -> its verdict.
+        concerned: the lots that drifted on their own; `ALL` if only all together drifted.
+        tests: all tests, the strongest first.
+        now: each entry of `lots` -> the tested table; `then`: that of the reference.
     """
 
     verdict: str
@@ -102,22 +102,22 @@ class Drift:
 
 
 def directions(embeddings: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Mean (D,) and the first principal axes (D, at most `DIRECTIONS`) of the finite ones of embeddings (N, D)."""
+    """Mean (D,) and the first principal axes (D, at most `DIRECTIONS`) of the finite embeddings among (N, D)."""
     finite = embeddings[np.isfinite(embeddings).all(axis=1)].astype(np.float64)
     if len(finite) < 2:
         return np.zeros(embeddings.shape[1]), np.zeros((embeddings.shape[1], 0))
     mean = finite.mean(axis=0)
     _, size, axes = np.linalg.svd(finite - mean, full_matrices=False)
-    told = size > size[:1] * 1e-6  # others are rounding
+    told = size > size[:1] * 1e-6  # smaller ones are rounding errors
     return mean, axes[told][:DIRECTIONS].T
 
 
 def table_of(
     attributes: Attributes, features: Features, mean: npt.NDArray[np.float64], axes: npt.NDArray[np.float64]
 ) -> pd.DataFrame:
-    """`signals` and the embeddings along `axes`; of images that look alike to the model only one is kept.
+    """`signals` and the embeddings along `axes`; images with equal embeddings are kept once.
 
-    The same picture a hundred times is one observation, and tests that take it for a hundred find drift in anything.
+    A picture that is there a hundred times is one observation; a test that counts a hundred finds drift everywhere.
     """
     embeddings = np.asarray(features.embeddings, np.float64)
     raw = pd.DataFrame(np.hstack([embeddings, *features.probabilities.values()]))
@@ -143,7 +143,7 @@ def find_drift(
         compare(lot, str(name), then[name], values[name], settings.min_images)
         for lot, values in now.items()
         for name in then
-        if name in values  # what only one side was asked for is no signal
+        if name in values  # a column of only one side is not a signal
     ]
     tests = judge_signals(tests, settings)
     verdicts = {lot: _verdict([test for test in tests if test.lot == lot]) for lot in now}
@@ -154,7 +154,7 @@ def find_drift(
 
 
 def _verdict(tests: Sequence[Signal]) -> str:
-    """Never "none" where nothing could be tested."""
+    """Verdict of some tests; never "none" if nothing could be tested."""
     if any(test.drifted for test in tests):
         return FOUND
     return NONE if any(test.p is not None for test in tests) else NOT_ENOUGH
@@ -174,7 +174,7 @@ def compare(lot: str, signal: str, then: "pd.Series[Any]", now: "pd.Series[Any]"
             return replace(test, note=f"{whose} has {len(values)} {what}, fewer than {min_images}")
     classes = then.dtype.kind != "f"
     constant = [whose for whose, values in (("the reference", then), ("the lot", now)) if values.nunique() < 2]
-    # A class that is gone is news; a pixel statistic that never varies is not a sample of pictures.
+    # A missing class is a change; a pixel statistic that never varies is not from a sample of pictures.
     if constant and not (classes and set(then) != set(now)):
         return replace(test, note=f"{' and '.join(constant)} never varies")
     if classes:
@@ -193,7 +193,7 @@ def compare(lot: str, signal: str, then: "pd.Series[Any]", now: "pd.Series[Any]"
 def _compare_classes(test: Signal, then: "pd.Series[Any]", now: "pd.Series[Any]") -> Signal:
     classes = list(then.cat.categories)
     shares = {name: (float((then == name).mean()), float((now == name).mean())) for name in classes}
-    tested = classes[1:] if len(classes) == 2 else classes  # two classes are one question
+    tested = classes[1:] if len(classes) == 2 else classes  # two classes are one test
     p = {
         name: stats.fisher_exact([[(values == name).sum(), (values != name).sum()] for values in (then, now)]).pvalue
         for name in tested
@@ -213,7 +213,7 @@ def _compare_classes(test: Signal, then: "pd.Series[Any]", now: "pd.Series[Any]"
 def stability_index(then: "pd.Series[Any]", now: "pd.Series[Any]") -> float:
     """PSI of known values over the cells of the reference, less its mean without drift; at least 0."""
     partition = partition_of(then)
-    if partition is None:  # it is constant, and `compare` has said so
+    if partition is None:  # it is constant, as `compare` has noted
         return 0.0
     expected, observed = expected_weights(partition), weights_of(count(now, partition))
     psi = float(((observed - expected) * np.log(observed / expected)).sum())
@@ -226,7 +226,7 @@ def chance(cells: int, then: int, now: int) -> float:
 
 
 def judge_signals(tests: Sequence[Signal], settings: MonitorSection) -> list[Signal]:
-    """Correct the p of all tests together, and say which have drifted."""
+    """Correct the p of all tests together, and mark the signals that drifted."""
     known = [test for test in tests if test.p is not None]
     corrected = iter(holm([test.p for test in known if test.p is not None]).tolist())
     return [

@@ -1,29 +1,29 @@
 """The monitoring log: `monitoring_log.json`, one JSON object a line, one line a check, the oldest first.
 
     time           end of the check, UTC, ISO 8601, seconds
-    run            the run that asked for the check, "" if none said so
-    key            of the artifact of stage monitor that holds the whole finding; the same findings have the same one
-    champion       version that was looked at, null before any release
-    lots           lots with new images, whose pictures it has neither learned from nor was measured on -> how many
-    seen           every predicted lot -> how many images it knows
-    labelled       lot, or "all new images" -> how many new ones somebody has labelled, if any
-    labels_read    whether labels could be read at all; without them drift is told all the same
-    performance    verdict (ok, low, not enough data, nothing to monitor), metric (what it goes by), mean_accuracy,
+    run            the run of the check, "" if unknown
+    key            of the artifact of stage monitor with all findings; the same findings have the same key
+    champion       the monitored version, null before any release
+    lots           lots with new images -> number of images that were not used to train or measure it
+    seen           every predicted lot -> number of images that it knows
+    labelled       lot, or "all new images" -> number of new images with a label, if any
+    labels_read    whether labels could be read; without them drift is still reported
+    performance    verdict (ok, low, not enough data, nothing to monitor), metric, mean_accuracy,
                    mean_balanced_accuracy, mean_majority (the most frequent classes alone; all 0-1), low and high (95 %
-                   interval of the metric), labels, lots (those that are low; "all new images" if no single one is)
-    drift          verdict (none, found, not enough data, nothing to monitor), lots (that drifted; likewise), tests,
+                   interval of the metric), labels, lots (low ones; "all new images" if no single lot is low)
+    drift          verdict (none, found, not enough data, nothing to monitor), lots (drifted ones; likewise), tests,
                    signals (the strongest: lot, signal, moved, then, now, psi, distance, p_corrected, drifted)
-    expected       of new images without labels: images, mean_accuracy (0-1) that is expected of them, low and high (its
-                   95 % interval; too high where images drifted), lots (of which it is below min_accuracy; likewise)
-    labels_needed  lots that drifted or are expected to be low, and of whose new images nobody has labelled any: the
-                   artifact's to_label.csv lists what to label first; a training without such labels would mend nothing
-    cause          what asks for a training: champion, the lots concerned by performance and by drift, and how many new
-                   images of each are labelled; or null
+    expected       of new images without labels: images, mean_accuracy (expected, 0-1), low and high (its 95 %
+                   interval; too high for drifted images), lots (where it is below min_accuracy; likewise)
+    labels_needed  lots that drifted or have a low expected accuracy, and have no label of a new image: the artifact's
+                   to_label.csv lists the images to label first; a training without such labels would not help
+    cause          cause of a training: champion, the lots concerned by performance and by drift, and the number of
+                   labelled new images of each; or null
     cause_id       digest of it (12 hex digits), "" if there is none
-    repeated       whether earlier checks led to a training for all of that cause already
-    retrain        whether this check leads to one: there is a cause, and it is not repeated
+    repeated       whether earlier checks have started trainings for all of that cause
+    retrain        whether this check starts a training: there is a cause, and it is not repeated
 
-`Check.model_json_schema()` is the same as a JSON schema. A line that a full disk cut short spoils no other.
+`Check.model_json_schema()` is the same as a JSON schema. A line that a full disk cuts short does not affect others.
 """
 
 import json
@@ -50,7 +50,7 @@ class PerformanceFound(Section):
     """`performance` of a check."""
 
     verdict: Literal["ok", "low", "not enough data", "nothing to monitor"]
-    metric: Metric = "accuracy"  # the lines of earlier code have none of it, nor of the next but one
+    metric: Metric = "accuracy"  # absent in lines of earlier code, like the next but one
     mean_accuracy: float | None
     mean_balanced_accuracy: float | None = None
     mean_majority: float | None = None
@@ -94,7 +94,7 @@ class ExpectedFound(Section):
 
 
 class Cause(Section):
-    """`cause` of a check: which lots ask for a training of a successor to which version, why, and with what labels."""
+    """`cause` of a check: the version, the lots that ask for its successor, the reasons, and their labels."""
 
     champion: str
     performance: list[str]
@@ -115,7 +115,7 @@ class Check(Section):
     labels_read: bool = True
     performance: PerformanceFound
     drift: DriftFound
-    expected: ExpectedFound | None = None  # the lines of earlier code have none
+    expected: ExpectedFound | None = None  # absent in lines of earlier code
     labels_needed: list[str] = Field(default_factory=list)
     cause: Cause | None
     cause_id: str
@@ -124,17 +124,17 @@ class Check(Section):
 
 
 def append_check(file: Path, artifact: Path, key: str, run: str = "") -> Headline:
-    """Write a check to the log, and decide whether it leads to a training given what earlier ones led to.
+    """Write a check to the log, and decide whether it starts a training, given the earlier checks.
 
     The same check of the same run is written once: a task that is tried again after its container was killed gets the
-    answer of its first try, and a training that was decided is not lost. A later run on unchanged data is another
-    check, which is written, and repeats the cause.
+    answer of its first try, so a decided training is not lost. A later run on unchanged data is a new check, which is
+    written, and repeats the cause.
 
     Args:
         file: the log; it and its folder are created.
         artifact: of stage monitor.
         key: of that artifact.
-        run: name of the run that asks; without one, every call is a check of its own.
+        run: name of the run; if empty, every call is a new check.
 
     Returns:
         `retrain` and `repeated` ("yes" or "no"), and `cause_id` ("none" without a cause).
@@ -168,10 +168,10 @@ def append_check(file: Path, artifact: Path, key: str, run: str = "") -> Headlin
 
 
 def is_repeated(cause: Cause, earlier: Sequence[Check]) -> bool:
-    """Whether trainings were started for all lots of a cause, with their labels, and against the same version.
+    """Whether trainings were started for all lots of a cause, with their labels, against the same version.
 
-    Not by `cause_id`: a lot that was acted on and one that is clean now, or is drifted no more, would be a new cause.
-    But further labels of a lot are: a training that has them may do what one without them could not.
+    Not by `cause_id`: when one of the lots no longer drifts, the rest would be a new cause. But further labels of a lot
+    are a new cause, because a training with them may succeed where one without them failed.
     """
     acted = [
         check.cause for check in earlier if check.retrain and check.cause and check.cause.champion == cause.champion
@@ -184,5 +184,5 @@ def is_repeated(cause: Cause, earlier: Sequence[Check]) -> bool:
 
 
 def read_log(file: Path) -> list[Check]:
-    """The checks of a log, the oldest first; a line that cannot be read is left out, and said."""
+    """The checks of a log, the oldest first; a line that cannot be read is left out with a warning."""
     return list(read_lines(file, Check.model_validate_json))

@@ -1,6 +1,6 @@
-"""Which images are new: those whose picture the champion has neither learned from nor was measured on.
+"""New images: those whose picture was not used to train or measure the champion.
 
-By picture, not by name or lot: images come into lots that the champion knows, and folders need not be lots at all.
+By picture, not by name or lot: known lots get further images, and a folder may hold several lots.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ from stages.common.registry.seen import read_seen, unseen
 
 
 class OnDisk(Mapping[str, Features]):
-    """Some images of each lot, read when they are asked for: all at once would be 1 kB an image, and their examples."""
+    """Some images of each lot, read on access: all at once would take 1 kB an image, and their examples."""
 
     def __init__(self, folder: Path, chosen: Mapping[str, npt.NDArray[np.intp]]) -> None:
         """Take lots of `folder`: lot -> positions of its images."""
@@ -39,8 +39,8 @@ class NewImages:
     """Predicted images, split into new and known ones.
 
     Attributes:
-        lots: each lot that has new images -> those alone.
-        seen: every lot -> how many images of it the champion knows.
+        lots: each lot with new images -> these images.
+        seen: every lot -> number of its images that the champion knows.
     """
 
     lots: Mapping[str, Features]
@@ -48,7 +48,7 @@ class NewImages:
 
 
 def find_new_images(folder: Path, champion: Champion) -> NewImages:
-    """Tell the new images of all lots from the others, one lot after the other.
+    """Find the new images of all lots, one lot after the other.
 
     Args:
         folder: `features` of the artifact of stage predict.

@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from stages.common.checks.validation import Checked
 
 EXAMPLES = 8
-"""Pictures of then, and as many of now."""
+"""Pictures of the reference, and the same number of new ones."""
 MOVED = 12
-"""Signals in the first table; the folded one has all."""
+"""Signals in the first table; the folded table has all."""
 PLOTS = 4
 LOTS = 30
 """Lots in a table."""
@@ -106,7 +106,7 @@ def verdict_line(
 
 
 def _telling(drift: Drift) -> list[Signal]:
-    """Drifted signals, or if there are none, tested ones; directions of embeddings, which nobody can picture, last."""
+    """Drifted signals, or tested ones if none drifted; directions of embeddings, which are hard to picture, last."""
     found = [test for test in drift.tests if test.drifted] or [test for test in drift.tests if test.p is not None]
     return sorted(found, key=lambda test: test.signal.startswith(EMBEDDING))
 
@@ -119,7 +119,7 @@ def _names(lots: Sequence[str]) -> str:
 
 
 def nothing_report(decision: Mapping[str, Any]) -> Report:
-    """The report where there is nothing to look at."""
+    """The report if there is nothing to monitor."""
     version, images = decision["champion"], sum(decision["seen"].values())
     why = (
         f"Nothing to monitor: {version} was trained or evaluated on the pictures of all {images:,} predicted images."
@@ -152,20 +152,20 @@ def describe_check(
 
     Args:
         out: the artifact; its plots go to `plots/`.
-        champion: what was looked at.
+        champion: the monitored version.
         decision: `decision.json`.
         performance: on new labels.
         drift: of new images.
-        reference: what the champion was measured on.
+        reference: the images on which the champion was measured.
         lots: lot -> its new images.
-        unlabelled: what is expected of new images without labels.
-        worth: those that to_label.csv lists.
+        unlabelled: expected accuracy on new images without labels.
+        worth: images of to_label.csv.
         picture: lot and file name -> thumbnail, "" if there is none.
-        checked: what the suite found; None if there was nothing to check.
-        looked_at: the lots that the suite was run on.
+        checked: the findings of the suite; None if there was nothing to check.
+        looked_at: the lots that the suite has checked.
         history: past checks, this one last: `performance.means`, `drifted`, `images`, `lots`.
         settings: the thresholds.
-        remarks: what else is to be said first, each a sentence without its full stop.
+        remarks: further remarks for the verdict, each a sentence without its full stop.
     """
     attributes = champion.attributes
     cards: dict[str, object] = {
@@ -220,7 +220,7 @@ def describe_check(
 
 
 def _expected(unlabelled: Unlabelled, drift: Drift) -> dict[str, tuple[int, Mapping[str, Any] | None, Badge | None]]:
-    """The expected accuracy of each lot, and whether the lot drifted, which makes it too high."""
+    """Expected accuracy of each lot, with a mark if the lot drifted, which makes the estimate too high."""
     drifted = Badge("too high: drifted", "remark")
     return {
         lot: (images, expected, drifted if drift.lots[lot] == drifting.FOUND else None)
@@ -254,7 +254,7 @@ def _p(value: float | None) -> object:
 
 
 def _plots(attributes: Attributes, out: Path, drift: Drift) -> list[Plot]:
-    """The signals that moved most, as many of each lot that drifted."""
+    """The signals with the largest changes, equally many of each drifted lot."""
     telling = _telling(drift)
     lots = list(dict.fromkeys(test.lot for test in telling if test.lot != ALL)) or [ALL]
     each = max(1, PLOTS // len(lots))
@@ -269,7 +269,7 @@ def _plots(attributes: Attributes, out: Path, drift: Drift) -> list[Plot]:
 
 
 def _examples(drift: Drift, reference: Features, lots: Mapping[str, Features]) -> Group:
-    """Some images of the reference beside some of the lots concerned, or of all new ones."""
+    """Some images of the reference beside images of the lots concerned, or of all new images."""
     names = [lot for lot in drift.concerned if lot != ALL] or list(lots)
     each = max(1, EXAMPLES // len(names))
     now = [picture for name in names[:EXAMPLES] for picture in _pictures(lots[name], each)]
@@ -302,7 +302,7 @@ def _accuracies(attributes: Attributes, performance: Performance, settings: Moni
 
 
 def _counted(metric: str) -> str:
-    """How labels are counted, if not one by one."""
+    """Remark on the count of labels, if it is not simply their number."""
     return "" if metric == "accuracy" else "(or as informative as so many of equally frequent classes) "
 
 

@@ -1,13 +1,14 @@
 """The accuracy of the champion on new images that have labels.
 
-Whether the mean of `evaluate.metric` fell: for all new labels together the estimate itself is compared with
-`min_accuracy`, as at the release of a version, so both mean the same by "good enough". `min_labels` bounds the noise (a
-standard error of .02 to .05 for 50 labels), a false alarm costs one training that the release gate judges, and a miss
-costs wrong predictions until somebody looks. A single lot among several is low only if its interval lies below: of 20
-lots of 100 images, one or more fall under .85 by chance in a third of all checks of a model that is right in 88 %.
+For all new labels together, the mean of `evaluate.metric` itself is compared with `min_accuracy`, as at the release of
+a version, so both use the same bound. `min_labels` limits the noise (a standard error of .02 to .05 for 50 labels). A
+false alarm costs one training, whose version must still pass the release gate; a miss costs wrong predictions until
+somebody notices. A single lot among several is low only if its interval lies below the bound: for a model that is right
+in 88 %, one or more of 20 lots of 100 images fall under .85 by chance in a third of all checks.
 
-Balanced accuracy is only as sure as its rarest class, of which a thousand labels may have ten. So labels are counted as
-many as would tell as much if the classes were equally frequent: n of K classes with n_k labels are K^2 / sum(1 / n_k).
+Balanced accuracy is only as certain as its rarest class, which may have ten of a thousand labels. So labels are counted
+as the number of labels of equally frequent classes that is as informative: K^2 / sum(1 / n_k) for K classes with n_k
+labels each.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -33,8 +34,8 @@ from stages.monitor.drift import ALL
 OK, LOW, NOT_ENOUGH = "ok", "low", "not enough data"
 
 Labels = Mapping[int, Sequence[int]]
-"""Picture (`stages.common.registry.seen`) -> class indices in the order of the attributes, -1 where unknown; not of a
-picture without any label."""
+"""Picture (`stages.common.registry.seen`) -> class indices in the order of the attributes, -1 where unknown; pictures
+without any label are left out."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class Accuracy:
     """A share of right answers, or their mean over classes: `evaluate.metric` of an attribute, or its mean.
 
     Attributes:
-        labels: how many there are.
-        value: 0-1; None where there are too few labels.
-        low: its 95 % interval; `high` likewise.
+        labels: number of labels.
+        value: 0-1; None with too few labels.
+        low: lower end of its 95 % interval; `high` is the upper end.
     """
 
     labels: int
@@ -67,11 +68,11 @@ class Performance:
     """The result of a check of accuracy.
 
     Attributes:
-        metric: what it is told by.
+        metric: the metric.
         verdict: `OK`, `LOW` or `NOT_ENOUGH`.
         total: all new images together.
-        lots: those with labels.
-        concerned: the lots that are low on their own; if none is but all together, `ALL`.
+        lots: lots with labels.
+        concerned: the lots that are low on their own; `ALL` if only all together are low.
         measures: attribute -> `stages.common.inference.measures.measure` on all new labels.
         means: mean_accuracy, mean_balanced_accuracy, mean_majority of the attributes with enough labels.
     """
@@ -90,9 +91,9 @@ class Performance:
 
 
 def read_labels(attributes: Attributes, validated: Path) -> Labels:
-    """The labels of the champion's attributes that stage `validate` accepted.
+    """Labels of the champion's attributes that stage `validate` accepted.
 
-    An attribute that the annotations do not have, or with other classes, is unknown in all of them.
+    An attribute that is absent in the annotations, or has other classes there, is unknown everywhere.
 
     Raises:
         DataError: its annotations cannot be read.
@@ -100,7 +101,7 @@ def read_labels(attributes: Attributes, validated: Path) -> Labels:
     classes = {attribute.name: attribute.classes for attribute in read_attributes(validated)}
     known = [attribute.name if classes.get(attribute.name) == attribute.classes else "" for attribute in attributes]
     labels: dict[int, Sequence[int]] = {}
-    once: dict[Sequence[int], Sequence[int]] = {}  # few among a million are different
+    once: dict[Sequence[int], Sequence[int]] = {}  # a million rows have few different ones
     with reading(validated / ANNOTATIONS, "validate"):
         for row in annotation_rows(validated, "pixels", *filter(None, known)):
             found = tuple(int(row[name] or UNKNOWN) if name else UNKNOWN for name in known)
@@ -117,7 +118,7 @@ def measure(
     answered: Collection[str],
     metric: Metric = "accuracy",
 ) -> Performance:
-    """Compare what the champion predicted with the labels of the attributes that it answers, of one lot at least."""
+    """Compare the champion's answers with the labels of the answered attributes, for at least one lot."""
     by_lot = {lot: _answers(attributes, features, labels, answered) for lot, features in lots.items()}
     together = [_joined(parts) for parts in zip(*by_lot.values(), strict=True)]
 
@@ -171,11 +172,11 @@ def summarise(
     """The metric of each attribute that has enough labels, and the mean of these.
 
     Args:
-        attributes: A of them.
+        attributes: A attributes.
         right: (N, A).
         labels: (N, A), -1 where unknown.
-        min_labels: of an attribute.
-        metric: what is told.
+        min_labels: least number of labels of an attribute.
+        metric: the metric.
     """
     counts = np.isfinite(right).sum(axis=0)
     found, told = dict[str, Accuracy](), []
@@ -193,17 +194,17 @@ def summarise(
 
 
 def _equal_labels(cells: Cells) -> npt.NDArray[np.float64]:
-    """(A,): as many labels as would tell as much about an attribute if its cells had equally many."""
+    """(A,): number of labels that would be as informative about an attribute if its cells had equally many."""
     per_cell = 1 / np.isfinite(cells.right).sum(axis=0)
     numbers: npt.NDArray[np.float64] = cells.owner.sum(axis=0) ** 2 / (per_cell @ cells.owner)
     return numbers
 
 
 def _figure(labels: int, cells: Cells) -> Accuracy:
-    """The mean of cells, each of which has a label.
+    """Mean over cells, each of which has a label.
 
-    Its interval is Wilson's for the effective number of labels: as many as would vary as much as the mean does, whose
-    variance follows from the images, which are independent, while the answers to one image are not. (Dean & Pagano
+    Its interval is Wilson's for the effective number of labels, which would give the same variance as the mean. The
+    variance is computed over images, which are independent, while the answers to one image are not. (Dean & Pagano
     2015, Evaluating confidence interval methods for binomial proportions in clustered surveys.)
     """
     known = np.isfinite(cells.right)

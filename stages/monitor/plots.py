@@ -1,4 +1,4 @@
-"""The pictures of a drift report: how one signal was distributed then, and is now."""
+"""Plots of a drift report: the distribution of a signal in the reference and in new images."""
 
 from typing import Any
 
@@ -10,26 +10,26 @@ from stages.common.reports.figures import names_are_text
 
 THEN, NOW = "#8a94a0", "#d9622b"
 DPI = 150
-"""Makes 900 x 390 pixels of a picture."""
+"""Gives plots of 900 x 390 pixels."""
 BARS = 24
 """Bars of a histogram."""
 CLASSES = 6
-"""Classes that are drawn: those that moved most."""
+"""Number of classes that are drawn: those with the largest changes."""
 
 
 LETTERS = 16
-"""Of a class's name that are shown."""
+"""Letters of a class's name that are shown."""
 IN_A_ROW = 60
-"""Letters of names that have room side by side; more are turned."""
+"""Letters of names that fit side by side; if there are more, the names are rotated."""
 
 
 @names_are_text
 def draw_signal(then: "pd.Series[Any]", now: "pd.Series[Any]") -> Figure:
-    """Draw the shares of images, gray of the reference and orange of new images.
+    """Draw the shares of images, gray for the reference and orange for new images.
 
     Args:
-        then: the signal's column of the reference; one known value at least.
-        now: likewise of the new images.
+        then: the signal's column of the reference, with at least one known value.
+        now: the same of the new images.
     """
     figure = Figure(figsize=(6, 2.6), layout="constrained")
     axes = figure.subplots()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 NO_LABELS = "no labels could be read, because stage validate failed: its report says why; drift is still reported"
 RUN = "FACE_ATTRIBUTES_RUN"
-"""Environment variable with the run that a check is made for: JSON with its `run_id`, the same when tried again."""
+"""Environment variable with the run of a check: JSON with its `run_id`, the same for every try."""
 
 
 def _run(context: Context[Params]) -> Headline:
@@ -58,7 +58,7 @@ def _run(context: Context[Params]) -> Headline:
     else:
         labels = read_labels(attributes, validate)
         if champion and (how := difference(attributes, read_attributes(validate))):
-            unlike = f"The labels are of other attributes than {champion.version} answers ({how}): they are left out"
+            unlike = f"The labels have other attributes than {champion.version} answers ({how}): they are left out"
             log.warning(unlike)
     folder = context.inputs["predict"] / "features"
     new = find_new_images(folder, champion) if champion else NewImages({}, {})
@@ -124,10 +124,10 @@ def _run(context: Context[Params]) -> Headline:
 def _check_expectations(
     context: Context[Params], champion: Champion, reference: "Features", drift: "Drift"
 ) -> "tuple[Checked | None, list[str]]":
-    """Run the suite on the lot that drifted most, or on all new ones: one drifted lot is not diluted here either.
+    """Run the suite on the lot that drifted most, or on all new images, so that clean lots do not dilute a drifted one.
 
     Returns:
-        What it found, None if there was nothing to check; and the lots that it was run on.
+        Its findings, None if there was nothing to check; and the lots that it has checked.
     """
     import pandas as pd
 
@@ -144,7 +144,7 @@ def _check_expectations(
     values = thresholds(kept, table, context.params.monitor.min_psi)
     if not values:
         return None, lots
-    # nothing can be said about what is absent then or now, or was constant then
+    # columns that are absent on either side, or constant in the reference, cannot be tested
     without = {name for name in (*STATISTICS, *table) if f"{name}_partition" not in values}
     return check(champion.attributes, SUITE, table, values, context, without), lots
 
@@ -204,6 +204,6 @@ STAGE = Stage(
         ),
     },
     run=_run,
-    raw_files=lambda _params, _inputs, _name: RawFiles(()),  # what is in them decides nothing, predict has seen to that
+    raw_files=lambda _params, _inputs, _name: RawFiles(()),  # predict's artifact covers them
     deliver=_deliver,
 )

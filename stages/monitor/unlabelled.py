@@ -1,4 +1,4 @@
-"""The new images that nobody has labelled: how many answers are expected to be right, and what to label first."""
+"""New images without labels: their expected accuracy, and the images to label first."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ class Unlabelled:
     """Expected accuracy of images without labels.
 
     Attributes:
-        images: how many there are.
-        expected: accuracy of all of them.
-        lots: each lot that has some -> how many, and their expected accuracy.
+        images: number of images.
+        expected: expected accuracy on all of them.
+        lots: each lot with such images -> their number, and their expected accuracy.
     """
 
     images: int
@@ -37,12 +37,12 @@ class Unlabelled:
 
     @property
     def told(self) -> dict[str, Any]:
-        """The same in JSON's terms."""
+        """The same for JSON."""
         lots = {lot: {"images": images, "expected": expected} for lot, (images, expected) in self.lots.items()}
         return {"images": self.images, "expected": self.expected, "lots": lots}
 
     def low(self, least: float) -> list[str]:
-        """The lots of which, with 95 %, fewer answers are right than `least`; if none is but all together, `ALL`."""
+        """Lots whose share of right answers is below `least` with 95 %; `ALL` if that holds only for all together."""
 
         def is_low(expected: Figures) -> bool:
             return bool(expected) and expected["mean"]["high"] < least  # type: ignore[index]
@@ -55,7 +55,7 @@ NONE = Unlabelled(0, None, {})
 
 
 def without_label(features: Features, labels: Labels | None) -> npt.NDArray[np.bool_]:
-    """(N,): the images that have no label; all of them, if no labels could be read."""
+    """(N,): images without a label; all images if no labels could be read."""
     known = labels or {}
     return np.array([picture not in known for picture in features.pictures.tolist()], np.bool_)
 
@@ -63,7 +63,7 @@ def without_label(features: Features, labels: Labels | None) -> npt.NDArray[np.b
 def find_unlabelled(
     attributes: Attributes, lots: Mapping[str, Features], labels: Labels | None, trusts: Trusts
 ) -> Unlabelled:
-    """Look at the new images of one lot after the other, one lot at least."""
+    """Estimate the accuracy on the new images without labels, lot by lot; there is at least one lot."""
     found = {}
     for lot, features in lots.items():
         answers = answers_of(attributes, features.probabilities, decision=features.decision)
@@ -82,15 +82,15 @@ def choose_worth(
     needed: Collection[str],
     most: int,
 ) -> list[Worth]:
-    """The images that are most worth labels: those of lots that need some first.
+    """Images that are most worth labels, in lots that need labels first.
 
     Args:
-        attributes: what is labelled.
-        reference: what the champion was measured on.
+        attributes: the labelled attributes.
+        reference: the images on which the champion was measured.
         lots: lot -> its new images.
-        labels: what is known; None if no labels could be read, so nobody knows which image lacks them: there is none.
+        labels: known labels; None if no labels could be read: then no image is chosen, for it may have labels.
         needed: lots that need labels, or `ALL`.
-        most: how many, at most.
+        most: greatest number of images.
     """
     if labels is None:
         return []
@@ -106,7 +106,7 @@ def choose_worth(
 
 
 def find_places(raw: Path, worth: Sequence[Worth]) -> dict[tuple[str, str], str]:
-    """Where images lie: (lot, file name) -> path in the raw folder, of those that are still there."""
+    """Paths of images: (lot, file name) -> path in the raw folder, for images that are still there."""
     wanted = {(image.lot, image.filename) for image in worth}
     places = {}
     for path in list_folder(raw).images if wanted else ():

@@ -1,10 +1,10 @@
-"""Drift in words for people who are no statisticians."""
+"""Drift in words for people who are not statisticians."""
 
 from stages.common.schema.attributes import Attributes
 from stages.monitor.drift import EMBEDDING, Signal
 
 SLIGHT, LARGE = 0.1, 0.25
-"""PSI below which a change is slight, and from which on it is large (Siddiqi 2006)."""
+"""PSI below which a change is slight, and above which it is large (Siddiqi 2006)."""
 
 _STATISTICS = {
     "brightness": ("darker", "brighter"),
@@ -17,7 +17,7 @@ _STATISTICS = {
     "white": ("less white", "more white"),
     "blockiness": ("with colours less in blocks", "with colours in blocks, as strong JPEG leaves them"),
 }
-"""Statistic -> how images are called whose value is lower, and higher; one that is not here is called by its name."""
+"""Statistic -> words for images with a lower value, and with a higher one; others are named by the statistic."""
 
 
 def title_of(attributes: Attributes, signal: str) -> str:
@@ -38,7 +38,7 @@ def size_of(psi: float) -> str:
 
 
 def explain(attributes: Attributes, signal: Signal) -> str:
-    """One sentence on a signal that was tested."""
+    """One sentence about a tested signal."""
     if signal.then is None or signal.now is None or signal.psi is None:
         return signal.note
     how, higher = size_of(signal.psi), signal.now > signal.then

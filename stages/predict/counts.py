@@ -10,11 +10,11 @@ from stages.common.inference.answers import Answers
 ABSTAINED = "abstained"
 
 Counts = dict[str, dict[str, int]]
-"""Attribute -> class name, and `ABSTAINED` -> images: of a class those that are answered so."""
+"""Attribute -> class name, or `ABSTAINED` -> number of images with that answer."""
 
 
 def count_answers(answers: Iterable[Answers]) -> Counts:
-    """Count the answers that are given per class, and those that are not."""
+    """Count given answers per class, and abstentions."""
     counts = {}
     for answer in answers:
         given = answer.predicted[answer.answered]
@@ -35,7 +35,7 @@ def add_counts(counts: Iterable[Counts]) -> Counts:
 
 
 class Unsure(NamedTuple):
-    """The least sure answer about an image: its confidence, where the image is from, and what was said."""
+    """The least sure answer about an image: its confidence, the image, and the answer."""
 
     confidence: float
     lot: str
@@ -46,7 +46,7 @@ class Unsure(NamedTuple):
 
 
 def least_sure(lot: str, filenames: Sequence[str], answers: Sequence[Answers], most: int) -> list[Unsure]:
-    """The images with the least sure answers, at most `most`, the least sure first; each stands there once."""
+    """Up to `most` images with the least sure answers, the least sure first, each once."""
     confidences = np.stack([np.where(answer.finite, answer.confidence, np.inf) for answer in answers])
     column = confidences.argmin(axis=0)
     lowest = confidences.min(axis=0)

@@ -1,4 +1,4 @@
-"""The images of the raw folder that are predicted, by lot, and what is left out with the reason. Nothing is opened."""
+"""Images of the raw folder to predict, by lot, and other files with the reason. No file is opened."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -8,7 +8,7 @@ from pathlib import Path
 from stages.common.images.listing import HIDDEN, SUFFIXES, as_text, list_folder, lot_of, name_of, suffix_of
 
 LOT_BYTES = 255 - len("predictions_.csv")
-"""Length of a lot's name at most, for files are named after it."""
+"""Greatest length of a lot's name, for files are named after it."""
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class Found:
     """The content of a raw folder.
 
     Attributes:
-        lots: lot -> what an image is called -> its path, relative to the folder; both sorted.
-        undecodable: (file name, lot, reason) of what has an image's name and is none that can be answered.
-        ignored: (file name, lot, path, reason) of what has another name, and is not read.
+        lots: lot -> name of an image -> its path, relative to the folder; both sorted.
+        undecodable: (file name, lot, reason) of files with an image's name that cannot be used.
+        ignored: (file name, lot, path, reason) of files with other names, which are not read.
     """
 
     lots: dict[str, dict[str, str]]
@@ -27,7 +27,7 @@ class Found:
 
     @property
     def names(self) -> set[str]:
-        """The lots that have an image, be it an undecodable one."""
+        """Lots that have an image, also if it is undecodable."""
         return {*self.lots, *(lot for _, lot, _ in self.undecodable)}
 
     def select(self, wanted: Collection[str]) -> "Found":
@@ -42,8 +42,8 @@ class Found:
 def find_images(raw: Path) -> Found:
     """List the images of a raw folder by the rules of stage validate.
 
-    An image is known by its lot and its file name. Where a lot has several files of a name, in several folders, each is
-    called by its path.
+    An image is named by its lot and its file name. If a lot has several files of one name, in several folders, each is
+    named by its path.
     """
     found = Found({}, [], [])
     lots: dict[str, list[str]] = {}

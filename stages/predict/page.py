@@ -1,4 +1,4 @@
-"""The report of predictions: how many images, what they show, which answers are least sure, and what was left out."""
+"""The report of predictions: images, answers, the least sure images, and files that were left out."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ def nothing_released() -> Report:
 
 
 def _lots(attributes: Attributes, metrics: Mapping[str, Any]) -> Table:
-    """Images per lot, and how many of them are not answered, by attribute."""
+    """Images per lot, and the share of them that is not answered, by attribute."""
     rows = []
     for lot, found in metrics["lots"].items():
         images = found["images"]
@@ -76,13 +76,13 @@ def _unsure(cases: Sequence[Unsure], picture: Callable[[str, str], str]) -> Pict
 
 
 def describe_undecodable(undecodable: Rows) -> list[PageSection]:
-    """Images without a prediction, (filename, lot, reason) of each; nothing if there are none."""
+    """Images without a prediction, (filename, lot, reason) of each; empty if there are none."""
     columns = ("File name", "Lot", "Reason")
     return [rejects("Undecodable images", columns, undecodable, "undecodable.csv")] if undecodable else []
 
 
 def describe_ignored(ignored: Rows) -> list[PageSection]:
-    """Other files, (filename, lot, path, reason) of each; likewise."""
+    """Other files, (filename, lot, path, reason) of each; empty if there are none."""
     rows = [(path, reason) for _, _, path, reason in ignored]
     link = ("ignored.csv", "ignored.csv")
     return [short_table("Files not read", ("Path", "Reason"), rows, ROWS_SHOWN, link=link, folded=True)] if rows else []
@@ -103,10 +103,10 @@ def describe_predictions(
     """Put the report together.
 
     Args:
-        attributes: what is answered; the verdict names what never is.
+        attributes: all attributes; the verdict names those that are never answered.
         metrics: `metrics/predictions.json`.
-        answered: what decides which class is the answer.
-        checked: what the suite found.
+        answered: the decision rules.
+        checked: the findings of the suite.
         cases: the least sure answers.
         worth: the images of to_label.csv.
         picture: lot and file name -> thumbnail.

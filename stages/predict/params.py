@@ -10,9 +10,9 @@ from stages.common.inference.settings import PredictionSettings, ToLabelSection
 
 
 class PredictSection(PredictionSettings):
-    """Section `predict`. How images are prepared is no parameter, for the model says how its own were.
+    """Section `predict`. The preprocessing is not a parameter: it comes from the model.
 
-    Of section `images`, the largest picture is a limit that no model lifts.
+    The largest picture in section `images` is a limit that no model raises.
     """
 
     lots: list[str]

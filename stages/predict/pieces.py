@@ -1,7 +1,7 @@
 """Predictions for one lot, as `stages.common.workers.lot_cache` stores them.
 
 features.npz     `stages.common.inference.features.Features` of the lot's pictures; absent if there is none
-predictions.csv  what is answered, of a version that version.txt names; so that a lot that is known is not written anew
+predictions.csv  answers, of a version named in version.txt, so that a cached lot is not written anew
 undecodable.csv  filename, reason
 """
 
@@ -32,7 +32,7 @@ PREDICTIONS = "predictions.csv"
 VERSION = "version.txt"
 UNDECODABLE = "undecodable.csv"
 INFERENCE_BYTES = 3600
-"""Inference takes as long as the decoding of so many bytes, 0.54 ms."""
+"""Cost of inference, as the number of bytes that take as long to decode: 0.54 ms."""
 
 
 class AnswerJob(NamedTuple):
@@ -57,11 +57,11 @@ class Piece:
     """The cached piece of one lot.
 
     Attributes:
-        features: file with those of its pictures; None if there is none.
-        predictions: file with what is answered.
-        version: which it names: what the model was called when the piece was made.
+        features: file with the features of its pictures; None without pictures.
+        predictions: file with the answers.
+        version: name of the model in that file, from the time when the piece was made.
         undecodable: filename -> reason.
-        images: how many pictures there are.
+        images: number of pictures.
     """
 
     features: Path | None
@@ -74,14 +74,14 @@ class Piece:
 def recipe_of(
     model: Path, model_digest: str, max_megapixels: float, batch_size: int, version: str
 ) -> Recipe[AnswerJob, Answered, Piece]:
-    """Compute the answers of a lot.
+    """Recipe of the answers of a lot.
 
     Args:
         model: the file.
-        model_digest: SHA-256 of it, by which it decides them: the same model under another name says the same.
-        max_megapixels: larger pictures are not decoded, whatever the model says.
-        batch_size: images a job.
-        version: what the model is called. It decides nothing, for a model may be archived again under another name.
+        model_digest: its SHA-256, part of the key: the same model under another name gives the same answers.
+        max_megapixels: larger pictures are not decoded, independently of the model's settings.
+        batch_size: images per job.
+        version: name of the model, not part of the key, for a model may be archived again under another name.
     """
 
     def job(_folder: Path, images: Sequence[Source], start: int) -> AnswerJob:
@@ -96,17 +96,17 @@ def recipe_of(
 
 @lru_cache(maxsize=1)
 def load_once(model: Path, model_digest: str) -> OnnxModel:  # noqa: ARG001 - the same path may lead to another model later
-    """The model, loaded once a process, and computing in one thread: every core has its process."""
+    """The model, loaded once per process; it computes in one thread, for every core has its process."""
     return load(model, threads=1)
 
 
 def limited(settings: Preprocessing, max_megapixels: float) -> Preprocessing:
-    """How images were prepared in training, with a limit of our own: what a model says must not lift it."""
+    """The preprocessing of training, with our own limit on pictures, which a model must not raise."""
     return settings.model_copy(update={"max_megapixels": min(settings.max_megapixels, max_megapixels)})
 
 
 def answer_images(job: AnswerJob) -> Answered:
-    """Answer some images; this is what a worker process runs.
+    """Answer some images, in a worker process.
 
     Raises:
         TryAgainError: a file changed while it was being read.

@@ -58,7 +58,7 @@ def _answer_lots(context: LotsContext[Params], champion: Champion, found: Found)
     from stages.predict.pieces import load_once, recipe_of
 
     section, largest = context.params.predict, context.params.images.max_megapixels
-    model = load_once(champion.model, champion.model_digest)  # one that does not fit is refused here, in one line
+    model = load_once(champion.model, champion.model_digest)  # a model that does not fit is refused here, in one line
     log.info("%s answers %s", champion.version, ", ".join(names(model.attributes)))
     raw = context.inputs["raw"]
     sources: dict[str, list[Source]] = {
@@ -88,7 +88,7 @@ def _write_left_out(folder: Path, undecodable: Iterable[Sequence[str]], ignored:
 
 
 def _without_release(context: Context[Params]) -> Headline:
-    """Nothing can be predicted yet, which is no fault: a pipeline must be able to run before its first release."""
+    """Predict nothing before the first release; that is no error, for a pipeline must be able to run before it."""
     log.warning("no version is released yet: nothing is predicted; run the pipeline until a model passes the gate")
     for folder in ("outputs", "features", "data_docs"):
         (context.out / folder).mkdir()
@@ -101,14 +101,14 @@ def _without_release(context: Context[Params]) -> Headline:
 
 
 class _Written(NamedTuple):
-    """Of every lot what metrics tell about it; and of all together.
+    """Figures of every lot, and of all together.
 
     Attributes:
-        lots: lot -> counts, and what accuracy is expected of its new images.
+        lots: lot -> counts, and the expected accuracy on its new images.
         cases: the least sure answers.
-        expected: accuracy of all new images, in JSON's terms; None where nothing tells it.
-        new: how many images the model neither has learned from nor was measured on.
-        worth: those of them that are most worth labels.
+        expected: expected accuracy on all new images, for JSON; None without an estimate.
+        new: number of images that were not used to train or measure the model.
+        worth: the new images that are most worth labels.
     """
 
     lots: dict[str, dict[str, Any]]
@@ -119,7 +119,7 @@ class _Written(NamedTuple):
 
 
 def _write_lots(out: Path, answered: "Lots[Piece]", model: "OnnxModel", champion: Champion, to_label: int) -> _Written:
-    """Write predictions and features, one lot after the other, for memory does not grow with their number."""
+    """Write predictions and features, one lot after the other, so that memory does not grow with their number."""
     from stages.common.inference.expected import certainty, expect, figures, read_trust
     from stages.common.inference.features import load_features
     from stages.common.inference.to_label import Chooser
@@ -226,7 +226,7 @@ def _run(context: Context[Params]) -> Headline:
         try:
             data = read_image_file(raw / found.lots[lot][filename], settings)
             return thumbnail(as_image(decode(data, settings)))
-        except ImageError:  # changed since, which ends the stage anyway
+        except ImageError:  # it has changed, which ends the stage anyway
             return ""
 
     counts = {"images": images, "undecodable": len(undecodable), "findings": len(checked.found)}
@@ -253,7 +253,7 @@ def _run(context: Context[Params]) -> Headline:
 
 
 def _refuse(context: Context[Params], undecodable: Sequence[Sequence[str]], ignored: Sequence[Sequence[str]]) -> None:
-    """End the stage where no image can be used."""
+    """End the stage if no image can be used."""
     context.failed.mkdir()
     _write_left_out(context.failed, undecodable, ignored)
     name, _, reason = undecodable[0]
@@ -279,7 +279,7 @@ def _run_lots(context: LotsContext[Params], lots: Sequence[str]) -> Headline:
 
 
 def _raw_files(params: Params, inputs: Mapping[str, Path], _name: str) -> RawFiles:
-    """Images of the selected lots, and what the artifact lists of other files."""
+    """Images of the selected lots, and the other files that the artifact lists."""
     found = find_images(inputs["raw"]).select(params.predict.lots)
     images = [path for of_lot in found.lots.values() for path in of_lot.values()]
     return RawFiles(images, (*found.undecodable, *found.ignored))

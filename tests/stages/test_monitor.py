@@ -774,7 +774,7 @@ def test_labels_of_other_attributes_are_left_out_which_is_said(
     others = (*SAMPLE_ATTRIBUTES[:0:-1][:-1], hat, bag)
     assert monitor({"s4": lot}, labels, attributes=others) == 0
     how = "without scarf, with hat, with other classes of bag"
-    line = f"The labels are of other attributes than v3 answers ({how}): they are left out"
+    line = f"The labels have other attributes than v3 answers ({how}): they are left out"
     assert line in caplog.text
     result = json.loads((tmp_path / "result.json").read_text())
     assert line in Path(result["report"]).read_text()
