@@ -28,7 +28,7 @@ from scipy.stats import norm
 
 from bench.machine import table
 from stages.archive import gate
-from stages.archive.gate import Judgement, chance, compare, judge, means_by_metric
+from stages.archive.gate import GateVerdict, apply_gate, chance, compare, means_by_metric
 from stages.common.inference.answers import Right
 from stages.common.inference.measures import METRICS, Metric, in_words
 from stages.common.schema.attributes import UNKNOWN, Attribute, Attributes
@@ -78,14 +78,14 @@ def judged(
     best: Right | None,
     margin: float,
     attributes: Attributes = ATTRIBUTES,
-) -> Judgement:
+) -> GateVerdict:
     """Verdict of the gate; the best version is the champion where it is None."""
     found = replace(
-        Judgement(metric, means_by_metric(candidate, labels), (0, 1)),
+        GateVerdict(metric, means_by_metric(candidate, labels), (0, 1)),
         champion=compare(attributes, metric, labels, "champion", candidate, champion),
         best=None if best is None else compare(attributes, metric, labels, "best", candidate, best),
     )
-    return judge(found, 0, ALPHA, margin)
+    return apply_gate(found, 0, ALPHA, margin)
 
 
 def sink(random: np.random.Generator, margin: float, candidates: int = CANDIDATES) -> list[float]:

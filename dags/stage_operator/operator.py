@@ -162,7 +162,7 @@ class StageOperator(DockerOperator):
                 self._follow(client, container, log)
                 state = self._end(client, container, log)
                 try:
-                    self._judge(state, log)
+                    self._check_end(state, log)
                 except AirflowFailException:
                     self._keep_report(client, container, context)
                     raise
@@ -302,7 +302,7 @@ class StageOperator(DockerOperator):
             return AirflowException(f"{self.stage}: stopped by SIGTERM to the task")
         return AirflowException(f"{self.stage}: its container was removed from outside while it ran{tail_of(log)}")
 
-    def _judge(self, state: Mapping[str, Any], log: LogLines) -> None:
+    def _check_end(self, state: Mapping[str, Any], log: LogLines) -> None:
         if self._stopping:
             raise AirflowException(f"{self.stage}: stopped by SIGTERM to the task")
         if failed := failure(self.stage, state, log, self.mem_limit):

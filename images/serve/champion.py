@@ -187,7 +187,7 @@ class Champion:
         version = self.registry.newest() if self._unreleased else champion
         if version is None:
             raise UnavailableError(self._none())
-        remark = "" if version.name == self.name else f"{version.name}, not released: {version.judged}"
+        remark = "" if version.name == self.name else f"{version.name}, not released: {version.gate_verdict}"
         if self.served and (self.served.name, self.served.version.model_digest) == (version.name, version.model_digest):
             return remark
         model = load(self.registry.find_model(version), threads=1)

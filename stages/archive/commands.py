@@ -183,7 +183,7 @@ def list_versions(registry: Registry) -> str:
     for version in registry.versions():
         mark = "champion" if version == champion else ""
         lots = f"{len(version.lots)} lot{'' if len(version.lots) == 1 else 's'}"
-        lines.append(f"{version.name:<5} {mark:<8} {version.created}  {version.means}  {lots}  {version.judged}")
+        lines.append(f"{version.name:<5} {mark:<8} {version.created}  {version.means}  {lots}  {version.gate_verdict}")
     lines += ["releases:"] if lines else [f"no version in {registry.home} yet"]
     for release in registry.releases():
         by = f"{release.by}: " if release.by else ""

@@ -194,7 +194,7 @@ def _chance(metric: Metric, ours: Right, theirs: Right, labels: Labels, groups: 
 
 
 @dataclass(frozen=True)
-class Judgement:
+class GateVerdict:
     """The verdict of the gate.
 
     Attributes:
@@ -222,7 +222,9 @@ class Judgement:
     warnings: Sequence[str] = ()
 
 
-def judge(found: Judgement, min_accuracy: float, alpha: float, margin: float, refused: Sequence[str] = ()) -> Judgement:
+def apply_gate(
+    found: GateVerdict, min_accuracy: float, alpha: float, margin: float, refused: Sequence[str] = ()
+) -> GateVerdict:
     """Decide whether a candidate may be released.
 
     Args:

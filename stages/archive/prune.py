@@ -221,10 +221,10 @@ def prune(store: Path, keep: str, *, dry_run: bool = False, registry: Path | Non
     with alone:
         homes = _homes(store, found)
         slots = {home: _slots(home, found) for home in homes}
-        _judge([slot for of_home in slots.values() for slot in of_home], versions, since, keep)
+        _keep_used([slot for of_home in slots.values() for slot in of_home], versions, since, keep)
         for home in homes:
             if (cache := home / CACHE).is_dir() and not cache.is_symlink():
-                slots[cache] = _judge_pieces(_slots(cache, found), slots[home], since, keep)
+                slots[cache] = _keep_used_pieces(_slots(cache, found), slots[home], since, keep)
         sizes = Sizes()
         all_slots = [slot for of_home in slots.values() for slot in of_home]
         for slot in all_slots:
@@ -297,7 +297,7 @@ def _slots(home: Path, found: Found) -> list[Slot]:
     return list(slots.values())
 
 
-def _judge(slots: list[Slot], versions: set[str], since: float, keep: str) -> None:
+def _keep_used(slots: list[Slot], versions: set[str], since: float, keep: str) -> None:
     """Say of each why it stays."""
     by_place = {(slot.home.name, slot.key): slot for slot in slots}
     for slot in slots:
@@ -340,7 +340,7 @@ def _archive_of(page: Slot) -> str:
         return ""
 
 
-def _judge_pieces(pieces: list[Slot], artifacts: list[Slot], since: float, keep: str) -> list[Slot]:
+def _keep_used_pieces(pieces: list[Slot], artifacts: list[Slot], since: float, keep: str) -> list[Slot]:
     """Say of the pieces of lots why they stay.
 
     A piece that was last taken before the oldest living artifact of the stage was begun is in none that is alive. A run

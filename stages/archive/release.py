@@ -34,7 +34,7 @@ def told_run() -> Mapping[str, Any]:
     return told
 
 
-def opponent(registry: Registry, model_digest: str) -> str:
+def baseline(registry: Registry, model_digest: str) -> str:
     """The version that a model is judged against: the champion, or whoever that was when the model was registered.
 
     A model, known by the digest of its model.onnx, is judged once. So a rerun makes nothing anew after it has become
@@ -103,7 +103,7 @@ def release(registry: Registry, artifact: Path, key: str, *, force: bool) -> Ver
             log.info("%s is the champion now", version.name)
         elif champion != version:
             before = "it was compared before, so only `archive promote` or force releases it; " if known else ""
-            log.warning("%s is not released: %s%s", version.name, before, version.judged)
+            log.warning("%s is not released: %s%s", version.name, before, version.gate_verdict)
     return version
 
 
@@ -119,7 +119,7 @@ def standing(registry: Registry, version: Version) -> str:
     if last and last.version == version.name:
         return f"{version.name} is the champion ({last.told})."
     champion = f"The champion is {last.version} ({last.told})." if last else "No version is released."
-    return f"{version.name} is archived. It was judged {version.judged}. {champion}"
+    return f"{version.name} is archived. Release gate: {version.gate_verdict}. {champion}"
 
 
 def write_content(artifact: Path, content: Path, version: Version) -> None:

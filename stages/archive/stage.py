@@ -13,7 +13,7 @@ from stages.archive.cards import OWN, read_own, write_cards
 from stages.archive.collect import collect
 from stages.archive.lineage import check_one_run, lineage, used_params
 from stages.archive.params import Params
-from stages.archive.release import DATA_CARD, GATE, MODEL_CARD, NONE, RECORD, opponent, release, released
+from stages.archive.release import DATA_CARD, GATE, MODEL_CARD, NONE, RECORD, baseline, release, released
 from stages.common.contract.artifacts import file_digest, write_json
 from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Delivered, Delivery, Headline, Input, RawFiles, Stage
@@ -22,7 +22,7 @@ from stages.common.reports.report import REPORT, write_report
 from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
 
 if TYPE_CHECKING:
-    from stages.archive.gate import Judgement
+    from stages.archive.gate import GateVerdict
     from stages.archive.meeting import Candidate
 
 SLICES_KEPT = 20
@@ -38,17 +38,17 @@ def _identify(params: Params, inputs: Mapping[str, Path], _name: str) -> str:
 
     So does the best version, which follows from that one.
     """
-    return opponent(_registry(params, inputs), file_digest(inputs["train"] / MODEL.name))
+    return baseline(_registry(params, inputs), file_digest(inputs["train"] / MODEL.name))
 
 
-def _judge(context: Context[Params], candidate: "Candidate", against: str) -> "tuple[Judgement, str | None]":
+def _apply_gate(context: Context[Params], candidate: "Candidate", against: str) -> "tuple[GateVerdict, str | None]":
     """Compare the candidate with the champion `against`, and with the best version, on the test split.
 
     Returns:
-        The judgement; and the version that is the best one once the candidate is released, None for itself.
+        The verdict; and the version that is the best one once the candidate is released, None for itself.
     """
     # not needed for --help
-    from stages.archive.gate import Judgement, compare, interval, judge, means_by_metric
+    from stages.archive.gate import GateVerdict, apply_gate, compare, interval, means_by_metric
     from stages.archive.meeting import IncomparableError
     from stages.common.inference.measures import cells_of
     from stages.common.inference.slices import compare_slices, fallen
@@ -56,10 +56,10 @@ def _judge(context: Context[Params], candidate: "Candidate", against: str) -> "t
     section, least = context.params.archive, context.params.monitor.min_accuracy
     metric = context.params.evaluate.metric
     right, labels, groups = candidate.right, candidate.labels, candidate.groups
-    found = Judgement(metric, means_by_metric(right, labels), interval(cells_of(right, labels, metric), groups))
+    found = GateVerdict(metric, means_by_metric(right, labels), interval(cells_of(right, labels, metric), groups))
 
-    def decide(measured: Judgement, refused: Sequence[str] = ()) -> Judgement:
-        return judge(measured, least, section.alpha, section.margin, refused)
+    def decide(measured: GateVerdict, refused: Sequence[str] = ()) -> GateVerdict:
+        return apply_gate(measured, least, section.alpha, section.margin, refused)
 
     if against == NONE:
         return decide(found), None
@@ -108,25 +108,25 @@ def _run(context: Context[Params]) -> Headline:
     against = _identify(context.params, context.inputs, "registry")
     data, seen = manifests["prepare_train"]["params"]["data"], read_seen(out / "reference")
     candidate = Candidate(context.inputs["train"] / MODEL.name, prepared, data, seen)
-    judgement, best_after = _judge(context, candidate, against)
+    verdict, best_after = _apply_gate(context, candidate, against)
     gate = {
         "model_digest": model_digest,
         "against": against,
         "best_after": best_after,
         "forced": context.params.archive.force,
         "lots": sorted({row["lot"] for row in index_rows(prepared)}),
-        **asdict(judgement),
+        **asdict(verdict),
     }
     write_json(out / GATE, gate)
     write_record(out, candidate)
     write_cards(out, manifests, read_own(context.inputs.get("card")))
     versions = os.path.relpath(context.inputs["registry"] / PAGE, out)
     write_report(out / REPORT, build_report(context.params.archive.title, out, versions))
-    for line in judgement.warnings:
+    for line in verdict.warnings:
         log.warning("a slice fell: %s", line)
-    means = {f"mean_{name}": round(mean, 4) for name, mean in judgement.means.items() if mean is not None}
-    warned = {"warnings": "; ".join(judgement.warnings)} if judgement.warnings else {}
-    return {**means, "fit": "yes" if judgement.fit else "no", **warned}
+    means = {f"mean_{name}": round(mean, 4) for name, mean in verdict.means.items() if mean is not None}
+    warned = {"warnings": "; ".join(verdict.warnings)} if verdict.warnings else {}
+    return {**means, "fit": "yes" if verdict.fit else "no", **warned}
 
 
 def _raw_files(_params: Params, inputs: Mapping[str, Path], name: str) -> RawFiles:

@@ -70,11 +70,13 @@ def run_trial(
     last = result.history[-1]
     if last.epoch < job.plan.epochs:
         return None
-    loss, balanced = judge(result.network, train, val, metric, section.device)
+    loss, balanced = measure_on_val(result.network, train, val, metric, section.device)
     return Score(last.val_mean_accuracy, loss, result.hyperparameters.batch_size, balanced)
 
 
-def judge(network: Network, train: Split, val: Split, metric: Metric, device: str) -> tuple[float, float | None]:
+def measure_on_val(
+    network: Network, train: Split, val: Split, metric: Metric, device: str
+) -> tuple[float, float | None]:
     """The score of a trial, and its mean balanced accuracy: see `Score`.
 
     Args:

@@ -64,7 +64,7 @@ def area_of(
     return float(np.mean(areas))
 
 
-def why_not_judged(area: float | None) -> str:
+def why_not_checked(area: float | None) -> str:
     """Reason not to check the labels of an attribute with this `area_of`; empty if they are checked."""
     if area is None:
         return "it needs known labels of two classes that the networks have learned"

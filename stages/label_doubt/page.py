@@ -48,7 +48,7 @@ def doubt_report(
     verdict = f"None of {metrics['labels']:,} labels is doubtful"
     if doubts:
         verdict = f"{len(doubts):,} of {metrics['labels']:,} labels are doubtful: inspect and correct them"
-    reasons = {attribute.title: why for attribute in images.attributes if (why := found[attribute.name]["not_judged"])}
+    reasons = {attribute.title: why for attribute in images.attributes if (why := found[attribute.name]["not_checked"])}
     refused = [f"{title} is not checked: {why}" for title, why in reasons.items()]
     if len(reasons) > EACH:
         refused = [f"{len(reasons)} attributes are not checked: {', '.join(reasons)}"]

@@ -30,7 +30,7 @@ COLUMNS = (
 
 def _measure(
     attributes: Attributes,
-    judged: npt.NDArray[np.int16],
+    checkable: npt.NDArray[np.int16],
     labels: npt.NDArray[np.int16],
     predicted: "Probabilities",
     doubts: "list[Doubt]",
@@ -42,14 +42,14 @@ def _measure(
     from stages.common.inference.measures import measure
 
     measured = {}
-    for answer, known in zip(answers_of(attributes, predicted, labels=judged), labels.T, strict=True):
+    for answer, known in zip(answers_of(attributes, predicted, labels=checkable), labels.T, strict=True):
         name, found = answer.attribute.name, measure(answer)
         measured[name] = {
             "labels": int((known != UNKNOWN).sum()),
             "doubts": sum(doubt.attribute.name == name for doubt in doubts),
             **{key: found[key] for key in ("accuracy", "majority", "balanced_accuracy")},
             "roc_auc": areas[name],
-            "not_judged": refused[name],
+            "not_checked": refused[name],
         }
     return measured
 
@@ -68,7 +68,7 @@ def _run(context: Context[Params]) -> Headline:
     from stages.common.inference.measures import means_of
     from stages.common.training.device import describe_device, trainings_at_once
     from stages.common.training.fit import FitSettings
-    from stages.label_doubt.doubts import area_of, find_doubts, why_not_judged
+    from stages.label_doubt.doubts import area_of, find_doubts, why_not_checked
     from stages.label_doubt.folds import assign_folds, predict_out_of_fold
     from stages.label_doubt.label_studio import write_label_studio
     from stages.label_doubt.page import doubt_report
@@ -97,26 +97,26 @@ def _run(context: Context[Params]) -> Headline:
     log.info("%d folds of %d epochs, %d at a time", section.folds, section.epochs, workers)
     predicted = predict_out_of_fold(images, fold, settings, context.state, workers)
     # networks cannot doubt a label of a class that they have never seen
-    judged = np.full_like(images.labels, UNKNOWN)
+    checkable = np.full_like(images.labels, UNKNOWN)
     for number in range(section.folds):
         learned = learned_classes(attributes, images.labels[fold != number])
-        judged[fold == number] = learnable(attributes, images.labels[fold == number], learned)
+        checkable[fold == number] = learnable(attributes, images.labels[fold == number], learned)
     areas = {
-        attribute.name: area_of(attribute, judged[:, column], predicted[attribute.name])
+        attribute.name: area_of(attribute, checkable[:, column], predicted[attribute.name])
         for column, attribute in enumerate(attributes)
     }
-    refused = {name: why_not_judged(area) for name, area in areas.items()}
+    refused = {name: why_not_checked(area) for name, area in areas.items()}
     for name, why in refused.items():
         if why:
             log.warning("%s: labels are not checked: %s", name, why)
     found = [
-        [] if refused[attribute.name] else find_doubts(attribute, judged[:, column], predicted[attribute.name])
+        [] if refused[attribute.name] else find_doubts(attribute, checkable[:, column], predicted[attribute.name])
         for column, attribute in enumerate(attributes)
     ]
     doubts = sorted((doubt for part in found for doubt in part), key=lambda doubt: -doubt.worth)
     log.info("%d of %d labels are doubtful", len(doubts), int((images.labels != UNKNOWN).sum()))
 
-    measured = _measure(attributes, judged, images.labels, predicted, doubts, areas, refused)
+    measured = _measure(attributes, checkable, images.labels, predicted, doubts, areas, refused)
     means = means_of(list(measured.values()))
     metrics = {
         "images": len(images),
@@ -144,7 +144,7 @@ def _run(context: Context[Params]) -> Headline:
         "images": metrics["doubtful_images"],
         "labels": metrics["labels"],
         **{name: round(mean, 4) for name, mean in means.items() if mean is not None},
-        **({"not_judged": ", ".join(name for name, why in refused.items() if why)} if any(refused.values()) else {}),
+        **({"not_checked": ", ".join(name for name, why in refused.items() if why)} if any(refused.values()) else {}),
     }
 
 

@@ -145,7 +145,7 @@ def find_drift(
         for name in then
         if name in values  # a column of only one side is not a signal
     ]
-    tests = judge_signals(tests, settings)
+    tests = mark_drifted(tests, settings)
     verdicts = {lot: _verdict([test for test in tests if test.lot == lot]) for lot in now}
     own = [lot for lot in lots if verdicts[lot] == FOUND]
     concerned = own or ([ALL] if verdicts.get(ALL) == FOUND else [])
@@ -225,7 +225,7 @@ def chance(cells: int, then: int, now: int) -> float:
     return (cells - 1) * (1 / then + 1 / now)
 
 
-def judge_signals(tests: Sequence[Signal], settings: MonitorSection) -> list[Signal]:
+def mark_drifted(tests: Sequence[Signal], settings: MonitorSection) -> list[Signal]:
     """Correct the p of all tests together, and mark the signals that drifted."""
     known = [test for test in tests if test.p is not None]
     corrected = iter(holm([test.p for test in known if test.p is not None]).tolist())

@@ -50,7 +50,7 @@ from stages.validate.summary import (
     verdict_line,
 )
 from stages.validate.table import add_classes, join_images, listed_files, select_lots, split_repeats
-from stages.validate.verdict import LISTED, Verdict, count, judge_rows, no_verdict
+from stages.validate.verdict import LISTED, Verdict, count, decide_rows, no_verdict
 
 if TYPE_CHECKING:
     from stages.common.checks.suite import Finding
@@ -326,7 +326,7 @@ def run(context: Context[Params]) -> Headline:
     else:
         notices = [describe(finding, checked.table) for finding in checked.findings if finding.rows is None]
         findings = [finding for finding in checked.findings if finding.rows is not None]
-        verdict = judge_rows(
+        verdict = decide_rows(
             attributes, checked.table, rows.repeats, annotations.replaced, annotations.taken, rows.broken, findings
         )
         allowed = context.params.validate.max_rejected_fraction

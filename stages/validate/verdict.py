@@ -51,7 +51,7 @@ def no_verdict(attributes: Attributes) -> Verdict:
     )
 
 
-def judge_rows(
+def decide_rows(
     attributes: Attributes,
     table: pd.DataFrame,
     left_out: pd.DataFrame,

@@ -63,7 +63,7 @@ def test_a_version_that_the_gate_has_refused_is_served_and_told(made_run: MadeRu
         with make_serve(made_run.tree, tmp_path) as ask:
             told = ask("/ready")
             assert (told["ready"], told["version"]) == (True, "v1")
-            assert told["problem"] == f"v1, not released: {registry.version('v1').judged}"
+            assert told["problem"] == f"v1, not released: {registry.version('v1').gate_verdict}"
             assert ask("/versions")["problem"] == told["problem"]
             wait_until(
                 lambda: f"WARNING {told['problem']}" in (tmp_path / "log").read_text(), (tmp_path / "log").read_text

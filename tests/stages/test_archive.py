@@ -222,7 +222,7 @@ def test_an_archive_carries_what_the_reports_link_and_nothing_from_elsewhere(tmp
 @pytest.mark.parametrize(
     ("releases", "words"),
     [
-        ([], "v2 is archived. It was judged not fit: too weak. No version is released."),
+        ([], "v2 is archived. Release gate: not fit: too weak. No version is released."),
         ([("v2", "promote", "forced; the gate said: too weak")], "v2 is the champion (promote: forced; the gate said"),
         ([("v2", "promote", "x"), ("v1", "rollback", "why")], "The champion is v1 (rollback: why)."),
     ],

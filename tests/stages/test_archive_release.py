@@ -43,7 +43,7 @@ def test_the_same_weights_are_no_new_version_and_undo_no_rollback(pipeline: Pipe
     pipeline.train(1, key="trained again, since there is one more image")
     assert pipeline.archive() == 0
     assert (versions(pipeline), pipeline.champion()) == (["v1", "v2"], "v1")
-    assert "v2 is archived. It was judged fit" in pipeline.page()
+    assert "v2 is archived. Release gate: fit" in pipeline.page()
 
 
 def test_a_version_knows_its_pictures_and_those_left_out_for_being_nearly_the_same(

@@ -20,7 +20,7 @@ from stages.common.contract.errors import DataError
 from stages.common.contract.version import ROOT
 from stages.common.reports.report import Table
 from stages.common.schema.dataset import INDEX, read_index, read_split
-from stages.label_doubt.doubts import area_of, find_doubts, why_not_judged
+from stages.label_doubt.doubts import area_of, find_doubts, why_not_checked
 from stages.label_doubt.folds import assign_folds
 from stages.label_doubt.page import doubt_report
 from stages.label_doubt.stage import STAGE
@@ -137,7 +137,7 @@ def test_unknown_labels_are_never_doubted_and_nothing_found_is_said(folder: Path
     assert metrics["images"] == 279
     bag = metrics["attributes"]["bag"]
     assert (bag["labels"], bag["doubts"], bag["accuracy"]) == (0, 0, None)
-    assert "it needs known labels of two classes" in bag["not_judged"]
+    assert "it needs known labels of two classes" in bag["not_checked"]
 
 
 def test_networks_that_do_not_know_better_than_chance_doubt_nothing_and_the_report_says_so(
@@ -152,18 +152,18 @@ def test_networks_that_do_not_know_better_than_chance_doubt_nothing_and_the_repo
     assert main(STAGE, [*inputs(tmp_path), "--out", str(out), *QUICK, "--set", "label_doubt.epochs=12"]) == 0
     assert "coat_color" not in {row["attribute"] for row in doubts_of(out)}
     metrics = json.loads((out / "metrics" / "label_doubt.json").read_text())
-    assert "the networks have not learned it well enough" in metrics["attributes"]["coat_color"]["not_judged"]
-    assert metrics["attributes"]["bag"]["not_judged"] == ""
+    assert "the networks have not learned it well enough" in metrics["attributes"]["coat_color"]["not_checked"]
+    assert metrics["attributes"]["bag"]["not_checked"] == ""
     assert "coat_color: labels are not checked: the networks have not learned" in caplog.text
     page = (out / "report.html").read_text()
     assert page.index("Coat colour is not checked") < page.index("doubtful labels")
-    assert artifacts.read_manifest(out)["headline"]["not_judged"] == "coat_color"
+    assert artifacts.read_manifest(out)["headline"]["not_checked"] == "coat_color"
 
 
 def test_many_attributes_that_are_not_checked_are_named_in_one_line_and_a_table_says_why(tmp_path: Path) -> None:
     make_prepared(tmp_path)
     told = {"labels": 9, "doubts": 0, "accuracy": None, "majority": None, "balanced_accuracy": None, "roc_auc": None}
-    measured = {name: told | {"not_judged": f"no {name}"} for name in SAMPLE_NAMES}
+    measured = {name: told | {"not_checked": f"no {name}"} for name in SAMPLE_NAMES}
     means = dict.fromkeys(("mean_accuracy", "mean_balanced_accuracy", "mean_majority"))
     metrics = {**means, "labels": 45, "doubtful_images": 0, "attributes": measured}
     report = doubt_report([], read_split(tmp_path, "train"), [], metrics, 3)
@@ -207,7 +207,7 @@ def test_a_doubt_of_a_rare_class_is_worth_more_and_networks_that_tell_it_are_goo
     rare = np.where(labels == 1, 0.3, 0.01).astype(np.float32)  # never the more probable class
     assert area_of(bow, labels, np.stack([1 - rare, rare], 1)) == 1
     assert area_of(bow, labels, np.tile(np.array([0.96, 0.04], np.float32), (1000, 1))) == 0.5
-    assert (why_not_judged(1), bool(why_not_judged(0.5))) == ("", True)
+    assert (why_not_checked(1), bool(why_not_checked(0.5))) == ("", True)
     rare[:2], rare[40] = 0.001, 0.9
     few = {doubt.image: doubt.worth for doubt in find_doubts(bow, labels, np.stack([1 - rare, rare], 1))}
     even = np.concatenate([labels, np.ones(920, np.int16)])

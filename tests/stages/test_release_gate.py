@@ -11,11 +11,11 @@ import pytest
 from bench.releases import EQUAL, NO_MARGIN, RARE, START, called_worse, refused, sink
 from stages.archive.gate import (
     Comparison,
-    Judgement,
+    GateVerdict,
+    apply_gate,
     chance,
     compare,
     interval,
-    judge,
     means_by_metric,
     paired_bootstrap,
 )
@@ -38,9 +38,9 @@ def labels_like(right: Right) -> npt.NDArray[np.int16]:
     return np.where(np.isnan(right), -1, np.arange(len(right))[:, None] % 2).astype(np.int16)
 
 
-def measured(right: Right, metric: Metric = "accuracy") -> Judgement:
+def measured(right: Right, metric: Metric = "accuracy") -> GateVerdict:
     """A candidate that has met nobody."""
-    return Judgement(metric, means_by_metric(right, labels_like(right)), (0.9, 1.0))
+    return GateVerdict(metric, means_by_metric(right, labels_like(right)), (0.9, 1.0))
 
 
 def against(name: str, candidate: Right, version: Right, metric: Metric = "accuracy") -> Comparison:
@@ -167,21 +167,21 @@ def everywhere(count: int, wrong: int) -> Right:
 )
 def test_whom_the_gate_lets_pass(candidate: Right, champion: Right, fit: bool, words: str) -> None:
     found = replace(measured(candidate), champion=against("v1", candidate, champion))
-    judgement = judge(found, 0.85, 0.05, 0.01)
-    assert judgement.fit is fit
-    assert words in "; ".join(judgement.reasons)
+    verdict = apply_gate(found, 0.85, 0.05, 0.01)
+    assert verdict.fit is fit
+    assert words in "; ".join(verdict.reasons)
 
 
 def test_the_first_version_needs_the_least_accuracy_alone() -> None:
     for metric in METRICS:
-        assert judge(measured(everywhere(100, 14), metric), 0.85, 0.05, 0.01).fit
-        assert not judge(measured(everywhere(100, 16), metric), 0.85, 0.05, 0.01).fit
-        assert not judge(measured(np.full((9, 5), np.nan), metric), 0.85, 0.05, 0.01).fit
+        assert apply_gate(measured(everywhere(100, 14), metric), 0.85, 0.05, 0.01).fit
+        assert not apply_gate(measured(everywhere(100, 16), metric), 0.85, 0.05, 0.01).fit
+        assert not apply_gate(measured(np.full((9, 5), np.nan), metric), 0.85, 0.05, 0.01).fit
 
 
 def test_what_cannot_be_compared_is_not_released() -> None:
-    judgement = judge(measured(answers(200, 0)), 0.85, 0.05, 0.01, ["it cannot be compared with v1"])
-    assert (judgement.fit, judgement.reasons) == (False, ["it cannot be compared with v1"])
+    verdict = apply_gate(measured(answers(200, 0)), 0.85, 0.05, 0.01, ["it cannot be compared with v1"])
+    assert (verdict.fit, verdict.reasons) == (False, ["it cannot be compared with v1"])
 
 
 def test_equal_models_are_refused_no_more_often_than_said() -> None:
@@ -222,8 +222,10 @@ def test_a_loss_in_one_attribute_is_seen_although_others_gain() -> None:
         champion=against("v7", candidate, champion),
         best=against("v3", candidate, best),
     )
-    assert judge(found, 0.85, 0.05, 0.01).reasons == ["worse than v3 in bag: 14 answers worse, 0 better (p 0.00031)"]
-    assert judge(found, 0.85, 0.05, 0.1).fit
+    assert apply_gate(found, 0.85, 0.05, 0.01).reasons == [
+        "worse than v3 in bag: 14 answers worse, 0 better (p 0.00031)"
+    ]
+    assert apply_gate(found, 0.85, 0.05, 0.1).fit
 
 
 def with_a_rare_class(lost: int, of_first: int = 0) -> tuple[Right, npt.NDArray[np.int16]]:
@@ -246,13 +248,13 @@ def test_a_rare_class_counts_as_much_as_the_other_by_balanced_accuracy_alone(
 ) -> None:
     (ours, labels), (theirs, _) = with_a_rare_class(*candidate), with_a_rare_class(*champion)
     for metric in METRICS:
-        found = Judgement(metric, means_by_metric(ours, labels), (0, 1))
+        found = GateVerdict(metric, means_by_metric(ours, labels), (0, 1))
         met = compare(SAMPLE_ATTRIBUTES, metric, labels, "v1", ours, theirs)
-        judgement = judge(replace(found, champion=met), 0.5, 0.05, 1.0)
-        assert judgement.fit is (metric != refused_by), judgement.reasons
+        verdict = apply_gate(replace(found, champion=met), 0.5, 0.05, 1.0)
+        assert verdict.fit is (metric != refused_by), verdict.reasons
         if metric == refused_by == "balanced_accuracy":
             why = "worse than v1 in bag: balanced accuracy 0.5625 against 0.9766, 7 answers worse, 9 better (p 0.0"
-            assert why in judgement.reasons[0]
+            assert why in verdict.reasons[0]
 
 
 def test_drawn_probabilities_are_the_exact_ones_where_classes_are_almost_equally_frequent() -> None:

@@ -123,14 +123,14 @@ class NoGuessing:
         async def again() -> Any:
             return told.pop() if told else await receive()
 
-        async def judge(message: MutableMapping[str, Any]) -> None:
+        async def count_and_send(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                self._judge(user, everybody, message)
+                self._count(user, everybody, message)
             await send(message)
 
-        await self._app(scope, again, judge)
+        await self._app(scope, again, count_and_send)
 
-    def _judge(self, user: tuple[str, ...], everybody: tuple[str, ...], answer: MutableMapping[str, Any]) -> None:
+    def _count(self, user: tuple[str, ...], everybody: tuple[str, ...], answer: MutableMapping[str, Any]) -> None:
         cookies = [value for name, value in answer.get("headers", ()) if name.lower() == b"set-cookie"]
         status = answer["status"]
         if status < 300 or any(cookie.startswith(b"_token=") for cookie in cookies):

@@ -123,7 +123,7 @@ class Version:
         return told if balanced is None else f"{told}, balanced {balanced:.4f}"
 
     @property
-    def judged(self) -> str:
+    def gate_verdict(self) -> str:
         """The verdict of the release gate, in a line."""
         return f"{'fit' if self.fit else 'not fit'}: {'; '.join(self.reasons)}"
 
