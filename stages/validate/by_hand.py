@@ -32,6 +32,8 @@ def look(argv: Sequence[str]) -> int:
     parser.add_argument("annotations", type=Path, help="annotation file in any format, or a folder of them")
     parser.add_argument("--raw", type=Path, help="folder of images; without it only the annotations are checked")
     parser.add_argument("--attributes", type=Path, help="attributes.yaml (default: beside them, or data/ here)")
+    folder_of_data = "folder whose params.yaml and suites count (default: that of the images, or else the annotations)"
+    parser.add_argument("--data", type=Path, help=folder_of_data)
     parser.add_argument("--out", type=Path, help="folder for the report (default: reports/validate-<name>)")
     parser.add_argument("--params", action="append", default=[], help="parameters; given again, a recipe")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one")
@@ -46,9 +48,9 @@ def look(argv: Sequence[str]) -> int:
     command = ["--annotations", str(arguments.annotations), "--out", str(out)]
     command += ["--raw", str(arguments.raw)] if arguments.raw else []
     command += ["--attributes", str(asked)]
-    home = arguments.annotations.absolute().parent
-    home = home.parent if home.name == "annotations" else home  # which may bring suites and parameters
-    command += ["--data", str(home)] if home.is_dir() else []
+    home = (arguments.raw or arguments.annotations).absolute().parent
+    home = home.parent if home.name == "annotations" else home
+    command += ["--data", str(arguments.data or home)] if arguments.data or home.is_dir() else []
     for option, items in (("--params", arguments.params), ("--set", arguments.set)):
         command += [word for item in items for word in (option, item)]
 

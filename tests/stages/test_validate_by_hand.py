@@ -190,3 +190,14 @@ def test_a_wrong_label_is_told_with_the_file_that_it_stands_in(look: Look, annot
     assert (tmp_path / "look/rejected.csv").read_text().splitlines()[1:] == [
         "mended_2026-01-02.csv,2,s1_3.png,\"beard not in 0,1 (found '2' in labels_2026-01-01.csv row 5)\""
     ]
+
+
+def test_the_thresholds_of_the_folder_of_the_images_count(look: Look, annotations: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "faces" / "raw"
+    raw.mkdir(parents=True)
+    (raw.parent / "params.yaml").write_text("validate: {min_rows: 1000}\n")
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "params.yaml").write_text("validate: {min_row: 1}\n")
+    assert "expected at least 1000" in look(annotations, "--raw", raw).stderr
+    wrong = look(annotations, "--raw", raw, "--data", tmp_path / "others")
+    assert (wrong.returncode, "validate.min_row: params.yaml has no such key" in wrong.stderr) == (65, True)
