@@ -29,7 +29,7 @@ PAGES += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.
 
 PROGRAM = re.compile(
     r"(?:DOCKER_BUILDKIT=1 )?(?:make|docker|\$\(scripts/engine|curl|git|dvc|cp|mkdir|grep|alias|store=|volume=|airflow "
-    r"|python -m|\.venv/bin/|\. \.venv|archive (?:versions|lineage|promote|rollback|prune))"
+    r"|python -m|import |\.venv/bin/|\. \.venv|archive (?:versions|lineage|promote|rollback|prune))"
 )
 BLOCK = re.compile(r"(?:<!-- not run: (?P<why>[^>]+) -->\n)?\n(?P<text>(?:    .*\n|\n(?=    ))+)")
 
@@ -106,6 +106,7 @@ RUN_BY = {
     "archive ": PROMOTION,
     "store=": CLONE,
     "git ": CLONE,
+    "git add dvc.lock": "test_dvc.py::test_a_parameter_of_train_reruns_train_onward_as_an_experiment",
     "dvc remote modify": CLONE,
     "dvc pull": CLONE,
     "dvc metrics diff": CLONE,
