@@ -11,7 +11,7 @@ from stages.common.contract.command_line import ended, main
 
 def _obey() -> int:
     found = run(sys.argv[1:])
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` reads some lines and goes away
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` reads some lines and ends
     print(found)
     return 0
 

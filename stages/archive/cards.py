@@ -1,12 +1,11 @@
-"""The model card and the data card of a version: what the run knows, and what people write about their data.
+"""The model card and the data card of a version: facts of the run, and the text of people about their data.
 
 The model card has the sections of Mitchell et al. 2019 ("Model Cards for Model Reporting",
 https://doi.org/10.1145/3287560.3287596), the data card those of Gebru et al. 2021 ("Datasheets for Datasets",
 https://doi.org/10.1145/3458723). Each is written as Markdown, whose head model hubs read, and as a page.
 
-What no run can know stands in `card.md` of the data folder. In this Markdown, the text below a headline goes into the
-section of that name, in both cards where both have it. Text below any other headline becomes a section of the model
-card.
+People write the rest in `card.md` of the data folder. The text below a headline in this Markdown goes into the section
+of that name, in both cards if both have it. Text below any other headline becomes a section of the model card.
 """
 
 import csv
@@ -27,7 +26,7 @@ from stages.common.schema.attributes import read_attributes
 from stages.common.schema.dataset import SPLITS
 
 OWN = "card.md"
-"""The file of a data folder in which people write what no run can know."""
+"""The file of a data folder with the text of people for the cards."""
 LONGEST = 2**16
 """Bytes of that file."""
 SLICES_SHOWN = 20
@@ -43,7 +42,7 @@ ASKED = {
     "Distribution": "who may have the data, and how they get them",
     "Maintenance": "who looks after the data, and where faults are reported",
 }
-"""Sections that people have to write, and the question that each answers."""
+"""Sections that people must write, and the question that each answers."""
 
 _HEADLINE = re.compile(r"#{1,6}[ \t]+(.+?)[ \t#]*")
 
@@ -54,7 +53,7 @@ Manifests = Mapping[str, Mapping[str, Any]]
 
 
 def read_own(folder: Path | None) -> dict[str, tuple[str, str]]:
-    """The text of people: headline in lower case -> the headline, and the text below it.
+    """Text of people: headline in lower case -> the headline, and the text below it.
 
     The text above the first headline stands under "".
 
@@ -87,11 +86,11 @@ def read_own(folder: Path | None) -> dict[str, tuple[str, str]]:
 
 
 def write_cards(archive: Path, manifests: Manifests, own: Mapping[str, tuple[str, str]]) -> None:
-    """Write both cards into an archive that has all else.
+    """Write both cards into an archive that has all other files.
 
     Args:
         archive: the artifact of stage archive.
-        manifests: of the stages that the version was made by.
+        manifests: of the stages that made the version.
         own: `read_own`.
     """
     metrics = {path.stem: read_json(path) for path in (archive / "metrics").glob("*.json")}
@@ -111,7 +110,7 @@ def write_cards(archive: Path, manifests: Manifests, own: Mapping[str, tuple[str
 
 
 def _filled(title: str, parts: list[str | Table], told: Mapping[str, str]) -> list[str | Table]:
-    """A section with what people have written first, or with the question that they have not answered."""
+    """A section that begins with the text of people, or with the question that they have not answered."""
     if below := told.get(title.lower()):
         return [below, *parts]
     if title in ASKED:
@@ -366,5 +365,5 @@ def _table(table: Table) -> str:
 
 
 def _cell(value: object) -> str:
-    """As text that Markdown takes for nothing else."""
+    """A value as text that Markdown does not interpret."""
     return re.sub(r"[|<>\[\]`*\\]", r"\\\g<0>", text_of(value)).replace("\n", " ")

@@ -1,4 +1,4 @@
-"""The files that an archive takes from a run: the model, metrics and plots, and reports with what they link."""
+"""Files that an archive takes from a run: the model, metrics and plots, and reports with the files that they link."""
 
 import html
 import os
@@ -24,7 +24,7 @@ _LINK = re.compile(r'\bhref="([^"#?:]+)')
 
 
 def linked_files(artifact: Path) -> set[Path]:
-    """The report of an artifact, its rejects, and all files that these lead to, relative to the artifact.
+    """The report of an artifact, its rejects, and all files that they link, relative to the artifact.
 
     Links that lead out of the artifact or nowhere are left out.
     """
@@ -43,14 +43,14 @@ def linked_files(artifact: Path) -> set[Path]:
 
 
 def collect(inputs: Mapping[str, Path], out: Path) -> None:
-    """Copy the model, what it answers, what tells drift from its images, which it knows, and what people look at.
+    """Copy the model, its attributes, its reference for drift, the pictures that it knows, and pages for people.
 
     Names of metrics and plots are unique across stages.
 
     Args:
         inputs: stage name -> artifact.
-        out: gets `model/`, `reference/`, `metrics/`, `plots/`, and per stage a folder with its report and the files
-            that this links.
+        out: gets `model/`, `reference/`, `metrics/`, `plots/`, and per stage a folder with its report and the linked
+            files.
     """
     for folder in ("model", "metrics", "plots"):
         (out / folder).mkdir()
@@ -70,7 +70,7 @@ def collect(inputs: Mapping[str, Path], out: Path) -> None:
 
 
 def _known_pictures(validate: Path, prepare_train: Path) -> set[str]:
-    """Digests of the pictures in the prepared data, and of those left out there for being nearly the same."""
+    """Digests of the pictures in the prepared data, and of near duplicates that were left out there."""
     groups, known = set[str](), set[str]()
     for row in index_rows(prepare_train):
         groups.add(row["group"])

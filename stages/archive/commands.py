@@ -17,12 +17,12 @@ from stages.common.reports.report import REPORT
 
 COMMANDS = {
     "versions": "list all versions, and which is the champion",
-    "lineage": "print where a version came from, to the raw files",
+    "lineage": "print the lineage of a version, down to the raw files",
     "promote": "make a version the champion",
     "rollback": "go back to the previous champion",
     "prune": "remove unused artifacts from the store, and say what is kept and why",
 }
-"""Name of a command -> what it does."""
+"""Name of a command -> its help."""
 IN_STORE = Path("/artifacts/registry")
 LOCAL = Path("artifacts/registry")
 
@@ -31,7 +31,7 @@ def run(argv: Sequence[str]) -> str:
     """Do what a command line says, and return what it prints.
 
     Raises:
-        StageError: it cannot be done; its text is one line that says why.
+        StageError: it cannot be done; the error is one line with the cause.
     """
     where = Parser(add_help=False)
     where.add_argument("--registry", type=Path, default=IN_STORE if IN_STORE.exists() else LOCAL, metavar="DIR",
@@ -69,12 +69,12 @@ def run(argv: Sequence[str]) -> str:
 def decide(registry: Registry, arguments: argparse.Namespace) -> str:
     """Promote a version or roll back, as the command line says.
 
-    With a store, the run that this is part of (`told_run`) gets a page, and is not obeyed twice.
+    With a store, the run of the command (`told_run`) gets a page, and a second try does nothing.
 
     Raises:
-        UsageError: there is no such version, nothing to go back to, or another champion than `against` names.
-        DataError: the store has lost the archive of the version, which was released all the same.
-        UnavailableError: likewise, the page of all versions cannot be written.
+        UsageError: there is no such version, no previous champion, or the champion is not `against`.
+        DataError: the version was released, but the store has lost its archive.
+        UnavailableError: the version was released, but the page of all versions cannot be written.
     """
     started, run = time.monotonic(), told_run()
     by, name = arguments.by or run.get("by", ""), " ".join(run[part] for part in ("dag_id", "run_id") if part in run)
@@ -107,12 +107,12 @@ def decide(registry: Registry, arguments: argparse.Namespace) -> str:
 
 
 def write_decision(registry: Registry, release: Release, store: Path) -> dict[str, object]:
-    """Write the page of a decision, and return its result, which has the form of the stage's own.
+    """Write the page of a decision, and return its result in the form of a stage's result.
 
     Args:
-        registry: that it was made in.
-        release: what was decided.
-        store: the artifact store, where the archive of the version is.
+        registry: the registry of the release.
+        release: the decision.
+        store: the artifact store with the archive of the version.
     """
     from stages.archive.run_page import write_run  # not needed by the other commands
 
@@ -144,7 +144,7 @@ def add_prune(commands: "argparse._SubParsersAction[Parser]") -> None:
     prune.add_argument("--store", type=Path, default=(IN_STORE if IN_STORE.exists() else LOCAL).parent, metavar="DIR",
                        help="artifact store; default: %(default)s")  # fmt: skip
     prune.add_argument("--keep", required=True, metavar="TIME",
-                       help="keep what was used within it, such as 12h, 30d or 2w; longer than a run")  # fmt: skip
+                       help="keep artifacts used within it, such as 12h, 30d or 2w; longer than a run")  # fmt: skip
     prune.add_argument("--registry", type=Path, metavar="DIR", help="default: registry in the store")
     prune.add_argument("--dry-run", action="store_true", help="only list what would be removed")
     prune.add_argument("--result", type=Path, metavar="FILE", help="gets the result as JSON")
@@ -154,7 +154,7 @@ def clean_up(arguments: argparse.Namespace) -> str:
     """Clean up the store as the command line says.
 
     Raises:
-        UnavailableError: something could not be removed, or the page or the result not be written.
+        UnavailableError: something could not be removed, or the page or the result could not be written.
     """
     from stages.archive.prune import prune  # not needed by the other commands
     from stages.archive.prune_report import result, table, write_page
@@ -192,7 +192,7 @@ def list_versions(registry: Registry) -> str:
 
 
 def print_lineage(registry: Registry, name: str) -> str:
-    """The chain of artifacts behind a version: each with key, image, commit, and what it was made of."""
+    """The chain of artifacts behind a version: each with key, image, commit, and inputs."""
     version = registry.version(name)
     chain = json.loads(registry.text(name, LINEAGE))
     lines = [f"{name}  {version.means}, registered {version.created}"]

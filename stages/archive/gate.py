@@ -1,16 +1,17 @@
-"""The release gate: the candidate meets the champion on the candidate's test images, which neither has learned from.
+"""The release gate: compare the candidate with the champion on the candidate's test images, which neither trained on.
 
-Which image belongs to the test split follows from what it shows, so a champion that was trained with the same `data`
-parameters has never learned from any of these. Images that belong together, such as those of one person, count as one
-in every test and interval: answers to them are right or wrong together.
+The picture decides the split of an image, so a champion trained with the same `data` parameters did not use any of
+these images in training. Images that belong together, such as those of one person, count as one in every test and
+interval, because answers to them are right or wrong together.
 
-Both are compared by `evaluate.metric`, and by nothing that was written down when the champion was released: by whatever
-metric that was, its answers to the same images tell.
+Both are compared by `evaluate.metric` of their answers to the same images. Figures from the release of the champion are
+not used, so its metric then does not matter.
 
-"Not significantly worse" alone would let the champion sink step by step: with 200 test images nobody sees the .002 that
-each of 40 releases loses (bench/README.md). So the candidate also meets the best version, and may lie below it by a
-margin and no more. The best version is the first one released, until a released one is significantly better on the same
-images: a best that the next lucky candidate could replace would sink with the champion.
+"Not significantly worse" alone would let the champion decline step by step: with 200 test images nobody notices a loss
+of .002 in each of 40 releases (bench/README.md). So the candidate is also compared with the best version, and may lie
+below it by a margin and no more. The best version is the first released version, until a released version is
+significantly better on the same images: a best version that every lucky candidate could replace would decline with the
+champion.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from stages.common.schema.attributes import Attributes
 from stages.common.schema.statistics import holm
 
 RESAMPLES = 10_000
-"""Of the bootstrap: the ends of a 95 % interval of .01 then vary by some .0002 from seed to seed."""
+"""Resamples of the bootstrap: the ends of a 95 % interval of .01 then vary by some .0002 from seed to seed."""
 SEED = 2026
 
 
@@ -37,8 +38,8 @@ def paired_bootstrap(candidate: Cells, champion: Cells, groups: Groups) -> tuple
 
     Percentile bootstrap over groups of images (Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter
     13; Davison and Hinkley 1997, "Bootstrap Methods and their Application", section 3.8): both models are measured on
-    the same resampled images, so what is hard for both cancels out, and answers to one image stay together. Of balanced
-    accuracy each class is averaged by itself, so how often it was drawn cancels out, too.
+    the same resampled images, so images that are hard for both cancel out, and answers to one image stay together. For
+    balanced accuracy each class is averaged by itself, so the number of its draws cancels out, too.
     """
     differences = [candidate.means(weights) - champion.means(weights) for weights in _resamples(groups)]
     return _middle(np.concatenate(differences))
@@ -50,7 +51,7 @@ def interval(cells: Cells, groups: Groups) -> tuple[float, float]:
 
 
 def _resamples(groups: Groups) -> Iterator[npt.NDArray[np.float64]]:
-    """How often each image is drawn with its group, for `RESAMPLES` draws with replacement: some (R, N) at a time."""
+    """Number of draws of each image with its group, for `RESAMPLES` draws with replacement: some (R, N) at a time."""
     generator, count = np.random.default_rng(SEED), int(groups.max()) + 1
     at_once = max(1, min(500, 5_000_000 // len(groups)))  # 40 MB
     for start in range(0, RESAMPLES, at_once):
@@ -65,20 +66,19 @@ def _middle(values: npt.NDArray[np.float64]) -> tuple[float, float]:
 
 
 def chance(differences: npt.NDArray[np.float64]) -> float:
-    """The probability that two equally good models differ at least this much to the candidate's disadvantage.
+    """Probability that two equally good models differ at least this much to the candidate's disadvantage.
 
-    If they are equally good, each has the other's answers to a group of images as probably as its own: the paired
-    permutation test of a sum of differences (Good 2005, "Permutation, Parametric and Bootstrap Tests of Hypotheses").
-    This is no probability that they are. Where all differences are equally large, as those in accuracy on images that
-    are each a group by itself, it is McNemar's exact test (McNemar 1947, "Note on the sampling error of the difference
-    between correlated proportions"). Else, of `RESAMPLES` draws the observed one is one more (Phipson and Smyth 2010,
-    https://doi.org/10.2202/1544-6115.1585). A stratified bootstrap is too sure where a class has a handful of labels:
-    three answers lost of seven never come back in 2 % of its draws, while by chance alone all three of three are lost
-    in 12 % (bench/README.md compares both).
+    If they are equally good, the answers of both to a group of images are exchangeable: the paired permutation test of
+    a sum of differences (Good 2005, "Permutation, Parametric and Bootstrap Tests of Hypotheses"). This is not the
+    probability that they are equally good. If all differences are equally large, as with accuracy on images that are
+    each a group by itself, it is McNemar's exact test (McNemar 1947, "Note on the sampling error of the difference
+    between correlated proportions"). Otherwise, the observed difference counts as one more of the `RESAMPLES` draws
+    (Phipson and Smyth 2010, https://doi.org/10.2202/1544-6115.1585). A stratified bootstrap is too certain if a class
+    has a handful of labels: when three of seven answers are lost, 2 % of its draws contain none of them, while by
+    chance alone all three of three are lost in 12 % of the cases (bench/README.md compares both).
 
     Args:
-        differences: (G,), what the answers to each group add to the candidate's figure, minus what the other model's
-            add to its own.
+        differences: (G,), contribution of each group to the candidate's figure, minus the same for the other model.
     """
     sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
     if len(sizes) == 0:
@@ -89,24 +89,24 @@ def chance(differences: npt.NDArray[np.float64]) -> float:
     generator, sums = np.random.default_rng(SEED), np.zeros(RESAMPLES)
     for size, count in zip(sizes, counts, strict=True):
         sums += size * (2 * generator.binomial(count, 0.5, RESAMPLES) - count)
-    as_bad = sums <= differences.sum() + 1e-12  # of rounding
+    as_bad = sums <= differences.sum() + 1e-12  # for rounding
     return float((1 + as_bad.sum()) / (1 + RESAMPLES))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The candidate against a released version on N images, in the attributes that both answer.
+    """The candidate against a released version on N images, over the attributes that both answer.
 
     Attributes:
         version: its name.
         images: N.
-        metric: what is compared.
-        candidate, of_version: metric -> mean over the attributes; None where no attribute has it.
-        difference: the former minus the latter by `metric`, and `interval` that holds it with 95 %.
-        attributes: name -> title, labels, candidate and version (metric -> figure), answers in which the candidate is
-            better and worse, and `p`: how often equally good models would differ at least so much to the candidate's
-            disadvantage, adjusted for all attributes.
-        notes: what makes it less than a fair comparison.
+        metric: the compared metric.
+        candidate, of_version: metric -> mean over the attributes; None if no attribute has it.
+        difference: the former minus the latter by `metric`; `interval` holds it with 95 %.
+        attributes: name -> title, labels, candidate and version (metric -> figure), number of answers in which the
+            candidate is better and worse, and `p`: probability of at least this difference to the candidate's
+            disadvantage between equally good models, adjusted for all attributes.
+        notes: limits of the comparison.
     """
 
     version: str
@@ -126,12 +126,12 @@ class Comparison:
 
     @property
     def better(self) -> bool:
-        """Whether the candidate is better by more than chance explains."""
+        """Whether the candidate is significantly better."""
         return self.interval[0] > 0
 
 
 def means_by_metric(right: Right, labels: Labels) -> dict[str, float | None]:
-    """Metric -> its mean over the attributes; None where no attribute has it."""
+    """Metric -> its mean over the attributes; None if no attribute has it."""
     means = {metric: cells_of(right, labels, metric).mean for metric in METRICS}
     return {metric: None if np.isnan(mean) else mean for metric, mean in means.items()}
 
@@ -146,9 +146,9 @@ def compare(
     notes: Sequence[str] = (),
     groups: Groups | None = None,
 ) -> Comparison:
-    """Compare answers to the same images, both (N, A); what one of both does not answer counts for neither.
+    """Compare answers to the same images, both (N, A); where one model does not answer, neither is counted.
 
-    Images of a group, such as those of one person, are drawn and tested as one; without `groups` each is one.
+    Images of a group, such as those of one person, are drawn and tested as one; without `groups`, each is a group.
     """
     groups = np.arange(len(candidate)) if groups is None else groups
     known = np.isfinite(candidate) & np.isfinite(of_version)
@@ -182,12 +182,12 @@ def compare(
 
 
 def _chance(metric: Metric, ours: Right, theirs: Right, labels: Labels, groups: Groups) -> float:
-    """`chance` for one attribute, all (N,). By balanced accuracy an answer counts as 1 / labels of its class."""
+    """`chance` for one attribute, all (N,). For balanced accuracy, an answer counts as 1 / labels of its class."""
     known = np.isfinite(ours)
     differences = np.where(known, ours - theirs, 0)
     if metric != "accuracy":
         counts = np.bincount(labels[known])
-        if (counts > 0).sum() < 2:  # which has no balanced accuracy
+        if (counts > 0).sum() < 2:  # there is no balanced accuracy
             return 1.0
         differences[known] /= counts[labels[known]]
     return chance(np.bincount(groups, differences).astype(np.float64))
@@ -198,16 +198,16 @@ class GateVerdict:
     """The verdict of the gate.
 
     Attributes:
-        metric: what it goes by.
-        means: metric -> mean of the candidate on the test split, None where no attribute has it; `interval` holds that
+        metric: the metric of the gate.
+        means: metric -> mean of the candidate on the test split, None if no attribute has it; `interval` holds the mean
             of `metric` with 95 %.
         fit: whether the candidate may become the champion.
-        reasons: why, for people.
-        champion, best: comparisons with the champion and with the best version; None where there is none, where it
-            cannot be compared, or for the best version if that is the champion.
-        champion_to_best: the champion in place of the candidate against the best version, on the same images.
-        slices: where the candidate has answers wrong that the champion has right, the clearest first.
-        warnings: in which slices it falls, for people; they refuse nothing.
+        reasons: reasons, for people.
+        champion, best: comparisons with the champion and with the best version; None if there is none, if it cannot be
+            compared, or for the best version if that is the champion.
+        champion_to_best: the champion against the best version, on the same images.
+        slices: slices in which the candidate has wrong answers where the champion is right, the clearest first.
+        warnings: slices in which it falls, for people; they do not refuse it.
     """
 
     metric: Metric
@@ -228,11 +228,11 @@ def apply_gate(
     """Decide whether a candidate may be released.
 
     Args:
-        found: what was measured; `fit` and `reasons` are made here.
-        min_accuracy: the least mean of the metric.
-        alpha: a candidate is refused that is worse than the champion in an attribute by so much that equally good
-            models would differ so less often than this.
-        margin: a candidate is refused whose mean is lower than the best version's by more; likewise in an attribute, if
+        found: the measurements; `fit` and `reasons` are decided here.
+        min_accuracy: least mean of the metric.
+        alpha: level of significance: a candidate that is significantly worse than the champion in an attribute is
+            refused.
+        margin: a candidate whose mean is lower than the best version's by more is refused; likewise in an attribute, if
             it is significantly worse there.
         refused: further reasons to refuse it.
     """
@@ -266,7 +266,7 @@ def apply_gate(
 
 
 def _worse(comparison: Comparison, alpha: float, margin: float) -> list[str]:
-    """In which attributes the candidate is significantly worse, and by more than `margin`."""
+    """Attributes in which the candidate is significantly worse, and by more than `margin`."""
     metric, lines = comparison.metric, []
     for attribute in comparison.attributes.values():
         ours, theirs = attribute["candidate"][metric], attribute["version"][metric]

@@ -12,7 +12,7 @@ KEPT = ("key", "version", "inputs", "image", "git_commit", "created", "seconds",
 
 
 def check_one_run(manifests: Manifests) -> None:
-    """Make sure that every artifact was made from the others given, or from such with the same content.
+    """Check that every artifact was made from the other given artifacts, or from equal content.
 
     Args:
         manifests: stage name -> manifest.
@@ -30,12 +30,12 @@ def check_one_run(manifests: Manifests) -> None:
 
 
 def lineage(manifests: Manifests) -> dict[str, dict[str, Any]]:
-    """The fields of every manifest that are kept: stage name -> key, version, inputs, image, commit, cost, headline."""
+    """Fields of every manifest in the lineage: stage name -> key, version, inputs, image, commit, cost, headline."""
     return {stage: {field: manifest[field] for field in KEPT} for stage, manifest in manifests.items()}
 
 
 def used_params(manifests: Manifests) -> dict[str, Any]:
-    """The parameters that the stages really used, by section of params.yaml; some read a part of a section alone."""
+    """Parameters that the stages used, by section of params.yaml; some stages read only a part of a section."""
     sections: dict[str, Any] = {}
     for manifest in manifests.values():
         for name, values in manifest["params"].items():

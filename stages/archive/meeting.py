@@ -1,4 +1,4 @@
-"""The candidate and the released versions that it meets, on the test images of the candidate."""
+"""The candidate and the released versions with which it is compared, on the test images of the candidate."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ from stages.common.schema.dataset import index_rows, read_split
 
 
 class IncomparableError(ValueError):
-    """A released model that cannot be shown the candidate's images; the message, which describes it, is the reason."""
+    """A released model cannot answer the candidate's images; the message, which describes the model, is the reason."""
 
 
 @dataclass(frozen=True)
 class Met:
-    """A released version that was shown the candidate's test images.
+    """A released version that has answered the candidate's test images.
 
     Attributes:
         name: for example "v3".
         right: which of its answers are right.
-        notes: what makes it less than a fair comparison.
-        objections: why the candidate must not succeed it unless a person asks for that.
+        notes: limits of the comparison.
+        objections: reasons why the candidate must not replace it, unless a person decides so.
     """
 
     name: str
@@ -41,14 +41,14 @@ class Met:
 
 
 class Candidate:
-    """A model, and the test images of the data that it has learned from.
+    """A model, and the test images of its data.
 
     Attributes:
         attributes: A attributes of the data.
         labels: (N, A) of the test images, -1 where unknown.
         groups: (N,), the same number for images that belong together.
         filenames, lots, pictures: name, lot and digest of the picture of each image.
-        predicted: (N, A), the class that it answers with, -1 where it gives no answer.
+        predicted: (N, A), the answered class, -1 without an answer.
         right: which of its answers are right.
     """
 
@@ -58,8 +58,8 @@ class Candidate:
         Args:
             model: its model.onnx.
             prepared: the artifact of prepare_train.
-            data: the section of params.yaml that has made that.
-            seen: the pictures in it.
+            data: the section of params.yaml of that artifact.
+            seen: its pictures.
         """
         split = read_split(prepared, "test")
         self._images, self.labels, self.attributes = split.take(), split.labels, split.attributes
@@ -73,7 +73,7 @@ class Candidate:
     def _answers(
         self, model: OnnxModel, said: Mapping[str, npt.NDArray[np.float32]]
     ) -> tuple[Right, npt.NDArray[np.int64]]:
-        """Which answers are right, and their classes: (N, A) each. What the model does not know, it never answers."""
+        """Which answers are right, and their classes: (N, A) each. Unknown attributes are never answered."""
         right, predicted = np.full(self.labels.shape, np.nan), np.full(self.labels.shape, UNKNOWN, np.int64)
         known = [column for column, name in enumerate(names(self.attributes)) if name in said]
         asked = tuple(self.attributes[column] for column in known)
@@ -84,20 +84,20 @@ class Candidate:
         return right, predicted
 
     def meet(self, registry: Registry, name: str, folder: Path) -> Met:
-        """Show the test images to a version.
+        """Let a version answer the test images.
 
         Args:
-            registry: where it is.
+            registry: the registry of the version.
             name: for example "v3".
             folder: gets its files.
 
         Raises:
-            IncomparableError: the version cannot be shown these images.
+            IncomparableError: the version cannot answer these images.
             DataError: a file of the version is damaged.
             UnavailableError: it cannot be fetched.
         """
         registry.fetch(name, folder, ["model", "reference"])
-        model = load_opponent(folder / MODEL, self._model)
+        model = load_released(folder / MODEL, self._model)
         said = model.predict(self._images)
         right, _ = self._answers(model, said)
         if not (np.isfinite(right) & np.isfinite(self.right)).any():
@@ -123,7 +123,7 @@ class Candidate:
         return Met(name, right, notes, objections)
 
     def _compare_answered(self, name: str, theirs: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Notes and objections about attributes that one of both never answers, which are left out."""
+        """Notes and objections about attributes that one of the two never answers; these are left out."""
         ours = self._model.answered
         more = [
             attribute.title.lower()
@@ -147,17 +147,16 @@ class Candidate:
 
 
 def _splitting(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of section `data` that decides which image falls into which split."""
+    """The part of section `data` that decides the split of an image."""
     return {key: value for key, value in data.items() if key not in NetworkInput.model_fields}
 
 
-def load_opponent(path: Path, candidate: OnnxModel) -> OnnxModel:
-    """Load the model of a released version to meet a candidate.
+def load_released(path: Path, candidate: OnnxModel) -> OnnxModel:
+    """Load the model of a released version for a comparison with the candidate.
 
     Raises:
-        IncomparableError: it is of earlier code, its images are prepared in another way, or it answers attributes, or
-            classes of them, that the candidate does not. That must not end the run, or no training could ever succeed
-            such a champion.
+        IncomparableError: it is from earlier code, it has another preprocessing, or it answers attributes or classes
+            that the candidate does not. That must not end the run, or no training could ever replace such a champion.
     """
     try:
         champion = load(path)
@@ -168,7 +167,7 @@ def load_opponent(path: Path, candidate: OnnxModel) -> OnnxModel:
             f"whose images are prepared differently ({champion.preprocessing} against {candidate.preprocessing})"
         )
     common = tuple(attribute for attribute in candidate.attributes if attribute.name in names(champion.attributes))
-    if difference(common, champion.attributes):  # what the candidate answers besides is no obstacle
+    if difference(common, champion.attributes):  # further attributes of the candidate are no obstacle
         raise IncomparableError(
             f"a model of other attributes ({difference(candidate.attributes, champion.attributes)})"
         )

@@ -15,15 +15,15 @@ class ArchiveSection(Section):
 
     Attributes:
         title: headline of the reports.
-        alpha: a candidate is not released that is worse than the champion in an attribute by so much that equally good
-            models would differ so less often than this, adjusted for all attributes.
-        margin: how far below the best version so far a candidate may lie in the mean of `evaluate.metric` (0-1), on the
-            same images.
-        slice_margin: how far the accuracy (0-1) in an attribute may fall on the images of one slice, in comparison with
-            the champion's on the same images, before the gate warns; `alpha` applies, adjusted for all slices.
-        force: release it whatever the gate says.
-        approval: seconds that one which the gate refuses waits in Airflow for a person who releases it all the same; 0
-            asks nobody. The DAGs read it, no stage does.
+        alpha: level of significance, adjusted for all attributes: a candidate that is significantly worse than the
+            champion in an attribute is not released.
+        margin: largest distance of a candidate below the best version so far in the mean of `evaluate.metric` (0-1), on
+            the same images.
+        slice_margin: largest fall of the accuracy (0-1) in an attribute on the images of one slice, below the
+            champion's on the same images, without a warning of the gate; `alpha` applies, adjusted for all slices.
+        force: release the candidate even if the gate refuses it.
+        approval: seconds that a refused candidate waits in Airflow for a person to release it anyway; 0 asks nobody.
+            Only the DAGs read it, no stage.
     """
 
     title: Annotated[str, NOT_IN_KEY] = Field(min_length=1, max_length=80)

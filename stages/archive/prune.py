@@ -1,17 +1,17 @@
-"""Clean-up of the artifact store: what nobody needs any more goes, and what stays is told with the reason.
+"""Clean-up of the artifact store: unused artifacts are removed, and the reason is reported for those that stay.
 
-Alive is
-    what was used within the days to keep: the lock file of an artifact says when a run last asked for it, and what
-    that run read;
+These stay ("alive"):
+    artifacts used within the time to keep: the lock file of an artifact says when a run last used it, and which
+    artifacts that run read;
     the newest artifact of each stage;
-    the archives of registered versions, which releases and reports lead to (the registry itself is left as it is);
-    what a lock holds, and what its holder reads;
-    the piece of a lot, as long as an artifact is alive that may have been made of it.
+    the archives of registered versions, to which releases and reports link (the registry itself is not changed);
+    artifacts whose lock is held, and those that the holder reads;
+    the piece of a lot, as long as an artifact is alive that may have been made from it.
 
-What an artifact was made of is not alive for that reason: it is complete without, and its manifest names it.
+The inputs of an artifact do not stay because of it: it is complete without them, and its manifest names them.
 
-Whatever goes is renamed first, under its lock, so that no run finds half of it; the next pass removes what a killed one
-left. Links are never followed, and nothing is touched but what has the names and the form that stages give it.
+A folder is renamed before its removal, under its lock, so that no run finds half of it; the next pass removes the
+rest of a killed one. Links are never followed, and only folders with the names and the form of stages are touched.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ from stages.common.contract.errors import StageError, UsageError
 from stages.common.registry.registry import Registry
 
 REGISTRY, RUNS, PASSES = "registry", "run", "clean_up"
-"""Folders of the store that are no stage's: the registry, a page per run, a page per clean-up."""
+"""Folders of the store that belong to no stage: the registry, a page per run, a page per clean-up."""
 CACHE = ".cache"
 
 _HOME = re.compile("[a-z][a-z0-9_]*")
@@ -55,10 +55,10 @@ HELD, READ, VERSION, NEWEST, PIECE, LINKED = (
 
 
 def seconds_of(keep: str) -> int:
-    """Seconds that a text such as 12h, 30d or 2w means.
+    """Seconds of a text such as 12h, 30d or 2w.
 
     Raises:
-        UsageError: it means none.
+        UsageError: it is not such a text.
     """
     found = re.fullmatch(r"([1-9][0-9]{0,4})([hdw])", keep)
     if not found:
@@ -68,15 +68,15 @@ def seconds_of(keep: str) -> int:
 
 @dataclass
 class Slot:
-    """All that a folder holds of one key: the artifact, its lock, and what failed and killed runs left of it.
+    """All files of one key in a folder: the artifact, its lock, and the rest of failed and killed runs.
 
     Attributes:
         home: the folder.
-        key: 64 hex digits; of a failed run without any other trace, 12.
-        artifact: whether there is a finished one.
-        used: when a run last asked for it, in seconds since the epoch.
-        parts: what there is, the lock aside.
-        reasons: why it stays.
+        key: 64 hex digits; 12 for a failed run without any other file.
+        artifact: whether there is a finished artifact.
+        used: last use by a run, in seconds since the epoch.
+        parts: its files and folders, without the lock.
+        reasons: reasons why it stays.
     """
 
     home: Path
@@ -88,7 +88,7 @@ class Slot:
 
     @property
     def lock(self) -> Path:
-        """The file that a run locks as long as it makes or takes the artifact."""
+        """The file that a run locks while it makes or uses the artifact."""
         return lock_of(self.home / self.key)
 
     @property
@@ -98,7 +98,7 @@ class Slot:
         return name if self.artifact else f"{name}, unfinished"
 
     def manifest(self) -> Mapping[str, Any]:
-        """The artifact's; {} if it cannot be read."""
+        """Manifest of the artifact; {} if it cannot be read."""
         try:
             found = json.loads((self.home / self.key / MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -108,7 +108,7 @@ class Slot:
 
 @dataclass
 class Count:
-    """Of one kind of things: how many stay and why, how many go, with their bytes on the disk."""
+    """Counts of one kind: how many stay and why, how many are removed, and their bytes on the disk."""
 
     kept: int = 0
     kept_bytes: int = 0
@@ -128,11 +128,11 @@ class Found:
     """The result of a pass.
 
     Attributes:
-        keep: the time to keep, as it was given.
+        keep: the time to keep, as given.
         dry_run: whether nothing was removed.
         counts: kind -> its count.
-        gone: what was removed: kind, name, when it was last used, bytes.
-        problems: a line for each thing that could not be removed.
+        gone: removed entries: kind, name, last use, bytes.
+        problems: a line for each entry that could not be removed.
     """
 
     keep: str
@@ -143,17 +143,17 @@ class Found:
 
     @property
     def kept_bytes(self) -> int:
-        """Of all kinds."""
+        """Bytes kept, of all kinds."""
         return sum(count.kept_bytes for count in self.counts.values())
 
     @property
     def removed_bytes(self) -> int:
-        """Of all kinds."""
+        """Bytes removed, of all kinds."""
         return sum(count.removed_bytes for count in self.counts.values())
 
     @property
     def removed(self) -> int:
-        """Of all kinds."""
+        """Number of removed entries, of all kinds."""
         return sum(count.removed for count in self.counts.values())
 
 
@@ -166,7 +166,7 @@ class Sizes:
         self._names: dict[tuple[int, int], int] = {}
 
     def kept(self, path: Path) -> int:
-        """Of a file that stays, or of all that lies in a folder; to be asked before `freed`."""
+        """Bytes of a file that stays, or of a folder; call it before `freed`."""
         total = 0
         for stat in _stats(path):
             if (known := (stat.st_dev, stat.st_ino)) not in self._kept:
@@ -175,7 +175,7 @@ class Sizes:
         return total
 
     def freed(self, path: Path) -> int:
-        """Of what goes."""
+        """Bytes of a file or folder that is removed."""
         total = 0
         for stat in _stats(path):
             known = (stat.st_dev, stat.st_ino)
@@ -187,7 +187,7 @@ class Sizes:
 
 
 def _stats(path: Path) -> Iterator[os.stat_result]:
-    """Of a file, or of a folder and all in it; no link is followed, and what is gone or shut is left out."""
+    """Stats of a file, or of a folder and its contents, without following links; unreadable files are left out."""
     for root, folders, files in os.walk(path):
         for name in (*folders, *files):
             with contextlib.suppress(OSError):
@@ -197,17 +197,17 @@ def _stats(path: Path) -> Iterator[os.stat_result]:
 
 
 def prune(store: Path, keep: str, *, dry_run: bool = False, registry: Path | None = None) -> Found:
-    """Remove what is not alive.
+    """Remove everything that is not alive.
 
     Args:
         store: the artifact store.
-        keep: how long something stays that nobody uses, such as 30d.
-        dry_run: only say what would go.
-        registry: its folder; in the store if it is not named.
+        keep: how long an unused artifact stays, such as 30d.
+        dry_run: only report the entries that would be removed.
+        registry: its folder; by default in the store.
 
     Raises:
-        UsageError: there is no such store, or `keep` is no time.
-        DataError, UnavailableError: the registry cannot be read, and with it which versions are alive.
+        UsageError: there is no such store, or `keep` is not a time.
+        DataError, UnavailableError: the registry cannot be read, so registered versions are unknown.
     """
     found = Found(keep, dry_run)
     since = time.time() - seconds_of(keep)
@@ -241,7 +241,7 @@ def prune(store: Path, keep: str, *, dry_run: bool = False, registry: Path | Non
 
 
 def _homes(store: Path, found: Found) -> list[Path]:
-    """The folders that hold artifacts, or what looks like them."""
+    """Folders that hold artifacts, by their form."""
     homes = []
     for entry in _entries(store, found):
         if not _HOME.fullmatch(entry.name) or entry.name == REGISTRY:
@@ -282,11 +282,11 @@ def _slots(home: Path, found: Found) -> list[Slot]:
         elif entry.is_symlink():
             found.problems.append(f"{entry.path} is a link, which is not followed: remove it")
         elif not entry.is_dir(follow_symlinks=False):
-            continue  # nobody's
+            continue  # not a name of ours
         elif name["failed"]:
             failed.append(entry)
         elif name["key"] and not (manifest := Path(entry.path, MANIFEST)).is_file():
-            continue  # no artifact, so it is not ours
+            continue  # not an artifact, so it is not ours
         elif name["key"]:
             put(name["key"], entry, used=manifest).artifact = True
         else:
@@ -298,7 +298,7 @@ def _slots(home: Path, found: Found) -> list[Slot]:
 
 
 def _keep_used(slots: list[Slot], versions: set[str], since: float, keep: str) -> None:
-    """Say of each why it stays."""
+    """Give each slot the reasons why it stays."""
     by_place = {(slot.home.name, slot.key): slot for slot in slots}
     for slot in slots:
         held = _is_held(slot.lock)
@@ -326,14 +326,14 @@ def _keep_used(slots: list[Slot], versions: set[str], since: float, keep: str) -
     for key, page in pages.items():
         if key in versions:
             page.reasons.append(LINKED)
-    for slot in slots:  # a page leads to the archive of its run
+    for slot in slots:  # a page links to the archive of its run
         archive = by_place.get(("archive", _archive_of(slot))) if slot.home.name == RUNS and slot.reasons else None
         if archive and not archive.reasons:
             archive.reasons.append("a page links to it")
 
 
 def _archive_of(page: Slot) -> str:
-    """Key of the archive that the page of a run leads to."""
+    """Key of the archive to which the page of a run links."""
     try:
         return str(page.manifest()["inputs"]["archive"]["key"])
     except (KeyError, TypeError):
@@ -341,10 +341,10 @@ def _archive_of(page: Slot) -> str:
 
 
 def _keep_used_pieces(pieces: list[Slot], artifacts: list[Slot], since: float, keep: str) -> list[Slot]:
-    """Say of the pieces of lots why they stay.
+    """Give the pieces of lots the reasons why they stay.
 
-    A piece that was last taken before the oldest living artifact of the stage was begun is in none that is alive. A run
-    of the stage has taken its pieces, perhaps, and joins them later.
+    A piece last used before the oldest living artifact of the stage was begun belongs to no living artifact. A run may
+    have read its pieces already and join them later, so the beginning counts.
     """
     living = [_begun(slot) for slot in artifacts if slot.artifact and slot.reasons]
     oldest = min(living, default=since)
@@ -362,7 +362,7 @@ def _keep_used_pieces(pieces: list[Slot], artifacts: list[Slot], since: float, k
 
 
 def _begun(artifact: Slot) -> float:
-    """When a run began to make it, in seconds since the epoch; by the clock of the file system."""
+    """Beginning of the run that made it, in seconds since the epoch, by the clock of the file system."""
     manifest, path = artifact.manifest(), artifact.home / artifact.key / MANIFEST
     seconds = manifest.get("seconds")
     with contextlib.suppress(OSError):
@@ -377,7 +377,7 @@ def _is_held(lock: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # there is none, or it shuts us out: then nothing is removed that needs it
+    except OSError:  # it is absent, or not readable: then nothing is removed that needs it
         return False
     return False
 
@@ -392,7 +392,7 @@ def _keep(slot: Slot, reason: str, sizes: Sizes, found: Found) -> None:
 
 
 def _settle(slot: Slot, sizes: Sizes, found: Found) -> None:
-    """Remove what nothing keeps, and count it."""
+    """Remove a slot without a reason to stay, and count it."""
     size = sum(map(sizes.freed, slot.parts))
     try:
         if not found.dry_run and not _remove(slot):
@@ -415,10 +415,10 @@ def _cannot(error: OSError, path: Path) -> str:
 
 
 def _remove(slot: Slot) -> bool:
-    """Remove what there is of a key; False if a run has come to use it meanwhile.
+    """Remove the files of a key; False if a run uses it meanwhile.
 
     Raises:
-        OSError: it cannot be removed, and is left as it is, or what is left of it goes with the next pass.
+        OSError: it cannot be removed: it stays as it is, or the next pass removes the rest.
     """
     with _taking(slot) as taken:
         if not taken:
@@ -426,14 +426,14 @@ def _remove(slot: Slot) -> bool:
         for part in slot.parts:
             _require_removable(part)
         aside = [part.rename(part.with_name(f"{_ASIDE}{part.name}.{uuid.uuid4().hex}")) for part in slot.parts]
-        slot.lock.unlink(missing_ok=True)  # whoever waits for it makes another
+        slot.lock.unlink(missing_ok=True)  # a waiting run makes a new one
     for part in aside:
         _clear(part)
     return True
 
 
 def _clear(folder: Path) -> None:
-    """Remove a folder. Of a file that is open on this machine, NFS keeps a name, which the next pass removes.
+    """Remove a folder. NFS keeps a name of a file that is open on this machine; the next pass removes it.
 
     Raises:
         OSError: something in it cannot be removed.
@@ -448,9 +448,9 @@ def _clear(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _taking(slot: Slot) -> Iterator[bool]:
-    """Hold the lock of a key; False if a run holds it, or has held it or taken a piece of a lot since we looked."""
+    """Hold the lock of a key; False if a run holds it, or has used the key since we listed it."""
     if slot.home.name in {RUNS, PASSES} or len(slot.key) < 64:
-        yield True  # nobody makes or takes it under a lock
+        yield True  # entries of this kind are not made or used under a lock
         return
     known = slot.lock.exists()
     with slot.lock.open("a") as file:
@@ -464,7 +464,7 @@ def _taking(slot: Slot) -> Iterator[bool]:
 
 
 def _require_removable(folder: Path) -> None:
-    """Look whether a folder can be removed with all that is in it, so that none is left by half.
+    """Check that a folder can be removed with all its contents, so that none is removed in part.
 
     Raises:
         OSError: we may not write to one of its folders.
@@ -475,7 +475,7 @@ def _require_removable(folder: Path) -> None:
 
 
 def _clear_asides(home: Path, sizes: Sizes, found: Found) -> None:
-    """Remove what a killed pass has put aside."""
+    """Remove the folders that a killed pass has renamed."""
     for entry in _entries(home, found):
         if not entry.name.startswith(_ASIDE) or not entry.is_dir(follow_symlinks=False):
             continue
@@ -492,7 +492,7 @@ def _clear_asides(home: Path, sizes: Sizes, found: Found) -> None:
 
 
 def _sweep(registry: Registry, versions: int, runs: Path, found: Found) -> None:
-    """Count what the registry holds, remove what killed runs have left in it, and of its page what links to nothing."""
+    """Count the files of the registry, and remove the rest of killed runs and unused pictures of its page."""
     if not versions:
         return
     before = after = Sizes().kept(registry.home)
@@ -509,7 +509,7 @@ def _sweep(registry: Registry, versions: int, runs: Path, found: Found) -> None:
 
 
 def _forget_raw_files(store: Path, found: Found) -> None:
-    """Drop what is known of raw files that are gone."""
+    """Drop the known digests of raw files that are gone."""
     if (path := store / DIGESTS).is_file() and not path.is_symlink():
         index = DigestIndex(path)
         kept, gone = index.forget_gone(dry_run=found.dry_run)

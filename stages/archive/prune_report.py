@@ -10,7 +10,7 @@ from stages.common.contract.artifacts import json_digest, making, publish, write
 from stages.common.reports.report import REPORT, Cards, Report, Table, short_table, write_report
 
 SHOWN = 500
-"""Things removed, in the page."""
+"""Rows of removed entries on the page."""
 
 
 def mb(size: int) -> float:
@@ -30,7 +30,7 @@ def headline(found: Found) -> dict[str, int | float | str]:
 
 
 def table(found: Found) -> str:
-    """The counts by kind, what was freed, and what could not be."""
+    """Counts by kind, freed bytes, and entries that could not be removed."""
     goes = "would go" if found.dry_run else "removed"
     lines = [f"{'what':<28} {'kept':>7} {'MB':>9}  {goes:>8} {'MB':>9}  kept, why"]
     for what, count in sorted(found.counts.items()):
@@ -50,7 +50,7 @@ def verdict(found: Found) -> str:
 
 
 def write_page(found: Found, store: Path) -> Path:
-    """Write the page of a pass into the store, in a folder of its own like the artifact of a stage, and return it."""
+    """Write the page of a pass into the store, in its own folder like the artifact of a stage, and return it."""
     key = json_digest({PASSES: uuid.uuid4().hex})
     final = store / PASSES / key
     with making(final) as partial:
@@ -91,7 +91,7 @@ def _page(found: Found) -> Report:
     ]
     return Report(
         title="Clean-up" + (", a dry run" if found.dry_run else ""),
-        subtitle=f"{_date(time.time())}. Kept: what was used within {found.keep}, the newest of each stage, versions.",
+        subtitle=f"{_date(time.time())}. Kept: artifacts used within {found.keep}, the newest of each stage, versions.",
         verdict=verdict(found),
         passed=not found.problems,
         sections=[

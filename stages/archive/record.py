@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from stages.archive.meeting import Candidate
 
 EPOCHS = 60
-"""Of a curve, evenly spread: 120 points more are seen by nobody."""
+"""Points of a curve, evenly spread: nobody would see 120 more."""
 LOTS = 50
-"""Those with the most test labels: the accuracy on a lot of few tells nothing."""
+"""Lots with the most test labels: the accuracy on a few labels means nothing."""
 CURVES = ("train_loss", "val_loss", "val_mean_accuracy")
 
 
 def write_record(archive: Path, candidate: "Candidate") -> None:
-    """Write `RECORD` into an archive that has all else, as JSON of ASCII alone.
+    """Write `RECORD` into an archive that has all other files, as ASCII JSON.
 
     Args:
         archive: the artifact of stage archive.
-        candidate: the model, and the test images that it has answered.
+        candidate: the model, with its answers to the test images.
     """
     metrics = {path.stem: read_json(path) for path in (archive / "metrics").glob("*.json")}
     chain = read_json(archive / LINEAGE)
@@ -70,7 +70,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _figures(measures: Mapping[str, Any]) -> dict[str, Any]:
-    """Of an attribute; per class: class, labels, then precision and recall, each with the ends of its interval."""
+    """Figures of an attribute; per class: class, labels, then precision and recall, each with its interval."""
     told = {name: _rounded(measures[name]) for name in ("accuracy", "balanced_accuracy")}
     classes = [
         [
@@ -111,7 +111,7 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None
 
 
 def _answers(candidate: "Candidate") -> dict[str, Any]:
-    """Digest of the picture, name, labels and answers (class indices, -1 without) of the images that are compared."""
+    """Digest of the picture, name, labels and answers (class indices, -1 without) of the compared images."""
     chosen = compared_images(candidate.pictures, len(candidate.attributes))
     return {
         "pictures": [candidate.pictures[at] for at in chosen],

@@ -22,24 +22,24 @@ RECORD = "compare.json"
 MODEL_CARD, DATA_CARD = "model_card", "data_card"
 """Files of a version (`stages.archive.cards`), before .md and .html."""
 NONE = "none"
-"""In place of a champion's name, before any version was released."""
+"""Stands for a champion's name before any release."""
 
 RUN = "FACE_ATTRIBUTES_RUN"
-"""Environment variable with the run that something is done for, JSON as `told_run` gives it."""
+"""Environment variable with the current run, JSON as of `told_run`."""
 
 
 def told_run() -> Mapping[str, Any]:
-    """The run that this is done for: {"dag_id", "run_id", "by": who triggered it, "stages"}; {} by hand."""
+    """The current run: {"dag_id", "run_id", "by": who triggered it, "stages"}; {} by hand."""
     told: Mapping[str, Any] = json.loads(os.environ.get(RUN, "{}"))
     return told
 
 
 def baseline(registry: Registry, model_digest: str) -> str:
-    """The version that a model is judged against: the champion, or whoever that was when the model was registered.
+    """The version with which the gate compares a model: the champion, or that at the registration of the model.
 
-    A model, known by the digest of its model.onnx, is judged once. So a rerun makes nothing anew after it has become
-    the champion itself, and a person's rollback is not undone by the next day's run, nor by a training that ends in
-    the same weights.
+    A model, identified by the digest of its model.onnx, goes through the gate once. So a rerun changes nothing after
+    the model has become the champion, and neither the next day's run nor a training with the same weights as result
+    undoes a person's rollback.
     """
     if known := registry.find(model_digest):
         return known.champion or NONE
@@ -48,16 +48,16 @@ def baseline(registry: Registry, model_digest: str) -> str:
 
 
 def release(registry: Registry, artifact: Path, key: str, *, force: bool) -> Version:
-    """Register the candidate in an archive artifact, and make it the champion if that is due. Twice is once.
+    """Register the candidate in an archive artifact, and make it the champion if that is due. It is idempotent.
 
     Args:
         registry: gets the version.
         artifact: the published artifact of stage archive.
         key: its key.
-        force: make it the champion whatever the gate says.
+        force: make it the champion even if the gate refuses it.
 
     Raises:
-        TryAgainError: another version became the champion since the candidate was judged.
+        TryAgainError: another version became the champion since the comparison.
     """
     gate = read_json(artifact / GATE)
     with registry.locked():
@@ -93,7 +93,7 @@ def release(registry: Registry, artifact: Path, key: str, *, force: bool) -> Ver
             finally:
                 shutil.rmtree(content, ignore_errors=True)
             log.info("%s registered: %s", version.name, version.means)
-        # Judged fit, but the run was killed before the release; by now there may be another champion.
+        # Fit, but the run was killed before the release; by now there may be another champion.
         unfinished = version.fit and not any(release.version == version.name for release in registry.releases())
         due = unfinished and (champion.name if champion else "") == version.champion
         if due or (force and champion != version):
@@ -123,12 +123,12 @@ def standing(registry: Registry, version: Version) -> str:
 
 
 def write_content(artifact: Path, content: Path, version: Version) -> None:
-    """The files of a version as the registry keeps them.
+    """Write the files of a version for the registry.
 
     Args:
         artifact: of stage archive.
         content: a folder to make.
-        version: what the registry knows of it.
+        version: its description.
     """
     for name in ("model", "metrics", "plots", "reference"):
         copy_folder(artifact / name, content / name)

@@ -1,4 +1,4 @@
-"""The report of a version: how good it is, whether it is fit for release, and where it came from."""
+"""The report of a version: its measures, the verdict of the gate, and its lineage."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ from stages.common.schema.attributes import read_attributes
 REJECTS_SHOWN = 50
 """Rows of a rejects table; the full list is in `<stage>/rejected.csv` beside the report."""
 MORE_MEASURES = {"roc_auc": "ROC AUC", "ece": "ECE", "coverage": "Answered", "answered_accuracy": "Right"}
-"""Figures of a table of attributes beside those that every report has."""
+"""Further figures in a table of attributes."""
 MORE_NOTE = (
     "ECE is the expected calibration error. Answered is the share of images for which the model is sure enough, Right "
     "the share of these answers that are right."
@@ -64,15 +64,15 @@ Chain = Mapping[str, Mapping[str, Any]]
 def build_report(
     title: str, archive: Path, versions: str, run: Sequence[PageSection] = (), subtitle: str = "", base: str = ""
 ) -> Report:
-    """Put the report of a version, or of a run that made it, together.
+    """Put together the report of a version, or of a run that made it.
 
     Args:
         title: the page's title.
-        archive: the folder that `stages.archive.stage` has filled.
+        archive: the folder filled by `stages.archive.stage`.
         versions: relative address of the page of all versions.
-        run: what the page says first, of a run.
+        run: first sections, about a run.
         subtitle: one line below the title.
-        base: relative address of the archive, ending in a slash, seen from where the page will be; "" inside of it.
+        base: relative address of the archive from the page, ending in a slash; "" for a page inside it.
     """
     chain: Chain = read_json(archive / LINEAGE)
     gate = read_json(archive / GATE)
@@ -132,7 +132,7 @@ def build_report(
 
 
 def _cards(archive: Path) -> dict[str, str]:
-    """The cards beside the page, which versions of earlier code have not."""
+    """The cards beside the page; versions of earlier code have none."""
     files = {"Model card": f"{MODEL_CARD}.html", "Data card": f"{DATA_CARD}.html"}
     return {text: file for text, file in files.items() if (archive / file).exists()}
 
@@ -190,7 +190,7 @@ def _compared(title: str, comparison: Mapping[str, Any]) -> Table:
 
 
 def _slices(version: str, slices: Sequence[Mapping[str, Any]]) -> Table:
-    """The slices in which the candidate has answers wrong that the champion has right."""
+    """Slices in which the candidate has wrong answers where the champion is right."""
     columns = ("Images of", "Attribute", "Labels", "Accuracy", f"Accuracy, {version}", "Better", "Worse", "p")
     names = ("name", "attribute", "labels", "candidate", "version", "better", "worse", "p")
     note = (
@@ -219,7 +219,7 @@ def _rejected(stage: str, rows: list[dict[str, str]], base: str) -> Table:
 
 
 def _stages(chain: Chain, archive: Path) -> Table:
-    """Every stage with the way to its own report."""
+    """Every stage with a link to its report."""
     rows = [
         (
             Link(stage, f"{stage}/{REPORT}") if (archive / stage / REPORT).exists() else stage,
@@ -238,7 +238,7 @@ def _plots(archive: Path, *names: str) -> list[PageSection]:
 
 
 def _hardest(archive: Path) -> list[PageSection]:
-    """The test images that stage evaluate found hardest, whose labels people can correct."""
+    """The hardest test images of stage evaluate; people can correct their labels."""
     pictures = [
         Pictures(group["title"], [_picture(picture) for picture in group["pictures"]], group["note"])
         for group in read_json(archive / HARDEST)
@@ -247,14 +247,14 @@ def _hardest(archive: Path) -> list[PageSection]:
 
 
 def _picture(told: Mapping[str, Any]) -> Picture:
-    labels = told.get("labels")  # versions of earlier code have none
-    if labels:  # positions are text in JSON
+    labels = told.get("labels")  # absent in versions of earlier code
+    if labels:  # JSON has positions as text
         labels = Labels(**labels | {"suggested": {int(at): label for at, label in labels["suggested"].items()}})
     return Picture(**{**told, "labels": labels})
 
 
 def _left_out(metrics: Mapping[str, Any], base: str) -> list[PageSection]:
-    """Counts of what is left out or has a warning, besides the rejects."""
+    """Counts of other entries that are left out or have a warning, without the rejects."""
     rows: list[tuple[object, ...]] = []
     if validation := metrics.get("validation"):
         warnings, unannotated = (Link(name, f"{base}validate/{name}") for name in ("warnings.csv", "unannotated.csv"))
@@ -284,7 +284,7 @@ def _lineage(chain: Chain, base: str) -> Table:
 
 
 def _params(archive: Path) -> Table:
-    """The parameters that the stages really used."""
+    """The parameters that the stages used."""
     sections = yaml.safe_load((archive / "params.yaml").read_text(encoding="utf-8"))
     rows = [(section, name, str(value)) for section, values in sections.items() for name, value in values.items()]
     return Table("Parameters", ("Section", "Parameter", "Value"), rows, folded=True)

@@ -1,4 +1,4 @@
-"""A page per run: what ran, what was there already, and the version that it ended in."""
+"""A page per run: computed and cached stages, and the resulting version."""
 
 import os
 import shutil
@@ -13,18 +13,18 @@ from stages.common.registry.registry import LINEAGE, PAGE, Registry, Version, no
 from stages.common.reports.report import REPORT, Badge, Link, PageSection, Table, write_report
 
 STAGE = "run"
-"""In place of a stage's name, in the manifest of a run's page."""
+"""Stands for a stage's name in the manifest of a run's page."""
 
 
 def write_run(runs: Path, title: str, archive: Path, registry: Registry, version: Version) -> Path:
-    """Write the page of this run (`told_run`) into a folder of its own, as an artifact; again, it replaces it.
+    """Write the page of this run (`told_run`) into its own folder, as an artifact; a second call replaces it.
 
     Args:
         runs: gets the folder `<digest of the run's id>/`.
         title: headline.
-        archive: the artifact of stage archive that the run ended in.
-        registry: that has the version.
-        version: that the artifact is registered as.
+        archive: the artifact of stage archive at the end of the run.
+        registry: the registry of the version.
+        version: the version of that artifact.
 
     Returns:
         The page.
@@ -61,7 +61,7 @@ def _this_run(run: Mapping[str, Any], archive: Path, base: str, standing: str) -
         name = Link(stage, f"{base}{stage}/{REPORT}") if (archive / stage / REPORT).exists() else stage
         rows.append([name, state, own.get("seconds"), entry["seconds"], entry["peak_memory_mb"], entry["headline"]])
     columns = ["Stage", "In this run", "Seconds", "Computed in, s", "Memory, MB", "Headline"]
-    if not told:  # by hand: nobody knows
+    if not told:  # by hand: unknown
         columns[1:3] = []
         for row in rows:
             row[1:3] = []

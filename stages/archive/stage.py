@@ -1,4 +1,4 @@
-"""The wiring of stage `archive`: put a version together, judge it, register it, and release it if that is due."""
+"""The wiring of stage `archive`: put a version together, apply the gate, register it, and release it if it is fit."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stages.archive.meeting import Candidate
 
 SLICES_KEPT = 20
-"""Of those in which the candidate has answers wrong that the champion has right."""
+"""Number of slices in which the candidate has wrong answers where the champion is right."""
 
 
 def _registry(params: Params, inputs: Mapping[str, Path]) -> Registry:
@@ -34,9 +34,9 @@ def _registry(params: Params, inputs: Mapping[str, Path]) -> Registry:
 
 
 def _identify(params: Params, inputs: Mapping[str, Path], _name: str) -> str:
-    """Of the registry, the version that the candidate is judged against decides the artifact.
+    """The version with which the candidate is compared: the part of the registry that decides the artifact.
 
-    So does the best version, which follows from that one.
+    The best version follows from it.
     """
     return baseline(_registry(params, inputs), file_digest(inputs["train"] / MODEL.name))
 
@@ -130,7 +130,7 @@ def _run(context: Context[Params]) -> Headline:
 
 
 def _raw_files(_params: Params, inputs: Mapping[str, Path], name: str) -> RawFiles:
-    """The text of people for the cards, if the folder has one."""
+    """Text of people for the cards, if the folder has one."""
     return RawFiles([OWN] if (inputs[name] / OWN).is_file() else [])
 
 

@@ -1,12 +1,12 @@
-"""The page of all versions and runs, in which any two versions can be put side by side: `<registry>/page/`.
+"""The page of all versions and runs, on which any two versions can be compared: `<registry>/page/`.
 
-    versions.html   data and one script of ours, which the policy of the page and Airflow's reports plugin name by its
-                    digest; it opens anywhere without a network
-    pictures/       thumbnails of the test images that versions are compared on, by the digest of the picture
+    versions.html   data and one script of ours; the policy of the page and Airflow's reports plugin name the script by
+                    its digest; the page opens anywhere without a network
+    pictures/       thumbnails of the test images on which versions are compared, by the digest of the picture
 
-The page is written anew from the registry whenever that changes. What two versions answer differently is found in the
-browser, also for two that never met: each version keeps its answers (`stages.archive.record`), and the split of an
-image follows from its picture, so that versions mostly have the same test images.
+The page is written anew from the registry whenever that changes. The browser finds the differing answers of any two
+versions: each version keeps its answers (`stages.archive.record`), and the picture decides the split of an image, so
+versions mostly have the same test images.
 """
 
 import base64
@@ -64,7 +64,7 @@ def keep_pictures(registry: Registry, evaluate: Path) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
+    """Write a file, whole or not at all."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         partial.write_bytes(content)
@@ -74,7 +74,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 class _Numbered:
-    """Values that occur again and again, each once: a number stands for it."""
+    """Numbers for repeated values: each value is stored once, and a number stands for it."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
@@ -91,8 +91,9 @@ class _Numbered:
 def collect_versions(registry: Registry, runs: Path) -> dict[str, Any]:
     """The content of the page, JSON-like; `versions.js` reads it.
 
-    Lots, attributes, values of parameters and sets of test images stand once, and versions have their numbers. Answers
-    are told by what differs from `base`: the label of an image, or where that is unknown what the newest version says.
+    Lots, attributes, values of parameters and sets of test images are stored once, and versions have their numbers. Of
+    the answers, only differences from `base` are stored: from the label of an image, or, if that is unknown, from the
+    answer of the newest version.
     """
     versions, releases = registry.versions(), registry.releases()
     records = {name: json.loads(text) for name, text in registry.texts(RECORD).items()}
@@ -101,7 +102,7 @@ def collect_versions(registry: Registry, runs: Path) -> dict[str, Any]:
     attributes, lots, values, sets = (_Numbered() for _ in range(4))
     names = sorted({name for record in records.values() for name in record["params"]})
     images = _Images()
-    for version in reversed(versions):  # of an image the newest one tells name and labels
+    for version in reversed(versions):  # the newest version decides name and labels of an image
         if version.name in records:
             images.add(records[version.name], attributes)
     released = {release.version for release in releases}
@@ -145,7 +146,7 @@ def _of_version(version: Version, lots: _Numbered) -> dict[str, Any]:
 
 
 def _attribute(of: Mapping[str, Any]) -> dict[str, Any]:
-    """The properties that make an attribute the same in two versions, and its title."""
+    """Properties that identify an attribute in two versions, and its title."""
     return {name: of[name] for name in ("name", "title", "classes")}
 
 
@@ -163,7 +164,7 @@ class _Images:
         self._base: list[dict[int, int]] = []
 
     def add(self, record: Mapping[str, Any], attributes: _Numbered) -> None:
-        """Take in what is not known yet of the images of a version."""
+        """Add the images of a version that are not known yet."""
         columns = [attributes(_attribute(of)) for of in record["attributes"]]
         answers = record["answers"]
         for picture, name, labels, said in zip(
@@ -194,13 +195,13 @@ class _Images:
         ]
 
     def rows(self) -> list[list[Any]]:
-        """Of each image: digest, name, and by attribute its label (-1 if unknown) and the base."""
+        """A row per image: digest, name, and by attribute its label (-1 if unknown) and the base."""
         everything = zip(self._number, self._names, self._labels, self._base, strict=True)
         return [[picture, name, labels, base] for picture, name, labels, base in everything]
 
 
 def _runs(runs: Path, seen_from: Path) -> list[dict[str, Any]]:
-    """Every run that has a page, the oldest first; one whose page cannot be read is left to those who look for it."""
+    """Every run that has a page, the oldest first; a page that cannot be read is left out."""
     found = []
     for manifest in runs.glob(f"*/{MANIFEST}"):
         try:

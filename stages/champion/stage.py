@@ -1,4 +1,4 @@
-"""The wiring of stage `champion`: from the registry to an artifact that predict and monitor take."""
+"""The wiring of stage `champion`: from the registry to an artifact for predict and monitor."""
 
 import shutil
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ def _chosen(params: Params, inputs: Mapping[str, Path]) -> Version | None:
 
 
 def _identify(params: Params, inputs: Mapping[str, Path], _name: str) -> str:
-    """A version never changes, so its name and its model decide the artifact; how it became the champion does not."""
+    """Name and model of the version; it never changes, so they decide the artifact, and its release does not."""
     version = _chosen(params, inputs)
     return f"{version.name} {version.model_digest}" if version else "none"
 
 
 def _attributes(version: Path) -> Attributes:
-    """The attributes that a version answers; for one registered by earlier code, as its metrics name them."""
+    """Attributes that a version answers; for a version of earlier code, as its metrics name them."""
     if (version / ATTRIBUTES_FILE).exists():
         return read_attributes(version)
     metrics = read_json(version / "metrics" / "eval_metrics.json")

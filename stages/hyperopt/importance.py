@@ -1,4 +1,4 @@
-"""Which hyperparameters mattered in a search."""
+"""The importance of hyperparameters in a search."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from sklearn.inspection import permutation_importance
 from stages.hyperopt.trials import Trial, flatten, ranked
 
 MIN_TRIALS = 8
-"""Trials below which a forest only tells what chance brought together."""
+"""Least number of trials; with fewer, a forest shows only chance."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Importance:
     """The importance of each hyperparameter.
 
     Attributes:
-        shares: label -> share of the whole importance, the largest first; they sum to 1. Empty if it cannot be told.
-        explained: share of the differences in rank between trials that the forest foretells for trials that it has not
-            seen (R squared, out of bag); None if it cannot be told.
-        note: why it cannot be told, or how far it can, in one line.
+        shares: label -> share of the whole importance, the largest first; they sum to 1. Empty if unknown.
+        explained: share of the differences in rank that the forest predicts for unseen trials (R squared, out of bag);
+            None if unknown.
+        note: why the importance is unknown, or how reliable it is, in one line.
     """
 
     shares: dict[str, float]
@@ -31,11 +31,12 @@ class Importance:
 
 
 def measure_importance(trials: Sequence[Trial], seed: int) -> Importance:
-    """Permutation importance in a random forest that foretells a trial's rank from its hyperparameters.
+    """Permutation importance in a random forest that predicts a trial's rank from its hyperparameters.
 
-    A forest as the model of the search as in Hutter et al. 2014 (https://proceedings.mlr.press/v32/hutter14.html), and
-    what it loses when one hyperparameter is shuffled (Breiman 2001). Ranks, for the loss of a hopeless trial has no
-    limit: trials trained longer come first, then those with a lower loss; those that failed are the last.
+    The forest is a model of the search as in Hutter et al. 2014 (https://proceedings.mlr.press/v32/hutter14.html). The
+    importance of a hyperparameter is the loss of the forest when its values are shuffled (Breiman 2001). Ranks are used
+    because the loss of a hopeless trial has no limit: trials trained longer come first, then those with a lower loss;
+    failed trials come last.
 
     Args:
         trials: of one search.

@@ -10,11 +10,11 @@ from stages.common.training.augmentation import Augmentation
 from stages.common.training.hyperparameters import Hyperparameters
 
 CHOICES = ("width", "batch_size", "class_balance")
-"""Hyperparameters of which the section lists the values to choose from."""
+"""Hyperparameters with a list of choices in the section."""
 
 
 class HyperoptSection(Section):
-    """Section `hyperopt`; with `max_evals` 0 nothing is searched, and `first` is taken for the best."""
+    """Section `hyperopt`; with `max_evals` 0 there is no search, and `first` is the result."""
 
     max_evals: int = Field(ge=0, le=10_000)
     timeout: float = Field(gt=0)
@@ -41,7 +41,7 @@ class HyperoptSection(Section):
         for key in ("learning_rate", "muon_learning_rate", "weight_decay", "loss_weight"):
             if getattr(self, key)[0] <= 0:
                 raise ValueError(f"{key}: a logarithmic scale needs bounds above 0")
-        for corner in (0, 1):  # a wrong bound shows now and not in some trial
+        for corner in (0, 1):  # report a wrong bound now, not in some trial
             Hyperparameters(
                 learning_rate=self.learning_rate[corner],
                 muon_learning_rate=self.muon_learning_rate[corner],

@@ -1,4 +1,4 @@
-"""The pictures of the search."""
+"""The plots of the search."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -84,14 +84,14 @@ def plot_trials(path: Path, trials: Sequence[Trial], best: Trial) -> None:
 
 
 def plot_note(path: Path, note: str) -> None:
-    """A line in place of a picture, of a search that was skipped."""
+    """A line in place of a plot, for a search that was skipped."""
     figure = Figure(figsize=(9, 1.2), dpi=120)
     figure.text(0.02, 0.5, note)
     figure.savefig(path)
 
 
 def plot_importance(path: Path, importance: Importance) -> None:
-    """Share of the importance per hyperparameter, or why it cannot be told."""
+    """Share of the importance per hyperparameter, or why it is unknown."""
     figure = Figure(figsize=(9, 1.2 + 0.21 * len(importance.shares)), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     axes.set_title("How much each hyperparameter mattered", loc="left", fontsize=11, fontweight="bold")

@@ -1,19 +1,18 @@
-"""The search: which hyperparameters to try next, which trials to train longer, and the loop that runs them.
+"""The search: the next hyperparameters, the trials to train longer, and the loop that runs them.
 
 hyperopt's own loop runs one trial after the other, or many through Spark or MongoDB; it saves by pickle, and resuming
-repeats the start-up points, for it does not keep the random state. Here hyperopt is only asked what to try, and our own
-pool of processes runs it.
+repeats the start-up points, because it does not save the random state. Here hyperopt only proposes trials, and our own
+pool of processes runs them.
 
-Early stopping is successive halving. Every trial stops before its end, and only the best share of them goes on from its
-checkpoint. A rung is of use late in the one-cycle schedule alone: while the learning rate is high, the loss hardly
-tells how the training will end. Of 24 random settings on 200 faces, 10 epochs, the order by loss after epoch 4, 6, 7
-and 8 agrees with that at the end by .15, .48, .85 and .96 (Spearman); among the better half after epoch 8 by .84. To
-train for 4 epochs in a schedule of that length, and those worth it again from the beginning, agrees by .79 and .30.
+Early stopping is successive halving. Every trial stops before its end, and only the best share of them continues from
+its checkpoint. A rung is useful only late in the one-cycle schedule: while the learning rate is high, the loss hardly
+predicts the end of the training. For 24 random settings on 200 faces, 10 epochs, the order by loss after epoch 4, 6, 7
+and 8 agrees with the final order by .15, .48, .85 and .96 (Spearman); among the better half after epoch 8 by .84. With
+trainings of 4 epochs in a schedule of that length, and full trainings of the better ones, the agreement is .79 and .30.
 
-Run n is chosen by what runs 1 to n - `lag` gave and by nothing else. So `lag` of them can be under way at a time, no
-worker waits for a whole round to end, and a seed gives the same trials on one core or many, at any speed, and after a
-kill at any moment. What is random in a choice follows from the seed and the run's number, so that the runs that have
-ended are all the state there is.
+Only the results of runs 1 to n - `lag` decide run n. So `lag` runs can be under way at a time, no worker waits for the
+end of a whole round, and a seed gives the same trials on one core or many, at any speed, and after a kill at any
+moment. The randomness of a choice follows from the seed and the run's number, so the finished runs are the whole state.
 """
 
 import itertools
@@ -41,7 +40,7 @@ from stages.hyperopt.trials import Job, Plan, Run, Score, Trial, best_trial, fla
 
 STATE = "search.json"
 TOLD_EVERY_S = 30.0
-"""Seconds between two log lines while no trial ends; a container should tell something at least once a minute."""
+"""Seconds between two log lines while no trial ends; a container should log at least once a minute."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Result:
     Attributes:
         trials: in the order of their numbers.
         best: the finished trial with the lowest validation loss.
-        is_complete: whether it came to its end before its time was over.
+        is_complete: whether it finished before its timeout.
     """
 
     trials: list[Trial]
@@ -60,20 +59,20 @@ class Result:
 
 
 def next_plan(known: Sequence[Run], pending: Sequence[Plan], section: HyperoptSection) -> Plan | None:
-    """Plan the next run, by successive halving that waits for nobody.
+    """Plan the next run, by asynchronous successive halving.
 
-    A trial that is among the best share `keep` of those on its rung, and not yet on the next, goes on there; higher
-    rungs come first. If there is none, a new trial begins. This is ASHA (Li et al. 2020,
-    https://arxiv.org/abs/1810.05934) after Jamieson and Talwalkar 2016 (https://arxiv.org/abs/1502.07943), but for
-    rounding up, so that the first trial is always trained in full.
+    A trial among the best share `keep` on its rung that is not yet on the next rung continues there; higher rungs come
+    first. If there is no such trial, a new trial begins. This is ASHA (Li et al. 2020, https://arxiv.org/abs/1810.05934)
+    after Jamieson and Talwalkar 2016 (https://arxiv.org/abs/1502.07943), except that the share is rounded up, so the
+    first trial is always trained in full.
 
     Args:
-        known: the runs to choose by.
-        pending: those under way since then.
+        known: finished runs that decide.
+        pending: later runs.
         section: search space, rungs and seed.
 
     Returns:
-        None if all trials have begun and none is worth going on with.
+        None if all trials have begun and none is worth continuing.
     """
     plans = [*(run.plan for run in known), *pending]
     number = len(plans) + 1
@@ -114,15 +113,15 @@ def suggest(
 ) -> Hyperparameters:
     """Propose the next trial: the tree-structured Parzen estimator of Bergstra et al. 2011, as hyperopt implements it.
 
-    https://papers.nips.cc/paper/4443-algorithms-for-hyper-parameter-optimization. It only asks which trials are among
-    the best, so their places serve it as losses. The first trial is given, and the next are random until
-    `section.startup_trials` are known.
+    https://papers.nips.cc/paper/4443-algorithms-for-hyper-parameter-optimization. It only needs the best trials, so
+    their places serve as losses. The first trial is given, and the next are random until `section.startup_trials` are
+    known.
 
     Args:
-        known: the trials to learn from.
-        pending: what is tried for the first time since then. It counts as bad until it is known, or else all would be
-            tried at nearly the same place ("constant liar", Ginsbourger et al. 2010).
-        number: of the run; decides, with the section's seed, what is random.
+        known: finished trials.
+        pending: hyperparameters of trials that have begun since then. They count as bad until they are known; else all
+            trials would be at nearly the same place ("constant liar", Ginsbourger et al. 2010).
+        number: of the run; it decides the randomness, together with the section's seed.
         section: search space and seed.
     """
     if not known and not pending:
@@ -133,7 +132,7 @@ def suggest(
     tried += [(plan.model_dump(), math.inf) for plan in pending]
     for at, (hyperparameters, place) in enumerate(tried, 1):
         flat = flatten(hyperparameters)
-        flat |= {label: _nearest(getattr(section, label), flat[label]) for label in CHOICES}  # hyperopt counts them
+        flat |= {label: _nearest(getattr(section, label), flat[label]) for label in CHOICES}  # positions
         misc = {
             "tid": at,
             "cmd": domain.cmd,
@@ -163,19 +162,19 @@ def suggest(
 
 
 def _nearest(choices: Sequence[float], value: float) -> int:
-    """The position of what comes nearest to a value: half a batch need not be among the choices."""
+    """Position of the choice nearest to a value: half a batch may not be among the choices."""
     return min(range(len(choices)), key=lambda at: abs(choices[at] - value))
 
 
 def _as_run(plan: Plan, score: Score | None) -> Plan:
-    """The plan with the batch size that was trained with."""
+    """The plan with the batch size that was used."""
     if score is None or score.batch_size in {None, plan.hyperparameters.batch_size}:
         return plan
     return replace(plan, hyperparameters=plan.hyperparameters.model_copy(update={"batch_size": score.batch_size}))
 
 
 def _within(value: float, bounds: Sequence[float]) -> float:
-    """Rounding of exp(log(bound)) may step over the bound."""
+    """Clip a value to its bounds: rounding of exp(log(bound)) may step over them."""
     return float(min(max(value, bounds[0]), bounds[1]))
 
 
@@ -190,11 +189,11 @@ def search(
 
     Args:
         section: search space and limits; its first trial names the loss weight of every attribute.
-        evaluate: trains; gives the score, or text that says why the run failed, or None if it gave up because time was
-            over. It is called in other processes.
-        state: a folder that outlives a kill; the runs are saved there after each one.
-        workers: runs under way at a time at most; more than `section.lag` are of no use.
-        epochs: that all runs may take together: a limit that does not depend on the machine.
+        evaluate: trains, and returns the score, or a text with the cause of a failure, or None if the time was over. It
+            is called in other processes.
+        state: a folder that outlives a kill; runs are saved there after each run.
+        workers: greatest number of parallel runs; more than `section.lag` are useless.
+        epochs: limit of epochs of all runs together, which does not depend on the machine.
 
     Returns:
         The trials, at least one of which finished.
@@ -208,7 +207,7 @@ def search(
     deadline = started + section.timeout
 
     def plan(number: int) -> Plan | None:
-        """Run `number`, by as little as it can follow from; None if that has not ended, or if there is no such run."""
+        """Plan of run `number`, from the runs that decide it; None if these have not ended, or at the end."""
         for count in range(max(0, number - section.lag), number):
             if any(run not in runs for run in range(1, count + 1)):
                 return None
@@ -256,13 +255,13 @@ def search(
 
 
 def _load(file: Path) -> tuple[dict[int, Run], float]:
-    """Runs by number, and the seconds that the search has taken; none if they are not what was saved."""
+    """Runs by number, and the seconds of the search; empty if the file is damaged."""
     if not file.exists():
         return {}, 0.0
     try:
         saved = json.loads(file.read_text(encoding="utf-8"))
         if saved.pop("sha256") != json_digest(saved):
-            raise ValueError("its digest is another")  # noqa: TRY301
+            raise ValueError("its digest differs")  # noqa: TRY301
         runs, seconds = TypeAdapter(list[Run]).validate_python(saved["runs"]), float(saved["seconds"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         log.warning("%s is damaged (%s): the search starts again", file, " ".join(str(error).split()))
@@ -278,7 +277,7 @@ def _save(file: Path, runs: Mapping[int, Run], seconds: float) -> None:
 
 
 def _checked(trials: list[Trial], section: HyperoptSection, is_complete: bool) -> Result:
-    """Refuse a search without a result, and tell one that did not come to its end."""
+    """Refuse a search without a result, and log that a search has not finished."""
     failed = [trial for trial in trials if trial.state == "failed"]
     if failed and len(failed) == len(trials):
         raise UsageError(

@@ -16,10 +16,10 @@ RESULTS = "metrics/hyperopt_results.json"
 
 
 def complete(section: HyperoptSection, prepared: Path) -> HyperoptSection:
-    """The same section whose first trial names the loss weight of every attribute of a prepare_train artifact.
+    """The section with a first trial that names the loss weight of every attribute of a prepare_train artifact.
 
     Raises:
-        UsageError: it names one that these data do not have.
+        UsageError: it names an unknown attribute.
     """
     return section.model_copy(update={"first": section.first.complete(read_attributes(prepared))})
 
@@ -30,7 +30,7 @@ def _check(params: Params, inputs: Mapping[str, Path]) -> Headline:
 
 
 def _skip(context: Context[Params], section: HyperoptSection) -> Headline:
-    """Take the first trial's hyperparameters without a trial."""
+    """Use the first trial's hyperparameters without a trial."""
     from stages.hyperopt.plots import plot_note  # not needed for --help
 
     note = "hyperopt.max_evals is 0: nothing was searched, hyperopt.first is used"
@@ -56,7 +56,7 @@ def _run(context: Context[Params]) -> Headline:
     if not section.max_evals:
         return _skip(context, section)
     context.environment.update(describe_device(section.device))
-    workers = trainings_at_once(section.device, section.workers, section.lag)  # a trial gives the same on any number
+    workers = trainings_at_once(section.device, section.workers, section.lag)  # any number gives the same result
     log.info(
         "up to %d trials of %s epochs, %d at a time",
         section.max_evals, " or ".join(map(str, rungs_of(section))), workers,
@@ -104,7 +104,7 @@ def _run(context: Context[Params]) -> Headline:
 
 
 def _is_final(artifact: Path) -> bool:
-    """A search that its timeout ended is good enough to go on with, and goes on itself in the next run."""
+    """Whether the search has finished; after a timeout, its result is used, and the next run continues it."""
     results = read_json(artifact / RESULTS)
     return not results["ended_by_timeout"]
 

@@ -28,19 +28,19 @@ _read_split = functools.cache(read_split)
 def run_trial(
     prepared: Path, augmentation: Augmentation, section: HyperoptSection, metric: Metric, job: Job
 ) -> Score | str | None:
-    """Train on the train split, from where the trial's last run has come to, and measure on the validation split.
+    """Train on the train split, from the end of the trial's last run on, and measure on the validation split.
 
     Args:
         prepared: the artifact of prepare_train; a worker maps its images itself.
-        augmentation: of params.yaml, and so is `section`.
-        section: of the search.
-        metric: what the search goes by.
-        job: what to train.
+        augmentation: section of params.yaml.
+        section: section of the search.
+        metric: the metric of the search.
+        job: the training.
 
     Returns:
-        The score after the last epoch, or why the run failed, or None if time was over before it.
+        The score after the last epoch, or the cause of a failure, or None if the time was over before.
     """
-    if multiprocessing.parent_process():  # the process that started us tells what happens
+    if multiprocessing.parent_process():  # the parent process logs
         start_logging()
         log.setLevel("WARNING")
     if job.is_over():
@@ -57,7 +57,7 @@ def run_trial(
     try:
         use_gpu(section.device, job.slot)
         checkpoint = job.checkpoint(job.plan.epochs)
-        checkpoint.unlink(missing_ok=True)  # of a run that was killed
+        checkpoint.unlink(missing_ok=True)  # of a killed run
         before = job.checkpoint(job.plan.after)
         if job.plan.after and before.exists():  # else it is trained from the beginning, to the same weights
             shutil.copyfile(before, checkpoint)
@@ -81,9 +81,9 @@ def measure_on_val(
 
     Args:
         network: fitted; it stays on the device.
-        train: what it has learned from.
-        val: images that it has not learned from, with one known label at least of what it has seen.
-        metric: what the search goes by.
+        train: the training split.
+        val: the validation split, with at least one known label of a seen class.
+        metric: the metric of the search.
         device: auto, cpu or cuda.
     """
     learned = learned_classes(train.attributes, train.labels)
@@ -105,18 +105,18 @@ def measure_on_val(
 
 
 def balanced_cross_entropy(logits: Numbers, labels: Labels, shares: Numbers) -> float:
-    """Cross-entropy of one attribute in nats, as if its classes were equally frequent: the mean over those with labels.
+    """Cross-entropy of one attribute in nats as if its classes were equally frequent: mean over classes with labels.
 
-    Probabilities are true at the frequencies in training, so they are divided by these before (Saerens, Latinne and
+    Probabilities are true at the frequencies in training, so they are first divided by these (Saerens, Latinne and
     Decaestecker 2002, "Adjusting the Outputs of a Classifier to New a Priori Probabilities",
-    https://doi.org/10.1162/089976602753284446): otherwise a network would be punished for knowing that a class is rare,
-    which costs balanced accuracy nothing once its answers are chosen for that.
+    https://doi.org/10.1162/089976602753284446). Otherwise the loss would punish a network for knowing that a class is
+    rare, which does not reduce balanced accuracy once the decision rule is chosen for it.
 
     Args:
         logits: float (N, classes), calibrated.
-        labels: int (N,), -1 where unknown, one of them known at least.
-        shares: (classes,), of the labels that the network has learned from.
+        labels: int (N,), -1 where unknown, at least one known.
+        shares: (classes,), of the training labels.
     """
-    adjusted = logits - np.log(np.where(shares > 0, shares, 1))  # of a class never seen, minus infinity stays
+    adjusted = logits - np.log(np.where(shares > 0, shares, 1))  # minus infinity stays for an unseen class
     classes = np.unique(labels[labels != UNKNOWN])
     return float(np.mean([cross_entropy(adjusted, np.where(labels == label, label, UNKNOWN)) for label in classes]))

@@ -1,4 +1,4 @@
-"""Runs and trials of a search, for those who do without hyperopt: its import takes a worker 1 s."""
+"""Runs and trials of a search, without an import of hyperopt, which takes a worker 1 s."""
 
 import math
 import time
@@ -15,21 +15,21 @@ from stages.hyperopt.params import HyperoptSection
 class Score:
     """The quality of a network on the validation split after its last epoch.
 
-    The search minimises the cross-entropy, for a hundred images allow too few different accuracies: of 9 networks on
-    the faces, the order by accuracy on 100 images agrees with the order by accuracy on 300 others by 0.07 (Spearman,
-    mean of 400 draws), the order by cross-entropy by 0.32. It is taken after temperature scaling, as in the model that
-    stage train delivers: of 60 random settings, the order by it on 200 faces agrees with the order by accuracy on 500
-    others by 0.93, without scaling by 0.70, for a network may be right and yet too sure, or not sure enough.
+    The search minimises the cross-entropy, because a hundred images allow too few different accuracies. For 9 networks
+    on the faces, the order by accuracy on 100 images agrees with the order by accuracy on 300 others by 0.07 (Spearman,
+    mean of 400 draws), and the order by cross-entropy by 0.32. It is computed after temperature scaling, as in the
+    model of stage train: for 60 random settings, the order by it on 200 faces agrees with the order by accuracy on 500
+    others by 0.93, and without scaling by 0.70, because a right network may be too sure, or not sure enough.
 
-    By balanced accuracy a rare class counts as much as a frequent one, so the cross-entropy is then the mean over
-    classes of theirs, of probabilities such as they would be if all classes were equally frequent
+    In balanced accuracy a rare class counts as much as a frequent one. So the cross-entropy is then the mean over
+    classes, with probabilities as if all classes were equally frequent
     (`stages.hyperopt.training.balanced_cross_entropy`).
 
     Attributes:
         val_mean_accuracy: mean over attributes, 0-1.
         val_mean_balanced_accuracy: likewise; None if no attribute has labels of two classes.
         val_loss: cross-entropy in nats after temperature scaling, unweighted mean over attributes.
-        batch_size: that was trained with, half of the plan's if GPU memory did not suffice; None if it is the plan's.
+        batch_size: used batch size, half of the plan's if GPU memory did not suffice; None if it is the plan's.
     """
 
     val_mean_accuracy: float
@@ -45,8 +45,8 @@ class Plan:
     Attributes:
         run: 1 for the first.
         trial: 1 for the first.
-        after: epochs that the trial's last run has come to; 0 if it is the first.
-        epochs: that it comes to.
+        after: epochs at the end of the trial's last run; 0 for the first run.
+        epochs: epochs at its end.
         hyperparameters: of the trial.
     """
 
@@ -63,8 +63,8 @@ class Job:
 
     Attributes:
         plan: the training.
-        deadline: when the search's time is over, by `time.monotonic`, which all processes of a machine share.
-        slot: 0 to workers - 1; no two runs under way have the same.
+        deadline: end of the search's time, by `time.monotonic`, which all processes of a machine share.
+        slot: 0 to workers - 1; parallel runs have different slots.
         folder: for checkpoints; it outlives a kill.
     """
 
@@ -74,7 +74,7 @@ class Job:
     folder: Path
 
     def checkpoint(self, epochs: int) -> Path:
-        """Of the trial after so many epochs; it may be gone."""
+        """Checkpoint of the trial after so many epochs; it may be gone."""
         return self.folder / f"trial-{self.plan.trial}-{epochs}.safetensors"
 
     def is_over(self) -> bool:
@@ -87,10 +87,10 @@ class Run:
     """A run that has ended.
 
     Attributes:
-        plan: what it was.
-        score: None if it failed.
-        failure: why it failed, else empty.
-        seconds: it took.
+        plan: its plan.
+        score: its score, None if it failed.
+        failure: cause of a failure, else empty.
+        seconds: its duration.
     """
 
     plan: Plan
@@ -106,14 +106,14 @@ class Trial:
     Attributes:
         number: 1 for the first.
         hyperparameters: as in best_params.json.
-        state: finished (trained for all epochs), stopped (not worth it) or failed.
-        reason: why it stopped or failed, else empty.
-        val_losses: epochs that a run came to -> what the search minimises, in nats.
-        epochs: that the last run came to.
+        state: finished (trained for all epochs), stopped (too low on its rung) or failed.
+        reason: why it was stopped or failed, else empty.
+        val_losses: epochs at the end of a run -> loss that the search minimises, in nats.
+        epochs: epochs at the end of the last run.
         val_loss: after the last run; None if it failed.
         val_mean_accuracy: likewise, 0-1.
         val_mean_balanced_accuracy: likewise.
-        seconds: all runs took.
+        seconds: duration of all runs.
     """
 
     number: int
@@ -135,7 +135,7 @@ def best_trial(trials: Sequence[Trial]) -> Trial | None:
 
 
 def rungs_of(section: HyperoptSection) -> list[int]:
-    """Epochs that a trial's first, second, ... run comes to."""
+    """Epochs at the end of a trial's first, second, ... run."""
     return sorted({*(max(1, round(rung * section.epochs)) for rung in section.rungs), section.epochs})
 
 
@@ -174,7 +174,7 @@ def summarise(runs: Sequence[Run], section: HyperoptSection) -> list[Trial]:
 
 
 def ranked(trials: Sequence[Trial]) -> list[float]:
-    """The place of each trial, 1 for the best: those that came further first, then by loss; infinite if it failed."""
+    """Place of each trial, 1 for the best: by epochs, then by loss; infinite if it failed."""
     order = sorted((-trial.epochs, trial.val_loss, trial.number) for trial in trials if trial.val_loss is not None)
     places = {number: float(place) for place, (_, _, number) in enumerate(order, 1)}
     return [places.get(trial.number, math.inf) for trial in trials]

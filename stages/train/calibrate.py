@@ -28,17 +28,17 @@ from stages.train.params import TrainSection
 
 @dataclass(frozen=True)
 class Calibrated:
-    """The calibration of one attribute, on the labels that it was fitted to.
+    """Calibration of one attribute, and its measures on the same labels.
 
     Attributes:
         attribute: its name.
-        labels: how many are known, 0 of one that is never answered.
-        temperature: what its logits are divided by.
+        labels: number of known labels, 0 if it is never answered.
+        temperature: divisor of its logits.
         ece_before: expected calibration error at temperature 1, None without labels.
-        ece: likewise at the temperature.
-        decision: which class is the answer.
-        abstention: from which confidence on it is answered.
-        measures: how good its answers are.
+        ece: the same at the temperature.
+        decision: its decision rule.
+        abstention: its threshold.
+        measures: measures of its answers.
     """
 
     attribute: str
@@ -62,11 +62,10 @@ def calibrate(
 
     Args:
         network: on the CPU, in evaluation mode.
-        val: images that it has not learned from. Labels of classes that it has never seen count as wrong answers, and
-            tell no temperature.
-        learned: what it has seen.
-        shares: of the classes of each attribute, among the labels that it has learned from.
-        section: says what the answers are wanted for, and whether they are of a picture and its mirror image together.
+        val: the validation split. Labels of unseen classes count as wrong answers, and are not used for temperatures.
+        learned: the classes that training has seen.
+        shares: of the classes of each attribute, among the training labels.
+        section: goals of the decision rules, and whether mirror images are used as well.
     """
     found = []
     looking = Outputs(network, learned, mirrored=section.mirrored_answers).eval()
@@ -106,7 +105,7 @@ def calibrate(
 
 
 def as_calibration(found: list[Calibrated], learned: Learned) -> Calibration:
-    """The part that the model carries."""
+    """The part for the model's metadata."""
     return Calibration(
         temperatures={entry.attribute: entry.temperature for entry in found},
         abstention={entry.attribute: entry.abstention.threshold for entry in found},

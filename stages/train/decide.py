@@ -1,8 +1,8 @@
-"""Which class is answered, given the probabilities: chosen on the validation split, and carried by the model.
+"""Decision rules: chosen on the validation split, and part of the model.
 
-The most probable class is right most often. A rare class is hardly ever the most probable one, so it is hardly ever
-answered. What is added to the logarithm of each probability before the highest is taken can therefore be chosen for
-something else: `train.decide_by` and `train.wanted`.
+The most probable class is right most often. But a rare class is hardly ever the most probable one, so it is hardly ever
+answered. So the offsets of the logarithms of the probabilities can be chosen for another goal: `train.decide_by` and
+`train.wanted`.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from stages.train.params import Wanted
 
 Numbers = npt.NDArray[np.floating[Any]]
 TINY = 1e-30
-"""Stands for a probability of 0, whose logarithm is no number."""
+"""Stands for a probability of 0, whose logarithm is not a number."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Decision:
     """The decision rule of one attribute.
 
     Attributes:
-        offsets: per class what is added to the logarithm of its probability; the highest sum is the answer.
-        by: what they were chosen for, in words.
-        answer: how an answer is chosen, in words.
-        note: why it is not as wanted, empty if it is.
+        offsets: offset of each class, added to the logarithm of its probability; the highest sum is the answer.
+        by: their goal, in words.
+        answer: the rule, in words.
+        note: why the goal is not reached, empty if it is.
     """
 
     offsets: list[float]
@@ -38,13 +38,13 @@ class Decision:
 
 
 def decide(answers: Answers, rule: str, wanted: Wanted | None, shares: Numbers) -> Decision:
-    """Choose how one attribute is answered.
+    """Choose the decision rule of one attribute.
 
     Args:
-        answers: about images whose label is known, with calibrated probabilities and no decision.
+        answers: about images with known labels, with calibrated probabilities and without a decision rule.
         rule: `train.decide_by`.
-        wanted: the entry of the attribute in `train.wanted`, which goes before the rule.
-        shares: (classes,), of the labels that were learned from.
+        wanted: the entry of the attribute in `train.wanted`, which has precedence over the rule.
+        shares: (classes,), of the training labels.
     """
     by, note = rule.replace("_", " "), ""
     offsets: Numbers = np.zeros(len(shares))
@@ -60,18 +60,19 @@ def decide(answers: Answers, rule: str, wanted: Wanted | None, shares: Numbers) 
 
 
 def balancing(shares: Numbers) -> Numbers:
-    """The offsets that find the labels of all classes equally often, on average: the logarithm of 1/share of each.
+    """Offsets for balanced accuracy: the logarithm of 1/share of each class.
 
-    Finding a label of class c counts 1/share(c); the class for which probability times 1/share is highest earns most
-    (Menon et al. 2021, https://arxiv.org/abs/2007.07314, post-hoc logit adjustment). That takes probabilities that are
-    true, as temperatures make them, and no label of validation, which has a few of a rare class: on photographs with
-    24 such labels, a factor or a threshold chosen by them is worse on others (balanced accuracy .859 against .862).
+    A right answer for a label of class c counts 1/share(c), so the best answer is the class with the highest
+    probability times 1/share (Menon et al. 2021, https://arxiv.org/abs/2007.07314, post-hoc logit adjustment). That
+    needs true probabilities, as temperatures give them, but no validation labels, which are few for a rare class: on
+    photographs with 24 such labels, a factor or a threshold chosen by them is worse on others (balanced accuracy .859
+    against .862).
     """
     return -np.log(np.where(shares > 0, shares, 1))
 
 
 def _for(wanted: Wanted, answers: Answers) -> tuple[Numbers, str]:
-    """The offsets of two classes with which the answers are as wanted on these labels; else the nearest, and why."""
+    """Offsets of two classes that reach the wanted figure on these labels; else the nearest, and a note."""
     number = answers.attribute.classes.index(wanted.of)
     offsets = np.zeros(2)
     is_it = answers.labels == number
@@ -86,7 +87,7 @@ def _for(wanted: Wanted, answers: Answers) -> tuple[Numbers, str]:
     odds = logarithms[:, number] - logarithms[:, 1 - number]
     order = np.argsort(-odds, kind="stable")
     odds, hits = odds[order], np.cumsum(is_it[order])
-    ends = np.flatnonzero(np.append(np.diff(odds) < 0, True))  # equal ones are answered alike
+    ends = np.flatnonzero(np.append(np.diff(odds) < 0, True))  # equal odds get equal answers
     recall, precision = hits[ends] / hits[-1], hits[ends] / (ends + 1)
     note = ""
     if wanted.recall is not None:

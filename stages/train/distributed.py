@@ -1,6 +1,6 @@
 """Training in several processes, one per GPU: torchrun's launcher starts them, and the fit loop shares every batch.
 
-Nothing but the checkpoint comes back: after its last epoch, `fit` in the stage's own process has only to read it.
+Only the checkpoint comes back: after its last epoch, `fit` in the stage's own process just reads it.
 """
 
 import gc
@@ -16,7 +16,7 @@ from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import torch
-import torch._dynamo  # 160 MB, which the first step of a fit would load in every process: here once for all
+import torch._dynamo  # 160 MB, which the first step of a fit would load in every process: loaded here once for all
 from torch import distributed as dist
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -32,20 +32,20 @@ from stages.train.params import TrainSection
 from stages.train.stage import EpochLog
 
 MIN_SHARE = 16
-"""Images of a step for each process at least: batch normalisation takes its statistics from them alone."""
+"""Least number of images of a step per process: batch normalisation computes its statistics over these."""
 
 
 def count_processes(section: TrainSection, images: int, batch_size: int) -> int:
     """The number of training processes: as in section `train`, else one per visible GPU or, on a CPU, per core.
 
-    None gets fewer than `MIN_SHARE` images of a step; what that changes is logged. On a CPU processes wait for each
-    other once a step, threads of one process at every layer, spinning. On two cores that had other work too, two
-    threads got through 20 to 40 images a second, two processes through 250 to 340.
+    Every process gets at least `MIN_SHARE` images of a step; a reduced number of processes is logged. On a CPU,
+    processes wait for each other once a step, threads of one process at every layer, spinning. On two cores with other
+    work, two threads processed 20 to 40 images a second, two processes 250 to 340.
 
     Args:
         section: asks for device and processes.
-        images: that are learned from.
-        batch_size: images of a step at most, over all processes.
+        images: number of training images.
+        batch_size: greatest number of images of a step, over all processes.
 
     Raises:
         UnavailableError: there are fewer GPUs, or none though `cuda` is asked for.
@@ -75,19 +75,19 @@ def fit_in_processes(processes: int, train: Split, val: Split, settings: FitSett
     On a CPU they are forks of this one and share PyTorch with it, 0.5 GB; CUDA does not survive a fork.
 
     Args:
-        processes: how many. On CUDA each takes the GPU of its number, on a CPU its share of the cores.
+        processes: number of processes. On CUDA each uses the GPU of its number, on a CPU its share of the cores.
         train: as for `fit`.
         val: as for `fit`.
         settings: as for `fit`.
         checkpoint: as for `fit`.
 
     Raises:
-        Exception: what one of the processes raised first: it ends the stage as it would have in this process.
-        UnavailableError: one was killed.
+        Exception: the first error of a process: it ends the stage as if it had been raised in this process.
+        UnavailableError: a process was killed.
     """
     method = "spawn" if choose_device(settings.device).type == "cuda" else "fork"
     causes: SimpleQueue[Exception] = multiprocessing.get_context(method).SimpleQueue()  # no file: the disk may be full
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it tells at length what is told below
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # its long messages repeat ours
     launch = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -102,7 +102,7 @@ def fit_in_processes(processes: int, train: Split, val: Split, settings: FitSett
         signals_to_handle="",  # the stage has its own handlers
     )
     settings = replace(settings, threads=max(1, available_cpus() // processes))
-    gc.collect()  # here: a fork that collects what an earlier launch has left waits for threads that it does not have
+    gc.collect()  # before the fork: a collection in the fork would wait for threads that it does not have
     try:
         elastic_launch(launch, _train)(train, val, settings, checkpoint, causes)
     except ChildFailedError as error:
@@ -114,29 +114,29 @@ def fit_in_processes(processes: int, train: Split, val: Split, settings: FitSett
             "of memory: give the stage more, or lower train.processes)"
         ) from None
     finally:
-        for process in multiprocessing.active_children():  # there are some if this one is stopped
+        for process in multiprocessing.active_children():  # some are left if this process is stopped
             process.kill()
 
 
 def _train(train: Split, val: Split, settings: FitSettings, checkpoint: Path, causes: "SimpleQueue[Exception]") -> None:
-    """Be one of the processes."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT comes when the stage ends, even if it is killed -9
+    """Train, as one of the processes."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT comes at the end of the stage, even by kill -9
         signal.signal(number, signal.SIG_DFL)
     start_logging()
     rank = int(os.environ["RANK"])
     if rank:
-        log.setLevel("ERROR")  # the first speaks for all
+        log.setLevel("ERROR")  # the first process logs for all
     os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
     use_gpu(settings.device, rank)
     on_gpu = choose_device(settings.device, settings.threads).type == "cuda"
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
-        # A new thread, for OpenMP would wait for the threads that the first one had before the fork. To CUDA every
-        # thread is on the first GPU until it says another.
+        # A new thread, because OpenMP would wait for threads that the first thread had before the fork. In CUDA, every
+        # thread uses the first GPU until it selects another.
         with ThreadPoolExecutor(1, initializer=use_gpu, initargs=(settings.device, rank)) as thread:
             thread.submit(fit, train, val, settings, on_epoch=EpochLog(settings.epochs), checkpoint=checkpoint).result()
     except Exception as error:
-        if causes.empty():  # the others fail because the first one has gone
+        if causes.empty():  # the others fail because the first has ended
             if not isinstance(error, (StageError, OSError, MemoryError)):
                 logging.exception("defect in training process %d", rank)
             causes.put(_as_sent(error))

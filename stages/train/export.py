@@ -1,7 +1,7 @@
 """The trained network as files: ONNX for use, safetensors for PyTorch. Neither can carry code.
 
-The graph is written down here, operator by operator, and a test compares its answers with PyTorch's. PyTorch's exporter
-finds the same graph by tracing; that takes 5.6 s of a core in place of .1 s, and two more libraries (bench/README.md).
+The graph is written here, operator by operator, and a test compares its answers with PyTorch's. PyTorch's exporter
+finds the same graph by tracing; that takes 5.6 s of a core instead of .1 s, and two more libraries (bench/README.md).
 """
 
 import json
@@ -28,17 +28,17 @@ IMAGES, EMBEDDING = "images", "embedding"
 
 
 class _Graph:
-    """A graph that grows node by node; what a node gives has a name that no attribute has."""
+    """A graph that grows node by node; names of outputs differ from those of attributes."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
     def add(self, operator: str, *inputs: "str | npt.NDArray[Any]", outputs: int = 1, **attributes: Any) -> Any:
-        """Add a node; inputs are names of what others give, or constants.
+        """Add a node; inputs are names of outputs of other nodes, or constants.
 
         Returns:
-            The name of what it gives, or of several a list.
+            The name of its output, or a list of several names.
         """
         number = len(self.nodes)
         named = [self._constant(value) if isinstance(value, np.ndarray) else value for value in inputs]
@@ -80,11 +80,11 @@ def _features(graph: _Graph, network: Network, images: str) -> str:
 
 
 def _pooled(graph: _Graph, features: str, side: int) -> str:
-    """As the pooling of `Network.logits`; `side` is that of the features."""
+    """As the pooling of `Network.logits`; `side` is the side of the features."""
     cell, rest = divmod(side, GRID)
     if not rest:
         return str(graph.add("AveragePool", features, kernel_shape=[cell, cell], strides=[cell, cell]))
-    means = np.zeros((GRID, side), np.float32)  # cells that overlap, as `adaptive_avg_pool2d` has them
+    means = np.zeros((GRID, side), np.float32)  # cells overlap, as in `adaptive_avg_pool2d`
     for row, cells in enumerate(means):
         part = slice(row * side // GRID, -(-(row + 1) * side // GRID))
         cells[part] = 1 / (part.stop - part.start)
@@ -137,16 +137,16 @@ def export_onnx(
 ) -> None:
     """Write the network as one ONNX file that takes uint8 images and gives probabilities and embeddings.
 
-    A model is known by the bytes of this file. So the same weights, calibration and preprocessing give the same bytes,
-    wherever and from whatever artifact: nothing in it tells where the code lies, or when and from what it was trained.
+    The bytes of this file identify a model. So the same weights, calibration and preprocessing give the same bytes on
+    every machine and from every artifact: the file has no paths, no times and no inputs of the training.
 
     Args:
         path: the file to write.
         network: on the CPU, in evaluation mode.
         calibration: temperatures, which become part of the graph, and thresholds.
-        preprocessing: how images were prepared; its `image_size` fixes S of the input (N, S, S, 3). It goes into the
-            metadata with the attributes and the calibration.
-        mirrored: whether the graph looks at every image and at its mirror image, and answers of both together.
+        preprocessing: settings of the preprocessing; its `image_size` fixes S of the input (N, S, S, 3). It goes into
+            the metadata with the attributes and the calibration.
+        mirrored: whether the graph averages the answers to every image and to its mirror image.
     """
     side = int(preprocessing["image_size"])
     graph = _Graph()
@@ -180,7 +180,7 @@ def export_onnx(
 
 
 def save_weights(path: Path, network: Network, calibration: Calibration, *, mirrored: bool) -> None:
-    """Write the weights as safetensors, with what `Classifier` needs besides, as JSON in the metadata."""
+    """Write the weights as safetensors, with the other arguments of `Classifier` as JSON in the metadata."""
     told = calibration.model_dump(include={"temperatures", "learned"}) | {"width": network.width, "mirrored": mirrored}
     metadata = {name: json.dumps(value) for name, value in told.items()}
     save_file(path, network.state_dict(), metadata)

@@ -1,4 +1,4 @@
-"""The report of a training: its figures, what is answered on the validation split, and its curves."""
+"""The report of a training: its figures, its answers on the validation split, and its curves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,11 +22,11 @@ def describe_training(
     """Put the report together.
 
     Args:
-        attributes: what was learned.
+        attributes: the trained attributes.
         description: of the stage.
         headline: its figures.
         calibrated: one per attribute.
-        remarks: what a person should know first.
+        remarks: first remarks for people.
         out: the artifact; its plots are there.
     """
     plain = plain_report("train", description, headline, out)

@@ -14,12 +14,12 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Wanted(Section):
-    """The recall or precision that one attribute is to reach.
+    """The wanted recall or precision of one attribute.
 
     Attributes:
-        of: a class of it.
-        precision: share of right ones among the answers with that class; or
-        recall: share of the labels of that class that are answered so.
+        of: a class of the attribute.
+        precision: share of right answers among the answers with that class; or
+        recall: share of the labels of that class that are answered with it.
     """
 
     of: str
@@ -55,14 +55,14 @@ class TrainSection(Hyperparameters):
     processes: int = Field(ge=0, le=1024)
 
     def hyperparameters(self) -> Hyperparameters:
-        """Those of this section that a search may choose."""
+        """The values of this section that a search may choose."""
         return Hyperparameters(**self.model_dump(include=set(Hyperparameters.model_fields)))
 
     def check_wanted(self, attributes: Attributes) -> None:
-        """Refuse what cannot be wanted of these attributes.
+        """Refuse entries of `wanted` that do not fit the attributes.
 
         Raises:
-            UsageError: an attribute or a class is not theirs, or there are not two classes to choose between.
+            UsageError: an attribute or a class is unknown, or an attribute has not exactly two classes.
         """
         known = {attribute.name: attribute.classes for attribute in attributes}
         for name, rule in self.wanted.items():
@@ -71,7 +71,7 @@ class TrainSection(Hyperparameters):
             classes = ", ".join(known[name])
             if len(known[name]) != 2:
                 raise UsageError(
-                    f"train.wanted.{name}: it has the classes {classes}, and only of two can one be wanted"
+                    f"train.wanted.{name}: it has the classes {classes}, but this works only with two classes"
                 )
             if rule.of not in known[name]:
                 raise UsageError(f"train.wanted.{name}.of: {rule.of}: no such class; there are {classes}")

@@ -1,4 +1,4 @@
-"""The curves of a training, and the pictures that it learns from."""
+"""The curves of a training, and some of its pictures."""
 
 import itertools
 import math
@@ -22,7 +22,7 @@ COLORS = ("#4269d0", "#efb118", "#3ca951", "#ff725c", "#a463f2")
 LINES = ("-", "--", ":", "-.")
 LEGEND_ROWS = 18
 CELL = 64
-"""Pixels a side of a picture in a sheet, which every version keeps; larger ones are shrunk."""
+"""Pixels a side of a picture in a sheet, which every version keeps; larger pictures are shrunk."""
 
 
 def _epoch_axis(axes: Axes, history: Sequence[Epoch]) -> list[int]:
@@ -59,7 +59,7 @@ def plot_training(path: Path, history: Sequence[Epoch]) -> None:
 def plot_accuracy(path: Path, attributes: Attributes, history: Sequence[Epoch]) -> None:
     """Accuracy and, below, balanced accuracy on validation images per epoch, of every attribute and their mean.
 
-    An attribute without known labels has no curve, and one whose labels are of one class no balanced accuracy.
+    An attribute without known labels has no curve; an attribute with labels of one class has no balanced accuracy.
     """
     columns = math.ceil((len(attributes) + 1) / LEGEND_ROWS)
     figure = Figure(figsize=(7 + 2 * columns, 7), dpi=120, layout="constrained")

@@ -25,7 +25,7 @@ DESCRIPTION = "Trains the network, calibrates its confidences, chooses its thres
 
 
 class EpochLog:
-    """A line per epoch, but no more than one every `INTERVAL_S` seconds; the last epoch always gets one."""
+    """Logs a line per epoch, at most one every `INTERVAL_S` seconds, and always for the last epoch."""
 
     def __init__(self, epochs: int) -> None:
         """Follow a training of so many epochs."""
@@ -45,12 +45,12 @@ class EpochLog:
 
 
 def _told(calibrated: "Calibrated") -> dict[str, Any]:
-    """Its entry in train_metrics.json, which has its measures elsewhere."""
+    """Entry of an attribute in train_metrics.json, without its measures."""
     return {name: value for name, value in asdict(calibrated).items() if name != "measures"}
 
 
 def _check(params: Params, inputs: Mapping[str, Path]) -> Headline:
-    """Refuse loss weights and wishes that do not fit the attributes of the data."""
+    """Refuse loss weights and entries of `wanted` that do not fit the attributes of the data."""
     attributes = read_attributes(inputs["prepare_train"])
     params.train.complete(attributes)
     params.train.check_wanted(attributes)
@@ -112,7 +112,7 @@ def _run(context: Context[Params]) -> Headline:
         for note in filter(None, (entry.decision.note, entry.abstention.note)):
             log.warning("%s: %s", entry.attribute, note)
     calibration = as_calibration(calibrated, learned)
-    # not needed before: what is loaded here is memory that the processes would have beside their own
+    # imported after the training, or every process would have this memory, too
     from stages.train.export import export_onnx, save_weights
     from stages.train.page import describe_training
     from stages.train.plots import plot_accuracy, plot_pictures, plot_training
@@ -146,7 +146,7 @@ def _run(context: Context[Params]) -> Headline:
             "hyperparameters_from": "hyperopt" if section.use_hyperopt else "params.yaml",
             "hyperparameters": used.model_dump(),
             "attributes": measures,
-            # lists, of which `dvc metrics show` makes no columns
+            # lists, for which `dvc metrics show` makes no columns
             "calibration": [_told(calibration) for calibration in calibrated],
             "history": [asdict(epoch) for epoch in result.history],
         },
@@ -180,7 +180,7 @@ STAGE = Stage(
     outputs={
         "model": ("model.onnx", "uint8 images (N, S, S, 3) to probabilities (N, classes) per attribute"),
         "weights": ("model.safetensors", "the same weights for PyTorch"),
-        "hyperparameters": (USED, "those that were trained with"),
+        "hyperparameters": (USED, "the hyperparameters used"),
         "metrics": (
             "metrics/train_metrics.json",
             "measures on validation images, calibration, every epoch, parameters",

@@ -19,7 +19,7 @@ from stages.archive.gate import (
     means_by_metric,
     paired_bootstrap,
 )
-from stages.archive.meeting import IncomparableError, load_opponent
+from stages.archive.meeting import IncomparableError, load_released
 from stages.common.inference.answers import answers_of, right_answers
 from stages.common.inference.measures import METRICS, Cells, Metric, cells_of
 from stages.common.inference.onnx_model import load
@@ -292,5 +292,5 @@ def test_a_champion_that_cannot_be_compared_ends_no_run(changed: dict[str, Any],
     candidate = load(save_model(tmp_path / "candidate.onnx", METADATA))
     champion = save_model(tmp_path / "champion.onnx", METADATA | {"preprocessing": PREPROCESSING | changed})
     with pytest.raises(IncomparableError, match=why):
-        load_opponent(champion, candidate)
-    assert load_opponent(tmp_path / "candidate.onnx", candidate).preprocessing == candidate.preprocessing
+        load_released(champion, candidate)
+    assert load_released(tmp_path / "candidate.onnx", candidate).preprocessing == candidate.preprocessing

@@ -159,7 +159,7 @@ def test_what_is_answered_is_decided_as_asked_and_travels_in_the_model(folder: P
         ("{bag: {recall: 0.9, of: maybe}}", "train.wanted.bag.of: maybe: no such class; there are no, yes"),
         (
             "{coat_length: {recall: 0.9, of: cropped}}",
-            "it has the classes cropped, short, long, and only of two can one be",
+            "it has the classes cropped, short, long, but this works only with two",
         ),
         ("{bag: {of: yes}}", "train.wanted.bag: Value error, write either precision or recall"),
         ("{bag: {of: yes, recall: 0.9, precision: 0.9}}", "write either precision or recall"),
