@@ -18,10 +18,10 @@ class Annotation:
         lot: the lot it belongs to.
         path: its file, relative to the raw folder.
         digest: SHA-256 of the file that was validated.
-        group: the same for images that belong together or are nearly the same picture; otherwise a digest of its own.
+        group: the same for images that belong together and for near duplicates; otherwise a digest of its own.
         labels: class indices in the order of the attributes, -1 where unknown.
-        given_group: what somebody says that the image belongs to, empty if nobody does.
-        given_split: likewise, which split it is in.
+        given_group: the given group of the image, empty without one.
+        given_split: the given split of the image, empty without one.
     """
 
     filename: str

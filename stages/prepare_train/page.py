@@ -1,4 +1,4 @@
-"""The report of the prepared data: how many images there are, what was left out, and what they look like."""
+"""The report of the prepared data: counts, images that were left out, and prepared pictures."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ def describe_rejects(rejected: Mapping[str, str]) -> Group:
 
 
 def describe_left_out(left_out: Mapping[str, str]) -> Table:
-    """Images that are nearly one of another split (filename -> reason)."""
+    """Images that are near duplicates of an image in another split (filename -> reason)."""
     note = "Validation and test hold no face from training, no near duplicate of one, and no image of its group."
     rows = sorted(left_out.items())
     return short_table("Left out of validation and test", ("File name", "Reason"), rows, ROWS_SHOWN, note)
@@ -135,12 +135,12 @@ def describe_data(
 
     Args:
         out: the artifact; its plots and shards are there.
-        checked: what the suite found.
-        settings: that made the images.
+        checked: the findings of the suite.
+        settings: of the preprocessing.
         table: `stages.prepare_train.table.index_table`.
         statistics: `metrics/data_stats.json`.
         rejected: filename -> reason.
-        left_out: likewise, of images that are nearly one of another split.
+        left_out: the same for near duplicates of images in another split.
         history: past runs, this one last: `images`, one per split, `left_out`, `rejected`, `contradicting`, `findings`.
     """
     splits, lots, given = statistics["splits"], statistics["lots"], statistics["given_groups"]

@@ -9,7 +9,7 @@ from stages.common.images.settings import ImagesSection, NetworkInput, Preproces
 
 
 class DataSection(NetworkInput):
-    """Section `data`: what the network gets of a picture, and which share of them falls into which split."""
+    """Section `data`: the network's input, and the shares of the splits."""
 
     image_size: int = Field(ge=16, le=224)  # the network halves it three times
     train_split: float = Field(gt=0, lt=1)
@@ -27,7 +27,7 @@ class DataSection(NetworkInput):
 
 
 class PrepareTrainSection(Section):
-    """Section `prepare_train`; what follows `workers` are the thresholds of its suite."""
+    """Section `prepare_train`; the keys after `workers` are thresholds of its suite."""
 
     max_rejected_fraction: float = Field(ge=0, le=1)
     workers: Annotated[int, NOT_IN_KEY] = Field(ge=0, le=256)

@@ -1,4 +1,4 @@
-"""The picture of the data distribution."""
+"""The plot of the data distribution."""
 
 import math
 from collections.abc import Mapping
@@ -15,9 +15,9 @@ COLORS = {"train": "#4269d0", "val": "#efb118", "test": "#3ca951"}
 BAR = 0.26
 COLUMNS = 3
 CLASSES_SHOWN = 20
-"""Classes of an attribute that are drawn, the most frequent ones."""
+"""Number of classes of an attribute that are drawn, the most frequent ones."""
 UPRIGHT = 6
-"""Classes whose names, and the counts on their bars, have room side by side."""
+"""Greatest number of classes whose names, and counts on bars, fit side by side."""
 
 
 def _short(count: int) -> str:
@@ -26,7 +26,7 @@ def _short(count: int) -> str:
 
 
 def _draw_shares(axes: Axes, title: str, counts: Mapping[str, Mapping[str, int]]) -> None:
-    """Grouped bars: per class, the share of each split's known labels; unknown labels are told in the title."""
+    """Grouped bars: per class, the share of each split's known labels; the title has the unknown labels."""
     totals = {name: sum(counts[split][name] for split in SPLITS) for name in counts["train"] if name != "unknown"}
     most = sorted(totals, key=lambda name: -totals[name])[:CLASSES_SHOWN]
     classes = [name for name in totals if name in most]
@@ -84,9 +84,9 @@ def plot_distribution(
     """Draw class shares per attribute and split, and images per lot, as a PNG of 1650 pixels, 450 per row of three.
 
     Args:
-        attributes: what is annotated.
+        attributes: the annotated attributes.
         path: the file to write.
-        classes: what `statistics.count_classes` returns.
+        classes: result of `statistics.count_classes`.
         lots: lot -> split -> images.
     """
     rows = math.ceil((len(attributes) + 1) / COLUMNS)

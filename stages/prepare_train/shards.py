@@ -1,8 +1,8 @@
-"""The shard of one lot, as `stages.common.workers.lot_cache` keeps it.
+"""The shard of one lot, as `stages.common.workers.lot_cache` stores it.
 
 images.npy     uint8 (accepted images, S, S, 3), RGB
 images.csv     filename, pixels (digest of the picture; empty if rejected), reason (empty if accepted), and the fields
-               of `stages.common.schema.face.Face` where faces are cut out
+               of `stages.common.schema.face.Face` if faces are cut out
 """
 
 import csv
@@ -25,17 +25,17 @@ from stages.common.workers.lot_cache import Recipe
 IMAGES = "images.npy"
 RECORDS = "images.csv"
 CHUNK = 128
-"""Images a job; of 64, the main process takes 4 us an image more."""
+"""Images per job; with 64, the main process takes 4 us more per image."""
 
 Outcome = tuple[str, str, str, tuple[int, ...]]
 """Result of an image: SHA-256 of the file as it was read, empty if refused unread; the rest as in `RECORDS`."""
 
 
 class PrepareJob(NamedTuple):
-    """Some images of a lot, and the file that takes the accepted ones, from byte `start` on.
+    """Some images of a lot, and the file for the accepted images, from byte `start` on.
 
-    Paths alone: with the digests, so that the worker looks whether a file has changed, and sends rows as text, 2,000
-    faces took as much of two cores.
+    Only paths: with digests, so that the worker itself checks files for changes, and sends rows as text, 2,000 faces
+    took as much of two cores.
     """
 
     paths: Sequence[str]
@@ -52,7 +52,7 @@ class Piece:
         shard: file with uint8 (accepted images, S, S, 3).
         accepted: filename -> digest of the picture, in the order of the shard's rows.
         rejected: filename -> reason.
-        faces: filename -> cells of `Face`, of the accepted ones; empty where faces are not cut out.
+        faces: filename -> cells of `Face`, of the accepted images; empty if faces are not cut out.
     """
 
     shard: Path
@@ -62,7 +62,7 @@ class Piece:
 
 
 def recipe_of(settings: Preprocessing) -> Recipe[PrepareJob, list[Outcome], Piece]:
-    """Make the shard of a lot. Labels decide nothing: only index.csv has them."""
+    """Recipe of the shard of a lot. It does not depend on labels: only index.csv has them."""
     return Recipe(
         stage="prepare_train",
         decides=settings.model_dump(),
@@ -83,7 +83,7 @@ def _job(settings: Preprocessing, folder: Path, images: Sequence[Source], start:
 
 
 def prepare_images(job: PrepareJob) -> list[Outcome]:
-    """Prepare some images; this is what a worker process runs. It writes them itself: sending one costs 12 us."""
+    """Prepare some images, in a worker process. It writes them itself: to send one costs 12 us."""
     rows: list[Outcome] = []
     with job.file.open("r+b") as file:
         file.seek(job.start)
@@ -107,7 +107,7 @@ def _read(folder: Path, _images: Sequence[Source]) -> Piece:
 
 
 def _header(rows: int, side: int) -> bytes:
-    """The start of a shard. Its length does not depend on the number of rows: numpy leaves room for it to grow."""
+    """The header of a shard. Its length does not depend on the number of rows: numpy leaves room for growth."""
     shape = (rows, side, side, 3)
     file = BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -115,9 +115,9 @@ def _header(rows: int, side: int) -> bytes:
 
 
 def _write(side: int, folder: Path, done: Iterable[tuple[Sequence[Source], list[Outcome]]]) -> None:
-    """Jobs write their images to where they lie if none is rejected; else those after it move up here.
+    """Complete a shard: jobs write images to their final place if none is rejected; else the later ones move up here.
 
-    Plain writes and no memory map: on a full disk a write is an honest error, a mapped page is a SIGBUS.
+    Plain writes and no memory map: on a full disk, a write gives a clear error, and a mapped page a SIGBUS.
     """
     first, size = len(_header(0, side)), side * side * 3
     shard, accepted, start = folder / IMAGES, 0, 0

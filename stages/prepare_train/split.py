@@ -1,4 +1,4 @@
-"""Which image falls into which split, and which is left out of it."""
+"""The split of each image, and images that are left out."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,17 +9,17 @@ from stages.prepare_train.params import DataSection
 from stages.prepare_train.statistics import Row
 
 KEEPS = ("train", "test", "val")
-"""Which split of a group keeps its images; the others leave theirs out."""
+"""Order of the splits: the first one with images of a group keeps them; the others leave theirs out."""
 
 
 def units_of(annotations: Sequence[Annotation], pixels: Mapping[str, str]) -> dict[str, str]:
-    """File name -> what falls into a split as one: the group of an image, if somebody has given it one.
+    """File name -> the unit that falls into a split as a whole: the given group of an image, or else its picture.
 
-    Else the picture alone, since what is nearly the same may change with every new image, and would move old ones.
+    Not the group of near duplicates, because it may change with every new image, which would move old images.
 
     Args:
-        annotations: all of them.
-        pixels: file name -> digest of the picture, `stages.common.images.decode.Decoded.pixels`; of those prepared.
+        annotations: all annotations.
+        pixels: file name -> digest of the picture, `stages.common.images.decode.Decoded.pixels`, of prepared images.
     """
     given = {annotation.group for annotation in annotations if annotation.given_group}
     return {
@@ -30,25 +30,25 @@ def units_of(annotations: Sequence[Annotation], pixels: Mapping[str, str]) -> di
 
 
 def assign_split(unit: str, data: DataSection) -> str:
-    """The split ("train", "val" or "test") of a group or a picture, from a hash of its name or of what it shows.
+    """The split ("train", "val" or "test") of a group or a picture, from a hash of its name or digest.
 
-    It depends on the picture of the file and not on its name, so the same picture under two names cannot stand in train
-    and test at once. And since it depends on nothing but the unit, the fractions and the seed, neither new data nor
-    other settings of the preprocessing move an old image.
+    It depends on the picture and not on the file name, so the same picture under two names cannot be in train and test
+    at once. It depends only on the unit, the fractions and the seed, so neither new data nor other settings of the
+    preprocessing move an old image.
 
     Args:
-        unit: one of `units_of`.
+        unit: a unit of `units_of`.
         data: fractions and seed.
     """
     position = int(hashlib.sha256(f"{data.seed}:{unit}".encode()).hexdigest()[:16], 16) / 2**64
     if position < data.train_split:
         return "train"
-    # the last part is taken by what is left, so that rounding of the fractions loses no image
+    # the last split takes the rest, so that rounding of the fractions loses no image
     return "val" if position < data.train_split + data.val_split else "test"
 
 
 def require_given(annotations: Sequence[Annotation]) -> None:
-    """Refuse given splits that do not say where each image is, or take a given group apart.
+    """Refuse given splits that are incomplete, or that divide a given group.
 
     Raises:
         DataError: a line that names the first image or group, and the remedy.
@@ -71,11 +71,11 @@ def require_given(annotations: Sequence[Annotation]) -> None:
 
 
 def leave_out(rows: Iterable[Row]) -> dict[str, str]:
-    """Images that would be judged by a network that has learned from nearly the same picture, or chosen by one.
+    """Images of val and test that are near duplicates of images in another split.
 
-    Of a group, the training images stay. If it has none, those of the test split do, so that a validation image leaves
-    and versions go on being compared on the same test images. A given group is in one split, unless the splits are
-    given too, and it shares a picture with a group of another split.
+    The training images of a group stay. If it has none, its test images stay and its val images are left out, so that
+    versions are still compared on the same test images. A given group is in one split, unless the splits are given,
+    too, and it shares a picture with a group of another split.
 
     Returns:
         File name -> reason, in the order of the rows.

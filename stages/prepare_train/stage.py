@@ -42,12 +42,12 @@ CHANGED = "changed since it was validated: run stage validate again"
 
 @dataclass(frozen=True)
 class _Prepared:
-    """The outcome of the images.
+    """The result of the images.
 
     Attributes:
-        pieces: lot -> its piece, of all lots with an image that is as it was validated.
+        pieces: lot -> its piece, of all lots with an unchanged image.
         rejected: lot -> file name -> reason, of all lots.
-        reused: how many pieces came from the cache.
+        reused: number of pieces from the cache.
     """
 
     pieces: "dict[str, Piece]"
@@ -63,13 +63,13 @@ class _Prepared:
 def _find_sources(
     context: LotsContext[Params], annotations: list[Annotation]
 ) -> tuple[dict[str, list[Source]], dict[str, dict[str, str]]]:
-    """The images of each lot, and the rejects: nobody has validated a file that is another since."""
+    """Images of each lot, and rejects: a file that has changed since was not validated."""
     sources: dict[str, list[Source]] = {}
     rejected: dict[str, dict[str, str]] = {annotation.lot: {} for annotation in annotations}
     raw = context.inputs["raw"]
     files = ((annotation.filename, f"{raw}/{annotation.path}") for annotation in annotations)
     for annotation, source in zip(annotations, find_sources(files, context.digests), strict=True):
-        if source.digest in {annotation.digest, ""}:  # empty: gone or no regular file, which decoding tells
+        if source.digest in {annotation.digest, ""}:  # empty: gone or not a regular file, which decoding reports
             sources.setdefault(annotation.lot, []).append(source)
         else:
             rejected[annotation.lot][annotation.filename] = CHANGED
@@ -246,7 +246,7 @@ def _run_lots(context: LotsContext[Params], lots: Sequence[str]) -> Headline:
 
 
 def _raw_files(_params: Params, inputs: Mapping[str, Path], _name: str) -> RawFiles:
-    """Only the annotated images decide the key; what is not a regular file has no content and becomes a reject."""
+    """Only the annotated images decide the key; one that is not a regular file has no content and becomes a reject."""
     raw = inputs["raw"]
     return RawFiles(
         [

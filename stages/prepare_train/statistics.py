@@ -12,15 +12,15 @@ from stages.common.schema.attributes import UNKNOWN, Attributes
 from stages.common.schema.dataset import SPLITS
 
 LISTED = 20
-"""Groups of duplicates that are listed by name; all are counted."""
+"""Number of groups of duplicates that are listed by name; all are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of index.csv: where an image lies, its split, digest and group of its picture, its labels (-1: unknown).
+    """A row of index.csv: place, split, digest and group of the picture, labels (-1: unknown).
 
-    And, which is not in there, by what it fell into its split: its group, if that was given, else its picture. `face`
-    has the cells of `stages.common.schema.face.Face`, none where faces are not cut out.
+    `unit`, which is not in index.csv, decided the split: its group if that was given, else its picture. `face` has the
+    cells of `stages.common.schema.face.Face`, empty if faces are not cut out.
     """
 
     filename: str
@@ -41,7 +41,7 @@ def count_splits(rows: Iterable[Row]) -> dict[str, int]:
 
 
 def count_groups(rows: Iterable[Row]) -> dict[str, int]:
-    """Groups per split, every split named; an image that is like no other is one by itself."""
+    """Groups per split, every split named; an image without near duplicates is a group."""
     groups = {(row.split, row.group) for row in rows}
     return {split: sum(other == split for other, _ in groups) for split in SPLITS}
 
@@ -62,19 +62,19 @@ def count_classes(attributes: Attributes, rows: Sequence[Row]) -> dict[str, dict
 
 
 def count_faces(rows: Iterable[Row]) -> dict[str, int]:
-    """Number of faces found in a picture -> images, the fewest first; empty if faces are not cut out."""
+    """Number of detected faces in a picture -> number of images, the fewest first; empty if faces are not cut out."""
     return {str(found): count for found, count in sorted(Counter(int(row.face[0]) for row in rows if row.face).items())}
 
 
 def find_duplicates(rows: Sequence[Row]) -> dict[str, Any]:
-    """Pictures that stand under several names: how many, in how many images, with how many contradicting labels."""
+    """Pictures with several names: their number, the number of images, and the number of contradicting labels."""
     images = Counter(row.pixels for row in rows)
     groups: defaultdict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        if images[row.pixels] > 1:  # of those that stand alone, as most do, a list each would be 250 bytes
+        if images[row.pixels] > 1:  # most pictures have one name, and a list for each would take 250 bytes
             groups[row.pixels].append(row)
     several = list(groups.values())
-    several.sort(key=_contradicts, reverse=True)  # those to mend first
+    several.sort(key=_contradicts, reverse=True)  # contradictions first
     return {
         "pictures": len(several),
         "images": sum(len(group) for group in several),
@@ -90,7 +90,7 @@ def _contradicts(group: Iterable[Row]) -> bool:
 
 def pixel_sums(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """Sums, exact, over the pixels of each image: uint8 (n, S, S, 3) -> int64 (n, 2, 3), of values and of squares."""
-    # a channel's pixels side by side: five times as fast as summing every third value
+    # a channel's pixels side by side: five times as fast as the sum over every third value
     channels = np.ascontiguousarray(np.moveaxis(images.reshape(len(images), -1, 3), 2, 1))
     squares = np.square(channels, dtype=np.uint16)
     return np.stack([channels.sum(axis=2, dtype=np.int64), squares.sum(axis=2, dtype=np.int64)], axis=1)
@@ -101,10 +101,10 @@ def mean_and_std(sums: npt.NDArray[np.int64], pixels: int) -> tuple[npt.NDArray[
 
     Args:
         sums: (..., 2, 3), of values and of squares.
-        pixels: how many they are sums over.
+        pixels: number of pixels in each sum.
 
     Returns:
-        Two arrays (..., 3); zeros of no pixels.
+        Two arrays (..., 3); zeros without pixels.
     """
     mean = sums[..., 0, :] / max(1, pixels)
     variance = sums[..., 1, :] / max(1, pixels) - np.square(mean)

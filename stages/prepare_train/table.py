@@ -1,4 +1,4 @@
-"""The table that the suite checks: index.csv as it was written, and what its images look like."""
+"""The table that the suite checks: index.csv as written, with statistics of its images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from stages.prepare_train.params import DataSection, PrepareTrainSection
 from stages.prepare_train.statistics import Row, mean_and_std, pixel_sums
 
 BLOCK = 256
-"""Images read at once for statistics: 3 MB of 64x64."""
+"""Images that are read at once for statistics: 3 MB at 64x64."""
 
 
 def read_sums(shards: Path, lots: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -26,7 +26,7 @@ def read_sums(shards: Path, lots: Sequence[str]) -> npt.NDArray[np.int64]:
 
 
 def index_table(out: Path, sums: npt.NDArray[np.int64], pixels: int) -> pd.DataFrame:
-    """Read index.csv back and derive what the suite looks at besides.
+    """Read index.csv back and add columns for the suite.
 
     Args:
         out: the artifact in the making.
@@ -34,9 +34,9 @@ def index_table(out: Path, sums: npt.NDArray[np.int64], pixels: int) -> pd.DataF
         pixels: per image.
 
     Returns:
-        Cells as text, missing if empty, without those of `Face`; and `splits_of_picture`, in how many splits the same
-        picture, nearly the same, or one of its group stands; `mean` and `std` (0-255) of the image's pixels, the latter
-        around the mean colour: an image of one colour has 0.
+        Cells as text, missing if empty, without those of `Face`; and `splits_of_picture`, number of splits with the
+        same picture, a near duplicate, or an image of its group; `mean` and `std` (0-255) of the image's pixels, the
+        latter around the mean colour: an image of one colour has 0.
     """
     table = pd.read_csv(out / INDEX, dtype="str", keep_default_na=False, na_values=[""])
     mean, std = mean_and_std(sums, pixels)
@@ -50,8 +50,9 @@ def index_table(out: Path, sums: npt.NDArray[np.int64], pixels: int) -> pd.DataF
 def suite_thresholds(rows: Sequence[Row], data: DataSection, section: PrepareTrainSection) -> dict[str, float]:
     """The values of the suite's parameters.
 
-    A picture or given group falls into a split by chance, and with it all its images: the number of images in a split
-    of share p varies with p (1 - p) times the sum of the squared numbers of images of each. Given splits have any size.
+    A picture or given group falls into a split by chance, with all its images. So the variance of the number of images
+    in a split of share p is p (1 - p) times the sum of the squared numbers of images of each. Given splits have any
+    size.
     """
     _, images = np.unique([row.unit for row in rows], return_counts=True)
     values = {"min_std": section.min_std}

@@ -1,4 +1,4 @@
-"""`python -m stages.validate`: the stage, or `python -m stages.validate FILE` to look at annotations by hand."""
+"""`python -m stages.validate`: the stage, or `python -m stages.validate FILE` to check annotations by hand."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""attributes.yaml, in which people say what is annotated: it is read and checked here, and travels on as data."""
+"""attributes.yaml, in which people list the annotated attributes: it is read and checked here, and then is data."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -18,7 +18,7 @@ from stages.validate.forms.header import spelling
 
 FILE = "attributes.yaml"
 DEFAULT = ROOT / "data" / FILE
-"""The attributes of data that bring none."""
+"""The attributes of data that have no such file."""
 
 MOST_CLASSES = 1000
 
@@ -33,7 +33,7 @@ CELEBA = frozenset(_CELEBA.split())
 """CelebA's 40 attributes."""
 
 _NO_CLASSES = (CANNOT_TELL, "abstained")
-"""Names that labels and answers are counted under beside the classes."""
+"""Names beside the classes under which labels and answers are counted."""
 _KEYS = ("name", "classes", "title", "column", "unknown_when", "celeba", "cartoon_set")
 _TABLES = """
     ambiguous aspect_ratio candidates contradicts cropped digest duplicate_of embedding face_bottom face_left face_right
@@ -42,9 +42,9 @@ _TABLES = """
     short shorter_side source split splits_of_picture std width
 """
 _OURS = frozenset(_TABLES.split()) | set(STATISTICS)
-"""Columns of tables that stages make, in which attributes have columns too."""
+"""Columns of stages' tables that also have columns of attributes."""
 _SUFFIXES = ("_class", "_share", "_predicted", "_confidence", "_answered")
-"""The endings of columns that stages make of an attribute."""
+"""Endings of the columns that stages derive from an attribute."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Variants:
     """Cartoon Set's encoding of an attribute.
 
     Attributes:
-        attribute: the set's attribute that decides.
-        classes: the class index of each of its variants.
+        attribute: the set's attribute.
+        classes: class index of each of its variants.
     """
 
     attribute: str
@@ -65,9 +65,9 @@ class AttributesFile:
     """The content of attributes.yaml.
 
     Attributes:
-        attributes: what travels on.
-        celeba: attribute -> class -> conditions that all hold for it: an attribute of CelebA's, or -X for a no to X.
-        cartoon_set: attribute -> which variants show which class.
+        attributes: the attributes.
+        celeba: attribute -> class -> its conditions, all of which must hold: X for a CelebA attribute, -X for its no.
+        cartoon_set: attribute -> classes of the variants.
     """
 
     attributes: Attributes
@@ -79,7 +79,7 @@ def find_attributes_file(inputs: Mapping[str, Path]) -> Path:
     """The file beside the annotations, in their folder, or beside the raw folder; else that of the repository.
 
     Raises:
-        UsageError: there are two different ones, or one is called otherwise.
+        UsageError: there are two different files, or a file has another name.
     """
     folders = [inputs["raw"].absolute().parent] if "raw" in inputs else []
     if "annotations" in inputs:
@@ -91,7 +91,7 @@ def find_attributes_file(inputs: Mapping[str, Path]) -> Path:
             raise UsageError(f"{other} is not read: call it {FILE}")
     found = [path for path in dict.fromkeys(folder / FILE for folder in folders) if path.is_file()]
     if len(found) > 1:
-        raise UsageError(f"{found[0]} and {found[1]} both say what is annotated: name one with --attributes")
+        raise UsageError(f"{found[0]} and {found[1]} both list the attributes: name one with --attributes")
     return found[0] if found else DEFAULT
 
 
@@ -99,7 +99,7 @@ def read_attributes_file(path: Path) -> AttributesFile:
     """Read attributes.yaml.
 
     Raises:
-        DataError: it is not as data/README.md describes it; the line names file, line and remedy.
+        DataError: it does not have the form of data/README.md; the message has file, line and remedy.
     """
     try:
         root = yaml.compose(path.read_text(encoding="utf-8-sig"), yaml.SafeLoader)
@@ -133,7 +133,7 @@ _EXAMPLE = '- {name: smile, classes: ["no", "yes"]}'
 
 @dataclass(frozen=True)
 class _Node:
-    """A part of the file, which knows where it stands."""
+    """A part of the file, with its place."""
 
     path: Path
     node: yaml.Node
@@ -142,7 +142,7 @@ class _Node:
         raise DataError(f"{self.path}, line {self.node.start_mark.line + 1}: {told}")
 
     def text(self, what: str) -> str:
-        """A text, which YAML must not take for anything else: `no` is false to it, `1` a number."""
+        """A text; without quotes, YAML would read `no` as false and `1` as a number."""
         kind, value = self.node.tag.rpartition(":")[2], self.node.value
         if not isinstance(self.node, yaml.ScalarNode) or not str(value).strip():
             self.refuse(f"{what} is missing or no text: write one")
@@ -301,7 +301,7 @@ def _read_cartoon_set(node: _Node, attribute: Attribute) -> Variants:
 
 
 def _require_distinct(entries: list[_Entry]) -> None:
-    """Refuse names, columns and classes that mean two things, in a header or in a table of ours."""
+    """Refuse names, columns and classes that are ambiguous in a header or in a table of a stage."""
     taken: dict[str, _Entry] = {}
     for entry in entries:
         for key in ("name", "column"):
@@ -325,7 +325,7 @@ def _require_distinct(entries: list[_Entry]) -> None:
 
 
 def _require_tellable(entries: list[_Entry]) -> None:
-    """Refuse an `unknown_when` that names what is not there."""
+    """Refuse an `unknown_when` with an unknown attribute or class."""
     known = {entry.attribute.name: entry.attribute for entry in entries}
     for entry in entries:
         for other, class_ in entry.attribute.unknown_when.items():
@@ -339,7 +339,7 @@ def _require_tellable(entries: list[_Entry]) -> None:
 
 
 def _require_one_count(entries: list[_Entry]) -> None:
-    """Refuse two numbers of variants of the same attribute of Cartoon Set."""
+    """Refuse different numbers of variants of the same attribute of Cartoon Set."""
     counts: dict[str, int] = {}
     for entry in entries:
         if rule := entry.cartoon_set:

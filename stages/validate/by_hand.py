@@ -1,4 +1,4 @@
-"""`python -m stages.validate FILE`: look at annotations before they are committed, and print a short verdict."""
+"""`python -m stages.validate FILE`: check annotations before they are committed, and print a short verdict."""
 
 import contextlib
 import io
@@ -21,13 +21,13 @@ REASONS = 10
 
 
 def is_by_hand(argv: Sequence[str]) -> bool:
-    """Whether these arguments name the annotations alone, where the stage contract says `--annotations`."""
+    """Whether these arguments begin with the annotations, without the flag `--annotations` of the stage contract."""
     named = {argument.partition("=")[0] for argument in argv}
     return bool(argv) and not named & {"--annotations", "--help", "-h", "--version"}
 
 
 def look(argv: Sequence[str]) -> int:
-    """Validate what the arguments name, print the verdict and the report's path, and return the exit code."""
+    """Validate the named annotations, print the verdict and the report's path, and return the exit code."""
     parser = Parser(prog="python -m stages.validate", description=__doc__)
     parser.add_argument("annotations", type=Path, help="annotation file in any format, or a folder of them")
     parser.add_argument("--raw", type=Path, help="folder of images; without it only the annotations are checked")
@@ -55,7 +55,7 @@ def look(argv: Sequence[str]) -> int:
         command += [word for item in items for word in (option, item)]
 
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # what a run warns of stands in the verdict
+    logging.disable(logging.WARNING)  # the verdict contains the warnings
     try:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             result = Path(folder) / "result.json"
@@ -63,7 +63,7 @@ def look(argv: Sequence[str]) -> int:
             told = json.loads(result.read_text(encoding="utf-8")) if result.exists() else None
     finally:
         logging.disable(level)
-    if told:  # not where there is no report of this run: one of an earlier run may lie there
+    if told:  # only with a report of this run: the folder may hold that of an earlier run
         left = Path(told["report"]).parent
         print("\n".join(verdict(str(arguments.annotations), asked, left, looked=bool(arguments.raw))))
     return code
@@ -73,10 +73,10 @@ def verdict(name: str, asked: Path, folder: Path, *, looked: bool) -> list[str]:
     """The lines to print.
 
     Args:
-        name: what the annotations are called.
-        asked: the file that says what is annotated.
-        folder: what the stage left: report, metrics and CSV files.
-        looked: whether the images were looked at.
+        name: name of the annotations.
+        asked: attributes.yaml.
+        folder: output of the stage: report, metrics and CSV files.
+        looked: whether the images were inspected.
     """
     found = json.loads((folder / "metrics" / "validation.json").read_text(encoding="utf-8"))
     word = "PASS" if found["success"] else "FAIL"
@@ -89,7 +89,7 @@ def verdict(name: str, asked: Path, folder: Path, *, looked: bool) -> list[str]:
             lines += [f"  {number:>9,}  {reason}{found['examples'].get(reason, '')}" for reason, number in most]
             if len(counts) > len(most):
                 lines.append(f"             and {len(counts) - len(most)} more reasons")
-    # Where rows are rejected, what is remarkable about the rest, such as classes that no row has, follows from it.
+    # If rows are rejected, findings about the rest, such as classes without a row, follow from that.
     notices = found["notices" if found["success"] else "notices_of_reading"]
     lines += [f"  noticed: {line}" for line in notices]
     if not looked:

@@ -19,11 +19,11 @@ class Changes:
     """Differences of the accepted rows from those of an earlier validation.
 
     Attributes:
-        since: when that was, UTC, ISO 8601.
-        added, gone: images that it did not have, and that it had alone.
-        labels: title of an attribute -> labels added, changed and gone, of the images that both have.
-        unlike: how its attributes differ, in words; what only one of both has is not compared. "" if they do not.
-        table: all of these in the columns of `FILE`.
+        since: time of the earlier validation, UTC, ISO 8601.
+        added, gone: numbers of images that only this one has, and that only the earlier one has.
+        labels: title of an attribute -> labels added, changed and gone, of the images in both.
+        unlike: the difference of the attributes in words; attributes in only one of them are not compared. "" if equal.
+        table: all changes in the columns of `FILE`.
     """
 
     since: str
@@ -38,12 +38,12 @@ def last_before(key: str, home: Path, history: Sequence[Mapping[str, Any]]) -> t
     """The last validation whose artifact is still there.
 
     Args:
-        key: of this one, which is not meant: it may have been made before, too.
+        key: of this validation, which is skipped: it may have been made before, too.
         home: folder of the artifacts of this stage.
-        history: what is remembered of past runs, the oldest first.
+        history: past runs, the oldest first.
 
     Returns:
-        Its artifact, and when it was made.
+        Its artifact, and its time.
     """
     for run in reversed(history):
         artifact = home / str(run.get("key"))
@@ -53,13 +53,13 @@ def last_before(key: str, home: Path, history: Sequence[Mapping[str, Any]]) -> t
 
 
 def find_changes(attributes: Attributes, accepted: pd.DataFrame, earlier: Path, since: str) -> Changes:
-    """Compare the accepted rows with those of an earlier artifact; an image is known by its path.
+    """Compare the accepted rows with those of an earlier artifact; the path identifies an image.
 
     Args:
-        attributes: what is annotated.
-        accepted: in the columns of annotations.csv.
+        attributes: the annotated attributes.
+        accepted: accepted rows, in the columns of annotations.csv.
         earlier: the artifact.
-        since: when it was made.
+        since: its time.
     """
     had = read_attributes(earlier)
     before = _by_image(pd.read_csv(earlier / ANNOTATIONS, dtype="str", keep_default_na=False))

@@ -1,4 +1,4 @@
-"""Find images that show the same picture, or nearly the same, and labels that contradict each other because of it."""
+"""Find images with the same picture, near duplicates, and contradicting labels of equal pictures."""
 
 from dataclasses import dataclass
 
@@ -14,13 +14,13 @@ class Duplicates:
     """The relations between images: equal and nearly equal pictures.
 
     Attributes:
-        columns: per image, by path, text and missing where there is nothing to say: `duplicate_of`, the first other
-            image with the same pixels; `near_duplicate_of`, the first one before it that looks nearly the same (only of
-            images that are no duplicate themselves); `contradicts`, which label another image with the same pixels has.
+        columns: per image, by path, text, missing if empty: `duplicate_of`, the first other image with the same pixels;
+            `near_duplicate_of`, the first earlier near duplicate (only for images that are not duplicates themselves);
+            `contradicts`, the label of another image with the same pixels.
         exact: groups of paths with the same pixels, each sorted: the others are duplicates of the first.
-        near: groups of paths that `near_duplicate_of` links, likewise, without exact duplicates.
-        group: path -> the first path that is known as the same image, has the same pixels once cropped or looks nearly
-            the same, be it through any number of others; of decoded images alone.
+        near: groups of paths linked by `near_duplicate_of`, likewise, without exact duplicates.
+        group: path -> the first path of its group: images with the same identity, with the same pixels once cropped, or
+            near duplicates, directly or through others; only decoded images.
     """
 
     columns: pd.DataFrame
@@ -33,10 +33,10 @@ def find_duplicates(facts: pd.DataFrame, labels: pd.DataFrame, bits: int) -> Dup
     """Compare all images with all others.
 
     Args:
-        facts: one row an image, path as index; columns `pixels`, `cropped` and `hash` of `Look`, missing if not
+        facts: a row per image, path as index; columns `pixels`, `cropped` and `hash` of `Look`, missing if not
             decoded.
         labels: the same index, a column of labels per attribute, missing if unknown.
-        bits: images whose hashes differ in at most so many of 256 bits look nearly the same.
+        bits: images whose hashes differ in at most so many of 256 bits are near duplicates.
     """
     known = facts[facts["pixels"].notna()].sort_index()
     first = pd.Series(known.index, known.index, dtype="str").groupby(known["cropped"]).transform("first")
@@ -64,13 +64,13 @@ def find_duplicates(facts: pd.DataFrame, labels: pd.DataFrame, bits: int) -> Dup
 
 
 def _first_equal(values: "pd.Series[str]") -> npt.NDArray[np.int64]:
-    """For every value the position of the first equal one."""
+    """Position of the first equal value, for every value."""
     _, first, same = np.unique(values.to_numpy(dtype="str"), return_index=True, return_inverse=True)
     return np.asarray(first[same], np.int64)
 
 
 def _groups(leads_to: "pd.Series[str]") -> list[list[str]]:
-    """Groups that links to an earlier path (path -> earlier path, sorted) make, in the order of their first path."""
+    """Groups by links to an earlier path (path -> earlier path, sorted), in the order of their first path."""
     leader: dict[str, str] = {}
     groups: dict[str, list[str]] = {}
     for path, earlier in leads_to.items():
@@ -80,7 +80,7 @@ def _groups(leads_to: "pd.Series[str]") -> list[list[str]]:
 
 
 def _contradictions(groups: list[list[str]], labels: pd.DataFrame) -> "pd.Series[str]":
-    """For every path of a group with contradicting labels the first contradiction."""
+    """The first contradiction of every path in a group with contradicting labels."""
     found: dict[str, str] = {}
     for name in labels:
         of_path = labels[name].dropna().to_dict()

@@ -1,4 +1,4 @@
-"""Which images belong together: those that somebody has put into a group, and those that show nearly the same."""
+"""Groups of images that belong together: given groups, and near duplicates."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,23 +11,23 @@ from stages.common.schema.dataset import SPLITS
 from stages.validate.perceptual import unite
 
 JOINED_SHOWN = 3
-"""Groups that a notice names; annotations.csv has all."""
+"""Number of groups that a notice names; annotations.csv has all."""
 
 
 def join_groups(table: pd.DataFrame) -> pd.DataFrame:
-    """Say which group each accepted image is in.
+    """Assign each accepted image to a group.
 
-    Images of one given group are together, and so are images that are nearly the same, through any number of others:
-    two given groups that share a picture become one. A group is called by the least name given in it or, without any,
-    by the least `pixels` in it. So its name depends on no file name, and new images change that of a given group only
-    if they join it with another.
+    Images of one given group are together, and so are near duplicates, directly or through others: two given groups
+    that share a picture become one. The name of a group is the least given name in it or, without one, the least
+    `pixels` in it. So it does not depend on file names, and new images change the name of a given group only if they
+    join it with another.
 
     Args:
-        table: columns `pixels`, `group` (the same for nearly the same pictures), and those of `GIVEN`; all text,
-            missing if not known.
+        table: columns `pixels`, `group` (the same for near duplicates), and those of `GIVEN`; all text, missing if
+            unknown.
 
     Returns:
-        The table with the names of groups in `group`, and without columns of `GIVEN` that say nothing.
+        The table with the names of groups in `group`, and without empty columns of `GIVEN`.
     """
     group = np.arange(len(table))
     for column in (GROUP, GIVEN[GROUP]):
@@ -41,12 +41,12 @@ def join_groups(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def count_groups(table: pd.DataFrame) -> dict[str, Any]:
-    """The result of `join_groups`: `metrics/validation.json` has it as `groups` and `splits`.
+    """Counts of `join_groups`, for `groups` and `splits` in `metrics/validation.json`.
 
     Returns:
-        Empty where nobody says which images belong together. Else `groups`: how many there are, `images` in them,
-        images `alone` in none, images of the `largest`, and the lists of given groups that were `joined`. And, where
-        somebody says which split an image is in, `splits`: images of each, and of none.
+        Empty without given groups. Else `groups`: their number, `images` in them, images `alone` in none, images of the
+        `largest`, and the lists of given groups that were `joined`. With given splits also `splits`: images of each,
+        and of none.
     """
     found: dict[str, Any] = {}
     if (given := GIVEN[GROUP]) in table:

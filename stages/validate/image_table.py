@@ -1,4 +1,4 @@
-"""The table that the suite `images` checks: annotation rows joined with what was found in their images."""
+"""The table that the suite `images` checks: annotation rows joined with the properties of their images."""
 
 from pathlib import PurePosixPath
 
@@ -9,11 +9,11 @@ from stages.validate.duplicates import Duplicates, find_duplicates
 from stages.validate.table import labelled_columns
 
 FORMATS = {".png": {"PNG"}, ".jpg": {"JPEG", "MPO"}, ".jpeg": {"JPEG", "MPO"}}
-"""The formats that a suffix may have; a phone's MPO is a JPEG with more behind it."""
+"""Formats that a suffix may have; a phone's MPO is a JPEG with more data behind it."""
 
 
 def images_to_inspect(table: pd.DataFrame) -> dict[str, str]:
-    """Path -> lot of the images that rows name unmistakably: those with exactly one file.
+    """Path -> lot of the images that rows name unambiguously, with exactly one file.
 
     Args:
         table: `stages.validate.table.join_images`, or some rows of it.
@@ -25,20 +25,19 @@ def images_to_inspect(table: pd.DataFrame) -> dict[str, str]:
 def image_table(
     attributes: Attributes, table: pd.DataFrame, facts: pd.DataFrame, near_duplicate_bits: int
 ) -> tuple[pd.DataFrame, Duplicates]:
-    """Join annotation rows with what was found in their images.
+    """Join annotation rows with the properties of their images.
 
     Args:
-        attributes: what is annotated.
+        attributes: the annotated attributes.
         table: rows of `stages.validate.table.join_images`.
         facts: `stages.validate.inspection.inspect_images` of `images_to_inspect(table)`.
         near_duplicate_bits: images whose perceptual hashes differ in at most so many of 256 bits are near duplicates.
 
     Returns:
-        One row an annotation, with the index of `table` and the columns of the suite, missing wherever there is no
-        picture: `path`, `files`, `ambiguous`, `other_name`, `problem`, `width`, `height`, `shorter_side`,
-        `aspect_ratio` (longer by shorter side), `format`, `other_format` (`format` where the name promises another),
-        `mode`, `duplicate_of` (but not of rows that contradict), `near_duplicate_of` and `contradicts`. And what the
-        images have to do with each other.
+        A row per annotation, with the index of `table` and the columns of the suite, missing without a picture: `path`,
+        `files`, `ambiguous`, `other_name`, `problem`, `width`, `height`, `shorter_side`, `aspect_ratio` (longer by
+        shorter side), `format`, `other_format` (`format` if the name promises another), `mode`, `duplicate_of` (but
+        not in contradicting rows), `near_duplicate_of` and `contradicts`. And the relations between the images.
     """
     named = table[table["files"] == 1].drop_duplicates("path").set_index("path")
     labels = named[labelled_columns(attributes, table)].reindex(facts.index)

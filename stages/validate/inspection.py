@@ -1,4 +1,4 @@
-"""Look at every annotated image once: in worker processes, and of unchanged lots not at all."""
+"""Inspect every annotated image once: in worker processes, and without unchanged lots."""
 
 import json
 import sys
@@ -15,23 +15,23 @@ from stages.validate.look import Look, LookJob, look_at_sources
 from stages.validate.params import Params
 
 LOOKS = "looks.jsonl"
-"""File of a lot's piece: a line a job, a list of `Look`, one an image."""
+"""File of a lot's piece: a line per job, which is a list with a `Look` per image."""
 CHUNK = 32
-"""Images a job: the results of 32 are 10 kB to send back."""
+"""Images per job: the results of 32 images are 10 kB to send back."""
 
 COLUMNS = list(Look._fields)
 
 
 def inspect_images(paths: Mapping[str, str], context: Context[Params]) -> pd.DataFrame:
-    """Look at images, in at most `validate.workers` processes; lots that did not change are taken from the cache.
+    """Inspect images, in at most `validate.workers` processes; unchanged lots come from the cache.
 
     Args:
         paths: path relative to `--raw` -> lot.
         context: of the stage.
 
     Returns:
-        One row an image, its path the index, sorted; the columns of `Look`: text, missing where empty,
-        and Int64 for width and height.
+        A row per image, its path as index, sorted; the columns of `Look`: text, missing where empty, and Int64 for
+        width and height.
 
     Raises:
         TryAgainError: a file changed while it was being read.
@@ -61,12 +61,12 @@ def _write(folder: Path, done: Iterable[tuple[Sequence[Source], str]]) -> None:
 def _read(folder: Path, _images: Sequence[Source]) -> pd.DataFrame:
     with (folder / LOOKS).open(encoding="utf-8") as file:
         looks = [Look(*look) for line in file for look in json.loads(line)]
-    # these are a few texts, which JSON reads anew for every image
+    # these have few different values, but JSON makes a new text for every image
     return _table([look._replace(format=sys.intern(look.format), mode=sys.intern(look.mode)) for look in looks])
 
 
 def _table(looks: Sequence[Look]) -> pd.DataFrame:
-    """One row a look, the columns as in `inspect_images`."""
+    """A row per image, the columns as in `inspect_images`."""
     columns: dict[str, Any] = {name: [getattr(look, name) or None for look in looks] for name in COLUMNS}
     kinds = {name: "Int64" if name in {"width", "height"} else "str" for name in COLUMNS}
     return pd.DataFrame(columns).astype(kinds)

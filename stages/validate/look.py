@@ -1,6 +1,6 @@
-"""Look at an image file: whether it can be used, and all that the suite `images` asks about it.
+"""Inspect an image file: whether it can be used, and its properties for the suite `images`.
 
-This is what worker processes run; they start faster without pandas, so nothing here imports it.
+Worker processes run this module; they start faster without pandas, so nothing here imports it.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ class Look(NamedTuple):
 
     Attributes:
         digest: SHA-256 of the file as it was read (64 hex digits); empty if it was refused unread.
-        problem: why `prepare_train` could not use it; empty if it can. Then all that follows is empty and 0.
+        problem: why `prepare_train` could not use it; empty if it can. With a problem, the rest is empty or 0.
         format: PNG, JPEG or MPO, by content.
         mode: the file's colour mode, by Pillow's name.
         width: pixels, of the upright picture.
         height: likewise.
-        pixels: digest (32 hex digits) by which the image is known, see `stages.common.images.decode.Decoded`.
+        pixels: digest (32 hex digits) that identifies the image, see `stages.common.images.decode.Decoded`.
         cropped: digest (32 hex digits) of the picture cropped to its content, equal for equal pixels.
         hash: perceptual hash of the whole picture (64 hex digits).
     """
@@ -47,7 +47,7 @@ LookJob = tuple[Sequence[Source], ImagesSection]
 
 
 def look_at_sources(job: LookJob) -> str:
-    """`look_at` the files of some sources, as JSON: sending the looks themselves costs 10 us each.
+    """`look_at` the files of some sources, as JSON: to send the tuples themselves costs 10 us each.
 
     Raises:
         TryAgainError: a file changed while it was being read.
@@ -60,7 +60,7 @@ def look_at_sources(job: LookJob) -> str:
 
 
 def look_at(job: tuple[Sequence[str | Path], ImagesSection]) -> list[Look]:
-    """Look at some image files, each for itself; one at a time is in memory."""
+    """Inspect some image files, one at a time in memory."""
     paths, settings = job
     looks = [_look_at(path, settings) for path in paths]
     hashes = iter(hashes_of(b"".join(cells for _, cells in looks)))
@@ -68,13 +68,13 @@ def look_at(job: tuple[Sequence[str | Path], ImagesSection]) -> list[Look]:
 
 
 def _look_at(path: str | Path, settings: ImagesSection) -> tuple[Look, bytes]:
-    """Look at one file.
+    """Inspect one file.
 
-    In a function of its own, so that its picture is gone before the next is decoded: of two, the C library returns
-    memory to the system after each file, and getting it back takes a tenth of the look at a JPEG of 500x500.
+    In its own function, so that its picture is freed before the next is decoded: with two in memory, the C library
+    returns memory to the system after each file, and getting it back takes a tenth of the time for a JPEG of 500x500.
 
     Returns:
-        The look without its hash, and the `cells_of` of which `hashes_of` makes that; none if there is a problem.
+        The properties without the hash, and the `cells_of` for `hashes_of`, empty if there is a problem.
     """
     digest = ""
     try:

@@ -1,4 +1,4 @@
-"""Annotations of several files become one table: label by label, the newest file that knows it wins."""
+"""Merge the annotations of several files into one table: label by label, the newest file with that label wins."""
 
 from collections.abc import Sequence
 
@@ -15,27 +15,26 @@ _PLAIN = r"^(?!/)(?!(?:.*/)?\.).+"  # not absolute, no `..` and nothing hidden i
 def merge(
     columns: Sequence[str], parts: list[pd.DataFrame]
 ) -> tuple[pd.DataFrame, list[Broken], pd.DataFrame, pd.DataFrame]:
-    """Merge rows of different files that name the same image; rows of one file are never merged with each other.
+    """Merge rows of different files about the same image; rows of one file are never merged with each other.
 
-    Two names mean the same image when their base names agree and their folders as far as both give them: `lot/x.png`
-    and `x.png`, but not `lot/x.png` and `other/x.png`, beside which `x.png` may mean either and is merged with neither.
-    Nor is a row whose name leaves its folder: the suite rejects these.
+    Two names mean the same image if their base names agree, and their folders as far as both have them: `lot/x.png`
+    and `x.png`, but not `lot/x.png` and `other/x.png`; beside these two, `x.png` is ambiguous and is not merged. A row
+    whose name leaves its folder is not merged either, and the suite rejects it.
 
-    An empty cell takes nothing away; one with `CANNOT_TELL` does, and wins like a label. A merged row stands at the
-    place of the newest row, under the most specific name; a file without a column for labels adds no row, and none
-    stands at its place.
-    If a file names an image several times, its first row is merged with the first of the other file, and so on; the
-    last one stands in for those that the other file has more of. So what a file contradicts itself in, and no newer
-    file settles, stays a contradiction for the suite.
+    An empty cell changes nothing; a cell with `CANNOT_TELL` wins like a label. A merged row has the place of the newest
+    row, and the most specific name. A file without label columns adds no rows, and is not the place of any row.
+    If a file names an image several times, its first row is merged with the first of the other file, and so on; if the
+    other file has more rows, the last one is used for them. So a contradiction within a file, which no newer file
+    resolves, stays a contradiction for the suite.
 
     Args:
         columns: of the flat CSV, `filename` first.
         parts: `RawAnnotations.rows` of each file, the oldest first.
 
     Returns:
-        The merged rows; the place of each row with labels that a newer file replaced by others, with these; for merged
-        rows, a column per label with the place of another row that it was taken from, missing elsewhere; and the rows
-        of files without labels that went into none.
+        The merged rows; the place of each row with labels that a newer file replaced, with the replacements; for merged
+        rows, a column per label with the place of its origin, if that is another row; and the rows of files without
+        labels that were not merged into any row.
     """
     rows = pd.concat(parts)
     rows = rows[["source", "row", *(name for name in (*columns, *GIVEN, SHORT) if name in rows)]]
@@ -80,16 +79,16 @@ def merge(
 
 
 def _groups(filename: pd.Series, file: np.ndarray) -> pd.DataFrame:
-    """Say which rows are merged.
+    """Groups of rows to merge.
 
     Args:
         filename: of each row, or missing.
         file: number of each row's file, the oldest first.
 
     Returns:
-        Columns `at` (position of a row), `group` (rows of one group make one row; each is of another file), `copy` (the
-        row is in an earlier group too) and `longest` (the group's most specific name). Groups lie together, oldest
-        file first.
+        Columns `at` (position of a row), `group` (rows of one group become one row; each is from another file), `copy`
+        (the row is also in an earlier group) and `longest` (the group's most specific name). Rows of a group are
+        adjacent, the oldest file first.
     """
     rows = pd.DataFrame({"at": np.arange(len(file)), "file": file, "name": filename.array})
     rows = rows[rows["name"].str.match(_PLAIN, na=False)]
@@ -109,13 +108,13 @@ def _groups(filename: pd.Series, file: np.ndarray) -> pd.DataFrame:
 
 
 def whole_names(names: "pd.Series[str]") -> "pd.Series[str]":
-    """For each name the longest that agrees with it in all folders that both give; missing where several may be meant.
+    """The longest name that agrees with each name in all folders that both have; missing if it is ambiguous.
 
-    So of `x.png` and `s1/x.png` both are `s1/x.png`; beside `s2/x.png`, `x.png` may be either.
+    So `x.png` and `s1/x.png` both become `s1/x.png`; if there is `s2/x.png`, too, `x.png` is ambiguous.
     """
     if not names.str.contains("/", regex=False).any():
         return names
-    # read from its end, a name begins those that say more of its folders, so they follow it in order
+    # Reversed, a name is the beginning of more specific names, so these follow it in sorted order.
     order = sorted(f"/{name}"[::-1] for name in set(names.dropna()))
     whole: list[str | None] = [None] * len(order)
     end = [0] * len(order)  # behind the last that follows so

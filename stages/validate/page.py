@@ -1,4 +1,4 @@
-"""The report of a validation: what was read, what is wrong with it, and what the accepted rows hold."""
+"""The report of a validation: files, findings, and accepted rows."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -29,17 +29,17 @@ from stages.validate.summary import class_counts, listed
 from stages.validate.verdict import REPLACED
 
 REJECTED_PICTURES, REMARKED_PICTURES, DUPLICATE_PICTURES = 60, 30, 60
-"""Thumbnails of a page at most, 150 in all: 0.4 MB of faces, 1 MB if all were noise; all HTML may take 2 MB."""
+"""Limits of thumbnails on a page, 150 in all: 0.4 MB of faces, 1 MB if all were noise; all HTML may take 2 MB."""
 EXAMPLES = 12
 """Rows shown per reason."""
 GROUP_PICTURES = 4
 """Pictures shown of one group of duplicates."""
 LABELS_SHOWN = 8
-"""Labels told beside a picture, and as many asked for; the others on request."""
+"""Labels that are shown beside a picture, and as many open for correction; the others open on request."""
 ROWS_SHOWN = 50
 """Rows of a table; the CSV files hold all."""
 FIGURES = ("rows", "accepted", "rejected", "warnings", "images")
-"""Of `metrics/validation.json`: those that stand first, and are compared with past runs."""
+"""Figures of `metrics/validation.json` that stand first, and are compared with past runs."""
 SHEETS = {
     "rejected.csv": "rows left out, with the reason",
     "warnings.csv": "rows kept with a warning, repeats, replaced labels",
@@ -49,7 +49,7 @@ SHEETS = {
 }
 
 Show = Callable[[str], str]
-"""Path of an image relative to the raw folder -> its thumbnail as a data URI, or nothing if it cannot be shown."""
+"""Path of an image relative to the raw folder -> its thumbnail as a data URI, or "" if it cannot be shown."""
 
 
 def build_report(
@@ -73,30 +73,30 @@ def build_report(
     picture: Show | None = None,
     sheets: Iterable[str] = ("rejected.csv", "warnings.csv", "unannotated.csv"),
 ) -> Report:
-    """Put together what a validation found.
+    """Put together the report of a validation.
 
     Args:
-        attributes: what is annotated.
+        attributes: the annotated attributes.
         name: of the annotations.
-        verdict_line: what came out, in one line.
-        success: whether the run may go on.
-        metrics: `metrics/validation.json`; figures that are not there are left out.
+        verdict_line: the verdict in one line.
+        success: whether the run may continue.
+        metrics: `metrics/validation.json`; absent figures are left out.
         rejected: source, row, filename, path (missing if there is no image), kind, reason of the rows left out; `kind`
-            is `reason` without what was found in the cell.
+            is `reason` without the content of the cell.
         remarks: the same of rows kept with a warning.
         accepted: filename, lot, path, and a column per attribute: class index as text, missing if unknown.
         replaced: source, row, filename, reason of rows with labels that a newer file replaced.
-        files: what was read.
+        files: the annotation files.
         results: suite -> Great Expectations' result.
-        history: what past runs found, the oldest first and this run last (`stages.common.contract.history`): `time`,
-            `success`, `rows`, `accepted`, `rejected`, `warnings`, `images`.
-        changes: what is different from the validation before; None if there was none.
-        duplicates: groups of paths whose pictures are the same.
-        near_duplicates: groups of paths whose pictures are nearly the same.
-        labels: labels of any image by path (the index), in the columns and values of `accepted`; those of `accepted`
-            if it is not given.
-        picture: shows an image; without it, there are no thumbnails.
-        sheets: the CSV files that lie beside the report.
+        history: past runs, the oldest first and this run last (`stages.common.contract.history`): `time`, `success`,
+            `rows`, `accepted`, `rejected`, `warnings`, `images`.
+        changes: differences from the previous validation; None if there was none.
+        duplicates: groups of paths with the same picture.
+        near_duplicates: groups of paths of near duplicates.
+        labels: labels of any image by path (the index), in the columns and values of `accepted`; default: those of
+            `accepted`.
+        picture: gives the thumbnail of an image; without it, there are no thumbnails.
+        sheets: the CSV files beside the report.
     """
     known = (accepted if labels is None else labels.assign(path=labels.index)).dropna(subset="path")
     known = known.drop_duplicates("path").set_index("path")
@@ -149,7 +149,7 @@ def _cards(metrics: Mapping[str, Any]) -> Cards:
 
 
 def _changes(changes: Changes | None, present: Sequence[str]) -> Table | None:
-    """The number of rows and labels that changed since the last validation."""
+    """Numbers of rows and labels that changed since the last validation."""
     if not changes:
         return None
     rows: list[tuple[str, int, object, int]] = [("Images", changes.added, "", changes.gone)]
@@ -180,7 +180,7 @@ def _failing(
     title: str, rows: pd.DataFrame, attributes: Attributes, labels: pd.DataFrame, picture: Show | None, most: int,
     sheet: str, present: Sequence[str], *, ask: bool = False,
 ) -> Group | None:  # fmt: skip
-    """Rows by reason: how many, and the first of each with their pictures."""
+    """Rows by reason: their number, and the first of each with their pictures."""
     if rows.empty:
         return None
     counts = rows["kind"].value_counts()
@@ -209,7 +209,7 @@ def _place(row: "pd.Series[Any]") -> tuple[str, ...]:
 def _row_picture(
     row: "pd.Series[Any]", attributes: Attributes, labels: pd.DataFrame, picture: Show, *, ask: bool
 ) -> Picture:
-    """The picture of a row; if `ask`, with the labels that are missing or no class, or with all if none is."""
+    """The picture of a row; if `ask`, with its missing and invalid labels open, or with all if there are none."""
     path = row["path"]
     name = "(no name)" if pd.isna(row["filename"]) or row["filename"] == "" else str(row["filename"])
     found = str(row["reason"]).removeprefix(str(row["kind"])).strip(" ():")
@@ -223,7 +223,7 @@ def _row_picture(
 
 
 def _known(attributes: Attributes, labels: pd.DataFrame, path: str) -> list[int | None]:
-    """The class index of each attribute of an image, None where the label is unknown, or no class."""
+    """Class index of each attribute of an image, None if the label is unknown or not a class."""
     cells = [labels[attribute.name].get(path) if attribute.name in labels else None for attribute in attributes]
     return [
         int(cell) if isinstance(cell, str) and cell.isdecimal() and int(cell) < len(attribute.classes) else None
@@ -235,7 +235,7 @@ def _replaced(replaced: pd.DataFrame, present: Sequence[str]) -> Table | None:
     if replaced.empty:
         return None
     rows = [_place(replaced.iloc[at]) for at in range(min(len(replaced), ROWS_SHOWN))]
-    columns = ("File", "Row", "Image", "What became of it")
+    columns = ("File", "Row", "Image", "Replaced label")
     note = "Files contradict each other here; the newest wins."
     link = _link("warnings.csv", present)
     return short_table(
@@ -287,11 +287,11 @@ def _duplicates(
 def contradicting(
     attributes: Attributes, groups: Sequence[Sequence[str]], labels: pd.DataFrame
 ) -> list[list[Attribute]]:
-    """For each group of images that show the same, the attributes whose known labels differ.
+    """Attributes whose known labels differ, for each group of images with the same picture.
 
     Args:
-        attributes: what is annotated.
-        groups: paths.
+        attributes: the annotated attributes.
+        groups: groups of paths.
         labels: by path.
     """
     numbers = [number for number, paths in enumerate(groups) for _ in paths]
@@ -326,11 +326,11 @@ def _files(files: Sequence[AnnotationFile]) -> Table | None:
     if not files:
         return None
     rows = [(file.source, file.form, file.dated, file.rows) for file in files]
-    return short_table("What was read", ("File", "Form", "Date", "Rows"), rows, ROWS_SHOWN)
+    return short_table("Annotation files", ("File", "Form", "Date", "Rows"), rows, ROWS_SHOWN)
 
 
 def _groups(metrics: Mapping[str, Any]) -> Table | None:
-    """Which images belong together, and which split somebody gave them."""
+    """Given groups, and given splits."""
     rows: list[tuple[str, int]] = []
     if found := metrics.get("groups"):
         rows += [

@@ -10,7 +10,7 @@ from stages.common.images.settings import ImagesSection
 
 
 class ValidateSection(Section):
-    """Section `validate`; what follows `workers` are the thresholds of its two suites, under the same names."""
+    """Section `validate`; the keys after `workers` are thresholds of its two suites, with the same names."""
 
     lots: list[str]
     max_rejected_fraction: float = Field(ge=0, le=1)

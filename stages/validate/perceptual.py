@@ -1,9 +1,9 @@
-"""Perceptual hashes: 256 bits that hardly change when a picture is encoded, resized or lit a little differently.
+"""Perceptual hashes: 256 bits that hardly change with another encoding, another size or slightly different light.
 
 This is dHash (N. Krawetz, "Kind of Like That", 2013): the picture becomes 16 rows of 17 grey cells, and a bit says
-whether a cell is darker than its right neighbour. Of the whole picture, for cropping to its content would follow every
-speck at its edge; copies that differ in nothing but their white margin have the same pixels once cropped, which
-`stages.validate.duplicates` sees without a hash.
+whether a cell is darker than its right neighbour. The whole picture is used, because a crop to the content would follow
+every speck at its edge. Copies that differ only in their white margin have the same pixels once cropped, so
+`stages.validate.duplicates` finds them without a hash.
 
 Measured with `near_duplicate_bits` 4, 6 and 8 on the 1,000 Cartoon Set faces (128x128) and the 2,000 sample avatars:
 
@@ -34,19 +34,19 @@ ROWS, COLUMNS = 16, 17
 """Grey cells of a picture; 16 x 16 neighbours make 256 bits."""
 
 SAMPLES = 8, 16
-"""Pixels looked at down and across a cell: across, where cells are compared, twice as many find more resized copies."""
+"""Sampled pixels down and across a cell: twice as many across, where cells are compared, find more resized copies."""
 
 DEAD_ZONE = 6
-"""Grey levels by which a cell must be darker: what JPEG makes of a flat area differs by less."""
+"""Grey levels by which a cell must be darker: JPEG changes a flat area by less."""
 
 LUMA = np.array([299, 587, 114, 0], np.int32)
-"""Thousandths of red, green and blue in grey (ITU-R BT.601), as in JPEG, which spoils colour before it spoils grey."""
+"""Thousandths of red, green and blue in grey (ITU-R BT.601), as in JPEG, which reduces colour more than grey."""
 
 
 def cells_of(picture: Picture) -> bytes:
     """Add up the samples of each cell by channel: uint16 (`ROWS`, `COLUMNS`, 4).
 
-    Down before across, so that nearly all is done in long runs: 17 us for 128x128 pixels, 37 for 500x500, where
+    Down before across, so that nearly all sums are over long runs: 17 us for 128x128 pixels, 37 for 500x500, where
     Pillow's resizing takes 34.
     """
     height, width, _ = picture.shape
@@ -57,13 +57,13 @@ def cells_of(picture: Picture) -> bytes:
 
 @lru_cache(1024)
 def _sampled(length: int, cells: int, samples: int) -> npt.NDArray[np.int64]:
-    """Which of `length` pixels are looked at, spread evenly: (samples, cells)."""
+    """Positions of sampled pixels among `length`, evenly spread: (samples, cells)."""
     middles = np.arange(1, 2 * cells * samples, 2).reshape(cells, samples).T
     return np.ascontiguousarray(middles * length // (2 * cells * samples))
 
 
 def hashes_of(cells: bytes) -> npt.NDArray[np.uint8]:
-    """The hashes of pictures, uint8 (pictures, 32), from the joined `cells_of` all of them."""
+    """The hashes of pictures, uint8 (pictures, 32), from the joined `cells_of` of all of them."""
     grey = np.frombuffer(cells, np.uint16).reshape(-1, ROWS, COLUMNS, 4) @ LUMA
     level = math.prod(SAMPLES) * LUMA.sum()
     darker = grey[:, :, :-1] + DEAD_ZONE * level < grey[:, :, 1:]
@@ -74,19 +74,19 @@ def find_near(hashes: npt.NDArray[np.uint8], bits: int) -> tuple[npt.NDArray[np.
     """Find the hashes that differ in at most `bits` bits.
 
     Exact, without comparing all pairs: two hashes that differ in at most d bits agree in at least one of d + 1 bands of
-    bits (the pigeonhole principle), so only hashes that agree in a band are compared. Bits are dealt to the bands in
-    the order of how much they vary, or the bands of the white margin would be the same in all pictures. Memory grows
-    with the number of hashes, whatever they are.
+    bits (the pigeonhole principle), so only hashes that agree in a band are compared. Bits are assigned to the bands by
+    their variance; otherwise the bands of the white margin would be equal in all pictures. Memory grows only with the
+    number of hashes.
 
     Args:
         hashes: uint8 (N, 32), of `hashes_of`.
-        bits: how many may differ, of 256.
+        bits: number of bits that may differ, of 256.
 
     Returns:
-        Two arrays int64 (N,): for every hash the index of the first one before it that is near, -1 where there is none;
-        and its group, the index of the first one that it is near to through any number of others, itself included.
+        Two arrays int64 (N,): for every hash the index of the first earlier near hash, -1 if there is none; and its
+        group, the index of the first hash that is near directly or through others, itself included.
     """
-    # Equal ones first: of 20,000 flat pictures, whose hashes are all zero, comparing each with each takes 80 s.
+    # Equal hashes first: 20,000 flat pictures all have the hash 0, and comparing each with each would take 80 s.
     _, first, same = np.unique(hashes.view("V32").ravel(), return_index=True, return_inverse=True)
     order = np.argsort(first)
     first = first[order]
@@ -99,12 +99,12 @@ def find_near(hashes: npt.NDArray[np.uint8], bits: int) -> tuple[npt.NDArray[np.
 
 
 def unite(group: npt.NDArray[np.int64], one: npt.NDArray[np.int64], other: npt.NDArray[np.int64]) -> None:
-    """Make one group of those of each pair.
+    """Unite the groups of each pair.
 
     Args:
-        group: (N,), the first member of everyone's group; changed in place.
+        group: (N,), the first member of each element's group; changed in place.
         one: (pairs,), indices.
-        other: likewise.
+        other: (pairs,), indices.
     """
     while True:
         low, high = np.minimum(group[one], group[other]), np.maximum(group[one], group[other])

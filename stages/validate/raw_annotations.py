@@ -1,9 +1,9 @@
 """Read raw annotations, one file or a folder of them in any mix of forms, into one table of text.
 
-Forms (`FORMS`) are recognised by content; of a folder only names that end in .csv, .txt or .json are read. Whether the
-annotations are right the suite decides. Only what no table can express is refused here: bytes that are not UTF-8 text,
-an unclosed quote, a file of no form, a list that was cut short, a copy beside its original. A line with too many fields
-and a pair file that is not in the form are left out and listed.
+Forms (`FORMS`) are recognised by content; in a folder, only names that end in .csv, .txt or .json are read. The suite
+decides whether annotations are right. Only errors that a table cannot express are refused here: bytes that are not
+UTF-8 text, an unclosed quote, a file of no form, a truncated list, a copy beside its original. A line with too many
+fields and an invalid pair file are left out and listed.
 """
 
 import datetime
@@ -44,19 +44,19 @@ FORMS: tuple[type[Form], ...] = (
 
 NO_FORM = "no form of annotations"
 NOT_NAMED = "annotations, but not called .csv, .txt or .json; rename it if it is not a backup"
-"""Why a file of a folder is not read although it is in one of the forms."""
+"""Reason why a file in one of the forms is not read."""
 NUMBERS = "a number an image: with identity in its name it would tell groups, with partition splits"
 HOME = "annotations"
 """Name of the folder of annotations in a data folder, where CelebA's lists are found as well."""
 
 DVC_STAGE = "DVC_STAGE"
-"""Environment variable that DVC sets for the stages that it runs, whose inputs are the folder alone."""
+"""Environment variable that DVC sets for its stages, whose inputs are only the folder."""
 
 CORRECTIONS = "corrections"
 """Name of the folder beside the annotations into which reports save corrections."""
 NO_CORRECTIONS = "not a .csv name"
 NOT_ASKED = "corrections of columns that attributes.yaml does not ask for"
-"""Why a file in it is not read."""
+"""Reasons why a file in it is not read."""
 
 _MOMENT = re.compile(r"(?<!\d)(20\d\d-\d\d-\d\d)T(\d\d)(\d\d)(\d\d(?:\.\d{3})?)Z")
 _DATE = re.compile(r"(?<!\d)(20\d\d)(-?)(\d\d)\2(\d\d)(?!\d)")
@@ -69,8 +69,8 @@ class AnnotationFile:
 
     Attributes:
         source: the file, relative to the folder given.
-        form: what people call its form.
-        rows: annotations in it, readable or not.
+        form: name of its form.
+        rows: number of annotations in it, readable or not.
         dated: ISO date of its name, perhaps with the time, else its modification time (UTC).
     """
 
@@ -85,21 +85,21 @@ class RawAnnotations:
     """Annotations as read.
 
     Attributes:
-        attributes: what was asked for.
-        name: what messages call them.
-        header: the columns found, of all files.
-        rows: one row an image, or more if a file names it more than once; its index is unique and what reports call the
-            row: `<file>:<line>`, or the pair file. Columns: `source` (file), `row` (line number, from 1), then those of
-            the flat CSV that were found, as stripped text, and those of `GIVEN`. An empty cell is missing. A whole
-            number written as a float (`1.0`, as pandas writes integer columns with gaps) is read as the integer.
+        attributes: the wanted attributes.
+        name: their name in messages.
+        header: the columns found in all files.
+        rows: a row per image, or several if a file names it more than once. The index is unique, and names the row in
+            reports: `<file>:<line>`, or the pair file. Columns: `source` (file), `row` (line number, from 1), then the
+            columns of the flat CSV that were found, as stripped text, and those of `GIVEN`. An empty cell is missing. A
+            whole number written as a float (`1.0`, as pandas writes integer columns with gaps) becomes the integer.
         broken: `source`, `row`, `filename`, `reason` of annotations that could not be read.
-        replaced: the same of rows with labels that a newer file replaced by others; the reason says by which.
-        taken: of merged rows, by the index of `rows`, a column per label with the place that it was taken from, if that
-            is not the row's own.
-        files: what was read, the oldest first.
-        ignored: `source` (relative to the folder), `reason` of files that are no annotations.
-        notices: what a person should know about how the files were read, a line each.
-        published: files of forms that whole data sets come with.
+        replaced: the same of rows with labels that a newer file replaced; the reason has the replacements.
+        taken: for merged rows, by the index of `rows`, a column per label with the place of its origin, if that is
+            another row.
+        files: the files, the oldest first.
+        ignored: `source` (relative to the folder), `reason` of files that are not annotations.
+        notices: remarks on the reading of the files, a line each.
+        published: files of forms that belong to whole data sets.
     """
 
     attributes: Attributes
@@ -117,7 +117,7 @@ class RawAnnotations:
 
 @dataclass(frozen=True)
 class _Unit:
-    """One file of a form, or all pairs of a folder: what is read at once, and is as new as one."""
+    """One file of a form, or all pairs of a folder, which are read at once and count as one file."""
 
     form: Form
     files: list[Path]
@@ -126,12 +126,12 @@ class _Unit:
 
     @property
     def age(self) -> tuple[bool, str, str]:
-        """The key that sorts them, the oldest first."""
+        """Sorting key, the oldest first."""
         return self.form.newest, self.dated, self.files[0].as_posix()
 
 
 class _Forms:
-    """All forms, read by what attributes.yaml asks for."""
+    """All forms, for the attributes of attributes.yaml."""
 
     def __init__(self, asked: AttributesFile) -> None:
         self.all = [form(asked) for form in FORMS]
@@ -145,7 +145,7 @@ class _Forms:
         self._is_column = lru_cache(1024)(lambda name: any(form.is_column(name) for form in self.all))
 
     def recognise(self, file: Path, start: str) -> tuple[Form | None, Header]:
-        """The form of a file, from how it starts and perhaps its name, and its header."""
+        """Form and header of a file, by its beginning and perhaps its name."""
         header = find_header(start, self._is_column)
         if foreign_form(start):
             return None, header
@@ -154,7 +154,7 @@ class _Forms:
 
 
 def find_corrections(inputs: Mapping[str, Path]) -> Path | None:
-    """The folder `corrections` beside the annotations, if a file lies in it."""
+    """The folder `corrections` beside the annotations, if it has a file."""
     if "annotations" not in inputs:
         return None
     folder = inputs["annotations"].absolute().parent / CORRECTIONS
@@ -162,9 +162,9 @@ def find_corrections(inputs: Mapping[str, Path]) -> Path | None:
 
 
 def _list_corrections(folder: Path) -> tuple[list[Path], dict[str, str]]:
-    """The files of corrections in a folder, relative to it; and of others, as reports call them, why they are not read.
+    """Files of corrections in a folder, relative to it; and other files, by their name in reports, with the reason.
 
-    Hidden ones are neither: so are those that are being written.
+    Hidden files are in neither list: files that are being written are hidden.
     """
     files, ignored = [], {}
     listing = list_folder(folder)
@@ -177,7 +177,7 @@ def _list_corrections(folder: Path) -> tuple[list[Path], dict[str, str]]:
 
 
 def correction_files(folder: Path) -> RawFiles:
-    """The files of corrections that are read, and the others of the folder."""
+    """Files of corrections that are read, and the other files of the folder."""
     files, ignored = _list_corrections(folder)
     return RawFiles(files, ignored.items())
 
@@ -192,7 +192,7 @@ def _corrections(forms: _Forms, folder: Path) -> tuple[list[_Unit], dict[str, st
     units = []
     for file in files:
         form, header = forms.recognise(file, read_head(folder / file))
-        if not form and forms.corrections.says_who(header):  # made when there were other attributes
+        if not form and forms.corrections.says_who(header):  # from a time with other attributes
             ignored[f"{CORRECTIONS}/{as_text(file)}"] = NOT_ASKED
             continue
         if not form or not form.newest:
@@ -208,7 +208,7 @@ def read_annotations(asked: AttributesFile, path: Path, corrections: Path | None
     """Read an annotation file, or all annotation files of a folder, and merge them (see `stages.validate.merge`).
 
     Args:
-        asked: which attributes are asked for.
+        asked: the wanted attributes.
         path: the file or folder.
         corrections: a folder of corrections, which are newer than everything else.
 
@@ -259,7 +259,7 @@ def read_annotations(asked: AttributesFile, path: Path, corrections: Path | None
 
 
 def _call_alike(units: Sequence[_Unit], parts: Sequence[Part]) -> None:
-    """Call images in corrections, which have the names of the files, as other annotations spell them."""
+    """Give images in corrections, which have the names of the files, the spelling of other annotations."""
     ours = [part.rows for unit, part in zip(units, parts, strict=True) if unit.form.newest and "filename" in part.rows]
     others = [part.rows["filename"] for unit, part in zip(units, parts, strict=True)
               if not unit.form.newest and "filename" in part.rows]  # fmt: skip
@@ -294,10 +294,10 @@ def count_annotations(asked: AttributesFile, path: Path) -> int:
 
 
 def annotation_files(asked: AttributesFile, path: Path, lots: Collection[str] = ()) -> RawFiles:
-    """The files that are read, the oldest first, of pairs those of `lots` only, if any; and the others of the folder.
+    """Files that are read, the oldest first (of pairs, only those of `lots`, if given); and other files of the folder.
 
-    A file is as new as the date in its name (`2026-11-20` or `20261120`), else as its modification time; of two the
-    same age the one with the later name is newer. Pairs count as one file, as new as the newest of them.
+    The date of a file is the date in its name (`2026-11-20` or `20261120`), or else its modification time; of two files
+    of the same date, the one with the later name is newer. Pairs count as one file, with the date of the newest.
     """
     _, units, ignored, unseen = _find(_Forms(asked), path)
     read = [
@@ -319,7 +319,7 @@ def _nothing(forms: _Forms, path: Path, ignored: Mapping[str, str]) -> DataError
 
 
 def _siblings(path: Path) -> list[Path]:
-    """The files beside a folder that are called as annotations are."""
+    """Files beside a folder that have a name of annotations."""
     if not path.is_dir():
         return []
     beside = path.absolute().parent.iterdir()
@@ -327,10 +327,10 @@ def _siblings(path: Path) -> list[Path]:
 
 
 def _not_annotated(part: Part, unused: pd.DataFrame) -> str:
-    """The number of images in a list without labels that nobody annotates.
+    """Notice about images in a list without labels that are not annotated.
 
     Raises:
-        DataError: that is true of all.
+        DataError: none of them is annotated.
     """
     lost = unused[unused["source"].isin(part.rows["source"])]
     source, first = lost[["source", "filename"]].iloc[0]
@@ -343,7 +343,7 @@ def _not_annotated(part: Part, unused: pd.DataFrame) -> str:
 
 
 def _told(ignored: Mapping[str, str]) -> list[str]:
-    """A line for each reason why files are not read that a person may have meant to be: how many, and the first."""
+    """A line for each reason why files are not read that a person may expect to be: their number, and the first."""
     files: dict[str, list[str]] = {}
     for file, reason in sorted(ignored.items()):
         if reason != NO_FORM:
@@ -361,9 +361,9 @@ def _called(unit: _Unit) -> str:
 
 
 def _find(forms: _Forms, path: Path) -> tuple[Path, list[_Unit], dict[str, str], dict[str, str]]:
-    """The folder; what is read of it, the oldest first; the reason for each file that is looked into and not read.
+    """The folder; the files to read, the oldest first; the reason for each file that was opened and is not read.
 
-    And the reason for each that is not looked into: links, hidden files, FIFOs, but for images.
+    And the reason for each file that was not opened (links, hidden files, FIFOs), without images.
     """
     if not path.is_dir():
         start = read_head(path)
@@ -402,7 +402,7 @@ def _find(forms: _Forms, path: Path) -> tuple[Path, list[_Unit], dict[str, str],
         elif is_csv:
             if foreign:
                 raise DataError(f"{path / file} {remedy(foreign, forms.example)}")
-            read_text(path / file, forms.expected)  # a damaged file has a better cause than this
+            read_text(path / file, forms.expected)  # a damaged file gives a better message
             found = brief(", ".join(header.names), 200)
             if set(map(spelling, header.names)) & {"filename", "image_id"}:
                 raise DataError(
@@ -434,7 +434,7 @@ def _find(forms: _Forms, path: Path) -> tuple[Path, list[_Unit], dict[str, str],
 
 def _modified(path: Path) -> str:
     when = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
-    return when.strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # sorts as text, and after the date alone: during that day
+    return when.strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # sorts as text, and after the date alone
 
 
 def _dated(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The stage `validate`: what it takes, what it makes, and the run itself."""
+"""The wiring of stage `validate`: read, check, write, report."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 NO_ANNOTATION = "no annotation"
 LOTS = "validate.lots"
 KNOWN = ["digest", "pixels", "group"]
-"""Columns of annotations.csv by which images are known, however they are called."""
+"""Columns of annotations.csv that identify images, independently of their names."""
 
 _OF_IMAGES = ["path", "files", "ambiguous", "other_name"]
 """Columns of `join_images` that suite `images` needs."""
@@ -69,14 +69,14 @@ class _Rows:
     """The annotations of the selected lots beside their images.
 
     Attributes:
-        table: those to check, with the columns that suite `raw_annotations` looks at.
-        repeats: those that repeat one of `table`.
-        absent: those of a published list whose image is not there.
-        broken: those that could not be read.
-        not_selected: how many belong to other lots.
+        table: rows to check, with the columns of suite `raw_annotations`.
+        repeats: rows that repeat a row of `table`.
+        absent: rows of a published list whose image is not there.
+        broken: rows that could not be read.
+        not_selected: number of rows of other lots.
         images: `listed_files` of the selected lots; none without `--raw`.
         unannotated: images that no annotation names, and files that are not read, with their `reason`.
-        links: what to say about links among the images.
+        links: remark on links among the images.
     """
 
     table: pd.DataFrame
@@ -99,13 +99,13 @@ class _Checked:
     """The findings of the suites.
 
     Attributes:
-        table: the annotations, with all columns that a suite looked at.
+        table: the annotations, with all columns of the suites.
         results: suite -> Great Expectations' result.
         suites: suite -> the suite.
-        findings: what is not as expected, in the order of the suites.
-        duplicates: groups of paths with the same picture, and `near_duplicates` with nearly the same.
-        known: by what images are known, path the index: columns `digest`, `pixels` and `group` as in annotations.csv,
-            the last by the first path of a group.
+        findings: the findings, in the order of the suites.
+        duplicates: groups of paths with the same picture; `near_duplicates`: groups of near duplicates.
+        known: identity of images, path as index: columns `digest`, `pixels` and `group` as in annotations.csv, the last
+            by the first path of a group.
     """
 
     table: pd.DataFrame
@@ -128,7 +128,7 @@ def _join(annotations: RawAnnotations, context: Context[Params]) -> _Rows:
     images = listed_files(listing.images)
     if raw:
         require_lots(lots, images["lot"], LOTS)
-        images = images[images["lot"].isin(lots)] if lots else images  # what others hold is not part of the key
+        images = images[images["lot"].isin(lots)] if lots else images  # other lots are not part of the key
     attributes = annotations.attributes
     read, unread = (join_images(attributes, rows, images, lots) for rows in (annotations.rows, annotations.broken))
     table, broken = select_lots(read, lots), select_lots(unread, lots)
@@ -148,15 +148,15 @@ def _join(annotations: RawAnnotations, context: Context[Params]) -> _Rows:
 
 
 def _absent(table: pd.DataFrame, annotations: RawAnnotations) -> pd.DataFrame:
-    """The rows of published lists whose image is not there: who has a part of the images need not cut the list."""
+    """Rows of published lists whose image is not there: with a part of the images, nobody needs to shorten the list."""
     return table[(table["files"] == 0).fillna(False) & table["source"].isin(annotations.published)]
 
 
 def _notices(rows: _Rows, annotations: RawAnnotations) -> list[str]:
-    """Notices about how the files were read, and which of them were not.
+    """Notices about the reading of files, and about files that were not read.
 
     Raises:
-        DataError: no image that a published list names is there.
+        DataError: no image of a published list is there.
     """
     notices = list(annotations.notices)
     if absent := len(rows.absent):
@@ -216,7 +216,7 @@ def _check(context: Context[Params], rows: _Rows, annotations: RawAnnotations) -
         rejected = [row for finding in checked.findings if finding.critical for row in finding.rows or ()]
         remaining = checked.table.drop(index=rejected)
         for finding in checked.findings:
-            if finding.clear:  # what becomes unknown contradicts nothing
+            if finding.clear:  # a label that becomes unknown contradicts nothing
                 remaining.loc[remaining.index.intersection(finding.rows or []), finding.column] = pd.NA
         facts = inspect_images(images_to_inspect(remaining), context)
         looked, duplicates = image_table(attributes, remaining, facts, section.near_duplicate_bits)
@@ -233,7 +233,7 @@ def _labels_by_path(attributes: Attributes, table: pd.DataFrame) -> pd.DataFrame
 
 
 def _show(raw: Path, settings: ImagesSection, path: str) -> str:
-    """The thumbnail of an image, empty if it cannot be decoded."""
+    """Thumbnail of an image, empty if it cannot be decoded."""
     try:
         return thumbnail(as_image(decode(read_image_file(raw / path, settings), settings)))
     except ImageError:
@@ -241,7 +241,7 @@ def _show(raw: Path, settings: ImagesSection, path: str) -> str:
 
 
 def _identified(attributes: Attributes, accepted: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
-    """Canonical annotations with the columns `KNOWN`; no image that was rejected gives a group its name."""
+    """Canonical annotations with the columns `KNOWN`; a rejected image does not give a group its name."""
     table = join_groups(accepted.join(known, on="path"))
     return table[list(annotation_columns(attributes, [name for name in GIVEN.values() if name in table]))]
 
@@ -256,7 +256,7 @@ def _write_reports(
 ) -> None:  # fmt: skip
     from stages.common.checks.data_docs import write_data_docs
 
-    (folder / "metrics").mkdir(parents=True, exist_ok=True)  # in the artifact it is there already
+    (folder / "metrics").mkdir(parents=True, exist_ok=True)  # it exists already in the artifact
     write_json(folder / "metrics" / "validation.json", metrics)
     _write(folder / "rejected.csv", verdict.rejected[LISTED])
     absent = rows.absent.assign(reason="image of a published list, not here")
@@ -300,7 +300,7 @@ def _write_reports(
 
 
 def _learned(attributes: Attributes, accepted: pd.DataFrame) -> Learned:
-    """The classes that a training on all accepted rows would see."""
+    """Classes that a training on all accepted rows would see."""
     counts = class_counts(attributes, accepted)
     return {
         attribute.name: [name for name in attribute.classes if counts[attribute.name][name]] for attribute in attributes
@@ -320,7 +320,7 @@ def run(context: Context[Params]) -> Headline:
     from stages.common.checks.validation import describe  # imports Great Expectations
 
     notices: list[str] = []
-    if checked.stopping:  # what else is remarkable about the table, such as classes that no row has, follows from it
+    if checked.stopping:  # other findings about the table, such as classes without a row, follow from it
         verdict, success = no_verdict(attributes), False
         summary = stopping_line(checked.stopping, annotations, rows.not_selected)
     else:
@@ -336,7 +336,7 @@ def run(context: Context[Params]) -> Headline:
     identified = _identified(attributes, verdict.accepted, checked.known) if success else verdict.accepted
     belong = count_groups(identified) if success else {}
     notices = [*of_reading, *notices, *groups_joined(belong)]
-    # what follows from a table that is refused is no news
+    # findings that follow from a refused table are left out
     untold = remarks(attributes, _learned(attributes, verdict.accepted)) if success else []
     found = _metrics(rows, checked, verdict, annotations)
     told = {"never_answered": untold, "notices": notices, "notices_of_reading": of_reading}
@@ -365,9 +365,9 @@ def run(context: Context[Params]) -> Headline:
 
 
 def raw_files(params: Params, inputs: Mapping[str, Path], name: str) -> RawFiles:
-    """The files that make the key: images and pair files of the selected lots, and other annotation files by age.
+    """Files of the key: images and pair files of the selected lots, and other annotation files by age.
 
-    Left out is what `unannotated.csv` lists of files that are not read.
+    Left out are the files that `unannotated.csv` lists as not read.
     """
     lots = params.validate.lots
     if name == "annotations":
@@ -414,7 +414,7 @@ STAGE = Stage(
             artifact=False,
         ),
         "attributes": Input(
-            "attributes.yaml, which says what is annotated; default: beside annotations or raw, else that of the "
+            "attributes.yaml, which lists the attributes; default: beside annotations or raw, else that of the "
             "repository",
             artifact=False,
             required=False,
@@ -428,7 +428,7 @@ STAGE = Stage(
         ),
     },
     outputs={
-        "attributes": (ATTRIBUTES_FILE, "what is annotated: per attribute name, classes, column, title, unknown_when"),
+        "attributes": (ATTRIBUTES_FILE, "the attributes: name, classes, column, title, unknown_when"),
         "annotations": (
             ANNOTATIONS,
             "accepted: filename, lot, path, digests, group, class index or empty per attribute, given group and split",

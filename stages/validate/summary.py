@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from stages.common.checks.suite import Finding
 
 EXPLAINED = 3
-"""Reasons that the line about rejected rows explains; the report has all."""
+"""Number of reasons in the line about rejected rows; the report has all."""
 
 
 def stopping_line(finding: "Finding", annotations: RawAnnotations, not_selected: int) -> str:
-    """Why the table as a whole cannot be used: what was expected, what was found; rows that were left out before."""
+    """Why the table as a whole cannot be used: expected and found values; rows that were left out before."""
     line = f"{annotations.name}: {finding.reason} ({finding.type})"
     missing = finding.details.get("details", {}).get("mismatched", {}).get("missing")
     if missing:
@@ -54,16 +54,16 @@ def verdict_line(verdict: Verdict, rows: int, allowed: float, remedies: Mapping[
 
 
 def remedies(findings: "Iterable[Finding]") -> dict[str, str]:
-    """Reason -> what to do about it, of those findings that say so."""
+    """Reason -> remedy, for findings with a remedy."""
     return {finding.reason: finding.remedy for finding in findings if finding.remedy}
 
 
 def examples(rows: pd.DataFrame, remedies: Mapping[str, str]) -> dict[str, str]:
-    """Kind of remark or reject -> the first row of it, what was found there, and the remedy: to put behind the kind.
+    """Kind of remark or reject -> its first row, the content found there, and the remedy: text that follows the kind.
 
     Args:
         rows: `Verdict.rejected` or `Verdict.remarks`.
-        remedies: of reasons.
+        remedies: reason -> remedy.
     """
     found = {}
     columns = ["source", "row", "filename", "kind", "found"]
@@ -80,7 +80,7 @@ def listed(counts: Mapping[str, int]) -> str:
 
 
 def class_counts(attributes: Attributes, accepted: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Attribute -> class name, and "unknown" -> accepted images."""
+    """Attribute -> class name, and "unknown" -> number of accepted images."""
     found = {}
     for attribute in attributes:
         counts = accepted[attribute.name].value_counts()
@@ -90,7 +90,7 @@ def class_counts(attributes: Attributes, accepted: pd.DataFrame) -> dict[str, di
 
 
 def expectation_counts(results: Iterable[Any]) -> dict[str, int]:
-    """The number of expectations of all suites that were evaluated, and that were met."""
+    """Numbers of evaluated and of met expectations of all suites."""
     statistics = [result.statistics for result in results]
     return {
         "expectations_evaluated": sum(counts["evaluated_expectations"] for counts in statistics),

@@ -1,4 +1,4 @@
-"""The table that suite `raw_annotations` checks: annotations as read, joined with what is known of their images."""
+"""The table that suite `raw_annotations` checks: annotations as read, joined with their images."""
 
 import re
 import unicodedata
@@ -23,9 +23,9 @@ which macOS does in its own way, then upper and lower case as well, then also th
 
 
 def _candidates(filename: str, paths: Sequence[str]) -> tuple[str, ...]:
-    """Those of `paths`, which share the base name, that a file name means; folders in it must agree as far as both go.
+    """Paths, all with the same base name, that a file name may mean; folders must agree as far as both have them.
 
-    `lot/x.png` is `raw/lot/x.png` and the reverse, as annotations may start above or below the raw folder.
+    `lot/x.png` matches `raw/lot/x.png` and the reverse, because names may begin above or below the raw folder.
     """
     if "/" not in filename:
         return tuple(paths)
@@ -33,7 +33,7 @@ def _candidates(filename: str, paths: Sequence[str]) -> tuple[str, ...]:
 
 
 def similar_names(filenames: Collection[str], paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """For file names that no image has, those of `paths` with a name that is spelt in another way, if there are any."""
+    """Paths whose names differ only in spelling, for file names without an image."""
     found: dict[str, tuple[str, ...]] = {}
     for spelt in _SPELLINGS:
         here: dict[str, list[str]] = {}
@@ -52,7 +52,7 @@ def similar_names(filenames: Collection[str], paths: Sequence[str]) -> dict[str,
 
 
 def listed_files(paths: Iterable[str], reasons: Sequence[str] | None = None) -> pd.DataFrame:
-    """One row a listed file. Columns: `image` (base name), `path`, `lot`, all as `as_text`; and `reason`, if given."""
+    """A row per listed file. Columns: `image` (base name), `path`, `lot`, all as `as_text`; and `reason`, if given."""
     shown = [as_text(path) for path in paths]
     columns = {"image": [name_of(path) for path in shown], "path": shown, "lot": [lot_of(path) for path in shown]}
     return pd.DataFrame(columns if reasons is None else columns | {"reason": reasons}, dtype="str")
@@ -61,23 +61,22 @@ def listed_files(paths: Iterable[str], reasons: Sequence[str] | None = None) -> 
 def join_images(
     attributes: Attributes, rows: pd.DataFrame, images: pd.DataFrame, lots: Collection[str] = ()
 ) -> pd.DataFrame:
-    """Find the image of every annotation among those listed; no path out of an annotation is ever opened.
+    """Find the image of every annotation among the listed ones; a path from an annotation is never opened.
 
-    An image that no annotation names may be meant by one whose name differs in case, extension or Unicode form. It is
-    called by its base name, or where the annotations name several images of that base name, by its path.
+    An annotation without an image may mean an image whose name differs in case, extension or Unicode form. The name of
+    an image is its base name, or its path if the annotations name several images of that base name.
 
     Args:
-        attributes: what is annotated.
+        attributes: the annotated attributes.
         rows: `RawAnnotations.rows`, or `broken`.
         images: `listed_files` of the raw folder, of the selected lots.
-        lots: the selected ones, none for all: what others are called changes no name.
+        lots: the selected lots, empty for all: names in other lots change no name.
 
     Returns:
-        `rows` with the columns that the suites look at besides: `image` (what it is called), `files` (how many it may
-        be), `known_labels` (cells that are not empty), `short`, those of `GIVEN`, `path`, `other_name` (the path, where
-        the name is spelt in another way) and `ambiguous` (paths, where several are spelt in another way; then `files`
-        is missing); and `candidates` (paths of those files) and `lot`. `path` and `lot` are missing where they are not
-        known.
+        `rows` with further columns for the suites: `image` (its name), `files` (number of candidates), `known_labels`
+        (cells that are not empty), `short`, those of `GIVEN`, `path`, `other_name` (the path, if the spelling differs)
+        and `ambiguous` (paths, if several differ in spelling; then `files` is missing); and `candidates` (paths of
+        these files) and `lot`. `path` and `lot` are missing if unknown.
     """
     table = rows.copy()
     filename = rows.get("filename", pd.Series(pd.NA, rows.index)).astype("str")
@@ -120,24 +119,24 @@ def _base_name(path: "pd.Series[str]") -> "pd.Series[str]":
 
 
 def select_lots(table: pd.DataFrame, lots: Collection[str]) -> pd.DataFrame:
-    """Keep the rows of `lots` (all of them when it is empty) and those whose lot cannot be told."""
+    """Keep the rows of `lots` (all rows if it is empty), and rows whose lot is unknown."""
     return table[table["lot"].isin(lots) | table["lot"].isna()] if lots else table
 
 
 def labelled_columns(attributes: Attributes, table: pd.DataFrame) -> list[str]:
-    """Those of the columns with labels that a table has."""
+    """Columns with labels that a table has."""
     return [attribute.column for attribute in attributes if attribute.column in table]
 
 
 def split_repeats(attributes: Attributes, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Take out rows that name the same file with the same labels as an earlier one, and say the same of its group.
+    """Take out rows with the same file, labels and group as an earlier row.
 
     Returns:
-        The rows that stay, and the others with a column `reason` that says which they repeat.
+        The rows that stay, and the others with a column `reason` that names the repeated row.
     """
     same = ["image", "path", *labelled_columns(attributes, table), *GIVEN]
     repeats = table["image"].notna() & table.duplicated(same)
-    several = table[table.duplicated(same, keep=False)]  # few of a million, so that grouping costs nothing
+    several = table[table.duplicated(same, keep=False)]  # few of a million, so grouping them is cheap
     where = several["source"] + " row " + several["row"].astype("str")
     first = where.groupby([several[name] for name in same], dropna=False).transform("first")
     reason = "repeats " + first[repeats[several.index]] + " with the same labels"
@@ -145,11 +144,11 @@ def split_repeats(attributes: Attributes, table: pd.DataFrame) -> tuple[pd.DataF
 
 
 def add_classes(attributes: Attributes, table: pd.DataFrame) -> pd.DataFrame:
-    """Add what the suite asks of the labels of each attribute that has a column.
+    """Add columns about labels for the suite, for each attribute that has a column.
 
     Returns:
-        `table` with `<name>_class`, the cell where it is a whole number, and `<name>_share`, the share of that class
-        among the known labels that are one (0-1); both missing elsewhere.
+        `table` with `<name>_class`, the cell if it is a whole number, and `<name>_share`, the share of that class among
+        such labels (0-1); both missing elsewhere.
     """
     added = {}
     for attribute in attributes:

@@ -17,11 +17,11 @@ LISTED = ["source", "row", "filename", "reason"]
 """Columns of rejected.csv and warnings.csv."""
 
 REPLACED = "label replaced by a newer file"
-"""The kind of remark about rows of older files; reports give it a table of its own."""
+"""The kind of remark about rows of older files; it has its own table in reports."""
 
 _DETAILS = [*LISTED, "path", "kind", "found"]
 _UNTOLD = frozenset({"image", "files", "known_labels"})
-"""Columns whose value says nothing that the reason has not said."""
+"""Columns whose value is already part of the reason."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,9 @@ class Verdict:
 
     Attributes:
         accepted: canonical annotations: filename, lot, path, the class index per attribute as text, missing if unknown,
-            and what is given in `GIVEN`, likewise; sorted by filename.
+            and the columns of `GIVEN`, likewise; sorted by filename.
         rejected: rows left out, in the columns `LISTED`, `path` (of the image, missing if not found), `kind` (the
-            first reason without details) and `found` (these details); a row that fails in several ways stands there
-            once.
+            first reason without details) and `found` (these details); a row that fails in several ways is there once.
         remarks: rows kept with a warning, repeats, and rows of older files with replaced labels, likewise.
     """
 
@@ -43,7 +42,7 @@ class Verdict:
 
 
 def no_verdict(attributes: Attributes) -> Verdict:
-    """The empty verdict on rows when the table as a whole is not as expected."""
+    """The empty verdict on rows, for a table that failed as a whole."""
     return Verdict(
         pd.DataFrame(columns=["filename", "lot", "path", *names(attributes)], dtype="str"),
         pd.DataFrame(columns=_DETAILS, dtype="str"),
@@ -63,18 +62,18 @@ def decide_rows(
     """Sort annotations into accepted and rejected.
 
     Args:
-        attributes: what is annotated.
-        table: the rows that the suites have checked, with the columns that they looked at, `path` and `lot`.
-        left_out: rows left out before because they repeat one of `table`, with their `reason`.
-        replaced: rows of older files with labels that a newer one replaced, with their `reason`.
-        taken: `RawAnnotations.taken`: where labels of merged rows came from.
+        attributes: the annotated attributes.
+        table: the rows that the suites have checked, with the columns of the suites, `path` and `lot`.
+        left_out: rows left out before because they repeat a row of `table`, with their `reason`.
+        replaced: rows of older files with labels that a newer file replaced, with their `reason`.
+        taken: `RawAnnotations.taken`: origins of the labels of merged rows.
         broken: annotations that could not be read, with their `reason`.
         found: the findings about rows, in the order of the suites.
     """
     values = table.copy()
     cells_of = {
         f"{attribute.name}_class": attribute.column for attribute in attributes
-    }  # what `add_classes` made them of
+    }  # the cells behind the columns of `add_classes`
     none = table[:0].assign(reason="", kind="", found="")
     rejects: list[pd.DataFrame] = [none]
     remarks: list[pd.DataFrame] = [
@@ -93,7 +92,7 @@ def decide_rows(
         ]
         reason = [finding.reason + text for text in shown]
         listed = failing.assign(reason=reason, kind=finding.reason, found=[text.strip(" ()") for text in shown])
-        if finding.column == "problem":  # says itself what kind it is, and the remedy
+        if finding.column == "problem":  # it contains its kind and the remedy
             listed["reason"] = finding.reason + ": " + failing["problem"]
             listed["kind"] = listed["reason"].str.extract("^([^:]*: [^:]*)", expand=False)
             listed["found"] = failing["problem"].str.extract("^[^:]*: *(.*)", expand=False).fillna("")

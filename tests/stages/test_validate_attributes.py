@@ -188,7 +188,7 @@ def test_the_file_beside_the_data_is_taken(tmp_path: Path) -> None:
     (annotations.parent / "attributes.yaml").write_text(SMILE)
     assert find_attributes_file({"annotations": annotations}) == annotations.parent / "attributes.yaml"
     assert find_attributes_file({"annotations": annotations.parent}) == annotations.parent / "attributes.yaml"
-    with pytest.raises(UsageError, match="both say what is annotated: name one with --attributes"):
+    with pytest.raises(UsageError, match="both list the attributes: name one with --attributes"):
         find_attributes_file({"annotations": annotations, "raw": raw})
 
 

@@ -1,1 +1,1 @@
-"""The forms of raw annotations: a reader each, which hands over a `Part`."""
+"""The forms of raw annotations: each has a reader, which returns a `Part`."""

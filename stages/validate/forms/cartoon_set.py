@@ -1,7 +1,7 @@
-"""Cartoon Set: what its variants mean for the attributes, and the pairs it is shipped in.
+"""Cartoon Set: the meaning of its variants for the attributes, and its pairs of files.
 
-The sets (https://google.github.io/cartoonset/) ship `csX.png` with a `csX.csv` beside it, one line an attribute:
-`"facial_hair", 14, 15` is name, variant, number of variants. attributes.yaml says which variants show which class.
+The sets (https://google.github.io/cartoonset/) have `csX.png` with a `csX.csv` beside it, a line per attribute:
+`"facial_hair", 14, 15` is name, variant, number of variants. attributes.yaml assigns variants to classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,14 +27,13 @@ def labels_of(asked: AttributesFile, variants: pd.DataFrame) -> pd.DataFrame:
     """Map variants to class indices.
 
     Args:
-        asked: which variants show which class.
-        variants: one row a face, a column for those of `variants_of` that are known; variants as text, missing if
+        asked: classes of the variants.
+        variants: a row per face, a column for each known attribute of `variants_of`; variants as text, missing if
             unknown.
 
     Returns:
-        The columns of the flat CSV that can be told, class indices as text, missing where unknown; so is an attribute
-        that the set does not tell. A variant that the set does not have becomes `name=variant`, which is no class, so
-        that the suite rejects it.
+        Columns of the flat CSV that follow from the set, class indices as text, missing where unknown. A variant that
+        the set does not have becomes `name=variant`, which is not a class, so the suite rejects it.
     """
     labels = pd.DataFrame(index=variants.index)
     for attribute in asked.attributes:
@@ -49,7 +48,7 @@ def labels_of(asked: AttributesFile, variants: pd.DataFrame) -> pd.DataFrame:
 
 
 class CartoonSetPairs(Form):
-    """`csX.csv` beside the image `csX.png`, or the `csX.jpg` that lies there; a broken one is a broken annotation."""
+    """`csX.csv` beside the image `csX.png` or `csX.jpg`; a broken file is a broken annotation."""
 
     name = "Cartoon Set pairs"
     published = True
@@ -57,7 +56,7 @@ class CartoonSetPairs(Form):
 
     @property
     def expected(self) -> str:
-        """Its files."""
+        """Its files, for messages."""
         return "csX.csv beside csX.png" if self.asked.cartoon_set else ""
 
     def recognises(self, header: Header, _start: str) -> bool:

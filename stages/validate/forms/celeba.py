@@ -1,8 +1,8 @@
-"""CelebA's attribute list, and what its 40 yes/no attributes tell of the attributes that are asked for.
+"""CelebA's attribute list, and the mapping of its 40 yes/no attributes to the wanted attributes.
 
-`list_attr_celeba.txt` (https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html) holds the number of images, the names of the
-attributes, then a line an image: its name and 1 or -1 per attribute, separated by blanks. The same table also goes
-round as a CSV with the header `image_id,5_o_Clock_Shadow,...`. Which attributes tell what stands in attributes.yaml.
+`list_attr_celeba.txt` (https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html) has the number of images, the names of the
+attributes, then a line per image: its name and 1 or -1 per attribute, separated by blanks. The same table also exists
+as a CSV with the header `image_id,5_o_Clock_Shadow,...`. attributes.yaml has the mapping.
 """
 
 import re
@@ -40,7 +40,7 @@ _YES_NO = frozenset({"1", "-1"})
 
 
 def told_by(asked: AttributesFile) -> tuple[str, ...]:
-    """CelebA's attributes that tell something of those asked for."""
+    """CelebA's attributes that occur in the mapping."""
     conditions = (condition for rules in asked.celeba.values() for some in rules.values() for condition in some)
     return tuple(dict.fromkeys(condition.removeprefix("-") for condition in conditions))
 
@@ -49,14 +49,14 @@ def labels_of(asked: AttributesFile, yes: Mapping[str, Any], given: Mapping[str,
     """Map CelebA's attributes to class indices.
 
     Args:
-        asked: which of them tell what.
+        asked: the mapping.
         yes: attribute of `told_by` -> bool array of shape (images,).
-        given: likewise, where the list says yes or no.
-        images: how many there are.
+        given: likewise, whether the list has yes or no.
+        images: number of images.
 
     Returns:
-        The label columns of the flat CSV as text, missing where CelebA does not tell: where no class of an attribute
-        holds, or several do, or where it does not say yes or no to one of CelebA's attributes that tell it.
+        The label columns of the flat CSV as text. A label is missing if no class or several classes of the attribute
+        hold, or if CelebA has neither yes nor no for an attribute in its conditions.
     """
     labels = {}
     for attribute in asked.attributes:
@@ -178,7 +178,7 @@ class CelebATable(_CelebA):
     name = "CelebA's attributes as CSV"
 
     def recognises(self, header: Header, _start: str) -> bool:
-        """Whether its header names the attributes, all of them or as no flat CSV would."""
+        """Whether its header names the attributes, all of them, or such that a flat CSV would not have."""
         flat = set(map(spelling, self.columns)) <= set(map(spelling, header.names))
         return _names_attributes(header.names) and (set(header.names) >= CELEBA or not flat)
 

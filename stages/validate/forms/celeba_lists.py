@@ -1,7 +1,7 @@
-"""CelebA's lists of a number an image: `identity_CelebA.txt`, whom it shows, and `list_eval_partition.txt`, its split.
+"""CelebA's lists with a number per image: `identity_CelebA.txt` (person) and `list_eval_partition.txt` (split).
 
-`000001.jpg 2880` is a line of the one, `000001.jpg 0` of the other (0 train, 1 validation, 2 test). Both also go round
-as CSV with a header such as `image_id,partition`. Which of the two a list is, its name tells.
+`000001.jpg 2880` is a line of the first, `000001.jpg 0` of the second (0 train, 1 validation, 2 test). Both also exist
+as CSV with a header such as `image_id,partition`. Their names distinguish the two.
 """
 
 import re
@@ -23,13 +23,13 @@ _LINE = re.compile(r"(\S+\.(?:png|jpe?g))(?:\s+|\s*,\s*)(\S+)", re.IGNORECASE)
 
 
 def is_list(start: str) -> bool:
-    """Whether a file begins with a line of an image and a number, be it below a header."""
+    """Whether a file begins with a line of an image and a number, perhaps below a header."""
     lines = [line.strip() for line in lines_of(start) if line.strip()]
     return any(_LINE.fullmatch(line) for line in lines[:2])
 
 
 class _CelebAList(Form):
-    """A number an image, and no labels."""
+    """A number per image, and no labels."""
 
     published = True
     has_labels = False

@@ -1,4 +1,4 @@
-"""Names of backups and copies, which must never count as annotations of their own."""
+"""Names of backups and copies, which must never count as further annotations."""
 
 import re
 from collections.abc import Collection
@@ -19,7 +19,7 @@ _MARKS = re.compile(
 
 
 def original_of(file: Path, others: Collection[Path]) -> Path | None:
-    """The one of `others` that a file is a copy of, as its name says."""
+    """The original among `others`, if a file has the name of a copy."""
     stem = _MARKS.sub("", file.stem)
     original = file.with_name(stem + file.suffix) if stem and stem != file.stem else file
     return original if original != file and original in others else None

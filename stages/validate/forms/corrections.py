@@ -13,11 +13,11 @@ BY, AT = "corrected_by", "corrected_at"
 
 
 class Corrections(FlatCsv):
-    """Columns of labels, of which a row fills those that were wrong; who corrected them, and when (UTC).
+    """Columns of labels, filled with the corrected ones; then the person, and the time (UTC).
 
-    A cell with `unknown` says that the label cannot be told.
+    A cell with `unknown` means that the label cannot be told.
 
-    Whoever corrects a label has looked at the picture, so a correction counts whatever the dates of other files say.
+    A person who corrects a label has seen the picture, so a correction overrides all other files, whatever their dates.
     """
 
     name = "corrections"
@@ -30,15 +30,15 @@ class Corrections(FlatCsv):
 
     @property
     def expected(self) -> str:
-        """Nobody is asked to write one."""
+        """Empty: people do not write such a file by hand."""
         return ""
 
     def recognises(self, header: Header, start: str) -> bool:
-        """Whether it says who has corrected labels, and when."""
+        """Whether it has columns of labels, person and time."""
         return {BY, AT} <= set(self._names(header.names)) and super().recognises(header, start)
 
     def says_who(self, header: Header) -> bool:
-        """Whether it is such a file, perhaps of labels that nobody asks for any more."""
+        """Whether it has columns of person and time, perhaps with labels that attributes.yaml no longer names."""
         return {"filename", BY, AT} <= set(self._names(header.names))
 
     def _called(self, cells: pd.DataFrame) -> str:

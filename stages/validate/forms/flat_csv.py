@@ -1,4 +1,4 @@
-"""CSV files with a row an image: the flat CSV, and the wide one with a column per Cartoon Set attribute."""
+"""CSV files with a row per image: the flat CSV, and the wide CSV with a column per Cartoon Set attribute."""
 
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
@@ -26,20 +26,20 @@ from stages.validate.forms.part import (
 from stages.validate.forms.text import brief, read_text
 from stages.validate.forms.words import read_words, tidy
 
-_CSV_INFIX = r"(?i)\.csv(?=\.(?:png|jpe?g)$)"  # of `s5_00000.csv.png`: left over from naming csX.csv's image
+_CSV_INFIX = r"(?i)\.csv(?=\.(?:png|jpe?g)$)"  # in `s5_00000.csv.png`: left over when csX.csv's image was named
 
 
 class FlatCsv(Form):
-    """A column per attribute, called as attributes.yaml says, and perhaps `group`; further columns are ignored.
+    """A column per attribute, with the name in attributes.yaml, and perhaps `group`; further columns are ignored.
 
-    In a list of what is to be labelled (to_label.csv, known by `WORTH_LABELLING`), rows without a label are left out.
+    In a list of images to label (to_label.csv, recognised by `WORTH_LABELLING`), rows without a label are left out.
 
-    A file with `filename` and `group` alone says of images that other files annotate which of them belong together.
+    A file with only `filename` and `group` gives groups of images that other files annotate.
     """
 
     name = "flat CSV"
     tells_more: ClassVar[bool] = False
-    """Whether it is that of a known data set, so that further columns are no news."""
+    """Whether it belongs to a known data set, so that further columns are not reported."""
 
     def __init__(self, asked: AttributesFile, more: Sequence[str] = ()) -> None:
         """Read by what attributes.yaml asks for, and the columns `more`."""
@@ -52,7 +52,7 @@ class FlatCsv(Form):
         return f"a {self.name} (columns {columns_shown(self.columns)})"
 
     def is_column(self, name: str) -> bool:
-        """Whether a column of this name is read, however it is spelt."""
+        """Whether a column of this name is read, in any spelling."""
         return spelling(name) in self._spelt
 
     def recognises(self, header: Header, _start: str) -> bool:
@@ -104,7 +104,7 @@ class FlatCsv(Form):
         return Part(self._called(cells), header, with_places(self.columns, cells, source, lines), broken, notices)
 
     def _names(self, names: Sequence[str]) -> tuple[str, ...]:
-        """The names of a header, those that are read in our spelling: `Image-Id` is `image_id`."""
+        """The names of a header; names that are read get our spelling: `Image-Id` becomes `image_id`."""
         return tuple(self._spelt.get(spelling(name), name) for name in names)
 
     def _ignored(self, source: str, header: Sequence[str]) -> list[str]:
@@ -115,7 +115,7 @@ class FlatCsv(Form):
         return [f"{source}: columns that are not read: {brief(', '.join(ignored), 200)}"] if ignored else []
 
     def _labelled(self, cells: pd.DataFrame) -> pd.DataFrame:
-        """The labels that cells tell."""
+        """Labels of cells."""
         return cells
 
     def _called(self, _cells: pd.DataFrame) -> str:
@@ -124,7 +124,7 @@ class FlatCsv(Form):
 
 
 class WideCartoonSetCsv(FlatCsv):
-    """A column per attribute of Cartoon Set; where it also has columns of the flat CSV, these are taken as they are."""
+    """A column per attribute of Cartoon Set; columns of the flat CSV in it are read as they are."""
 
     name = "wide Cartoon Set CSV"
     tells_more = True
@@ -140,9 +140,9 @@ class WideCartoonSetCsv(FlatCsv):
         return f"a {self.name} (filename, {columns_shown(list(self._variants))})" if self._variants else ""
 
     def recognises(self, header: Header, _start: str) -> bool:
-        """Whether it lacks columns of the flat CSV and has some of Cartoon Set to take them from.
+        """Whether it lacks columns of the flat CSV, and has columns of Cartoon Set for them.
 
-        Those that are also called like an attribute do not tell: the canonical annotations.csv has them too.
+        Columns with the name of an attribute do not count: the canonical annotations.csv has them, too.
         """
         names = set(self._names(header.names))
         ambiguous = {*self.columns, *(attribute.name for attribute in self.asked.attributes)}
@@ -163,16 +163,16 @@ def _filled(
     columns: Sequence[str],
     short: dict[int, str],
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield the records, with empty cells at the end of those that a spreadsheet saved without them.
+    """Yield the records; empty cells are added at the end of records that a spreadsheet saved without them.
 
-    A name alone is none of these: it says nothing, and is more likely a line with other separators.
+    A record with only a name is not completed: it is more likely a line with other separators.
 
     Args:
         records: line number and fields.
         header: the columns.
-        name_at: which of them names the image.
-        columns: those that are read.
-        short: gets line number -> the columns that are read and were filled.
+        name_at: position of the column with the image's name.
+        columns: the columns that are read.
+        short: gets line number -> the read columns that were added.
     """
     for line, fields in records:
         lacking = header[len(fields) :]

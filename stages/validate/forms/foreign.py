@@ -1,4 +1,4 @@
-"""Forms that are not read, so that a message can call them by their name."""
+"""Forms that are not read, with their names for messages."""
 
 import json
 import re
@@ -13,16 +13,16 @@ _STARTS = {
     "SQLite format 3": "an SQLite database",
     "version https://git-lfs": "a pointer of Git LFS, without the file's content",
 }
-"""How binary files begin, bytes that are not UTF-8 replaced."""
+"""Beginnings of binary files, with bytes that are not UTF-8 replaced."""
 
 _LFW = re.compile(r"^#?\s*person\timagenum\t", re.IGNORECASE | re.MULTILINE)
 
 
 def foreign_form(start: str) -> str:
-    """The name of a file's form that is none of ours; "" if unknown.
+    """Name of a form that is not read; "" if unknown.
 
     Args:
-        start: how it begins.
+        start: beginning of the file.
     """
     text = start.lstrip("\ufeff \t\r\n")
     if named := next((name for begin, name in _STARTS.items() if start.startswith(begin)), ""):

@@ -1,4 +1,4 @@
-"""Find the header of a table and the separator of its fields: spreadsheets put much around it."""
+"""Find the header of a table and the separator of its fields: spreadsheets may have other text above it."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,7 @@ from stages.validate.forms.words import tidy
 
 DELIMITERS = ",;\t|"
 _LOOKED_AT = 20
-"""Lines from the top among which the header is looked for."""
+"""Number of lines from the top in which the header is searched."""
 _SEPARATOR = re.compile(r'"?sep=(.?)"?', re.IGNORECASE)
 """First line by which Excel marks the delimiter."""
 
@@ -25,7 +25,7 @@ class Header:
         names: of the columns, tidied; empty if the text is blank.
         delimiter: between fields.
         line: its line number, from 1.
-        above: what stands in the lines above it, but for Excel's `sep=;`.
+        above: text of the lines above it, without Excel's `sep=;`.
     """
 
     names: tuple[str, ...]
@@ -54,10 +54,10 @@ def spelling(name: str) -> str:
 
 
 def find_header(text: str, is_column: Callable[[str], bool]) -> Header:
-    """The first line of which two fields or more are columns of a form; if none is, the first one that is not blank.
+    """The first line in which two fields or more are columns of a form; if there is none, the first line with text.
 
     Args:
-        text: the file, or how it starts.
+        text: the file, or its beginning.
         is_column: whether a form knows a column of this name.
     """
     above: list[str] = []
@@ -80,7 +80,7 @@ def find_header(text: str, is_column: Callable[[str], bool]) -> Header:
             separated = first.delimiter if first else max(DELIMITERS, key=line.count)
             first = next((candidate for candidate in candidates if candidate.delimiter == separated), candidates[0])
             if len(first.names) > 2 and all(name.isdecimal() for name in first.names[1:]):
-                return first  # numbers: what follows is no header, as in each of the 100,000 files of Cartoon Set
+                return first  # numbers: no header follows, as in each of the 100,000 files of Cartoon Set
         above.append(line.strip())
     return first or Header((), ",", 1)
 
@@ -96,14 +96,14 @@ def _split(line: str, delimiter: str, number: int) -> Header:
 def name_images(
     names: tuple[str, ...], records: Iterator[tuple[int, list[str]]], called: Sequence[str]
 ) -> tuple[tuple[str, ...], Iterator[tuple[int, list[str]]]]:
-    """Call the first column by its name if it has none, holds images, and no other column does.
+    """Name the first column if it has no name, holds images, and is the only such column.
 
-    pandas writes an index without a name, and spreadsheets make `Unnamed: 0` of that.
+    pandas writes an index without a name, and spreadsheets turn that into `Unnamed: 0`.
 
     Args:
         names: of the columns.
         records: below them.
-        called: the names that a column of images may have, the first one the right one here.
+        called: names that a column of images may have; the first is our spelling.
 
     Returns:
         The names and the records.

@@ -1,4 +1,4 @@
-"""Label Studio's JSON: the list of tasks that it exports as "JSON", with a block of choices an attribute."""
+"""Label Studio's JSON: the list of tasks that it exports as "JSON", with a block of choices per attribute."""
 
 import json
 import re
@@ -23,14 +23,14 @@ _UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 
 
 def is_export(start: str) -> bool:
-    """Whether a file is such a list, as its beginning tells."""
+    """Whether a file is such a list, by its beginning."""
     return bool(_TASKS.match(start)) and '"annotations"' in start and '"data"' in start
 
 
 class LabelStudio(Form):
-    """A task an image, whose choices are called like the column or the name of an attribute.
+    """A task per image, whose choices have the name of an attribute or of its column.
 
-    Of several annotations of a task the newest counts, and none that was skipped; what no attribute asks for is said.
+    The newest of several annotations of a task counts; skipped ones do not. Other results are reported.
     """
 
     name = "Label Studio's JSON"
@@ -106,7 +106,7 @@ def _annotations(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _choices(annotation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Name of a block and what was chosen in it; several choices as one text, which no class is called."""
+    """Name of a block, and the choice in it; several choices become one text, which is not the name of a class."""
     found = annotation.get("result")
     for result in found if isinstance(found, list) else ():
         value = result.get("value") if isinstance(result, dict) else None
@@ -118,7 +118,7 @@ def _choices(annotation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _image_of(data: object) -> str:
-    """The name or path of a task's image: what `filename` says, as in the tasks that label_doubt writes, else a URL."""
+    """Name or path of a task's image: `filename`, as in tasks of label_doubt, or else from a URL."""
     if not isinstance(data, dict):
         return ""
     if isinstance(name := data.get("filename"), str) and name:
@@ -129,7 +129,7 @@ def _image_of(data: object) -> str:
 
 
 def _path_of(address: str) -> str:
-    """The path in a URL: of a local file that of its parameter d, of an upload its name as it was."""
+    """The path in a URL: parameter d of a local file, or the original name of an upload."""
     try:
         parts = urlsplit(address)
     except ValueError:

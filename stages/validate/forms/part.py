@@ -1,4 +1,4 @@
-"""The result of the reader of any form: the annotations of one file, in the columns of the flat CSV."""
+"""The result of every reader: the annotations of one file, in the columns of the flat CSV."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,11 +15,11 @@ from stages.validate.forms.header import Header
 from stages.validate.forms.text import brief
 
 SHORT = "short"
-"""A further column of rows that lack fields at their end, as spreadsheets save them: the columns that are missing."""
+"""A further column of rows without fields at their end, as spreadsheets save them: names of the missing columns."""
 
 
 COLUMNS_SHOWN = 12
-"""Columns that a message names."""
+"""Greatest number of columns in a message."""
 
 
 def flat_columns(attributes: Attributes) -> tuple[str, ...]:
@@ -39,7 +39,7 @@ def example_row(attributes: Attributes) -> str:
 
 
 def example(attributes: Attributes) -> str:
-    """An example of a flat CSV, likewise."""
+    """An example of a flat CSV, for messages."""
     return f"{','.join(flat_columns(attributes))} and below it, for instance, {example_row(attributes)}"
 
 
@@ -47,15 +47,15 @@ class Form(ABC):
     """One form of annotations.
 
     Attributes:
-        name: what people call it.
-        published: a list that whole data sets come with: who has a part of the images need not cut it.
-        together: all files of a folder are read at once, and are as new as one.
-        called: part of its files' names, in lower case, where the content alone does not tell the form.
-        has_labels: if not, it says where images belong that other files annotate.
+        name: its name for people.
+        published: it belongs to whole data sets: with a part of the images, nobody needs to shorten it.
+        together: all files of a folder are read at once, and count as one file with one date.
+        called: part of its files' names, in lower case, if the content does not determine the form.
+        has_labels: if not, it only gives groups or splits of images that other files annotate.
         newest: its files are newer than those of all other forms, whatever their dates are.
-        answers: people gave its labels who saw the pictures; `CANNOT_TELL` is one of their answers.
-        asked: which attributes are asked for, and where data sets keep them.
-        columns: those of the flat CSV, in which annotations of every form are handed over.
+        answers: people who saw the pictures gave its labels; `CANNOT_TELL` is one of their answers.
+        asked: the wanted attributes, and their mapping from data sets.
+        columns: columns of the flat CSV, in which every form returns annotations.
     """
 
     name: ClassVar[str]
@@ -77,20 +77,20 @@ class Form(ABC):
 
     @property
     def expected(self) -> str:
-        """How a message calls it that lists what is read; "" if it goes without saying, or nothing is asked of it."""
+        """Its name in a message that lists all forms; "" if it is not to be listed."""
         return ""
 
     @abstractmethod
     def recognises(self, header: Header, start: str) -> bool:
-        """Whether a file is of this form, as its header and its first 64 KiB tell."""
+        """Whether a file is of this form, by its header and its first 64 KiB."""
 
     @abstractmethod
     def read(self, folder: Path, files: Sequence[Path], header: Header) -> "Part":
         """Read annotations.
 
         Args:
-            folder: where they lie.
-            files: relative to it; one, unless the form is read `together`.
+            folder: their folder.
+            files: relative to it; one file, unless the form is read `together`.
             header: of the file.
 
         Raises:
@@ -99,7 +99,7 @@ class Form(ABC):
 
 
 class Broken(NamedTuple):
-    """An annotation that could not be read, and why."""
+    """An annotation that could not be read, with the reason."""
 
     source: str
     row: int
@@ -112,11 +112,11 @@ class Part:
     """Annotations of one file, or of all Cartoon Set pairs of a folder.
 
     Attributes:
-        form: what people call the form.
+        form: name of the form.
         header: the columns found.
         rows: as `RawAnnotations.rows`.
         broken: annotations that could not be read.
-        notices: what a person should know about how the file was read, a line each.
+        notices: remarks on the reading of the file, a line each.
     """
 
     form: str
@@ -129,12 +129,12 @@ class Part:
 def whole_records(
     records: Iterable[tuple[int, list[str]]], header: tuple[str, ...], name_at: int, source: str, broken: list[Broken]
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield the records that have a field per column; the others go to `broken`.
+    """Yield records with a field per column; others go to `broken`.
 
     Args:
         records: line number and fields.
         header: the columns.
-        name_at: which of them names the image.
+        name_at: position of the column with the image's name.
         source: the file.
         broken: gets the others.
     """
@@ -150,7 +150,7 @@ def whole_records(
 
 
 def taken_as_unknown(source: str, words: Mapping[str, int]) -> list[str]:
-    """The notice that cells were taken for unknown labels; `words` says which, and how many."""
+    """Notice about cells that were read as unknown labels; `words`: word -> number of cells."""
     told = ", ".join(f"{count:,} {brief(word, 20)}" for word, count in sorted(words.items()))
     return [f"{source}: cells taken as unknown: {told}"] if words else []
 
@@ -160,7 +160,7 @@ _DOTS = (r"(^|(?<=/))(?:\./)+", "")
 
 
 def without_untellable(attributes: Attributes, labels: pd.DataFrame) -> pd.DataFrame:
-    """The labels (text, a column per attribute that is known) without those that `unknown_when` says cannot be told."""
+    """Labels (text, a column per known attribute) without those that are unknown by `unknown_when`."""
     known = {attribute.name: attribute for attribute in attributes if attribute.column in labels}
     told = labels.copy()
     for attribute in known.values():
@@ -171,12 +171,12 @@ def without_untellable(attributes: Attributes, labels: pd.DataFrame) -> pd.DataF
 
 
 def with_places(columns: Sequence[str], cells: pd.DataFrame, source: str | list[str], lines: list[int]) -> pd.DataFrame:
-    """Put `source` and `row` in front, order the columns, and call each row by its place.
+    """Put `source` and `row` in front, order the columns, and use the place of each row as its index.
 
     Args:
         columns: `flat_columns`.
-        cells: one row an annotation.
-        source: the file of all rows, or of each: then a file holds one annotation and its name alone is the place.
+        cells: a row per annotation.
+        source: the file of all rows, or of each: then a file holds one annotation, and its name is the place.
         lines: line number of each row.
     """
     rows = cells[[name for name in (*columns, *GIVEN, SHORT) if name in cells]].astype("str")

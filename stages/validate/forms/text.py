@@ -1,4 +1,4 @@
-"""Text files that come from outside: bytes to text, text to records, and values quoted in messages."""
+"""Text files from outside: bytes to text, text to records, and quoted values in messages."""
 
 import csv
 import io
@@ -13,13 +13,13 @@ _HEAD_BYTES = 65_536  # longer than any header; a Cartoon Set pair has some 300 
 
 
 def brief(text: object, limit: int = 60) -> str:
-    """Quote a value that came from outside: one line, control characters escaped, cut to `limit` characters."""
+    """Quote a value from outside: one line, control characters escaped, cut to `limit` characters."""
     shown = repr(text)
     return shown if len(shown) <= limit else shown[: limit - 4] + "...'"
 
 
 def read_head(path: Path) -> str:
-    """The first 64 KiB of a file, good enough to tell its form: bytes that are no text are replaced, not refused."""
+    """The first 64 KiB of a file, enough to recognise its form: bytes that are not text are replaced, not refused."""
     with path.open("rb") as file:
         data = file.read(_HEAD_BYTES)
     return data.decode("utf-16" if data.startswith(_UTF16_BOMS) else "utf-8-sig", "replace")
@@ -30,10 +30,10 @@ def read_text(path: Path, expected: str) -> str:
 
     Args:
         path: the file.
-        expected: what should stand in it, for the message when nothing does.
+        expected: expected content, for the message about an empty file.
 
     Raises:
-        DataError: it is empty or nothing but separators, or it is not UTF-8 text.
+        DataError: it is empty or has only separators, or it is not UTF-8 text.
     """
     data = path.read_bytes()
     if data.startswith(_UTF16_BOMS):
@@ -59,13 +59,13 @@ def csv_records(text: str, delimiter: str, name: object, line: int = 1) -> Itera
     """Yield the line number and the fields of every record that is not blank.
 
     Args:
-        text: what is read.
+        text: the text.
         delimiter: between fields.
         name: of the file, for messages.
         line: number of the text's first line.
 
     Raises:
-        DataError: the text is no CSV, as after an unclosed quote.
+        DataError: the text is not CSV, for example after an unclosed quote.
     """
     reader = csv.reader(lines_of(text), delimiter=delimiter, strict=True)
     start = line

@@ -9,7 +9,7 @@ from stages.common.schema.annotations import CANNOT_TELL, GROUP
 from stages.common.schema.attributes import Attribute, Attributes
 
 UNKNOWN = frozenset({"-", "--", "\u2013", "\u2014", "?", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "unknown"})
-"""Cells that mean that a label is not known, in lower case; an empty cell does, too."""
+"""Cells for an unknown label, in lower case; an empty cell is unknown, too."""
 
 _SWITCHES = {"no": ("false", "n", "f"), "yes": ("true", "y", "t")}
 _NUMBER = re.compile(r"([0-9]{1,4})(?:[.,]0*)?(?:e\+?0+)?")
@@ -26,7 +26,7 @@ def tidy(cell: str) -> str:
 
 
 def codes_of(attribute: Attribute) -> dict[str, str]:
-    """Word in lower case -> class index as text: the names of the classes, and true and false for no and yes."""
+    """Word in lower case -> class index as text: names of the classes, and true and false for yes and no."""
     codes = {word: str(index) for index, name in enumerate(attribute.classes) for word in _SWITCHES.get(name, ())}
     return codes | {name.casefold(): str(index) for index, name in enumerate(attribute.classes)}
 
@@ -36,23 +36,23 @@ def read_words(
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """Tidy all cells, and read those of labels: a class by its name or its index, `1.0` as `1`, `NA` as unknown.
 
-    pandas writes integer columns with gaps as `1.0`, a spreadsheet may make `1,0` or `1.00E+00` of it. What is neither
-    stays as it is, for the suite to reject.
+    pandas writes integer columns with gaps as `1.0`, and a spreadsheet may turn it into `1,0` or `1.00E+00`. Other
+    cells stay as they are, and the suite rejects them.
 
     Args:
-        attributes: whose names of classes are read.
+        attributes: attributes with their names of classes.
         cells: text; all columns but `filename` and `group` hold labels.
-        answers: whether people gave them who saw the pictures, so that `CANNOT_TELL` is an answer, and stays.
+        answers: whether people who saw the pictures gave the labels, so that `CANNOT_TELL` is an answer, and stays.
 
     Returns:
-        The cells, missing where unknown; and word -> cells that hold it and were taken as unknown, empty ones left out.
+        The cells, missing where unknown; and word -> number of cells that were read as unknown, without empty cells.
     """
     unknown: dict[str, int] = {}
     known = {CANNOT_TELL: CANNOT_TELL} if answers else {}
     codes = {attribute.column: known | codes_of(attribute) for attribute in attributes}
 
     def read(values: "pd.Series[str]", meaning: Callable[[str], str]) -> "pd.Series[str]":
-        counts = values.value_counts()  # few distinct cells, however many rows
+        counts = values.value_counts()  # few distinct cells for any number of rows
         found = {value: meaning(value) for value in counts.index}
         for value, text in found.items():
             if not text and (word := tidy(value)):
@@ -69,7 +69,7 @@ def read_words(
 
 
 def _group(cell: str) -> str:
-    """The name of a group: any text, of which `2880.0` is what pandas makes of 2880, and 007 is not 7."""
+    """The name of a group, any text: `2880.0`, as pandas writes 2880, becomes 2880; 007 is not 7."""
     text = tidy(cell)
     number = _FLOAT.fullmatch(text)
     return "" if text.casefold() in UNKNOWN else number[1] if number else text
