@@ -70,19 +70,19 @@ def approved(context: Context) -> Sequence[str]:
     default_args=DEFAULTS,
 )
 def approve_version() -> None:
-    """Ask, see that everything is there, release."""
+    """Ask, check the environment, release."""
     approval = Approval(
         task_id="approval",
         subject="Release a version that the gate has refused?",
         defaults=Approval.REJECT,
         response_timeout=TIME,
-        execution_timeout=None,  # which Airflow would take for the other one, where that is none
+        execution_timeout=None,  # Airflow would use it for response_timeout if that is None
         params={"reason": Param("approved", "Why, in a line.", schema=REASON)},
         notifiers=on_question(),
         doc_md="Asks a person. **In**: the gate's reasons. **Out**: the answer, and who gave it.",
     )
     release = stage("release", stage="archive", inputs={"registry": REGISTRY}, asks=approved, tells=(), **NEWS_OF_MODEL)
-    # looked at after the answer, which may take days, in which images are built anew
+    # checked after the answer, which may take days, during which images may be built anew
     approval >> check_environment() >> release
 
 

@@ -32,7 +32,7 @@ def command(context: Context) -> Sequence[str]:
 
 @task(multiple_outputs=False)
 def remove_task_logs(**context: Any) -> dict[str, int | float]:
-    """Remove the logs of tasks that nothing was written to within the time to keep.
+    """Remove logs of tasks that have not been written to within the time to keep.
 
     Returns:
         Figures, for people.
@@ -55,14 +55,14 @@ def remove_task_logs(**context: Any) -> dict[str, int | float]:
     params={
         "keep": Param(
             SETTINGS.keep,
-            "Keep what was used within this time, such as 12h, 30d or 2w.",
+            "Keep artifacts used within this time, such as 12h, 30d or 2w.",
             schema={"type": "string", "pattern": f"{KEEP}{END}"},
         ),
         "dry_run": Param(False, "Only list what would be removed.", type="boolean"),
     },
 )
 def clean_up() -> None:
-    """See that everything is there, clean up the store and the logs of tasks."""
+    """Check the environment, clean up the store and the logs of tasks."""
     check_environment() >> [stage("prune", stage="archive", inputs={}, asks=command), remove_task_logs()]
 
 

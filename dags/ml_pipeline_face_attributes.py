@@ -81,14 +81,14 @@ def ml_pipeline_face_attributes() -> None:
 
     with TaskGroup("data", prefix_group_id=False, tooltip="From raw data to a data set"):
         validate = stage("validate", **chosen)
-        checks >> validate  # the only edge that no data makes
+        checks >> validate  # the only edge without data
         raw = {"raw": RAW, **validate.artifact}
         spread = {"map_index_template": "{{ task.label }}", "max_active_tis_per_dagrun": SETTINGS.lot_groups_at_once}
         prepare = {"stage": "prepare_train", "inputs": raw}
         group_lots = stage("group_lots", **prepare, check=True, groups=SETTINGS.lot_groups)
         ahead = StageOperator.partial(**described("prepare_lots"), **prepare, **spread)
         prepare_lots = ahead.expand(lots=XComArg(group_lots))
-        # Joins the lots, whose shards are then in the cache; without any group it prepares them itself.
+        # Joins the lots, whose shards are then in the cache; without any group, it prepares them itself.
         made = {"inlets": [DATA_SET], "outlets": [DATA_SET], "trigger_rule": "none_failed"}
         prepare_train = stage("prepare_train", inputs=raw, **made)
         prepare_lots >> prepare_train

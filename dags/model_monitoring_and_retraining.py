@@ -43,7 +43,7 @@ LOGS = "/artifacts/logs"
 
 @task.short_circuit
 def retraining_is_due(headline: Any) -> bool:
-    """Go on only if the check asks for a new training, and says for which cause."""
+    """Continue only if the check asks for a new training, and names the cause."""
     told = headline if isinstance(headline, dict) else {}
     if not (told.get("retrain") in {"yes", "no"} and isinstance(told.get("cause_id"), str)):
         raise AirflowFailException("the headline of monitor says neither yes nor no: clear that task")
@@ -73,7 +73,7 @@ def retraining_is_due(headline: Any) -> bool:
     },
 )
 def model_monitoring_and_retraining() -> None:
-    """Take the champion, check labels, predict, compare, train again if need be."""
+    """Fetch the champion, check labels, predict, compare, train again if needed."""
     champion = stage("champion", inputs={"registry": REGISTRY})
     check_environment() >> champion
     validate = stage("validate", **ANNOTATED)

@@ -1,4 +1,4 @@
-"""Watches raw folder and annotations, and says so when something has changed. Runs in Airflow's triggerer."""
+"""Watches raw folder and annotations, and reports changes. Runs in Airflow's triggerer."""
 
 import asyncio
 import os
@@ -13,15 +13,15 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 Lots = dict[str, tuple[int, int]]
 IMAGES = (".png", ".jpg", ".jpeg")
 """Suffixes that the stages read: `SUFFIXES` of stages/common/images/listing.py, which Airflow's image lacks."""
-REST = 10  # times as long as a look took, at least, until the next one: a million files are no load
-TOLD = "told"  # key of what Airflow keeps with the asset: a digest of the lots at the last event
+REST = 10  # least pause between two listings, in durations of a listing: so a million files are no load
+TOLD = "told"  # key of the asset's state in Airflow: a digest of the lots at the last event
 
 
 def look(folder: str) -> Lots:
-    """Lot -> number of its images, and a sum of digests that any change to one of them changes.
+    """Lot -> number of its images, and a sum of digests that changes with any of them.
 
-    All levels of folders are looked at, and as in the stages hidden names and links are left out. What goes in the
-    meantime is gone. A folder that shuts us out stands for what is in it: the stages will say that it must be opened.
+    All levels of folders are listed; hidden names and links are left out, as in the stages. A file that disappears
+    meanwhile is left out. An unreadable folder counts as a file: the stages will report it.
 
     Raises:
         OSError: `folder` is not there.
@@ -30,7 +30,7 @@ def look(folder: str) -> Lots:
 
 
 def look_at_files(path: str) -> Lots:
-    """The same of a file, or of the files of a folder: name -> 1, and a digest that any change to it changes.
+    """The same for a file, or for the files of a folder: name -> 1, and a digest that changes with the file.
 
     Raises:
         OSError: it is not there.
@@ -54,15 +54,15 @@ def _sum_up(files: Iterable[os.DirEntry[str]], name_of: Callable[[str], str]) ->
         told = (entry.path, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
         number = int.from_bytes(blake2b(repr(told).encode(), digest_size=16).digest(), "big")
         path = entry.path + ("/" if entry.is_dir(follow_symlinks=False) else "")
-        # an event cannot hold what is not UTF-8: the triggerer would die of it, with all that it watches
-        name = os.fsencode(name_of(path)).decode("utf-8", "backslashreplace")  # as the stages call it
+        # an event must be UTF-8, or the triggerer ends, with all its triggers
+        name = os.fsencode(name_of(path)).decode("utf-8", "backslashreplace")  # the name in the stages
         count, total = found.get(name, (0, 0))
         found[name] = count + 1, (total + number) % 2**128
     return found
 
 
 def digest(lots: Lots) -> str:
-    """A digest (32 hex digits) that any change to any lot changes."""
+    """A digest (32 hex digits) that changes with any lot."""
     return blake2b(repr(sorted(lots.items())).encode(), digest_size=16).hexdigest()
 
 
@@ -74,7 +74,7 @@ def lot_of(path: str) -> str:
 
 
 def _files(waiting: list[os.DirEntry[str]], suffixes: tuple[str, ...] = ("",)) -> Iterator[os.DirEntry[str]]:
-    """The files that end so, at any depth, and folders that shut us out."""
+    """Files with these suffixes, at any depth, and unreadable folders."""
     while waiting:
         entry = waiting.pop()
         if entry.name.startswith("."):
@@ -96,26 +96,26 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 class NewLots(BaseEventTrigger):
-    """An event whenever the raw folder has changed and is quiet again, with the lots that are new or changed.
+    """An event whenever the raw folder has changed and is quiet again, with the new or changed lots.
 
-    It is quiet when it looks the same twice. A copy that pauses for longer than the interval starts a run too early;
-    the lot is predicted again when it has changed.
+    It is quiet if two listings are equal. A copy that pauses for longer than the interval starts a run too early; the
+    lot is predicted again after its next change.
 
-    Airflow keeps what the last event was about with the asset, so a triggerer that starts again tells nothing twice,
-    and does tell what came meanwhile: then the event names all lots. Where nothing is kept yet, the first look is an
-    event, too. A run that finds nothing new costs seconds.
+    Airflow stores a digest of the last event with the asset. So a triggerer that starts again reports nothing twice,
+    and reports lots that came meanwhile: then the event names all lots. Without a stored digest, the first listing is
+    an event, too. A run without new lots costs seconds.
     """
 
     tells: ClassVar[str] = "lots"
 
     def __init__(self, folder: str, interval: float) -> None:
-        """Watch `folder`, looking every `interval` seconds."""
+        """Watch `folder`, with a listing every `interval` seconds."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.folder = folder
         self.interval = interval
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """How the triggerer makes it anew."""
+        """Class and arguments with which the triggerer makes it anew."""
         return (f"new_lots.{type(self).__name__}", {"folder": self.folder, "interval": self.interval})
 
     def look(self) -> Lots:
@@ -127,7 +127,7 @@ class NewLots(BaseEventTrigger):
         return look(self.folder)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look, and tell what has changed since the last event."""
+        """List the folder again and again, and yield the changes since the last event."""
         kept = await self._recall()
         told: Lots = {}
         before: Lots | None = None
@@ -145,7 +145,7 @@ class NewLots(BaseEventTrigger):
                     self.log.info("%s has not changed since the last event", self.folder)
                 else:
                     yield TriggerEvent({self.tells: changed})  # type: ignore[no-untyped-call]
-            elif told and digest(told) != kept:  # not with the event, which a triggerer that dies then never sends
+            elif told and digest(told) != kept:  # not with the event: a triggerer that ends then would never send it
                 kept = digest(told)
                 await self._keep(kept)
             before = now
@@ -169,7 +169,7 @@ class NewLots(BaseEventTrigger):
 
 
 class NewAnnotations(NewLots):
-    """The same of an annotation file, or of a folder of them, with the files that are new or changed.
+    """The same for an annotation file, or for a folder of such files, with the new or changed files.
 
     The folder `corrections` beside it belongs to it.
     """

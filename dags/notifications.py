@@ -1,7 +1,7 @@
-"""Messages to people through Airflow's notifiers. Off unless the environment says where to send them.
+"""Messages to people through Airflow's notifiers. Off unless the environment has an address.
 
 FACE_ATTRIBUTES_NOTIFY_EMAIL: addresses, separated by commas; sent through connection `smtp_default`.
-FACE_ATTRIBUTES_NOTIFY_WEBHOOK: id of an HTTP connection that a JSON object is posted to.
+FACE_ATTRIBUTES_NOTIFY_WEBHOOK: id of an HTTP connection to which a JSON object is posted.
 """
 
 import os
@@ -18,11 +18,11 @@ Callback = Callable[[Context], None]
 
 
 def on_failure() -> list[Callback]:
-    """Callbacks that tell of a task which has failed for good."""
+    """Callbacks that report a task that has failed for good."""
 
     def describe(context: Context) -> dict[str, str]:
         error = context.get("exception")
-        silent = type(error).__name__ if error else "it ended without a word: its worker was killed or stopped"
+        silent = type(error).__name__ if error else "it ended without an error: its worker was killed or stopped"
         cause = next(iter(str(error or "").splitlines()), silent)
         return {"event": "failed", "text": f"{context['ti'].task_id} failed: {cause}", "cause": cause}
 
@@ -30,14 +30,14 @@ def on_failure() -> list[Callback]:
 
 
 def on_new_version(asset: Asset) -> list[Callback]:
-    """Callbacks that tell of a new version of an asset or its release, and are silent if the task has made none."""
+    """Callbacks that report a new version of an asset or its release; they are silent if there is none."""
 
     def describe(context: Context) -> dict[str, str] | None:
         extra: dict[str, Any] = context["outlet_events"][asset].extra
         if not extra:
             return None
         headline = ", ".join(f"{name} {value}" for name, value in extra["headline"].items())
-        if "action" in extra["headline"]:  # a person's decision, of a model that is there
+        if "action" in extra["headline"]:  # a person's decision about an existing version
             return {"event": "release", "text": f"{asset.name}: {headline}"}
         return {"event": "new version", "text": f"{asset.name}: new version {extra['key'][:12]}: {headline}"}
 
@@ -45,20 +45,20 @@ def on_new_version(asset: Asset) -> list[Callback]:
 
 
 def on_finding(asset: Asset) -> list[Callback]:
-    """Callbacks that tell of a verdict that has changed, by an event of an asset; silent if the task has made none."""
+    """Callbacks that report a changed verdict, by an event of an asset; they are silent without an event."""
 
     def describe(context: Context) -> dict[str, str] | None:
         extra: dict[str, Any] = context["outlet_events"][asset].extra
         if not extra:
             return None
-        told = "; ".join(extra["findings"]) or f"nothing to look at any more (before: {extra['before']})"
+        told = "; ".join(extra["findings"]) or f"nothing to inspect any more (before: {extra['before']})"
         return {"event": "finding", "text": f"{context['ti'].task_id}: {told}"}
 
     return _callbacks(describe)
 
 
 def on_question() -> list[Callback]:
-    """Callbacks that tell of a question which a task asks people, with the address where it is answered."""
+    """Callbacks that report a question to people, with the address for the answer."""
 
     def describe(context: Context) -> dict[str, str]:
         task: Any = context["task"]
@@ -69,7 +69,7 @@ def on_question() -> list[Callback]:
 
 
 def _callbacks(describe: Callable[[Context], dict[str, str] | None]) -> list[Callback]:
-    """A callback for each place to send to, so that one which fails keeps none from the others."""
+    """A callback for each address, so that a failing one does not stop the others."""
 
     def callback(make: Callable[[dict[str, str]], BaseNotifier]) -> Callback:
         def tell(context: Context) -> None:
@@ -81,8 +81,8 @@ def _callbacks(describe: Callable[[Context], dict[str, str] | None]) -> list[Cal
                     "task_id": instance.task_id,
                     "log": instance.log_url,
                 }
-                # A new notifier each time, since one renders its templates for good. The message comes in as a value
-                # and is not a template, whatever stands in it.
+                # A new notifier each time, because a notifier renders its templates only once. The message is a value,
+                # not a template.
                 make(message)({**context, "message": message})
 
         return tell

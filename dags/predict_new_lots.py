@@ -48,7 +48,7 @@ RAW_DATA = Asset(
     },
 )
 def predict_new_lots() -> None:
-    """Take the champion, predict."""
+    """Fetch the champion, predict."""
     champion = stage("champion", inputs={"registry": REGISTRY}, settings={"champion.version": "version"})
     made = {"inlets": [PREDICTIONS], "outlets": [PREDICTIONS]}
     predict = stage("predict", inputs={"raw": RAW, **champion.artifact}, settings={"predict.lots": "lots"}, **made)

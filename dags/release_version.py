@@ -17,7 +17,7 @@ from shared_parts import NEWS_OF_MODEL, OF_DAG, REASON, REGISTRY, VERSION, check
 
 
 def decision(context: Context) -> Sequence[str]:
-    """The command that a run's form asks for.
+    """The command of a run's form.
 
     Raises:
         AirflowFailException: action and version do not go together.
@@ -44,7 +44,7 @@ def decision(context: Context) -> Sequence[str]:
     },
 )
 def release_version() -> None:
-    """See that everything is there, release."""
+    """Check the environment, release."""
     release = stage("release", stage="archive", inputs={"registry": REGISTRY}, asks=decision, tells=(), **NEWS_OF_MODEL)
     check_environment() >> release
 

@@ -24,15 +24,15 @@ from verdicts import STAGES
 
 RAW = os.environ.get("FACE_ATTRIBUTES_RAW", "/data/raw")
 ANNOTATIONS = os.environ.get("FACE_ATTRIBUTES_ANNOTATIONS", "/data/annotations.csv")
-# Without it validate takes the attributes.yaml beside the annotations, or else the one in its image. So it does with
-# the folder of corrections, which is none where the annotations that a form names lie elsewhere.
+# Without it, validate uses the attributes.yaml beside the annotations, or else the one in its image; likewise the
+# folder of corrections beside the annotations, which is absent if a form names annotations elsewhere.
 ATTRIBUTES = os.environ.get("FACE_ATTRIBUTES_ATTRIBUTES") or None
 ANNOTATED = {
     "inputs": {"raw": RAW, "annotations": ANNOTATIONS, "attributes": ATTRIBUTES, "corrections": None},
     "optional": ["attributes", "corrections"],
 }
 CHOSEN = {**ANNOTATED, "files": {"annotations": "annotations"}}
-"""The same, or other annotations that a run's form names."""
+"""The same, or other annotations of a run's form."""
 REGISTRY = "/artifacts/registry"
 
 DATA_SET = Asset("face_attributes_data_set")
@@ -53,19 +53,19 @@ DEFAULTS: dict[str, Any] = {
 }
 
 OF_DAG: dict[str, Any] = {"catchup": False, "max_active_runs": 1, "default_args": DEFAULTS}
-"""Arguments of every DAG but the one that asks people, of which several runs may wait."""
+"""Arguments of every DAG, except the one that asks people: several runs of it may wait."""
 NEWS_OF_MODEL: dict[str, Any] = {"inlets": [MODEL], "outlets": [MODEL], "on_success_callback": on_new_version(MODEL)}
 """Arguments of a task that may make or release a version."""
 
 END = r"$(?!\n)"
-"""End of a pattern, here and in a browser: to Python's `$` alone a line may end."""
+"""End of a pattern, here and in a browser: Python's `$` alone would allow a line end."""
 _NAME = r"[^/\x00-\x20\x7f.-][^/\x00-\x1f\x7f]*"
-"""Of a file: none that is hidden, leads out of its folder, or is an option."""
+"""Pattern of a file: not hidden, not outside its folder, and not an option."""
 _LOT = r"[^\x00-\x2f:-@\[-`{-\xa0][^\x00-\x1f!-,/:-@\[-^`{-\xa0]*"
-"""Of a lot, which may be a folder: letters of any language and digits, then also `_`, `.`, `-` and blanks."""
+"""Pattern of a lot, which may be a folder: letters of any language and digits, then also `_`, `.`, `-`, blanks."""
 VERSION = {"type": ["null", "string"], "pattern": f"^v[1-9][0-9]*{END}"}
 REASON = {"type": "string", "maxLength": 500, "pattern": rf"^[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*{END}"}
-"""One line of text."""
+"""Pattern of one line of text."""
 RECIPE = Param(
     os.environ.get("FACE_ATTRIBUTES_RECIPE") or "none",
     "Recipe: the keys that differ from params.yaml, in params-<name>.yaml.",
@@ -86,7 +86,7 @@ def at(cron: str | None) -> CronTriggerTimetable | None:
 
 
 def number(text: str, dotted: str, **schema: Any) -> Param:
-    """A field of a run's form for a number, of which it says what params.yaml has for it."""
+    """A field of a run's form for a number; its text names the value in params.yaml."""
     kind = "integer" if all(isinstance(bound, int) for bound in schema.values()) else "number"
     return Param(None, f"{text} {today(dotted)}", schema={"type": ["null", kind], **schema})
 
@@ -113,10 +113,10 @@ OTHER_ANNOTATIONS = Param(
 
 @task(multiple_outputs=False)
 def check_environment(**context: Any) -> dict[str, str]:
-    """See that the engine answers, every stage's image is built, the volumes are there, and the parameters are known.
+    """Check that the engine answers, every stage's image is built, the volumes are there, and parameters are known.
 
     Returns:
-        Image -> its id, with which all tasks of the run are then done.
+        Image -> its id, which all tasks of the run then use.
     """
     dag = context["dag"]
     if unknown := sorted(set(context["dag_run"].conf or {}) - set(dag.params)):
@@ -135,12 +135,12 @@ def check_environment(**context: Any) -> dict[str, str]:
 
 
 def described(task_id: str) -> dict[str, Any]:
-    """Arguments that every task of a stage has: its name, its documentation, and its settings in params.yaml."""
+    """Arguments of every task of a stage: its name, its documentation, and its settings in params.yaml."""
     return {"task_id": task_id, "doc_md": DOCS[task_id], **SETTINGS.of(task_id)}
 
 
 def stage(task_id: str, **arguments: Any) -> StageOperator:
-    """The task of a stage, which tells of its findings; further arguments are those of `StageOperator`."""
+    """The task of a stage, which reports its findings; further arguments are those of `StageOperator`."""
     if task_id in STAGES:
         for name, more in (("inlets", [FINDINGS]), ("outlets", [FINDINGS]), ("on_success_callback", TELL_FINDINGS)):
             arguments[name] = [*arguments.get(name, ()), *more]

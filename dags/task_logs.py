@@ -1,4 +1,4 @@
-"""Logs of old tasks, which Airflow itself never removes."""
+"""Removal of old task logs, which Airflow itself never removes."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ class Logs:
 
 
 def remove_old(folder: Path, keep: timedelta, *, dry_run: bool = False) -> Logs:
-    """Remove the files that nothing was written to for so long, and folders that are empty then.
+    """Remove files that have not been written to for so long, and folders that are then empty.
 
     Links are neither followed nor removed.
     """
@@ -30,7 +30,7 @@ def remove_old(folder: Path, keep: timedelta, *, dry_run: bool = False) -> Logs:
             path = Path(root, name)
             with contextlib.suppress(FileNotFoundError):  # a run beside us has renamed it
                 _settle(path, since, found, dry_run=dry_run)
-        # An old one: a task that begins now makes its folder, then its file.
+        # Only an old folder: a task that begins now makes its folder, then its file.
         with contextlib.suppress(OSError):  # it is not empty
             if not dry_run and Path(root) != folder and Path(root).stat().st_mtime < time.time() - 60:
                 Path(root).rmdir()

@@ -1,4 +1,4 @@
-"""Section `airflow` of params.yaml: how Airflow runs the tasks. Stages do not read it: it is part of no key."""
+"""Section `airflow` of params.yaml: settings of Airflow's tasks. Stages do not read it, so it is part of no key."""
 
 from datetime import timedelta
 from functools import cache
@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"  # of the repository, or /app/params.yaml in the image
 RECIPES = sorted(path.stem.removeprefix("params-") for path in PARAMS.parent.glob("params-*.yaml"))
-"""Names of the files beside it that hold the keys that differ: `params-<name>.yaml`."""
+"""Names of the recipes beside it, files `params-<name>.yaml` with the keys that differ."""
 
 
 class _Section(BaseModel):
@@ -43,7 +43,7 @@ def _is_cron(text: str) -> str:
 
 Cron = Annotated[str, AfterValidator(_is_cron)]
 KEEP = "^[1-9][0-9]{0,4}[hdw]"
-"""How a time to keep begins, and ends: 12h, 30d or 2w."""
+"""Pattern of a time to keep: 12h, 30d or 2w."""
 
 
 def duration(keep: str) -> timedelta:
@@ -52,7 +52,7 @@ def duration(keep: str) -> timedelta:
 
 
 class Schedules(_Section):
-    """When a DAG starts by itself, in UTC; None for never."""
+    """Schedules of DAGs, in UTC; None for never."""
 
     ml_pipeline_face_attributes: Cron | None
     model_monitoring_and_retraining: Cron | None
@@ -82,7 +82,7 @@ class Settings(_Section):
 
 
 class _Archive(BaseModel):
-    """The keys of section `archive` that the DAGs read; the others are for the stage."""
+    """Keys of section `archive` that the DAGs read; the others are for the stage."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
@@ -90,7 +90,7 @@ class _Archive(BaseModel):
 
 
 def of_data(folder: str | Path) -> list[str]:
-    """Names of the suites and parameters that the data volume brings, where this process sees it; in a form."""
+    """Names of the suites and parameters of the data volume, for a form, if this process sees the volume."""
     home = Path(folder)
     suites = sorted(path.name for path in (home / "expectations").glob("*.json"))
     return [*([PARAMS.name] if (home / PARAMS.name).is_file() else []), *suites]
@@ -99,12 +99,12 @@ def of_data(folder: str | Path) -> list[str]:
 def today(dotted: str, nothing: str = "none", data: Path = Path("/data", PARAMS.name)) -> str:
     """The meaning of an empty field of a form: the value of params.yaml, and of each recipe with another one.
 
-    Where the data bring a value, which comes before both, it is that.
+    If the data volume has a value, which overrides both, it is that.
 
     Args:
         dotted: name of the parameter, for example "train.epochs".
-        nothing: in place of an empty value.
-        data: the params.yaml of the data volume, where this process sees it.
+        nothing: word for an empty value.
+        data: the params.yaml of the data volume, if this process sees it.
     """
     if (own := _own_value(data, dotted)) is not None:
         return f"Empty means {nothing if own in ('', []) else own}, as {PARAMS.name} of the data says."
@@ -115,7 +115,7 @@ def today(dotted: str, nothing: str = "none", data: Path = Path("/data", PARAMS.
 
 
 def _own_value(data: Path, dotted: str) -> Any:
-    """Likewise of the params.yaml of the data; None also if it is wrong, which the first stage of a run tells."""
+    """The same for the params.yaml of the data; None also if it is invalid, which the first stage of a run reports."""
     try:
         return _value(data, dotted) if data.is_file() else None
     except ValueError:
@@ -123,7 +123,7 @@ def _own_value(data: Path, dotted: str) -> Any:
 
 
 def _value(path: Path, dotted: str) -> Any:
-    """The value of a parameter in a file, None if it has none."""
+    """The value of a parameter in a file, None if it is absent."""
     found: Any = _tree(path)
     for name in dotted.split("."):
         found = found.get(name) if isinstance(found, dict) else None

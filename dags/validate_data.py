@@ -44,7 +44,7 @@ WATCHER = AssetWatcher("new_annotations", NewAnnotations(ANNOTATIONS, SETTINGS.n
     },
 )
 def validate_data() -> None:
-    """See that everything is there, validate."""
+    """Check the environment, validate."""
     check_environment() >> stage("validate", **CHOSEN, settings={"validate.lots": "lots"})
 
 

@@ -5,15 +5,15 @@ from collections.abc import Mapping
 LENGTH = 200
 """Characters of one finding; the report has the rest."""
 STAGES = ("validate", "prepare_train", "evaluate", "label_doubt", "archive", "predict", "monitor")
-"""Those that may find something."""
+"""Stages that may have findings."""
 
 
 def findings(stage: str, headline: Mapping[str, object]) -> dict[str, str]:
-    """Kind of finding -> what was found, in a few words.
+    """Kind of finding -> the finding, in a few words.
 
     Args:
-        stage: one of `STAGES`; others find nothing.
-        headline: that it has handed over.
+        stage: a stage of `STAGES`; others have no findings.
+        headline: its headline.
     """
 
     def some(name: str, what: str) -> str:

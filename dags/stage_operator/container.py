@@ -1,4 +1,4 @@
-"""The container of a stage: whose it is, what it is made of, with which limits, and how its end is judged."""
+"""The container of a stage: its owner, its contents, its limits, and the meaning of its end."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ NO_PROCESS = ("can't start new thread", "Resource temporarily unavailable", "Can
 
 @dataclass(frozen=True)
 class Try:
-    """One try of a task, and what its container is known by.
+    """One try of a task, and the identity of its container.
 
     Attributes:
         stage: name of the stage.
@@ -46,7 +46,7 @@ class Try:
 
     @classmethod
     def of(cls, stage: str, instance: Any) -> Self:
-        """The try that a task instance of Airflow is at."""
+        """The current try of a task instance of Airflow."""
         labels = {
             f"{NAME}.dag": instance.dag_id,
             f"{NAME}.run": instance.run_id,
@@ -67,13 +67,13 @@ class Try:
         return f"{NAME}-{self.stage}-{digest}"
 
     def fence(self, client: APIClient, now: str, log: Any) -> None:
-        """End what other tries have left, and wait until it is gone; remove what nobody tries again.
+        """End containers of other tries, and wait until they are gone; remove leftovers that no task tries again.
 
         `now` is the engine's time.
 
-        It reaches as far as the engine. A stage ends by itself when its task is gone, which closes its standard input.
-        Should it not hear of that, on another engine than the next try's, both meet at the lock of their key in the
-        store: the second waits, and takes what the first has made, or makes it if the first is gone.
+        It works within one engine. A stage ends by itself when its task is gone, which closes its standard input. If
+        that signal is lost, and the next try is on another engine, the lock of their key in the store separates them:
+        the second waits, and takes the artifact of the first, or makes it if the first is gone.
 
         Raises:
             AirflowFailException: a later try runs already.
@@ -83,7 +83,7 @@ class Try:
         while others := containers(client, self.task):
             for other in others:
                 other_try = other["Labels"].get(TRY, "0")
-                # An ended one is a leftover, also of a deleted run whose id was given again.
+                # An ended one is a leftover, perhaps of a deleted run with the same id.
                 if int(other_try) > self.number and other["State"] == "running":
                     raise AirflowFailException(
                         f"{self.stage}: try {other_try} of this task is running already: "
@@ -126,10 +126,10 @@ def create(
         client: of the engine.
         attempt: the try.
         command: arguments of the stage.
-        engine: what the engine says of itself; it starts programs to say it, so it is asked once.
+        engine: information of the engine; it starts programs for that, so it is asked once.
         image: name of its image.
-        image_id: its id, which the stage is told.
-        environment: variables beside those that every stage has.
+        image_id: its id, for the stage.
+        environment: further variables beside those of every stage.
         mem_limit: as of `StageOperator`, like `cpus` and `gpu`; the engine grants no more than it has.
         cpus: 0 for all.
         gpu: hand over all GPUs, if the engine can.
@@ -141,9 +141,9 @@ def create(
     Raises:
         APIError: the engine refuses it.
     """
-    cpus = min(cpus, engine["NCPU"])  # the engine refuses more than it has
+    cpus = min(cpus, engine["NCPU"])  # the engine refuses a higher number
     threads = str(max(1, int(cpus or engine["NCPU"])))
-    memory = min(parse_bytes(str(mem_limit)), engine["MemTotal"])  # a limit above it would be none
+    memory = min(parse_bytes(str(mem_limit)), engine["MemTotal"])  # a higher limit would be no limit
     devices = None
     if gpu and "nvidia" in engine.get("Runtimes", {}):
         devices = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
@@ -153,11 +153,11 @@ def create(
         name=attempt.name,
         labels=attempt.labels,
         user=USER,
-        stdin_open=True,  # for the one who attaches first, until he goes: then a stage ends by itself
+        stdin_open=True,  # for the first client that attaches; when it goes, the stage ends by itself
         environment={
             "FACE_ATTRIBUTES_IMAGE": image_id,
             "FACE_ATTRIBUTES_ENDS_WITH_STDIN": "1",
-            "HOME": "/tmp",  # noqa: S108 (the only writable place for what libraries cache)
+            "HOME": "/tmp",  # noqa: S108 (the only writable place, for caches of libraries)
             **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads),
             **environment,
         },
@@ -180,7 +180,7 @@ def create(
 
 
 def failure(stage: str, state: Mapping[str, Any], log: LogLines, mem_limit: Any) -> AirflowException | None:
-    """Why a container that has ended counts as failed, None if it does not; `state` is the engine's word on it."""
+    """Why an ended container counts as failed, None if it does not; `state` is from the engine."""
     code = state["ExitCode"]
     if state["OOMKilled"]:  # also set when only a child was killed and the stage ended with 0
         return AirflowFailException(

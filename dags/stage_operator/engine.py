@@ -1,4 +1,4 @@
-"""The container engine: how it is reached, what is ours there, and how a container is removed."""
+"""The container engine: its connection, our images, volumes and containers there, and the removal of a container."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ DATA_VOLUME = os.environ.get("FACE_ATTRIBUTES_DATA_VOLUME", "face-attributes-dat
 DATA = "/data"
 """Where a stage sees the data volume."""
 IMAGES = os.environ.get("FACE_ATTRIBUTES_IMAGES") or NAME
-"""Before the names of images: that of a registry, or ours for images that belong to this machine."""
+"""Prefix of the names of images: that of a registry, or ours for images of this machine."""
 TAG = os.environ.get("FACE_ATTRIBUTES_TAG") or "latest"
 _DIGEST = "FACE_ATTRIBUTES_DIGEST_"
 LOCKED = {
@@ -28,13 +28,13 @@ LOCKED = {
     for name, digest in os.environ.items()
     if name.startswith(_DIGEST) and IMAGES != NAME
 }
-"""Stage -> its image by the digest in images.lock, whose lines are variables here; with any, no other image is run."""
+"""Stage -> its image by the digest in images.lock, whose lines are variables here; with any, only these images run."""
 ENGINE = os.environ.get("DOCKER_HOST", "unix://var/run/docker.sock")
 
 STOP_GRACE_S = 2  # Airflow kills the worker process 5 s after SIGTERM; this leaves 3 s to remove the container
 ENDED = ["created", "exited", "dead"]
 """States of a container that does not run."""
-LEFTOVER = timedelta(seconds=60)  # a task reads what its container left within a second of its end
+LEFTOVER = timedelta(seconds=60)  # a task reads the result of its container within a second of its end
 
 
 def image_name(stage: str) -> str:
@@ -64,17 +64,17 @@ def connect(url: str | list[str] = ENGINE, timeout: int = 60) -> APIClient:
 
 
 def image_ids(client: APIClient, images: Iterable[str]) -> dict[str, str]:
-    """Image -> its id, "" for one that is not there or not in images.lock."""
+    """Image -> its id, "" if it is absent or not in images.lock."""
     ids = dict.fromkeys(images, "")
     for image in ids:
         if not LOCKED or image in LOCKED.values():
-            with contextlib.suppress(NotFound):  # nothing is ever pulled: that would be time of the task
+            with contextlib.suppress(NotFound):  # nothing is ever pulled: that would take the task's time
                 ids[image] = str(client.inspect_image(image)["Id"])  # type: ignore[no-untyped-call]
     return ids
 
 
 def missing_image(image: str) -> str:
-    """The line that says that an image is not there, or must not be run."""
+    """The message about an image that is absent, or must not be run."""
     name = image.removesuffix(":latest")
     if LOCKED and image not in LOCKED.values():
         return f"image {name} is not in images.lock, and no others are run: `make push` where it is built"
@@ -90,16 +90,16 @@ def containers(client: APIClient, labels: Mapping[str, str]) -> list[dict[str, A
 
 
 def leftovers(client: APIClient, now: str) -> list[str]:
-    """Ids of the stages' containers that ended, or were made and never started, longer than `LEFTOVER` ago.
+    """Ids of the stages' containers that ended, or were made but not started, longer than `LEFTOVER` ago.
 
-    Nobody reads them any more: their task was killed, and no later try has removed them. `now` is the engine's time.
+    They are no longer needed: their task was killed, and no later try has removed them. `now` is the engine's time.
     """
     found = []
     for container in client.containers(all=True, filters={"label": TRY, "status": ENDED}):
         with contextlib.suppress(NotFound):
             told = client.inspect_container(container["Id"])
             status = told["State"]["Status"]
-            if status not in ENDED:  # another task has started it since it was listed, and its end is still the year 1
+            if status not in ENDED:  # another task has started it since the listing, and its end is still the year 1
                 continue
             ended = told["Created"] if status == "created" else told["State"]["FinishedAt"]
             if datetime.fromisoformat(now) - datetime.fromisoformat(ended) > LEFTOVER:
@@ -115,7 +115,7 @@ def remove(client: APIClient, container: str) -> None:
         try:
             client.remove_container(container, v=True, force=True)
         except APIError as error:
-            if error.status_code != 409:  # its removal is under way
+            if error.status_code != 409:  # it is being removed
                 raise
 
 

@@ -1,6 +1,6 @@
 """Lineage of a stage for OpenLineage: inputs and outputs with their versions, and its figures.
 
-Airflow's OpenLineage provider asks for it when a task has ended, and only where a transport is configured.
+Airflow's OpenLineage provider calls it when a task has ended, and only if a transport is configured.
 """
 
 from collections.abc import Mapping
@@ -19,12 +19,12 @@ SOURCE = "face-attributes"
 def lineage(inputs: Mapping[str, str], result: Mapping[str, Any]) -> "OperatorLineage[Any, Any]":
     """Inputs and outputs of a task, and its figures as tags of the run.
 
-    A data set is named after its volume and, in that, its path, or, of an artifact, the stage that made it; the key of
-    the artifact is the version of it.
+    The name of a data set is its volume and its path there; for an artifact, it is the volume and the stage, and the
+    key of the artifact is its version.
 
     Args:
         inputs: name of an input -> its path in the container.
-        result: of the stage; {} if it has failed.
+        result: result of the stage; {} if it has failed.
     """
     from airflow.providers.openlineage.extractors import OperatorLineage
     from openlineage.client.generated import base, dataset_version_dataset, tags_run

@@ -9,18 +9,18 @@ from airflow.sdk import BaseOperator, BaseOperatorLink
 
 
 def address_of(report: str) -> str:
-    """Address of a report of the store within Airflow, empty if it is none."""
+    """Address within Airflow of a report of the store, empty if it is not one."""
     if not store_paths.parse(report):
         return ""
     prefix = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")  # of Airflow behind a proxy
-    # The page /plugin/reports shows in its frame the address that follows.
+    # The page /plugin/reports shows the following address in its frame.
     return f"{prefix}/plugin/reports{prefix}/reports/{report.removeprefix('/artifacts/')}"
 
 
 class ReportLink(BaseOperatorLink):
     """Opens the report of a stage inside Airflow, where `images/airflow/plugins/reports.py` serves it.
 
-    Airflow asks the worker for the address when a task has ended, however it ended, and keeps it.
+    Airflow asks the worker for the address at the end of a task, after success or failure, and keeps it.
     """
 
     name = "Report"

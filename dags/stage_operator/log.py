@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 LINE_BYTES = 4096  # of one log line; a 20 MB line would stall the task log and the page that shows it
 TAIL_LINES = 20  # of the log, in the exception
 
-# One look at a task log of 1.4 GB ended the API server, which takes a log whole. A stage that keeps the contract logs a
-# line every few seconds: 2 MB in the longest run.
+# The API server reads a log as a whole, and a task log of 1.4 GB ended it. A stage on the contract logs a line every
+# few seconds: 2 MB in the longest run.
 HEAD_BYTES = 4 * 10**6  # passed on as they come
 ERROR_BYTES = 10**6  # of errors and warnings after that
 LAST_BYTES = 10**5  # of the last lines, held back until the end
@@ -28,8 +28,8 @@ def tail_of(log: "LogLines | None") -> str:
 class _Line:
     """A line of a stage's output while it arrives, in bounded memory.
 
-    A line over `LINE_BYTES` is cut and says so; of a line that a progress bar rewrote with carriage returns the last
-    state is kept; bytes that are not UTF-8 and control characters (of terminals) are replaced.
+    A line over `LINE_BYTES` is cut, with a remark. If a progress bar rewrites a line with carriage returns, its last
+    state is kept. Bytes that are not UTF-8 and control characters (of terminals) are replaced.
     """
 
     _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -40,7 +40,7 @@ class _Line:
         self._returned = False
 
     def add(self, piece: bytes) -> None:
-        """Take what came next, which holds no end of line; a carriage return comes alone."""
+        """Add the next bytes, which hold no end of line; a carriage return comes alone."""
         if piece == b"\r":
             self._returned = True
         elif piece:
@@ -58,7 +58,7 @@ class _Line:
 
 
 class _Room:
-    """Which lines of a log are passed on: its head, errors and warnings, a line a minute, and its last lines."""
+    """The lines of a log that are passed on: its head, errors and warnings, a line a minute, and its last lines."""
 
     def __init__(self) -> None:
         self._head, self._errors = HEAD_BYTES, ERROR_BYTES
@@ -87,7 +87,7 @@ class _Room:
             self._hold(line, cost)
 
     def end(self) -> Iterator[str]:
-        """The amount left out, and the last lines."""
+        """The amount that was left out, and the last lines."""
         if self._left_out:
             yield f"... {self._told_left_out()} here; the last lines:"
         for line, _ in self._last:
@@ -107,19 +107,19 @@ class _Room:
 
 
 class LogLines:
-    """Turns a container's output into readable lines, and keeps the last of them and the last error among them.
+    """Turns a container's output into readable lines, and keeps the last lines and the last error.
 
     Attributes:
         tail: the last `TAIL_LINES` lines that were printed.
     """
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Begin without lines."""
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._error = ""
 
     def cause(self) -> str:
-        """The one line that says why: the last error that the stage logged, or else the last line."""
+        """The cause in one line: the last error that the stage logged, or else the last line."""
         return self._error or (self.tail[-1] if self.tail else "it logged nothing")
 
     def lines(self, stream: Iterable[tuple[bytes | None, bytes | None]]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The operator: one run of a stage, from the container that it fences to the result that it returns."""
+"""The operator: one run of a stage, from the fencing of other tries to the result."""
 
 import contextlib
 import json
@@ -28,13 +28,13 @@ from stage_operator.log import LogLines, tail_of
 from stage_operator.result import RESULT, Keys
 
 EVENTS = 100
-"""Of an asset that are looked at: its own last one is among them, unless a hundred of other tasks came since."""
+"""Events of an asset that are read: they include the last one of this task, unless a hundred others came since."""
 NEWS = "news"
-"""Key in the `extra` of an asset: what must be new for an event of it, "key" unless it says so."""
+"""Key in the `extra` of an asset: the value that must be new for an event, "key" by default."""
 OF_DATA = "data"
-"""Value of the DAG run parameter `settings`: those that the data bring come first."""
+"""Value of the DAG run parameter `settings`: parameters and suites of the data volume override those of the image."""
 CHECK = "check_environment"
-"""Task whose XCom says which images the run began with, image -> id; a DAG without it takes images as they come."""
+"""Task whose XCom has the images of the run, image -> id; a DAG without it uses the current images."""
 
 
 class StageOperator(DockerOperator):
@@ -50,44 +50,44 @@ class StageOperator(DockerOperator):
     Args:
         stage: the stage's name; the task's id unless said otherwise.
         inputs: name of an input -> its path in the container; an XCom of another stage makes the edge.
-        optional: those inputs that the stage can do without; they are left out if their task has given nothing.
-        files: those inputs for which a DAG run parameter may name another file of the data volume -> that parameter.
+        optional: inputs that the stage does not need; they are left out if their task has no result.
+        files: inputs for which a DAG run parameter may name another file of the data volume -> that parameter.
         settings: dotted parameter -> name of the DAG run parameter that overrides it. Values go to the stage as JSON
             on its command line and are never rendered as templates.
-        check: only look at parameters and inputs (`--check`).
-        groups: of a check, return the lots that the stage has nothing of yet, shared out among so many groups at most:
-            lists of names, for `lots` of mapped tasks.
+        check: only check parameters and inputs (`--check`).
+        groups: for a check, return the lots that are not cached yet, in at most so many groups: lists of names, for
+            `lots` of mapped tasks.
         mem_limit: memory of the container, swap included, for example "4g"; the engine enforces it.
         cpus: processors, 0 for all that the engine has; the number of threads follows.
         gpu: hand over all GPUs, if the engine has the NVIDIA runtime.
-        lots: only do the part of these lots ahead, into the stage's cache (`--lots`).
-        tells: tell the stage which run it is part of, who triggered that, and what these tasks did in it, in
-            FACE_ATTRIBUTES_RUN; None tells nothing.
-        asks: gives the words of a command that the stage has beside its work, such as `promote v3`, to be run in its
-            place; it may refuse by AirflowFailException, before the engine is touched.
+        lots: do only the part of these lots ahead, into the stage's cache (`--lots`).
+        tells: pass the run, the person who triggered it, and the results of these tasks to the stage, in
+            FACE_ATTRIBUTES_RUN; None passes nothing.
+        asks: gives the words of another command of the stage, such as `promote v3`, to run instead; it may refuse by
+            AirflowFailException, before the engine is used.
         **kwargs: as for every operator, and image, mounts, environment, network_mode, shm_size and docker_url
             as for `DockerOperator`.
 
-    The DAG run parameter `recipe`, where there is one, names a file of the image, params-<recipe>.yaml. The stage takes
-    the values in it in place of those of params.yaml; "none" names none. Parameters and suites that the data volume
-    brings come before both, unless the DAG run parameter `settings` is "image".
+    The DAG run parameter `recipe`, if there is one, names a file of the image, params-<recipe>.yaml, whose values
+    override those of params.yaml; "none" means no recipe. Parameters and suites of the data volume override both,
+    unless the DAG run parameter `settings` is "image".
 
-    The result (also the return value) has: stage, path, key, content, outputs, report, cached, seconds, headline; that
-    of a check stage, checked, headline; that of a command about no artifact stage, report, seconds, headline. A stage
-    that failed on the data and kept a report of that pushes `report` alone.
+    The result (also the return value) has: stage, path, key, content, outputs, report, cached, seconds, headline. A
+    check has stage, checked, headline. A command without an artifact has stage, report, seconds, headline. A stage that
+    failed on the data and kept a report pushes only `report`.
 
-    An asset among `outlets` gets an event, with the headline, when the key of the artifact is another than that of the
-    last event of a task of this name; it must be among `inlets`, too, so that this can be looked up. A command that a
-    person asks for is an event each time. An asset with `NEWS` in its `extra` gets one when that is another: "verdict",
-    which kinds of findings there are.
+    An asset among `outlets` gets an event, with the headline, if the key of the artifact differs from that of the last
+    event of a task of this name; it must be among `inlets`, too, so that Airflow gives that event. A command of a
+    person is an event each time. An asset with `NEWS` in its `extra` gets an event if that value changes: "verdict" is
+    the kinds of findings.
 
     Raises (from `execute`):
-        AirflowFailException: the cause will not pass by itself: bad usage or data, a defect, no image, out of memory.
-        AirflowException: it may: killed or stopped from outside, engine not running or lost. The task is tried again.
+        AirflowFailException: a retry would not help: bad usage or data, a defect, no image, out of memory.
+        AirflowException: a retry may help: killed or stopped from outside, engine not running or lost.
     """
 
-    # Not `command` and not `environment`: nothing that a user typed may reach a template, and no item that ends in
-    # .sh or .env is a template file.
+    # Not `command` and not `environment`: a user's input must not reach a template, and an item that ends in .sh or
+    # .env must not be read as a template file.
     template_fields: Sequence[str] = ("inputs", "results")
     template_ext: Sequence[str] = ()
     ui_color = "#dbe9f6"
@@ -111,7 +111,7 @@ class StageOperator(DockerOperator):
         asks: Callable[[Context], Sequence[str]] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Describe the task; the engine is not touched before `execute`."""
+        """Describe the task; the engine is not used before `execute`."""
         self.stage = stage or kwargs["task_id"]
         kwargs.setdefault("image", image_name(self.stage))
         kwargs.setdefault("mounts", volumes())
@@ -133,18 +133,18 @@ class StageOperator(DockerOperator):
         self.report = ""
         self.read: dict[str, str] = {}  # name of an input -> its path, of this run
         self.result: dict[str, Any] = {}
-        self._made: Try | None = None  # whose container is there, or may be
+        self._made: Try | None = None  # the try whose container exists, or may exist
         self._stopping = False
 
     @property
     def label(self) -> str:
-        """The first and the last of its lots, for a page; at most 250 characters, or Airflow refuses it."""
+        """Its first and its last lot, for a page; at most 250 characters, or Airflow refuses it."""
         lots = self.lots or ()
         return (", ".join(lots) if len(lots) < 4 else f"{lots[0]} to {lots[-1]} ({len(lots)} lots)")[:250]
 
     @property
     def artifact(self) -> dict[str, Any]:
-        """The artifact that this task makes, as the input of the same name of a later stage."""
+        """The artifact of this task, as the input of the same name of a later stage."""
         return {self.stage: XComArg(self, key="path")}
 
     def execute(self, context: Context) -> dict[str, Any] | list[list[str]]:  # type: ignore[override]
@@ -177,7 +177,7 @@ class StageOperator(DockerOperator):
         return result if self.groups is None else handed_over.share_out(self.stage, result.get("lots"), self.groups)
 
     def get_openlineage_facets_on_complete(self, _task_instance: Any) -> Any:
-        """Lineage for OpenLineage when the task has ended, well or not."""
+        """Lineage for OpenLineage after success or failure of the task."""
         return lineage(self.read, self.result)
 
     def on_kill(self) -> None:
@@ -186,12 +186,12 @@ class StageOperator(DockerOperator):
         self._clean_up()
 
     def _told(self, context: Context) -> dict[str, str]:
-        """The variable that tells the stage which run it is part of, if it is to know."""
+        """The variable with the run for the stage, if `tells` is set."""
         if self.results is None:
             return {}
         run: dict[str, Any] = {name: getattr(context["ti"], name) for name in ("dag_id", "run_id")}
         run |= {"by": context["dag_run"].triggering_user_name or "", "stages": handed_over.told(self.results)}
-        return {"FACE_ATTRIBUTES_RUN": handed_over.argument("what this run did", json.dumps(run))}
+        return {"FACE_ATTRIBUTES_RUN": handed_over.argument("the record of this run", json.dumps(run))}
 
     def _command(self, context: Context) -> list[str]:
         command = [handed_over.argument("the command", word) for word in self.asks(context)] if self.asks else []
@@ -220,7 +220,7 @@ class StageOperator(DockerOperator):
         return command
 
     def _image(self, client: APIClient, context: Context) -> str:
-        """Id of the image, which must be the one that the run began with."""
+        """Id of the image, which must be the same as at the beginning of the run."""
         found = image_ids(client, [self.image])[self.image]
         if not found:
             raise AirflowFailException(missing_image(self.image))
@@ -236,11 +236,11 @@ class StageOperator(DockerOperator):
         return found
 
     def _clean_up(self) -> None:
-        """Remove this try's container. Never raises, so that it never masks why the task ends."""
+        """Remove this try's container. Never raises, so that it does not mask the cause of the task's end."""
         if not self._made:
             return
         try:
-            # A connection of its own: on SIGTERM the one of `execute` is in the middle of a call.
+            # A new connection: on SIGTERM, that of `execute` is in the middle of a call.
             self._made.remove(connect(self.docker_url, timeout=10))
         except Exception as error:
             self.log.warning("Could not remove the container, the next try will: %s", one_line(error))
@@ -255,7 +255,7 @@ class StageOperator(DockerOperator):
         environment: Mapping[str, str],
     ) -> str:
         self.log.info("Running %s %s", self.image, " ".join(command))
-        self._made = attempt  # said before: a call that is interrupted may have made it all the same
+        self._made = attempt  # set before: an interrupted call may have made the container
         try:
             return create(
                 client, attempt, command, engine=engine, image=self.image, image_id=image_id, environment=environment,
@@ -266,7 +266,7 @@ class StageOperator(DockerOperator):
             raise self._refused(error) from error
 
     def _refused(self, error: APIError) -> AirflowException:
-        """An engine that says 4xx will say so again; 409 is a container of the same name, which the next try fences."""
+        """The error for a refusal: 4xx is permanent, except 409, a container of that name, which the next try ends."""
         permanent = error.is_client_error() and error.status_code != 409
         kind = AirflowFailException if permanent else AirflowException
         return kind(f"{self.stage}: the container engine refused to start the container: {error.explanation or error}")
@@ -316,16 +316,16 @@ class StageOperator(DockerOperator):
             if self._stopping:
                 raise self._gone() from None
             raise AirflowFailException(f"{self.stage}: ended with 0 but wrote no result to {RESULT}") from None
-        if self.asks and "path" not in result:  # a command that is about no artifact
+        if self.asks and "path" not in result:  # a command without an artifact
             keys = Keys.COMMAND
         self.result = result = handed_over.checked(result, keys, self.stage)
         self.report = result.get("report", "")
         return result
 
     def _announce(self, result: Mapping[str, Any], context: Context) -> None:
-        """Leave an event for the assets of this task if the artifact is another than at their last event, else none.
+        """Keep the assets of this task as outlets, for an event, if the artifact differs from their last event.
 
-        What the last event says decides, not `cached`: a worker may die between the artifact and the end of its task.
+        The last event decides, not `cached`: a worker may die between the artifact and the end of its task.
         """
         found = findings(self.stage, result["headline"])
         news = {name: result.get(name) for name in ("key", "path", "report", "headline")}
@@ -340,10 +340,10 @@ class StageOperator(DockerOperator):
             if self.asks or before != news[mark]:
                 context["outlet_events"][asset].extra = news | {"before": before}
                 outlets.append(asset)
-        self.outlets = outlets  # of this run alone: Airflow makes an event for each
+        self.outlets = outlets  # only for this run: Airflow makes an event for each
 
     def _keep_report(self, client: APIClient, container: str, context: Context) -> None:
-        """Push the report of a stage that failed on the data. Never raises, so that it never masks the cause."""
+        """Push the report of a stage that failed on the data. Never raises, so that it does not mask the cause."""
         try:
             report = handed_over.load(client, container, self.stage).get("report")
             if report is not None:
@@ -351,16 +351,16 @@ class StageOperator(DockerOperator):
                 context["ti"].xcom_push("report", report)
                 self.log.info("The findings are in %s", report)
         except NotFound:
-            pass  # it kept none
+            pass  # it kept no report
         except Exception as error:
             self.log.warning("Could not read where the stage kept its report: %s", one_line(error))
 
 
 @contextlib.contextmanager
 def _held_by_supervisor() -> Iterator[None]:
-    """End this process like a SIGTERM when the supervisor has gone, which nobody tells it.
+    """End this process like a SIGTERM when its supervisor is gone; there is no other signal for that.
 
-    Airflow gives a task a socket to its supervisor as standard input; a task that somebody runs on a terminal has none.
+    Airflow gives a task a socket to its supervisor as standard input; a task that a person runs on a terminal has none.
     """
     over = threading.Event()
     if stat.S_ISSOCK(os.fstat(0).st_mode):

@@ -1,6 +1,6 @@
-"""The result of a stage, and values from other tasks as XComs: checked before they are used.
+"""The result of a stage, and values from other tasks as XComs, checked before use.
 
-Whatever is wrong here is wrong at the next try, too, so every check raises AirflowFailException with one line.
+An error here would be the same at the next try, so every check raises AirflowFailException with one line.
 """
 
 import json
@@ -17,14 +17,14 @@ from stage_operator.engine import one_line
 
 RESULT = "/result/result.json"
 RESULT_BYTES = 1024**2  # 10,000 lots with names of 90 characters
-ARGUMENT_BYTES = 128 * 1024 - 1  # that Linux takes as one argument or variable
+ARGUMENT_BYTES = 128 * 1024 - 1  # Linux's limit for one argument or variable
 SHOWN = 80  # characters of a wrong value
 
 Kinds = Mapping[str, type | tuple[type, ...]]
 
 
 class Keys:
-    """Key of a result -> its kind: of a check, lots done ahead, a command, an artifact. None may be left out."""
+    """Key of a result -> its kind: for a check, lots done ahead, a command, an artifact. All keys are required."""
 
     CHECKED: ClassVar[Kinds] = {"stage": str, "checked": bool, "headline": dict, "lots": (dict, type(None))}
     LOTS: ClassVar[Kinds] = {"stage": str, "lots": list, "seconds": (int, float), "headline": dict}
@@ -43,16 +43,16 @@ class Keys:
 
 
 def load(client: APIClient, container: str, stage: str) -> dict[str, Any]:
-    """The JSON object that a container has left.
+    """The JSON object in a container.
 
     Raises:
-        NotFound: it left none, or is gone.
-        AirflowFailException: it is none, or too large.
+        NotFound: there is none, or the container is gone.
+        AirflowFailException: it is not a JSON object, or too large.
     """
     archive, stat = client.get_archive(container, RESULT)
-    # 10 KiB is the block that tar pads one small file's header, content and end to.
+    # 10 KiB: tar pads the header, content and end of a small file to this block.
     packed = _take(archive, RESULT_BYTES + 10240) if stat["size"] <= RESULT_BYTES else b""
-    del archive  # closes the connection: while a rest is unread, the engine does not remove the container
+    del archive  # closes the connection: the engine does not remove the container while a rest is unread
     if stat["size"] > RESULT_BYTES:
         raise AirflowFailException(f"{stage}: its result is too large: {stat['size']} bytes, at most {RESULT_BYTES}")
     problem = None
@@ -82,7 +82,7 @@ def checked(result: Mapping[str, Any], keys: Kinds, stage: str) -> dict[str, Any
     """The trusted part of a result: `keys`.
 
     Raises:
-        AirflowFailException: a key is missing or of the wrong kind, or a path is none of the store.
+        AirflowFailException: a key is missing or of the wrong kind, or a path is not in the store.
     """
     wrong = [name for name, kind in keys.items() if not isinstance(result.get(name), kind)]
     if wrong or result["stage"] != stage:
@@ -102,7 +102,7 @@ def checked(result: Mapping[str, Any], keys: Kinds, stage: str) -> dict[str, Any
 
 
 def store_path(giver: str, path: Any) -> str:
-    """A path that `giver` gave, which must be one of the store.
+    """A path from `giver`, which must be in the store.
 
     Raises:
         AirflowFailException: it is not.
@@ -113,7 +113,7 @@ def store_path(giver: str, path: Any) -> str:
 
 
 def artifact_path(stage: str, path: Any) -> str:
-    """The path of an artifact that `stage` gave, which must be one of its own.
+    """The path of an artifact from `stage`, which must be its own.
 
     Raises:
         AirflowFailException: it is not.
@@ -136,17 +136,17 @@ def lots(names: Any) -> list[str]:
 
 
 def share_out(giver: str, lots: Any, groups: int) -> list[list[str]]:
-    """Share lots out among `groups` tasks at most, about as many images for each.
+    """Divide lots among at most `groups` tasks, with about equal numbers of images.
 
-    A task costs a second beside its work, so it is not worth it to have one for each of thousands of lots.
+    A task costs a second beside its work, so a task for each of thousands of lots is not worth it.
 
     Args:
-        giver: of the lots.
-        lots: lot -> images; None if there are too many to tell, and the stage that joins them does them all.
-        groups: 0 shares nothing out.
+        giver: source of the lots.
+        lots: lot -> images; None if there are too many to list, and the stage that joins them prepares them all.
+        groups: 0 for no groups.
 
     Raises:
-        AirflowFailException: they are something else.
+        AirflowFailException: `lots` has another form.
     """
     lots = {} if lots is None else lots
     if not (isinstance(lots, dict) and all(type(count) is int for count in lots.values())):
@@ -163,7 +163,7 @@ def share_out(giver: str, lots: Any, groups: int) -> list[list[str]]:
 
 
 def told(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Of results of stages that came as XComs: stage -> whether it was cached, and its seconds.
+    """Stage -> whether it was cached, and its seconds, from results that came as XComs.
 
     Raises:
         AirflowFailException: one is not a result.
@@ -178,10 +178,10 @@ def told(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def argument(what: str, value: str) -> str:
-    """A value that is to be one argument or variable of a process.
+    """A value for one argument or variable of a process.
 
     Raises:
-        AirflowFailException: it is too long for one.
+        AirflowFailException: it is too long.
     """
     if (size := len(value.encode("utf-8", "replace"))) > ARGUMENT_BYTES:
         raise AirflowFailException(f"{what} is {size / 1000:,.0f} kB long, and Linux takes {ARGUMENT_BYTES:,} bytes")

@@ -1,4 +1,4 @@
-"""The health check: 0 if the proxy answers, and the engine behind it, else 69. Apart, because it runs every 5 s."""
+"""The health check: 0 if the proxy and the engine behind it answer, else 69. A small program: it runs every 5 s."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ UNAVAILABLE = 69
 
 
 def main() -> int:
-    """Ask once; returns the exit code."""
+    """Check once; returns the exit code."""
     try:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(TIMEOUT_S)

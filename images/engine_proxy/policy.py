@@ -1,8 +1,8 @@
 """Requests that Airflow may send to the container engine: exactly those of `dags/stage_operator/`.
 
-Nothing is passed on as it came. Path and query must match a pattern in full; a body is parsed, compared with a model in
-which everything unknown is forbidden, and written anew from the model. So it does not matter that the engine takes keys
-in any case and the last of two equal ones: it never sees them.
+Nothing is passed on unchanged. Path and query must match a pattern in full; a body is parsed, checked against a model
+that forbids unknown keys, and written anew from the model. So it does not matter that the engine ignores the case of
+keys and uses the last of two equal keys: it never gets such keys.
 """
 
 import json
@@ -26,15 +26,15 @@ LOCKED = {
     for name, digest in os.environ.items()
     if name.startswith(_DIGEST) and IMAGES != NAME
 }
-"""Stage -> the digest of its image in images.lock, whose lines are variables here; with any, no other image is run."""
+"""Stage -> the digest of its image in images.lock, whose lines are variables here; with any, only these images run."""
 MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-"""Bytes that one container may have: those of the machine, of which the engine says the same to the operator."""
+"""Bytes that one container may have: those of the machine, as the engine reports them to the operator."""
 CPUS = os.cpu_count() or 1
 PROCESSES = 512
-"""And threads, that one container may have at most."""
+"""Greatest number of processes and threads of a container."""
 
 LABELS = frozenset(f"{NAME}.{key}" for key in ("dag", "run", "task", "map_index", "try"))
-"""A container that carries them all is a stage's: only the operator sets them, and they cannot be changed later."""
+"""Labels of a stage's container: only the operator sets them, and they cannot be changed later."""
 MOUNTS = {  # source, target, read-only
     (DATA_VOLUME, "/data", True),
     (ARTIFACTS_VOLUME, "/artifacts", True),
@@ -45,7 +45,7 @@ SHOWN = 80  # characters of a refused value, in the answer and in the log
 
 
 class RefusedError(Exception):
-    """The request is not allowed; its text is one line that says what and why."""
+    """The request is not allowed; the text is one line with the request and the reason."""
 
 
 def _refuse(what: str, why: str) -> NoReturn:
@@ -64,8 +64,8 @@ def _matches(pattern: str, why: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-# Every image of ours except the services' and their bases. A list of the stages would be one more to keep, and what a
-# container can do does not depend on its image: it has no network, no capabilities, no path of the host.
+# All our images except those of the services and their bases. A list of the stages would need maintenance, and the
+# rights of a container do not depend on its image: it has no network, no capabilities, no path of the host.
 _OF_NO_STAGE = "airflow|engine_proxy|serve|[a-z]+-debian"
 if LOCKED:
     _stages = (re.escape(f"{name}@{LOCKED[name]}") for name in LOCKED if not re.fullmatch(_OF_NO_STAGE, name))
@@ -78,7 +78,7 @@ ImageName = Annotated[str, _matches(_IMAGE, _WHICH)]
 
 
 class Strict(BaseModel):
-    """Refuses all that it does not name, except what is null, false, 0 or empty: for the engine that is left out."""
+    """Refuses unknown keys, except with the value null, false, 0 or empty, which the engine treats as absent."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, serialize_by_alias=True)
 
@@ -89,7 +89,7 @@ class Strict(BaseModel):
 
 
 class Mount(Strict):
-    """A volume of ours at its place; without VolumeOptions, whose driver could mount a path of the host."""
+    """One of our volumes at its place; without VolumeOptions, whose driver could mount a path of the host."""
 
     Type: Literal["volume"]
     Target: str
@@ -113,7 +113,7 @@ class LogLimits(Strict):
 
 
 class LogDriver(Strict):
-    """The log stays with the engine; other drivers send it over the network."""
+    """The log stays in the engine; other drivers send it over the network."""
 
     Type: Literal["json-file"]
     Config: LogLimits
@@ -130,13 +130,13 @@ class DeviceRequest(Strict):
 
 
 class Temporary(Strict):
-    """The one writable place; it counts as the container's memory."""
+    """The only writable place; it counts as memory of the container."""
 
     tmp: Annotated[Literal["size=1g,mode=1777"], Field(alias="/tmp")]  # noqa: S108
 
 
 class Confinement(Strict):
-    """The confinement of a stage, all of which is required."""
+    """The confinement of a stage; every part is required."""
 
     Mounts: Annotated[list[Mount], Field(max_length=3)]
     NetworkMode: Literal["none"]
@@ -156,12 +156,12 @@ class Confinement(Strict):
     @model_validator(mode="after")
     def _no_swap(self) -> Self:
         if self.MemorySwap != self.Memory:
-            raise ValueError("MemorySwap must be Memory, that is no swap")
+            raise ValueError("MemorySwap must equal Memory, so that there is no swap")
         return self
 
 
 def _all_labels(labels: dict[str, str]) -> dict[str, str]:
-    if labels.keys() != LABELS:  # others mean something to docker compose, reverse proxies and the like
+    if labels.keys() != LABELS:  # other labels have a meaning for docker compose, reverse proxies and the like
         raise ValueError(f"exactly {', '.join(sorted(LABELS))}")
     return labels
 
@@ -191,7 +191,7 @@ def _known_variables(variables: list[str]) -> list[str]:
 class Container(Strict):
     """The body of `POST /containers/create`.
 
-    Standard input is held open and never written to: its end tells the stage that its task is gone.
+    Standard input is held open and never written to: its end means that the task of the stage is gone.
     """
 
     Image: ImageName
@@ -220,7 +220,7 @@ class Volume(Strict):
     Driver: Literal["local"] = "local"
 
 
-# A label of an image is one of its containers too (face-attributes.inputs is Airflow's own), so only a stage's count.
+# Labels of an image are also labels of its containers (face-attributes.inputs is Airflow's), so only a stage's count.
 _Label = Annotated[
     str,
     _matches(
@@ -229,7 +229,7 @@ _Label = Annotated[
 ]
 _VolumeName = Annotated[
     str,
-    _matches(rf"\^(?:{re.escape(DATA_VOLUME)}|{re.escape(ARTIFACTS_VOLUME)})\$", "only a volume of ours, as ^name$"),
+    _matches(rf"\^(?:{re.escape(DATA_VOLUME)}|{re.escape(ARTIFACTS_VOLUME)})\$", "only one of our volumes, as ^name$"),
 ]
 
 
@@ -247,7 +247,7 @@ class ImageFilters(Strict):
 
 
 class VolumeFilters(Strict):
-    """Only volumes of ours are listed; the options of others may hold a password."""
+    """Only our volumes are listed; the options of others may contain a password."""
 
     name: Annotated[list[_VolumeName], Field(min_length=1, max_length=1)]
 
@@ -267,7 +267,7 @@ def _rewritten(model: type[Strict], text: str | bytes, what: str) -> str:
     """The JSON text as the model writes it.
 
     Raises:
-        RefusedError: it is not JSON, or not what the model wants.
+        RefusedError: it is not JSON, or does not fit the model.
     """
     try:
         parsed = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
@@ -278,7 +278,7 @@ def _rewritten(model: type[Strict], text: str | bytes, what: str) -> str:
     except PydanticSerializationError:
         _refuse(what, "half a surrogate pair is not a character")
     except ValidationError as error:
-        # What is there tells more than what is not.
+        # An error about a present key says more than one about a missing key.
         order = {"extra_forbidden": 0, "missing": 2}
         first = min(error.errors(include_url=False), key=lambda found: order.get(found["type"], 1))
         where = json.dumps(".".join(map(str, first["loc"])) or what)[1:-1][:SHOWN]
@@ -295,7 +295,7 @@ def _rewritten(model: type[Strict], text: str | bytes, what: str) -> str:
 
 @dataclass(frozen=True)
 class Route:
-    """A call that is allowed; a query parameter's value matches a pattern, or its JSON a model and must be there."""
+    """An allowed call; the value of a query parameter matches a pattern, or is required JSON of a model."""
 
     methods: tuple[str, ...]
     path: str
@@ -339,7 +339,7 @@ ROUTES = (
     Route(("POST",), f"{_CONTAINER}/attach", dict.fromkeys(("logs", "stdin", "stdout", "stderr", "stream"), _FLAG)),
     Route(("DELETE",), _CONTAINER, {"v": _FLAG, "force": _FLAG, "link": "0|[Ff]alse"}),
 )
-# Engine 20.10, the oldest that Debian 12 has, speaks 1.41. Before 1.24 a start could change the container's rights.
+# Engine 20.10, the oldest in Debian 12, has API 1.41. Before 1.24, a start could change the container's rights.
 _VERSION = "(?P<version>/v1\\.(?:4[1-9]|[5-9][0-9]))?"
 
 
@@ -349,7 +349,7 @@ class Request(NamedTuple):
     Attributes:
         method: GET, HEAD, POST or DELETE.
         start: of the target, up to the container if the request is about one, else all of it.
-        container: as the client named it, "" if the request is about none. Its labels are still to be looked at.
+        container: as the client named it, "" if the request is about none. Its labels are not checked yet.
         end: of the target, after the container.
         body: JSON, or empty.
         attach: whether the connection becomes a stream.
@@ -384,11 +384,11 @@ def _query(route: Route, text: str) -> str:
 
 
 def allowed(method: str, target: str, body: bytes) -> Request:
-    """The request as the engine may get it.
+    """The request in the form for the engine.
 
     Args:
         method: the request's method.
-        target: path and query, as they came.
+        target: path and query, as received.
         body: the whole body.
 
     Raises:
@@ -415,13 +415,13 @@ def allowed(method: str, target: str, body: bytes) -> Request:
 
 
 def id_of_ours(inspected: bytes) -> str:
-    """The id of a container, of which no other can take possession as it can of a name.
+    """The id of a container; unlike a name, it cannot move to another container.
 
     Args:
-        inspected: what the engine says about the container, JSON.
+        inspected: the engine's description of the container, JSON.
 
     Raises:
-        RefusedError: it is not a stage's.
+        RefusedError: it is not a stage's container.
     """
     container = json.loads(inspected)
     if not (container["Config"]["Labels"] or {}).keys() >= LABELS:

@@ -1,8 +1,8 @@
-"""Stands between Airflow and the container engine's socket, which is root, and passes on what `policy.py` allows.
+"""A proxy between Airflow and the container engine's socket, which gives root rights; `policy.py` decides.
 
-A connection carries one request. What the client sends after it is read and dropped, so nothing can be smuggled; its
-end closes the connection to the engine, and the engine's end the client's. Answers and streams pass unchanged and last
-as long as they last.
+A connection has one request. Later bytes of the client are read and dropped, so nothing can be smuggled. When the
+client closes the connection, the connection to the engine is closed, and the reverse. Answers and streams pass
+unchanged, without a time limit.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from .policy import RefusedError, Request, allowed, id_of_ours
 
 ENGINE = "/var/run/docker.sock"
 HEAD_BYTES = 64 * 1024
-BODY_BYTES = 512 * 1024  # an argument has 128 KiB at most, and half as much again as JSON
-CONNECTIONS = 128  # at a time, each with some 700 KB at most; a stage that runs has one or two, the others wait
+BODY_BYTES = 512 * 1024  # an argument has at most 128 KiB, and half as much again as JSON
+CONNECTIONS = 128  # at a time, each with at most some 700 KB; a running stage has one or two, others wait
 REQUEST_S = 10  # for a client to send its request
-INSPECT_S = 60  # for the engine to describe a container; what a stage asks for may take hours
-CLOSE_S = 10  # for a client to take the end of its answer
+INSPECT_S = 60  # for the engine to describe a container; requests of a stage may take hours
+CLOSE_S = 10  # for a client to read the end of its answer
 DRAIN_S = 1  # for a refused client to stop sending, or the end of its connection overtakes the answer
 CHUNK = 64 * 1024
 
@@ -34,7 +34,7 @@ log = logging.getLogger("engine proxy")
 
 
 class AnswerError(Exception):
-    """The request ends with this status and text, in the form of the engine's own errors."""
+    """The request ends with this status and text, in the form of the engine's errors."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -42,14 +42,14 @@ class AnswerError(Exception):
 
 
 class EngineGoneError(AnswerError):
-    """The engine that made the socket has ended."""
+    """The engine of this socket has ended."""
 
 
 async def read_request(reader: asyncio.StreamReader) -> tuple[str, str, bytes]:
-    """Method, target and body of the one request of a connection.
+    """Method, target and body of the request of a connection.
 
     Raises:
-        AnswerError: it is no HTTP, or too large.
+        AnswerError: it is not HTTP, or too large.
         RefusedError: its body comes in chunks.
         EOFError: the client sent none.
     """
@@ -77,14 +77,14 @@ async def read_request(reader: asyncio.StreamReader) -> tuple[str, str, bytes]:
             else:
                 raise EOFError
     except h11.RemoteProtocolError as error:
-        raise AnswerError(error.error_status_hint, f"this is no HTTP that the proxy reads: {error}") from None
+        raise AnswerError(error.error_status_hint, f"the proxy cannot read this as HTTP: {error}") from None
 
 
 async def ask(method: str, target: str, body: bytes, attach: bool) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection to the engine with the request on its way.
+    """A connection to the engine, with the request sent.
 
     Raises:
-        AnswerError: it cannot be reached.
+        AnswerError: the engine cannot be reached.
     """
     try:
         reader, writer = await asyncio.open_unix_connection(ENGINE, limit=CHUNK)
@@ -99,7 +99,7 @@ async def ask(method: str, target: str, body: bytes, attach: bool) -> tuple[asyn
 
 
 async def inspect(request: Request) -> tuple[int, bytes]:
-    """Status and body of the engine's answer about the request's container."""
+    """Status and body of the engine's description of the request's container."""
     version = request.start.removesuffix("/containers/")
     reader, writer = await ask("GET", f"{version}/containers/{request.container}/json", b"", attach=False)
     parser = h11.Connection(h11.CLIENT)
@@ -116,27 +116,27 @@ async def inspect(request: Request) -> tuple[int, bytes]:
                 elif isinstance(event, h11.Data):
                     body += event.data
     except (h11.RemoteProtocolError, TimeoutError, OSError) as error:
-        raise AnswerError(502, f"the engine did not say what container {request.container} is: {error}") from None
+        raise AnswerError(502, f"the engine did not describe container {request.container}: {error}") from None
     finally:
         writer.close()
     return status, bytes(body)
 
 
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass on everything until the end, no faster than it is taken."""
+    """Pass on everything until the end, no faster than it is read."""
     while data := await reader.read(CHUNK):
         writer.write(data)
         await writer.drain()
 
 
 async def drop(reader: asyncio.StreamReader) -> None:
-    """Read until the end, and forget it."""
+    """Read until the end, and drop it."""
     while await reader.read(CHUNK):
         pass
 
 
 async def first_of(*works: asyncio.Task[None]) -> None:
-    """Wait until one has ended, and end the others."""
+    """Wait until one task has ended, and end the others."""
     try:
         await asyncio.wait(works, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -146,7 +146,7 @@ async def first_of(*works: asyncio.Task[None]) -> None:
 
 
 async def accept(listening: socket.socket, end: asyncio.Future[None]) -> None:
-    """Take connections for ever, `CONNECTIONS` at a time: whoever comes later waits before the door, without memory."""
+    """Accept connections for ever, `CONNECTIONS` at a time: later ones wait unaccepted, without memory."""
     free = asyncio.Semaphore(CONNECTIONS)
     served = set()
     while True:
@@ -160,10 +160,10 @@ async def accept(listening: socket.socket, end: asyncio.Future[None]) -> None:
 
 
 async def serve(end: asyncio.Future[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One connection of a client, which may go at any time.
+    """Serve a connection of a client, which may end at any time.
 
-    An engine that was started again has made its socket anew, and what is mounted here is the old one for ever: the
-    proxy ends, so that Compose starts it again with the new one.
+    An engine that has restarted has made a new socket, but the old one stays mounted here. So the proxy ends, and
+    Compose starts it again with the new socket.
     """
     try:
         await handle(reader, writer)
@@ -179,7 +179,7 @@ async def serve(end: asyncio.Future[None], reader: asyncio.StreamReader, writer:
 
 
 async def close(writer: asyncio.StreamWriter) -> None:
-    """End a connection: what the client does not take in time is forgotten."""
+    """End a connection: bytes that the client does not read in time are dropped."""
     writer.close()
     try:
         async with asyncio.timeout(CLOSE_S):
@@ -189,7 +189,7 @@ async def close(writer: asyncio.StreamWriter) -> None:
 
 
 async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Read the request, and pass it on or answer why not."""
+    """Read the request, and pass it on or answer with the reason of a refusal."""
     try:
         try:
             async with asyncio.timeout(REQUEST_S):
@@ -200,7 +200,7 @@ async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         container = request.container
         if container:
             status, found = await inspect(request)
-            if status != HTTPStatus.OK:  # it is not there; the engine says it best
+            if status != HTTPStatus.OK:  # there is no such container; pass on the engine's message
                 await answer(reader, writer, status, found)
                 return
             container = id_of_ours(found)
@@ -225,7 +225,7 @@ async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, status: int, body: bytes) -> None:
-    """Answer with JSON, and wait until the client has taken it."""
+    """Answer with JSON, and wait until the client has read it."""
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "Content-Type: application/json"]
     lines += [f"Content-Length: {len(body)}", "Connection: close"]
     writer.write("".join(f"{line}\r\n" for line in [*lines, ""]).encode() + body)
@@ -240,7 +240,7 @@ async def run() -> None:
     """Serve until SIGTERM.
 
     Raises:
-        AnswerError: the engine cannot be reached, or not any more.
+        AnswerError: the engine cannot be reached, or is gone.
         OSError: the socket cannot be made.
     """
     loop = asyncio.get_running_loop()
@@ -250,8 +250,8 @@ async def run() -> None:
     _, writer = await ask("GET", "/_ping", b"", attach=False)
     writer.close()
     if SOCKET.is_socket():
-        SOCKET.unlink()  # left behind by a proxy that was killed
-    os.umask(0o117)  # the socket is made for owner and group only
+        SOCKET.unlink()  # left by a killed proxy
+    os.umask(0o117)  # only for owner and group
     with socket.socket(socket.AF_UNIX) as listening:
         listening.setblocking(False)
         listening.bind(str(SOCKET))

@@ -341,7 +341,7 @@ def test_no_link_is_followed_and_a_folder_that_is_gone_is_said(server: Server) -
     try:
         answer = server.corrections(token, CAP)
         assert answer.status == 503
-        assert answer.body == b"Not saved: there is no folder of corrections (No such file or directory): make up"
+        assert answer.body == b"Not saved: there is no folder of corrections (No such file or directory): run `make up`"
         (server.home / "elsewhere").mkdir()
         folder.symlink_to(server.home / "elsewhere")
         assert server.corrections(token, CAP).status == 503

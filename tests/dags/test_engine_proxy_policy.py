@@ -124,7 +124,7 @@ def test_what_the_operator_creates_is_written_anew_without_what_is_unset() -> No
         ("HostConfig.Memory", -1, "HostConfig.Memory -1"),
         ("HostConfig.Memory", True, "HostConfig.Memory true"),
         ("HostConfig.MemorySwap", -1, "HostConfig.MemorySwap -1"),
-        ("HostConfig.MemorySwap", 2**40, "MemorySwap must be Memory"),
+        ("HostConfig.MemorySwap", 2**40, "MemorySwap must equal Memory"),
         ("HostConfig.Memory", 10**15, "HostConfig.Memory 1000000000000000"),
         ("HostConfig.PidsLimit", -1, "HostConfig.PidsLimit -1"),
         ("HostConfig.PidsLimit", 10**9, "HostConfig.PidsLimit 1000000000"),

@@ -172,7 +172,7 @@ def test_people_are_told_once_when_there_are_findings_and_once_when_there_are_no
         assert worker.run("found", f"hand-over {handed}").state == "success"
     assert [(message["event"], message["text"]) for message in webhook.taken] == [
         ("finding", "stage: 5 rows rejected"),
-        ("finding", "stage: nothing to look at any more (before: rejects)"),
+        ("finding", "stage: nothing to inspect any more (before: rejects)"),
     ]
 
 

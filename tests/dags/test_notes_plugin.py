@@ -27,7 +27,7 @@ noted()
 """
 EVALUATED = {"images": 200, "mean_accuracy": 0.9489, "no_better": "hat", "mean_balanced_accuracy": 0.8512, "hat": 0.96}
 VALIDATED = {"rows": 10, "rejected": 0, "success": True, "warnings": "2 repeats", "notices": "hat is never answered"}
-NOTE = """**To look at**: rows with a warning: 2 repeats; about the whole table: hat is never answered; \
+NOTE = """**To inspect**: rows with a warning: 2 repeats; about the whole table: hat is never answered; \
 no better than the most frequent class: hat; 12 doubtful labels; v3 is not fit: worse than v2
 
 archive: version v3, champion v2, fit no

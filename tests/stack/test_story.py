@@ -104,7 +104,7 @@ def test_from_the_form_to_the_report(stack: Stack, first: Run, page: "Page", tmp
     title = page.locator("div", has=page.get_by_role("heading", name=run_id))
     title.filter(has=page.get_by_test_id("state-badge")).last.get_by_text("Success").wait_for(timeout=RUN_S * 1000)
     note = newest(stack)["note"]  # in the list of runs
-    assert note.startswith("**To look at**: ")  # after two epochs
+    assert note.startswith("**To inspect**: ")  # after two epochs
     assert " is not fit: mean accuracy 0." in note
     assert "\n\narchive: version v" in note
     assert "evaluate: mean accuracy 0." in note

@@ -1,12 +1,12 @@
-"""Corrections of labels, which the pages of reports send: each save is a file of its own that nobody replaces.
+"""Corrections of labels, which the pages of reports send: each save is a new file that is never replaced.
 
-They lie in FACE_ATTRIBUTES_CORRECTIONS (default /corrections), the folder `corrections` beside the annotations, where
-stage `validate` reads them as the newest; this service can write nowhere else in the data. Only who may trigger the
-pipeline may correct; who it was is what Airflow says, never what the page does.
+They are in FACE_ATTRIBUTES_CORRECTIONS (default /corrections), the folder `corrections` beside the annotations, where
+stage `validate` reads them as the newest; this service can write nowhere else in the data. Only users who may trigger
+the pipeline may correct; the name of the user comes from Airflow, never from the page.
 
-A page of another site cannot save in somebody's name: its requests come without the cookie (`SameSite=Lax`), a browser
-does not send JSON there without asking first, which nobody answers, and what says that it comes from elsewhere is
-refused.
+A page of another site cannot save in a user's name: its requests come without the cookie (`SameSite=Lax`); a browser
+sends JSON there only after a preflight request, which is not answered; and a request that comes from another site by
+its headers is refused.
 """
 
 import csv
@@ -33,22 +33,22 @@ FOLDER = Path(os.environ.get("FACE_ATTRIBUTES_CORRECTIONS", "/corrections"))
 BY, AT = "corrected_by", "corrected_at"
 FILE = re.compile(r"corrections_[\w.-]+\.csv")
 MOST = 5_000  # corrections at a time
-MOST_FILES, MOST_BYTES = 1_000, 4 * 1024**2  # that a page is told of, the newest
+MOST_FILES, MOST_BYTES = 1_000, 4 * 1024**2  # that a page gets, the newest
 FORMULA = re.compile(r"""['"\s]*[-=+@\uff1d\uff0b\uff0d\uff20]""")
 """Beginning of a cell that a spreadsheet would run."""
 WITHIN = re.compile(rf"[;|]{FORMULA.pattern}")
-"""The same, where a spreadsheet begins a cell at other signs than a comma."""
+"""The same, for spreadsheets that begin a cell at other signs than a comma."""
 
 
 def _line(text: str) -> str:
     if not text.isprintable() or WITHIN.search(text):
-        raise ValueError("it is not a printable line, or what a spreadsheet would run as a formula: correct it by hand")
+        raise ValueError("it is not a printable line, or a spreadsheet would run it as a formula: correct it by hand")
     return text
 
 
 def _word(text: str) -> str:
     if FORMULA.match(text) or text.casefold().replace("-", "_").replace(" ", "_") in {"filename", "group", BY, AT}:
-        raise ValueError("it begins like a formula, or is called like a column of another kind")
+        raise ValueError("it begins like a formula, or has the name of a column of another kind")
     return text
 
 
@@ -57,13 +57,13 @@ Word = Annotated[Line, AfterValidator(_word)]
 
 
 class Strict(BaseModel):
-    """Nothing else may be said."""
+    """Refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Correction(Strict):
-    """A label of an image: the column of an attribute, and the name of the class that is right, or `unknown`."""
+    """A label of an image: the column of an attribute, and the name of the right class, or `unknown`."""
 
     filename: Line
     column: Word
@@ -77,25 +77,25 @@ class Corrections(Strict):
 
 
 class NotWrittenError(OSError):
-    """There is no folder of corrections, or it takes no file."""
+    """There is no folder of corrections, or it is not writable."""
 
 
 def write(folder: Path, corrections: Sequence[Correction], by: str, now: datetime) -> str:
     """Write corrections, whole or not at all, into a new file, and return its name.
 
     Args:
-        folder: where it lies.
-        corrections: what is right; of two about the same label the later one.
-        by: who says so, as `known_as`.
-        now: when.
+        folder: the folder.
+        corrections: the corrections; the later of two about the same label counts.
+        by: the person, as of `known_as`.
+        now: the time.
 
     Raises:
-        NotWrittenError: that cannot be done.
+        NotWrittenError: the file cannot be written.
     """
     at = f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
     person = re.sub("[^a-z0-9]+", "-", by.lower()).strip("-")[:40] or "somebody"
     token = "".join(secrets.choice(string.ascii_lowercase) for _ in range(6))  # no digits, which could be a date
-    # with milliseconds, for of two files of one second the later one must have the later name
+    # with milliseconds: of two files of one second, the later must have the later name
     moment = now.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds").replace(":", "")
     name = f"corrections_{moment}Z_{person}_{token}.csv"
     partial = f".{name}"
@@ -109,9 +109,9 @@ def write(folder: Path, corrections: Sequence[Correction], by: str, now: datetim
             os.link(partial, name, src_dir_fd=home, dst_dir_fd=home, follow_symlinks=False)  # which replaces nothing
             os.fsync(home)
         except OSError as error:
-            raise NotWrittenError(f"the folder of corrections takes no file ({error.strerror})") from error
+            raise NotWrittenError(f"the folder of corrections is not writable ({error.strerror})") from error
         finally:
-            with suppress(OSError):  # it may not be there, and nothing can be removed where nothing can be written
+            with suppress(OSError):  # it may be absent, and a folder that is not writable allows no removal
                 os.unlink(partial, dir_fd=home)
     return name
 
@@ -129,7 +129,7 @@ def _rows(corrections: Sequence[Correction], by: str, at: str) -> Iterator[list[
         images.setdefault(correction.filename, {})[correction.column] = correction.class_
     yield ["filename", *columns, BY, AT]
     for name, labels in images.items():
-        # a path means the same with ./ before it, and is no formula then
+        # with ./ in front, a path is the same, and not a formula
         called = f"./{name}" if FORMULA.match(name) else name
         yield [called, *(labels.get(column, "") for column in columns), by, at]
 
@@ -174,7 +174,7 @@ def _opened(folder: Path) -> Iterator[int]:
     try:
         home = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
-        raise NotWrittenError(f"there is no folder of corrections ({error.strerror}): make up") from error
+        raise NotWrittenError(f"there is no folder of corrections ({error.strerror}): run `make up`") from error
     try:
         yield home
     finally:
@@ -188,7 +188,7 @@ allowed = requires_access_dag("POST", DagAccessEntity.RUN, param_dag_id=DAG_ID)
 
 
 def from_here(request: Request) -> None:
-    """Refuse what another site sends, or lets a form send."""
+    """Refuse requests of another site, or of a form."""
     if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
         raise HTTPException(403, "A page of another site may not save corrections.")
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
@@ -197,7 +197,7 @@ def from_here(request: Request) -> None:
 
 @router.get("/corrections")
 def corrections(request: Request, user: GetUserDep) -> dict[str, Any]:
-    """Whether this user may correct, whether the folder takes files, what was corrected, and what he may start then."""
+    """Whether this user may correct, whether the folder is writable, saved corrections, and DAGs to start."""
     try:
         allowed(request, user)
     except HTTPException:
@@ -212,7 +212,7 @@ def corrections(request: Request, user: GetUserDep) -> dict[str, Any]:
 
 @router.post("/corrections", dependencies=[Depends(from_here), Depends(allowed)], status_code=201)
 def save(told: Corrections, user: GetUserDep) -> dict[str, Any]:
-    """Save corrections; the answer says as what, and what all others have saved."""
+    """Save corrections; the answer has the file's name, and all saved corrections."""
     by = known_as(user.get_name())
     try:
         name = write(FOLDER, told.corrections, by, datetime.now(UTC))

@@ -1,6 +1,6 @@
-"""Hides the descriptions of Airflow's APIs, which answer whoever has no login.
+"""Hides the descriptions of Airflow's APIs, which need no login.
 
-No setting of Airflow 3.3 switches them off: `api.enable_swagger_ui` does so with two pages only, not with their source.
+No setting of Airflow 3.3 switches them off: `api.enable_swagger_ui` removes only two pages, not their source.
 """
 
 import re
@@ -19,7 +19,7 @@ Channel = Callable[..., Awaitable[Any]]
 
 
 class NoDocuments:
-    """Middleware that answers 404 in their place."""
+    """Middleware that answers 404 instead."""
 
     def __init__(self, app: Channel) -> None:
         self._app = app

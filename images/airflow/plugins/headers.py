@@ -1,6 +1,6 @@
-"""Headers of every answer of the API server: what a browser may do with Airflow's pages.
+"""Security headers of every answer of the API server.
 
-An answer that has such a header keeps its own, as those of the reports do.
+An answer that already has such a header keeps it, as the reports do.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -10,12 +10,12 @@ from airflow.plugins_manager import AirflowPlugin
 
 POLICY = {
     "default-src": "'self'",
-    "script-src": "'self' 'unsafe-inline'",  # the form of the login has scripts in its page
+    "script-src": "'self' 'unsafe-inline'",  # the login page has inline scripts
     "style-src": "'self' 'unsafe-inline'",
     "img-src": "'self' data: blob:",
     "font-src": "'self' data:",
     "worker-src": "'self' blob:",
-    "frame-ancestors": "'self'",  # the reports are shown in a frame of Airflow's own
+    "frame-ancestors": "'self'",  # Airflow shows the reports in a frame
     "base-uri": "'self'",
     "form-action": "'self'",
     "object-src": "'none'",

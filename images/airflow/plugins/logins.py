@@ -1,7 +1,7 @@
-"""One limit for every way to log in: whoever guesses passwords waits longer and longer, and nobody else does.
+"""A limit for every way to log in: after wrong passwords, the wait grows, and only for that user and address.
 
-Airflow's own limit counts one way to log in of several, and shuts out all who come from the same address, whether their
-password is right or not. Each process of the API server counts for itself.
+Airflow's own limit covers only one of several ways to log in, and locks out all users of the same address, even with
+the right password. Each process of the API server counts separately.
 """
 
 import ipaddress
@@ -23,7 +23,7 @@ LOGIN = re.compile(f"({re.escape(PREFIX)})?/auth/(login|token|token/cli|api/v1/s
 BODY_BYTES = 64 * 1024  # of a request to log in
 FREE = 5  # wrong passwords for a user from an address before it has to wait
 FREE_OF_ADDRESS = 50  # for all users together: a team may share an address
-LONGEST_S = 300.0  # to wait; 1 s at first, and twice as long after each further one
+LONGEST_S = 300.0  # longest wait; 1 s at first, and twice as long after each further one
 FORGET_S = 3600.0  # after the last wrong password
 REMEMBERED = 20_000  # counts at most; some 300 bytes each
 
@@ -31,15 +31,15 @@ Channel = Callable[..., Awaitable[Any]]
 
 
 class Guesses:
-    """Counts of wrong passwords, by whatever they are counted by."""
+    """Counts of wrong passwords, by user and address."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin with none; `clock` tells seconds."""
+        """Begin without counts; `clock` gives seconds."""
         self._clock = clock
         self._counts: OrderedDict[tuple[str, ...], tuple[int, float]] = OrderedDict()
 
     def wait(self, who: tuple[str, ...], free: int) -> float:
-        """Seconds until somebody may try again, 0 if at once."""
+        """Seconds until the next try is allowed, 0 if at once."""
         count, last = self._counts.get(who, (0, 0.0))
         passed = self._clock() - last
         if count < free or passed > FORGET_S:
@@ -55,13 +55,13 @@ class Guesses:
             self._counts.popitem(last=False)
 
     def take_back(self, who: tuple[str, ...]) -> None:
-        """One was no wrong password."""
+        """Take back a count: it was not a wrong password."""
         count, last = self._counts.get(who, (0, 0.0))
         if count:
             self._counts[who] = (count - 1, last)
 
     def forget(self, who: tuple[str, ...]) -> None:
-        """Somebody has logged in."""
+        """Forget the counts after a login."""
         self._counts.pop(who, None)
 
 
@@ -85,7 +85,7 @@ def user_of(body: bytes) -> str:
 
 
 class NoGuessing:
-    """Middleware that counts, and answers 429 in the place of the login."""
+    """Middleware that counts wrong passwords, and answers 429 instead of the login."""
 
     def __init__(self, app: Channel, guesses: Guesses | None = None) -> None:
         self._app = app
@@ -116,7 +116,7 @@ class NoGuessing:
             text = f"Too many wrong passwords: try again in {seconds} s."
             await JSONResponse({"detail": text}, 429, {"Retry-After": str(seconds)})(scope, receive, send)
             return
-        self._guesses.add(user)  # before it is known, or a hundred at a time would be free
+        self._guesses.add(user)  # before the result is known, or a hundred parallel tries would be free
         self._guesses.add(everybody)
         told: list[MutableMapping[str, Any]] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
@@ -136,7 +136,7 @@ class NoGuessing:
         if status < 300 or any(cookie.startswith(b"_token=") for cookie in cookies):
             self._guesses.forget(user)
             self._guesses.take_back(everybody)
-        elif status not in {302, 303, 401, 403}:  # no password was looked at
+        elif status not in {302, 303, 401, 403}:  # no password was checked
             self._guesses.take_back(user)
             self._guesses.take_back(everybody)
 

@@ -1,7 +1,7 @@
-"""The note of a DAG run: what came of it, in a line a task, so that a person sees it in the list of runs.
+"""The note of a DAG run: its results, a line per task, for the list of runs.
 
-No task can write it, for tasks reach Airflow by an API that sets no note of a run that is there. So the scheduler does,
-which ends the run: it tells listeners before it stores the end, and a note goes with that.
+A task cannot write it, because the tasks' API cannot set the note of an existing run. So the scheduler writes it at the
+end of the run: it calls listeners before it stores the end, and the note is stored together with it.
 """
 
 from typing import TYPE_CHECKING
@@ -28,16 +28,16 @@ TOLD = {
     ),
     "predict": ("version", "images", "lots", "expected_accuracy"),
 }
-"""Task -> which figures of its headline; the verdict comes first."""
+"""Task -> the figures of its headline in the note; the verdict comes first."""
 LENGTH = 1000
-"""Characters that Airflow keeps of a note."""
+"""Greatest number of characters of a note in Airflow."""
 
 
 def note_of(headlines: dict[str, object]) -> str:
-    """The note: what was found comes first, so that a run with findings does not look like one without.
+    """The note; findings come first, so that a run with findings does not look like one without.
 
     Args:
-        headlines: task -> headline, of whatever tasks gave one.
+        headlines: task -> headline, of the tasks that have one.
     """
     found = [
         text
@@ -45,7 +45,7 @@ def note_of(headlines: dict[str, object]) -> str:
         if isinstance(headline := headlines.get(task), dict)
         for text in verdicts.findings(task, headline).values()
     ]
-    lines = [f"**To look at**: {'; '.join(found)}"] if found else []
+    lines = [f"**To inspect**: {'; '.join(found)}"] if found else []
     for task, names in TOLD.items():
         headline = headlines.get(task)
         if isinstance(headline, dict):
@@ -59,16 +59,16 @@ class NoteWriter:
 
     @hookimpl
     def on_dag_run_success(self, dag_run: "DagRun") -> None:
-        """Say what came of it."""
+        """Write the note of a successful run."""
         self._write(dag_run)
 
     @hookimpl
     def on_dag_run_failed(self, dag_run: "DagRun") -> None:
-        """Say what came of the tasks before the one that failed."""
+        """Write the note of a failed run, about the tasks before the failed one."""
         self._write(dag_run)
 
     def _write(self, dag_run: "DagRun") -> None:
-        # not needed where plugins are loaded only to be known, as before each task
+        # not at the top: plugins are loaded before each task, without need for this
         from airflow.models.xcom import XComModel
         from sqlalchemy import select
         from sqlalchemy.orm import object_session
@@ -82,11 +82,11 @@ class NoteWriter:
             XComModel.task_id.in_({*TOLD, *verdicts.STAGES}),
         )
         if note := note_of(dict(session.execute(found).tuples().all())):
-            dag_run.note = note  # stored with the end of the run, in the transaction that holds its row
+            dag_run.note = note  # stored with the end of the run, in the same transaction
 
 
 class NotesPlugin(AirflowPlugin):
-    """Tells Airflow of the listener."""
+    """Registers the listener."""
 
     name = "notes"
     listeners = [NoteWriter()]  # noqa: RUF012 (as Airflow wants it)

@@ -1,9 +1,9 @@
-"""Reports of the stages inside Airflow: behind its login, read-only, and nothing but reports.
+"""Reports of the stages inside Airflow: behind its login, read-only, and only reports.
 
-On them people correct labels; what they save goes to another folder (`corrections`).
+People correct labels on them; their corrections go to another folder (`corrections`).
 
-Serves what lies below FACE_ATTRIBUTES_REPORTS (the artifact store, mounted read-only; default /artifacts) under
-`/reports/`: an index, a page per DAG run, the files that reports consist of, and the registry's page of all versions.
+Serves files below FACE_ATTRIBUTES_REPORTS (the artifact store, mounted read-only; default /artifacts) under
+`/reports/`: an index, a page per DAG run, the files of reports, and the registry's page of all versions.
 """
 
 import json
@@ -45,16 +45,16 @@ FIGURES = 5  # of a headline, in a row
 FIGURE_LENGTH = 80  # characters; a longer text is cut
 
 STAGE, KEY = (re.compile(form) for form in (store_paths.STAGE, store_paths.KEY))
-VERSIONS = ("registry", "page")  # where stage archive keeps the page of all versions, beside the artifacts
+VERSIONS = ("registry", "page")  # folder of the page of all versions, beside the artifacts
 VERSIONS_PAGE = "versions.html"
 MANIFEST_BYTES = 16 * 1024**2  # of 50,000 files; a page reads up to `PAGE_ROWS` manifests
 CHUNK = 256 * 1024
-MEDIA_TYPES = {  # models and shards have none, so they are never served
+MEDIA_TYPES = {  # models and shards have no type here, so they are never served
     ".html": "text/html; charset=utf-8",
     ".json": "application/json",
     ".png": "image/png",
     ".jpg": "image/jpeg",
-    ".csv": "text/plain; charset=utf-8",  # shown, not handed to a spreadsheet that would run its formulas
+    ".csv": "text/plain; charset=utf-8",  # shown as text, not opened by a spreadsheet, which would run formulas
     ".txt": "text/plain; charset=utf-8",
     ".yaml": "text/plain; charset=utf-8",
     ".xml": "text/plain; charset=utf-8",
@@ -63,12 +63,12 @@ POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data: 'self'; "
     "frame-ancestors 'self'; form-action 'none'; base-uri 'none'"
 )
-# Whoever may write an artifact shall run nothing in the browser of a person who is logged in. So pages have no script,
-# but two of ours, which show data as text and send nothing before somebody presses a button: that of all versions
-# (stages/archive/versions.js), and on reports the one that corrects labels (stages/common/reports/corrections.js).
+# An artifact must not run code in the browser of a logged-in user. So pages have no script except two of ours, which
+# show data as text and send nothing before a person presses a button: that of all versions
+# (stages/archive/versions.js), and, on reports, that for corrections of labels (stages/common/reports/corrections.js).
 SCRIPT = "sha256-lnszaJX+mpmOy4HIyxJ305osgNo5hTqyqqPBzhc1npY="
 CORRECTING = "sha256-g9YH9XtoXogrrfBAY8LMi5//4efSdP6/ugWwIuMWLAU="
-EARLIER = "sha256-ISp9dAyMq6RlfMf71CHgMbd/aq1MiTVbophcAdtWVKQ="  # the same of pages that 1.0.0 has made
+EARLIER = "sha256-ISp9dAyMq6RlfMf71CHgMbd/aq1MiTVbophcAdtWVKQ="  # the same for pages of 1.0.0
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
@@ -81,10 +81,10 @@ ICON = (
 
 
 def open_file(stage: str, key: str, path: str) -> BinaryIO | None:
-    """The file of a report, open, or None for whatever is not exactly one: links, dotfiles, other kinds, other places.
+    """The open file of a report; None for anything else: links, dotfiles, other kinds, other places.
 
-    Every folder on the way is opened in the one before and no link is followed, so what somebody puts in the place of a
-    name in the meantime is not reached; and what is read is the file that was looked at.
+    Every folder on the way is opened relative to the one before, without following links, so a name that is replaced
+    meanwhile is not followed; and the file that is read is the file that was checked.
     """
     parts = path.split("/")
     artifact = STAGE.fullmatch(stage) and KEY.fullmatch(key)
@@ -99,9 +99,9 @@ def open_file(stage: str, key: str, path: str) -> BinaryIO | None:
             for name in (stage, key, *parts[:-1]):
                 folder = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
                 opened.callback(os.close, folder)
-            # A FIFO without a writer would keep us waiting.
+            # A FIFO without a writer would block.
             file = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
-        except (OSError, ValueError):  # absent, a link, too long or shut; a NUL
+        except (OSError, ValueError):  # absent, a link, too long or not readable; a NUL
             return None
     if stat.S_ISREG(os.fstat(file).st_mode):
         return os.fdopen(file, "rb")
@@ -117,10 +117,10 @@ def exists(stage: str, key: str, path: str) -> bool:
 
 
 class OpenFile(Response):
-    """Answers with a file that is open, and closes it."""
+    """Answers with an open file, and closes it."""
 
     def __init__(self, file: BinaryIO, media_type: str) -> None:
-        """The whole file; what is added to it meanwhile is left out."""
+        """The whole file, in its size at the beginning."""
         super().__init__(media_type=media_type)
         self._file = file
         self._size = os.fstat(file.fileno()).st_size
@@ -138,7 +138,7 @@ class OpenFile(Response):
 
 
 class Artifact(NamedTuple):
-    """A folder of the store; `moment` is when it was last written, in seconds since the epoch."""
+    """A folder of the store; `moment` is the time of its last change, in seconds since the epoch."""
 
     stage: str
     key: str
@@ -146,7 +146,7 @@ class Artifact(NamedTuple):
 
     @property
     def failed(self) -> bool:
-        """Whether it is what a failed stage kept."""
+        """Whether it is the report of a failed stage."""
         return self.key.startswith("failed-")
 
     @property
@@ -161,7 +161,7 @@ class Artifact(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """The first figures of its headline, or how it ended."""
+        """The first figures of its headline, or its failure."""
         if self.failed:
             return "failed"
         try:
@@ -187,7 +187,7 @@ def artifacts() -> list[Artifact]:
     found = []
     for home in _folders(ROOT, STAGE):
         for entry in _folders(Path(home), KEY):
-            with suppress(OSError):  # a failed one goes when its stage runs again; a folder may shut us out
+            with suppress(OSError):  # a failed one is removed by the next run of its stage; a folder may be unreadable
                 found.append(Artifact(home.name, entry.name, entry.stat(follow_symlinks=False).st_mtime))
     return sorted(found, key=lambda artifact: (-artifact.moment, artifact.stage, artifact.key))
 
@@ -214,9 +214,9 @@ pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=T
 
 
 def page(**content: Any) -> HTMLResponse:
-    """The one page template, filled."""
+    """The page template, filled."""
     text = pages.get_template("reports.html").render(**content)
-    return HTMLResponse(text.encode("utf-8", "replace"))  # JSON may hold half a surrogate pair
+    return HTMLResponse(text.encode("utf-8", "replace"))  # JSON may contain half a surrogate pair
 
 
 @app.middleware("http")
@@ -230,7 +230,7 @@ async def set_headers(request: Request, call_next: Callable[[Request], Awaitable
 
 @app.exception_handler(AnyHTTPException)
 async def refuse(request: Request, error: AnyHTTPException) -> Response:
-    """One line of text; a person who opens a page without being logged in is sent to the login."""
+    """One line of text; a person who opens a page without a login is redirected to the login."""
     if error.status_code == 401 and request.method == "GET" and "text/html" in request.headers.get("accept", ""):
         path = request.url.path if request.url.path.startswith(f"{PREFIX}/") else PREFIX + request.url.path
         query = f"?{request.url.query}" if request.url.query else ""
@@ -240,7 +240,7 @@ async def refuse(request: Request, error: AnyHTTPException) -> Response:
 
 @app.exception_handler(RequestValidationError)
 async def refuse_nonsense(request: Request, error: RequestValidationError) -> Response:  # noqa: ARG001 (as FastAPI calls)
-    """One line, about the first thing that is wrong."""
+    """One line, about the first error."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part != "body")
     return PlainTextResponse(f"{where}: {first['msg']}", 422)
@@ -275,12 +275,12 @@ def index(stage: str = "", number: Annotated[int, Query(alias="page", ge=1, le=1
 
 
 @app.api_route(
-    "/dag-run/{dag_id}/{run_id:path}",  # no name of a stage has a hyphen
+    "/dag-run/{dag_id}/{run_id:path}",  # names of stages have no hyphen
     methods=READ,
     dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.XCOM))],
 )
 def run(dag_id: str, run_id: str, session: SessionDep) -> Response:
-    """The reports of the stages in one DAG run, in the order in which they started."""
+    """Reports of the stages in one DAG run, in the order of their start."""
     tasks = session.scalars(
         select(TaskInstance)
         .where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id)
@@ -302,13 +302,13 @@ def run(dag_id: str, run_id: str, session: SessionDep) -> Response:
         state = str(task.state or "not yet run")
         figures = told(headline) if isinstance(headline, dict) else ""
         if artifact and not artifact.failed:
-            figures = artifact.verdict  # in the stage's own order; PostgreSQL keeps the keys of an XCom by length
+            figures = artifact.verdict  # in the stage's order; PostgreSQL sorts the keys of an XCom by length
         text = f"{state}: {figures}" if figures else state
         report = artifact.report if artifact else ""
         rows.append((started, name, text, report and f"../../{report}", task.state == "failed"))
     return page(
         title="Reports of this run",
-        subtitle=run_id if rows else f"{run_id}: no stage is in it",
+        subtitle=run_id if rows else f"{run_id}: no stage has run",
         columns=("Started", "Task", "Result", "Report"),
         rows=rows,
     )
@@ -322,7 +322,7 @@ def of_report(path: object) -> Artifact | None:
 
 @app.api_route("/pipeline.svg", methods=READ)
 def picture() -> Response:
-    """The picture in the documentation of the DAG; Airflow shows only pictures that it serves itself."""
+    """The picture in the documentation of the DAG; Airflow only shows pictures from its own address."""
     found = Path(conf.get("core", "dags_folder"), f"{DAG_ID}.svg")
     if not found.is_file():
         raise HTTPException(404, "There is no picture of the DAG.")
@@ -334,26 +334,24 @@ def file(stage: str, key: str, path: str) -> Response:
     """One file of a report."""
     found = open_file(stage, key, path)
     if not found:
-        raise HTTPException(
-            404, "There is no such report. That of a failed stage is removed when the stage runs again."
-        )
+        raise HTTPException(404, "There is no such report. The next run of a failed stage removes its report.")
     answer = OpenFile(found, MEDIA_TYPES[Path(path).suffix])
     if (stage, key, path) == (*VERSIONS, VERSIONS_PAGE):
         answer.headers["Content-Security-Policy"] = f"{POLICY}; script-src '{SCRIPT}'"
-    if stage != VERSIONS[0] and Path(path).name == "report.html":  # perhaps a copy in the artifact of a version
+    if stage != VERSIONS[0] and Path(path).name == "report.html":  # perhaps a copy in the archive of a version
         scripts = f"script-src '{CORRECTING}' '{EARLIER}'"
         answer.headers["Content-Security-Policy"] = f"{POLICY}; {scripts}; connect-src 'self'"
     return answer
 
 
 @app.api_route("/{path:path}", methods=READ)
-def nothing(path: str) -> Response:  # noqa: ARG001 (so that this, too, is known only to who is logged in)
-    """Whatever else somebody asks for."""
+def nothing(path: str) -> Response:  # noqa: ARG001 (so that this, too, needs a login)
+    """404 for all other paths."""
     raise HTTPException(404, "There is no such page.")
 
 
 class ReportsPlugin(AirflowPlugin):
-    """Reports in the navigation and on every DAG run. Addresses are relative: they keep Airflow's own prefix."""
+    """Reports in the navigation and on every DAG run. Addresses are relative, so they keep Airflow's prefix."""
 
     name = "reports"
     fastapi_apps = [{"name": "reports", "app": app, "url_prefix": "/reports"}]  # noqa: RUF012 (as Airflow wants it)

@@ -1,7 +1,7 @@
-"""The service that answers pictures, inside Airflow: behind its login, with the token on this side.
+"""The prediction service inside Airflow: behind its login; the token stays on the server.
 
-Passes on to FACE_ATTRIBUTES_SERVE_URL, below `/try/`, what somebody asks who may read the DAG. The service's pages name
-all addresses relative to themselves, and its limits hold here, too, for a body is passed on as it comes.
+Passes requests below `/try/` on to FACE_ATTRIBUTES_SERVE_URL, for users who may read the DAG. All addresses in the
+service's pages are relative, and its limits apply here, too, because a body is passed on as it comes.
 """
 
 import os
@@ -14,7 +14,7 @@ from airflow.plugins_manager import AirflowPlugin
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-DAG_ID = "ml_pipeline_face_attributes"  # who may read this DAG may ask
+DAG_ID = "ml_pipeline_face_attributes"  # users who may read this DAG may use the service
 SERVICE = os.environ.get("FACE_ATTRIBUTES_SERVE_URL", "http://serve:8090").rstrip("/")
 TOKEN = os.environ.get("FACE_ATTRIBUTES_SERVE_TOKEN", "")
 TIMEOUT = httpx.Timeout(150, connect=5)  # seconds; the service itself gives up after 120
@@ -59,7 +59,7 @@ async def pass_on(path: str, request: Request) -> Response:
 
 
 class TryItPlugin(AirflowPlugin):
-    """The service's page in the navigation. Addresses are relative: they keep Airflow's own prefix."""
+    """The service's page in the navigation. Addresses are relative, so they keep Airflow's prefix."""
 
     name = "try_it"
     fastapi_apps = [{"name": "try it", "app": app, "url_prefix": "/try"}]  # noqa: RUF012 (as Airflow wants it)
