@@ -1,1 +1,1 @@
-"""The service: what the champion says about a picture that somebody sends, and the search over what it has said."""
+"""The service: answers of the champion about pictures in requests, and a search over its predictions."""

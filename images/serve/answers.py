@@ -24,11 +24,11 @@ class Answer:
     """Answers about a picture.
 
     Attributes:
-        reason: why it cannot be used; "" if it can, and nothing else is known if not.
-        probabilities: attribute -> float32 (classes,), NaN of one that is never answered.
+        reason: why the picture cannot be used (then the rest is empty); "" if it can.
+        probabilities: attribute -> float32 (classes,), NaN if the attribute is never answered.
         embedding: float32 (D,).
-        face: which face it was cropped to; None with another crop.
-        attributes: attribute -> what is answered, in the form of JSON.
+        face: the face to which it is cropped; None with another crop.
+        attributes: attribute -> answer, for JSON.
     """
 
     reason: str = ""
@@ -39,10 +39,10 @@ class Answer:
 
 
 def answer_files(served: Served, files: Sequence[bytes]) -> list[Answer]:
-    """Answer some files; this runs in a thread.
+    """Answer some files, in a thread.
 
     Raises:
-        DataError: the model cannot do it.
+        DataError: the model cannot be run.
     """
     side = served.model.image_size
     images = np.empty((len(files), side, side, 3), np.uint8)
@@ -62,7 +62,7 @@ def answer_files(served: Served, files: Sequence[bytes]) -> list[Answer]:
 
 
 def _prepare(file: bytes, settings: Preprocessing, image: npt.NDArray[np.uint8]) -> Answer:
-    """Make the network's input of a file in `image`, (S, S, 3): what is known of it before the model is asked."""
+    """Write the network's input of a file to `image`, (S, S, 3), and return the answer as far as it is known then."""
     try:
         if not file:
             return Answer("empty file (copy it again)")
@@ -89,7 +89,7 @@ def _filled(
 
 
 def _attributes(model: OnnxModel, probabilities: Mapping[str, npt.NDArray[np.float32]]) -> list[dict[str, Any]]:
-    """Of each picture, attribute -> what is answered: all at once, which costs little more than one."""
+    """Attribute -> answer, of each picture: all at once, which takes little more time than one."""
     found: list[dict[str, Any]] = [{} for _ in probabilities[model.attributes[0].name]]
     for answer in answers_of(model.attributes, probabilities, model.calibration):
         name, classes = answer.attribute.name, answer.attribute.classes
@@ -114,7 +114,7 @@ def _attributes(model: OnnxModel, probabilities: Mapping[str, npt.NDArray[np.flo
 
 
 def described(answer: Answer) -> dict[str, Any]:
-    """An answer in the form of JSON."""
+    """An answer for JSON."""
     if answer.reason:
         return {"error": answer.reason}
     return {"attributes": answer.attributes, **({"face": answer.face._asdict()} if answer.face else {})}

@@ -1,6 +1,6 @@
-"""The application: what stands before it, its parts, and how it says no.
+"""The application: its middleware, its parts, and its errors.
 
-A part is a module with a `router`; what it needs of the others it takes from `ServiceDep`.
+A part is a module with a `router`; it gets shared state from `ServiceDep`.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class Login(BaseModel):
 
 
 def create_app(settings: Settings) -> ASGIApp:
-    """The application, guarded."""
+    """The application, with its middleware."""
     service = Service(settings)
 
     @contextlib.asynccontextmanager
@@ -72,7 +72,7 @@ def _add_pages(app: FastAPI) -> None:
 
     @app.post("/login", status_code=204)
     def login(shown: Login, service: ServiceDep) -> Response:
-        """Get a cookie for the token, so that a browser need not keep it."""
+        """Get a cookie for the token, so that a browser need not store it."""
         if not is_token(shown.token, service.settings.token):
             raise RefusedError(401, "wrong token: the right one is SERVE_TOKEN in .env")
         response = Response(status_code=204)
@@ -90,7 +90,7 @@ def _page(text: str) -> Callable[[], Awaitable[Response]]:
 async def _refused(_: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         return Json({"error": str(error.detail)}, error.status_code, error.headers)
-    assert isinstance(error, RefusedError)  # noqa: S101 (it is registered for no other)
+    assert isinstance(error, RefusedError)  # noqa: S101 (registered only for this class)
     return Json({"error": str(error)}, error.status, error.headers)
 
 

@@ -1,4 +1,4 @@
-"""Batches: what has come while all threads were busy is answered together; nothing ever waits for more to come."""
+"""Batches: items that arrive while all threads are busy are answered together; nothing waits for further items."""
 
 import asyncio
 from collections import deque
@@ -11,11 +11,11 @@ Group = TypeVar("Group")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 MOST = 16
-"""Items of a batch: what a larger one saves a picture is less than it adds to the wait of the first."""
+"""Greatest number of items of a batch: a larger batch would save less per picture than it delays the first one."""
 
 
 class BusyError(Exception):
-    """More is waiting than is allowed: the same call may succeed later."""
+    """Too many items are waiting; the same call may succeed later."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,17 @@ class _Waiting(Generic[Group, Item, Result]):
 
 
 class Batches(Generic[Group, Item, Result]):
-    """Works on items in threads, up to `MOST` of one group at a time, in the order in which they came."""
+    """Works on items in threads, up to `MOST` of one group at a time, in the order of arrival."""
 
     def __init__(
         self, work: Callable[[Group, Sequence[Item]], Sequence[Result]], threads: int, most_waiting: int
     ) -> None:
-        """Start with nothing to do.
+        """Start without items.
 
         Args:
             work: gives the results of some items of a group, in their order. It runs in a thread.
-            threads: how many work at a time.
-            most_waiting: items; who comes when so many wait is sent away.
+            threads: number of threads.
+            most_waiting: greatest number of waiting items; further ones are refused.
         """
         self._work = work
         self._most_waiting = most_waiting
@@ -71,7 +71,7 @@ class Batches(Generic[Group, Item, Result]):
             task.add_done_callback(self._running.discard)
 
     def _take(self) -> list[_Waiting[Group, Item, Result]]:
-        """The next batch: an equal share of what waits for every idle thread."""
+        """The next batch: an equal share of the waiting items for every idle thread."""
         share = min(MOST, -(-len(self._waiting) // self._idle))
         batch = [self._waiting.popleft()]
         while len(batch) < share and self._waiting and self._waiting[0].group is batch[0].group:
@@ -79,7 +79,7 @@ class Batches(Generic[Group, Item, Result]):
         return batch
 
     async def _run(self, batch: list[_Waiting[Group, Item, Result]]) -> None:
-        wanted = [waiting for waiting in batch if not waiting.result.done()]  # who has gone is not answered
+        wanted = [waiting for waiting in batch if not waiting.result.done()]  # clients that are gone get no answer
         try:
             if wanted:
                 work = asyncio.get_running_loop().run_in_executor(
@@ -88,7 +88,7 @@ class Batches(Generic[Group, Item, Result]):
                 for waiting, result in zip(wanted, await work, strict=True):
                     if not waiting.result.done():
                         waiting.result.set_result(result)
-        except Exception as error:  # whatever it is, it is theirs who wait for it
+        except Exception as error:  # any error goes to the waiting callers
             for waiting in wanted:
                 if not waiting.result.done():
                     waiting.result.set_exception(error)

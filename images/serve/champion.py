@@ -1,11 +1,11 @@
-"""The version that is served: followed in the registry, checked, loaded beside the one before it, and then exchanged.
+"""The served version: it is followed in the registry, checked, loaded beside the previous version, and then exchanged.
 
-That is the champion. Where somebody tries what he has made himself (`make serve`), it is also a newer version that was
-not released, and `problem` says so.
+It is the champion. With `make serve`, where people try their own models, it may also be a newer version that was not
+released; `problem` then says so.
 
-A promotion or a rollback is a new tag of the registry. A look at the times of two of its files, four times a second,
-tells whether there may be one, so the processes of the service differ for a moment only. A version that cannot be
-loaded leaves the one before it in its place, and `problem` says why.
+A promotion or a rollback is a new tag of the registry. The times of two of its files, read four times a second, show
+whether there may be a new tag, so the processes of the service differ only for a moment. If a version cannot be loaded,
+the previous one stays, and `problem` says why.
 """
 
 import asyncio
@@ -36,11 +36,11 @@ from stages.common.registry.registry import MODEL, Registry, Version
 TAGS = Ref(b"refs/tags")
 LOOK_S = 0.25
 SETTLED_NS = 100_000_000
-"""Two tags written within a tick of the file system's clock leave the same time: what is younger tells nothing."""
+"""Tags written within a tick of the file system's clock have the same time: a younger time is not reliable."""
 
 
 class ReadOnlyRegistry(Registry):
-    """The registry as read by dulwich, for git's own program would need 100 MB of the image."""
+    """The registry, read by dulwich, because git's program would take 100 MB of the image."""
 
     def _messages(self, pattern: str) -> dict[str, dict[str, Any]]:
         """Tag -> message, in the order of their numbers."""
@@ -68,10 +68,10 @@ class ReadOnlyRegistry(Registry):
         return versions[-1] if versions else None
 
     def changed(self) -> tuple[int, ...]:
-        """When a tag was written last, in ns; () if that is too recent to tell it from the next one."""
+        """Time of the last tag, in ns; () if it is too recent to distinguish it from the next one."""
         paths = (self.repository / "refs" / "tags", self.repository / "packed-refs")
         times = tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
-        now = time.time_ns()  # what lies after it was written before the clock was set back
+        now = time.time_ns()  # a later time is from before the clock was set back
         return () if any(now - SETTLED_NS <= time <= now for time in times) else times
 
     def find_model(self, version: Version) -> Path:
@@ -79,7 +79,7 @@ class ReadOnlyRegistry(Registry):
 
         Raises:
             DataError: it is damaged.
-            UnavailableError: it is not there, or cannot be read.
+            UnavailableError: it is absent, or cannot be read.
         """
         damaged = []
         for path in self._places(version):
@@ -116,10 +116,10 @@ class Served:
     """A version that answers.
 
     Attributes:
-        version: what the registry says about it.
-        model: loaded; computes in the thread that calls it.
-        preprocessing: how its pictures are prepared, with the limit of params.yaml.
-        since: when it began to answer, seconds since the epoch.
+        version: its entry in the registry.
+        model: the loaded model; it computes in the calling thread.
+        preprocessing: its preprocessing, with the limit of params.yaml.
+        since: time of its first answer, seconds since the epoch.
     """
 
     version: Version
@@ -129,7 +129,7 @@ class Served:
 
     @property
     def name(self) -> str:
-        """Of the version, for example "v3"."""
+        """Name of the version, for example "v3"."""
         return self.version.name
 
 
@@ -137,13 +137,13 @@ class Champion:
     """Follows the registry.
 
     Attributes:
-        served: what answers now; a request takes it once, and ends with it. None before there is any.
+        served: the current version; a request reads it once, and uses it to its end. None before the first version.
         problem: why it is not the champion; empty if it is.
-        name: of the champion, whether it is served or not; "" if no version is released.
+        name: name of the champion, served or not; "" if no version is released.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Follow the registry of `settings`; nothing is served before the first look."""
+        """Follow the registry of `settings`; nothing is served before the first `look`."""
         self.registry = ReadOnlyRegistry(settings.registry, settings.remote)
         self.served: Served | None = None
         self.problem = "it is starting"
@@ -154,13 +154,13 @@ class Champion:
         self._looking = threading.Lock()
 
     async def follow(self) -> None:
-        """Look again and again, until this is cancelled."""
+        """Call `look` again and again, until this is cancelled."""
         while True:
             await asyncio.to_thread(self.look)
             await asyncio.sleep(LOOK_S)
 
     def look(self) -> None:
-        """Serve what shall be served, if that is another version or was not served before."""
+        """Load the right version if it differs from the served one."""
         with self._looking:
             remark = error = ""
             try:
@@ -170,7 +170,7 @@ class Champion:
                 remark = self._take()
             except StageError as found:
                 error = str(found)
-            except Exception as found:  # git's files may be damaged in any way, or shut us out
+            except Exception as found:  # git's files may be damaged in any way, or unreadable
                 error = f"{self.registry.home} cannot be read: {str(found) or type(found).__name__}"
             if error and self.served:
                 wanted = "newest version" if self._unreleased else "champion"
@@ -181,7 +181,7 @@ class Champion:
             self._seen = None if error else changed
 
     def _take(self) -> str:
-        """Serve what shall be served; why that is not the champion, "" if it is."""
+        """Serve the right version, and return why it is not the champion, "" if it is."""
         champion = self.registry.champion()
         self.name = champion.name if champion else ""
         version = self.registry.newest() if self._unreleased else champion
@@ -211,5 +211,5 @@ class Champion:
 
 
 def limited(preprocessing: Preprocessing, max_megapixels: float) -> Preprocessing:
-    """How images were prepared in training, with a limit of our own: what a model says must not lift it."""
+    """The preprocessing of training, with our own limit on pictures, which a model must not raise."""
     return preprocessing.model_copy(update={"max_megapixels": min(preprocessing.max_megapixels, max_megapixels)})

@@ -1,6 +1,6 @@
 """Whether the service answers, for the container's health: `python -m images.serve.check`.
 
-A service without a version is healthy, for it says so to whoever asks.
+A service without a version is healthy, because its answers say so.
 """
 
 import http.client
@@ -9,7 +9,7 @@ import sys
 
 
 def main() -> int:
-    """0 if it does."""
+    """Exit code: 0 if it answers."""
     connection = http.client.HTTPConnection("127.0.0.1", int(os.environ.get("SERVE_PORT", "8090")), timeout=4)
     try:
         connection.request("GET", "/health")

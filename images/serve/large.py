@@ -1,4 +1,4 @@
-"""Room for large pictures: how many megapixels all threads of all processes of the service decode at a time."""
+"""Room for large pictures: a limit on the megapixels that all threads of all processes decode at a time."""
 
 import fcntl
 import os
@@ -11,19 +11,19 @@ from typing import Any
 from stages.common.images import room
 
 MEGAPIXELS = 50
-"""Of large pictures that are decoded at a time: some 1.2 GB."""
+"""Megapixels of large pictures that are decoded at a time: some 1.2 GB."""
 AGAIN_S = 0.01
-"""Seconds until somebody who waits for another process looks again."""
+"""Seconds until the next try of a thread that waits for another process."""
 
 
 class SharedLocks:
-    """A semaphore and a lock, as those of `threading`, of all threads of all processes that use the same file.
+    """A semaphore and a lock like those of `threading`, for all threads of all processes with the same file.
 
-    A byte of it is locked by who holds a part, so the kernel gives back what a killed process held.
+    A holder locks a byte of the file, so the kernel frees the parts of a killed process.
     """
 
     def __init__(self, file: Path) -> None:
-        """Use a file, whose content is of no account."""
+        """Use a file; its content does not matter."""
         self._file = os.open(file, os.O_RDWR)
 
     def Semaphore(self, value: int) -> "_Bytes":  # noqa: N802 (as in threading)
@@ -38,7 +38,7 @@ class SharedLocks:
 class _Bytes:
     def __init__(self, file: int, places: Sequence[int]) -> None:
         self._file, self._places = file, places
-        self._held: set[int] = set()  # by this process, whose threads are all one to the kernel
+        self._held: set[int] = set()  # by this process: the kernel does not distinguish threads
         self._mine = threading.Lock()
 
     def acquire(self) -> None:
@@ -56,7 +56,7 @@ class _Bytes:
                     continue
                 try:
                     fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-                except (BlockingIOError, PermissionError):  # of another process
+                except (BlockingIOError, PermissionError):  # held by another process
                     continue
                 self._held.add(place)
                 return True

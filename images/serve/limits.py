@@ -1,8 +1,8 @@
 """Checks before the application: who may send a request, how large it may be, and how long it may take.
 
-A body is read whole before anything looks at it, so what the application gets is there, and within its limits. Nothing
-is ever written to a disk. A refusal is one line, also to who sends without end: it is answered, what is still sent is
-dropped for a second, and then the connection ends.
+A body is read as a whole first, so the application gets only complete bodies within the limits. Nothing is written to a
+disk. A refusal is one line, also for a client that sends without end: the line is sent, further bytes are dropped for a
+second, and then the connection ends.
 """
 
 import asyncio
@@ -44,22 +44,22 @@ class RefusedError(Exception):
     """The request ends with this status and one line."""
 
     def __init__(self, status: int, text: str, headers: Mapping[str, str] | None = None) -> None:
-        """Say why, and what to do."""
+        """Make an error; the text has cause and remedy."""
         super().__init__(text)
         self.status = status
         self.headers = dict(headers or {})
 
 
 def is_token(shown: str, token: str) -> bool:
-    """Whether somebody shows the token; it takes as long for every other one."""
+    """Whether the token is right; the comparison takes the same time for every wrong one."""
     return hmac.compare_digest(shown.encode("utf-8", "replace"), token.encode())
 
 
 class Guard:
-    """Middleware: asks for the token, sets headers, and ends what takes too long."""
+    """Middleware: requires the token, sets headers, and ends requests that take too long."""
 
     def __init__(self, app: ASGIApp, token: str, limits: Limits) -> None:
-        """Guard `app`; without a token, who comes from this machine and by a name of it may ask."""
+        """Guard `app`; without a token, only requests from this machine, by one of its names, are allowed."""
         self._app = app
         self._token = token
         self._limits = limits
@@ -94,7 +94,7 @@ class Guard:
 
     def _require_token(self, path: str, headers: Headers, client: tuple[str, int] | None) -> None:
         if not self._token:
-            # by both, for who comes from elsewhere may say any name, and a page of another site comes from here
+            # both: another machine may send any name, and a page of another site sends from this machine
             near = client is not None and ip_address(client[0]).is_loopback
             if not (near and LOOPBACK.fullmatch(headers.get("host", ""))):
                 told = "this service has no token, so it answers only as localhost and from this machine"
@@ -104,7 +104,7 @@ class Guard:
             return
         kind, _, shown = headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer":
-            # a browser sends those of other services of this host, too, of any form
+            # a browser also sends cookies of other services of this host, in any form
             shown = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
         if not is_token(shown.strip(), self._token):
             text = "token missing: send header 'Authorization: Bearer <token>', SERVE_TOKEN in .env"
@@ -112,16 +112,16 @@ class Guard:
 
 
 class Bodies:
-    """Middleware: reads bodies, each of them and all together within limits."""
+    """Middleware: reads bodies, with limits for each and for all together."""
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
-        """Read for `app`."""
+        """Read bodies for `app`."""
         self._app = app
         self._limits = limits
         self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on with its body whole; who goes before its end gets no answer."""
+        """Pass a request on with its whole body; a client that goes before its end gets no answer."""
         headers = Headers(scope=scope) if scope["type"] == "http" else {}
         if not {"content-length", "transfer-encoding"} & {*headers}:
             await self._app(scope, receive, send)
@@ -183,12 +183,12 @@ async def refuse(error: RefusedError, receive: Receive, send: Send) -> None:
 
 
 def error_body(text: str) -> bytes:
-    """An error in JSON, in ASCII, whatever it quotes."""
+    """An error in ASCII JSON."""
     return json.dumps({"error": text}).encode()
 
 
 class Patient(HttpToolsProtocol):
-    """uvicorn's HTTP, with limits on what stands before a body: uvicorn would wait, and keep it, for ever.
+    """uvicorn's HTTP, with limits on the head of a request: uvicorn would wait for it, and keep it, for ever.
 
     Attributes:
         limits: of every connection.
@@ -197,7 +197,7 @@ class Patient(HttpToolsProtocol):
     limits: ClassVar[Limits] = Limits()
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        """As uvicorn does."""
+        """Arguments as of uvicorn's class."""
         super().__init__(*arguments, **options)
         self._head = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -208,12 +208,12 @@ class Patient(HttpToolsProtocol):
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the clock."""
+        """Cancel the timer."""
         self._has_head()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take some bytes; start the clock with the first ones of a request."""
+        """Read some bytes; start the timer with the first ones of a request."""
         if self._timer is None and (self.cycle is None or self.cycle.response_complete):
             self._wait_for_head()
         self._head += len(data)
@@ -222,7 +222,7 @@ class Patient(HttpToolsProtocol):
             self._end(431, f"more than {self.limits.head_bytes} bytes of headers")
 
     def on_headers_complete(self) -> None:
-        """Stop the clock."""
+        """Cancel the timer."""
         self._has_head()
         super().on_headers_complete()
 

@@ -1,8 +1,8 @@
 """Counts of all processes of the service together, as Prometheus reads them at /metrics.
 
-Where there are several, each counts in files that are mapped into memory, and whichever is asked adds up the files of
-all (the multiprocess mode of prometheus_client). They lie in memory, too: a full disk would kill who writes to a mapped
-file.
+With several processes, each counts in memory-mapped files, and the process that gets the request adds up all files (the
+multiprocess mode of prometheus_client). The files are in /dev/shm: on a full disk, a write to a mapped file would kill
+the process.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""Environment variable that prometheus_client reads when it is imported."""
+"""Environment variable that prometheus_client reads at its import."""
 PLACE, PREFIX = Path("/dev/shm"), "serve-metrics-"  # noqa: S108 (a folder of its own is made in it)
 
 REQUESTS = Histogram(
@@ -51,10 +51,10 @@ def _told() -> bytes:
 
 
 class Counted:
-    """Middleware: counts requests, whatever becomes of them."""
+    """Middleware: counts all requests."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """Count those to `app`."""
+        """Count requests to `app`."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,15 +73,15 @@ class Counted:
         try:
             await self._app(scope, receive, noted)
         finally:
-            path = getattr(scope.get("route"), "path", "")  # the form of it, so that there are not too many
+            path = getattr(scope.get("route"), "path", "")  # the pattern of the path, so that there are not too many
             REQUESTS.labels(path, status).observe(time.perf_counter() - started)
 
 
 @contextlib.contextmanager
 def shared() -> Iterator[None]:
-    """Let the processes that start from now on count together."""
+    """Let processes that start inside count together."""
     for left in PLACE.glob(f"{PREFIX}*"):
-        if not Path("/proc", left.name.split("-")[2]).exists():  # it was killed
+        if not Path("/proc", left.name.split("-")[2]).exists():  # of a killed process
             shutil.rmtree(left, ignore_errors=True)
     place = PLACE if os.access(PLACE, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", dir=place) as folder:

@@ -1,4 +1,4 @@
-"""Pictures in, answers out; what can be answered, by which version, and whether it works."""
+"""Predictions for pictures; attributes, versions, and the state of the service."""
 
 import time
 from dataclasses import asdict
@@ -80,7 +80,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 
 @router.post("/predict", openapi_extra=_FILES, responses=_RESPONSES)
 async def predict(request: Request) -> Response:
-    """Say what pictures show: PNG or JPEG, one as the body, or several as files of a form."""
+    """Answer pictures: PNG or JPEG, one as the body, or several as files of a form."""
     service = request.app.state.service
     started = time.perf_counter()
     served: Served = service.served()
@@ -118,7 +118,7 @@ async def attributes(service: ServiceDep) -> Response:
 
 @router.get("/versions")
 async def versions(service: ServiceDep) -> Response:
-    """The version that answers, all that are registered, and every release, the oldest first."""
+    """The version that answers, all registered versions, and every release, the oldest first."""
     registry, served = service.champion.registry, service.champion.served
     known = await in_thread(registry.versions)
     releases = await in_thread(registry.releases)
@@ -144,7 +144,7 @@ async def health() -> Response:
 async def ready(request: Request, service: ServiceDep) -> Response:
     """Whether pictures are answered: 503 if not.
 
-    `problem` says why it is not the champion that answers them, `search` why the newest predictions cannot be searched.
+    `problem` says why the champion does not answer, `search` why the newest predictions cannot be searched.
     """
     served, problem = service.champion.served, service.champion.problem
     told = {"ready": bool(served), "version": served.name if served else None, "problem": problem or None}

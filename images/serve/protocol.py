@@ -2,8 +2,8 @@
 
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 
-Two models, which are two ends of the same: `face_attributes` takes the bytes of image files, as /predict does; and
-`network` what the network gets, prepared already. Both give the probabilities of every attribute, and the embedding.
+Two models, which are the same network: `face_attributes` takes the bytes of image files, as /predict does, and
+`network` takes prepared pixels. Both give the probabilities of every attribute, and the embedding.
 """
 
 import base64
@@ -49,14 +49,14 @@ class Tensor(BaseModel):
 
 
 class Wanted(BaseModel):
-    """An output that is asked for."""
+    """A requested output."""
 
     name: str
     parameters: dict[str, Any] = {}
 
 
 class Inference(BaseModel):
-    """A request; binary tensors follow it, in their order."""
+    """A request; binary tensors follow it in order."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": [{"name": FILE_INPUT, "shape": [1], "datatype": "BYTES", "data": ["<base64>"]}]}]})  # fmt: skip  # noqa: E501
 
@@ -78,7 +78,7 @@ class _Asked:
 
 @router.get("")
 async def server() -> Response:
-    """The server, and what it can beside the protocol."""
+    """The server, and its extensions of the protocol."""
     return Json({"name": "face-attributes", "version": "2", "extensions": ["binary_tensor_data"]})
 
 
@@ -133,7 +133,7 @@ _BODY = {"requestBody": {"content": {"application/json": {"schema": Inference.mo
 @router.post("/models/{model}/infer", openapi_extra=_BODY)
 @router.post("/models/{model}/versions/{version}/infer", include_in_schema=False)
 async def infer(model: ModelName, request: Request, service: ServiceDep, version: str = "") -> Response:
-    """Run a model: JSON, or JSON with binary tensors behind it, whose length a header tells."""
+    """Run a model: JSON, or JSON followed by binary tensors, with the length of the JSON in a header."""
     served = _served(service, model, version)
     body, length = await request.body(), request.headers.get(JSON_LENGTH)
     asked: _Asked = await in_thread(_read, body, length, model, served, service.settings.limits.images)
@@ -170,7 +170,7 @@ def _read(body: bytes, length: str | None, model: str, served: Served, most: int
     """Read a request.
 
     Raises:
-        RefusedError: it is none, or not one for this model.
+        RefusedError: it is not a request of the protocol, or not for this model.
     """
     if length is not None and not (re.fullmatch("[0-9]{1,18}", length) and int(length) <= len(body)):
         raise RefusedError(
@@ -206,7 +206,7 @@ def _expect(tensor: Tensor, name: str, datatype: str, shape: Sequence[int]) -> N
 
 
 def _files(tensor: Tensor, binary: bytes | None) -> list[bytes]:
-    """The files in a tensor of BYTES: base64 in JSON; in binary, each behind its length."""
+    """Files in a tensor of BYTES: base64 in JSON; in binary, each after its length."""
     files: list[bytes] = []
     try:
         if binary is None:
@@ -241,7 +241,7 @@ def _images(tensor: Tensor, binary: bytes | None) -> npt.NDArray[np.uint8]:
 
 def _response(model: str, served: Served, request: Inference, found: Mapping[str, npt.NDArray[np.float32]]) -> Response:
     wanted = request.outputs or [Wanted(name=name) for name in found]
-    if len({output.name for output in wanted}) < len(wanted):  # a small request could ask for gigabytes
+    if len({output.name for output in wanted}) < len(wanted):  # a small request could request gigabytes
         raise RefusedError(400, "an output is asked for twice: once is enough")
     usual = bool(request.parameters.get("binary_data_output", False))
     outputs, binary = [], []

@@ -1,8 +1,8 @@
-"""The search over what was predicted: follows the store, makes the index anew where that changes, and answers.
+"""The search over predictions: follows the store, makes the index anew after a change, and answers.
 
-An index is made in a process of its own, beside the one that answers, and takes its place whole: what is asked
-meanwhile is answered from the earlier one to the end. Where several processes serve, one makes it and all open it. What
-they have open may be removed, since its files stay until they let go. The store and the raw folder are only read.
+A new index is made in a separate process, and then replaces the old one at once: requests that began before are
+answered from the old index. If several processes serve, one makes the index and all open it. An open index may be
+removed, because its files stay until they are closed. The store and the raw folder are only read.
 """
 
 import asyncio
@@ -38,10 +38,10 @@ from stages.common.images.settings import ImagesSection
 
 LOOK_S = 2.0
 AGAIN_S = 30.0
-"""Seconds until an index that could not be made is tried again."""
+"""Seconds until the next try after an index could not be made."""
 PREFIX = "index-"
 VERSIONS = 20
-"""Versions that the history of an image tells of at most."""
+"""Greatest number of versions in the history of an image."""
 ALIKE = 24
 CHUNK = 256 * 1024
 STARTING = "the predictions are being indexed: try again in some seconds"
@@ -49,11 +49,11 @@ NOTHING = "nothing is predicted yet: run the pipeline until a version is release
 
 
 _WRITTEN_OTHERWISE = re.compile(r"""["';|\s]""")
-"""Signs in a name that a CSV writes in another way, or before which it may put a sign of its own."""
+"""Signs in a name that a CSV writes differently, or before which it may put another sign."""
 
 
 class Made(NamedTuple):
-    """An artifact of the store: its folder, and from its manifest when it was made (UTC) and the version it is of."""
+    """An artifact of the store: its folder, and its time (UTC) and version from the manifest."""
 
     folder: Path
     created: str
@@ -64,22 +64,22 @@ class Search:
     """Follows the artifacts of stage predict.
 
     Attributes:
-        index: what answers now; a request takes it once, and ends with it. None before there is any.
+        index: the current index; a request reads it once, and uses it to its end. None before the first one.
         problem: why there is none, or why it is not of the newest predictions; empty if it is.
         raw: the raw images.
-        thumbnails: of them.
+        thumbnails: their thumbnails.
     """
 
     def __init__(
         self, store: Path, raw: Path, folder: Path, images: ImagesSection, champion: Callable[[], str] = str
     ) -> None:
-        """Search in what is predicted.
+        """Search in predictions.
 
         Args:
-            store: the artifact store, or a folder with one artifact a stage, named after it.
+            store: the artifact store, or a folder with one artifact per stage, named after it.
             raw: the folder of the raw images.
-            folder: that may be written to: the index is made there.
-            images: what is taken for a picture.
+            folder: a writable folder for the index.
+            images: limits of pictures.
             champion: gives the name of the champion, "" if there is none.
         """
         self._store, self._folder, self._champion = store, folder, champion
@@ -102,7 +102,7 @@ class Search:
             await asyncio.sleep(LOOK_S)
 
     def look(self) -> None:
-        """Make the index anew, if there are other predictions or labels."""
+        """Make the index anew if predictions or labels have changed."""
         if time.monotonic() < self._again:
             return
         try:
@@ -121,7 +121,7 @@ class Search:
         if self._is_of(artifact, validated):
             return ""
         with self._alone() as alone:
-            # looked for under the lock, or it might be made twice
+            # checked under the lock, or it might be made twice
             self._open_made(artifact, validated)
             if alone:
                 if not self._is_of(artifact, validated):
@@ -130,12 +130,12 @@ class Search:
         return "" if self.index else STARTING
 
     def _is_of(self, artifact: Path, validated: Path | None) -> bool:
-        """Whether the index that answers is of these artifacts."""
+        """Whether the current index is of these artifacts."""
         return self.index is not None and self.index.is_of(artifact, validated)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[bool]:
-        """Whether no other process makes an index meanwhile; the kernel lets the next one in if this one is killed."""
+        """Whether no other process makes an index meanwhile; if this process is killed, the kernel frees the lock."""
         self._folder.mkdir(parents=True, exist_ok=True)
         folder = os.open(self._folder, os.O_RDONLY)
         alone = True
@@ -149,16 +149,16 @@ class Search:
             os.close(folder)
 
     def open_made(self) -> None:
-        """Open an index that was made before, so that there is one as soon as this process listens."""
+        """Open an earlier index, so that there is one as soon as this process listens."""
         made, labels = self.predictions(), self._made("validate")
-        with contextlib.suppress(OSError), self._alone() as alone:  # the first look tells of an error
+        with contextlib.suppress(OSError), self._alone() as alone:  # the first `look` reports an error
             if made:
                 self._open_made(made[0].folder, labels[0].folder if labels else None)
             if alone:
                 self._tidy()
 
     def _open_made(self, artifact: Path, validated: Path | None) -> None:
-        """Open the index of these artifacts if it is there already; the newest one if it is not and none is open."""
+        """Open the index of these artifacts if it exists, or else the newest one if none is open."""
         others = []
         for file in sorted(self._folder.glob(f"{PREFIX}*/{INDEX}"), key=written, reverse=True):
             if file.parent == self._place:
@@ -175,13 +175,13 @@ class Search:
             self._take(*others[0])
 
     def _tidy(self) -> None:
-        """Remove what is not used, also what killed processes have left; to be done alone."""
+        """Remove unused indexes, also those of killed processes; only under the lock."""
         for place in self._folder.glob(f"{PREFIX}*"):
             if place != self._place:
                 shutil.rmtree(place, ignore_errors=True)
 
     def _take(self, index: Index, place: Path) -> None:
-        self.raw = RawFolder(self.raw.top)  # before the index, whose images may lie in new folders
+        self.raw = RawFolder(self.raw.top)  # before the index, whose images may be in new folders
         self.index, self._place = index, place
 
     def _make(self, artifact: Path, validated: Path | None) -> None:
@@ -198,7 +198,7 @@ class Search:
         log.info("search: %d images of %s in %.1f s", told.images, told.version, time.monotonic() - started)
 
     def _build(self, artifact: Path, validated: Path | None, place: Path) -> None:
-        """In a process of its own: what is asked meanwhile does not wait, and its memory goes with it."""
+        """Make the index in a separate process: requests do not wait meanwhile, and its memory is freed at its end."""
         spawn = multiprocessing.get_context("spawn")
         told, tells = spawn.Pipe(duplex=False)
         earlier = self._place if self._place and self._place.exists() else None
@@ -210,26 +210,26 @@ class Search:
         with told:
             try:
                 error = told.recv()
-            except EOFError:  # for instance, it wrote into a mapped file for which a full disk had no room
+            except EOFError:  # for example, it wrote to a mapped file on a full disk
                 error = UnavailableError("the indexing process died: trying again")
         maker.join()
         if error:
             raise full_disk(error, place) or error
 
     def close(self) -> None:
-        """Make nothing any more."""
+        """Stop the indexing process."""
         self._closed = True
         if self._maker and self._maker.is_alive():
             self._maker.kill()
 
     def predictions(self) -> list[Made]:
-        """The artifacts of stage predict, those of the champion first, otherwise the newest first."""
+        """Artifacts of stage predict, those of the champion first, then the newest first."""
         made = [artifact for artifact in self._made("predict") if artifact.version not in {"", "none"}]
         champion = self._champion()
         return sorted(made, key=lambda artifact: artifact.version != champion)
 
     def _made(self, stage: str) -> list[Made]:
-        """The artifacts of a stage that are whole, those first that were made or taken last."""
+        """Whole artifacts of a stage, the last made or used first."""
         home = self._store / stage
         paths = [home / "manifest.json", *home.glob("[0-9a-f]*/manifest.json")]
         found = []
@@ -241,14 +241,14 @@ class Search:
             if key not in self._known:
                 self._known[key] = _manifest(path)
             if known := self._known[key]:
-                # an artifact that a run finds done is as new as one that it makes
+                # a cached artifact counts as new as one that a run makes
                 found.append((max(key[1] / 1e9, written(lock_of(path.parent))), known))
         return [artifact for _, artifact in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
     # -- answering --
 
     def taken(self) -> Index:
-        """The index that a request is answered with.
+        """The index for a request.
 
         Raises:
             UnavailableError: there is none.
@@ -300,11 +300,11 @@ class Search:
         return index, position
 
     def similar(self, image: str, words: list[tuple[str, str]]) -> dict[str, Any]:
-        """The images that look like one, among those that a query finds.
+        """Images that look like one image, among those that a query finds.
 
         Raises:
             LookupError: there is no such image.
-            UsageError: the query means nothing.
+            UsageError: the query is invalid.
         """
         index, position = self._find(image)
         query = index.parse(words)
@@ -323,7 +323,7 @@ def _manifest(path: Path) -> Made | None:
 
 def _answers(path: Path, filename: str) -> dict[str, dict[str, Any]]:
     """Answers about a file in a predictions.csv; empty if the file is not in it."""
-    piece = max(_WRITTEN_OTHERWISE.split(filename), key=len)  # to look closer at few rows
+    piece = max(_WRITTEN_OTHERWISE.split(filename), key=len)  # to parse only few rows
     try:
         with path.open(encoding="utf-8", newline="") as lines:
             every = whole_rows(lines)
@@ -379,12 +379,12 @@ def _answer(answer: Callable[[], Response | dict[str, Any]]) -> Response:
 
 @router.get("/search")
 def find(request: Request, search: SearchDep) -> Response:
-    """Images by what was answered about them.
+    """Search images by the answers about them.
 
     `<attribute>=<class>` for any attribute, or `abstained`; twice for either of two. `min_confidence`, 0 to 1, of the
-    attributes that are asked for, of all if none is. `lot`, `file`, `answered` (yes: all attributes; no: not all),
+    attributes in the query, or of all if there are none. `lot`, `file`, `answered` (yes: all attributes; no: not all),
     `label` (agrees, differs, none). `sort` is file, confidence or an attribute, with a `-` before it for the other
-    direction; `page` from 1 on, of `size` images. Counts are those that each choice would give.
+    direction; `page` from 1 on, of `size` images. The counts are the numbers of images that each choice would give.
     """
 
     def answer() -> dict[str, Any]:
@@ -396,9 +396,9 @@ def find(request: Request, search: SearchDep) -> Response:
 
 @router.get("/similar")
 def alike(request: Request, search: SearchDep) -> Response:
-    """Images that look like the one with the id `image`, by the model's embeddings: the likest first.
+    """Images that look like the image with the id `image`, by the model's embeddings, the most similar first.
 
-    `size` of them, among those that the other words, which are those of `/search`, find.
+    Up to `size` images, among those that the other words find; these are the words of `/search`.
     """
     words = request.query_params.multi_items()
     rest = [("size", str(ALIKE))] if "size" not in request.query_params else []
@@ -408,7 +408,7 @@ def alike(request: Request, search: SearchDep) -> Response:
 
 @router.get("/history/{image}")
 def history(image: str, search: SearchDep) -> Response:
-    """An image: its lot and file, its labels, and what each version said about it."""
+    """An image: its lot and file, its labels, and the answers of each version."""
     return _answer(lambda: search.history(image))
 
 

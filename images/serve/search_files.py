@@ -1,4 +1,4 @@
-"""The raw images of a search: found by lot and name, opened below the raw folder and nowhere else, and made small."""
+"""The raw images of a search: found by lot and name, opened only below the raw folder, and their thumbnails."""
 
 import io
 import os
@@ -21,18 +21,18 @@ from stages.common.images.settings import ImagesSection
 SIDE = 224
 """Pixels of the longer side of a thumbnail: sharp at half the size on a screen of a phone; some 8 kB."""
 KEPT = 32 * 2**20
-"""Bytes of thumbnails that are kept at most."""
+"""Greatest number of bytes of kept thumbnails."""
 ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 
 
 def open_below(folder: Path, path: str) -> BinaryIO | None:
-    """A regular file below a folder, open; None for whatever else there is: links, hidden files, other places.
+    """An open regular file below a folder; None for anything else: links, hidden files, other places.
 
-    Every folder on the way is opened in the one before and no link is followed, so what somebody puts in the place of a
-    name in the meantime is not reached; and what is read is the file that was looked at.
+    Every folder on the way is opened relative to the one before, without following links, so a name that is replaced
+    meanwhile is not followed; and the file that is read is the file that was checked.
     """
-    # images/airflow/plugins/reports.py has the same. What a plugin imports stands beside it or in dags/, and this image
-    # holds neither; the image of Airflow holds nothing of stages/ or of this folder.
+    # images/airflow/plugins/reports.py has the same code. A plugin can import only modules beside it or in dags/, which
+    # are not in this image; and the image of Airflow has neither stages/ nor this folder.
     parts = path.split("/")
     if any(part[:1] in {"", "."} for part in parts):
         return None
@@ -43,9 +43,9 @@ def open_below(folder: Path, path: str) -> BinaryIO | None:
             for name in parts[:-1]:
                 place = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=place)
                 opened.callback(os.close, place)
-            # A FIFO without a writer would keep us waiting.
+            # A FIFO without a writer would block.
             file = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=place)
-        except (OSError, ValueError):  # absent, a link, too long or shut; a NUL
+        except (OSError, ValueError):  # absent, a link, too long or not readable; a NUL
             return None
     if stat.S_ISREG(os.fstat(file).st_mode):
         return os.fdopen(file, "rb")
@@ -54,22 +54,22 @@ def open_below(folder: Path, path: str) -> BinaryIO | None:
 
 
 class RawFolder:
-    """The raw folder, of which only the folders are remembered: where an image lies follows from its lot and name."""
+    """The raw folder; only its folders are kept in memory, and lot and name of an image lead to its path."""
 
     def __init__(self, top: Path) -> None:
-        """Look for folders in it; one that is not there has none."""
+        """List its folders; an absent raw folder has none."""
         self.top = top
         self._folders = [*_folders(top)]
 
     def open(self, lot: str, filename: str) -> BinaryIO | None:
-        """The file that stage predict calls so, open; None if it is not there any more."""
+        """The open file with this lot and name in stage predict; None if it is gone."""
         for path in self._paths(lot, filename):
             if file := open_below(self.top, path):
                 return file
         return None
 
     def _paths(self, lot: str, filename: str) -> Iterator[str]:
-        """Where it may lie. It is called by its path where its lot has several of its name."""
+        """Possible paths. The name is a path if the lot has several files of that name."""
         for name in dict.fromkeys((filename, _with_bytes(filename))):
             if "/" in name:
                 yield name
@@ -81,7 +81,7 @@ class RawFolder:
 
 
 def _folders(top: Path) -> Iterator[str]:
-    """All folders below one, and "" for itself, but for links and hidden ones, like stages/common/images/listing.py."""
+    """Folders below `top`, and "" for itself, without links and hidden ones, as in stages/common/images/listing.py."""
     folders = [""]
     while folders:
         folder = folders.pop()
@@ -89,27 +89,27 @@ def _folders(top: Path) -> Iterator[str]:
         try:
             with os.scandir(top / folder) as entries:
                 found = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except OSError:  # gone, or shut
+        except OSError:  # gone, or not readable
             continue
         folders += [f"{folder}/{name}" if folder else name for name in found if not name.startswith(".")]
 
 
 def _with_bytes(filename: str) -> str:
-    """The name whose bytes, where they are no text, `as_text` has escaped."""
+    """The original name, before `as_text` escaped bytes that are not text."""
     return os.fsdecode(ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()), filename.encode()))
 
 
 def media_type(start: bytes) -> str:
-    """The type of an image by its first bytes, whatever its name says; something to keep, not to show, for others."""
+    """Media type of an image by its first bytes, not by its name; for others, a type that browsers save."""
     known = {PNG: "image/png", JPEG: "image/jpeg"}
     return next((name for magic, name in known.items() if start.startswith(magic)), "application/octet-stream")
 
 
 class Thumbnails:
-    """Thumbnails, of which the ones that were asked for last are kept."""
+    """Thumbnails; the last requested ones are kept."""
 
     def __init__(self, settings: ImagesSection, most: int = KEPT, at_once: int = 2) -> None:
-        """Keep `most` bytes, and make a few at once, for a large picture takes much memory while it is made small."""
+        """Keep `most` bytes, and make only a few at once, because a large picture takes much memory meanwhile."""
         self._settings = settings
         self._most = most
         self._kept: OrderedDict[tuple[int, ...], bytes] = OrderedDict()

@@ -2,17 +2,17 @@
 
 Three kinds of files in a folder, which many processes may read at once:
 
-bitmaps.npy     a bit an image for every class of every attribute, and for every attribute that is abstained from. A
-                filter is an AND of such bitmaps, and a count the number of bits that are left. That is a bitmap index
-                (P. O'Neil and D. Quass, "Improved query performance with variant indexes", SIGMOD 1997).
-the other .npy  a column each: class, confidence, label and id of every image. All are mapped into memory, not read.
+bitmaps.npy     a bit per image for every class of every attribute, and for abstaining from every attribute. A filter is
+                an AND of such bitmaps, and a count is the number of set bits. That is a bitmap index (P. O'Neil and D.
+                Quass, "Improved query performance with variant indexes", SIGMOD 1997).
+other .npy      a column each: class, confidence, label and id of every image. All are memory-mapped.
 names.sqlite    text: the names of the files.
 
-The images of a lot stand side by side, in the order of its predictions, and every lot begins with a new word of the
+The images of a lot are adjacent, in the order of its predictions, and every lot begins with a new word of the
 bitmaps; so all rows of a lot are taken over at once when only other lots have changed. Embeddings stay where stage
 predict keeps them, and are read from there.
 
-What stage predict has written is read by several processes, a block of rows at a time; one writes what they found.
+Several processes read the predictions, a block of rows at a time, and one process writes the index.
 """
 
 import csv
@@ -46,37 +46,37 @@ from stages.common.workers.pool import WorkerPool, follow_parent
 ABSTAINED = "abstained"
 """Stands in place of a class where the version abstains."""
 SCALE = 10_000
-"""A confidence is kept as so many parts; 0 where the model gave no number."""
+"""A confidence is stored as a whole number of such parts; 0 if the model gave no number."""
 WORD = 64
-"""Images of a word of the bitmaps."""
+"""Images per word of the bitmaps."""
 ROWS = 320 * WORD
-"""Images that are in memory at once while an index is made, and `BLOCK` embeddings while they are compared."""
+"""Images in memory at once while an index is made; `BLOCK`: embeddings in memory while they are compared."""
 BLOCK = 1024
 WORKERS = 2
-"""Processes that read predictions at most; each takes some 60 MB."""
+"""Greatest number of processes that read predictions; each takes some 60 MB."""
 WORTH = 100_000
-"""Images that make another process worth its start of half a second: one reads so many in .7 s."""
+"""Number of images that justifies another process, which starts in half a second: one process reads them in .7 s."""
 UNLABELLED = 255
 MOST_CLASSES = 250
 FORMAT = 2
-"""Of the files; an index of another one is made anew."""
+"""Format of the files; an index of another format is made anew."""
 INDEX = "index.json"
 NAMES = "names.sqlite"
 AGREES, DIFFERS, NONE = LABELS = ("agrees", "differs", "none")
 """Labels against the answers about an image: all agree, at least one differs, no answered attribute has a label."""
 
 Words = npt.NDArray[np.uint64]
-"""(W,), a bit an image."""
+"""(W,), a bit per image."""
 
 
 @dataclass(frozen=True)
 class Lot:
-    """Where the images of a lot stand.
+    """Positions of the images of a lot.
 
     Attributes:
         name: of the lot.
-        images: how many there are.
-        first: position of the first one, a multiple of `WORD`.
+        images: number of images.
+        first: position of the first image, a multiple of `WORD`.
         predictions: SHA-256 of its predictions.csv.
         features: its file with embeddings, relative to the artifact; "" if it has none.
     """
@@ -103,11 +103,11 @@ class About:
     """Contents of an index.
 
     Attributes:
-        artifact: of stage predict.
+        artifact: artifact of stage predict.
         labels: artifact of stage validate, whose annotations are the labels; "" if there is none.
-        version: that answered.
-        images: how many there are.
-        attributes: that the version answers.
+        version: the version of the answers.
+        images: number of images.
+        attributes: the attributes that the version answers.
         lots: in the order of their positions.
     """
 
@@ -123,7 +123,7 @@ class About:
 
 
 class _Block(NamedTuple):
-    """Rows of the predictions.csv of a lot, and in which columns the name and what is said of each attribute stand."""
+    """Rows of the predictions.csv of a lot, and the positions of its columns."""
 
     artifact: Path
     lot: Lot
@@ -146,10 +146,10 @@ def build(artifact: Path, validated: Path | None, folder: Path, earlier: Path | 
     """Make the index of the predictions in an artifact.
 
     Args:
-        artifact: of stage predict.
-        validated: artifact of stage validate; None if there are no labels.
-        folder: to make it in, which is empty.
-        earlier: folder of an index, whose lots that have not changed are taken over.
+        artifact: artifact of stage predict.
+        validated: artifact of stage validate; None without labels.
+        folder: an empty folder for the index.
+        earlier: folder of an earlier index, whose unchanged lots are taken over.
 
     Raises:
         DataError: the artifact is damaged, or holds no predictions.
@@ -198,12 +198,12 @@ def build(artifact: Path, validated: Path | None, folder: Path, earlier: Path | 
     labels = column("labels", np.uint8, count, length if validated else 0)
     if validated:
         _set_labels(labels, about.attributes, validated, ids, order)
-    # last, for it says that the rest is there
+    # last: it marks the index as complete
     (folder / INDEX).write_text(json.dumps({"format": FORMAT, **asdict(about)}), encoding="utf-8")
 
 
 def build_and_tell(tells: Connection, *arguments: Any) -> None:
-    """Make an index in a process of its own, and tell what is wrong with it."""
+    """Make an index in a separate process, and send its error, if any."""
     follow_parent()
     try:
         build(*arguments)
@@ -215,7 +215,7 @@ def build_and_tell(tells: Connection, *arguments: Any) -> None:
 
 
 def ids_of(lot: str, filenames: Sequence[str]) -> list[int]:
-    """By what images are known outside: 64 bits made of lot and name, so that an address is no path, and stays."""
+    """Ids of images in addresses: 64 bits from lot and name, so that an address has no path, and does not change."""
     return [xxhash.xxh3_64_intdigest(f"{lot}/{filename}".encode()) or 1 for filename in filenames]
 
 
@@ -243,7 +243,7 @@ def _describe(artifact: Path, validated: Path | None) -> About:
 
 
 def _titled(answered: Attributes, artifact: Path, champion: str) -> Attributes:
-    """The attributes with the titles that the champion's artifact has, if it is still there."""
+    """The attributes with the titles of the champion's artifact, if it is still there."""
     for folder in (artifact.parents[1] / "champion" / champion, artifact.parent / "champion"):
         if (folder / "attributes.json").is_file():
             titles = {attribute.name: attribute.title for attribute in read_attributes(folder)}
@@ -294,7 +294,7 @@ def _blocks(artifact: Path, lot: Lot, attributes: Attributes) -> Iterator[_Block
 
 
 def whole_rows(lines: Iterator[str]) -> Iterator[str]:
-    """The rows of a CSV: a line, or several where a cell has a line end, which stands within quotes."""
+    """The rows of a CSV: a line, or several lines if a quoted cell contains line ends."""
     for line in lines:
         row = line
         while row.count('"') % 2:
@@ -321,7 +321,7 @@ def _read(block: _Block) -> tuple[Lot, _Part]:
 
 
 class _Parts(dict[str, int]):
-    """A confidence as it is written -> as it is kept; there are at most `SCALE` of them."""
+    """Confidence as text -> as stored; there are at most `SCALE` different ones."""
 
     def __missing__(self, text: str) -> int:
         self[text] = round(float(text) * SCALE)
@@ -332,7 +332,7 @@ _TENTHOUSANDTHS = _Parts({"": 0})
 
 
 def _set_bits(bitmaps: npt.NDArray[np.uint64], attributes: Attributes, part: _Part, first: int) -> None:
-    """Set the bits of some images, the first of which has the first bit of word `first`."""
+    """Set the bits of some images; the first image has the first bit of word `first`."""
     row = 0
     for attribute, said, given in zip(attributes, part.said, part.given, strict=True):
         for number in range(len(attribute.classes) + 1):
@@ -342,7 +342,7 @@ def _set_bits(bitmaps: npt.NDArray[np.uint64], attributes: Attributes, part: _Pa
 
 
 def packed(bits: npt.NDArray[np.bool_]) -> Words:
-    """A bitmap of truth values, (W,) of (N,): the last word is filled up with zeros."""
+    """A bitmap of truth values, (W,) from (N,): the last word is padded with zeros."""
     octets = np.packbits(bits, bitorder="little")
     return np.pad(octets, (0, -len(octets) % (WORD // 8))).view(np.uint64)
 
@@ -350,7 +350,7 @@ def packed(bits: npt.NDArray[np.bool_]) -> Words:
 def _set_labels(
     labels: npt.NDArray[np.uint8], attributes: Attributes, validated: Path, ids: npt.NDArray[np.uint64], order: Any
 ) -> None:
-    """Find the images that annotations are of, by lot and by name or path, as stage predict calls them."""
+    """Find the images of annotations, by lot and by name or path as in stage predict."""
     labels[:] = UNLABELLED
     classes = {attribute.name: attribute.classes for attribute in read_attributes(validated)}
     numbers = [
@@ -384,9 +384,9 @@ def _set_labels(
 # ---- asking it ----
 
 OWN = ("min_confidence", "lot", "answered", "label", "file", "sort", "page", "size")
-"""Words of a query that are no attributes."""
+"""Words of a query that are not attributes."""
 MOST = 200
-"""Images of a page at most."""
+"""Greatest number of images of a page."""
 
 
 @dataclass(frozen=True)
@@ -394,13 +394,13 @@ class Query:
     """Filters, order and page of a search.
 
     Attributes:
-        values: number of an attribute -> the numbers of the classes that are wanted, the last being `ABSTAINED`.
-        least: the lowest confidence, in `SCALE`, of the attributes that `values` names; of all if it names none.
-        lots: those that are wanted; all if it is empty.
+        values: number of an attribute -> numbers of the wanted classes; the last number is `ABSTAINED`.
+        least: lowest confidence, in `SCALE`, of the attributes in `values`, or of all if there are none.
+        lots: the wanted lots; all if it is empty.
         answered: with an answer about every attribute, or without one about some; None for both.
         labels: of `LABELS`; all if it is empty.
-        files: names, any of which a file has; all if it is empty.
-        sort: file or confidence, or the number of an attribute: by its confidence.
+        files: the wanted file names; all if it is empty.
+        sort: file or confidence, or the number of an attribute, for its confidence.
         falling: the highest first.
         page: from 1 on, of `size` images.
     """
@@ -418,10 +418,10 @@ class Query:
 
 
 class Index:
-    """An index that is open, from several threads if need be. It goes on when its folder is removed."""
+    """An open index, usable from several threads. It works on after its folder is removed."""
 
     def __init__(self, folder: Path) -> None:
-        """Open what `build` has made.
+        """Open an index of `build`.
 
         Raises:
             DataError: it is not whole.
@@ -452,14 +452,14 @@ class Index:
         self._of_labels = self._compare_labels()
 
     def is_of(self, artifact: Path, validated: Path | None) -> bool:
-        """Whether it is of these artifacts, as they were given to `build`."""
+        """Whether it is of these artifacts, as given to `build`."""
         return (self.about.artifact, self.about.labels) == (str(artifact), str(validated or ""))
 
     def close(self) -> None:
-        """Let go of the file with names."""
+        """Close the file with names."""
         self._names.close()
 
-    # -- what is asked --
+    # -- queries --
 
     def parse(self, words: Iterable[tuple[str, str]]) -> Query:
         """Query of the words of an address: `<attribute>=<class>` and those of `OWN`; a word may stand there twice.
@@ -508,11 +508,11 @@ class Index:
         return (*self.about.attributes[number].classes, ABSTAINED)
 
     def search(self, query: Query) -> dict[str, Any]:
-        """The images that a query finds.
+        """The images of a query.
 
         Returns:
-            JSON-like: `total`, `pages`, `rows`; and of every attribute, lot and label, and of `answered`, how many
-            images there would be with this choice in the place of the one in the query.
+            JSON-like: `total`, `pages`, `rows`; and for every attribute, lot and label, and for `answered`, the number
+            of images with each choice in place of that in the query.
 
         Raises:
             UsageError: there is no such page.
@@ -552,7 +552,7 @@ class Index:
         return {"version": self.about.version, "artifact": Path(self.about.artifact).name, "images": self.about.images}
 
     def position(self, image: str) -> int | None:
-        """Where the image with an id of 16 hex digits stands; None if there is none."""
+        """Position of the image with an id of 16 hex digits; None if there is none."""
         try:
             return self._place(int.from_bytes(bytes.fromhex(image))) if len(image) == 16 else None
         except ValueError:
@@ -586,10 +586,10 @@ class Index:
         ]
 
     def similar(self, position: int, query: Query, count: int) -> list[dict[str, Any]]:
-        """The images with the nearest embeddings, by their cosine, among those that a query finds: the nearest first.
+        """Images with the nearest embeddings, by cosine, among those of a query, the nearest first.
 
         Returns:
-            `rows` of `count` at most, each with `likeness`, from -1 to 1.
+            `rows` of at most `count` images, each with `likeness`, from -1 to 1.
 
         Raises:
             DataError: the embeddings are not there any more.
@@ -613,7 +613,7 @@ class Index:
         found = self.rows(nearest.tolist())
         return [row | {"likeness": round(float(likeness[place]), 4)} for row, place in zip(found, nearest, strict=True)]
 
-    # -- how it is found --
+    # -- implementation --
 
     def parts(self, lot: Lot) -> Iterator[_Part]:
         """Parts of a lot, for another index."""
@@ -629,7 +629,7 @@ class Index:
         return np.zeros(self._bitmaps.shape[1], np.uint64)
 
     def _unanswered(self) -> Words:
-        """Where the model abstains from an attribute that it has learned."""
+        """Images for which the model abstains from an answered attribute."""
         rows = [self._rows[number][-1] for number in self._learned]
         return np.bitwise_or.reduce(self._bitmaps[rows], axis=0) if rows else self._words()
 
@@ -650,7 +650,7 @@ class Index:
             return {position: self._names.execute(question, [position]).fetchone()[0] for position in positions}
 
     def _with_names(self, files: Iterable[str]) -> Words:
-        """The images whose files have one of these names."""
+        """Images whose files have one of these names."""
         bits = np.zeros(len(self._ids), bool)
         for lot in self.about.lots:
             bits[[place for image in ids_of(lot.name, [*files]) if (place := self._place(image)) is not None]] = True
@@ -662,7 +662,7 @@ class Index:
         return np.minimum.reduce(found) if found else np.zeros(len(self._ids), np.uint16)
 
     def _page(self, mask: Words, query: Query) -> list[int]:
-        """The positions on the page that a query asks for; images with equal keys stand in the order of positions."""
+        """Positions on the requested page; images with equal keys are in the order of positions."""
         found = np.flatnonzero(_bits(mask))
         start, stop = (query.page - 1) * query.size, min(query.page * query.size, len(found))
         if query.sort == "file":
@@ -691,7 +691,7 @@ class Index:
         return told
 
     def _embeddings(self, lot: Lot, first: int = 0, count: int | None = None) -> Iterator[npt.NDArray[np.float32]]:
-        """Embeddings of a lot, float32 (n, D), in blocks: in one place of memory, so each is gone with the next."""
+        """Embeddings of a lot, float32 (n, D), in blocks: each overwrites the memory of the last."""
         path = Path(self.about.artifact) / lot.features
         with reading(path, "predict"), path.open("rb") as file:
             start, kind, (stored, width) = _member(path, "embeddings")
@@ -711,7 +711,7 @@ class Index:
 
 
 class _Selection:
-    """The images that a query finds, or would find without one of its parts."""
+    """Images of a query, or of the query without one of its parts."""
 
     def __init__(self, index: Index, query: Query) -> None:
         self._index, self._query = index, query
@@ -723,10 +723,10 @@ class _Selection:
                 self._lots[lot.words] = index._all[lot.words]
 
     def __call__(self, without: int | str = "") -> Words:
-        """(W,), of the whole query, or with any choice in the place of one part.
+        """(W,), of the whole query, or without one part.
 
         Args:
-            without: an attribute, of which the lowest confidence is asked all the same; or a name of `Query`.
+            without: an attribute, whose lowest confidence still counts; or a name of `Query`.
         """
         index, query = self._index, self._query
         mask = index._all.copy()
@@ -772,7 +772,7 @@ def _one_of(choices: Sequence[str], found: str, what: str, more: Sequence[str] =
 
 
 def shown(text: str) -> str:
-    """A text that somebody has sent, as it can stand in one line."""
+    """A text from a request, for one line of a message."""
     return repr(text if len(text) <= 80 else f"{text[:79]}\u2026")
 
 
@@ -788,7 +788,7 @@ def _number(name: str, text: str, least: float, most: float, *, whole: bool = Fa
 
 
 def _member(path: Path, name: str) -> tuple[int, np.dtype[Any], tuple[int, int]]:
-    """Where the numbers of an array (n, D) lie in an .npz that is not compressed, and their type and shape."""
+    """Offset, type and shape of an array (n, D) in an uncompressed .npz."""
     with zipfile.ZipFile(path) as archive:
         told = archive.getinfo(f"{name}.npy")
         if told.compress_type != zipfile.ZIP_STORED:
@@ -800,6 +800,6 @@ def _member(path: Path, name: str) -> tuple[int, np.dtype[Any], tuple[int, int]]
             header = file.tell()
     with path.open("rb") as whole:
         whole.seek(told.header_offset)
-        # 30 bytes, of which the last four are the lengths of the name and of the extra field behind them
+        # 30 bytes; the last four are the lengths of the name and of the extra field that follow
         lengths = struct.unpack("<26xHH", whole.read(30))
     return told.header_offset + 30 + sum(lengths) + header, kind, (count, width)

@@ -22,13 +22,13 @@ class Service:
     """State that lives as long as the process.
 
     Attributes:
-        settings: what the service was told.
-        champion: which version answers.
-        computing: to be held by who lets the network compute in a thread of his own.
+        settings: settings of the service.
+        champion: the version that answers.
+        computing: lock for calls that let the network compute in another thread.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Prepare it; nothing is loaded yet."""
+        """Prepare the state; nothing is loaded yet."""
         self.settings = settings
         self.champion = Champion(settings)
         threads = -(-available_cpus() // settings.workers)
@@ -36,7 +36,7 @@ class Service:
         self._batches: Batches[Served, bytes, Answer] = Batches(_answered, threads, settings.limits.waiting)
 
     def served(self) -> Served:
-        """The version that answers now; a request asks once, so that it ends with the one that it began with.
+        """The current version; a request reads it once, and uses it to its end.
 
         Raises:
             RefusedError: there is none.
@@ -49,7 +49,7 @@ class Service:
         """Answers of a version about some files, in their order.
 
         Raises:
-            RefusedError: too many wait already, or the model cannot do it.
+            RefusedError: too many images wait already, or the model cannot be run.
         """
         try:
             return await self._batches.results(served, files)
@@ -83,7 +83,7 @@ ServiceDep = Annotated[Service, Depends(_service)]
 
 
 class Json(Response):
-    """An answer in JSON: ASCII, whatever it quotes, and no number that is none."""
+    """An answer in ASCII JSON, without NaN and infinity."""
 
     media_type = "application/json"
 

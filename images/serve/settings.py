@@ -19,20 +19,20 @@ from stages.common.registry.registry import RegistrySection
 Number = TypeVar("Number", int, float)
 ROOT = Path(__file__).resolve().parents[2]
 MOST_WORKERS = 4
-"""Processes that start where nothing else is said; docker-compose.yml has memory for so many."""
+"""Default number of processes; docker-compose.yml has memory for them."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits; SERVE_BODY_BYTES and the like set others. Several processes divide what all requests share.
+    """Limits; variables such as SERVE_BODY_BYTES change them. Several processes divide the limits of all requests.
 
     Attributes:
         body_bytes: of a request.
         held_bytes: of all requests that are being read or answered.
-        body_s: seconds that a client has to send its body.
-        head_bytes: of what stands before the body.
-        head_s: seconds that a client has to send that.
-        request_s: seconds until an answer that is not taken is given up.
+        body_s: seconds for a client to send its body.
+        head_bytes: of the head of a request.
+        head_s: seconds for a client to send the head.
+        request_s: seconds until a request without an answer is given up.
         images: in a request.
         waiting: images that wait for their answer.
         connections: at a time.
@@ -49,10 +49,10 @@ class Limits:
     connections: int = 4096
 
     def divided(self, workers: int) -> "Limits":
-        """The limits of one of so many processes, which still takes the largest request that there may be.
+        """The limits of one of so many processes, which still accepts the largest possible request.
 
-        The kernel deals connections out by chance, so one process may get more than its part. Four of them get 1,000
-        connections as 250 each, give or take 14, and each of them may take 1,024.
+        The kernel distributes connections by chance, so a process may get more than its part. Of 1,000 connections,
+        each of four processes gets 250, plus or minus 14, and may accept 1,024.
         """
         if workers == 1:
             return self
@@ -76,15 +76,15 @@ class Settings:
         artifacts: folder of the artifact store, or of the artifacts of `dvc repro`.
         registry: folder of the registry.
         raw: folder of the raw images.
-        index: folder that the service may write to, for what the search needs; nothing else is written anywhere.
-        token: who asks must show it; "" asks for none, and answers only on this machine, by a name of it.
+        index: writable folder for the index of the search; nothing else is written anywhere.
+        token: token that requests need; "" for none: then only requests from this machine are answered.
         images: section `images` of params.yaml.
         remote: where the registry keeps its files, key `registry.remote`; "" for a folder in the registry.
         limits: of one process.
         host: address to listen at.
-        port: to listen at.
-        workers: processes that serve.
-        unreleased: serve a version that was not released, too, if it is newer than the last release.
+        port: port to listen at.
+        workers: number of processes.
+        unreleased: whether to serve a version that was not released, if it is newer than the last release.
     """
 
     artifacts: Path
@@ -102,7 +102,7 @@ class Settings:
 
 
 class _Input(Section):
-    """Of section `input` what `dvc repro` reads and keeps, which is served where nothing else is named."""
+    """Section `input`: folders of `dvc repro`, which are the defaults."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -120,11 +120,11 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """The settings, from variables SERVE_*.
 
     Raises:
-        UsageError: one of them is none, or params.yaml is not as expected.
+        UsageError: a variable or params.yaml is invalid.
     """
     recipe = environment.get("SERVE_RECIPE", "none")
     recipes = [] if recipe in {"", "none"} else [ROOT / f"params-{recipe}.yaml"]
-    data = environment.get("SERVE_DATA")  # folder of the data, which may bring parameters
+    data = environment.get("SERVE_DATA")  # folder of the data, which may have parameters
     own = own_params(Path(data)) if data else None
     params = load_params(_Params, ROOT / "params.yaml", recipes=recipes, own=own)
 
@@ -159,7 +159,7 @@ def _yes(environment: Mapping[str, str], name: str) -> bool:
 
 def _token(environment: Mapping[str, str]) -> str:
     token = environment.get("SERVE_TOKEN", "")
-    if not re.fullmatch("[!-~]*", token):  # of others, a header or a cookie would tell something else
+    if not re.fullmatch("[!-~]*", token):  # other characters change in a header or a cookie
         raise UsageError("SERVE_TOKEN has a blank or a letter that is not ASCII: choose another one")
     return token
 
@@ -170,7 +170,7 @@ def _limits(environment: Mapping[str, str]) -> Limits:
 
 
 def _positive(environment: Mapping[str, str], name: str, usual: Number) -> Number:
-    """A number of the kind of `usual`, which is taken where none is given."""
+    """A number of the type of `usual`, which is the default."""
     kind = type(usual)
     try:
         found = kind(environment.get(name) or usual)

@@ -1,4 +1,4 @@
-"""The files in a request: several of a form, or one that is the body itself. They stay in memory."""
+"""Files in a request: several in a form, or one as the body. They stay in memory."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,14 +17,14 @@ RAW = ("image/", "application/octet-stream")
 
 
 class File(NamedTuple):
-    """A file as it came: what the client calls it, "" if nothing, which is only ever told again; and its content."""
+    """A received file: its name by the client ("" if absent), which is only repeated in the answer; and its content."""
 
     name: str
     content: bytes
 
 
 class _InMemory(MultiPartParser):
-    """Keeps files in memory, which bodies have a limit for, where Starlette would write large ones to a disk."""
+    """Keeps files in memory, within the limit of bodies; Starlette would write large ones to a disk."""
 
     spool_max_size = 0  # of a temporary file: no limit
 
@@ -52,7 +52,7 @@ async def _of_form(request: Request, body: bytes, most: int) -> list[File]:
     async def parts() -> AsyncIterator[bytes]:
         for start in range(0, len(body), CHUNK):
             yield body[start : start + CHUNK]
-            await asyncio.sleep(0)  # others are served meanwhile
+            await asyncio.sleep(0)  # other requests are served meanwhile
 
     try:
         form = await _InMemory(request.headers, parts(), max_files=most, max_fields=most).parse()  # type: ignore[arg-type]

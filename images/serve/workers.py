@@ -1,8 +1,8 @@
-"""The processes of the service: one, or several under uvicorn's supervisor, each of them a whole server at one port.
+"""The processes of the service: one, or several under uvicorn's supervisor, each a whole server at the same port.
 
-The kernel spreads connections over the sockets that listen there (SO_REUSEPORT). From one socket that all share, the
-process that wakes first would take nearly all of them. A process listens as soon as it can answer, and one that has
-died listens no more, so what comes meanwhile goes to the others.
+The kernel distributes connections over the listening sockets (SO_REUSEPORT). With one shared socket, the process that
+wakes first would accept nearly all of them. A process listens as soon as it can answer, and a dead process no longer
+listens, so new connections go to the others.
 """
 
 import logging
@@ -31,12 +31,12 @@ from stages.common.images import room
 from stages.common.workers.pool import follow_parent
 
 STOP_S = 10
-"""Seconds that requests have to end after SIGTERM."""
+"""Seconds for requests to end after SIGTERM."""
 KILL_S = 5
-"""Seconds after these until a process that has not ended is killed."""
+"""Further seconds until a process that has not ended is killed."""
 HUNG_S = 120
-"""Seconds until a process that does not react is replaced. On a busy machine (load 25 on two cores) one took over 30 s
-to start, so with 30 it was replaced again and again."""
+"""Seconds until a process that does not react is replaced. On a busy machine (load 25 on two cores) a start took over
+30 s, so with 30 the process was replaced again and again."""
 
 
 def serve(settings: Settings) -> ExitCode:
@@ -52,7 +52,7 @@ def serve(settings: Settings) -> ExitCode:
     if settings.workers == 1:
         try:
             uvicorn.Server(_config(settings)).run()
-        except SystemExit:  # it has said why
+        except SystemExit:  # it has logged the cause
             return ExitCode.UNAVAILABLE
         return ExitCode.DONE
     places = os.memfd_create("room")
@@ -100,7 +100,7 @@ def _quiet() -> None:
 
 
 def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A socket that does not listen yet; with others at the same address, if all are `shared`."""
+    """A socket that does not listen yet; several at the same address are possible if all are `shared`."""
     made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
@@ -133,7 +133,7 @@ def _bound(host: str, port: int) -> list[socket.socket]:
 
 
 class _Supervisor(Multiprocess):
-    """uvicorn's, which says when it replaces a process, and waits for none for ever."""
+    """uvicorn's supervisor, which logs when it replaces a process, and does not wait for a process for ever."""
 
     def keep_subprocess_alive(self) -> None:
         before = [*self.processes]

@@ -1,5 +1,5 @@
 "use strict";
-// What all pages share: asking the service, the form for the token, and what is wrong with the version.
+// Shared by all pages: requests to the service, the form for the token, and problems of the version.
 
 const element = id => document.getElementById(id);
 
@@ -51,7 +51,7 @@ function showProblem(text) {
   element("problem").hidden = !text;
 }
 
-// Which version answers, and what is wrong, now and then.
+// Show the version that answers, and its problem, every few seconds.
 async function showVersion() {
   try {
     const response = await fetch("ready");

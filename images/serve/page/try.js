@@ -1,5 +1,5 @@
 "use strict";
-// Pictures in, answers out. Nothing is sent but what somebody chooses, and nothing is kept.
+// Pictures in, answers out. Only chosen pictures are sent, and none is stored.
 
 const MOST = 64; // pictures in a request, as the service allows
 const percent = value => `${(100 * value).toFixed(value > 0.9899 || value < 0.0995 ? 1 : 0)} %`;
@@ -9,7 +9,7 @@ async function start() {
   try {
     const known = await ask("attributes");
     titles = Object.fromEntries(known.attributes.map(attribute => [attribute.name, attribute.title]));
-  } catch { /* it is said above, or by the form */ }
+  } catch { /* shown above, or by the form */ }
 }
 
 async function predict(files) {
