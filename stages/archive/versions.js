@@ -90,7 +90,7 @@
     { title: "Labels", n: true, value: (version) => version.labels, show: (version) => number(version.labels) },
     { title: "Seconds", n: true, value: (version) => (version.seconds ? Math.round(sum(version.seconds)) : undefined), show: (version) => (version.seconds ? number(Math.round(sum(version.seconds))) : "–") },
     ...(groups.parameters ? varying.map(({ name, position }) => ({ title: name, n: true, value: (version) => asNumber(values(version, position)), show: (version) => values(version, position) ?? "–" })) : []),
-    { title: "What the gate says", long: true, value: (version) => version.reasons.join("; ") },
+    { title: "Reasons of the gate", long: true, value: (version) => version.reasons.join("; ") },
   ];
   const asNumber = (text) => (text === undefined || text === "" || Number.isNaN(Number(text)) ? text : Number(text));
 
@@ -111,7 +111,7 @@
       count += !row.hidden;
     }
     for (const [run, row] of shownRuns.made) row.hidden = !has(wordsOfRun.get(run)) && !has(words.get(byName.get(run.version)) || "");
-    at("count").textContent = `${number(count)} of ${number(data.versions.length)} versions. Choose two to put them side by side below.`;
+    at("count").textContent = `${number(count)} of ${number(data.versions.length)} versions. Choose two to compare them below.`;
   };
   const draw = () => {
     shown = table(columns(), data.versions, { label: "All versions", tall: true, sorted: 0, name: (version) => version.name });
@@ -157,7 +157,7 @@
     return { ...found, slices: slices(common, both, one, other) };
   };
 
-  // the images with a class of one attribute and one of another, where most answers became right or wrong
+  // pairs of classes of two attributes with the largest numbers of changed answers
   const slices = (common, both, one, other) => {
     const found = new Map(), label = (image, column) => data.images[image][2][column];
     const right = (said, image, column) => said(image, column) === label(image, column);
@@ -252,17 +252,17 @@
       return;
     }
     const { rows, classes, lots } = figures(first, second);
-    parts.push(heading("Figures"), note("Each on its own test images; in brackets what holds the true figure with 95 % (Wilson). The difference is the second minus the first."),
+    parts.push(heading("Figures"), note("Each version on its own test images; in brackets the interval that contains the true figure with 95 % (Wilson). The difference is the second minus the first."),
       plain("Figures", [...titles("Measure"), "Difference"], rows));
     if (classes.length) parts.push(folded("Classes: precision and recall", plain("Classes", [...titles("Class"), "Difference"], classes)));
     if (lots.length) parts.push(folded("Lots: accuracy of all answers, and test labels", plain("Lots", [...titles("Lot"), "Difference"], lots)));
     const old = [first, second].filter((version) => !version.attributes).map((version) => version.name);
-    if (old.length) parts.push(note(`${old.join(" and ")} was registered by earlier code, which kept no more of it for this page.`));
+    if (old.length) parts.push(note(`${old.join(" and ")} was registered by earlier code, which stored no further figures for this page.`));
     else {
       const found = differs(first, second);
       parts.push(heading("Test images that both answer differently"));
-      parts.push(note(found.images ? `${number(found.images)} of the kept test images are the same (by picture), with ${number(found.labels)} labels of attributes that both know. ${number(found.first)} of these only ${first.name} has right, ${number(found.second)} only ${second.name}. ${number(found.unlike.length)} answers differ.`
-        : "They share no test image, so that their figures are of different pictures."));
+      parts.push(note(found.images ? `${number(found.images)} of the kept test images are the same (by picture), with ${number(found.labels)} labels of attributes that both answer. Only ${first.name} is right on ${number(found.first)} of these labels, only ${second.name} on ${number(found.second)}. ${number(found.unlike.length)} answers differ.`
+        : "They share no test image, so their figures are from different pictures."));
       if (found.slices.length) parts.push(folded("Slices: pairs of classes that changed most, on these images",
         note("Among so many slices, chance alone makes some change. The release gate tests for that; see the report of a version."),
         plain("Slices", ["Images of", "Attribute", "Labels", first.name, second.name, `only ${first.name} right`, `only ${second.name} right`], found.slices)));
@@ -270,12 +270,12 @@
       const curves = [["Loss on training images", "train_loss"], ["Loss on validation images", "val_loss"], ["Accuracy on validation images", "val_mean_accuracy"]].map(([title, name]) => curve(title, name, first, second)).filter(Boolean);
       if (curves.length) parts.push(heading("Training"), make("p", { class: "key" }, make("span", {}, first.name), make("span", {}, second.name)), make("div", { class: "bunch" }, ...curves));
       const changed = data.params.names.map((name, k) => [name, values(first, k) ?? "–", values(second, k) ?? "–"]).filter(([, a, b]) => a !== b);
-      parts.push(heading("What changed in the parameters"), changed.length ? plain("Parameters", titles("Parameter"), changed) : note("Nothing."),
-        heading("What changed in the data"), ...changes(first, second));
+      parts.push(heading("Changes of parameters"), changed.length ? plain("Parameters", titles("Parameter"), changed) : note("Nothing."),
+        heading("Changes of data"), ...changes(first, second));
       const stages = [...new Set([...Object.keys(first.seconds), ...Object.keys(second.seconds)])];
       parts.push(heading("Seconds"), plain("Seconds", titles("Stage"), [...stages.map((stage) => [stage, ...[first, second].map((version) => number(version.seconds[stage] && Math.round(version.seconds[stage])))]), ["all", number(Math.round(sum(first.seconds))), number(Math.round(sum(second.seconds)))]]));
     }
-    parts.push(heading("What the gate said"), plain("Gate", titles(""), [["verdict", first.fit ? "fit" : "not fit", second.fit ? "fit" : "not fit"], ["against", first.against || "nothing", second.against || "nothing"], ["reasons", first.reasons.join("; "), second.reasons.join("; ")], ["model", first.model, second.model]]));
+    parts.push(heading("Verdict of the gate"), plain("Gate", titles(""), [["verdict", first.fit ? "fit" : "not fit", second.fit ? "fit" : "not fit"], ["against", first.against || "nothing", second.against || "nothing"], ["reasons", first.reasons.join("; "), second.reasons.join("; ")], ["model", first.model, second.model]]));
     at("compare").replaceChildren(...parts);
   };
   const changes = (first, second) => {
@@ -284,7 +284,7 @@
     const inputs = [...new Set([...Object.keys(first.inputs), ...Object.keys(second.inputs)])];
     const rows = [["images", number(first.images), number(second.images)], ["labels", number(first.labels), number(second.labels)],
       ...["train", "val", "test"].map((split) => [`images of ${split}`, number(first.splits[split]), number(second.splits[split])]),
-      ["lots", number(first.lots.length), number(second.lots.length)], ["lots that the other has not", only(first, second), only(second, first)],
+      ["lots", number(first.lots.length), number(second.lots.length)], ["lots of this version only", only(first, second), only(second, first)],
       ...inputs.map((input) => [`digest of ${input}`, first.inputs[input] ?? "–", second.inputs[input] ?? "–"])];
     return [plain("Data", ["", first.name, second.name], rows)];
   };
@@ -306,11 +306,11 @@
     { title: "Made, UTC", value: (run) => run.time, show: (run) => link(day(run.time), run.page) },
     { title: "Run", value: (run) => run.run, show: (run) => run.run || "by hand" },
     { title: "Version", value: (run) => run.version },
-    { title: "Champion then", value: (run) => run.champion },
+    { title: "Champion at the time", value: (run) => run.champion },
     { title: "Accuracy", n: true, value: (run) => run.accuracy, show: (run) => share(run.accuracy) },
   ], data.runs, { label: "Runs", tall: true, sorted: 0 });
   at("runs").append(data.runs.length ? shownRuns.node : note("None."));
-  at("releases").append(data.releases.length ? plain("Releases", ["When, UTC", "Version", "What", "Why"], data.releases.map((release) => [day(release.time), release.version, release.action, release.reason]).reverse()) : note("None."));
+  at("releases").append(data.releases.length ? plain("Releases", ["Time, UTC", "Version", "Action", "Reason"], data.releases.map((release) => [day(release.time), release.version, release.action, release.reason]).reverse()) : note("None."));
   at("words").addEventListener("input", filter);
   at("which").addEventListener("change", filter);
   draw();

@@ -60,7 +60,7 @@ def test_with_the_keyboard_alone_labels_are_corrected_and_the_file_is_read_as_th
     open_offline: "Callable[..., Page]", tmp_path: Path
 ) -> None:
     page = open_offline(report(tmp_path))
-    assert "No correction yet." in page.get_by_role("status").inner_text()
+    assert "No corrections yet." in page.get_by_role("status").inner_text()
     assert group(page, "unreadable.png").count() == 0
     assert pressed(page, "s1_0.png") == ["none"]
     for _ in range(20):
@@ -138,8 +138,8 @@ def test_other_labels_are_asked_for_on_request_and_all_can_be_taken_back(
     group(page, "s1_0.png", "Place").get_by_label("Place").select_option("room 7")
     group(page, "s1_0.png").get_by_role("button", name="2 cap").click()
     assert page.get_by_role("status").inner_text() == "2 corrections, not saved yet."
-    page.get_by_role("button", name="Take all back").click()
-    assert page.get_by_role("status").inner_text() == "No correction yet."
+    page.get_by_role("button", name="Undo all").click()
+    assert page.get_by_role("status").inner_text() == "No corrections yet."
     assert pressed(page, "s1_0.png") == ["none"]
     assert group(page, "s1_0.png", "Place").get_by_label("Place").input_value() == "room 3"
 
@@ -177,7 +177,7 @@ def test_the_bar_covers_nothing_while_nobody_corrects(open_offline: "Callable[..
     page.evaluate(top)
     page.wait_for_function("() => scrollY === 0")
     expect(bar).to_be_in_viewport(ratio=1)  # for that is not saved yet
-    page.get_by_role("button", name="Take all back").press("Enter")
+    page.get_by_role("button", name="Undo all").press("Enter")
     expect(bar).not_to_be_in_viewport()
     page.keyboard.press("End")
     expect(bar).to_be_in_viewport(ratio=1)

@@ -101,7 +101,7 @@ def test_any_two_stand_side_by_side_with_the_images_that_they_answer_differently
     page.get_by_label("Second version").select_option("v2")
     text = page.locator("#compare").inner_text()
     assert "200 of the kept test images are the same (by picture), with 1,000 labels" in text
-    assert "4 of these only v1 has right, 10 only v2. 14 answers differ." in text
+    assert "Only v1 is right on 4 of these labels, only v2 on 10. 14 answers differ." in text
     assert page.locator("#compare .pictures figure").count() == 14
     page.get_by_text("Slices: pairs of classes that changed most").click()
     slices = page.get_by_role("region", name="Slices").get_by_role("row").all_inner_texts()[1:]

@@ -393,7 +393,7 @@ def test_with_the_keyboard_alone_labels_are_corrected_saved_and_a_run_is_started
     assert status.inner_text() == "3 corrections, not saved yet."
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.get_by_role("button", name=button).press("Enter")
-    assert status.inner_text() == "Save the 3 corrections first, or take them back."
+    assert status.inner_text() == "Save the 3 corrections first, or undo them."
     page.get_by_role("button", name="Save").press("Enter")
     status.filter(has_text="Saved 3 corrections as corrections_").wait_for()
     assert len(emptied.saved) == 1
@@ -421,7 +421,7 @@ def test_where_nothing_can_be_written_corrections_are_downloaded(emptied: Server
     context = signed_in(browser, emptied, "anna")
     with read_only(emptied.home / "data" / "corrections"):
         page = opened(context, [])
-        page.get_by_text("This data folder cannot be written to: download your corrections instead.").wait_for()
+        page.get_by_text("This data folder is not writable: download your corrections instead.").wait_for()
         group = page.get_by_role("group", name="Hat of s1_0.png")
         assert "annotated none; cap by anna, 20" in group.inner_text()
         group.press("u")
@@ -450,7 +450,7 @@ def test_who_may_only_look_is_told_and_finds_nothing_to_press(server: Server, br
     context = signed_in(browser, server, "viewer")
     page = opened(context, [])
     page.get_by_text(
-        "Your role may look at these labels. To correct them, ask for one that may trigger DAGs."
+        "Your role may only view these labels. To correct them, ask for a role that may trigger DAGs."
     ).wait_for()
     assert page.get_by_role("button").count() == page.get_by_role("group").count() == 0
     bearer = {"Authorization": f"Bearer {server.token('viewer')}", "Content-Type": "application/json"}

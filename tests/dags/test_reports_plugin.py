@@ -25,8 +25,8 @@ SERVER = """
 import sys
 sys.path[:0] = ["images/airflow/plugins", "dags"]
 import reports, uvicorn
-for one in reports.app.router.dependencies:
-    reports.app.dependency_overrides[one.dependency] = lambda: None  # who may log in is another test's business
+for login in reports.app.router.dependencies:
+    reports.app.dependency_overrides[login.dependency] = lambda: None  # who may log in is another test's business
 uvicorn.run(reports.app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
 """
 

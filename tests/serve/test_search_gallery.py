@@ -130,7 +130,7 @@ def test_an_image_has_its_own_dialog_that_the_keyboard_opens_turns_and_closes(vi
     table = dialog.get_by_role("table")
     assert [text.split()[0] for text in table.get_by_role("rowheader").all_text_contents()] == ["v1", "v2"]
     assert f"{ONE.classes[0]} 80 %" in (table.text_content() or "")
-    assert "too unsure to be answered" in (dialog.locator("#about").text_content() or "")
+    assert "abstained: below the threshold" in (dialog.locator("#about").text_content() or "")
     shown(page, "#picture")
     page.keyboard.press("ArrowRight")
     dialog.get_by_role("heading", name="b_3.png, lot b").wait_for()

@@ -513,7 +513,7 @@ def test_a_corrupted_row_is_found(
 
     monkeypatch.setattr(common, "write_predictions", corrupt)
     assert data.run() == 65
-    assert "model_version is another (2 of 15 images, the first a_0.png, b_0.png)" in caplog.text
+    assert "model_version differs (2 of 15 images, the first a_0.png, b_0.png)" in caplog.text
 
 
 def test_a_diverged_model_answers_nothing_which_is_told(data: Data, caplog: pytest.LogCaptureFixture) -> None:

@@ -44,7 +44,7 @@ CORRUPTED_ROW: dict[str, dict[str, object]] = {
     "filename empty": {"filename": None},
     "an image is answered twice": {"filename": "s1_49.png"},
     "model_version missing": {"model_version": None},
-    "model_version is another": {"model_version": "v2"},
+    "model_version differs": {"model_version": "v2"},
 }
 for attribute in SAMPLE_ATTRIBUTES:
     CORRUPTED_ROW |= corrupted_rows(attribute)

@@ -19,13 +19,13 @@ THRESHOLDS: dict[str, float] = {
 
 CORRUPTED_ROW: dict[str, dict[str, object]] = {
     "filename empty": {"filename": None},
-    "filename stands twice in the index": {"filename": "s1_39.png"},
-    "two images lie in one row of a shard": {"row": "39"},
+    "filename is in the index twice": {"filename": "s1_39.png"},
+    "two images have the same row of a shard": {"row": "39"},
     "split not in train,val,test": {"split": "Train"},
     "split empty": {"split": None},
     "digest of the picture empty": {"pixels": None},
     "group of the picture empty": {"group": None, "splits_of_picture": None},
-    "picture, nearly the same, or its group in more than one split": {"splits_of_picture": 2},
+    "picture, near duplicate or group in more than one split": {"splits_of_picture": 2},
     "bag not in 0,1": {"bag": "2"},
     "scarf not in 0,1": {"scarf": "yes"},
     "bow not in 0,1": {"bow": "-1"},
@@ -86,7 +86,7 @@ def test_a_good_table_meets_every_expectation() -> None:
 def test_each_corrupted_row_fails_its_expectation_alone() -> None:
     table = corrupted(good_table("t" * 40), *CORRUPTED_ROW.values())
     expected: dict[str, list[Any] | None] = {reason: [row] for row, reason in enumerate(CORRUPTED_ROW)}
-    for reason in ("filename stands twice in the index", "two images lie in one row of a shard"):
+    for reason in ("filename is in the index twice", "two images have the same row of a shard"):
         expected[reason] = [*(expected[reason] or ()), 39]  # the row that it repeats
     expected |= {"the val split is empty": None, "the test split is empty": None}  # rows enough for all reasons
     sizes = {"train_max": 40, "val_min": 0, "test_min": 0}

@@ -121,7 +121,7 @@ def test_one_image_per_expectation_fails_it_alone(raw: Raw) -> None:
     expected: Mapping[str, list[str]] = {
         "image missing": ["s1/s1_absent.png"],
         "image name in several folders": ["several.png"],
-        "several images have a similar name, none has just this": ["s3_1.png"],
+        "several images have a similar name, none exactly this": ["s3_1.png"],
         "image found under another spelling of its name": ["s3_2.png"],
         "image in a folder whose name starts with = + - @ . or holds control characters": [
             raw.add("=cmd()/s1_10.png", draw(10))
@@ -134,7 +134,7 @@ def test_one_image_per_expectation_fails_it_alone(raw: Raw) -> None:
         ],
         "image very long": [raw.add("s1/s1_14.png", draw(14, 260, 80))],
         "unusual colour mode": [raw.add("s1/s1_15.jpg", encode(draw(15).convert("CMYK"), "JPEG"))],
-        "content of another format than the name says": [raw.add("s1/s1_16.png", encode(draw(16), "JPEG"))],
+        "content has another format than the name says": [raw.add("s1/s1_16.png", encode(draw(16), "JPEG"))],
         "the same picture as another image": [raw.add("s2/s2_0.png", draw(0), beard="1")],
         "nearly the same picture as another image": [raw.add("s2/s2_1.jpg", encode(draw(1), "JPEG", quality=85))],
     }

@@ -151,7 +151,7 @@ def test_rows_that_lack_their_last_cells_are_kept_and_listed(told: Told) -> None
     short = GOOD.replace("s1_3.png,1,1,1,3,2", "s1_3.png,1,1,1").replace("s1_4.png,0,0,1,4,1", "s1_4.png,0,0,1,4")
     assert told.run(short) == 0
     assert told.accepted == LABELS | {"s1_3.png": "1,1,1,,", "s1_4.png": "0,0,1,4,"}
-    reason = "row shorter than the header, what is missing is unknown"
+    reason = "row shorter than the header: missing cells are unknown"
     found = {name: text for name, text in told.listed().items() if text.startswith(reason)}
     assert found == {
         "s1_3.png": f"{reason} (found 'hair_color_label, hair_length')",
@@ -217,7 +217,7 @@ def test_an_image_that_may_be_another_is_not_guessed(told: Told) -> None:
     (told.raw / "s1/s1_2.png").rename(told.raw / "s1/s1_3.jpg")  # s1_3.png is there, and the other is nobody's
     assert told.run(GOOD, "--set", "validate.max_rejected_fraction=0.5") == 0
     assert told.listed("rejected.csv") == {
-        "s1_0.png": "several images have a similar name, none has just this (found 's1/S1_0.JPEG or s1/s1_0.jpg')",
+        "s1_0.png": "several images have a similar name, none exactly this (found 's1/S1_0.JPEG or s1/s1_0.jpg')",
         "s1_2.png": "image missing",
     }
     assert set(told.accepted) == set(LABELS) - {"s1_0.png", "s1_2.png"}

@@ -52,7 +52,7 @@ CORRUPTED: dict[str, dict[str, object]] = {
     },
     "hair colour where hair length is bald": {"hair_length": "0", "hair_color_label": "1"},
     "no label known": {"known_labels": 0},
-    "row shorter than the header, what is missing is unknown": {"short": "hair_length"},
+    "row shorter than the header: missing cells are unknown": {"short": "hair_length"},
 }
 """Reason -> what makes one row fail for it."""
 

@@ -66,8 +66,8 @@ POLICY = (
 # An artifact must not run code in the browser of a logged-in user. So pages have no script except two of ours, which
 # show data as text and send nothing before a person presses a button: that of all versions
 # (stages/archive/versions.js), and, on reports, that for corrections of labels (stages/common/reports/corrections.js).
-SCRIPT = "sha256-lnszaJX+mpmOy4HIyxJ305osgNo5hTqyqqPBzhc1npY="
-CORRECTING = "sha256-g9YH9XtoXogrrfBAY8LMi5//4efSdP6/ugWwIuMWLAU="
+SCRIPT = "sha256-j2Db17jW8Xr3kHf6oOQrPf/61MWP+1k5n1Zqj/1+Lc8="
+CORRECTING = "sha256-c/9B4j0JFwUwDH2GPB1Mf4+r4z9ycY87Kx1ziq1x5Jg="
 EARLIER = "sha256-ISp9dAyMq6RlfMf71CHgMbd/aq1MiTVbophcAdtWVKQ="  # the same for pages of 1.0.0
 HEADERS = {
     "X-Content-Type-Options": "nosniff",

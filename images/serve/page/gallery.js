@@ -8,9 +8,9 @@ const AGAIN_MS = 2000;
 const ANSWERED = {"": "either", yes: "all attributes", no: "not all"};
 const LABELS = {agrees: "all agree", differs: "one differs", none: "no label"};
 
-let known = ""; // what the controls are made for
+let known = ""; // attributes and lots of the controls
 let titles = {}; // attribute -> title
-let parameters = {}; // attribute -> what it is called in an address
+let parameters = {}; // attribute -> its name in an address
 let rows = []; // on this page
 let listed = null; // what they were found for
 let opener = null; // image whose card had the focus before the dialog
@@ -76,7 +76,7 @@ async function find(signal) {
   const alike = like && await ask(similar(query, like), {signal});
   rows = like ? alike.rows : told.rows;
   element("total").textContent = like
-    ? `The ${counted(rows.length)} most alike of ${counted(told.total)} images`
+    ? `The ${counted(rows.length)} most similar of ${counted(told.total)} images`
     : `${counted(told.total)} of ${counted(told.images)} images`;
   element("like").hidden = !like;
   if (like) showLike(alike.image);
@@ -151,7 +151,7 @@ function addChoices(id, type, name, texts) {
   element(id).replaceChildren(element(id).querySelector("legend"), ...choices);
 }
 
-// Let the controls say what the address says, and how many images each choice would give.
+// Set the controls to the query in the address, with the number of images of each choice.
 function fill(query, told) {
   const counts = {answered: told.answered, label: told.labels};
   for (const attribute of told.attributes) counts[attribute.parameter] = attribute.counts;
@@ -203,7 +203,7 @@ function list(query) {
 
 function thumbnail(row) {
   const image = build("img", {alt: "", loading: "lazy", decoding: "async", src: `thumbnails/${row.id}`});
-  image.addEventListener("error", () => { image.alt = "cannot be shown any more"; }, {once: true});
+  image.addEventListener("error", () => { image.alt = "no longer available"; }, {once: true});
   return image;
 }
 
@@ -246,7 +246,7 @@ function answers(told) {
     track.append(bar);
     const said = answer.class === null ? "never answered" : `${answer.class} ${percent(answer.confidence)}`;
     part.append(make("dt", "", titles[name] || name), make("dd", "", said), track);
-    if (answer.class !== null && !answer.answered) part.append(make("dd", "note", "too unsure to be answered"));
+    if (answer.class !== null && !answer.answered) part.append(make("dd", "note", "abstained: below the threshold"));
     if (answer.label !== undefined) {
       const right = answer.label === answer.class;
       part.append(make("dd", `note ${right ? "right" : "wrong"}`, `${right ? "✓" : "✗"} label: ${answer.label}`));

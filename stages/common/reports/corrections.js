@@ -7,7 +7,7 @@
   const attributes = JSON.parse(document.getElementById("attributes").textContent);
   const REPORTS = location.pathname.match(/^(.*)\/[a-z0-9_]+\/(?:[0-9a-f]{64}|failed-[0-9a-f]+)\//)?.[1]; // in Airflow
   const PLUGIN = `${REPORTS}/corrections`;
-  const UNKNOWN = "unknown"; // as stage validate reads it: the label cannot be told; no class is called so
+  const UNKNOWN = "unknown"; // for stage validate: the label cannot be told; no class has this name
   const MOST_BUTTONS = 9; // more classes, for which there are no keys, are a list
   const figures = [...document.querySelectorAll("figure[data-labels]")];
   const questions = []; // those that are made, in the order of the page
@@ -103,7 +103,7 @@
   const bar = make("section", { class: "corrections", "aria-label": "Corrections" });
   const say = (text, ...nodes) => status.replaceChildren(text, ...nodes);
   const help = () => make("p", { class: "sub" }, "Keys: ", make("kbd", {}, "Tab"), " to a label, ", make("kbd", {}, "←"), " ", make("kbd", {}, "→"),
-    " to the next one, ", make("kbd", {}, "1"), " to ", make("kbd", {}, "9"), " for its class, ", make("kbd", {}, "U"), " where nobody can tell it, ", make("kbd", {}, "0"), " takes it back.");
+    " to the next one, ", make("kbd", {}, "1"), " to ", make("kbd", {}, "9"), " for its class, ", make("kbd", {}, "U"), " if it cannot be told, ", make("kbd", {}, "0"), " to undo it.");
 
   // It stands at the end of the page, and over its lower edge where people correct: while such a picture is seen, and
   // as long as something is not saved.
@@ -128,19 +128,19 @@
       figure.append(...labels.asked.map((at) => ask(labels, at).node));
       if (!others.length) continue;
       const more = make("details", {}, make("summary", {}, labels.asked.length ? "other labels" : "labels"));
-      more.addEventListener("toggle", () => { // made when somebody wants them: there may be many
+      more.addEventListener("toggle", () => { // made on request: there may be many
         if (more.open && more.children.length === 1) { more.append(...others.map((at) => ask(labels, at).node)); show(); }
       });
       figure.append(more);
     }
-    const clear = make("button", { type: "button", click: () => { changed.clear(); show(); } }, "Take all back");
+    const clear = make("button", { type: "button", click: () => { changed.clear(); show(); } }, "Undo all");
     row.append(clear);
     bar.append(status, row, help());
     bar.show = () => {
       clear.disabled = changed.size === 0;
       bar.button.disabled = changed.size === 0;
       if (changed.size) say(`${count(changed.size, "correction")}, not saved yet.`);
-      else if (!bar.said) say("No correction yet.");
+      else if (!bar.said) say("No corrections yet.");
       bar.said = bar.said && !changed.size;
       place();
     };
@@ -163,14 +163,14 @@
 
   const online = (found) => {
     if (!found.may) {
-      bar.append(make("p", {}, "Your role may look at these labels. To correct them, ask for one that may trigger DAGs."));
+      bar.append(make("p", {}, "Your role may only view these labels. To correct them, ask for a role that may trigger DAGs."));
       document.body.append(bar);
       return;
     }
     remember(found.saved);
     if (!found.writable) {
       offline();
-      bar.prepend(make("p", {}, "This data folder cannot be written to: download your corrections instead."));
+      bar.prepend(make("p", {}, "This data folder is not writable: download your corrections instead."));
       return;
     }
     bar.button = make("button", { type: "button", class: "save", click: save }, "Save");
@@ -206,7 +206,7 @@
   };
 
   const trigger = async (dag, button) => {
-    if (changed.size) { say(`Save the ${count(changed.size, "correction")} first, or take them back.`); return; }
+    if (changed.size) { say(`Save the ${count(changed.size, "correction")} first, or undo them.`); return; }
     button.disabled = true;
     try {
       const run = (await send(`${REPORTS}/../api/v2/dags/${dag}/dagRuns`, { logical_date: null })).dag_run_id;
@@ -220,8 +220,8 @@
 
   // ---- in a copy of the report ----
 
-  // What a spreadsheet would run as a formula: a name of a file begins with its folder then, and any other text with '.
-  const within = /[;|]['"\s]*[-=+@＝＋－＠]/; // such an image is corrected by hand
+  // Texts that a spreadsheet would run as a formula: a file name then begins with its folder, any other text with '.
+  const within = /[;|]['"\s]*[-=+@＝＋－＠]/; // such an image must be corrected by hand
   const formula = /^['"\s]*[-=+@＝＋－＠]/;
   const quoted = (cell) => (/[",\r\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell);
   const file = (by, at) => {
@@ -239,7 +239,7 @@
     const name = make("input", { "aria-label": "Your name", placeholder: "Your name", autocomplete: "name", maxlength: "100" });
     bar.button = make("button", { type: "button", class: "save", click: () => {
       const by = name.value.trim();
-      if (!by) { say("Who corrects? Write your name."); name.focus(); return; }
+      if (!by) { say("Enter your name first."); name.focus(); return; }
       const at = `${new Date().toISOString().slice(0, 19)}Z`;
       const known = by.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "").slice(0, 40) || "somebody";
       const called = `corrections_${at.replaceAll(":", "")}_${known}.csv`;

@@ -108,8 +108,8 @@ def test_a_trend_needs_two_runs_and_says_so(tmp_path: Path) -> None:
     text = page(tmp_path, Trend("t", ["a", "b"], {"two": [1, 3], "one": [None, 5], "none": [None, None]}))
     assert text.count("<svg") == 1
     assert 'aria-label="two over 2 runs: first 1, last 3, lowest 1, highest 3"' in text
-    assert "Known of one run so far" in text
-    assert "Known of no run" in text
+    assert "Only one run so far" in text
+    assert "No run has this figure" in text
     assert "No past runs yet" in page(tmp_path, Trend("t", [], {}))
 
 
