@@ -18,7 +18,7 @@ from airflow.sdk import Context, Param, dag
 from airflow.sdk.exceptions import AirflowSkipException
 from notifications import on_question
 from shared_parts import DEFAULTS, MODEL, NEWS_OF_MODEL, REASON, REGISTRY, check_environment, stage
-from stage_operator import address_of
+from stage_operator.link import address_of
 from task_settings import load_approval
 
 TIME = load_approval()

@@ -49,7 +49,8 @@ from shared_parts import (
     lots,
     stage,
 )
-from stage_operator import DATA, StageOperator
+from stage_operator.engine import DATA
+from stage_operator.operator import StageOperator
 
 RUNS = "/artifacts/run"
 FORCE = "Release the new version regardless of the gate; the registry records that it was forced."

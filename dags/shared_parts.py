@@ -7,17 +7,8 @@ from typing import Any
 from airflow.sdk import Asset, CronTriggerTimetable, Param, task
 from airflow.sdk.exceptions import AirflowFailException
 from notifications import on_failure, on_finding, on_new_version
-from stage_operator import (
-    ARTIFACTS_VOLUME,
-    DATA,
-    DATA_VOLUME,
-    NEWS,
-    OF_DATA,
-    StageOperator,
-    connect,
-    image_ids,
-    missing_image,
-)
+from stage_operator.engine import ARTIFACTS_VOLUME, DATA, DATA_VOLUME, connect, image_ids, missing_image
+from stage_operator.operator import NEWS, OF_DATA, StageOperator
 from task_docs import DOCS
 from task_settings import RECIPES, load_settings, of_data, today
 from verdicts import STAGES

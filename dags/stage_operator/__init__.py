@@ -9,31 +9,6 @@ output, `result` checks its result and values of other tasks, `link` leads to th
 OpenLineage; `operator` puts them together.
 """
 
-from stage_operator.engine import (
-    ARTIFACTS_VOLUME,
-    DATA,
-    DATA_VOLUME,
-    connect,
-    image_ids,
-    image_name,
-    missing_image,
-    volumes,
-)
-from stage_operator.link import ReportLink, address_of
-from stage_operator.operator import NEWS, OF_DATA, StageOperator
+from stage_operator.operator import StageOperator
 
-__all__ = [
-    "ARTIFACTS_VOLUME",
-    "DATA",
-    "DATA_VOLUME",
-    "NEWS",
-    "OF_DATA",
-    "ReportLink",
-    "StageOperator",
-    "address_of",
-    "connect",
-    "image_ids",
-    "image_name",
-    "missing_image",
-    "volumes",
-]
+__all__ = ["StageOperator"]

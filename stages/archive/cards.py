@@ -46,8 +46,8 @@ ASKED = {
 
 _HEADLINE = re.compile(r"#{1,6}[ \t]+(.+?)[ \t#]*")
 
-Section = tuple[str, list[str | Table]]
-"""A headline, then paragraphs and tables."""
+Sections = dict[str, list[str | Table]]
+"""Headline -> the paragraphs and tables below it."""
 Manifests = Mapping[str, Mapping[str, Any]]
 """Stage -> its manifest."""
 
@@ -95,15 +95,15 @@ def write_cards(archive: Path, manifests: Manifests, own: Mapping[str, tuple[str
     """
     metrics = {path.stem: read_json(path) for path in (archive / "metrics").glob("*.json")}
     model, data = _model_card(archive, metrics, manifests), _data_card(archive, metrics, manifests)
-    known = {title.lower() for title, _ in (*model, *data)} | {""}
-    model += [(title, []) for name, (title, _) in own.items() if name not in known]
+    known = {title.lower() for title in model | data} | {""}
+    model |= {title: [] for name, (title, _) in own.items() if name not in known}
     told = {name: below for name, (_, below) in own.items()}
     digest = read_json(archive / GATE)["model_digest"][:12]
     for name, title, sections, head in (
         (MODEL_CARD, f"Model card of {digest}", model, _head(archive, metrics["eval_metrics"], digest)),
         (DATA_CARD, f"Data card of model {digest}", data, {"tags": ["face-attributes"]}),
     ):
-        filled = [(section, _filled(section, parts, told)) for section, parts in sections]
+        filled = {section: _filled(section, parts, told) for section, parts in sections.items()}
         first = [told[""]] if "" in told else []
         (archive / f"{name}.md").write_text(_as_markdown(title, head, first, filled), encoding="utf-8")
         write_report(archive / f"{name}.html", _as_page(title, first, filled))
@@ -114,14 +114,11 @@ def _filled(title: str, parts: list[str | Table], told: Mapping[str, str]) -> li
     if below := told.get(title.lower()):
         return [below, *parts]
     if title in ASKED:
-        return [
-            f"Not written yet. Say below '# {title}' in {OWN} of the data folder {ASKED[title]}.",
-            *parts,
-        ]
+        return [f"Not written yet. Say below '# {title}' in {OWN} of the data folder {ASKED[title]}.", *parts]
     return parts
 
 
-def _model_card(archive: Path, metrics: Mapping[str, Any], manifests: Manifests) -> list[Section]:
+def _model_card(archive: Path, metrics: Mapping[str, Any], manifests: Manifests) -> Sections:
     attributes, evaluation = read_attributes(archive), metrics["eval_metrics"]
     gate, measures = read_json(archive / GATE), evaluation["attributes"]
     training, stats = metrics.get("train_metrics", {}), metrics.get("data_stats", {})
@@ -146,66 +143,49 @@ def _model_card(archive: Path, metrics: Mapping[str, Any], manifests: Manifests)
     ]
     if evaluation["worst_slice"]:
         limits.append(f"The worst slice: {evaluation['worst_slice']}")
-    return [
-        (
-            "Model details",
-            [
-                Table("", ("What", "Value"), [*details.items()]),
-                Table("What it answers", ("Attribute", "Classes"), answers),
-            ],
-        ),
-        ("Intended use", ["It answers the attributes above for a picture of one face, each with its confidence."]),
-        (
-            "Factors",
-            [
-                "Lots, classes, and pairs of classes of two attributes are measured separately (slices). Properties of "
-                "people or camera that nobody has annotated are not measured."
-            ],
-        ),
-        (
-            "Metrics",
-            [
-                f"The release gate uses {in_words(gate['metric'])}. Accuracy is the share of right answers among "
-                "known labels. Balanced accuracy is its mean over the classes. Intervals contain the true value with "
-                "95 % (Wilson), adjusted for images that belong together.",
-                thresholds_table(attributes, measures, "Thresholds"),
-            ],
-        ),
-        (
-            "Evaluation data",
-            [
-                f"The test split: {evaluation['images']:,} images of {len(gate['lots']):,} lots "
-                f"({text_of(gate['lots'])}). They were used neither in training nor for any choice."
-            ],
-        ),
-        (
-            "Training data",
-            [
-                f"{text_of(splits.get('train'))} images for training, and {text_of(splits.get('val'))} to choose "
-                f"hyperparameters and thresholds. The data card ({DATA_CARD}.md) describes them."
-            ],
-        ),
-        (
-            "Quantitative analyses",
-            [measures_table(attributes, measures, "Attributes"), classes_table(attributes, measures),
-             *_slices(archive), *_lots(metrics)],
-        ),
-        ("Ethical considerations", []),
-        ("Caveats and recommendations", [f"- {line}" for line in limits] or ["The run found none."]),
-        (
-            "Energy",
-            ["Energy was not measured. Estimate it as the power of the device times the seconds.", _cost(manifests)],
-        ),
-        ("Licences", []),
-    ]  # fmt: skip
+    return {
+        "Model details": [
+            Table("", ("What", "Value"), [*details.items()]),
+            Table("What it answers", ("Attribute", "Classes"), answers),
+        ],
+        "Intended use": ["It answers the attributes above for a picture of one face, each with its confidence."],
+        "Factors": [
+            "Lots, classes, and pairs of classes of two attributes are measured separately (slices). Properties of "
+            "people or camera that nobody has annotated are not measured."
+        ],
+        "Metrics": [
+            f"The release gate uses {in_words(gate['metric'])}. Accuracy is the share of right answers among known "
+            "labels. Balanced accuracy is its mean over the classes. Intervals contain the true value with 95 % "
+            "(Wilson), adjusted for images that belong together.",
+            thresholds_table(attributes, measures, "Thresholds"),
+        ],
+        "Evaluation data": [
+            f"The test split: {evaluation['images']:,} images of {len(gate['lots']):,} lots ({text_of(gate['lots'])}). "
+            "They were used neither in training nor for any choice."
+        ],
+        "Training data": [
+            f"{text_of(splits.get('train'))} images for training, and {text_of(splits.get('val'))} to choose "
+            f"hyperparameters and thresholds. The data card ({DATA_CARD}.md) describes them."
+        ],
+        "Quantitative analyses": [
+            measures_table(attributes, measures, "Attributes"),
+            classes_table(attributes, measures),
+            *_slices(archive),
+            *_lots(metrics),
+        ],
+        "Ethical considerations": [],
+        "Caveats and recommendations": [f"- {line}" for line in limits] or ["The run found none."],
+        "Energy": [
+            "Energy was not measured. Estimate it as the power of the device times the seconds.",
+            _cost(manifests),
+        ],
+        "Licences": [],
+    }
 
 
-def _data_card(archive: Path, metrics: Mapping[str, Any], manifests: Manifests) -> list[Section]:
-    attributes, stats, validation = (
-        read_attributes(archive),
-        metrics.get("data_stats", {}),
-        metrics.get("validation", {}),
-    )
+def _data_card(archive: Path, metrics: Mapping[str, Any], manifests: Manifests) -> Sections:
+    attributes = read_attributes(archive)
+    stats, validation = metrics.get("data_stats", {}), metrics.get("validation", {})
     prepared = manifests["prepare_train"]["params"].get("data", {})
     splits, groups, labels = (stats.get(name, {}) for name in ("splits", "groups", "labels"))
     lots = [
@@ -233,38 +213,30 @@ def _data_card(archive: Path, metrics: Mapping[str, Any], manifests: Manifests) 
         for attribute in attributes
         for name in (*attribute.classes, "unknown")
     ]
-    return [
-        ("Motivation", []),
-        (
-            "Composition",
-            [
-                f"{text_of(stats.get('images'))} images with labels of {len(attributes)} attributes. A label may be "
-                "unknown.",
-                Table(
-                    "Splits", ("Split", "Images", "Groups"),
-                    [(split, splits.get(split), groups.get(split)) for split in SPLITS],
-                    note="Images of a group belong together, such as copies of a picture, and are in one split.",
-                ),
-                Table("Labels", ("Attribute", "Class", *SPLITS), counts),
-                short_table("Lots", ("Lot", "Images", *SPLITS), lots, SLICES_SHOWN),
-            ],
-        ),
-        ("Collection process", [Table("Raw files", ("Input", "Files", "SHA-256"), raw)]),
-        (
-            "Preprocessing, cleaning, labelling",
-            [
-                f"Images were cropped (crop {prepared.get('crop', '?')}) and scaled to "
-                f"{prepared.get('image_size', '?')} pixels a side. Great Expectations checked annotations and images. "
-                "What failed was left out, with its reason.",
-                Table("Left out or with a warning", ("What", "Count"), [row for row in left_out if row[1]]),
-            ],
-        ),
-        ("Uses", []),
-        ("Distribution", []),
-        ("Ethical considerations", []),
-        ("Licences", []),
-        ("Maintenance", ["Any other state of the data has other digests than those above."]),
-    ]  # fmt: skip
+    in_splits = [(split, splits.get(split), groups.get(split)) for split in SPLITS]
+    belong = "Images of a group belong together, such as copies of a picture, and are in one split."
+    return {
+        "Motivation": [],
+        "Composition": [
+            f"{text_of(stats.get('images'))} images with labels of {len(attributes)} attributes. A label may be "
+            "unknown.",
+            Table("Splits", ("Split", "Images", "Groups"), in_splits, note=belong),
+            Table("Labels", ("Attribute", "Class", *SPLITS), counts),
+            short_table("Lots", ("Lot", "Images", *SPLITS), lots, SLICES_SHOWN),
+        ],
+        "Collection process": [Table("Raw files", ("Input", "Files", "SHA-256"), raw)],
+        "Preprocessing, cleaning, labelling": [
+            f"Images were cropped (crop {prepared.get('crop', '?')}) and scaled to {prepared.get('image_size', '?')} "
+            "pixels a side. Great Expectations checked annotations and images. What failed was left out, with its "
+            "reason.",
+            Table("Left out or with a warning", ("What", "Count"), [row for row in left_out if row[1]]),
+        ],
+        "Uses": [],
+        "Distribution": [],
+        "Ethical considerations": [],
+        "Licences": [],
+        "Maintenance": ["Any other state of the data has other digests than those above."],
+    }
 
 
 def _slices(archive: Path) -> list[Table]:
@@ -331,15 +303,16 @@ def _head(archive: Path, evaluation: Mapping[str, Any], digest: str) -> dict[str
     }
 
 
-def _as_page(title: str, first: Sequence[str], sections: Sequence[Section]) -> Report:
+def _as_page(title: str, first: Sequence[str], sections: Sections) -> Report:
     links = {"Report": "report.html", "Model card": f"{MODEL_CARD}.html", "Data card": f"{DATA_CARD}.html"}
     parts = [
-        Group(section, [Text(part) if isinstance(part, str) else part for part in parts]) for section, parts in sections
+        Group(section, [Text(part) if isinstance(part, str) else part for part in parts])
+        for section, parts in sections.items()
     ]
     return Report(title, sections=[*map(Text, first), *parts, Links("Pages", links)])
 
 
-def _as_markdown(title: str, head: Mapping[str, Any], first: Sequence[str], sections: Sequence[Section]) -> str:
+def _as_markdown(title: str, head: Mapping[str, Any], first: Sequence[str], sections: Sections) -> str:
     lines = [
         "---",
         yaml.safe_dump(dict(head), sort_keys=False, allow_unicode=True).strip(),
@@ -350,7 +323,7 @@ def _as_markdown(title: str, head: Mapping[str, Any], first: Sequence[str], sect
     ]
     for paragraph in first:
         lines += [paragraph, ""]
-    for section, parts in sections:
+    for section, parts in sections.items():
         lines += [f"## {section}", ""]
         for part in parts:
             lines += [part if isinstance(part, str) else _table(part), ""]

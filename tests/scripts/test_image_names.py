@@ -24,7 +24,7 @@ WITH_FACES = f"FACE_ATTRIBUTES_IMAGES={FACES}\n"
 DIGEST = f"sha256:{'0123456789abcdef' * 4}"
 LOCK = f"# which\nFACE_ATTRIBUTES_DIGEST_{STAGE}={DIGEST}\nFACE_ATTRIBUTES_DIGEST_airflow={DIGEST}\n"
 NAMES = "import json, image_tools; print(json.dumps([image_tools.image('airflow'), image_tools.variables()]))"
-OPERATOR = f"import stage_operator; print(stage_operator.image_name({STAGE!r}))"
+OPERATOR = f"from stage_operator.engine import image_name; print(image_name({STAGE!r}))"
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from typing import Any
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Asset
 from notifications import on_failure, on_finding, on_new_version
-from stage_operator import NEWS, StageOperator, image_name, volumes
+from stage_operator.engine import image_name, volumes
+from stage_operator.operator import NEWS, StageOperator
 
 VERSION = Asset("version")
 FINDINGS = Asset("findings", extra={NEWS: "verdict"})
