@@ -5,7 +5,7 @@ objects in its `"items"`, are repeated
 
     "each": "attribute"                            once for each attribute
     "each": "unknown_when"                         once for each class of another attribute that leaves one unknown
-    "each": [{"split": "train"}, {"split": "val"}] once for each object of the list
+    "each": [{"split": "train"}, {"split": "val"}] once for each object of the list, which may hold templates itself
 
 and placeholders such as `{split}` in its texts take their values from there. A text that consists of one placeholder
 becomes the value itself, which may be a list or a number. The placeholders of an attribute are
@@ -147,7 +147,7 @@ def _repeat(item: Any, things: Mapping[str, list[Values]], values: Values) -> li
     items = repeated.get("items", [repeated])
     if "items" in repeated and (len(repeated) > 1 or not isinstance(items, list)):
         raise _TemplateError('"items" is a list, and beside it may stand only "each"')
-    found = things.get(each) if isinstance(each, str) else each
+    found = things.get(each) if isinstance(each, str) else _expand(each, things, values)
     if not isinstance(found, list) or not all(isinstance(thing, dict) for thing in found):
         raise _TemplateError(f'"each" is {json.dumps(each)}: write {", ".join(things)} or a list of objects')
     return [expanded for thing in found for expanded in _expand(items, things, {**values, **thing})]

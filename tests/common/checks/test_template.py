@@ -64,6 +64,9 @@ def test_each_may_be_a_list_and_stand_within_another(tmp_path: Path) -> None:
     block = {"each": splits, "items": [{"each": "attribute", "reason": "{split} {name}"}]}
     found = [entry["reason"] for entry in read(tmp_path, block)]
     assert found == ["train top", "train eyes", "test top", "test eyes"]
+    each = [{"signal": "light"}, {"each": "attribute", "signal": "{name}_sure"}]
+    found = [entry["reason"] for entry in read(tmp_path, {"each": each, "reason": "{signal}"})]
+    assert found == ["light", "top_sure", "eyes_sure"]
 
 
 def test_a_class_that_leaves_another_attribute_unknown(tmp_path: Path) -> None:
