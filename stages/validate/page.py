@@ -1,7 +1,8 @@
 """The report of a validation: files, findings, and accepted rows."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -24,9 +25,12 @@ from stages.common.reports.report import (
 )
 from stages.common.schema.attributes import Attribute, Attributes, names
 from stages.validate.changes import Changes
-from stages.validate.raw_annotations import AnnotationFile
+from stages.validate.raw_annotations import AnnotationFile, RawAnnotations
 from stages.validate.summary import class_counts, listed
-from stages.validate.verdict import REPLACED
+from stages.validate.verdict import REPLACED, Verdict
+
+if TYPE_CHECKING:
+    from stages.validate.stage import SuiteResults
 
 REJECTED_PICTURES, REMARKED_PICTURES, DUPLICATE_PICTURES = 60, 30, 60
 """Limits of thumbnails on a page, 150 in all: 0.4 MB of faces, 1 MB if all were noise; all HTML may take 2 MB."""
@@ -53,22 +57,14 @@ Show = Callable[[str], str]
 
 
 def build_report(
-    attributes: Attributes,
+    annotations: RawAnnotations,
+    checked: "SuiteResults",
+    verdict: Verdict,
     *,
-    name: str,
     verdict_line: str,
-    success: bool,
     metrics: Mapping[str, Any],
-    rejected: pd.DataFrame,
-    remarks: pd.DataFrame,
-    accepted: pd.DataFrame,
-    replaced: pd.DataFrame,
-    files: Sequence[AnnotationFile],
-    results: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
     changes: Changes | None = None,
-    duplicates: Sequence[Sequence[str]] = (),
-    near_duplicates: Sequence[Sequence[str]] = (),
     labels: pd.DataFrame | None = None,
     picture: Show | None = None,
     sheets: Iterable[str] = ("rejected.csv", "warnings.csv", "unannotated.csv"),
@@ -76,58 +72,48 @@ def build_report(
     """Put together the report of a validation.
 
     Args:
-        attributes: the annotated attributes.
-        name: of the annotations.
+        annotations: as read.
+        checked: the findings of the suites.
+        verdict: on the rows.
         verdict_line: the verdict in one line.
-        success: whether the run may continue.
-        metrics: `metrics/validation.json`; absent figures are left out.
-        rejected: source, row, filename, path (missing if there is no image), kind, reason of the rows left out; `kind`
-            is `reason` without the content of the cell.
-        remarks: the same of rows kept with a warning.
-        accepted: filename, lot, path, and a column per attribute: class index as text, missing if unknown.
-        replaced: source, row, filename, reason of rows with labels that a newer file replaced.
-        files: the annotation files.
-        results: suite -> Great Expectations' result.
+        metrics: `metrics/validation.json`; absent figures are left out, but `success` is needed.
         history: past runs, the oldest first and this run last (`stages.common.contract.history`): `time`, `success`,
             `rows`, `accepted`, `rejected`, `warnings`, `images`.
         changes: differences from the previous validation; None if there was none.
-        duplicates: groups of paths with the same picture.
-        near_duplicates: groups of paths of near duplicates.
-        labels: labels of any image by path (the index), in the columns and values of `accepted`; default: those of
-            `accepted`.
+        labels: labels of any image by path (the index), in the columns and values of `Verdict.accepted`; default: those
+            of the accepted rows.
         picture: gives the thumbnail of an image; without it, there are no thumbnails.
         sheets: the CSV files beside the report.
     """
+    attributes, accepted = annotations.attributes, verdict.accepted
     known = (accepted if labels is None else labels.assign(path=labels.index)).dropna(subset="path")
-    known = known.drop_duplicates("path").set_index("path")
+    images = _Images(attributes, known.drop_duplicates("path").set_index("path"), picture)
     present = [sheet for sheet in SHEETS if sheet in set(sheets)]
     sections: list[PageSection | None] = [
         _cards(metrics),
         _changes(changes, present),
         _failing(
-            "Rejected rows", rejected, attributes, known, picture, REJECTED_PICTURES, "rejected.csv", present, ask=True
+            "Rejected rows", verdict.rejected, images, REJECTED_PICTURES, _link("rejected.csv", present), ask=True
         ),
         _notices(metrics),
-        _failing(
-            "Rows with a warning", remarks, attributes, known, picture, REMARKED_PICTURES, "warnings.csv", present
-        ),
-        _replaced(replaced, present),
-        _duplicates(attributes, duplicates, near_duplicates, known, picture),
+        _failing("Rows with a warning", verdict.remarks, images, REMARKED_PICTURES, _link("warnings.csv", present)),
+        _replaced(annotations.replaced, present),
+        _duplicates(checked.duplicates, checked.near_duplicates, images),
         _groups(metrics),
         _distributions(attributes, accepted),
-        _files(files),
+        _files(annotations.files),
         _lots(metrics),
         _left_out(metrics, present),
-        Group("Checks", [checks(suite, result) for suite, result in results.items()]),
+        Group("Checks", [checks(suite, result) for suite, result in checked.results.items()]),
         past_runs(history, FIGURES),
         Links("Files", {f"{sheet}: {SHEETS[sheet]}": sheet for sheet in present}) if present else None,
-        data_docs_links(results) if results else None,
+        data_docs_links(checked.results) if checked.results else None,
     ]
     return Report(
-        title=f"Validation of {name}",
+        title=f"Validation of {annotations.name}",
         subtitle="What the annotations and images hold, and which of them can be used.",
         verdict="; ".join([verdict_line, *metrics.get("never_answered", ()), *_warned(metrics)]),
-        passed=success,
+        passed=metrics["success"],
         remarked=any(metrics.get(what) for what in ("rejected", "warnings", "never_answered", "notices")),
         sections=[section for section in sections if section],
         attributes=attributes,
@@ -136,7 +122,7 @@ def build_report(
 
 def _warned(metrics: Mapping[str, Any]) -> list[str]:
     """Warnings about a table that passed; rejected rows stand in the verdict already."""
-    if not metrics.get("success"):
+    if not metrics["success"]:
         return []
     count = metrics["warnings"]
     kinds = [f"{count:,} warning{'' if count == 1 else 's'}: {listed(metrics['remarks'])}"] if count else []
@@ -177,58 +163,75 @@ def _link(sheet: str, present: Sequence[str]) -> tuple[str, str] | None:
 
 
 def _failing(
-    title: str, rows: pd.DataFrame, attributes: Attributes, labels: pd.DataFrame, picture: Show | None, most: int,
-    sheet: str, present: Sequence[str], *, ask: bool = False,
+    title: str, rows: pd.DataFrame, images: "_Images", most: int, link: tuple[str, str] | None, *, ask: bool = False,
 ) -> Group | None:  # fmt: skip
     """Rows by reason: their number, and the first of each with their pictures."""
     if rows.empty:
         return None
     counts = rows["kind"].value_counts()
     table = Table("", ("Reason", "Rows", "Share"), [(kind, int(n), Share(n / len(rows))) for kind, n in counts.items()])
-    with_picture = int(rows["path"].notna().groupby(rows["kind"]).any().sum()) if picture else 0
+    with_picture = int(rows["path"].notna().groupby(rows["kind"]).any().sum()) if images.show else 0
     each = max(1, min(EXAMPLES, most // max(1, with_picture)))
     examples: list[PageSection] = []
     for kind in counts.index.drop(REPLACED, errors="ignore"):
         some = rows[rows["kind"] == kind]
-        if picture and most >= each and some["path"].notna().any():
+        if images.show and most >= each and some["path"].notna().any():
             first, note = shown(range(len(some)), each)
             most -= len(first)
-            pictures = [_row_picture(some.iloc[at], attributes, labels, picture, ask=ask) for at in first]
+            pictures = [images.of_row(some.iloc[at], ask=ask) for at in first]
             examples.append(Pictures(str(kind), pictures, note))
         else:
             columns = ("File", "Row", "Image", "Reason")
             cells = [_place(some.iloc[at]) for at in range(min(len(some), EXAMPLES))]
             examples.append(short_table(str(kind), columns, cells, EXAMPLES, of=len(some)))
-    return Group(title, [table, *examples], link=_link(sheet, present))
+    return Group(title, [table, *examples], link=link)
 
 
 def _place(row: "pd.Series[Any]") -> tuple[str, ...]:
     return tuple("" if pd.isna(row[name]) else str(row[name]) for name in ("source", "row", "filename", "reason"))
 
 
-def _row_picture(
-    row: "pd.Series[Any]", attributes: Attributes, labels: pd.DataFrame, picture: Show, *, ask: bool
-) -> Picture:
-    """The picture of a row; if `ask`, with its missing and invalid labels open, or with all if there are none."""
-    path = row["path"]
-    name = "(no name)" if pd.isna(row["filename"]) or row["filename"] == "" else str(row["filename"])
-    found = str(row["reason"]).removeprefix(str(row["kind"])).strip(" ():")
-    lines = [name, f"{row['source']} row {row['row']}", *([found] if found else [])]
-    if pd.isna(path):
-        return Picture("", lines, missing=str(row["kind"]))
-    known = _known(attributes, labels, path)
-    missing = [at for at, index in enumerate(known) if index is None]
-    asked = (missing or range(len(known)))[:LABELS_SHOWN] if ask else ()
-    return Picture(picture(path), lines, missing=str(row["kind"]), labels=Labels(str(row["filename"]), known, asked))
+@dataclass(frozen=True)
+class _Images:
+    """The pictures of images with their labels (by path); without `show` there are no thumbnails."""
 
+    attributes: Attributes
+    labels: pd.DataFrame
+    show: Show | None
 
-def _known(attributes: Attributes, labels: pd.DataFrame, path: str) -> list[int | None]:
-    """Class index of each attribute of an image, None if the label is unknown or not a class."""
-    cells = [labels[attribute.name].get(path) if attribute.name in labels else None for attribute in attributes]
-    return [
-        int(cell) if isinstance(cell, str) and cell.isdecimal() and int(cell) < len(attribute.classes) else None
-        for attribute, cell in zip(attributes, cells, strict=True)
-    ]
+    def of_row(self, row: "pd.Series[Any]", *, ask: bool) -> Picture:
+        """The picture of a row; if `ask`, with its missing and invalid labels open, or with all if there are none."""
+        path = row["path"]
+        name = "(no name)" if pd.isna(row["filename"]) or row["filename"] == "" else str(row["filename"])
+        found = str(row["reason"]).removeprefix(str(row["kind"])).strip(" ():")
+        lines = [name, f"{row['source']} row {row['row']}", *([found] if found else [])]
+        if pd.isna(path):
+            return Picture("", lines, missing=str(row["kind"]))
+        known = self._known(path)
+        missing = [at for at, index in enumerate(known) if index is None]
+        asked = (missing or range(len(known)))[:LABELS_SHOWN] if ask else ()
+        labels = Labels(str(row["filename"]), known, asked)
+        return Picture(self._thumbnail(path), lines, missing=str(row["kind"]), labels=labels)
+
+    def labelled(self, path: str, told: Sequence[Attribute]) -> Picture:
+        """A picture with its labels of some attributes."""
+        if path not in self.labels.index:
+            return Picture(self._thumbnail(path), [path, "no annotation"])
+        row = self.labels.loc[path]
+        lines = [path, *(f"{attribute.title}: {_class(attribute, row[attribute.name])}" for attribute in told)]
+        asked = [at for at, attribute in enumerate(self.attributes) if attribute in told]
+        return Picture(self._thumbnail(path), lines, labels=Labels(path, self._known(path), asked))
+
+    def _thumbnail(self, path: str) -> str:
+        return self.show(path) if self.show else ""
+
+    def _known(self, path: str) -> list[int | None]:
+        """Class index of each attribute of an image, None if the label is unknown or not a class."""
+        cells = [self.labels[one.name].get(path) if one.name in self.labels else None for one in self.attributes]
+        return [
+            int(cell) if isinstance(cell, str) and cell.isdecimal() and int(cell) < len(attribute.classes) else None
+            for attribute, cell in zip(self.attributes, cells, strict=True)
+        ]
 
 
 def _replaced(replaced: pd.DataFrame, present: Sequence[str]) -> Table | None:
@@ -251,19 +254,13 @@ def _distributions(attributes: Attributes, accepted: pd.DataFrame) -> Group | No
     return Group("Labels of the accepted rows", bars, note="An unknown label is left out of losses and metrics.")
 
 
-def _duplicates(
-    attributes: Attributes,
-    exact: Sequence[Sequence[str]],
-    near: Sequence[Sequence[str]],
-    labels: pd.DataFrame,
-    picture: Show | None,
-) -> Group | None:
+def _duplicates(exact: Sequence[Sequence[str]], near: Sequence[Sequence[str]], images: _Images) -> Group | None:
     """Groups of images, those with contradicting labels first."""
     if not (exact or near):
         return None
     counts, parts = [], []
     for title, groups in (("The same picture", exact), ("Nearly the same picture", near)):
-        disputed = contradicting(attributes, groups, labels)
+        disputed = contradicting(images.attributes, groups, images.labels)
         counts.append((title, len(groups), sum(map(len, groups)), sum(map(bool, disputed))))
         boxes: list[PageSection] = []
         budget = DUPLICATE_PICTURES // 2
@@ -274,9 +271,8 @@ def _duplicates(
             budget -= len(first)
             named = ", ".join(attribute.title.lower() for attribute in differing)
             mark = Badge(f"labels contradict: {named}", "remark") if named else None
-            told_of = (differing or attributes)[:LABELS_SHOWN]
-            pictures = [_labelled_picture(path, attributes, labels, told_of, picture) for path in first]
-            boxes.append(Pictures("", pictures, note, mark=mark))
+            told_of = (differing or images.attributes)[:LABELS_SHOWN]
+            boxes.append(Pictures("", [images.labelled(path, told_of) for path in first], note, mark=mark))
         if groups:
             told = shown(groups, len(boxes))[1]
             parts.append(Group(title, boxes, note=f"Groups: {told}" if told else ""))
@@ -301,18 +297,6 @@ def contradicting(
         [attribute for attribute, is_so in zip(attributes, row, strict=True) if is_so]
         for row in differ.to_numpy().tolist()
     ]
-
-
-def _labelled_picture(
-    path: str, attributes: Attributes, labels: pd.DataFrame, told: Sequence[Attribute], picture: Show | None
-) -> Picture:
-    uri = picture(path) if picture else ""
-    if path not in labels.index:
-        return Picture(uri, [path, "no annotation"])
-    row = labels.loc[path]
-    lines = [path, *(f"{attribute.title}: {_class(attribute, row[attribute.name])}" for attribute in told)]
-    asked = [at for at, attribute in enumerate(attributes) if attribute in told]
-    return Picture(uri, lines, labels=Labels(path, _known(attributes, labels, path), asked))
 
 
 def _class(attribute: Attribute, label: Any) -> str:

@@ -95,7 +95,7 @@ class _Rows:
 
 
 @dataclass
-class _Checked:
+class SuiteResults:
     """The findings of the suites.
 
     Attributes:
@@ -170,7 +170,7 @@ def _notices(rows: _Rows, annotations: RawAnnotations) -> list[str]:
     return [*notices, *filter(None, [rows.links])]
 
 
-def _metrics(rows: _Rows, checked: _Checked, verdict: Verdict, annotations: RawAnnotations) -> dict[str, Any]:
+def _metrics(rows: _Rows, checked: SuiteResults, verdict: Verdict, annotations: RawAnnotations) -> dict[str, Any]:
     accepted, rejected = verdict.accepted, verdict.rejected
     classes = class_counts(annotations.attributes, accepted)
     reasons = rows.unannotated["reason"]
@@ -198,12 +198,12 @@ def _metrics(rows: _Rows, checked: _Checked, verdict: Verdict, annotations: RawA
     }
 
 
-def _check(context: Context[Params], rows: _Rows, annotations: RawAnnotations) -> _Checked:
+def _check(context: Context[Params], rows: _Rows, annotations: RawAnnotations) -> SuiteResults:
     from stages.common.checks.suite import findings, load_suite, run_suite, suite_file  # takes seconds to import
 
     section = context.params.validate
     attributes = annotations.attributes
-    checked = _Checked(add_classes(attributes, rows.table))
+    checked = SuiteResults(add_classes(attributes, rows.table))
 
     def run(suite: str, table: pd.DataFrame) -> None:
         file = suite_file(suite, context.suites)
@@ -251,7 +251,7 @@ def _write(path: Path, table: pd.DataFrame, *, for_people: bool = True) -> None:
 
 
 def _write_reports(
-    context: Context[Params], folder: Path, annotations: RawAnnotations, rows: _Rows, checked: _Checked,
+    context: Context[Params], folder: Path, annotations: RawAnnotations, rows: _Rows, checked: SuiteResults,
     verdict: Verdict, identified: pd.DataFrame, metrics: Mapping[str, Any], summary: str,
 ) -> None:  # fmt: skip
     from stages.common.checks.data_docs import write_data_docs
@@ -277,21 +277,13 @@ def _write_reports(
     remember(context.cache, source, {name: metrics[name] for name in ("success", *FIGURES)} | known)
     raw = context.inputs.get("raw")
     report = build_report(
-        annotations.attributes,
-        name=annotations.name,
+        annotations,
+        checked,
+        verdict,
         verdict_line=summary,
-        success=metrics["success"],
         metrics=metrics,
-        rejected=verdict.rejected,
-        remarks=verdict.remarks,
-        accepted=verdict.accepted,
-        replaced=annotations.replaced,
-        files=annotations.files,
-        results=checked.results,
         history=recall(context.cache, source),
         changes=changes,
-        duplicates=checked.duplicates,
-        near_duplicates=checked.near_duplicates,
         labels=_labels_by_path(annotations.attributes, checked.table),
         picture=partial(_show, raw, context.params.images) if raw else None,
         sheets=[path.name for path in folder.glob("*.csv")],
@@ -326,9 +318,7 @@ def run(context: Context[Params]) -> Headline:
     else:
         notices = [describe(finding, checked.table) for finding in checked.findings if finding.rows is None]
         findings = [finding for finding in checked.findings if finding.rows is not None]
-        verdict = decide_rows(
-            attributes, checked.table, rows.repeats, annotations.replaced, annotations.taken, rows.broken, findings
-        )
+        verdict = decide_rows(annotations, checked.table, rows.repeats, rows.broken, findings)
         allowed = context.params.validate.max_rejected_fraction
         success = len(verdict.rejected) <= allowed * rows.count and len(verdict.accepted) > 0
         summary = verdict_line(verdict, rows.count, allowed, remedies(checked.findings))

@@ -9,6 +9,7 @@ import pandas as pd
 from stages.common.schema.annotations import GIVEN
 from stages.common.schema.attributes import Attributes, names
 from stages.validate.forms.text import brief
+from stages.validate.raw_annotations import RawAnnotations
 
 if TYPE_CHECKING:
     from stages.common.checks.suite import Finding
@@ -51,29 +52,25 @@ def no_verdict(attributes: Attributes) -> Verdict:
 
 
 def decide_rows(
-    attributes: Attributes,
+    annotations: RawAnnotations,
     table: pd.DataFrame,
     left_out: pd.DataFrame,
-    replaced: pd.DataFrame,
-    taken: pd.DataFrame,
     broken: pd.DataFrame,
     found: "Iterable[Finding]",
 ) -> Verdict:
     """Sort annotations into accepted and rejected.
 
     Args:
-        attributes: the annotated attributes.
+        annotations: as read.
         table: the rows that the suites have checked, with the columns of the suites, `path` and `lot`.
         left_out: rows left out before because they repeat a row of `table`, with their `reason`.
-        replaced: rows of older files with labels that a newer file replaced, with their `reason`.
-        taken: `RawAnnotations.taken`: origins of the labels of merged rows.
-        broken: annotations that could not be read, with their `reason`.
+        broken: annotations of the selected lots that could not be read, with their `reason`.
         found: the findings about rows, in the order of the suites.
     """
     values = table.copy()
-    cells_of = {
-        f"{attribute.name}_class": attribute.column for attribute in attributes
-    }  # the cells behind the columns of `add_classes`
+    attributes, replaced, taken = annotations.attributes, annotations.replaced, annotations.taken
+    # the cells behind the columns of `add_classes`
+    cells_of = {f"{attribute.name}_class": attribute.column for attribute in attributes}
     none = table[:0].assign(reason="", kind="", found="")
     rejects: list[pd.DataFrame] = [none]
     remarks: list[pd.DataFrame] = [

@@ -15,6 +15,9 @@ from stages.common.checks.suite import load_suite, run_suite
 from stages.common.reports.report import text_of, write_report
 from stages.common.schema import attributes
 from stages.validate.page import build_report
+from stages.validate.raw_annotations import RawAnnotations
+from stages.validate.stage import SuiteResults
+from stages.validate.verdict import Verdict
 from tests.common.samples import DEFAULT_ATTRIBUTES
 
 PICTURE = "data:image/jpeg;base64," + "A" * 6700  # 72 by 72 pixels of noise, the largest there is
@@ -51,6 +54,7 @@ def accepted(*rows: tuple[str | None, ...]) -> pd.DataFrame:
 def write(folder: Path, **changes: Any) -> str:
     """Write the report and the files beside it as the stage does, and return its text."""
     suite, result = run_toy(folder, changes.pop("beard", ["0", "1", "2"]))
+    none = pd.DataFrame()
     rows = {
         "rejected": listed(("a.csv", 2, "x.png", "s/x.png", "beard not in 0,1", "beard not in 0,1 (found '2')"),
                            ("a.csv", 3, "gone.png", None, "image missing", "image missing")),
@@ -61,13 +65,21 @@ def write(folder: Path, **changes: Any) -> str:
     }  # fmt: skip
     metrics = {"rows": 4321, "accepted": 2, "rejected": 2, "warnings": 1, "lots": {"s": 2}, "unannotated": 6}
     settings: dict[str, Any] = {
-        "name": "a.csv", "verdict_line": "2 rejected", "success": True, "metrics": metrics, "files": [], "history": [],
-        "results": {"toy": result}, "picture": lambda path: PICTURE if path != "s/z.png" else "", **rows,
+        "verdict_line": "2 rejected", "success": True, "metrics": metrics, "history": [], "duplicates": [],
+        "near_duplicates": [], "picture": lambda path: PICTURE if path != "s/z.png" else "", **rows, **changes,
     }  # fmt: skip
+    verdict = Verdict(*(settings.pop(name) for name in ("accepted", "rejected", "remarks")))
+    alike = {name: settings.pop(name) for name in ("duplicates", "near_duplicates")}
+    checked = SuiteResults(none, {"toy": result}, **alike)
+    annotations = RawAnnotations(
+        DEFAULT_ATTRIBUTES, "a.csv", (), none, none, settings.pop("replaced"), none, [], none, [], frozenset()
+    )
+    told = {"success": settings.pop("success"), "warnings": 0, "remarks": {}, "notices": []}
+    settings["metrics"] = told | settings["metrics"]
     write_data_docs(folder / "data_docs" / "toy", suite, result, "summary")
     for sheet in ("rejected.csv", "warnings.csv", "unannotated.csv"):
         (folder / sheet).touch()
-    write_report(folder / "report.html", build_report(DEFAULT_ATTRIBUTES, **(settings | changes)))
+    write_report(folder / "report.html", build_report(annotations, checked, verdict, **settings))
     return (folder / "report.html").read_text()
 
 
