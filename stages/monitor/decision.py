@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import pandas as pd
+
 from stages.common.contract.artifacts import json_digest
-from stages.common.inference.measures import Metric
+from stages.common.inference.measures import Metric, means_of
 from stages.common.registry.champion import Champion
 from stages.monitor.drift import ALL, FOUND, Drift
 from stages.monitor.new_images import NewImages
-from stages.monitor.performance import LOW, Performance
+from stages.monitor.performance import LOW, Accuracy, GroupAccuracy, Performance
 from stages.monitor.unlabelled import NONE, Unlabelled
 
 NOTHING = "nothing to monitor"
@@ -18,7 +20,7 @@ STRONGEST = 5
 
 
 def decide(
-    champion: Champion,
+    champion: Champion | None,
     new: NewImages,
     performance: Performance,
     drift: Drift,
@@ -41,6 +43,7 @@ def decide(
         whether the other findings ask for a training; `cause` {"champion", "performance": lots, "drift": lots,
         "labelled": of these}, and its digest `cause_id`, or null and "".
     """
+    version = champion.version if champion else None
     labelled = {lot: group.images for lot, group in performance.lots.items()} | {ALL: performance.total.images}
     low = sorted(performance.concerned) if performance.verdict == LOW else []
     drifted = sorted(drift.concerned) if drift.verdict == FOUND else []
@@ -48,7 +51,7 @@ def decide(
     doubtful = unlabelled.low(min_accuracy) if performance.metric == "accuracy" else []
     concerned = {"performance": low, "drift": [lot for lot in drifted if labelled.get(lot)]}
     return {
-        "champion": champion.version,
+        "champion": version,
         "lots": {lot: len(new.lots[lot]) for lot in sorted(new.lots)},
         "seen": dict(sorted(new.seen.items())),
         "labelled": {lot: count for lot, count in sorted(labelled.items()) if count},
@@ -70,27 +73,14 @@ def decide(
         },
         "expected": _expected(unlabelled, doubtful),
         "labels_needed": [lot for lot in sorted({*drifted, *doubtful}) if labels_read and not labelled.get(lot)],
-        **_cause(champion.version, concerned, labelled),
+        **_cause(version, concerned, labelled),
     }
 
 
-def nothing_to_monitor(version: str | None, seen: Mapping[str, int], metric: Metric) -> dict[str, Any]:
-    """The content of decision.json without a champion (None), or without new images."""
-    return {
-        "champion": version,
-        "lots": {},
-        "seen": dict(sorted(seen.items())),
-        "labelled": {},
-        "labels_read": True,
-        "performance": {
-            "verdict": NOTHING, "metric": metric, "mean_accuracy": None, "mean_balanced_accuracy": None,
-            "mean_majority": None, "low": None, "high": None, "labels": 0, "lots": [],
-        },
-        "drift": {"verdict": NOTHING, "lots": [], "tests": 0, "signals": []},
-        "expected": _expected(NONE, []),
-        "labels_needed": [],
-        **_cause(version, {}, {}),
-    }  # fmt: skip
+def nothing_to_monitor(champion: Champion | None, new: NewImages, metric: Metric) -> dict[str, Any]:
+    """The content of decision.json without a champion, or without new images."""
+    performance = Performance(metric, NOTHING, GroupAccuracy(0, {}, Accuracy(0)), {}, [], {}, means_of([]))
+    return decide(champion, new, performance, Drift(NOTHING, {}, [], [], pd.DataFrame(), {}), NONE, 0)
 
 
 def _expected(unlabelled: Unlabelled, doubtful: Sequence[str]) -> dict[str, Any]:

@@ -64,8 +64,7 @@ def _run(context: Context[Params]) -> Headline:
     new = find_new_images(folder, champion) if champion else NewImages({}, {})
     lots = new.lots
     if not champion or not lots:
-        version = champion.version if champion else None
-        decision = nothing_to_monitor(version, new.seen, metric)
+        decision = nothing_to_monitor(champion, new, metric)
         write_json(out / DECISION, decision)
         write_to_label(out / TO_LABEL, attributes, [], {})
         write_json(out / "metrics" / "expected.json", NONE.told)
