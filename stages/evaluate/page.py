@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from stages.common.checks.validation_report import data_docs_links, past_runs
 from stages.common.images.thumbnails import thumbnail
@@ -79,7 +78,7 @@ def _pictures(title: str, note: str, cases: Sequence[Case], split: Split) -> Pic
     images = split.take(np.array([index for _, index, _ in first], np.int64))
     pictures = [
         Picture(
-            thumbnail(Image.fromarray(image)),
+            thumbnail(image),
             [split.filenames[index], *_lines(answer, index, confidence)],
             labels=_labels(answer, index, split),
         )
@@ -92,7 +91,7 @@ def thumbnails(split: Split, positions: Sequence[int]) -> Iterator[str]:
     """A data URI of each of these images."""
     for start in range(0, len(positions), AT_ONCE):
         images = split.take(np.array(positions[start : start + AT_ONCE], np.int64))
-        yield from (thumbnail(Image.fromarray(image)) for image in images)
+        yield from map(thumbnail, images)
 
 
 def _labels(answers: Answers, index: int, split: Split) -> Labels:

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from PIL import Image
-
 from stages.common.images.thumbnails import thumbnail
 from stages.common.schema.annotations import CANNOT_TELL
 from stages.common.schema.attributes import UNKNOWN, Attributes
@@ -66,7 +64,7 @@ def _task(doubts: Sequence[Doubt], image: int, images: Split, row: Mapping[str, 
         for doubt in doubts
         for attribute in (doubt.attribute,)
     ]
-    picture = thumbnail(Image.fromarray(images.take(slice(image, image + 1))[0]))
+    picture = thumbnail(images.take(slice(image, image + 1))[0])
     return {
         "data": {"image": picture, "filename": row["filename"], "lot": row["lot"], "doubts": "; ".join(told)},
         "predictions": [

@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from PIL import Image
-
 from stages.common.images.thumbnails import thumbnail
 from stages.common.inference.measures import EACH
 from stages.common.reports.report import Cards, Labels, Links, PageSection, Picture, Pictures, Report, Table, share
@@ -42,7 +40,7 @@ def doubt_report(
         at = images.attributes.index(doubt.attribute)
         known = [None if label == UNKNOWN else int(label) for label in images.labels[doubt.image]]
         labels = Labels(rows[doubt.image]["filename"], known, [at], {at: doubt.suggested})
-        pictures[doubt.attribute].append(Picture(thumbnail(Image.fromarray(pixels)), lines, labels=labels))
+        pictures[doubt.attribute].append(Picture(thumbnail(pixels), lines, labels=labels))
 
     found: Mapping[str, Mapping[str, Any]] = metrics["attributes"]
     verdict = f"None of {metrics['labels']:,} labels is doubtful"

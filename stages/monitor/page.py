@@ -5,8 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from stages.common.checks.validation_report import checks, data_docs_links, past_runs
 from stages.common.images.thumbnails import thumbnail
 from stages.common.inference.features import Features
@@ -284,7 +282,7 @@ def _examples(drift: Drift, reference: Features, lots: Mapping[str, Features]) -
 
 def _pictures(features: Features, most: int) -> list[Picture]:
     chosen = range(0, len(features.examples), max(1, len(features.examples) // most))[:most]
-    return [Picture(thumbnail(Image.fromarray(features.examples[at])), [features.example_names[at]]) for at in chosen]
+    return [Picture(thumbnail(features.examples[at]), [features.example_names[at]]) for at in chosen]
 
 
 def _accuracies(attributes: Attributes, performance: Performance, settings: MonitorSection) -> Table:

@@ -163,8 +163,7 @@ def _run(context: Context[Params]) -> Headline:
     import pandas as pd
 
     from stages.common.checks.validation import check  # Great Expectations takes seconds
-    from stages.common.images.decode import ImageError, as_image, decode, read_image_file
-    from stages.common.images.thumbnails import thumbnail
+    from stages.common.images.decode import thumbnail_as_decoded
     from stages.common.inference.decision import decision_table
     from stages.common.inference.predictions import SUITE, columns_of, read_predictions
     from stages.common.inference.to_label import TO_LABEL, write_to_label
@@ -223,11 +222,7 @@ def _run(context: Context[Params]) -> Headline:
     write_json(out / METRICS, metrics)
 
     def picture(lot: str, filename: str) -> str:
-        try:
-            data = read_image_file(raw / found.lots[lot][filename], settings)
-            return thumbnail(as_image(decode(data, settings)))
-        except ImageError:  # it has changed, which ends the stage anyway
-            return ""
+        return thumbnail_as_decoded(raw / found.lots[lot][filename], settings)
 
     counts = {"images": images, "undecodable": len(undecodable), "findings": len(checked.found)}
     history = remember(context.cache, str(raw), {"success": True, **counts})

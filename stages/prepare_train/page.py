@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from stages.common.checks.validation_report import data_docs_links, past_runs, rejects
 from stages.common.images.settings import Preprocessing
@@ -68,7 +67,7 @@ def _describe_pixels(out: Path, table: "pd.DataFrame", train: Mapping[str, Seque
     ]
     pictures = [
         Picture(
-            thumbnail(Image.fromarray(_read(out, row["lot"], row["row"]))),
+            thumbnail(_read(out, row["lot"], row["row"])),
             [row["filename"], f"standard deviation {row['std']:g}"],
         )
         for row in table.nsmallest(PICTURES, "std").to_dict("records")

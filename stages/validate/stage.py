@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +13,8 @@ from stages.common.contract.history import recall, remember
 from stages.common.contract.logs import log
 from stages.common.contract.stage import Context, Headline, Input, RawFiles, Stage
 from stages.common.contract.tables import write_csv
-from stages.common.images.decode import ImageError, as_image, decode, read_image_file
+from stages.common.images.decode import thumbnail_as_decoded
 from stages.common.images.listing import Listing, about_links, as_text, list_folder, lot_of, require_lots
-from stages.common.images.settings import ImagesSection
-from stages.common.images.thumbnails import thumbnail
 from stages.common.reports.report import REPORT, write_report
 from stages.common.schema.annotations import ANNOTATIONS, GIVEN, annotation_columns
 from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
@@ -232,14 +229,6 @@ def _labels_by_path(attributes: Attributes, table: pd.DataFrame) -> pd.DataFrame
     return table[table["path"].notna()].drop_duplicates("path").set_index("path")[list(called)].rename(columns=called)
 
 
-def _show(raw: Path, settings: ImagesSection, path: str) -> str:
-    """Thumbnail of an image, empty if it cannot be decoded."""
-    try:
-        return thumbnail(as_image(decode(read_image_file(raw / path, settings), settings)))
-    except ImageError:
-        return ""
-
-
 def _identified(attributes: Attributes, accepted: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     """Canonical annotations with the columns `KNOWN`; a rejected image does not give a group its name."""
     table = join_groups(accepted.join(known, on="path"))
@@ -285,7 +274,7 @@ def _write_reports(
         history=recall(context.cache, source),
         changes=changes,
         labels=_labels_by_path(annotations.attributes, checked.table),
-        picture=partial(_show, raw, context.params.images) if raw else None,
+        picture=(lambda path: thumbnail_as_decoded(raw / path, context.params.images)) if raw else None,
         sheets=[path.name for path in folder.glob("*.csv")],
     )
     write_report(folder / REPORT, report)

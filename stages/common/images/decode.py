@@ -41,6 +41,7 @@ from stages.common.images.foreign import what_it_is
 from stages.common.images.jpeg import MAX_PARTS, Parts, parts_of, without_profiles
 from stages.common.images.resizer import Picture, multiply_by_opacity, wrapped
 from stages.common.images.settings import ImagesSection
+from stages.common.images.thumbnails import thumbnail
 
 Image.MAX_IMAGE_PIXELS = (
     None  # `max_megapixels` is the limit; Pillow's own would warn at 89 and raise at 179 megapixels
@@ -182,6 +183,14 @@ def decode_file(content: bytes, settings: ImagesSection, enough: int | None = No
     if content.startswith(JPEG):
         return _jpeg(content, parts_of(content), settings, enough)
     raise ImageError(what_it_is(content))
+
+
+def thumbnail_as_decoded(path: Path, settings: ImagesSection) -> str:
+    """The thumbnail of an image file, empty if it cannot be used."""
+    try:
+        return thumbnail(decode(read_image_file(path, settings), settings))
+    except ImageError:
+        return ""
 
 
 def as_image(picture: Picture) -> Image.Image:

@@ -19,9 +19,9 @@ GAP = 4
 GROUND = 208
 
 
-def thumbnail(picture: Image.Image) -> str:
-    """A picture as a JPEG data URI of at most `SIDE` pixels a side."""
-    small = picture.convert("RGB")
+def thumbnail(picture: Image.Image | npt.NDArray[np.uint8]) -> str:
+    """A picture, or its pixels (H, W, 3 or 4), as a JPEG data URI of at most `SIDE` pixels a side."""
+    small = (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).convert("RGB")
     small.thumbnail((SIDE, SIDE))
     content = io.BytesIO()
     small.save(content, "JPEG", quality=80)
