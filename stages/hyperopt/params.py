@@ -9,6 +9,10 @@ from stages.common.inference.settings import MetricSection
 from stages.common.training.augmentation import Augmentation
 from stages.common.training.hyperparameters import Hyperparameters
 
+LOGARITHMIC = ("learning_rate", "muon_learning_rate", "weight_decay")
+"""Hyperparameters with lowest and highest value in the section, on a logarithmic scale."""
+RANGES = (*LOGARITHMIC, "dropout")
+"""The same, on any scale."""
 CHOICES = ("width", "batch_size", "class_balance")
 """Hyperparameters with a list of choices in the section."""
 
@@ -38,22 +42,14 @@ class HyperoptSection(Section):
 
     @model_validator(mode="after")
     def _check_space(self) -> "HyperoptSection":
-        for key in ("learning_rate", "muon_learning_rate", "weight_decay", "loss_weight"):
+        for key in (*LOGARITHMIC, "loss_weight"):
             if getattr(self, key)[0] <= 0:
                 raise ValueError(f"{key}: a logarithmic scale needs bounds above 0")
         for corner in (0, 1):  # report a wrong bound now, not in some trial
-            Hyperparameters(
-                learning_rate=self.learning_rate[corner],
-                muon_learning_rate=self.muon_learning_rate[corner],
-                weight_decay=self.weight_decay[corner],
-                dropout=self.dropout[corner],
-                width=(min, max)[corner](self.width),
-                batch_size=(min, max)[corner](self.batch_size),
-                class_balance=(min, max)[corner](self.class_balance),
-                loss_weights={"any": self.loss_weight[corner]},
-            )
-        first = self.first.model_dump(exclude={"loss_weights", *CHOICES})
-        pairs = [(key, value, getattr(self, key)) for key, value in first.items()]
+            ends = {key: getattr(self, key)[corner] for key in RANGES}
+            ends |= {key: (min, max)[corner](getattr(self, key)) for key in CHOICES}
+            Hyperparameters(**ends, loss_weights={"any": self.loss_weight[corner]})
+        pairs = [(key, getattr(self.first, key), getattr(self, key)) for key in RANGES]
         weights = {f"loss_weights.{key}": weight for key, weight in self.first.loss_weights.items()}
         weights["loss_weights of what is not named"] = 1.0
         pairs += [(key, weight, self.loss_weight) for key, weight in weights.items()]

@@ -35,7 +35,7 @@ from stages.common.contract.errors import UsageError
 from stages.common.contract.logs import log
 from stages.common.training.hyperparameters import Hyperparameters
 from stages.common.workers.pool import WorkerPool
-from stages.hyperopt.params import CHOICES, HyperoptSection
+from stages.hyperopt.params import CHOICES, LOGARITHMIC, RANGES, HyperoptSection
 from stages.hyperopt.trials import Job, Plan, Run, Score, Trial, best_trial, flatten, ranked, rungs_of, summarise
 
 STATE = "search.json"
@@ -99,9 +99,7 @@ def _space(section: HyperoptSection) -> dict[str, Any]:
 
     weights = [f"loss_weights.{name}" for name in section.first.loss_weights]
     return {
-        "learning_rate": log_uniform("learning_rate", section.learning_rate),
-        "muon_learning_rate": log_uniform("muon_learning_rate", section.muon_learning_rate),
-        "weight_decay": log_uniform("weight_decay", section.weight_decay),
+        **{label: log_uniform(label, getattr(section, label)) for label in LOGARITHMIC},
         "dropout": hp.uniform("dropout", *section.dropout),
         **{label: hp.choice(label, getattr(section, label)) for label in CHOICES},
         **{label: log_uniform(label, section.loss_weight) for label in weights},
@@ -149,16 +147,12 @@ def suggest(
         [len(tried) + 1], domain, past, seed, n_startup_jobs=len(tried) + 1 if is_startup else 0, verbose=False
     )
     values = {label: values[0] for label, values in document["misc"]["vals"].items()}
-    return Hyperparameters(
-        learning_rate=_within(values["learning_rate"], section.learning_rate),
-        muon_learning_rate=_within(values["muon_learning_rate"], section.muon_learning_rate),
-        weight_decay=_within(values["weight_decay"], section.weight_decay),
-        dropout=_within(values["dropout"], section.dropout),
-        **{label: getattr(section, label)[int(values[label])] for label in CHOICES},
-        loss_weights={
-            name: _within(values[f"loss_weights.{name}"], section.loss_weight) for name in section.first.loss_weights
-        },
-    )
+    chosen: dict[str, Any] = {label: _within(values[label], getattr(section, label)) for label in RANGES}
+    chosen |= {label: getattr(section, label)[int(values[label])] for label in CHOICES}
+    weights = {
+        name: _within(values[f"loss_weights.{name}"], section.loss_weight) for name in section.first.loss_weights
+    }
+    return Hyperparameters(**chosen, loss_weights=weights)
 
 
 def _nearest(choices: Sequence[float], value: float) -> int:
