@@ -16,6 +16,7 @@ from stages.common.inference.measures_page import classes_table, measures_table
 from stages.common.registry.registry import LINEAGE
 from stages.common.reports.report import (
     REPORT,
+    Badge,
     Cards,
     Group,
     Labels,
@@ -95,7 +96,7 @@ def build_report(
         Cards(figures),
         *run,
         _gate(gate),
-        *([] if run else [_stages(chain, archive)]),
+        *([] if run else [stages_table("Reports of the stages", chain, archive, base)]),
         Group(
             "Test metrics",
             [
@@ -218,18 +219,19 @@ def _rejected(stage: str, rows: list[dict[str, str]], base: str) -> Table:
     return short_table(title, ("File", "Reason"), cells, REJECTS_SHOWN, link=link, folded=True)
 
 
-def _stages(chain: Chain, archive: Path) -> Table:
-    """Every stage with a link to its report."""
-    rows = [
-        (
-            Link(stage, f"{stage}/{REPORT}") if (archive / stage / REPORT).exists() else stage,
-            entry["headline"],
-            entry["seconds"],
-            entry["peak_memory_mb"],
-        )
-        for stage, entry in chain.items()
-    ]
-    return Table("Reports of the stages", ("Stage", "Headline", "Seconds", "Memory, MB"), rows)
+def stages_table(
+    title: str, chain: Chain, archive: Path, base: str, run: Mapping[str, Any] | None = None, note: str = ""
+) -> Table:
+    """Every stage with a link to its report, and its result in a `run` (stage -> result), if known."""
+    rows: list[list[object]] = []
+    for stage, entry in chain.items():
+        name = Link(stage, f"{base}{stage}/{REPORT}") if (archive / stage / REPORT).exists() else stage
+        own = (run or {}).get(stage, {})
+        state = "" if not own else Badge("was there already") if own["cached"] else Badge("computed", "good")
+        known = [state, own.get("seconds")] if run else []
+        rows.append([name, *known, entry["seconds"], entry["peak_memory_mb"], entry["headline"]])
+    of_run = ("In this run", "Seconds") if run else ()
+    return Table(title, ("Stage", *of_run, "Computed in, s", "Memory, MB", "Headline"), rows, note=note)
 
 
 def _plots(archive: Path, *names: str) -> list[PageSection]:

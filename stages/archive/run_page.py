@@ -2,15 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from stages.archive.release import DATA_CARD, GATE, MODEL_CARD, released, standing, told_run
-from stages.archive.report import build_report
+from stages.archive.report import build_report, stages_table
 from stages.common.contract.artifacts import MANIFEST, json_digest, making, publish, read_json, write_manifest
 from stages.common.registry.registry import LINEAGE, PAGE, Registry, Version, now
-from stages.common.reports.report import REPORT, Badge, Link, PageSection, Table, write_report
+from stages.common.reports.report import REPORT, write_report
 
 STAGE = "run"
 """Stands for a stage's name in the manifest of a run's page."""
@@ -37,8 +35,9 @@ def write_run(runs: Path, title: str, archive: Path, registry: Registry, version
         base = f"{os.path.relpath(archive, final)}/"
         subtitle = f"Run {name}, {now()}. " if name else ""
         versions = os.path.relpath(registry.home / PAGE, final)
-        told = _this_run(run, archive, base, standing(registry, version))
-        report = build_report(f"{title}: {version.name}", archive, versions, told, subtitle, base)
+        chain, state = read_json(archive / LINEAGE), standing(registry, version)
+        told = stages_table("This run", chain, archive, base, run.get("stages"), state)
+        report = build_report(f"{title}: {version.name}", archive, versions, [told], subtitle, base)
         write_report(partial / REPORT, report)
         for card in (MODEL_CARD, DATA_CARD):
             if (page := archive / f"{card}.html").exists():
@@ -49,20 +48,3 @@ def write_run(runs: Path, title: str, archive: Path, registry: Registry, version
         write_manifest(partial, stage=STAGE, key=digest, inputs={"archive": {"key": key}}, headline=headline)
         publish(partial, final)
     return final / REPORT
-
-
-def _this_run(run: Mapping[str, Any], archive: Path, base: str, standing: str) -> list[PageSection]:
-    chain = read_json(archive / LINEAGE)
-    told = run.get("stages", {})
-    rows: list[list[object]] = []
-    for stage, entry in chain.items():
-        own = told.get(stage, {})
-        state = "" if not own else Badge("was there already") if own["cached"] else Badge("computed", "good")
-        name = Link(stage, f"{base}{stage}/{REPORT}") if (archive / stage / REPORT).exists() else stage
-        rows.append([name, state, own.get("seconds"), entry["seconds"], entry["peak_memory_mb"], entry["headline"]])
-    columns = ["Stage", "In this run", "Seconds", "Computed in, s", "Memory, MB", "Headline"]
-    if not told:  # by hand: unknown
-        columns[1:3] = []
-        for row in rows:
-            row[1:3] = []
-    return [Table("This run", columns, rows, note=standing)]

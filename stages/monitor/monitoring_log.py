@@ -26,7 +26,6 @@
 `Check.model_json_schema()` is the same as a JSON schema. A line that a full disk cuts short does not affect others.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +33,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from stages.common.contract.artifacts import lock_of, locked, reading
+from stages.common.contract.artifacts import lock_of, locked, read_json, reading
 from stages.common.contract.history import append_line, read_lines
 from stages.common.contract.logs import log
 from stages.common.contract.params import Section
@@ -143,7 +142,7 @@ def append_check(file: Path, artifact: Path, key: str, run: str = "") -> Headlin
         DataError: the artifact holds no decision.
     """
     with reading(artifact / DECISION, "monitor"):
-        decision = json.loads((artifact / DECISION).read_text(encoding="utf-8"))
+        decision = read_json(artifact / DECISION, "monitor")
         decision.pop("retrain")
     with locked(lock_of(file), "another check is being written to the log"):
         earlier = read_log(file)

@@ -11,7 +11,6 @@ Stage `evaluate` writes the figures of the test split to `reference/confidences.
 stages `predict` and `monitor` read it there.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import sqrt
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stages.common.contract.artifacts import reading
+from stages.common.contract.artifacts import read_json, reading, write_json
 from stages.common.inference.answers import Answers, right_answers, tellable
 from stages.common.schema.statistics import Z, wilson
 
@@ -120,8 +119,7 @@ def trust(answers: Sequence[Answers]) -> dict[str, Trust]:
 
 def write_trust(reference: Path, answers: Sequence[Answers]) -> None:
     """Write `trust` into the folder `reference` of a version."""
-    text = json.dumps({name: asdict(known) for name, known in trust(answers).items()}, indent=2)
-    (reference / CONFIDENCES).write_text(text + "\n", encoding="utf-8")
+    write_json(reference / CONFIDENCES, {name: asdict(known) for name, known in trust(answers).items()})
 
 
 def read_trust(reference: Path) -> Trusts:
@@ -134,7 +132,7 @@ def read_trust(reference: Path) -> Trusts:
     if not path.exists():
         return {}
     with reading(path, "evaluate"):
-        return {name: Trust(**known) for name, known in json.loads(path.read_text(encoding="utf-8")).items()}
+        return {name: Trust(**known) for name, known in read_json(path, "evaluate").items()}
 
 
 def certainty(answers: Sequence[Answers], chosen: npt.NDArray[np.bool_]) -> Certainty:

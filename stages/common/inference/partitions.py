@@ -5,7 +5,6 @@ their features, so they belong to the version. Stage `monitor` counts new images
 of Great Expectations' partition objects.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from stages.common.contract.artifacts import reading
+from stages.common.contract.artifacts import read_json, reading
 from stages.common.inference.answers import answers_of
 from stages.common.inference.features import Features
 from stages.common.schema.attributes import Attributes
@@ -73,7 +72,7 @@ def read_partitions(attributes: Attributes, reference: Path, features: Features)
     if not path.exists():
         return partitions(attributes, features)
     with reading(path, "evaluate"):
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = read_json(path, "evaluate")
         found["images"], found["columns"].keys()
     return found
 

@@ -11,11 +11,10 @@ reference/      features.npz (`stages.common.inference.features`) of images that
 lineage.json, params.yaml  of the version
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.common.contract.artifacts import reading
+from stages.common.contract.artifacts import read_json, reading
 from stages.common.schema.attributes import Attributes, read_attributes
 
 CHAMPION = "champion.json"
@@ -53,7 +52,7 @@ def read_champion(artifact: Path) -> Champion | None:
         DataError: the artifact is not one of stage champion.
     """
     with reading(artifact / CHAMPION, "champion"):
-        found = json.loads((artifact / CHAMPION).read_text(encoding="utf-8"))
+        found = read_json(artifact / CHAMPION, "champion")
         if found["version"] is None:
             return None
         return Champion(

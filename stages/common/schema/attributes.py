@@ -1,11 +1,10 @@
 """The annotated attributes, each with its classes. They are data, and go from artifact to artifact."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from stages.common.contract.artifacts import reading, write_json
+from stages.common.contract.artifacts import read_json, reading, write_json
 
 FILE = "attributes.json"
 """The file of an artifact that holds its attributes."""
@@ -68,5 +67,5 @@ def read_attributes(folder: Path) -> Attributes:
     """
     path = folder / FILE
     with reading(path):
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         return tuple(Attribute(**{**attribute, "classes": tuple(attribute["classes"])}) for attribute in found)

@@ -12,7 +12,6 @@
 
 import csv
 import hashlib
-import json
 import mmap
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stages.common.contract.artifacts import reading
+from stages.common.contract.artifacts import read_json, reading
 from stages.common.contract.errors import DataError
 from stages.common.schema.attributes import UNKNOWN, Attributes, names, read_attributes
 from stages.common.schema.face import Face
@@ -123,7 +122,7 @@ def read_preprocessing(prepared: Path) -> dict[str, Any]:
         DataError: the artifact does not have them.
     """
     with reading(prepared / PREPROCESSING, "prepare_train"):
-        return dict(json.loads((prepared / PREPROCESSING).read_text(encoding="utf-8")))
+        return dict(read_json(prepared / PREPROCESSING, "prepare_train"))
 
 
 def _numbered(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
