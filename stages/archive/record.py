@@ -3,18 +3,16 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
+from stages.archive.meeting import Candidate
 from stages.archive.release import RECORD
 from stages.common.contract.artifacts import read_json
 from stages.common.inference.compared import compared_images
 from stages.common.registry.registry import LINEAGE
 from stages.common.schema.attributes import read_attributes
-
-if TYPE_CHECKING:
-    from stages.archive.meeting import Candidate
 
 EPOCHS = 60
 """Points of a curve, evenly spread: nobody would see 120 more."""
@@ -23,7 +21,7 @@ LOTS = 50
 CURVES = ("train_loss", "val_loss", "val_mean_accuracy")
 
 
-def write_record(archive: Path, candidate: "Candidate") -> None:
+def write_record(archive: Path, candidate: Candidate) -> None:
     """Write `RECORD` into an archive that has all other files, as ASCII JSON.
 
     Args:
@@ -110,7 +108,7 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None
     }
 
 
-def _answers(candidate: "Candidate") -> dict[str, Any]:
+def _answers(candidate: Candidate) -> dict[str, Any]:
     """Digest of the picture, name, labels and answers (class indices, -1 without) of the compared images."""
     chosen = compared_images(candidate.pictures, len(candidate.attributes))
     return {

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from stages.common.checks.validation import Checked
 from stages.common.checks.validation_report import data_docs_links, past_runs
 from stages.common.images.thumbnails import thumbnail
 from stages.common.inference.answers import Answers
@@ -32,9 +33,6 @@ from stages.common.reports.report import (
 )
 from stages.common.schema.attributes import UNKNOWN, Attributes, names
 from stages.common.schema.dataset import Split
-
-if TYPE_CHECKING:
-    from stages.common.checks.validation import Checked
 
 PICTURES = 12
 """Thumbnails of wrong answers, and the same number of unsure ones."""
@@ -141,7 +139,7 @@ def slices_page(slices: Sequence[Slice], by_slice: Mapping[str, Sequence[Mapping
 def describe_model(
     attributes: Attributes,
     out: Path,
-    checked: "Checked",
+    checked: Checked,
     metrics: Mapping[str, Any],
     answered: Table,
     slices: Group,

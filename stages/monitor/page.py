@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from stages.common.checks.validation import Checked
 from stages.common.checks.validation_report import checks, data_docs_links, past_runs
 from stages.common.images.thumbnails import thumbnail
 from stages.common.inference.features import Features
@@ -38,9 +39,6 @@ from stages.monitor.performance import Accuracy, Performance
 from stages.monitor.plots import DPI, draw_signal
 from stages.monitor.unlabelled import Unlabelled
 from stages.monitor.words import explain, title_of
-
-if TYPE_CHECKING:
-    from stages.common.checks.validation import Checked
 
 EXAMPLES = 8
 """Pictures of the reference, and the same number of new ones."""
@@ -140,7 +138,7 @@ def describe_check(
     unlabelled: Unlabelled,
     worth: Sequence[Worth],
     picture: Callable[[str, str], str],
-    checked: "Checked | None",
+    checked: Checked | None,
     looked_at: Sequence[str],
     history: Sequence[Mapping[str, Any]],
     settings: MonitorSection,
@@ -337,7 +335,7 @@ def _all_signals(attributes: Attributes, drift: Drift) -> Table:
     return short_table(f"All {len(rows)} signals", columns, rows, SIGNALS, folded=True)
 
 
-def _expectations(checked: "Checked", lots: Sequence[str]) -> Group:
+def _expectations(checked: Checked, lots: Sequence[str]) -> Group:
     group = checks(checked.suite, checked.result)
     return replace(group, note=f"{group.note} by {_names(lots)}")
 

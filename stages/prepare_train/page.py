@@ -3,11 +3,13 @@
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
+from stages.common.checks.validation import Checked
 from stages.common.checks.validation_report import data_docs_links, past_runs, rejects
 from stages.common.images.settings import Preprocessing
 from stages.common.images.thumbnails import contact_sheet, for_sheet, thumbnail
@@ -24,11 +26,6 @@ from stages.common.reports.report import (
     short_table,
 )
 from stages.common.schema.dataset import SPLITS
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from stages.common.checks.validation import Checked
 
 PICTURES = 12
 """Thumbnails of the images with the least contrast."""
@@ -59,7 +56,7 @@ def _describe_groups(images: Mapping[str, int], groups: Mapping[str, int]) -> Ta
     return Table("Groups", ("Split", "Images", "Groups"), rows, note=told)
 
 
-def _describe_pixels(out: Path, table: "pd.DataFrame", train: Mapping[str, Sequence[float]]) -> Group:
+def _describe_pixels(out: Path, table: pd.DataFrame, train: Mapping[str, Sequence[float]]) -> Group:
     quartiles = [("lowest", 0), ("5%", 0.05), ("median", 0.5), ("95%", 0.95), ("highest", 1)]
     spread = [
         (title, *(float(table[column].quantile(share)) for _, share in quartiles))
@@ -88,7 +85,7 @@ def _read(out: Path, lot: str, row: str) -> npt.NDArray[np.uint8]:
     return images
 
 
-def _show_splits(out: Path, table: "pd.DataFrame", settings: Preprocessing) -> Group:
+def _show_splits(out: Path, table: pd.DataFrame, settings: Preprocessing) -> Group:
     """The prepared pictures: a sheet of each split, as in the shards up to `CELL` pixels."""
     side, share = settings.image_size, settings.centre_share
     of = f" of {' x '.join(f'{side:g}' for side in share)}" if share else ""
@@ -122,9 +119,9 @@ def _describe_duplicates(duplicates: Mapping[str, Any]) -> Table:
 
 def describe_data(
     out: Path,
-    checked: "Checked",
+    checked: Checked,
     settings: Preprocessing,
-    table: "pd.DataFrame",
+    table: pd.DataFrame,
     statistics: Mapping[str, Any],
     rejected: Mapping[str, str],
     left_out: Mapping[str, str],
