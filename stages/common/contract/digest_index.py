@@ -97,14 +97,12 @@ class DigestIndex:
     def _names_after(self, last: bytes) -> list[bytes]:
         """The next `BATCH` names in their order."""
         select = "select path from digests where path > ? order by path limit ?"
-        return [
-            name for (name,) in self._transact("", lambda base: base.execute(select, (last, BATCH)).fetchall()) or []
-        ]
+        return [name for (name,) in self._transact(lambda base: base.execute(select, (last, BATCH)).fetchall()) or []]
 
     def _drop(self, names: Sequence[bytes]) -> None:
         rows = [(name,) for name in names]
         delete = "delete from digests where path = ?"
-        self._transact("begin immediate", lambda base: base.executemany(delete, rows))
+        self._transact(lambda base: base.executemany(delete, rows))
 
     def save(self) -> None:
         """Write the new digests, so that other processes know them too."""
@@ -112,7 +110,7 @@ class DigestIndex:
         self._learned = {}
         if rows:
             insert = "insert or replace into digests values (?, ?, ?, ?, ?)"
-            self._transact("begin immediate", lambda base: base.executemany(insert, rows))
+            self._transact(lambda base: base.executemany(insert, rows))
 
     def _digest(self, file: str | Path, name: bytes, known: Mapping[bytes, Sequence[Any]]) -> str:
         row = known.get(name)
@@ -134,7 +132,7 @@ class DigestIndex:
     def _look_up(self, names: list[bytes]) -> dict[bytes, Sequence[Any]]:
         places = ",".join("?" * len(names))  # one statement, for of 1,000 each takes four times as long
         select = f"select path, stat, digest, seen, sum from digests where path in ({places})"  # noqa: S608
-        rows = self._transact("", lambda base: base.execute(select, names).fetchall()) or []
+        rows = self._transact(lambda base: base.execute(select, names).fetchall()) or []
         return {
             name: known for name, *known in rows if known[3] == _sum(name, *known[:3]) and known[2] >= self._since
         } | {name: self._learned[name] for name in names if name in self._learned}
@@ -142,28 +140,24 @@ class DigestIndex:
     def _open(self) -> sqlite3.Connection | None:
         database = None
         try:
-            database = sqlite3.connect(self.path, timeout=WAIT_S, isolation_level=None)
+            database = sqlite3.connect(self.path, timeout=WAIT_S, isolation_level="IMMEDIATE")
             database.execute(_TABLE)
         except sqlite3.Error as error:
             self._give_up(database, error)
             return None
         return database
 
-    def _transact(self, begin: str, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT | None:
+    def _transact(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT | None:
         """Do `work` in one transaction and return its result; None where the database cannot be used."""
         if not self._database:
             return None
         try:
-            if begin:
-                self._database.execute(begin)
-            result = work(self._database)
-            if begin:
-                self._database.execute("commit")
+            with self._database:
+                return work(self._database)
         except sqlite3.Error as error:
             self._give_up(self._database, error)
             self._database = None
             return None
-        return result
 
     def _give_up(self, database: sqlite3.Connection | None, error: sqlite3.Error) -> None:
         """Go on without the database: a locked one stays as it is, and the next run makes a damaged one anew."""
