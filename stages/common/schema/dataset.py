@@ -15,7 +15,7 @@ import hashlib
 import mmap
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +93,10 @@ class Split:
 
     def select(self, indices: npt.NDArray[np.integer]) -> "Split":
         """The images at `indices`, which stay on disk."""
-        return Split(
-            attributes=self.attributes,
+        return replace(
+            self,
             filenames=[self.filenames[index] for index in indices],
             labels=self.labels[indices],
-            shards=self.shards,
             shard=self.shard[indices],
             row=self.row[indices],
             group=self.group[indices],
