@@ -1,13 +1,13 @@
 """Parameters of stage `hyperopt`."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from stages.common.contract.params import NOT_IN_KEY, Range, Section
 from stages.common.inference.settings import MetricSection
 from stages.common.training.augmentation import Augmentation
-from stages.common.training.hyperparameters import Hyperparameters
+from stages.common.training.hyperparameters import FitSection, Hyperparameters
 
 LOGARITHMIC = ("learning_rate", "muon_learning_rate", "weight_decay")
 """Hyperparameters with lowest and highest value in the section, on a logarithmic scale."""
@@ -17,14 +17,11 @@ CHOICES = ("width", "batch_size", "class_balance")
 """Hyperparameters with a list of choices in the section."""
 
 
-class HyperoptSection(Section):
+class HyperoptSection(FitSection):
     """Section `hyperopt`; with `max_evals` 0 there is no search, and `first` is the result."""
 
     max_evals: int = Field(ge=0, le=10_000)
     timeout: float = Field(gt=0)
-    epochs: int = Field(ge=1, le=10_000)
-    seed: int = Field(ge=0, lt=2**32)
-    device: Literal["auto", "cpu", "cuda"]
     workers: Annotated[int, NOT_IN_KEY] = Field(ge=0, le=256)
     lag: int = Field(ge=1, le=256)
     startup_trials: int = Field(ge=1)

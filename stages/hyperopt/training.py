@@ -46,14 +46,7 @@ def run_trial(
     if job.is_over():
         return None
     train, val = (_read_split(prepared, split) for split in ("train", "val"))
-    settings = FitSettings(
-        hyperparameters=job.plan.hyperparameters,
-        augmentation=augmentation,
-        epochs=section.epochs,
-        seed=section.seed,
-        device=section.device,
-        threads=1,
-    )
+    settings = FitSettings.of(section, job.plan.hyperparameters, augmentation, threads=1)
     try:
         use_gpu(section.device, job.slot)
         checkpoint = job.checkpoint(job.plan.epochs)

@@ -85,14 +85,7 @@ def _run(context: Context[Params]) -> Headline:
     images = map_images(prepared, rows)
     attributes = images.attributes
     fold = assign_folds([row["group"] for row in rows], section.folds, section.seed)
-    settings = FitSettings(
-        hyperparameters=chosen,
-        augmentation=context.params.augmentation,
-        epochs=section.epochs,
-        seed=section.seed,
-        device=section.device,
-        threads=1,
-    )
+    settings = FitSettings.of(section, chosen, context.params.augmentation, threads=1)
     workers = trainings_at_once(section.device, section.workers, section.folds)
     log.info("%d folds of %d epochs, %d at a time", section.folds, section.epochs, workers)
     predicted = predict_out_of_fold(images, fold, settings, context.state, workers)

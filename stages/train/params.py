@@ -8,7 +8,7 @@ from stages.common.contract.errors import UsageError
 from stages.common.contract.params import Section
 from stages.common.schema.attributes import Attributes
 from stages.common.training.augmentation import Augmentation
-from stages.common.training.hyperparameters import Hyperparameters
+from stages.common.training.hyperparameters import FitSection, Hyperparameters
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -40,17 +40,14 @@ class Wanted(Section):
         return f"precision {self.precision:g} of {self.of}"
 
 
-class TrainSection(Hyperparameters):
+class TrainSection(Hyperparameters, FitSection):
     """Section `train`."""
 
-    epochs: int = Field(ge=1, le=10_000)
     use_hyperopt: bool
     decide_by: Literal["accuracy", "balanced_accuracy"]
     wanted: dict[str, Wanted]
     mirrored_answers: bool
     answer_accuracy: float = Field(ge=0, le=1)
-    seed: int = Field(ge=0, lt=2**32)
-    device: Literal["auto", "cpu", "cuda"]
     compile: bool
     processes: int = Field(ge=0, le=1024)
 

@@ -90,14 +90,7 @@ def _run(context: Context[Params]) -> Headline:
     unseen = remarks(attributes, learned)
     for line in unseen:
         log.warning("%s", line)
-    settings = FitSettings(
-        hyperparameters=chosen,
-        augmentation=context.params.augmentation,
-        epochs=section.epochs,
-        seed=section.seed,
-        device=section.device,
-        compiled=section.compile,
-    )
+    settings = FitSettings.of(section, chosen, context.params.augmentation, compiled=section.compile)
     checkpoint = context.state / "checkpoint.safetensors"
     processes = count_processes(section, len(train), chosen.batch_size)
     if processes > 1:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from stages.common.schema.learned import Learned, answerable, learnable, learned
 from stages.common.training.augmentation import Augmentation
 from stages.common.training.balance import corrections, label_weights
 from stages.common.training.device import choose_device, has_fast_bfloat16
-from stages.common.training.hyperparameters import Hyperparameters
+from stages.common.training.hyperparameters import FitSection, Hyperparameters
 from stages.common.training.kept import keep, recover
 from stages.common.training.loader import Loader
 from stages.common.training.loss import Losses
@@ -68,6 +69,13 @@ class FitSettings:
     device: str = "auto"
     threads: int = 0
     compiled: bool = False
+
+    @classmethod
+    def of(
+        cls, section: FitSection, hyperparameters: Hyperparameters, augmentation: Augmentation, **more: Any
+    ) -> "FitSettings":
+        """What a section and those of others say; `more` are further attributes."""
+        return cls(hyperparameters, augmentation, section.epochs, section.seed, section.device, **more)
 
 
 Known = dict[str, float | None]

@@ -1,7 +1,7 @@
 """The hyperparameters that `hyperopt` searches and `train` uses; also the content of best_params.json."""
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -51,6 +51,14 @@ class Hyperparameters(Section):
                 f"loss_weights: {', '.join(unknown)}: no such attribute in the data, which have {', '.join(known)}"
             )
         return self.model_copy(update={"loss_weights": {name: self.loss_weights.get(name, 1.0) for name in known}})
+
+
+class FitSection(Section):
+    """Keys of every section of a stage that fits networks."""
+
+    epochs: int = Field(ge=1, le=10_000)
+    seed: int = Field(ge=0, lt=2**32)
+    device: Literal["auto", "cpu", "cuda"]
 
 
 def read_hyperparameters(path: Path, stage: str) -> Hyperparameters:
