@@ -7,11 +7,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages.archive.release import released, standing, told_run
+from stages.archive.release import released, standing
 from stages.archive.versions_page import write_versions
 from stages.common.contract.artifacts import read_manifest, write_json
 from stages.common.contract.command_line import Parser
 from stages.common.contract.errors import DataError, UnavailableError, UsageError
+from stages.common.contract.run import told_run
 from stages.common.registry.registry import LINEAGE, PAGE, Registry, Release
 from stages.common.reports.report import REPORT
 

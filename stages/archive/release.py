@@ -1,7 +1,5 @@
 """Registers an archived candidate as a version, and releases it if that is due."""
 
-import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +10,7 @@ import yaml
 from stages.common.contract.artifacts import copy_folder, read_json
 from stages.common.contract.errors import TryAgainError
 from stages.common.contract.logs import log
+from stages.common.contract.run import told_run
 from stages.common.registry.registry import LINEAGE, Registry, Version, now
 from stages.common.reports.report import REPORT
 from stages.common.schema.attributes import FILE as ATTRIBUTES_FILE
@@ -23,15 +22,6 @@ MODEL_CARD, DATA_CARD = "model_card", "data_card"
 """Files of a version (`stages.archive.cards`), before .md and .html."""
 NONE = "none"
 """Stands for a champion's name before any release."""
-
-RUN = "FACE_ATTRIBUTES_RUN"
-"""Environment variable with the current run, JSON as of `told_run`."""
-
-
-def told_run() -> Mapping[str, Any]:
-    """The current run: {"dag_id", "run_id", "by": who triggered it, "stages"}; {} by hand."""
-    told: Mapping[str, Any] = json.loads(os.environ.get(RUN, "{}"))
-    return told
 
 
 def baseline(registry: Registry, model_digest: str) -> str:

@@ -4,9 +4,10 @@ import os
 import shutil
 from pathlib import Path
 
-from stages.archive.release import DATA_CARD, GATE, MODEL_CARD, released, standing, told_run
+from stages.archive.release import DATA_CARD, GATE, MODEL_CARD, released, standing
 from stages.archive.report import build_report, stages_table
 from stages.common.contract.artifacts import MANIFEST, json_digest, making, publish, read_json, write_manifest
+from stages.common.contract.run import told_run
 from stages.common.registry.registry import LINEAGE, PAGE, Registry, Version, now
 from stages.common.reports.report import REPORT, write_report
 

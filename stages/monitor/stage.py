@@ -1,7 +1,5 @@
 """The wiring of stage `monitor`: measure, compare, decide, and write it to the log."""
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -10,6 +8,7 @@ from stages.common.contract.artifacts import used_and_given, write_json
 from stages.common.contract.errors import DataError
 from stages.common.contract.history import remember
 from stages.common.contract.logs import log
+from stages.common.contract.run import told_run
 from stages.common.contract.stage import Context, Delivered, Delivery, Headline, Input, RawFiles, Stage
 from stages.common.images.listing import as_text
 from stages.common.inference.measures import METRICS
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from stages.monitor.drift import Drift
 
 NO_LABELS = "no labels could be read, because stage validate failed: its report says why; drift is still reported"
-RUN = "FACE_ATTRIBUTES_RUN"
-"""Environment variable with the run of a check: JSON with its `run_id`, the same for every try."""
 
 
 def _run(context: Context[Params]) -> Headline:
@@ -165,7 +162,7 @@ def _headline(decision: Mapping[str, Any]) -> Headline:
 def _deliver(delivery: Delivery[Params]) -> Delivered:
     from stages.monitor.monitoring_log import LOG, append_check
 
-    run = json.loads(os.environ.get(RUN, "{}")).get("run_id", "")
+    run = told_run().get("run_id", "")
     return Delivered(append_check(delivery.inputs["logs"] / LOG, delivery.artifact, delivery.key, run))
 
 

@@ -13,11 +13,12 @@ import pytest
 from stages.archive.collect import linked_files
 from stages.archive.gate import compare
 from stages.archive.lineage import check_one_run, used_params
-from stages.archive.release import RUN, standing
+from stages.archive.release import standing
 from stages.archive.report import build_report
 from stages.archive.run_page import write_run
 from stages.common.contract.artifacts import read_manifest
 from stages.common.contract.errors import DataError
+from stages.common.contract.run import RUN
 from stages.common.inference.answers import Answers
 from stages.common.inference.measures import measure
 from stages.common.registry.registry import Release, Version

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from stages.archive.commands import run
-from stages.archive.release import RUN
 from stages.common.contract import artifacts
 from stages.common.contract.errors import UnavailableError, UsageError
+from stages.common.contract.run import RUN
 from stages.common.registry.registry import LINEAGE, PAGE
 from stages.common.registry.seen import read_seen
 from stages.common.schema.attributes import Attribute, Attributes

@@ -19,6 +19,7 @@ from stages.common.checks.suite import findings, load_suite, run_suite
 from stages.common.contract import artifacts
 from stages.common.contract.command_line import main
 from stages.common.contract.data_folder import OURS
+from stages.common.contract.run import RUN
 from stages.common.images.statistics import STATISTICS
 from stages.common.inference.answers import answers_of
 from stages.common.inference.expected import trust, write_trust
@@ -38,7 +39,7 @@ from stages.monitor.monitoring_log import LOG, Check, append_check, read_log
 from stages.monitor.new_images import NewImages
 from stages.monitor.performance import LOW, OK, Performance, measure, summarise
 from stages.monitor.plots import draw_signal
-from stages.monitor.stage import RUN, STAGE
+from stages.monitor.stage import STAGE
 from stages.monitor.unlabelled import find_unlabelled
 from stages.monitor.words import explain
 from tests.common.samples import SAMPLE_ATTRIBUTES, SAMPLE_NAMES

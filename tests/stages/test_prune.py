@@ -407,7 +407,7 @@ def test_raw_files_that_are_gone_are_forgotten_and_those_of_no_mounted_volume_ar
     list(index.digests(names))
     index.save()
     away = "insert into digests select ?, stat, digest, seen, sum from digests limit 1"
-    index._transact("begin immediate", lambda base: base.execute(away, (b"/not-mounted/1.png",)))
+    index._transact(lambda base: base.execute(away, (b"/not-mounted/1.png",)))
     names[0].unlink()
     told = [store.prune(*words)["counts"]["raw files known"] for words in (("--dry-run",), (), ())]
     assert [(counts["kept"], counts["removed"]) for counts in told] == [(3, 1), (3, 1), (3, 0)]
