@@ -33,6 +33,19 @@ def refused(context: Context) -> Mapping[str, Any] | None:
     return news if is_open else None
 
 
+def question(news: Mapping[str, Any], until: datetime) -> tuple[str, str]:
+    """Subject and body of the question about a version, which can be answered until then."""
+    headline = news["headline"]
+    version, champion, why = (headline.get(name) for name in ("version", "champion", "why"))
+    figures = {name.replace("_", " "): value for name, value in headline.items() if isinstance(value, float)}
+    rows = "\n".join(f"| {name} | {value} |" for name, value in figures.items())
+    return f"Release {version} although the gate refused it?", (
+        f"{version} is archived, and the champion is {champion}. The gate said: {why}.\n\n"
+        f"| figure | value |\n|---|---|\n{rows}\n\n[The report]({address_of(news['report'])})\n\n"
+        f"Without an answer before {until:%Y-%m-%d %H:%M} UTC it is not released."
+    )
+
+
 class Approval(ApprovalOperator):
     """Asks about the version that the run was started for; skipped if there is nothing to ask."""
 
@@ -40,17 +53,7 @@ class Approval(ApprovalOperator):
         """Ask."""
         if not (news := refused(context)):
             raise AirflowSkipException("the gate has refused no version: nobody is asked")
-        headline = news["headline"]
-        version, champion, why = (headline.get(name) for name in ("version", "champion", "why"))
-        figures = {name.replace("_", " "): value for name, value in headline.items() if isinstance(value, float)}
-        rows = "\n".join(f"| {name} | {value} |" for name, value in figures.items())
-        until = datetime.now(UTC) + (self.response_timeout or timedelta(0))
-        self.subject = f"Release {version} although the gate refused it?"
-        self.body = (
-            f"{version} is archived, and the champion is {champion}. The gate said: {why}.\n\n"
-            f"| figure | value |\n|---|---|\n{rows}\n\n[The report]({address_of(news['report'])})\n\n"
-            f"Without an answer before {until:%Y-%m-%d %H:%M} UTC it is not released."
-        )
+        self.subject, self.body = question(news, datetime.now(UTC) + (self.response_timeout or timedelta(0)))
         return super().execute(context)
 
 

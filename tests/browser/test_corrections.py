@@ -11,6 +11,7 @@ from stages.common.contract.command_line import main
 from stages.common.reports.report import Labels, Picture, Pictures, Report, Table, write_report
 from stages.common.schema.attributes import Attribute
 from stages.validate.stage import STAGE
+from tests.widths import WIDTHS, assert_fits
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -144,11 +145,11 @@ def test_other_labels_are_asked_for_on_request_and_all_can_be_taken_back(
     assert group(page, "s1_0.png", "Place").get_by_label("Place").input_value() == "room 3"
 
 
-@pytest.mark.parametrize("width", [320, 768, 1440])
+@pytest.mark.parametrize("width", WIDTHS)
 def test_all_of_it_fits(open_offline: "Callable[..., Page]", tmp_path: Path, width: int) -> None:
     page = open_offline(report(tmp_path), width=width)
     group(page, "s1_1.png", "Place").get_by_label("Place").select_option("room 11")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert_fits(page)
     group(page, ODD).focus()
     page.wait_for_function(  # it scrolls smoothly; what has the focus is not behind the bar
         "() => document.activeElement.getBoundingClientRect().bottom <= "

@@ -26,6 +26,7 @@ from tests.airflow_user import sign_in
 from tests.read_only import read_only
 from tests.stack.stack import DAG_ID
 from tests.waiting import PATIENCE_S, free_port, wait_until
+from tests.widths import WIDTHS, assert_fits
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -37,6 +38,7 @@ PASSWORD = uuid.uuid4().hex
 REPORT = f"label_doubt/{'a' * 64}/report.html"
 COPY = f"archive/{'b' * 64}/{REPORT.replace('a' * 64 + '/', '')}"  # in the artifact of a version, which its page links
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
+HEADLINE = {"doubts": 12, "images": 11, "labels": 1421, "mean_accuracy": 0.9123, "longest": "one_word_" * 20}
 BEN = "=ben;"  # a user of such a name, which no file may hold as it is
 HAT = Attribute("hat", ("none", "cap", "bowler"), "hat_label", "Hat")
 SMILE = Attribute("smile", ("no", "yes"), "smile", "Smile")
@@ -107,6 +109,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     for path in (REPORT, COPY):
         (home / "store" / path).parent.mkdir(parents=True)
         write_report(home / "store" / path, page)
+        (home / "store" / path).with_name("manifest.json").write_text(json.dumps({"headline": HEADLINE}))
     environment = os.environ | {
         "AIRFLOW_HOME": str(home),
         "FACE_ATTRIBUTES_REPORTS": str(home / "store"),
@@ -357,7 +360,7 @@ def signed_in(browser: "Browser", server: Server, user: str, width: int = 1200) 
     page = context.new_page()
     page.goto(f"/reports/{REPORT}")
     sign_in(page, user, PASSWORD)
-    page.get_by_role("heading", name="Label doubt").wait_for()
+    page.get_by_text("Forbidden" if user == "nobody" else "Label doubt").first.wait_for()
     page.close()
     return context
 
@@ -368,6 +371,20 @@ def opened(context: "BrowserContext", complaints: list[str], report: str = REPOR
     page.on("console", lambda message: complaints.append(message.text) if "Policy" in message.text else None)
     page.goto(f"/reports/{report}")
     return page
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_reports_and_their_lists_fit(server: Server, browser: "Browser", asked: str, width: int) -> None:
+    context = signed_in(browser, server, "anna", width)
+    page = context.new_page()
+    for path in ("/reports/", "/reports/?stage=label_doubt", f"/reports/dag-run/approve_version/{asked}"):
+        page.goto(path)
+        assert_fits(page)
+    page.goto("/reports/")
+    page.get_by_role("link", name="report").first.press("Enter")
+    page.get_by_role("button", name="Save").wait_for()
+    assert_fits(page)
+    context.close()
 
 
 @pytest.mark.parametrize(
@@ -391,7 +408,7 @@ def test_with_the_keyboard_alone_labels_are_corrected_saved_and_a_run_is_started
     page.keyboard.press("u")
     status = page.get_by_role("status")
     assert status.inner_text() == "3 corrections, not saved yet."
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert_fits(page)
     page.get_by_role("button", name=button).press("Enter")
     assert status.inner_text() == "Save the 3 corrections first, or undo them."
     page.get_by_role("button", name="Save").press("Enter")
@@ -463,6 +480,9 @@ def test_who_may_only_look_is_told_and_finds_nothing_to_press(server: Server, br
 
 ASK = """
 import sys
+from datetime import UTC, datetime
+
+import approve_version
 from airflow.models import TaskInstance
 from airflow.models.hitl import HITLDetail
 from airflow.utils.session import create_session
@@ -470,43 +490,156 @@ from sqlalchemy import select
 
 with create_session() as session:
     of = {"dag_id": "approve_version", "task_id": "approval", "run_id": sys.argv[1]}
-    task = session.scalars(select(TaskInstance).filter_by(**of)).one()
-    task.state, task.next_method, task.next_kwargs = "awaiting_input", "execute_complete", {}
-    reason = {"value": "approved", "description": "Why, in a line.", "schema": {"type": "string", "minLength": 1}}
-    body = "The gate said: no.\\n\\n| figure | value |\\n|---|---|\\n| mean accuracy | 0.35 |"
-    asked = {"subject": "Release v1 although the gate says no?", "body": body, "params": {"reason": reason}}
-    session.add(HITLDetail(ti_id=task.id, options=["Approve", "Reject"], defaults=["Reject"], **asked))
+    instance = session.scalars(select(TaskInstance).filter_by(**of)).one()
+    instance.state, instance.next_method, instance.next_kwargs = "awaiting_input", "execute_complete", {}
+    headline = {"version": "v1", "champion": "none", "fit": "no", "why": "it errs too often", "mean_accuracy": 0.35}
+    news = {"headline": headline, "report": f"/artifacts/archive/{'a' * 64}/report.html"}
+    subject, body = approve_version.question(news, datetime.now(UTC))
+    task = approve_version.approve_version().get_task("approval")
+    asked = {"options": task.options, "defaults": task.defaults, "params": task.serialized_params}
+    session.add(HITLDetail(ti_id=instance.id, subject=subject, body=body, **asked))
 """
 """Writes the rows of a task `approval` that begins to wait, for there is no scheduler here."""
+QUESTION = "Release v1 although the gate refused it?"
+DENIED = "You do not have permission to perform this action."
 
 
-@pytest.mark.parametrize("width", [320, 1440])
-def test_with_the_keyboard_alone_a_person_releases_what_the_gate_has_refused(
-    server: Server, browser: "Browser", tmp_path: Path, width: int
-) -> None:
+def ask_about_release(server: Server) -> str:
+    """Id of a new run in which somebody is asked whether v1 is released."""
     bearer = {"Authorization": f"Bearer {server.token('anna')}", "Content-Type": "application/json"}
-    runs = "/api/v2/dags/approve_version/dagRuns"
-    run = json.loads(server.ask("POST", runs, b'{"logical_date": null}', **bearer).body)["dag_run_id"]
+    answer = server.ask("POST", "/api/v2/dags/approve_version/dagRuns", b'{"logical_date": null}', **bearer)
+    run = str(json.loads(answer.body)["dag_run_id"])
     subprocess.run([sys.executable, "-W", "ignore", "-c", ASK, run], env=server.environment, check=True)
+    return run
+
+
+@pytest.fixture(scope="module")
+def asked(server: Server) -> str:
+    """Id of a run with such a question, which nobody answers."""
+    return ask_about_release(server)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_with_the_keyboard_alone_a_person_releases_what_the_gate_has_refused(
+    server: Server, browser: "Browser", width: int
+) -> None:
+    asked = ask_about_release(server)
     context = signed_in(browser, server, "anna", width)
     page = context.new_page()
-    page.goto(f"/dags/approve_version/runs/{run}/tasks/approval/required_actions")
-    page.get_by_text("Release v1 although the gate says no?").wait_for()
-    page.screenshot(path=tmp_path / "question.png")
-    focus(page, "[name=element_reason]")
+    page.goto(question_of(asked))
+    page.get_by_text(QUESTION).wait_for()
+    focus(page, "[name=element_reason]", whole=width > 320)  # Airflow's page is wider than a phone
     page.keyboard.press("Control+A")
     page.keyboard.type("seen")
     focus(page, "[data-testid=hitl-option-Approve]")
     page.keyboard.press("Enter")
     page.get_by_test_id("hitl-option-Approve").and_(page.locator(":disabled")).wait_for()
-    answer = json.loads(server.ask("GET", f"{runs}/{run}/taskInstances/approval/-1/hitlDetails", b"", **bearer).body)
+    answer = answer_to(server, asked)
     assert (answer["chosen_options"], answer["params_input"]) == (["Approve"], {"reason": "seen"})
     assert answer["responded_by_user"]["name"] == "anna"
     context.close()
 
 
-def focus(page: "Page", selector: str) -> None:
-    """Press Tab until something has the focus, and see that a person who looks at the page sees it."""
+def question_of(run: str) -> str:
+    return f"/dags/approve_version/runs/{run}/tasks/approval/required_actions"
+
+
+def answer_to(server: Server, run: str) -> dict[str, Any]:
+    path = f"/api/v2/dags/approve_version/dagRuns/{run}/taskInstances/approval/-1/hitlDetails"
+    return dict(json.loads(server.ask("GET", path, Authorization=f"Bearer {server.token('anna')}").body))
+
+
+def test_who_may_only_look_reads_and_is_refused_whatever_decides(
+    server: Server, browser: "Browser", asked: str
+) -> None:
+    context = signed_in(browser, server, "viewer")
+    page = context.new_page()
+    page.goto("/reports/")
+    page.get_by_role("link", name="report").first.click()
+    page.get_by_role("heading", name="Label doubt").wait_for()
+    page.goto(question_of(asked))
+    page.get_by_text(QUESTION).wait_for()
+    page.get_by_test_id("hitl-option-Approve").click()  # Airflow shows the button to all
+    page.get_by_text(DENIED).wait_for()
+    assert not answer_to(server, asked)["response_received"]
+    fill_in(page, "release_version", {"version": "v1", "reason": "seen"})
+    page.get_by_text(DENIED).wait_for()
+    assert runs_of(server, "viewer") == []
+    context.close()
+
+
+def test_a_user_administers_nothing(server: Server, browser: "Browser") -> None:
+    for user, menus in {"owner": 1, "anna": 0}.items():
+        context = signed_in(browser, server, user)
+        page = context.new_page()
+        page.goto("/")
+        page.get_by_role("button", name="Browse").wait_for()
+        for name in ("Admin", "Security"):
+            assert page.get_by_role("button", name=name).count() == menus
+        context.close()
+
+
+def test_who_has_no_role_sees_neither_reports_nor_dags(server: Server, browser: "Browser", asked: str) -> None:
+    context = signed_in(browser, server, "nobody")
+    page = context.new_page()
+    for path in ("/reports/", f"/reports/{REPORT}", f"/reports/dag-run/approve_version/{asked}"):
+        page.goto(path)
+        assert page.locator("body").inner_text() == "Forbidden"
+    page.goto("/dags")
+    page.get_by_text("No Dags found").wait_for()
+    page.goto(question_of(asked))
+    page.get_by_text("No Task Instance found").wait_for()
+    assert page.get_by_text(QUESTION).count() == page.get_by_test_id("trigger-dag-button").count() == 0
+    context.close()
+
+
+@pytest.mark.parametrize(
+    ("width", "dag", "fields"),
+    [
+        (320, DAG_ID, {"epochs": 2, "annotations": "new.csv"}),
+        (320, "release_version", {"action": "rollback", "reason": "seen"}),
+        (768, "release_version", {"version": "v1", "reason": "seen"}),
+        (1440, "validate_data", {"annotations": "new.csv"}),
+    ],
+)
+def test_with_the_keyboard_alone_a_form_is_filled_in_and_sent(
+    server: Server, browser: "Browser", width: int, dag: str, fields: dict[str, Any]
+) -> None:
+    context = signed_in(browser, server, "anna", width)
+    page = context.new_page()
+    before = runs_of(server, "anna", dag)
+    fill_in(page, dag, fields)
+    page.wait_for_url(f"**/dags/{dag}/runs/*")  # where Airflow leads who has sent it
+    (run,) = (run for run in runs_of(server, "anna", dag) if run not in before)
+    assert run["conf"].items() >= fields.items()
+    context.close()
+
+
+def runs_of(server: Server, user: str, dag: str = "release_version") -> list[dict[str, Any]]:
+    """The runs of a DAG that a user has started."""
+    answer = server.ask("GET", f"/api/v2/dags/{dag}/dagRuns", Authorization=f"Bearer {server.token('owner')}")
+    return [run for run in json.loads(answer.body)["dag_runs"] if run["triggering_user_name"] == user]
+
+
+def fill_in(page: "Page", dag: str, fields: dict[str, Any]) -> None:
+    """Open the form of a DAG, fill it in and send it, with the keyboard."""
+    page.goto(f"/dags/{dag}")
+    page.get_by_test_id("trigger-dag-button").press("Enter")  # on Airflow's own page, which is wider than a phone
+    page.get_by_role("dialog").get_by_text("Run Parameters").wait_for()
+    for name, value in fields.items():
+        if name == "action":  # a list, which has no name
+            focus(page, "[role=dialog] input[role=combobox]", whole=False)  # what it holds is drawn beside it
+            for key in ("ArrowDown", "ArrowDown", "Enter"):
+                page.keyboard.press(key)
+        else:
+            focus(page, f"[name=element_{name}]")
+            page.keyboard.type(str(value))
+    focus(page, "[data-testid=trigger-dag-submit]")
+    page.keyboard.press("Enter")
+
+
+def focus(page: "Page", selector: str, *, whole: bool = True) -> None:
+    """Press Tab until something has the focus, and see that a person sees it, or at least a part of it."""
     for _ in range(80):
         page.keyboard.press("Tab")
         if page.evaluate("selector => document.activeElement.matches(selector)", selector):
@@ -514,6 +647,7 @@ def focus(page: "Page", selector: str) -> None:
             size = page.viewport_size
             assert box
             assert size
-            assert box["x"] + box["width"] <= size["width"], box
+            left, right = box["x"], box["x"] + box["width"]
+            assert (left >= 0 and right <= size["width"]) if whole else (left < size["width"] and right > 0), box
             return
     raise AssertionError(f"Tab does not lead to {selector}")

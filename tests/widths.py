@@ -1,0 +1,25 @@
+"""What somebody sees of a page without scrolling sideways."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+WIDTHS = (320, 768, 1440)
+"""Pixels of a phone, a tablet and a desk."""
+OUTSIDE = """() => {
+    const beyond = box => box.left < -.5 || box.right > innerWidth + .5
+    const controls = document.querySelectorAll("a[href], button, input, select, textarea, summary")
+    return [...controls]
+        .filter(one => one.checkVisibility() && beyond(one.getBoundingClientRect()))
+        .filter(one => !one.closest("[role=region][tabindex]"))
+        .map(one => one.getAttribute("aria-label") || one.innerText || one.name)
+}"""
+"""Names of controls that lie beside the window, without those of wide tables, which scroll within a named region."""
+
+
+def assert_fits(page: "Page") -> None:
+    """See that the page is no wider than the window, and that all controls lie in it."""
+    assert page.viewport_size
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    assert page.evaluate(OUTSIDE) == []
