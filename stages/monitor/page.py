@@ -164,12 +164,22 @@ def describe_check(
         remarks: further remarks for the verdict, each a sentence without its full stop.
     """
     attributes = champion.attributes
-    cards: dict[str, object] = {
+    on_labels: dict[str, object] = {
         "mean accuracy on new labels": share(performance.means["mean_accuracy"]),
         "at release": share(champion.mean_accuracy),
         "mean balanced accuracy on new labels": share(performance.means["mean_balanced_accuracy"]),
         "balanced at release": share(champion.mean_balanced_accuracy),
         "most frequent class alone": share(performance.means["mean_majority"]),
+    }
+    measured: list[PageSection | None] = [
+        _accuracies(attributes, performance, settings),
+        measures_table(attributes, performance.measures, "All figures on new labels"),
+        classes_table(attributes, performance.measures),
+    ]
+    if not performance.total.mean.labels:  # nothing to say on labels that are not there
+        on_labels, measured = {"mean accuracy at release": share(champion.mean_accuracy)}, []
+    cards: dict[str, object] = {
+        **on_labels,
         "drift": drift.verdict,
         "asks for a training": bool(decision["retrain"]),
         "asks for labels": bool(decision["labels_needed"]),
@@ -185,9 +195,7 @@ def describe_check(
         _moved(attributes, drift),
         *_plots(attributes, out, drift),
         _examples(drift, reference, lots),
-        _accuracies(attributes, performance, settings),
-        measures_table(attributes, performance.measures, "All figures on new labels"),
-        classes_table(attributes, performance.measures),
+        *measured,
         expected_table(attributes, unlabelled.expected, unlabelled.images, _expected(unlabelled, drift)),
         worth_pictures(worth, unlabelled.images, picture),
         _lots(performance, drift, decision["lots"], decision["seen"]),
@@ -224,14 +232,14 @@ def _expected(unlabelled: Unlabelled, drift: Drift) -> dict[str, tuple[int, Mapp
     }
 
 
-def _moved(attributes: Attributes, drift: Drift) -> Table:
+def _moved(attributes: Attributes, drift: Drift) -> Table | None:
     moved = [test for test in drift.tests if test.drifted]
     tests = moved or [test for test in drift.tests if test.p is not None][:PLOTS]
     rows = [(test.lot, explain(attributes, test), *_row(attributes, test)[1:-1]) for test in tests]
     columns = ("Lot", "In words", "Signal", "Reference", "New", "PSI", "Distance", "p corrected")
     if moved:
         return short_table("Drifted signals", columns, rows, MOVED, "The strongest first.")
-    return Table("Largest changes, none of them drift", columns, rows)
+    return Table("Largest changes, none of them drift", columns, rows) if rows else None
 
 
 def _row(attributes: Attributes, test: Signal) -> tuple[object, ...]:
