@@ -90,7 +90,7 @@ def test_with_the_keyboard_alone_labels_are_corrected_and_the_file_is_read_as_th
     assert group(page, "s1_3.png", "Place").get_by_label("Place").input_value() == "unknown"
     assert page.get_by_role("status").inner_text() == "5 corrections, not saved yet."
     page.get_by_role("button", name="Download").press("Enter")
-    assert "Write your name" in page.get_by_role("status").inner_text()
+    assert "Enter your name first" in page.get_by_role("status").inner_text()
     page.keyboard.type("=Anna, team;=2")
     (tmp_path / "corrections").mkdir()
     path = download(page, tmp_path / "corrections")
