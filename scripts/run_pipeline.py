@@ -20,7 +20,7 @@ import tarfile
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -342,10 +342,12 @@ def copy_out(folder: str, volume: str) -> Path | None:
 def export_report(results: Mapping[str, Mapping[str, Any]], volume: str) -> Path:
     """Copy the report of the last stage, and the artifact that it leads to; return the report."""
     last = list(results.values())[-1]
-    folders = dict.fromkeys(
-        (last["path"], str(Path(last["report"]).parent))
-    )  # of archive, the page of the run is apart
-    copies = [export(folder, volume) for folder in folders]
+    return export_all((last["path"], str(Path(last["report"]).parent)), volume)  # the page of a run is apart
+
+
+def export_all(folders: Iterable[str], volume: str) -> Path:
+    """Copy artifacts, and the page of all versions; return the report of the last one."""
+    copies = [export(folder, volume) for folder in dict.fromkeys(folders)]
     copy_out(VERSIONS, volume)
     return copies[-1] / "report.html"
 
@@ -364,9 +366,7 @@ def newest_report(volume: str) -> Path | None:
         folders = f"/artifacts/archive/{manifest['inputs']['archive']['key']}", f"/artifacts/run/{manifest['key']}"
     except (KeyError, TypeError, ValueError):
         stop(70, f"the newest folder of /artifacts/run in volume {volume} has no manifest of a run: make run")
-    copies = [export(folder, volume) for folder in folders]
-    copy_out(VERSIONS, volume)
-    return copies[-1] / "report.html"
+    return export_all(folders, volume)
 
 
 def newest_page(kept: Path) -> Path | None:
@@ -611,20 +611,15 @@ def main() -> int:
         say(f"report: {page}" if page else "no run has ended with a version yet: make run")
         return 0 if page else 69
     if not is_object(arguments.conf):
-        say(f"--conf must be a JSON object, for example '{{\"epochs\": 3}}', not {arguments.conf[:100]!r}")
-        return 64
+        stop(64, f"--conf must be a JSON object, for example '{{\"epochs\": 3}}', not {arguments.conf[:100]!r}")
     if not in_containers and (json.loads(arguments.conf) or arguments.dag != DAGS[0]):
-        say("--conf and --dag are for Airflow: without containers change params.yaml, or dvc exp run -S train.epochs=3")
-        return 64
-    if data and (problem := unusable(data, in_containers)):
-        say(problem)
-        return 64
+        remedy = "without containers change params.yaml, or dvc exp run -S train.epochs=3"
+        stop(64, f"--conf and --dag are for Airflow: {remedy}")
+    recipe = arguments.recipe or "none"
+    if problem := (unusable(data, in_containers) if data else "") or unknown_recipe(recipe):
+        stop(64, problem)
     if data and (annotations := annotations_of(data)) not in ANNOTATIONS:
         say(f"annotations: {data / annotations}")
-    recipe = arguments.recipe or "none"
-    if problem := unknown_recipe(recipe):
-        say(problem)
-        return 64
     started = time.monotonic()
     if in_containers and data:
         outcome = run_with_airflow(arguments.dag, data, arguments.conf, recipe)
