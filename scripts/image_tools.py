@@ -4,7 +4,7 @@ FACE_ATTRIBUTES_IMAGES (in the environment, else in `.env`) is the prefix of the
 `registry.example.com/faces`. Without it images are called `face-attributes/<stage>`, and belong to this machine.
 FACE_ATTRIBUTES_TAG is their tag.
 
-`images.lock` holds the digests of images in a registry. Where it lies, no others of that prefix are run.
+`images.lock` holds the digests of images in a registry. If it exists, no other images with that prefix are run.
 """
 
 import contextlib
@@ -19,24 +19,24 @@ from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = sorted(file.parent.name for file in ROOT.glob("images/*/Dockerfile"))
-"""And services: whatever has an image of ours."""
+"""Stages and services, all of which have images of ours."""
 LOCAL = "face-attributes"
 PREFIX = re.compile(r"[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9][a-z0-9._-]*)*")
 LOCK = ROOT / "images.lock"
 DIGEST = "FACE_ATTRIBUTES_DIGEST_"
-"""Before the name of a stage in images.lock, which docker compose reads as variables."""
+"""Prefix of a stage's name in images.lock, which docker compose reads as variables."""
 LOGS = ROOT / ".cache" / "images"
 REPORT_S = 30.0  # between two lines of progress
 
 
 def stop(code: int, text: str) -> NoReturn:
-    """End with a line that says why."""
+    """End with a line about the cause."""
     print(text, file=sys.stderr, flush=True)
     sys.exit(code)
 
 
 def setting_of(line: str) -> tuple[str, str] | None:
-    """Name and value in a line of a `.env`, as docker compose reads it: without quotes and a comment behind it."""
+    """Name and value in a line of a `.env`, as docker compose reads it: without quotes and a trailing comment."""
     found = re.fullmatch(r"""\s*([^#=\s][^=]*?)\s*=\s*(?:(["'])(.*?)\2(?:\s.*)?|(.*?)(?:\s+#.*|\s*))""", line)
     return (found[1], found[3] if found[2] else found[4]) if found else None
 
@@ -48,7 +48,7 @@ def read_settings(file: Path) -> dict[str, str]:
 
 
 def _setting(name: str, default: str) -> str:
-    """Of the environment, also if it is empty there, else of `.env`."""
+    """Value in the environment, even if it is empty, or else in `.env`."""
     return os.environ.get(name, read_settings(ROOT / ".env").get(name, "")) or default
 
 
@@ -65,7 +65,7 @@ def prefix() -> str:
             f"FACE_ATTRIBUTES_IMAGES is {found!r}: it is a registry and a path in lower case, for example "
             "registry.example.com/faces",
         )
-    return found.removeprefix("docker.io/")  # which the engine leaves out
+    return found.removeprefix("docker.io/")  # the engine leaves this out
 
 
 def image(stage: str) -> str:
@@ -74,10 +74,10 @@ def image(stage: str) -> str:
 
 
 def locked() -> dict[str, str]:
-    """Stage -> digest, of images.lock; {} if there is none, or if images are not those of a registry.
+    """Stage -> digest, of images.lock; {} if there is none, or if images are not from a registry.
 
     Raises:
-        SystemExit: 65, a digest is none.
+        SystemExit: 65, a digest is invalid.
     """
     if prefix() == LOCAL:
         return {}
@@ -104,9 +104,9 @@ def variables() -> dict[str, str]:
 
 
 def inspect(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Name -> what the engine says about the image, of those that are here; in one call, for each takes 20 ms."""
+    """Name -> the engine's description of the image, for existing images; in one call, as each takes 20 ms."""
     done = subprocess.run(["docker", "image", "inspect", *names], capture_output=True, text=True, check=False)
-    found = json.loads(done.stdout or "[]")  # it ends with 1 if one is not here
+    found = json.loads(done.stdout or "[]")  # it ends with 1 if an image is absent
     return {name: details for details in found for name in (*details["RepoTags"], *details["RepoDigests"])}
 
 

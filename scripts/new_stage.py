@@ -1,7 +1,7 @@
 """Make the files of a new stage, and name it where stages are named: `make stage NAME=explain`.
 
-It begins with the libraries and the settings of the stage that LIKE names. It takes the artifacts of the stages that
-INPUTS names, else those that this stage takes, and is a task of the main DAG.
+It begins with the libraries and the settings of the stage LIKE. Its inputs are the artifacts of the stages INPUTS, or
+else the inputs of LIKE, and it is a task of the main DAG.
 """
 
 import argparse
@@ -90,7 +90,7 @@ Says how many inputs it has.
 
 
 class UnfitError(Exception):
-    """Nothing is made, for the reason that it says."""
+    """Nothing is made; the message has the reason."""
 
 
 def read(path: str) -> str:
@@ -99,7 +99,7 @@ def read(path: str) -> str:
 
 
 class Maker:
-    """Makes the files; nothing is written before all of them are known.
+    """Makes the files; nothing is written before all files are complete.
 
     Attributes:
         inputs: the stages whose artifacts it takes.
@@ -107,7 +107,7 @@ class Maker:
     """
 
     def __init__(self, name: str, like: str, inputs: Sequence[str] = ()) -> None:
-        """Refuse what cannot be."""
+        """Check name, LIKE and INPUTS."""
         stages = re.findall(r"^  (\w+):\n    desc:", read("dvc.yaml"), re.MULTILINE)
         fit = [stage for stage in stages if self._task(stage)]
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
@@ -128,14 +128,14 @@ class Maker:
 
     @staticmethod
     def _task(stage: str) -> re.Match[str] | None:
-        """The line of the DAG that makes the task of a stage, if it asks for inputs of other stages and no more."""
+        """The line of the DAG that makes the task of a stage, if the task has only inputs of other stages."""
         return re.search(
             rf'^( +){stage} = stage\("{stage}", inputs=(\w+)((, \*\*GPU)?\))\n', read(f"{DAG}.py"), re.MULTILINE
         )
 
     @staticmethod
     def _line(stage: str) -> str:
-        """The line of the DAG that makes the task of a stage; "" if it is none of that DAG."""
+        """The line of the DAG that makes the task of a stage; "" if the DAG has no such task."""
         found = re.search(rf'^ +{stage} = stage\("{stage}", .*\n', read(f"{DAG}.py"), re.MULTILINE)
         return found[0] if found else ""
 
@@ -162,7 +162,7 @@ class Maker:
         docs = DOCS.replace("INPUTS", ", ".join(f"the artifact of {name}" for name in self.inputs))
         self._insert("dags/task_docs.py", rf'^    "{self.like}": """\n(.*\n)*?""",\n', lambda _: self._named(docs))
         task = self._task(self.like)
-        assert task  # noqa: S101 (looked at before)
+        assert task  # noqa: S101 (checked before)
         line = f'{task[1]}stage("{self.name}", inputs={self.given or task[2]}{task[3]}\n'
         self._insert(f"{DAG}.py", re.escape(self._line(self.behind)), lambda _: line)
         self._draw()
@@ -182,7 +182,7 @@ class Maker:
         return text.replace("CLASS", words).replace("NAME", self.name)
 
     def _renamed(self, text: str) -> str:
-        """A piece that is the other stage's, for this one."""
+        """A text of the other stage, changed for this stage."""
         text = re.sub(r", which .*:\n", ", which says how many inputs it has:\n", text)
         text = re.sub(r"^.*expectations.*\n", "", text, flags=re.MULTILINE)
         return re.sub(rf"\b{self.like}\b", self.name, text)
@@ -199,7 +199,7 @@ class Maker:
         self.files[path] = self._named(text)
 
     def _insert(self, path: str, pattern: str, piece: Callable[[str], str]) -> str:
-        """Insert behind what matches a pattern what `piece` makes of it; return that."""
+        """Insert the result of `piece` after the match of a pattern; return it."""
         text = self.files.get(path) or read(path)
         found = re.search(pattern, text, re.MULTILINE)
         if not found:
@@ -209,7 +209,7 @@ class Maker:
         return new
 
     def _draw(self) -> None:
-        """Draw the task at the foot of the DAG's picture, in a row of its own."""
+        """Draw the task at the bottom of the DAG's picture, in a new row."""
         text = read(f"{DAG}.svg")
         height = int(re.findall(r'viewBox="0 0 \d+ (\d+)"', text)[0])
         text = text.replace(f' {height}"', f' {height + 48}"').replace(f'height="{height}"', f'height="{height + 48}"')
@@ -222,7 +222,7 @@ class Maker:
 
 
 def main() -> int:
-    """Make them; 64 if the name or the other stage is of no use."""
+    """Make the files; 64 if the name or the other stage is invalid."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name")
     parser.add_argument("--like", default="evaluate", metavar="STAGE", help="default: %(default)s")

@@ -1,7 +1,7 @@
 """The main job: run the pipeline once, or another DAG, and end with a short table and the path of the report.
 
-With a container engine it runs the DAG through Airflow (embedded SQLite database, no server); with `--engine none` the
-same stages with `dvc repro`. `make run` calls this after set-up; anybody may call it again by hand.
+With a container engine, it runs the DAG through Airflow (embedded SQLite database, no server); with `--engine none`,
+the same stages with `dvc repro`. `make run` calls it after set-up; it can be called again by hand.
 """
 
 import argparse
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # for `stages`, which is imported where it is needed
+sys.path.insert(0, str(ROOT))  # for `stages`, which is imported where needed
 DAGS = ("ml_pipeline_face_attributes", "predict_new_lots", "model_monitoring_and_retraining")
 ARTIFACTS_VOLUME = "face-attributes-artifacts"
 ARTIFACT = re.compile(r"/artifacts/[a-z_]+/([0-9a-f]{64}|failed-[0-9a-f]+)")
 VERSIONS = "/artifacts/registry/page"
-"""The page of all versions, and what it shows."""
-ANNOTATIONS = ("annotations.csv", "annotations")  # the names that need no guess
+"""The page of all versions, and its files."""
+ANNOTATIONS = ("annotations.csv", "annotations")  # names that are always found
 PARAMS = ROOT / "params.yaml"
 REPLACED = ROOT / "artifacts/params_of_data.json"
-"""The values of PARAMS before and after those of a data folder were taken."""
+"""Values of PARAMS before and after those of a data folder were written there."""
 ATTRIBUTES = "attributes.yaml"
 EXPECTATIONS = "expectations"
 OWN = (ATTRIBUTES, EXPECTATIONS, "params.yaml", "card.md")
@@ -52,15 +52,15 @@ OWN = (ATTRIBUTES, EXPECTATIONS, "params.yaml", "card.md")
 CORRECTIONS = "corrections"  # beside the annotations; people save them on reports
 RECIPES = sorted(path.stem.removeprefix("params-") for path in ROOT.glob("params-*.yaml"))
 HOME = Path(os.environ.get("AIRFLOW_HOME", ROOT / ".airflow"))
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a log line could do to a terminal
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # characters in a log line that would change a terminal
 SHOWN = re.compile(
     r"(?P<stage>\d\d:\d\d:\d\d (INFO|WARNING|ERROR) .*?)(\s+\[[\w.-]+\]( \w+=\S+)*)?$"  # a stage's own log line
     r"|(?P<task>Running (\S+/\w+(?!.* --check)|stage '\w+'))"
     r"|(Airflow\w*Exception|ParamValidationError): (?P<cause>.*)"
 )
-"""Lines of the run's log that are worth seeing live, cut to what matters; the whole log is in the file named first."""
+"""Lines of the run's log that are shown live, shortened; the whole log is in the file named first."""
 FIGURES = 5
-"""Of a headline in the closing table."""
+"""Characters of a headline in the closing table."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Outcome:
     """Outcome of a run.
 
     Attributes:
-        results: stage -> result, of the stages that this run has found or made.
+        results: stage -> result, of the cached and computed stages of this run.
         failed: names of the stages or tasks that failed.
         report: the page of the run; None if it failed.
     """
@@ -95,29 +95,29 @@ def stages() -> list[str]:
 
 
 def digest_of(data: Path) -> str:
-    """12 digits for the path of a data folder, for the names of what belongs to it."""
+    """12 digits for the path of a data folder, for names of its volumes and folders."""
     return hashlib.sha256(str(data).encode()).hexdigest()[:12]
 
 
 def artifacts_volume(data: Path) -> str:
     """The volume with the artifacts of a data folder.
 
-    Each folder has its own, and so its own registry, champion, reports and monitoring log: a model of other faces is no
-    candidate against its champion.
+    Each folder has its own volume, and so its own registry, champion, reports and monitoring log: a model of other
+    faces must not compete with its champion.
     """
     own = ARTIFACTS_VOLUME if data == ROOT / "data" else f"{ARTIFACTS_VOLUME}-{digest_of(data)}"
     return os.environ.get("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", own)
 
 
 def airflow_environment(data_volume: str, annotations: str, artifacts: str, recipe: str) -> dict[str, str]:
-    """The environment that makes Airflow run our DAGs from the repository with its embedded database."""
+    """Environment in which Airflow runs our DAGs from the repository with its embedded database."""
     return {
         **os.environ,
         **variables(),
         "AIRFLOW_HOME": str(HOME),
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        # A cancelled run is noticed at the next heartbeat; with the default of 5 s its container would live 8 s.
+        # A cancelled run is noticed at the next heartbeat; with the default of 5 s, its container would live 8 s.
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "FACE_ATTRIBUTES_DATA_VOLUME": data_volume,
         "FACE_ATTRIBUTES_ANNOTATIONS": f"/data/{annotations}",
@@ -138,7 +138,7 @@ def engine() -> "DockerClient":
 
 @contextlib.contextmanager
 def container_with(volume: str, command: str = "true") -> "Iterator[Container]":
-    """A container, not yet started, that sees a volume at /artifacts, read-only; it goes at the end."""
+    """A container, not yet started, with a volume at /artifacts, read-only; it is removed at the end."""
     import docker
 
     try:
@@ -155,7 +155,7 @@ def container_with(volume: str, command: str = "true") -> "Iterator[Container]":
 
 
 def make_volumes(data: Path, artifacts: str) -> str:
-    """Make the volume `artifacts` and a read-only one that shows `data`; return the latter's name.
+    """Make the volume `artifacts` and a read-only one for `data`; return the latter's name.
 
     A named volume of the local driver bound to a folder keeps host paths out of the DAG and its operator.
     """
@@ -182,7 +182,7 @@ def unreadable(data: Path) -> Path | None:
 
 
 def leads_out(path: Path, data: Path) -> bool:
-    """Whether a path is a link that ends nowhere in a container, which sees nothing but what lies in `data`."""
+    """Whether a path is a link that is broken in a container, which sees only files in `data`."""
     while path.is_symlink():
         target = path.readlink()
         path = Path(os.path.normpath(path.parent / target))
@@ -200,7 +200,7 @@ def tables_in(folder: Path) -> list[str]:
 
 
 def annotations_of(data: Path) -> str:
-    """The annotations in a data folder: a file, or a folder of files, or the only table there, or what lies in raw/."""
+    """The annotations in a data folder: a file, a folder of files, the only table there, or those in raw/."""
     if named := [name for name in ANNOTATIONS if (data / name).exists()]:
         return named[0]
     tables = tables_in(data)
@@ -208,12 +208,12 @@ def annotations_of(data: Path) -> str:
 
 
 def _beside_images(raw: Path) -> bool:
-    """Whether annotations lie among the images, as Cartoon Set's do."""
+    """Whether annotations lie beside the images, as in Cartoon Set."""
     return any(tables_in(Path(folder)) for folder, _, _ in os.walk(raw))
 
 
 def unusable(data: Path, in_containers: bool) -> str:
-    """Why the pipeline cannot run on a data folder, in a line that says what to do; "" if it can."""
+    """Why the pipeline cannot run on a data folder, in a line with the remedy; "" if it can."""
     if not (data / "raw").is_dir():
         return f"{data / 'raw'} is missing: DATA must name a folder with raw/ (lots of images) and annotations.csv"
     if all((data / name).exists() for name in ANNOTATIONS):
@@ -249,10 +249,10 @@ def unknown_recipe(recipe: str) -> str:
 
 
 def follow(command: list[str], environment: Mapping[str, str], log: Path) -> int:
-    """Run a command, its whole output into `log`, the telling lines also onto the terminal."""
+    """Run a command; its whole output goes to `log`, the important lines also to the terminal."""
     say(f"$ {' '.join(command)}   (whole log: {os.path.relpath(log)})")
     last: deque[str] = deque(maxlen=5)
-    told = False  # why it failed
+    told = False  # whether a cause was shown
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
             command,
@@ -302,10 +302,10 @@ def airflow_results(
 
 
 def export(artifact: str, volume: str) -> Path:
-    """Copy an artifact, or what a failed stage has kept, out of a volume to `reports/<stage>/`; return the copy.
+    """Copy an artifact, or the report of a failed stage, out of a volume to `reports/<stage>/`; return the copy.
 
     Raises:
-        SystemExit: the path, which containers write, is none of an artifact: nothing outside may be replaced.
+        SystemExit: the path, which a container wrote, is not that of an artifact: nothing outside may be replaced.
     """
     if not ARTIFACT.fullmatch(artifact):
         stop(
@@ -340,7 +340,7 @@ def copy_out(folder: str, volume: str) -> Path | None:
 
 
 def export_report(results: Mapping[str, Mapping[str, Any]], volume: str) -> Path:
-    """Copy the report of the last stage, and the artifact that it leads to; return the report."""
+    """Copy the report of the last stage, and the artifact that it links; return the report."""
     last = list(results.values())[-1]
     return export_all((last["path"], str(Path(last["report"]).parent)), volume)  # the page of a run is apart
 
@@ -353,14 +353,14 @@ def export_all(folders: Iterable[str], volume: str) -> Path:
 
 
 def newest_report(volume: str) -> Path | None:
-    """The page of the newest run of the pipeline, copied out of a volume with the version that it leads to."""
+    """The page of the newest run of the pipeline, copied out of a volume with the version that it links."""
     if volume not in {known.name for known in engine().volumes.list()}:
         return None
     with container_with(volume, "cd /artifacts/run && cat $(ls -td */ | head -n 1)manifest.json") as container:
         container.start()
         if container.wait()["StatusCode"]:
             return None
-        output = container.logs(stderr=False)  # not while it runs: one in six times all of a short answer was missing
+        output = container.logs(stderr=False)  # not while it runs: in one of six tries, a short answer was missing
     try:
         manifest = json.loads(output)
         folders = f"/artifacts/archive/{manifest['inputs']['archive']['key']}", f"/artifacts/run/{manifest['key']}"
@@ -378,7 +378,7 @@ def newest_page(kept: Path) -> Path | None:
 def prepare_database(airflow: str, environment: Mapping[str, str]) -> None:
     """Make Airflow's database, or bring it up to date.
 
-    That takes 4 s of a core also if there is nothing to do: it is left out while the libraries are those of last time.
+    That takes 4 s of a core even without changes, so it is skipped as long as the libraries are the same.
     """
     libraries = hashlib.sha256((ROOT / "requirements.txt").read_bytes()).hexdigest()
     done = HOME / "migrated"
@@ -401,7 +401,7 @@ def run_with_airflow(dag: str, data: Path, conf: str, recipe: str) -> Outcome:
     results, failed = airflow_results(environment, dag, moment)
     if status == 0:
         return Outcome(results, [], export_report(results, volume))
-    # What a stage keeps for people when the data are bad lies in the volume, where they cannot look.
+    # The report of a stage that failed on the data is in the volume, where people cannot open it.
     kept = re.findall(r"/artifacts/\w+/failed-\w+", (HOME / "run.log").read_text(encoding="utf-8"))
     if kept:
         say(f"  findings in the data: {export(kept[-1], volume)}")
@@ -419,7 +419,7 @@ def kept_of(data: Path) -> str:
 
 
 def corrections_of(data: Path) -> str:
-    """The folder of corrections in a data folder, which is made; where that cannot be, an empty one elsewhere."""
+    """The folder of corrections in a data folder; it is made, or if that is not possible, an empty folder elsewhere."""
     try:
         (data / CORRECTIONS).mkdir(exist_ok=True)
         return str(data / CORRECTIONS)
@@ -430,7 +430,7 @@ def corrections_of(data: Path) -> str:
 
 
 def input_section(data: Path | None = None) -> dict[str, str]:
-    """Section `input` of params.yaml, which says what `dvc repro` takes; it names `data` from now on, if given."""
+    """Section `input` of params.yaml, with the inputs of `dvc repro`; from now on it names `data`, if given."""
     if data:
         own = {
             "raw": str(data / "raw"),
@@ -446,7 +446,7 @@ def input_section(data: Path | None = None) -> dict[str, str]:
 
 
 def take(file: Path) -> None:
-    """Write the values of a recipe, or of the params.yaml of the data, into ours, which says what `dvc repro` takes."""
+    """Write the values of a recipe, or of the params.yaml of the data, into ours, which `dvc repro` reads."""
     from stages.common.contract.errors import StageError
     from stages.common.contract.params import own_sections, read_sections
 
@@ -463,7 +463,7 @@ def take(file: Path) -> None:
 
 
 def put_back() -> None:
-    """Put back what the last data folder's params.yaml has replaced in ours, unless somebody has changed it since."""
+    """Restore the values that the last data folder's params.yaml has replaced in ours, unless changed since."""
     from stages.common.contract.errors import StageError
     from stages.common.contract.params import read_sections
 
@@ -485,11 +485,11 @@ def put_back() -> None:
 
 
 def write_params(sections: Mapping[str, Any], file: Path) -> None:
-    """Write values into params.yaml in place of those there. Every other byte stays: comments, quotes, line breaks.
+    """Replace values in params.yaml. Every other byte stays: comments, quotes, line breaks.
 
     Args:
         sections: the keys that differ, in their sections.
-        file: that they come from, for messages.
+        file: their file, for messages.
     """
     from stages.common.contract.errors import StageError
     from stages.common.contract.params import lay_over, read_sections
@@ -502,10 +502,10 @@ def write_params(sections: Mapping[str, Any], file: Path) -> None:
     text = PARAMS.read_bytes().decode()
     done, parts = 0, []
     for start, end, value in differing(yaml.compose(text), before, after):
-        gap = " " if start == end else ""  # behind `key:` without a value
+        gap = " " if start == end else ""  # after `key:` without a value
         parts += [text[done:start], gap, yaml.safe_dump([value], default_flow_style=True, width=math.inf)[1:-2]]
         done = end
-    partial = PARAMS.with_name(f".{PARAMS.name}.partial")  # or a full disk would leave nothing of it
+    partial = PARAMS.with_name(f".{PARAMS.name}.partial")  # so that a full disk does not destroy it
     try:
         partial.write_bytes("".join([*parts, text[done:]]).encode())
         shutil.copymode(PARAMS, partial)
@@ -550,7 +550,7 @@ def run_with_dvc(data: Path | None) -> Outcome:
         home / "run.log",
     )
     told = (home / "run.log").read_text(encoding="utf-8")
-    # What an earlier run has left in the folder of a stage that this one did not come to is none of its results.
+    # The result of an earlier run in the folder of a stage that this run did not reach does not belong to it.
     failed = re.findall(r"failed to reproduce '(\w+)'", told) if status else []
     reached = set(re.findall(r"(?:Running stage|Stage) '(\w+)'", told)) - set(failed)
     results = {}
@@ -646,6 +646,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if sys.getfilesystemencoding() != "utf-8":  # names of files are UTF-8, whatever the locale says
+    if sys.getfilesystemencoding() != "utf-8":  # file names are UTF-8, independently of the locale
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
     sys.exit(main())

@@ -1,8 +1,8 @@
-"""Write what each image contains, as a CycloneDX bill of materials: sbom/<stage>.cdx.json.
+"""Write the contents of each image as a CycloneDX bill of materials: sbom/<stage>.cdx.json.
 
-Python packages come from the image's lock, with the digests of their files. Read in the image are packages of the OS,
-Python itself, and Python packages that the base or another package brings. With an images.lock, its images are
-described, else those that `make images` has built.
+Python packages come from the image's lock, with the digests of their files. Packages of the OS, Python itself, and
+Python packages of the base or of other packages are read in the image. With an images.lock, its images are described,
+or else those that `make images` has built.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def in_lock(stage: str) -> Iterator[Component]:
     """The Python packages in the lock of a stage, as cyclonedx-py reads it."""
     program = str(Path(sys.executable).with_name("cyclonedx-py"))
     command = [program, "requirements", "--output-reproducible", "--no-validate", f"images/{stage}/requirements.txt"]
-    read = json.loads(subprocess.check_output(command, cwd=ROOT, stderr=subprocess.DEVNULL))  # it says what it left out
+    read = json.loads(subprocess.check_output(command, cwd=ROOT, stderr=subprocess.DEVNULL))  # it reports omissions
     bom: Bom = Bom.from_json(read)  # type: ignore[attr-defined]
     for component in bom.components:
         component.description = None  # the lines of the lock
@@ -61,7 +61,7 @@ def in_lock(stage: str) -> Iterator[Component]:
 
 
 def package(kind: str, name: str, version: str, namespace: str | None = None, **qualifiers: str) -> Component:
-    """A package that is known by its name and version."""
+    """A package, identified by name and version."""
     purl = PackageURL(kind, namespace, name, version, qualifiers)
     return Component(name=name, version=version, purl=purl, bom_ref=str(purl))
 
@@ -70,12 +70,12 @@ def bill_of(stage: str, name: str, found: dict[str, Any]) -> Bom:
     """Software bill of materials of an image.
 
     Args:
-        stage: whose it is.
+        stage: stage of the image.
         name: of the image, with its tag or digest.
-        found: what the engine says about it.
+        found: the engine's description of it.
 
     Raises:
-        SystemExit: 65, its requirements were others than those here.
+        SystemExit: 65, its requirements differ from those here.
     """
     inside = facts(name)
     components = {(canonicalize_name(pinned.name), pinned.version or ""): pinned for pinned in in_lock(stage)}
@@ -105,7 +105,7 @@ def bill_of(stage: str, name: str, found: dict[str, Any]) -> Bom:
 
 
 def main() -> int:
-    """Write the bills; returns the exit code."""
+    """Write the bills of materials; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "sbom", help="folder that gets them (default: sbom)")
     parser.add_argument("--built", action="store_true", help="the images that are built here, despite an images.lock")

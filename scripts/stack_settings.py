@@ -1,8 +1,8 @@
 """The settings of the Airflow stack: makes `.env` on first use, with random secrets, and the volumes.
 
-A line of `.env` that is there is kept, also if it was written by hand. `--data` names other data, `--recipe` another
-recipe, FACE_ATTRIBUTES_IMAGES and FACE_ATTRIBUTES_TAG of the environment other images, DOCKER_HOST another engine, and
-that stays.
+Existing lines of `.env` are kept, also if they were written by hand. `--data` sets other data, `--recipe` another
+recipe, FACE_ATTRIBUTES_IMAGES and FACE_ATTRIBUTES_TAG in the environment other images, and DOCKER_HOST another engine;
+these settings stay.
 """
 
 import argparse
@@ -36,7 +36,8 @@ HEADER = "# Secrets and settings of docker-compose.yml, made by `make up`. Keep 
 def random_secrets() -> dict[str, str]:
     """A new value for every secret."""
     return {
-        # Letters only, 75 bits: of 20 hexadecimal digits, 6 in 1,000 were mostly decimal, which check-password refuses.
+        # Letters only, 75 bits: 6 of 1,000 texts of 20 hexadecimal digits are mostly decimal, and check-password
+        # refuses them.
         "AIRFLOW_ADMIN_PASSWORD": "".join(secrets.choice(string.ascii_lowercase) for _ in range(16)),
         "AIRFLOW_SECRET_KEY": secrets.token_hex(32),
         "AIRFLOW_JWT_SECRET": secrets.token_hex(32),  # 64 characters, for HMAC with SHA-512
@@ -48,9 +49,9 @@ def random_secrets() -> dict[str, str]:
 
 
 def write_settings(file: Path, settings: dict[str, str]) -> None:
-    """Write a `.env` that only its owner can read; whole or not at all. Lines that say the same already stay."""
+    """Write a `.env` that only its owner can read, whole or not at all. Lines with the same value stay."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else HEADER.splitlines()
-    # name -> number of the line, and its value; of two lines the later one counts
+    # name -> number of the line, and its value; the later of two lines counts
     written = {found[0]: (at, found[1]) for at, line in enumerate(lines) if (found := setting_of(line))}
     for name, value in settings.items():
         at, before = written.get(name, (None, None))
@@ -66,10 +67,10 @@ def write_settings(file: Path, settings: dict[str, str]) -> None:
 
 
 def make_corrections(data: Path, data_volume: str) -> str:
-    """Make the folder of corrections in a data folder and the volume that shows it alone; return the latter's name.
+    """Make the folder of corrections in a data folder, and a volume for this folder alone; return the volume's name.
 
-    The API server, which runs as `AIRFLOW_USER`, writes there and nowhere else in the data. Where there can be no such
-    folder, the volume is an empty one that it cannot write to either.
+    The API server, which runs as `AIRFLOW_USER`, writes only there in the data. If the folder cannot be made, the
+    volume is empty and not writable either.
     """
     folder = data / CORRECTIONS
     try:
@@ -78,7 +79,7 @@ def make_corrections(data: Path, data_volume: str) -> str:
             if os.geteuid() == 0:
                 os.chown(folder, AIRFLOW_USER, AIRFLOW_USER)
             else:
-                folder.chmod(0o1777)  # whoever may be root gives it away; others let all write, and nobody replace
+                folder.chmod(0o1777)  # root changes the owner; other users let all write, but not replace files
     except OSError as error:
         say(
             f"{folder} cannot be made, or given to user {AIRFLOW_USER} ({error.strerror}): reports offer corrections "
@@ -107,7 +108,7 @@ def engine_socket(settings: Mapping[str, str]) -> str:
 
 
 def main() -> int:
-    """Complete `.env` and the volumes; 64 if the data folder is of no use, or there is no such recipe."""
+    """Complete `.env` and the volumes; 64 if the data folder is invalid, or there is no such recipe."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="folder with raw/, annotations.csv or annotations/ (default: data)")
     parser.add_argument("--recipe", help="recipe of scheduled runs; none: params.yaml as it is")
@@ -121,7 +122,7 @@ def main() -> int:
     if problem := unusable(data, in_containers=True) or unknown_recipe(recipe):
         say(problem)
         return 64
-    database = f"{known.get('COMPOSE_PROJECT_NAME', LOCAL)}_postgres"  # which keeps the password that it was made with
+    database = f"{known.get('COMPOSE_PROJECT_NAME', LOCAL)}_postgres"  # it keeps its first password
     if "POSTGRES_PASSWORD" not in known and file == ROOT / ".env" and _has(database):
         say("the database of an earlier .env is still there: put that .env back, or begin anew without its runs and "
             f"users: docker volume rm {database}")  # fmt: skip
@@ -129,7 +130,7 @@ def main() -> int:
     annotations = annotations_of(data)
     if annotations not in ANNOTATIONS:
         say(f"annotations: {data / annotations}")
-    # The volume follows the data, unless somebody has written another one by hand.
+    # The volume follows the data, unless another one was written by hand.
     kept = known.get("FACE_ATTRIBUTES_ARTIFACTS_VOLUME", "")
     by_hand = kept and kept != artifacts_volume(Path(known.get("DATA", ROOT / "data")))
     artifacts = kept if by_hand else artifacts_volume(data)
@@ -150,14 +151,14 @@ def main() -> int:
     settings.setdefault("AIRFLOW_URL", f"http://localhost:{settings['AIRFLOW_PORT']}")
     named = {name: settings.get(name, "") for name in ("POSTGRES_IMAGE", "REDIS_IMAGE")}
     here = inspect(named.values())
-    # A stand-in belongs to the machine that built it, and a restored .env may name it elsewhere.
+    # A stand-in belongs to the machine that built it, but a restored .env may name it on another machine.
     absent = {
         name for name, which in named.items() if not which or (which.startswith(f"{LOCAL}/") and which not in here)
     }
     if absent:
         images = subprocess.run([ROOT / "images/base/services"], stdout=subprocess.PIPE, text=True, check=False)
         if images.returncode:
-            return images.returncode  # it has said why
+            return images.returncode  # it has printed the cause
         found = dict(line.split("=", 1) for line in images.stdout.split())
         settings |= {name: found[name] for name in absent}
     if settings != known:
