@@ -227,7 +227,7 @@ def stages_table(
     for stage, entry in chain.items():
         name = Link(stage, f"{base}{stage}/{REPORT}") if (archive / stage / REPORT).exists() else stage
         own = (run or {}).get(stage, {})
-        state = "" if not own else Badge("was there already") if own["cached"] else Badge("computed", "good")
+        state = "" if not own else Badge("cached") if own["cached"] else Badge("computed", "good")
         known = [state, own.get("seconds")] if run else []
         rows.append([name, *known, entry["seconds"], entry["peak_memory_mb"], entry["headline"]])
     of_run = ("In this run", "Seconds") if run else ()

@@ -49,7 +49,7 @@ def _lots(attributes: Attributes, metrics: Mapping[str, Any]) -> Table:
         abstained = [
             Share(found["classes"][attribute.name][ABSTAINED] / images) if images else None for attribute in attributes
         ]
-        rows.append((lot, images, found["undecodable"], *abstained, "taken from the cache" if found["reused"] else ""))
+        rows.append((lot, images, found["undecodable"], *abstained, "cached" if found["reused"] else ""))
     note = "For each attribute the share of images for which the model abstains."
     columns = ("Lot", "Images", "Undecodable", *(attribute.title for attribute in attributes), "Predicted before")
     return short_table("Lots", columns, rows, ROWS_SHOWN, note)

@@ -188,7 +188,7 @@ def test_the_page_of_a_run_says_what_it_did_and_what_was_there_already(
     read_manifest(page.parent)
     text = page.read_text()
     assert "manual__&lt;1&gt;" in text
-    assert "was there already" in text
+    assert "</span> cached</span>" in text
     assert "Bag: yes (97%)" in text
     assert "v2 is the champion (promote: &lt;b&gt;)." in text
     assert "v2 is archived." in other.read_text()
