@@ -1,11 +1,11 @@
-"""A training step as it is commonly written: what the product's own is compared with, in the same call.
+"""A training step as it is commonly written: the baseline for the product's step, in the same call.
 
     python -m bench.baseline [--classes N ...] [--device cpu|cuda] [--seconds S]
 
 A residual network (He et al. 2016, https://arxiv.org/abs/1512.03385): 3x3 convolution to 64 channels and batch
 normalisation, four residual blocks of stride 2 to 64, 128, 256 and 512 channels, heads with dropout; float32, AdamW,
-gradients clipped at 1, 32 images of 64x64 a step. The step is bare: the images lie in memory as they go into the
-network, nothing is augmented, validated or logged. Prints images a second.
+gradients clipped at 1, 32 images of 64x64 a step. The step is bare: the images are in memory in the form of the
+network's input, and nothing is augmented, validated or logged. Prints images a second.
 """
 
 import argparse
@@ -56,7 +56,7 @@ class Baseline(nn.Module):
 
 
 def measure(classes: list[int], device: str, seconds: float) -> float:
-    """Images a second, over so many seconds after some steps that warm up."""
+    """Images a second, over so many seconds after some warm-up steps."""
     torch.set_num_threads(available_cpus())
     torch.manual_seed(0)
     network = Baseline(classes).to(device)

@@ -1,15 +1,16 @@
-"""How accurate is stage train on faces that the network has not seen, overall and in each class?
+"""Accuracy of stage train on held-out faces, overall and in each class.
 
     python -m bench.cross_validate --data FOLDER [--recipe NAME ...] [--folds 5] [--seed N] [--only N]
                                    [--save DIR] [--set SECTION.KEY=VALUE ...]
 
-FOLDER holds raw/, and annotations.csv or annotations/. All its images are validated and prepared as the pipeline does
-it and dealt out to folds; images of one group, such as those of one person, and nearly the same are in one fold. Each
-fold is held back once, while a network learns from all others as stage train does. What is held back chooses no weight:
-those of the last epoch are the result. It is measured after every epoch, which the seconds include; images/s are those
-of training alone. Temperatures, for which stage train has a validation split, come from the other half of what is held
-back, so that no image is measured with a temperature that was fitted to it. Each recipe has tables of its own, the
-folds are the same for all. --save keeps the labels and answers of each fold, for `bench.releases --answers`.
+FOLDER holds raw/, and annotations.csv or annotations/. All its images are validated and prepared as in the pipeline,
+and assigned to folds; images of one group, such as those of one person, and near duplicates are in one fold. Each fold
+is held out once, while a network is trained on all others as in stage train. The held-out images decide nothing: the
+weights of the last epoch are the result. The network is measured after every epoch, which is part of the seconds;
+images/s are those of training alone. Temperatures, for which stage train has a validation split, come from the other
+half of the held-out images, so that no image is measured with a temperature that was fitted to it. Each recipe has its
+own tables; the folds are the same for all. --save writes the labels and answers of each fold, for `bench.releases
+--answers`.
 """
 
 import argparse
@@ -46,13 +47,13 @@ class Fold:
     """Result of one fold.
 
     Attributes:
-        learned: images that were learned from.
+        learned: number of training images.
         seconds: of the training.
         rate: images a second, of training alone.
-        labels: int16 (N, A) of the images held back, -1 where unknown.
-        answers: int16 (2, N, A), the most probable class, and the one whose probability is the most times its share of
-            the labels learned from; -1 of an attribute that is never answered.
-        how: what it was trained on.
+        labels: int16 (N, A) of the held-out images, -1 where unknown.
+        answers: int16 (2, N, A), the most probable class, and the class with the highest ratio of probability and share
+            of the training labels; -1 for an attribute that is never answered.
+        how: description of the training.
     """
 
     learned: int
@@ -64,7 +65,7 @@ class Fold:
 
 
 def hold_back(attributes: Attributes, prepared: Path, fold: npt.NDArray[np.int32], number: int, folder: Path) -> Path:
-    """Show a prepared data set as if a fold were its validation split and all else its training split.
+    """A prepared data set with a fold as its validation split and all other images as its training split.
 
     Args:
         attributes: those of `prepared`.
@@ -106,7 +107,7 @@ def calibrated(probabilities: Numbers, labels: npt.NDArray[np.integer[Any]], hal
 
 
 def train_and_measure(held: Path, params: Params, seed: int) -> Fold:
-    """Train on what `hold_back` shows, and count the answers for what is held back."""
+    """Train on a result of `hold_back`, and answer the held-out images."""
     from stages.common.training.device import choose_device
     from stages.common.training.network import Classifier, outputs_of
     from stages.label_doubt.folds import assign_folds
@@ -134,7 +135,7 @@ def train_and_measure(held: Path, params: Params, seed: int) -> Fold:
 
 
 def count(attributes: Attributes, fold: Fold) -> list[Counts]:
-    """Of each attribute how many labels have which answer: (2, classes, classes), rows are labels."""
+    """Counts of answers by label, for each attribute: (2, classes, classes), rows are labels."""
     found = [np.zeros((2, len(attribute.classes), len(attribute.classes)), np.int64) for attribute in attributes]
     for column, of in enumerate(found):
         for at, answers in enumerate(fold.answers[:, :, column]):
@@ -145,22 +146,22 @@ def count(attributes: Attributes, fold: Fold) -> list[Counts]:
 
 
 def accuracy(counts: Counts) -> float:
-    """Share of labels that are answered right; NaN without any."""
+    """Share of right answers; NaN without labels."""
     return float(np.trace(counts) / total) if (total := counts.sum()) else float("nan")
 
 
 def recalls(counts: Counts) -> Figures:
-    """The same of each class (classes,)."""
+    """The same for each class (classes,)."""
     return np.array([row[at] / row.sum() if row.any() else np.nan for at, row in enumerate(counts)])
 
 
 def class_rows(attribute: Attribute, counts: Counts) -> list[tuple[str, ...]]:
-    """A row of the attribute and one of each class.
+    """A row for the attribute and one for each class.
 
-    Labels, their share, accuracy and balanced accuracy, of a class recall and precision.
+    Labels, their share, accuracy and balanced accuracy; for a class, recall and precision.
 
     Args:
-        attribute: what was asked.
+        attribute: the attribute.
         counts: (2, classes, classes), as of `Fold`.
     """
     labels = counts[0].sum(1)

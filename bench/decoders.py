@@ -1,7 +1,8 @@
-"""How fast two processes read and decode image files, and nothing else: what the image stages are measured against.
+"""Rates at which two processes only read and decode image files: the baseline for the image stages.
 
-Every way does a list of files and returns how many. Not all can do every file (kornia-rs knows no palettes). What is
-not installed is left out: pyspng and imagecodecs are no part of this project (`pip install pyspng imagecodecs`).
+Every way decodes a list of files and returns their number. Not every decoder can decode every file (kornia-rs does not
+support palettes). Decoders that are not installed are left out: pyspng and imagecodecs do not belong to this project
+(`pip install pyspng imagecodecs`).
 """
 
 import contextlib
@@ -28,7 +29,7 @@ from stages.common.workers.pool import WorkerPool
 
 SETTINGS = ImagesSection(near_white=245, max_megapixels=50)
 CHUNK = 32
-"""Files a job, as many as `validate` gives."""
+"""Files per job, as in `validate`."""
 
 Files = Sequence[Path]
 
@@ -115,7 +116,7 @@ OURS = "our decode"
 
 
 def decoders_for(files: Files) -> dict[str, Callable[[Files], int]]:
-    """The decoders that are installed and can do these files, and ours."""
+    """Installed decoders that can decode these files, and ours."""
     ways: dict[str, Callable[[Files], int]] = {}
     for name, (module, way) in DECODERS.items():
         if importlib.util.find_spec(module):
@@ -126,7 +127,7 @@ def decoders_for(files: Files) -> dict[str, Callable[[Files], int]]:
 
 
 def in_pool(pool: WorkerPool, way: Callable[[Files], Any], files: Files) -> None:
-    """Do all files in the pool's processes."""
+    """Process all files in the pool's processes."""
     for _ in pool.map(way, (files[start : start + CHUNK] for start in range(0, len(files), CHUNK))):
         pass
 

@@ -1,12 +1,12 @@
-"""How often does stage monitor say drift where there is none, and how often does it find drift that is there?
+"""Rates of false alarms of drift in stage monitor, and of drift that it finds.
 
 python -m bench.drift --data FOLDER [--recipe NAME] [--only NAME=FILE ...] [--seed N] [--set SECTION.KEY=VALUE ...]
 
-FOLDER holds raw/, and annotations.csv or annotations/. Of its images, 40 % go through the pipeline's own stages to a
-small model; the others are held back, and with an image all others of its group. For each check, 250 of the held-back
-ones are drawn as reference, and lots of others of them. Shifts are applied to decoded raw images, before they are
-preprocessed. Lots of a new drawing style are sample avatars of `data.make_samples`, alone or mixed with faces. --only
-draws lots of those images alone whose names FILE lists, one a line, such as photographs of men.
+FOLDER holds raw/, and annotations.csv or annotations/. The pipeline's own stages train a small model on 40 % of its
+images; the others are held out, by whole groups. For each check, 250 of the held-out images are drawn as reference, and
+others as lots. Shifts are applied to decoded raw images, before preprocessing. Lots of a new drawing style are sample
+avatars of `data.make_samples`, alone or mixed with faces. --only draws lots only from images whose names FILE lists,
+one per line, such as photographs of men.
 """
 
 import argparse
@@ -91,7 +91,7 @@ STYLE = (0.1, 0.25, 0.5, 1.0)  # share of avatars in a lot
 def accepted_images(data: Path, recipe: str) -> list[dict[str, str]]:
     """Images that stage validate accepts: filename, path below raw/, group, a column per attribute (empty: unknown).
 
-    Of several images of one name there is one, for their labels are written by name.
+    Of several images with the same name, only one is used, because labels are written by name.
     """
     with tempfile.TemporaryDirectory() as name:
         prepare(data, Path(name), recipe)
@@ -103,7 +103,7 @@ def accepted_images(data: Path, recipe: str) -> list[dict[str, str]]:
 
 
 def train(data: Path, rows: Sequence[Mapping[str, str]], folder: Path, recipe: str) -> OnnxModel:
-    """A small model of some of the images, made by the stages themselves; if one fails, the program ends."""
+    """A small model of some of the images, made by the stages themselves; if a stage fails, the program ends."""
     with (folder / "annotations.csv").open("w", encoding="utf-8", newline="") as file:
         annotations = csv.DictWriter(file, [column for column in rows[0] if column != "path"], extrasaction="ignore")
         annotations.writeheader()

@@ -1,11 +1,11 @@
-"""Is the exported model the best form of it? float32 against float16 and int8 in ONNX Runtime on this CPU.
+"""Forms of the exported model: float32 against float16 and int8 in ONNX Runtime on this CPU.
 
 python -m bench.export --model DIR --prepared DIR [--split test] [--repeat N] [--threads N ...]
 
 DIR are the artifacts of train and prepare_train. The int8 model is quantized statically (QDQ, unsigned activations,
 signed weights per channel: what ONNX Runtime advises for CPUs with VNNI), with ranges from the train split.
-Accuracy, calibration error and coverage are those of one split; so is the largest difference of a probability from
-PyTorch's, and how many answers are other ones. The forms take turns, so that a busy machine slows them alike; rates are
+Accuracy, calibration error and coverage are on one split; so are the largest difference of a probability from
+PyTorch's, and the number of different answers. The forms take turns, so that a busy machine slows them alike; rates are
 medians.
 """
 
@@ -42,7 +42,7 @@ Images = npt.NDArray[np.uint8]
 
 
 class Ranges(CalibrationDataReader):  # type: ignore[misc]
-    """The images that quantization looks at, in batches of 64."""
+    """Images for quantization, in batches of 64."""
 
     def __init__(self, images: Images) -> None:
         self.batches: Iterator[dict[str, Images]] = iter(
@@ -73,7 +73,7 @@ def make_forms(model: Path, train: Split, folder: Path) -> dict[str, Path]:
 
 
 def open_session(path: Path, threads: int) -> Any:
-    """A session as `stages.common.inference.onnx_model` makes it, with a number of threads."""
+    """A session as in `stages.common.inference.onnx_model`, with a number of threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -1,11 +1,11 @@
-"""Whether the detector finds a face wherever it stands in a larger picture, and what it costs.
+"""Quality and cost of face detection, with faces at any place in a larger picture.
 
     python -m bench.faces [--data FOLDER] [--images N] [--seed N] [--repeat N] [--workers N] [--cpu]
 
-FOLDER holds pictures of one face each. Those in which just one face is found are put on a ground of soft colours:
-anywhere, turned, beside another one, or partly beyond the edge. Counted is how often as many faces are found as there
-are, how often the largest is the one that was put there (the boxes share half of what either covers), and how often a
-cut is told. Then shards are made of the files with and without the crop, in turns. With --cpu, seconds are CPU seconds.
+FOLDER holds pictures of one face each. Pictures in which exactly one face is found are put on a ground of soft colours:
+anywhere, turned, beside another face, or partly beyond the edge. The figures are the shares of scenes with the right
+number of faces, with the right largest face (the boxes share half of their common area), and with a reported cut. Then
+shards are made of the files with and without the crop, in turns. With --cpu, seconds are CPU seconds.
 """
 
 import argparse
@@ -36,11 +36,11 @@ from stages.prepare_train.shards import recipe_of
 
 Box = npt.NDArray[np.float64]
 SAME = 0.5
-"""Of what either of two boxes covers, the share that both cover, from which on they are about the same face."""
+"""Least ratio of intersection and union of two boxes of the same face."""
 
 
 class Case(NamedTuple):
-    """A picture, the box of its face, the picture of another face, and what draws lots."""
+    """A picture, the box of its face, the picture of another face, and a random generator."""
 
     picture: Image.Image
     box: Box
@@ -110,13 +110,13 @@ WAYS: dict[str, Callable[[Case], Scene]] = {
 
 
 def overlap(one: Box, other: Box) -> float:
-    """The area that both boxes cover, by that which either covers."""
+    """Intersection over union of two boxes."""
     both = np.prod(np.maximum(np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2]), 0))
     return float(both / (np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]) - both))
 
 
-def judge(scenes: Iterable[Scene]) -> list[str]:
-    """The cells of a row: shares of scenes with as many faces as there are, with the right one, told as cut."""
+def score(scenes: Iterable[Scene]) -> list[str]:
+    """The cells of a row: shares of scenes with the right number of faces, with the right face, reported as cut."""
     marks = []
     for scene, box, faces in scenes:
         picture = np.asarray(scene.convert("RGBA"))
@@ -133,7 +133,7 @@ def judge(scenes: Iterable[Scene]) -> list[str]:
 
 
 def detection(paths: list[Path], seed: int) -> None:
-    """Print how many faces are found."""
+    """Print the quality of the detection."""
     pictures = [as_image(decode(read_image_file(path, SETTINGS), SETTINGS)) for path in paths]
     found = [find_faces(np.asarray(picture.convert("RGBA"))) for picture in pictures]
     counts = [len(boxes) for boxes in found]
@@ -146,12 +146,12 @@ def detection(paths: list[Path], seed: int) -> None:
     for name, way in WAYS.items():
         chance = np.random.default_rng(seed)
         cases = (Case(*face, single[at - 1][0], chance) for at, face in enumerate(single))
-        rows.append([name, *judge(map(way, cases))])
+        rows.append([name, *score(map(way, cases))])
     print(table(["the picture", "right number", "right face", "told as cut"], rows))
 
 
 def rates(paths: list[Path], workers: int, repeat: int, folder: Path, clock: Callable[[], float]) -> None:
-    """Print the rates, by `clock`, of making shards with and without faces being looked for."""
+    """Print the rates, by `clock`, of making shards with and without face detection."""
     sources = [find_source(path.name, path, artifacts.file_digest) for path in paths]
     turns = count()
     with WorkerPool(workers, "--workers") as pool:

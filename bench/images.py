@@ -1,11 +1,11 @@
-"""How large the images are, what they share, how fast a change of code is in one, and on what the trainer runs.
+"""Sizes of the images, their shared layers, the time of a rebuild after a change of code, and the trainer's device.
 
     python -m bench.images [--artifacts DIR] [--stage train] [--repeat N]
 
 Needs a container engine and the images (`make images`). A change of code is a comment at the end of the stage's own
-`stage.py` in a temporary copy of the tree; the image that it gives gets a throw-away tag and is removed. With DIR,
-which holds artifacts of prepare_train and hyperopt, the image of train also trains one epoch on the CPU, and is asked
-for a GPU where its container has none.
+`stage.py` in a temporary copy of the tree; the new image gets a throw-away tag and is removed. With DIR, which holds
+artifacts of prepare_train and hyperopt, the image of train also trains one epoch on the CPU, and is then told to use a
+GPU, which its container does not have.
 """
 
 import argparse
@@ -37,23 +37,23 @@ def ask(*command: str | Path) -> str:
     """Standard output of a command in the repository.
 
     Raises:
-        subprocess.CalledProcessError: it failed; it has said why.
+        subprocess.CalledProcessError: it failed, with its own message.
     """
     return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
 def history(docker: str, image: str) -> list[tuple[str, int]]:
-    """The steps that an image was made in, the oldest first: the command and the bytes that it added."""
+    """Build steps of an image, the oldest first: the command and the bytes that it added."""
     lines = ask(docker, "history", "--no-trunc", "--human=false", "--format={{json .}}", image).splitlines()
     steps = [json.loads(line) for line in reversed(lines)]
     return [(step["CreatedBy"], int(step["Size"])) for step in steps]
 
 
 def shared_bytes(docker: str, images: Sequence[str], layers: Sequence[Sequence[str]]) -> int:
-    """Bytes of the layers at the bottom of all `images`.
+    """Bytes of the common layers of all `images`.
 
-    The engine tells layers without sizes and steps without layers. So of the steps at which all agree, as many count as
-    there are shared layers; steps that add nothing may have none.
+    The engine lists layers without sizes, and steps without layers. So the equal first steps count, as many as there
+    are shared layers; steps that add nothing may have no layer.
     """
     shared = sum(1 for _ in itertools.takewhile(lambda same: len(set(same)) == 1, zip(*layers, strict=False)))
     agreed = itertools.takewhile(
@@ -112,7 +112,7 @@ def change_code(docker: str, stage: str, repeat: int) -> None:
 
 
 def run_trainer(docker: str, artifacts: Path | None) -> None:
-    """Print which PyTorch the trainer has, and what it does when told to use the CPU, or a GPU that is not there."""
+    """Print the trainer's PyTorch, and its behaviour with the CPU, and with a missing GPU."""
     alone = [docker, "run", "--rm", "--network=none", "--read-only", "--tmpfs=/tmp"]
     version, cuda, usable = ask(*alone, "--entrypoint=python", "face-attributes/train", "-c", TORCH).split()
     print(f"\nIn face-attributes/train: torch {version}, torch.version.cuda {cuda}, a GPU without --gpus: {usable}.")

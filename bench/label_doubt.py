@@ -1,14 +1,14 @@
-"""How many labels that were flipped on purpose does stage label_doubt find?
+"""Share of flipped labels that stage label_doubt finds.
 
 python -m bench.label_doubt --data FOLDER [--seed N] [--set label_doubt.KEY=VALUE ...]
 
-FOLDER holds raw/ and annotations.csv or annotations/. The images are validated and prepared as the pipeline does it; of
-each attribute, 3 % of the known labels are then changed to another class, and all are judged. Where as many labels are
-taken from the top of the ranking as were flipped, precision and recall are the same figure. What else is wrong with
-the annotations counts against precision, so it is a lower bound.
+FOLDER holds raw/ and annotations.csv or annotations/. The images are validated and prepared as in the pipeline. Then 3
+% of the known labels of each attribute are changed to another class, and all labels are checked. If the top of the
+ranking has as many labels as were flipped, precision and recall are equal. Other errors of the annotations count
+against precision, so it is a lower bound.
 
-Then the first doubts of all attributes together, as the stage ranks them and by the probability of the label alone: how
-many were flipped, and by what share of all that these distort balanced accuracy.
+Then the first doubts of all attributes together, ranked as in the stage and by the probability of the label alone: the
+number of flipped labels among them, and their share of the total distortion of balanced accuracy.
 """
 
 import argparse
@@ -46,7 +46,7 @@ class Params(Section):
 
 
 def flip(images: Split, seed: int) -> Split:
-    """The same images, some of whose labels are wrong."""
+    """The same images, with some wrong labels."""
     random, labels = np.random.default_rng(seed), images.labels.copy()
     for column, attribute in enumerate(images.attributes):
         known = np.flatnonzero(labels[:, column] != UNKNOWN)
@@ -57,7 +57,7 @@ def flip(images: Split, seed: int) -> Split:
 
 
 def main() -> None:
-    """Flip, judge, print the table."""
+    """Flip labels, check them, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with raw/ and annotations")
     parser.add_argument("--seed", type=int, default=0, help="of what is flipped (default: %(default)s)")

@@ -1,8 +1,8 @@
-"""Where and when figures were measured, and how much memory a program took; what the benches share.
+"""Machine and time of a measurement, and the memory of a program; shared by the benches.
 
     python -m bench.machine [COMMAND ...]
 
-prints the lines that stand above the figures of COMMAND.
+prints the lines above the figures of COMMAND.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from stages.common.contract.cpus import available_cpus
 from stages.common.contract.version import ROOT
 
 SAMPLED_S = 0.25
-"""Seconds between two looks at a program's memory; a process's own peak is kept by Linux."""
+"""Seconds between two readings of a program's memory; Linux keeps the peak of each process."""
 
 
 def describe(command: str) -> list[str]:
-    """The lines that stand above figures: machine, moment, commit, command."""
+    """The lines above figures: machine, time, commit, command."""
     cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     model = next(iter(re.findall(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)), platform.machine())
     formats = [name for name in ("amx_bf16", "avx512_bf16") if re.search(rf"\b{name}\b", cpuinfo)]
@@ -70,8 +70,8 @@ class Memory:
     """Peak memory of a program with all its processes, in MB (2**20 bytes), mapped files and libraries included.
 
     Attributes:
-        resident: the peaks of the processes added up (RSS); what two of them share counts twice.
-        proportional: what processes share is divided among them (PSS), so this is what the machine has to give.
+        resident: sum of the peaks of the processes (RSS); memory shared by two processes counts twice.
+        proportional: shared memory is divided among the processes (PSS), so this is the memory that the machine needs.
     """
 
     resident: float
@@ -82,11 +82,11 @@ def run_measured(command: Sequence[str], environment: Mapping[str, str] | None =
     """Run a program and watch the memory of all its processes.
 
     Args:
-        command: the program; what it writes to stderr is seen.
+        command: the program; its stderr is shown.
         environment: variables besides those of this process.
 
     Returns:
-        What it wrote to stdout, and its peak memory.
+        Its stdout, and its peak memory.
 
     Raises:
         subprocess.CalledProcessError: it failed.

@@ -2,9 +2,9 @@
 
     python -m bench.overhead [--tasks N] [--runs N] [--parts tasks runs]
 
-Starts the stack of docker-compose.yml under a name of its own (needs a container engine, and builds images if need be),
-and removes it all at the end. A container's start and end are what the engine says (State.StartedAt and FinishedAt,
-which the operator logs), those of a task and of a run what Airflow's API says.
+Starts the stack of docker-compose.yml under another name (needs a container engine, and builds images if needed), and
+removes all of it at the end. Start and end of a container are from the engine (State.StartedAt and FinishedAt, which
+the operator logs), those of a task and of a run from Airflow's API.
 
     tasks   of a stage without work, N one after the other and N at once
     runs    of the whole pipeline on 400 sample avatars, N after the first, all of whose artifacts are there

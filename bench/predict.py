@@ -1,12 +1,11 @@
-"""How fast `predict` answers images, beside how fast as many processes decode the files, and in how much memory.
+"""Rate and memory of `predict`, compared with the rate at which as many processes only decode the files.
 
     python -m bench.predict --model DIR [--data FOLDER] [--images N] [--repeat N] [--workers N] [--sizes N ...]
 
-DIR is the artifact of train. First, the whole stage runs once per size, with lots of 1,000 images, and again after one
-image of one lot has become another: files are links to FOLDER's images under other names, so pictures repeat. Then the
-answering of one lot takes turns with all decoders of `bench.decoders` on the same files, once by CPU seconds of all
-processes, which other work on the machine changes less, and once by the clock. Compare the ratios: rates are those of
-the machine at that moment.
+DIR is the artifact of train. First, the whole stage runs once per size, with lots of 1,000 images, and again after a
+change of one image: files are links to FOLDER's images under other names, so pictures repeat. Then predicting one lot
+takes turns with all decoders of `bench.decoders` on the same files, once by CPU seconds of all processes, which other
+work on the machine changes less, and once by the clock. Compare the ratios: rates depend on the machine at that moment.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Predictions that nobody made: artifacts of stage predict with any number of images, for what reads such."""
+"""Made-up predictions: artifacts of stage predict with any number of images, for tests of their readers."""
 
 from collections.abc import Mapping
 from dataclasses import replace

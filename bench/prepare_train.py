@@ -1,11 +1,11 @@
-"""How fast `prepare_train` makes shards, beside how fast as many processes decode the files, and in how much memory.
+"""Rate and memory of `prepare_train`, compared with the rate at which as many processes only decode the files.
 
     python -m bench.prepare_train [--data FOLDER] [--images N] [--repeat N] [--workers N] [--sizes N ...] [--cpu]
         [--enlarged png|jpeg]
 
 First, the whole stage runs once per size, with lots of 1,000 images: files are links to FOLDER's images under other
 names, so pictures repeat. Then making shards takes turns with all decoders of `bench.decoders` on the same files.
-Compare the ratios: rates are those of the machine at that moment. With --cpu, seconds are CPU seconds of all processes,
+Compare the ratios: rates depend on the machine at that moment. With --cpu, seconds are CPU seconds of all processes,
 which other programs change less; waiting does not show in them. With --enlarged, the comparison is of FOLDER's images
 enlarged to 500x500 on white, as RGB PNG or as JPEG of quality 90.
 """

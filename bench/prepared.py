@@ -24,12 +24,12 @@ LOT = 10_000  # images a shard: 123 MB in memory while they are written
 
 
 def files_of(recipe: str) -> list[Path]:
-    """The file that says what differs from `PARAMS` by a recipe of that name; nothing does by `none`."""
+    """File of the recipe of that name; empty for `none`."""
     return [] if recipe == "none" else [ROOT / f"params-{recipe}.yaml"]
 
 
 def arguments_of(recipe: str) -> list[str]:
-    """How a stage is told a recipe."""
+    """Arguments of a stage for a recipe."""
     return [word for file in (PARAMS, *files_of(recipe)) for word in ("--params", str(file))]
 
 
@@ -43,7 +43,7 @@ def prepare(data: Path, folder: Path, recipe: str = "none", settings: Sequence[s
         settings: of prepare_train, `section.key=value` each, in place of the recipe's.
 
     Returns:
-        The artifact of prepare_train. If a stage fails, it has said why, and the program ends with its exit code.
+        The artifact of prepare_train. If a stage fails, the program ends with its message and exit code.
     """
     # not needed by who brings prepared data, and their libraries may then be absent
     from stages.prepare_train.stage import STAGE as PREPARE_TRAIN
@@ -64,7 +64,7 @@ def prepare(data: Path, folder: Path, recipe: str = "none", settings: Sequence[s
 
 
 def made_up(count: int) -> Attributes:
-    """So many attributes of two classes, of which no label is known."""
+    """So many attributes of two classes, without any label."""
     return tuple(Attribute(f"a{number}", ("no", "yes"), f"a{number}", f"A {number}") for number in range(count))
 
 
@@ -73,10 +73,10 @@ def repeat(prepared: Path, images: int, folder: Path, attributes: Attributes = (
 
     Args:
         prepared: artifact of prepare_train, at least a few images.
-        images: how many training images it gets: those of `prepared` in their order, again and again. The validation
-            images are those of `prepared`, once; training never sees them.
+        images: number of training images: those of `prepared` in their order, again and again. The validation images
+            are those of `prepared`, once; they are not used in training.
         folder: gets it; 12 kB an image of 64x64.
-        attributes: that it has in place of those of `prepared`, with random labels.
+        attributes: attributes with random labels, in place of those of `prepared`.
 
     Returns:
         `folder`.
@@ -107,11 +107,11 @@ def fit_as_stage_train(prepared: Path, params: Params) -> "tuple[FitResult, int]
     """Train as stage train does before it exports.
 
     Args:
-        prepared: artifact of prepare_train, or what `repeat` makes.
+        prepared: artifact of prepare_train, or a result of `repeat`.
         params: of stage train; the hyperparameters of its section `train` are those of the fit.
 
     Returns:
-        The fitted network, and in how many processes it was fitted.
+        The fitted network, and the number of processes.
     """
     # not needed to prepare: importing torch takes seconds, and memory that a bench would measure
     from stages.common.training.fit import FitSettings, fit

@@ -1,20 +1,20 @@
-"""How far does the champion sink while each candidate is a little worse than it, and who is refused, by which metric?
+"""Decline of the champion by a series of slightly worse candidates, and refusals of candidates, by metric.
 
 python -m bench.releases [--series N] [--judged N] [--images N [N ...]] [--seed N] [--parts margin metric test]
                          [--answers FILE FILE]
 
 Without --answers nothing is trained: the true recalls of the classes are given, and the answers to test images are
-drawn with them. Images differ in how hard they are, so models err mostly in the same ones. Every candidate is judged by
-the gate of stage archive, on new test images.
+drawn with them. Some images are harder than others, so models err mostly on the same images. Every candidate goes
+through the gate of stage archive, on new test images.
 
-margin  how far the champion sinks in 40 releases, and how many good candidates are refused, with and without a margin
-metric  how often equally good, better and worse candidates are refused or released by accuracy and by balanced
-        accuracy, where classes are equally frequent and where one has 3.5 % of the labels
-test    how often two tests of one attribute call equally good models different, at a level of 5 %
+margin  decline of the champion in 40 releases, and share of good candidates that are refused, with and without a margin
+metric  shares of equally good, better and worse candidates that are refused by accuracy and by balanced accuracy, with
+        equally frequent classes and with a class of 3.5 % of the labels
+test    false alarms of two tests of one attribute for equally good models, at a level of 5 %
 
---answers takes instead what two networks really answered to the same images, as `bench.cross_validate --save` keeps it.
-Test splits are drawn from these images. Two candidates meet on each: the networks themselves, and two that are equally
-good, for each image's answers are dealt out to them by chance.
+--answers uses real answers of two networks to the same images, from `bench.cross_validate --save`. Test splits are
+drawn from these images. On each, two pairs are compared: the networks themselves, and two equally good models, which
+get each image's answers by chance.
 """
 
 import argparse
@@ -42,7 +42,7 @@ ALPHA = 0.05
 MARGIN = 0.01
 SHARED = 0.8  # of what decides whether an answer is right: the image; the rest is the model
 NO_MARGIN = 1.0
-RESAMPLES = 1_000  # of the gate's 10,000, which judge alike but for rounding and take ten times as long
+RESAMPLES = 1_000  # instead of the gate's 10,000, which give the same up to rounding and take ten times as long
 RARE = 0.035
 EQUAL: Sequence[float] = (0.5,) * len(ATTRIBUTES)
 DATA: Mapping[str, Sequence[float]] = {
@@ -128,7 +128,7 @@ def refused(
 def bootstrap_by_class(
     random: np.random.Generator, better: Sequence[int], worse: Sequence[int], labels: Sequence[int]
 ) -> float:
-    """The other test: how often a stratified bootstrap finds the candidate's balanced accuracy no lower."""
+    """The other test: share of stratified bootstrap draws without a lower balanced accuracy."""
     differences = np.zeros(RESAMPLES)
     for won, lost, count in zip(better, worse, labels, strict=True):
         drawn = random.multinomial(count, np.array([won, lost, count - won - lost]) / count, size=RESAMPLES)

@@ -2,11 +2,10 @@
 
     python -m bench.scale [--images N ...] [--lot N] [--side N] [--workers N] [--folder FOLDER] [--share]
 
-For each N, N pictures of 64x64 that differ all from each other are drawn, in lots, with labels that can be seen in
-them; each stage runs on them in a process of its own, and once more with nothing changed. The model is a small one of
-some pictures of the same kind. A picture takes a block of 4 kB on the disk, and 3 kB and .5 kB in the artifacts.
---share keeps only 10,000 different ones: the others are links to these, so that a million takes no room, and most of
-them are duplicates.
+For each N, N different pictures of 64x64 are drawn, in lots, with visible labels; each stage runs on them in a separate
+process, and once more without changes. The model is a small one of some pictures of the same kind. A picture takes a
+block of 4 kB on the disk, and 3 kB and .5 kB in the artifacts. --share keeps only 10,000 different pictures: the others
+are links to these, so that a million takes no room, and most of them are duplicates.
 """
 
 import argparse
@@ -41,7 +40,7 @@ Numbers = npt.NDArray[np.int64]
 CELLS, PIXELS = 8, 8
 """A picture is 8 x 8 cells of 8 x 8 pixels, and a row of cells shows the class of an attribute."""
 LEARNED = 600
-"""Pictures that the model is of."""
+"""Number of training pictures of the model."""
 SHARED = 10_000
 """Different pictures with --share."""
 

@@ -1,21 +1,21 @@
-"""Is what stage hyperopt finds better than the defaults, and than what random search finds with as much training?
+"""Results of stage hyperopt, compared with the defaults, and with random search with as much training.
 
     python -m bench.search --data FOLDER [--budget-epochs N | --seconds N] [--seeds 5] [--epochs N] [--final-epochs N]
 
-FOLDER holds raw/ and annotations.csv, or is an artifact of prepare_train. Each seed deals all its images out anew: some
-to learn from, some for the search to choose by, and the rest are held back (`--shares`). Three searches run one after
-the other, in the same space and on the same cores: TPE with successive halving (what the stage does), random search
-with successive halving, and plain random search, which trains every trial in full. Each may train for as many epochs
-in all, over the same images: that is equal time on an idle machine, it gives the same on a busy one, and the table
-tells the seconds an epoch took in each. With --seconds they get equal seconds instead.
+FOLDER holds raw/ and annotations.csv, or is an artifact of prepare_train. Each seed divides all its images anew: into
+training images, images by which the search chooses, and held-out images (`--shares`). Three searches run one after the
+other, in the same space and on the same cores: TPE with successive halving (as in the stage), random search with
+successive halving, and plain random search, which trains every trial in full. Each has the same number of epochs in
+total, over the same images: that is equal time on an idle machine, and it does not depend on other load; the table has
+the seconds per epoch of each. With --seconds they get equal seconds instead.
 
-The defaults are the first trial of each search, so none does worse on the images that it chooses by. What each found
+The defaults are the first trial of each search, so no search is worse on the images by which it chooses. The results
 and the defaults are then trained for --final-epochs, with several training seeds that no search has used, and measured
-on the held-back images. Loss is that of what stage train would deliver: after temperatures fitted to the images that
-the search chose by.
+on the held-out images. The loss is that of a model of stage train: after temperatures fitted to the images by which the
+search chose.
 
-The protocols of the figures in bench/README.md were fixed before the seeds that it tells of were looked at; space,
-objective, rungs and length of the trials were developed with other deals of the faces (seeds above 100).
+The protocols of the figures in bench/README.md were fixed before the seeds reported there were run; space, objective,
+rungs and length of the trials were developed with other divisions of the faces (seeds above 100).
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""How fast the service answers and searches, on loopback, with an existing load generator (ab, Debian's apache2-utils).
+"""Rates of the service and its search, on loopback, with an existing load generator (ab, Debian's apache2-utils).
 
     python -m bench.serve [--model DIR] [--data FOLDER] [--requests N] [--predictions N] [--parts index service]
                           [--peer PYTHON] [--long N]
 
-index    an index of N made-up predictions: seconds to make it, memory, and the time of queries, the worst last
+index    an index of N made-up predictions: seconds to make it, memory, and the time of queries, the slowest last
 service  DIR, an artifact of train, is released and served; an image of FOLDER, as a PNG of 256 x 256, is sent one at a
-         time and 64 at once; stage predict answers the same file under other names right before, so the rates compare;
-         --peer does the same with bench.serve_peer, whose Python PYTHON is: a virtual environment with BentoML and
-         images/serve/requirements.txt; --long sends N requests more, and tells the memory ten times meanwhile
+         time and 64 at once; stage predict answers the same file under other names right before, so the rates are
+         comparable; --peer does the same with bench.serve_peer in PYTHON, a virtual environment with BentoML and
+         images/serve/requirements.txt; --long sends N further requests, and prints the memory ten times meanwhile
 """
 
 import argparse
@@ -118,7 +118,7 @@ def asked(folder: Path) -> tuple[list[list[str]], float]:
 
 
 def measure_index(predictions: int) -> None:
-    """Print what an index of so many predictions takes."""
+    """Print time and memory of an index of so many predictions."""
     lots = {f"l{number}": predictions // LOTS for number in range(LOTS)}
     with tempfile.TemporaryDirectory() as place:
         artifact = make_predictions(Path(place, "store"), lots, width=WIDTH)
@@ -221,7 +221,7 @@ def load(url: str, image: Path, requests: int, at_once: int) -> dict[str, float]
 def measure_service(
     model: Path, image: Path, requests: int, repeat: int, workers: int, port: int, peer: Path | None, many: int
 ) -> None:
-    """Print how fast the service is, beside stage predict on the same image."""
+    """Print the rates of the service, and of stage predict on the same image."""
     with tempfile.TemporaryDirectory() as place:
         home, data = Path(place, "home"), Path(place, "data")
         for folder in (home / "raw", data):
