@@ -83,7 +83,7 @@ def verdict_line(
         moved = _telling(drift)[0]
         how = explain(champion.attributes, moved)
         second = f"New images of {_names(drift.concerned)} differ from the reference: {how}"
-        second += f" in {moved.lot}" if len(drift.lots) > 1 else ""
+        second += f" ({moved.lot})" if len(drift.concerned) > 1 else ""
         more = len({test.signal for test in drift.tests if test.drifted}) - 1
         second += f", and {more} more signals drifted" if more > 1 else ", and one more signal drifted" if more else ""
     elif drift.verdict == drifting.NONE:

@@ -707,7 +707,8 @@ def test_drift_of_images_without_labels_asks_for_labels_and_for_no_training(
     assert mean["value"] == pytest.approx(0.9, abs=0.03)
     page = Path(result["report"]).read_text()
     assert "expected accuracy of 120 images without labels: " in page
-    assert "), too high because of the drift. New images" in page
+    assert "), too high because of the drift. New images of lot s4 differ from the reference: the images are" in page
+    assert " much darker. Label images of lot s4 first" in page
     assert "too high: drifted" in page
     assert read_log(tmp_path / "logs" / LOG)[0].labels_needed == ["s4"]
     assert monitor({}, labels_of(drifted, 1.0, 3)) == 0  # somebody has begun
