@@ -92,6 +92,17 @@ def test_an_approval_promotes_by_name_if_the_champion_is_still_the_same(dag_read
     assert words == ["promote", "v2", "--against=v1", "--reason=seen", "--by=anna"]
 
 
+def test_a_question_that_nobody_answers_in_time_is_a_no(dag_reader: DagReader) -> None:
+    code = """
+from datetime import timedelta
+module.TIME = timedelta(hours=1)
+task = module.approve_version().get_task("approval")
+print(json.dumps([task.response_timeout.total_seconds(), task.defaults, task.options]))
+"""
+    told = json.loads(dag_reader.run_with(APPROVE, code).stdout.splitlines()[-1])
+    assert told == [3600, ["Reject"], ["Approve", "Reject"]]  # the default is what Airflow takes when the time is over
+
+
 def test_nobody_is_asked_unless_params_yaml_says_for_how_long(dag_reader: DagReader) -> None:
     dag = dag_reader.describe(APPROVE)
     assert dag["starts_on"] == []
