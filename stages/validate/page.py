@@ -227,7 +227,10 @@ class _Images:
 
     def _known(self, path: str) -> list[int | None]:
         """Class index of each attribute of an image, None if the label is unknown or not a class."""
-        cells = [self.labels[one.name].get(path) if one.name in self.labels else None for one in self.attributes]
+        cells = [
+            self.labels[attribute.name].get(path) if attribute.name in self.labels else None
+            for attribute in self.attributes
+        ]
         return [
             int(cell) if isinstance(cell, str) and cell.isdecimal() and int(cell) < len(attribute.classes) else None
             for attribute, cell in zip(self.attributes, cells, strict=True)

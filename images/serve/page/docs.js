@@ -30,15 +30,15 @@ function drawSchema(name, schema) {
   return drawn;
 }
 
-function drawOperation(path, method, told) {
+function drawOperation(path, method, operation) {
   const box = make("section", "box"), title = make("h3");
   title.append(make("span", "method", method.toUpperCase()), ` ${path}`);
-  box.append(title, make("p", "", told.description || told.summary));
-  const given = (told.parameters || []).map(given => [given.name, given.in, named(given.schema), given.description || ""]);
+  box.append(title, make("p", "", operation.description || operation.summary));
+  const given = (operation.parameters || []).map(given => [given.name, given.in, named(given.schema), given.description || ""]);
   if (given.length) box.append(table(["Parameter", "In", "Value", ""], given));
-  const bodies = Object.entries(told.requestBody?.content || {}).map(([kind, body]) => [kind, named(body.schema)]);
+  const bodies = Object.entries(operation.requestBody?.content || {}).map(([kind, body]) => [kind, named(body.schema)]);
   if (bodies.length) box.append(table(["Body", "Value"], bodies));
-  const answers = Object.entries(told.responses).map(([status, answer]) => {
+  const answers = Object.entries(operation.responses).map(([status, answer]) => {
     return [status, answer.description, named(answer.content?.["application/json"]?.schema)];
   });
   box.append(table(["Status", "", "Answer"], answers));
@@ -48,10 +48,10 @@ function drawOperation(path, method, told) {
 element("example").textContent =
   `curl -H "Authorization: Bearer $SERVE_TOKEN" -F files=@face.png ${new URL("predict", location)}`;
 
-ask("openapi.json").then(told => {
-  const drawn = Object.entries(told.paths).flatMap(([path, operations]) => {
+ask("openapi.json").then(api => {
+  const drawn = Object.entries(api.paths).flatMap(([path, operations]) => {
     return Object.entries(operations).map(([method, operation]) => drawOperation(path, method, operation));
   });
-  const forms = Object.entries(told.components?.schemas || {}).map(([name, schema]) => drawSchema(name, schema));
+  const forms = Object.entries(api.components?.schemas || {}).map(([name, schema]) => drawSchema(name, schema));
   element("paths").append(make("h2", "", "Paths"), ...drawn, make("h2", "", "Forms"), ...forms);
 }).catch(error => showProblem(error.message));

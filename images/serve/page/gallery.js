@@ -70,20 +70,20 @@ async function find(signal) {
   const query = words(), like = view().get("like");
   listed = null;
   element("found").setAttribute("aria-busy", "true");
-  const told = await ask(`search?${query}`, {signal});
-  prepare(told);
-  fill(query, told);
+  const result = await ask(`search?${query}`, {signal});
+  prepare(result);
+  fill(query, result);
   const alike = like && await ask(similar(query, like), {signal});
-  rows = like ? alike.rows : told.rows;
+  rows = like ? alike.rows : result.rows;
   element("total").textContent = like
-    ? `The ${counted(rows.length)} most similar of ${counted(told.total)} images`
-    : `${counted(told.total)} of ${counted(told.images)} images`;
+    ? `The ${counted(rows.length)} most similar of ${counted(result.total)} images`
+    : `${counted(result.total)} of ${counted(result.images)} images`;
   element("like").hidden = !like;
   if (like) showLike(alike.image);
   element("order").hidden = Boolean(like);
-  element("pages").hidden = Boolean(like) || told.pages < 2;
+  element("pages").hidden = Boolean(like) || result.pages < 2;
   list(query);
-  tell(told.problem || stale(told), false);
+  tell(result.problem || stale(result), false);
 }
 
 function similar(query, like) {
@@ -115,9 +115,9 @@ function refuse(error) {
 // ---- filters ----
 
 // Make the controls, once for the attributes and lots that there are.
-function prepare(told) {
-  const lots = Object.keys(told.lots);
-  const attributes = told.attributes;
+function prepare(result) {
+  const lots = Object.keys(result.lots);
+  const attributes = result.attributes;
   const all = JSON.stringify([attributes.map(of => [of.parameter, of.title, Object.keys(of.counts)]), lots]);
   if (all === known) return;
   known = all;
@@ -152,9 +152,9 @@ function addChoices(id, type, name, texts) {
 }
 
 // Set the controls to the query in the address, with the number of images of each choice.
-function fill(query, told) {
-  const counts = {answered: told.answered, label: told.labels};
-  for (const attribute of told.attributes) counts[attribute.parameter] = attribute.counts;
+function fill(query, result) {
+  const counts = {answered: result.answered, label: result.labels};
+  for (const attribute of result.attributes) counts[attribute.parameter] = attribute.counts;
   for (const input of element("filters").querySelectorAll(".choice input")) {
     const given = query.getAll(input.name), label = input.closest("label"), all = counts[input.name];
     const images = all[input.value], sum = Object.values(all).reduce((sum, count) => sum + count, 0);
@@ -164,18 +164,18 @@ function fill(query, told) {
     label.classList.toggle("none", images === 0);
   }
   for (const lot of element("lot").options) {
-    if (lot.value) lot.textContent = `${lot.value} (${counted(told.lots[lot.value])})`;
+    if (lot.value) lot.textContent = `${lot.value} (${counted(result.lots[lot.value])})`;
   }
-  element("labels").hidden = !(told.labels.agrees + told.labels.differs) && !query.has("label");
+  element("labels").hidden = !(result.labels.agrees + result.labels.differs) && !query.has("label");
   element("lot").value = query.get("lot") || "";
   field("file").value = query.get("file") || "";
   field("min_confidence").value = query.get("min_confidence") || 0;
   showLeast();
   element("sort").value = query.get("sort") || "file";
-  Object.assign(element("page"), {value: told.page, max: told.pages});
-  element("last").textContent = counted(told.pages);
-  element("previous").disabled = told.page <= 1;
-  element("next").disabled = told.page >= told.pages;
+  Object.assign(element("page"), {value: result.page, max: result.pages});
+  element("last").textContent = counted(result.pages);
+  element("previous").disabled = result.page <= 1;
+  element("next").disabled = result.page >= result.pages;
   const active = [...query.keys()].filter(name => !["page", "sort", "size"].includes(name)).length;
   element("active").textContent = active ? `(${active} chosen)` : "";
   element("clear").disabled = !active;
@@ -225,22 +225,22 @@ function showLike(image) {
 async function open(signal) {
   const id = view().get("image"), dialog = element("image");
   if (!id) return dialog.open && dialog.close();
-  const told = await ask(`history/${encodeURIComponent(id)}`, {signal});
-  element("name").textContent = `${told.filename}, lot ${told.lot}`;
-  Object.assign(element("picture"), {src: `images/${told.id}`, alt: `The image ${told.filename}`});
-  Object.assign(element("download"), {href: `images/${told.id}`, download: told.filename.split("/").pop()});
-  element("alike").href = `#like=${told.id}`;
+  const result = await ask(`history/${encodeURIComponent(id)}`, {signal});
+  element("name").textContent = `${result.filename}, lot ${result.lot}`;
+  Object.assign(element("picture"), {src: `images/${result.id}`, alt: `The image ${result.filename}`});
+  Object.assign(element("download"), {href: `images/${result.id}`, download: result.filename.split("/").pop()});
+  element("alike").href = `#like=${result.id}`;
   const here = rows.findIndex(row => row.id === id);
   element("before").disabled = here <= 0;
   element("after").disabled = here < 0 || here === rows.length - 1;
-  element("about").replaceChildren(answers(told), make("h3", "", "Answers of each version"), versions(told));
+  element("about").replaceChildren(answers(result), make("h3", "", "Answers of each version"), versions(result));
   opener = id;
   if (!dialog.open) dialog.showModal();
 }
 
-function answers(told) {
+function answers(result) {
   const list = make("dl");
-  for (const [name, answer] of Object.entries(told.answers)) {
+  for (const [name, answer] of Object.entries(result.answers)) {
     const part = make("div", answer.answered ? "" : "unsure"), bar = make("span", "fill"), track = make("dd", "track");
     bar.style.setProperty("--part", `${100 * answer.confidence}%`);
     track.append(bar);
@@ -257,13 +257,13 @@ function answers(told) {
 }
 
 // A row per version, the newest first; an answer that differs from that of the next newer version is marked.
-function versions(told) {
-  const names = Object.keys(told.answers);
+function versions(result) {
+  const names = Object.keys(result.answers);
   const heads = ["Version", "Predicted", ...names.map(name => titles[name] || name)];
   const table = build("table", {}, build("tr", {}, ...heads.map(textContent => build("th", {scope: "col", textContent}))));
-  told.versions.forEach((made, place) => {
+  result.versions.forEach((made, place) => {
     const cells = names.map(name => {
-      const answer = made.answers[name], newer = told.versions[Math.max(0, place - 1)].answers[name];
+      const answer = made.answers[name], newer = result.versions[Math.max(0, place - 1)].answers[name];
       return make("td", answer && newer && answer.class !== newer.class ? "changed" : "", answer ? described(answer) : "");
     });
     const version = build("th", {scope: "row", textContent: made.version});
