@@ -1,8 +1,8 @@
-"""The service that `bench.serve --peer` compares ours with: BentoML, on the same model.
+"""The service for the comparison of `bench.serve --peer`: BentoML, on the same model.
 
-It runs with a Python of its own, which holds BentoML and images/serve/requirements.txt. Decoding, cropping and the
-model's session are ours, so that what differs is the serving. BentoML's batches want lists of images in JSON or in a
-form, not an image as the body of a request, so each image is answered by itself, in a process a core.
+It runs in another Python environment, with BentoML and images/serve/requirements.txt. Decoding, cropping and the
+model's session are ours, so only the serving differs. BentoML's batches need lists of images in JSON or in a form, not
+an image as the body of a request, so each image is answered by itself, with a process per core.
 """
 
 import os

@@ -83,7 +83,7 @@ def works(data: Path, side: int, arguments: argparse.Namespace, folder: Path, po
 
 
 def milliseconds(work: Work) -> float:
-    """CPU time a picture of doing it once."""
+    """CPU time per picture of one turn."""
     do, pictures = work
     started = cpu_seconds()
     do()

@@ -2,10 +2,10 @@
 
     python -m bench.small_files [--data FOLDER] [--images N] [--repeat N] [--model DIR] [--enlarged png|jpeg | --drawn]
 
-One process goes through the stages' own functions, file by file, and looks at its CPU time between them, which other
-programs hardly change; a figure is the median of all files and turns. What is done once a job is divided by its images,
-and is the fastest of the turns. Beside the parts stand the worker's whole function, which they are parts of, what it
-takes to hand a job and its result over to another process, and the decoders of `bench.decoders`, which do nothing else.
+One process calls the stages' own functions, file by file, and reads its CPU time between them, which other programs
+hardly change; a figure is the median over all files and turns. Work that is done once per job is divided by its images,
+and is the fastest of the turns. Further rows are the worker's whole function, which has these parts, the time to hand a
+job and its result over to another process, and the decoders of `bench.decoders`, which only decode.
 With DIR, the artifact of train, predict is measured too. With --enlarged, the files are FOLDER's images enlarged to
 500x500 on white, as RGB PNG or as JPEG of quality 90; with --drawn, they are the pictures of 64x64 of `bench.scale`.
 """
@@ -60,7 +60,7 @@ JOB = 128
 
 
 def parts_of(sources: Sequence[Source], settings: Preprocessing, model: Path | None) -> dict[str, list[float]]:
-    """Part -> microseconds of each file; of what takes several at once, of each image."""
+    """Part -> microseconds of each file, or per image for parts that take several files at once."""
     found: dict[str, list[float]] = {}
 
     def clock(name: str, work: Callable[..., Any], *arguments: Any, images: int = 1) -> Any:

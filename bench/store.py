@@ -1,13 +1,13 @@
-"""How large does the artifact store get in a year of daily runs with new data, with the weekly clean-up and without?
+"""Size of the artifact store in a year of daily runs with new data, with the weekly clean-up and without.
 
 python -m bench.store [--days N] [--lots N] [--keep TIME]
 
 Two small stages with the real contract, cache of lots, locks and clean-up: `gather` joins the lots of the raw folder,
-by hard links to the pieces in its cache, `learn` makes a megabyte of what it reads. A day brings one lot, 20 files of
-20 kB, and takes the oldest away, so that the data themselves do not grow; then everything in the store is made a day
-older. Every tenth day another run fails after a while. Each week `stages.archive.prune` runs.
+by hard links to the pieces in its cache, and `learn` makes a megabyte from its input. Every day one lot is added, 20
+files of 20 kB, and the oldest is removed, so that the data themselves do not grow; then everything in the store is made
+a day older. Every tenth day another run fails after a while. Each week `stages.archive.prune` runs.
 
-"without" is what the store holds and all that was removed so far. No version is registered: each would stay for ever.
+"without" is the size of the store plus everything removed so far. No version is registered: each would stay for ever.
 """
 
 import argparse
@@ -105,7 +105,7 @@ def add_lot(raw: Path, day: int) -> None:
 
 
 def make_older(store: Path) -> None:
-    """A day passes."""
+    """Make everything in the store a day older."""
     for folder, folders, files in os.walk(store):
         for name in (*folders, *files):
             path = os.path.join(folder, name)  # noqa: PTH118 - a million times
@@ -114,7 +114,7 @@ def make_older(store: Path) -> None:
 
 
 def run(stage: Stage[ParamsT], store: Path, *arguments: str) -> None:
-    """A run of a stage, of which nothing is said."""
+    """Run a stage without output."""
     with contextlib.redirect_stdout(io.StringIO()):
         run_stage(stage, ["--store", str(store), *arguments])
 

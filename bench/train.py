@@ -1,14 +1,14 @@
-"""How fast the network trains, in how much memory, against the number of images, processes, and on a GPU the batch.
+"""Rate and memory of training, by the number of images and processes, and on a GPU by the batch size.
 
     python -m bench.train (--data FOLDER | --prepared FOLDER) [--images N ...] [--passes N] [--repeat N]
                           [--parts PART ...] [--attributes N] [--device auto|cpu|cuda] [--recipe NAME]
                           [--set SECTION.KEY=VALUE ...] [--plot FILE]
 
-FOLDER holds raw/ and annotations.csv, which are validated and prepared as the pipeline does it; or it is an artifact of
-stage prepare_train. Its images are repeated on disk until there are as many to train on as wanted; the validation
-images are other pictures. With --attributes they get N attributes of two classes, with random labels, in place of
-theirs: what N heads cost. Every line of a table is a program of its own that trains as stage train does, with section
-train of params.yaml but for the epochs:
+FOLDER holds raw/ and annotations.csv, which are validated and prepared as in the pipeline; or it is an artifact of
+stage prepare_train. Its images are repeated on disk up to the wanted number of training images; the validation images
+are other pictures. With --attributes, they get N attributes of two classes with random labels instead, for the cost of
+N heads. Every line of a table is a separate program that trains as stage train does, with section train of params.yaml
+except for the epochs:
 
     size     rate and memory against the number of images: as many whole epochs as make N passes of images, at least
              one; on a CPU in one process and in as many as the stage would take
@@ -18,11 +18,11 @@ train of params.yaml but for the epochs:
              ahead from the disk; and seconds and accuracy of the recipe on the images that there are, once each
     target   on a GPU, seconds to train the largest number of images, and the accuracy that it gives
 
-A rate is also told as a multiple of that of `bench.baseline`, a common training step, measured in the same call. The
-first epoch of several warms up and is not in the rate; validation never is. Memory is that of the whole program
-with its libraries and mapped files: RSS, the peaks of its processes added up; PSS, in which what they share counts
-once (and too little, while anything else here uses the same PyTorch); `start`, RSS before it trained; `GPU`, what
-PyTorch had allocated there. Set TMPDIR to a disk with room for 12 kB an image (a tmpfs would count as memory).
+A rate is also given as a multiple of that of `bench.baseline`, a common training step, measured in the same call. The
+first epoch of several is a warm-up and does not count in the rate, nor does validation. Memory is that of the whole
+program with its libraries and mapped files: RSS is the sum of the peaks of its processes; in PSS, shared memory counts
+once (and too little, while another program uses the same PyTorch); `start` is RSS before the training; `GPU` is the
+memory that PyTorch allocated there. Set TMPDIR to a disk with 12 kB per image (a tmpfs would count as memory).
 """
 
 import argparse
@@ -66,9 +66,9 @@ class Job:
     """One training.
 
     Attributes:
-        prepared: what `repeat` has made.
-        images: how many it trains on.
-        params: of stage train, whose section `train` says device, processes, batch_size, epochs, hyperparameters.
+        prepared: result of `repeat`.
+        images: number of training images.
+        params: of stage train; section `train` has device, processes, batch_size, epochs, hyperparameters.
         way: of `WAYS`; on a CPU all are the same.
     """
 
@@ -94,13 +94,13 @@ class Found:
 
     Attributes:
         rate: training images a second.
-        epochs: how many were run.
-        seconds: with validation and warming up, without imports of the first process.
+        epochs: number of epochs.
+        seconds: with validation and warm-up, without imports of the first process.
         accuracy: mean over attributes, of validation images.
         start_mb: memory of the process before it trained, which is Python and PyTorch (2**20 bytes).
         gpu_mb: peak of what PyTorch allocated on the GPU, None where that is not known.
         device: `cpu` or the GPU's name.
-        processes: how many shared every batch.
+        processes: number of processes that shared every batch.
     """
 
     rate: float
@@ -119,7 +119,7 @@ def rate_of(history: Sequence["Epoch"]) -> float:
 
 
 def train(job: Job) -> Found:
-    """Do a job; this is what its program runs."""
+    """Do a job, in its program."""
     import torch
 
     from stages.common.training import loader, step
@@ -144,7 +144,7 @@ def train(job: Job) -> Found:
 
 
 def measure(job: Job, environment: Mapping[str, str] | None = None) -> tuple[Found, Memory]:
-    """Do a job in a program of its own."""
+    """Do a job in a separate program."""
     told = json.dumps(asdict(job) | {"params": job.params.model_dump()})
     output, memory = run_measured([sys.executable, "-m", "bench.train", "--job", told], environment)
     found = Found(**json.loads(output.splitlines()[-1]))
@@ -167,7 +167,7 @@ def measure_baseline(prepared: str, device: str) -> float:
 
 
 def compare_sizes(jobs: Sequence[Job]) -> tuple[list[tuple[Found, Memory]], dict[str, float]]:
-    """Print the table of part `size`; what was found, and the rate of the baseline on every device."""
+    """Print the table of part `size`; return the results, and the rate of the baseline on every device."""
     devices: set[str] = {job.section.device for job in jobs}
     baselines = {device: measure_baseline(jobs[0].prepared, device) for device in devices}
     results = [measure(job) for job in jobs]
@@ -245,8 +245,8 @@ def compare_batches(job: Job, whole: Job) -> None:
     """Print the table of part `batch`.
 
     Args:
-        job: what is varied.
-        whole: the recipe, on images that are learned from once an epoch.
+        job: the job to vary.
+        whole: the recipe, on images that are used once per epoch.
     """
     rows, megabytes = [], []
     device = ""
@@ -344,7 +344,7 @@ def _devices(wanted: str) -> list[str]:
 
 
 def _run(arguments: argparse.Namespace, folder: Path) -> None:
-    """Measure the parts that were asked for."""
+    """Measure the requested parts."""
     params = load_params(Params, PARAMS, arguments.set, files_of(arguments.recipe))
     section = params.train
     devices = _devices(arguments.device)

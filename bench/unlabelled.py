@@ -1,18 +1,18 @@
-"""How wrong is the accuracy expected of images without labels, and what are the labels worth that are asked for?
+"""Error of the expected accuracy on images without labels, and value of the labels that to_label.csv asks for.
 
 python -m bench.unlabelled --data FOLDER [--recipe NAME] [--parts expected to_label] [--seed N] [--seeds N]
 
 FOLDER holds raw/, and annotations.csv or annotations/.
 
-Part expected: the model, the held-back images and the shifts are those of bench.drift. For each check, 250 held-back
-images are drawn as the test split that corrects confidences, and a lot of others. True is the mean accuracy over the
-attributes on the lot's labels. Compared are the mean confidence; that less its error on the test split, which the
-stages take; and the share of confidences above the threshold that as many were above as were right on the test split
-(ATC, Garg et al. 2022).
+Part expected: the model, the held-out images and the shifts are those of bench.drift. For each check, 250 held-out
+images are drawn as the test split that corrects confidences, and others as a lot. The true value is the mean accuracy
+over the attributes on the lot's labels. The estimates are the mean confidence; the mean confidence less its error on
+the test split, as in the stages; and ATC (Garg et al. 2022), the share of confidences above the threshold at which, on
+the test split, that share equals the accuracy.
 
-Part to_label: a network learns from a few labelled images; of a lot without labels each rule chooses some, which are
-labelled, and the same network learns from both. Told is by how much its accuracy on other images rises. The lot, and
-what is measured, are images like those that were learned from, or a share of them is changed in ways that were not.
+Part to_label: a network is trained on a few labelled images; each rule chooses some images of a lot without labels,
+these are labelled, and the same network is trained on both. The result is the rise of its accuracy on other images. The
+lot and the other images are like the training images, or a share of them is changed in ways that are not in training.
 """
 
 import argparse
@@ -50,7 +50,7 @@ STRENGTHS = {
     "blur": ("radius 1 px", "radius 2 px"),
     "JPEG": ("quality 50", "quality 20"),
 }
-"""Of the shifts of bench.drift; of others all."""
+"""Used strengths of shifts of bench.drift; of other shifts, all are used."""
 BEFORE, LOT, ASKED, MEASURED = 150, 400, 60, 300  # images of part to_label
 CHANGED = 0.2  # of a lot
 EPOCHS = 40
@@ -112,7 +112,7 @@ def check(
     size: int,
     random: Random,
 ) -> tuple[float, ...]:
-    """True accuracy of one lot, what each way says, and the interval of the stages' way."""
+    """True accuracy on one lot, each estimate, and the interval of the stages' estimate."""
     mixed = random.permutation(len(clean))
     tests, others = mixed[:REFERENCE], mixed[REFERENCE:]
     if len(shifted) != len(clean):
@@ -145,7 +145,7 @@ def by_chance(_: Attributes, _known: Features, lot: Features, count: int, random
 
 
 def unsure_of(attributes: Attributes, lot: Features) -> npt.NDArray[np.float64]:
-    """(N,): answers that are expected to be wrong."""
+    """(N,): expected number of wrong answers."""
     answers = answers_of(attributes, lot.probabilities)
     wrong = [np.where(told, 1 - answer.confidence, 0) for answer, told in zip(answers, tellable(answers), strict=True)]
     total: npt.NDArray[np.float64] = np.stack(wrong).sum(axis=0, dtype=np.float64)
@@ -153,12 +153,12 @@ def unsure_of(attributes: Attributes, lot: Features) -> npt.NDArray[np.float64]:
 
 
 def least_confident(attributes: Attributes, _: Features, lot: Features, count: int, _r: Random) -> npt.ArrayLike:
-    """Those of whose answers most are expected to be wrong."""
+    """Images with the highest expected number of wrong answers."""
     return np.argsort(-unsure_of(attributes, lot), kind="stable")[:count]
 
 
 def farthest_first(_: Attributes, known: Features, lot: Features, count: int, _r: Random) -> npt.ArrayLike:
-    """A core-set (Sener and Savarese 2018): each time the one farthest from all others."""
+    """A core-set (Sener and Savarese 2018): each time the image farthest from all others."""
     far = np.linalg.norm(lot.embeddings[:, None] - known.embeddings, axis=2).min(axis=1)
     chosen: list[int] = []
     while len(chosen) < count:
@@ -249,7 +249,7 @@ def in_memory(images: Split, pixels: npt.NDArray[np.uint8]) -> Split:
 
 
 def join(one: Split, other: Split) -> Split:
-    """The images of both."""
+    """Images of both."""
     both = replace(
         one,
         filenames=[*one.filenames, *other.filenames],
@@ -260,7 +260,7 @@ def join(one: Split, other: Split) -> Split:
 
 
 def change(images: Split, share: float, random: Random) -> Split:
-    """The same images, of which a share are made dark or blurred."""
+    """The same images, with a share of them made dark or blurred."""
     pixels = images.take()
     shifts = [SHIFTS["night"]["dark, blue, noisy"], SHIFTS["blur"]["radius 2 px"]]
     for number, at in enumerate(random.permutation(len(pixels))[: round(share * len(pixels))]):
@@ -271,7 +271,7 @@ def change(images: Split, share: float, random: Random) -> Split:
 def learn(
     params: TrainParams, labelled: Split, measured: Split, lot: Split | None, seed: int
 ) -> tuple[float, Features, Features]:
-    """Train; tell the mean accuracy over the attributes on some images, and look at `labelled` and at a lot."""
+    """Train; return the mean accuracy over the attributes on some images, and features of `labelled` and of a lot."""
     import torch
 
     from stages.common.training.fit import FitSettings, fit

@@ -1,4 +1,4 @@
-"""How long a validation of many annotation rows takes, how much memory, and how large its pages are.
+"""Time and memory of a validation of many annotation rows, and the size of its pages.
 
 python -m bench.validate_annotations [--rows 100000] [--repeat 3] [--attributes 40]
 
@@ -29,7 +29,7 @@ def write_header(file: TextIO, attributes: Attributes) -> None:
 
 
 def write_good(path: Path, attributes: Attributes, rows: int) -> None:
-    """Right labels at random, seeded; empty where another label says that nobody can tell."""
+    """Right labels at random, seeded; empty where another label makes them unknown."""
     draw = random.Random(1).choice  # noqa: S311 (not for cryptography)
     with path.open("w") as file:
         write_header(file, attributes)

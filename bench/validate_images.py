@@ -1,10 +1,10 @@
-"""How fast `validate` looks at images, beside how fast as many processes decode them, and in how much memory.
+"""Rate and memory of the inspection of images in `validate`, compared with the rate of only decoding them.
 
     python -m bench.validate_images [--data FOLDER] [--images N] [--repeat N] [--workers N]
 
-The look takes turns with all decoders of `bench.decoders` on the same files. Compare the ratios: rates are those of the
-machine at that moment. With one worker, seconds are CPU seconds, which other processes change less. The copies of
-FOLDER's images that make N lie in a temporary folder.
+The inspection takes turns with all decoders of `bench.decoders` on the same files. Compare the ratios: rates depend on
+the machine at that moment. With one worker, seconds are CPU seconds, which other processes change less. N copies of
+FOLDER's images lie in a temporary folder.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How long does the page of all versions take to write and to load, with a thousand versions?
+"""Time to write and to load the page of all versions, with a thousand versions.
 
 python -m bench.versions [--registry DIR] [--versions N ...] [--images N] [--repeats N] [--shot FILE]
 
