@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,40 +31,23 @@ from stages.prepare_train.statistics import (
 )
 
 if TYPE_CHECKING:
+    from stages.common.workers.lot_cache import Lots
     from stages.prepare_train.shards import Piece
 
 SUITE = "prepared"
-
-
 CHANGED = "changed since it was validated: run stage validate again"
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """The result of the images.
-
-    Attributes:
-        pieces: lot -> its piece, of all lots with an unchanged image.
-        rejected: lot -> file name -> reason, of all lots.
-        reused: number of pieces from the cache.
-    """
-
-    pieces: "dict[str, Piece]"
-    rejected: dict[str, dict[str, str]]
-    reused: int
-
-    @property
-    def rejects(self) -> dict[str, str]:
-        """File name -> reason, of all lots."""
-        return {name: reason for of_lot in self.rejected.values() for name, reason in of_lot.items()}
+Rejected = dict[str, dict[str, str]]
+"""Lot -> file name -> reason, of all lots."""
 
 
 def _find_sources(
     context: LotsContext[Params], annotations: list[Annotation]
-) -> tuple[dict[str, list[Source]], dict[str, dict[str, str]]]:
+) -> tuple[dict[str, list[Source]], Rejected]:
     """Images of each lot, and rejects: a file that has changed since was not validated."""
     sources: dict[str, list[Source]] = {}
-    rejected: dict[str, dict[str, str]] = {annotation.lot: {} for annotation in annotations}
+    rejected: Rejected = {annotation.lot: {} for annotation in annotations}
     raw = context.inputs["raw"]
     files = ((annotation.filename, f"{raw}/{annotation.path}") for annotation in annotations)
     for annotation, source in zip(annotations, find_sources(files, context.digests), strict=True):
@@ -76,8 +58,8 @@ def _find_sources(
     return sources, rejected
 
 
-def _prepare_lots(context: LotsContext[Params], annotations: list[Annotation]) -> _Prepared:
-    """The piece of every lot, from the cache or made now."""
+def _prepare_lots(context: LotsContext[Params], annotations: list[Annotation]) -> "tuple[Lots[Piece], Rejected]":
+    """The piece of every lot with an unchanged image, from the cache or made now; and the rejects."""
     from stages.common.workers.lot_cache import take_lots
     from stages.prepare_train.shards import recipe_of
 
@@ -89,7 +71,7 @@ def _prepare_lots(context: LotsContext[Params], annotations: list[Annotation]) -
         rejected[lot] |= piece.rejected
         how = "computed" if lot in lots.made else "reused"
         log.info("lot %s: %s, %d images, %d rejected", lot, how, len(piece.accepted), len(rejected[lot]))
-    return _Prepared(lots.pieces, rejected, len(lots.reused))
+    return lots, rejected
 
 
 def _check_rejects(context: Context[Params], rejected: Mapping[str, str], images: int) -> None:
@@ -132,8 +114,9 @@ def _run(context: Context[Params]) -> Headline:
     by_digest = params.data.split == "digest"
     if not by_digest:
         require_given(annotations)
-    prepared = _prepare_lots(context, annotations)
-    pieces, rejected = prepared.pieces, prepared.rejects
+    prepared, rejected_of = _prepare_lots(context, annotations)
+    pieces = prepared.pieces
+    rejected = {name: reason for of_lot in rejected_of.values() for name, reason in of_lot.items()}
     _check_rejects(context, rejected, len(annotations))
     _write_listed(out / "rejected.csv", rejected)
 
@@ -166,7 +149,7 @@ def _run(context: Context[Params]) -> Headline:
     checked = check(attributes, SUITE, table, thresholds, context)
 
     classes = count_classes(attributes, rows)
-    lots = dict.fromkeys(prepared.rejected, dict.fromkeys(SPLITS, 0))
+    lots = dict.fromkeys(rejected_of, dict.fromkeys(SPLITS, 0))
     left_out_of = Counter(row.lot for row in everything if row.filename in left_out)
     lots |= {lot: count_splits(members) for lot, members in groupby(rows, key=lambda row: row.lot)}
     duplicates = find_duplicates(rows)
@@ -193,7 +176,7 @@ def _run(context: Context[Params]) -> Headline:
         "given_groups": len({annotation.group for annotation in annotations if annotation.given_group}),
         "lots": {
             lot: {**lots[lot], "left_out": left_out_of[lot], "rejected": len(of_lot)}
-            for lot, of_lot in prepared.rejected.items()
+            for lot, of_lot in rejected_of.items()
         },
         "labels": classes,
         "faces": count_faces(rows),
@@ -215,8 +198,8 @@ def _run(context: Context[Params]) -> Headline:
         "images": len(rows),
         "rejected": len(rejected),
         "left_out": len(left_out),
-        "lots": len(prepared.rejected),
-        "lots_reused": prepared.reused,
+        "lots": len(rejected_of),
+        "lots_reused": len(prepared.reused),
         **splits,
     }
 
@@ -236,12 +219,12 @@ def _run_lots(context: LotsContext[Params], lots: Sequence[str]) -> Headline:
     ]
     if unknown := sorted(wanted - {annotation.lot for annotation in annotations}):
         raise UsageError(f"--lots: stage validate accepted no image of {', '.join(unknown)}: name lots that it has")
-    prepared = _prepare_lots(context, annotations)
+    prepared, rejected = _prepare_lots(context, annotations)
     return {
         "images": sum(len(piece.accepted) for piece in prepared.pieces.values()),
-        "rejected": len(prepared.rejects),
-        "lots": len(prepared.rejected),
-        "lots_reused": prepared.reused,
+        "rejected": sum(map(len, rejected.values())),
+        "lots": len(rejected),
+        "lots_reused": len(prepared.reused),
     }
 
 
