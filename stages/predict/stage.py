@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from stages.common.contract.artifacts import link_or_copy, write_json
 from stages.common.contract.errors import DataError
@@ -100,26 +100,15 @@ def _without_release(context: Context[Params]) -> Headline:
     return {"version": "none", "images": 0, "lots": 0, "lots_reused": 0, "undecodable": 0}
 
 
-class _Written(NamedTuple):
-    """Figures of every lot, and of all together.
+def _write_lots(
+    out: Path, answered: "Lots[Piece]", model: "OnnxModel", champion: Champion, to_label: int
+) -> "tuple[dict[str, Any], list[Unsure], list[Worth]]":
+    """Write predictions and features, one lot after the other, so that memory does not grow with their number.
 
-    Attributes:
-        lots: lot -> counts, and the expected accuracy on its new images.
-        cases: the least sure answers.
-        expected: expected accuracy on all new images, for JSON; None without an estimate.
-        new: number of images that were not used to train or measure the model.
-        worth: the new images that are most worth labels.
+    Returns:
+        The keys `new`, `expected` (accuracy on the new images, None without an estimate) and `lots` of `METRICS`; the
+        least sure answers; the new images that are most worth labels.
     """
-
-    lots: dict[str, dict[str, Any]]
-    cases: "list[Unsure]"
-    expected: dict[str, Any] | None
-    new: int
-    worth: "list[Worth]"
-
-
-def _write_lots(out: Path, answered: "Lots[Piece]", model: "OnnxModel", champion: Champion, to_label: int) -> _Written:
-    """Write predictions and features, one lot after the other, so that memory does not grow with their number."""
     from stages.common.inference.expected import certainty, expect, figures, read_trust
     from stages.common.inference.features import load_features
     from stages.common.inference.to_label import Chooser
@@ -152,7 +141,8 @@ def _write_lots(out: Path, answered: "Lots[Piece]", model: "OnnxModel", champion
             parts.append(certainty(answers, new))
             lots[lot] |= {"new": parts[-1].images, "expected": figures(expect(parts[-1], trusts))}
     together = sum(parts[1:], parts[0])
-    return _Written(lots, cases, figures(expect(together, trusts)), together.images, chooser.choose())
+    told = {"new": together.images, "expected": figures(expect(together, trusts)), "lots": lots}
+    return told, cases, chooser.choose()
 
 
 def _run(context: Context[Params]) -> Headline:
@@ -183,7 +173,8 @@ def _run(context: Context[Params]) -> Headline:
     for folder in ("outputs", "features"):
         (out / folder).mkdir()
     _write_left_out(out, undecodable, found.ignored)
-    lots, cases, expected, new, worth = _write_lots(out, answered, model, champion, context.params.to_label.images)
+    of_lots, cases, worth = _write_lots(out, answered, model, champion, context.params.to_label.images)
+    lots, expected = of_lots["lots"], of_lots["expected"]
     places = {(image.lot, image.filename): as_text(found.lots[image.lot][image.filename]) for image in worth}
     write_to_label(out / TO_LABEL, model.attributes, worth, places)
     tables = [
@@ -213,11 +204,9 @@ def _run(context: Context[Params]) -> Headline:
         "ignored": len(found.ignored),
         "lots_reused": len(answered.reused),
         "images_per_s": answered.images_per_s,
-        "new": new,
-        "expected": expected,
         "never_answered": untold,
         "classes": add_counts(counts["classes"] for counts in lots.values()),
-        "lots": lots,
+        **of_lots,
     }
     write_json(out / METRICS, metrics)
 
