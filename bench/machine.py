@@ -100,7 +100,7 @@ def run_measured(command: Sequence[str], environment: Mapping[str, str] | None =
                     program = psutil.Process(process.pid)
                     running = [process.pid for process in (program, *program.children(recursive=True))]
                     resident = max(resident, sum(peak_memory(pid) for pid in running))
-                    proportional = max(proportional, sum(_megabytes(pid, "smaps_rollup", "Pss") for pid in running))
+                    proportional = max(proportional, sum(memory_of(pid) for pid in running))
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(SAMPLED_S)
         except BaseException:
@@ -122,6 +122,11 @@ def cpu_seconds() -> float:
 def peak_memory(pid: int) -> float:
     """Peak resident set of a process in MB (2**20 bytes), 0 if it has ended."""
     return _megabytes(pid, "status", "VmHWM")
+
+
+def memory_of(pid: int) -> float:
+    """Memory of a process in MB now; what it shares is divided among those that do (PSS). 0 if it has ended."""
+    return _megabytes(pid, "smaps_rollup", "Pss")
 
 
 def _megabytes(pid: int, file: str, name: str) -> float:
