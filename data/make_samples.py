@@ -6,8 +6,8 @@ writes `raw/s<k>/s<k>_<number>.png` (RGBA, 160 x 170 pixels, most of them on a t
 flat `annotations.csv`. A picture depends on the seed and its own name only, so a larger set contains the smaller one.
 2,000 pictures take about 15 seconds on 2 cores.
 
-With `--styles` the same avatars are annotated by what they look like besides: top, eyes, clothes and skin. Then an
-`attributes.yaml` that says so lies beside the annotations: a data set that has no attribute in common with the samples.
+With `--styles` the same avatars are annotated with other attributes: top, eyes, clothes and skin. Then a file
+`attributes.yaml` lies beside the annotations: a data set that has no attribute in common with the samples.
 """
 
 import argparse
@@ -126,7 +126,7 @@ STYLES: Mapping[str, tuple[str, Sequence[str]]] = {
     "clothes": ("clothing", CLOTHES),
     "skin": ("skin_color", [color.name for color in pa.SkinColor]),
 }
-"""Attribute of `--styles` -> the argument of `python_avatars.Avatar` that decides it, and the names of its values."""
+"""Attribute of `--styles` -> the argument of `python_avatars.Avatar` for it, and the names of its values."""
 
 T = TypeVar("T")
 
@@ -154,7 +154,7 @@ def contrast(one: str, other: str) -> float:
 
 
 def draw_face(seed: int, filename: str) -> Face:
-    """Choose everything about one avatar; the same seed and name give the same one."""
+    """Choose all properties of one avatar; the same seed and name give the same avatar."""
     rng = random.Random(f"{seed}/{filename}")  # noqa: S311 (drawing faces, no secrets)
 
     def pick(values: Sequence[T], weights: Sequence[float] | None = None) -> T:
@@ -217,7 +217,7 @@ def filenames(count: int, lots: int) -> list[str]:
 
 
 def path_of(filename: str) -> Path:
-    """Where a picture lies below `raw`."""
+    """Path of a picture below `raw`."""
     return Path(filename.partition("_")[0], filename)
 
 
@@ -297,11 +297,11 @@ def make_samples(out: Path, count: int = 2000, lots: int = 4, seed: int = 42, *,
         out: gets `raw/` and `annotations.csv`; whatever else it holds stays.
         count: pictures.
         lots: folders that they are spread over.
-        seed: another one gives other faces.
+        seed: another seed gives other faces.
         styles: annotate the styles, and write `attributes.yaml` too.
 
     Raises:
-        DataError: `raw/`, `annotations.csv` or `attributes.yaml` hold something else.
+        DataError: `raw/`, `annotations.csv` or `attributes.yaml` exist with other content.
     """
     names = filenames(count, lots)
     faces = [draw_face(seed, name) for name in names]

@@ -1,4 +1,4 @@
-"""Take the pictures of README.md and of docs/ anew, each of what really runs.
+"""Take the pictures of README.md and docs/ anew, each from the running program.
 
 python -m docs.make_pictures [--only NAME ...] [--quick]
 
@@ -47,11 +47,11 @@ STAGES_OF_A_VERSION = ("validate", "prepare_train", "hyperopt", "train", "evalua
 
 
 def shoot(page: "Page", name: str, width: int, height: int, heading: str = "") -> None:
-    """Write a picture of so many pixels, of the top of a page or from a heading on."""
+    """Write a picture of this size in pixels, from the top of a page or from a heading on."""
     page.set_viewport_size({"width": width, "height": height})
     if heading:
         page.get_by_role("heading", name=heading, exact=True).first.evaluate(
-            "one => window.scrollTo(0, one.getBoundingClientRect().top + window.scrollY - 12)"
+            "element => window.scrollTo(0, element.getBoundingClientRect().top + window.scrollY - 12)"
         )
     page.screenshot(path=PICTURES / f"{name}.png")
     print(f"docs/{name}.png", file=sys.stderr)
@@ -79,13 +79,13 @@ def write(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 def stage(name: str, folder: Path, *arguments: object) -> Path:
-    """Run a stage by hand on what lies in a folder; the folder of its artifact, or of what was wrong with the data."""
+    """Run a stage by hand on a folder; return the folder of its artifact, or of the report on faults of the data."""
     run(sys.executable, "-m", f"stages.{name}", *arguments, "--out", folder / name)
     return folder / name
 
 
 def validation(browser: "Browser", folder: Path) -> None:
-    """Samples with faults of all kinds: labels that are none, names of no image, damaged and tiny images, doubles."""
+    """Samples with faults of all kinds: invalid labels, names without an image, damaged and tiny images, duplicates."""
     rows = draw(folder, 3 * LOT, 3)
     column = [name for name in rows[0] if name != "filename"]
     dice = random.Random(1)  # noqa: S311
@@ -162,7 +162,7 @@ def flip(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def pipeline(folder: Path, name: str, annotations: str, *, train: bool = True) -> Path:
-    """The folder with the artifacts of validate and prepare_train, and perhaps of a training, of some annotations."""
+    """The folder with the artifacts of validate and prepare_train and perhaps of a training, for these annotations."""
     home, raw = folder / name, ("--raw", folder / "raw")
     home.mkdir()
     valid = ("--validate", stage("validate", home, *raw, "--annotations", folder / annotations))
@@ -176,7 +176,7 @@ def pipeline(folder: Path, name: str, annotations: str, *, train: bool = True) -
 
 
 def correct(page: "Page", wrong: Mapping[tuple[str, str], str], folder: Path) -> int:
-    """Correct the labels of a page of doubts that are wrong, with the keyboard, and download them; how many it were."""
+    """Correct the wrong labels on a page of doubts with the keyboard, download the file, and return their number."""
     corrected = list[str]()
     attributes = json.loads(page.locator("#attributes").text_content() or "[]")
     columns = {attribute["title"]: attribute["column"] for attribute in attributes}
@@ -197,7 +197,7 @@ def correct(page: "Page", wrong: Mapping[tuple[str, str], str], folder: Path) ->
 
 
 def accuracy(model: Path, prepared: Path) -> float:
-    """The share of right answers of a model about all images of a prepared data set."""
+    """Accuracy of a model on all images of a prepared data set."""
     from stages.common.inference.answers import answers_of
     from stages.common.inference.observation import observe
     from stages.common.inference.onnx_model import load
@@ -213,7 +213,7 @@ def accuracy(model: Path, prepared: Path) -> float:
 
 
 def service(browser: "Browser", folder: Path) -> None:
-    """A quickly trained champion, asked about two pictures of its test split, and the gallery of all."""
+    """A champion of a short training, its predictions for two pictures of the test split, and the gallery of all."""
     draw(folder, 2 * LOT, 2)
     raw, quick = ("--raw", folder / "raw"), ("--set", "hyperopt.max_evals=1", "--set", "hyperopt.epochs=1")
     valid = ("--validate", stage("validate", folder, *raw, "--annotations", folder / "annotations.csv"))
@@ -257,7 +257,7 @@ def service(browser: "Browser", folder: Path) -> None:
 
 
 def versions(browser: "Browser", folder: Path) -> None:
-    """Two versions, of a short and of a longer training, in a store of their own that is then looked through."""
+    """Two versions, of a short and of a longer training, in a store of their own, and the pages that show them."""
     draw(folder, LOT, 3)
     shutil.copy(ROOT / "data/card.md", folder)
     store, kept = ("--store", folder / "store"), folder / "store"
