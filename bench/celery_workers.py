@@ -1,4 +1,4 @@
-"""What the DAGs that see every image take on Celery workers, and whether all is done once.
+"""Seconds and memory of the DAGs that see every image, on Celery workers, and a check that all is done once.
 
     python -m bench.celery_workers [--images N ...] [--lot N] [--workers N] [--share] [--folder FOLDER]
 
@@ -42,7 +42,7 @@ LOOK_S = 1.0
 
 
 class Used(NamedTuple):
-    """What a container has taken: its highest memory in MB (PSS), and CPU seconds."""
+    """Use of a container: its highest memory in MB (PSS), and CPU seconds."""
 
     memory: float
     cpu: float
@@ -72,20 +72,20 @@ class Watch(threading.Thread):
                     self.used[key] = Used(*map(max, zip(before, now, strict=True)))
 
     def of(self, task: dict[str, Any]) -> Used:
-        """What the container of a task has taken; nothing if it had none, or ended at once."""
+        """Use of a task's container; zeros if it had none, or if that ended at once."""
         return self.used.get((task["dag_run_id"], task["task_id"], str(task["map_index"])), Used(0, 0))
 
 
 def memory_and_cpu(pid: int) -> Used:
-    """What a process and all below it take."""
+    """Use of a process and of all below it."""
     first = psutil.Process(pid)
     processes = [first, *first.children(recursive=True)]
-    cpu = sum(sum(one.cpu_times()[:4]) for one in processes)  # with that of children that have ended
-    return Used(sum(memory_of(one.pid) for one in processes), cpu)
+    cpu = sum(sum(process.cpu_times()[:4]) for process in processes)  # with that of children that have ended
+    return Used(sum(memory_of(process.pid) for process in processes), cpu)
 
 
 def result(stack: Stack, task: dict[str, Any]) -> dict[str, Any]:
-    """What a task has returned."""
+    """Return value of a task."""
     run, name, index = (task[key] for key in ("dag_run_id", "task_id", "map_index"))
     path = f"/dags/{task['dag_id']}/dagRuns/{run}/taskInstances/{name}/xcomEntries/return_value"
     return dict(stack.api(f"{path}?map_index={index}&deserialize=true")["value"])
@@ -170,12 +170,12 @@ def measure(folder: Path, images: int, lots: int, workers: int) -> Iterator[list
     for name, those in [*groups.items(), ("all", tasks)]:
         took = Counter(task["hostname"] for task in those)
         used = [watch.of(task) for task in those]
-        if not any(one.memory for one in used):
+        if not any(use.memory for use in used):
             continue  # it had no container
         yield [
             f"{images:,} in {lots}", name, " + ".join(str(took[host]) for host in hosts), str(made.get(name, "")),
             f"{span(those) if name == 'all' else max(span([task]) for task in those):.0f}",
-            f"{sum(one.cpu for one in used):.0f}", f"{max(one.memory for one in used):.0f}",
+            f"{sum(use.cpu for use in used):.0f}", f"{max(use.memory for use in used):.0f}",
         ]  # fmt: skip
     if again := [task["task_id"] for task in tasks if task["try_number"] > 1]:
         raise SystemExit(f"these were tried again: {again}")

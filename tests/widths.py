@@ -1,4 +1,4 @@
-"""What somebody sees of a page without scrolling sideways."""
+"""Whether a page fits its window, so that nobody has to scroll sideways."""
 
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,9 @@ OUTSIDE = """() => {
     const beyond = box => box.left < -.5 || box.right > innerWidth + .5
     const controls = document.querySelectorAll("a[href], button, input, select, textarea, summary")
     return [...controls]
-        .filter(one => one.checkVisibility() && beyond(one.getBoundingClientRect()))
-        .filter(one => !one.closest("[role=region][tabindex]"))
-        .map(one => one.getAttribute("aria-label") || one.innerText || one.name)
+        .filter(control => control.checkVisibility() && beyond(control.getBoundingClientRect()))
+        .filter(control => !control.closest("[role=region][tabindex]"))
+        .map(control => control.getAttribute("aria-label") || control.innerText || control.name)
 }"""
 """Names of controls that lie beside the window, without those of wide tables, which scroll within a named region."""
 
