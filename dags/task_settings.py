@@ -19,11 +19,15 @@ class _Section(BaseModel):
 
 
 class Task(_Section):
-    """Settings of one task: retries after a passing fault, `timeout` per try in seconds, memory of its container."""
+    """Settings of one task: retries after a passing fault, `timeout` per try in seconds, and its container's limits.
+
+    The container gets `mem_limit` of memory, and `cpus` cores, 0 for all; its threads follow.
+    """
 
     retries: int = Field(ge=0, le=100)
     timeout: int = Field(gt=0)
     mem_limit: str = Field(pattern=r"^[1-9][0-9]*[mg]$")
+    cpus: float = Field(0, ge=0, le=10_000)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -32,6 +36,7 @@ class Task(_Section):
             "retries": self.retries,
             "execution_timeout": timedelta(seconds=self.timeout),
             "mem_limit": self.mem_limit,
+            "cpus": self.cpus,
         }
 
 

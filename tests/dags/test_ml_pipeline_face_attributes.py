@@ -178,6 +178,7 @@ def break_params(folder: Path, old: str, new: str) -> Path:
         ("{retries: 3, ", "{", "airflow.tasks.check_raw_data.retries: Field required"),
         ("retries: 3", "retries: x", "airflow.tasks.check_raw_data.retries: Input should be a valid integer (got 'x')"),
         ("mem_limit: 4g", "mem_limit: 4 GB", "airflow.tasks.check_raw_data.mem_limit: String should match pattern"),
+        ("mem_limit: 4g", "mem_limit: 4g, cpus: -1", "airflow.tasks.check_raw_data.cpus: Input should be greater than"),
         ("retry_delay: ", "retry_pause: ", "airflow.retry_delay: Field required; airflow.retry_pause: Extra inputs"),
         ("airflow:", "airflows:", "airflow: Input should be"),
         ('ml_pipeline_face_attributes: "@daily"', "", "airflow.schedules.ml_pipeline_face_attributes: Field required"),
@@ -191,6 +192,12 @@ def test_a_wrong_setting_is_one_line_that_names_it(tmp_path: Path, old: str, new
         load_settings(path)
     assert str(path) in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_container_may_be_kept_from_taking_all_cores(tmp_path: Path) -> None:
+    settings = load_settings(break_params(tmp_path, "mem_limit: 4g}", "mem_limit: 4g, cpus: 1.5}"))
+    assert settings.of("check_raw_data")["cpus"] == 1.5
+    assert settings.of("validate")["cpus"] == 0
 
 
 def read_dags(dag_reader: DagReader, folder: Path, old: str, new: str) -> tuple[list[str], dict[str, str]]:

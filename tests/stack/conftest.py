@@ -66,7 +66,9 @@ def impatient(folder: Path) -> Path:
     shorter, pauses = re.subn(r"(retry_delay|new_lots_interval): \d+", rf"\1: {RETRY_DELAY_S}", text)
     changed, schedules = re.subn('"@(daily|weekly)"', "null", shorter)  # or at midnight a run stands in a test's way
     changed, approvals = re.subn("approval: 0", "approval: 86400", changed)
+    changed, tasks = re.subn(r"(mem_limit: \d+g)}", r"\1, cpus: 1}", changed)
     assert (pauses, schedules, approvals) == (2, 2, 1)
+    assert tasks > 10  # with two threads a training beside other tests took ten times the CPU seconds, to wait for itself
     params = folder / "params.yaml"
     params.write_text(changed, encoding="utf-8")
     params.chmod(0o644)
