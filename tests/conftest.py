@@ -32,7 +32,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = {
     "with Stack(": "stacks",  # each of these files starts one of its own
-    "stack: Stack": "stack",  # these share one
     "pytest.mark.docker": "engine",
     "made_run": "run",
     "dag_reader": "dags",
