@@ -68,7 +68,8 @@ def impatient(folder: Path) -> Path:
     changed, approvals = re.subn("approval: 0", "approval: 86400", changed)
     changed, tasks = re.subn(r"(mem_limit: \d+g)}", r"\1, cpus: 1}", changed)
     assert (pauses, schedules, approvals) == (2, 2, 1)
-    assert tasks > 10  # with two threads a training beside other tests took ten times the CPU seconds, to wait for itself
+    # Beside other tests, a training in two threads took ten times the CPU seconds, for each waited for the other.
+    assert tasks > 10
     params = folder / "params.yaml"
     params.write_text(changed, encoding="utf-8")
     params.chmod(0o644)
