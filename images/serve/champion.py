@@ -72,7 +72,7 @@ class ReadOnlyRegistry(Registry):
         paths = (self.repository / "refs" / "tags", self.repository / "packed-refs")
         times = tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
         now = time.time_ns()  # a later time is from before the clock was set back
-        return () if any(now - SETTLED_NS <= time <= now for time in times) else times
+        return () if any(now - SETTLED_NS <= changed <= now for changed in times) else times
 
     def find_model(self, version: Version) -> Path:
         """The file model.onnx of a version: in the registry's own folder, else in the artifact of stage archive.
