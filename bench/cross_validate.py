@@ -1,7 +1,7 @@
 """Accuracy of stage train on held-out faces, overall and in each class.
 
     python -m bench.cross_validate --data FOLDER [--recipe NAME ...] [--folds 5] [--seed N] [--only N]
-                                   [--save DIR] [--set SECTION.KEY=VALUE ...]
+                                   [--of NAME ...] [--save DIR] [--set SECTION.KEY=VALUE ...]
 
 FOLDER holds raw/, and annotations.csv or annotations/. All its images are validated and prepared as in the pipeline,
 and assigned to folds; images of one group, such as those of one person, and near duplicates are in one fold. Each fold
@@ -9,15 +9,15 @@ is held out once, while a network is trained on all others as in stage train. Th
 weights of the last epoch are the result. The network is measured after every epoch, which is part of the seconds;
 images/s are those of training alone. Temperatures, for which stage train has a validation split, come from the other
 half of the held-out images, so that no image is measured with a temperature that was fitted to it. Each recipe has its
-own tables; the folds are the same for all. --save writes the labels and answers of each fold, for `bench.releases
---answers`.
+own tables; the folds are the same for all. With --of the tables have only some of the attributes that the networks
+learn. --save writes the labels and answers of each fold, for `bench.releases --answers`.
 """
 
 import argparse
 import csv
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from stages.common.contract.data_folder import PARAMS
 from stages.common.contract.logs import log, start_logging
 from stages.common.contract.params import load_params
 from stages.common.inference.calibration import fit_temperature, softmax
-from stages.common.schema.attributes import UNKNOWN, Attribute, Attributes, read_attributes, write_attributes
+from stages.common.schema.attributes import UNKNOWN, Attribute, Attributes, names, read_attributes, write_attributes
 from stages.common.schema.dataset import INDEX, index_columns, read_index, read_split
 from stages.common.schema.learned import learned_classes
 from stages.train.decide import TINY
@@ -191,12 +191,19 @@ def cross_validate(recipe: str, arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepared = prepare(arguments.data, folder, recipe)
-        attributes = read_attributes(prepared)
+        learned = read_attributes(prepared)
+        if absent := set(arguments.of or ()) - set(names(learned)):
+            raise SystemExit(
+                f"--of: no {', '.join(sorted(absent))} in the data, which have {', '.join(names(learned))}"
+            )
+        columns = [at for at, name in enumerate(names(learned)) if name in (arguments.of or names(learned))]
+        attributes = tuple(learned[at] for at in columns)
         groups = [row["group"] for row in read_index(prepared)]
         fold = assign_folds(groups, arguments.folds, arguments.seed)
         for number in range(min(arguments.folds, arguments.only or arguments.folds)):
-            held = hold_back(attributes, prepared, fold, number, folder / f"fold{number}")
+            held = hold_back(learned, prepared, fold, number, folder / f"fold{number}")
             done = train_and_measure(held, params, arguments.seed)
+            done = replace(done, labels=done.labels[:, columns], answers=done.answers[:, :, columns])
             folds.append(done)
             if arguments.save:
                 arguments.save.mkdir(parents=True, exist_ok=True)
@@ -243,6 +250,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the folds (default: %(default)s)")
     parser.add_argument("--only", type=int, metavar="N", help="hold back the first N folds only, to be quick")
+    parser.add_argument("--of", nargs="+", metavar="NAME", help="attributes in the tables (default: all)")
     parser.add_argument("--save", type=Path, metavar="DIR", help="keep labels and answers here")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="of stage train")
     arguments = parser.parse_args()

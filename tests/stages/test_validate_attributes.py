@@ -35,6 +35,14 @@ def test_the_default_file_has_the_attributes_of_the_samples() -> None:
     )  # fmt: skip
 
 
+def test_the_file_for_celeba_answers_each_of_its_attributes() -> None:
+    """Those that stand in the list by themselves, and those that a condition names."""
+    found = read_attributes_file(DEFAULT.with_name("attributes-celeba.yaml"))
+    conditions = [item for rules in found.celeba.values() for items in rules.values() for item in items]
+    assert len({item.removeprefix("-") for item in conditions}) == 40
+    assert set(found.celeba) == {attribute.name for attribute in found.attributes}
+
+
 def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     path = tmp_path / "attributes.yaml"
     path.write_text(
