@@ -12,10 +12,10 @@ _STATISTICS = {
     "saturation": ("paler", "more colourful"),
     "warmth": ("bluer", "redder"),
     "sharpness": ("more blurred", "sharper or noisier"),
-    "flatness": ("less of one colour over areas", "more of one colour over areas"),
+    "flatness": ("less evenly coloured over areas", "more evenly coloured over areas"),
     "ripple": ("less rippled", "more rippled, as JPEG makes them"),
     "white": ("less white", "more white"),
-    "blockiness": ("with colours less in blocks", "with colours in blocks, as strong JPEG leaves them"),
+    "blockiness": ("less blocky in colour", "blockier in colour, as strong JPEG leaves them"),
 }
 """Statistic -> words for images with a lower value, and with a higher one; others are named by the statistic."""
 
