@@ -291,7 +291,8 @@
 
   // ---- start ----
 
-  at("made").textContent = `${number(data.versions.length)} versions and ${number(data.runs.length)} runs, as of ${day(data.made)} UTC.`;
+  const counted = (things, name) => `${number(things.length)} ${name}${things.length === 1 ? "" : "s"}`;
+  at("made").textContent = `${counted(data.versions, "version")} and ${counted(data.runs, "run")}, as of ${day(data.made)} UTC.`;
   for (const id of ["first", "second"]) {
     at(id).append(make("option", { value: "" }, "–"), ...data.versions.map((version) => make("option", { value: version.name }, version.name)).reverse());
     at(id).addEventListener("change", () => {
