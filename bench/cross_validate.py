@@ -1,6 +1,6 @@
 """Accuracy of stage train on held-out faces, overall and in each class.
 
-    python -m bench.cross_validate --data FOLDER [--recipe NAME ...] [--folds 5] [--seed N] [--only N]
+    python -m bench.cross_validate --data FOLDER [--recipe NAME ...] [--folds 5 | --given] [--seed N] [--only N]
                                    [--of NAME ...] [--save DIR] [--set SECTION.KEY=VALUE ...]
 
 FOLDER holds raw/, and annotations.csv or annotations/. All its images are validated and prepared as in the pipeline,
@@ -8,7 +8,8 @@ and assigned to folds; images of one group, such as those of one person, and nea
 is held out once, while a network is trained on all others as in stage train. The held-out images decide nothing: the
 weights of the last epoch are the result. The network is measured after every epoch, which is part of the seconds;
 images/s are those of training alone. Temperatures, for which stage train has a validation split, come from the other
-half of the held-out images, so that no image is measured with a temperature that was fitted to it. Each recipe has its
+half of the held-out images, so that no image is measured with a temperature that was fitted to it. With --given the one
+fold is the test split of CelebA's list_eval_partition.txt beside the annotations. Each recipe has its
 own tables; the folds are the same for all. With --of the tables have only some of the attributes that the networks
 learn. --save writes the labels and answers of each fold, for `bench.releases --answers`.
 """
@@ -190,7 +191,7 @@ def cross_validate(recipe: str, arguments: argparse.Namespace) -> None:
     folds: list[Fold] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepared = prepare(arguments.data, folder, recipe)
+        prepared = prepare(arguments.data, folder, recipe, ["data.split=given"] if arguments.given else [])
         learned = read_attributes(prepared)
         if absent := set(arguments.of or ()) - set(names(learned)):
             raise SystemExit(
@@ -198,9 +199,14 @@ def cross_validate(recipe: str, arguments: argparse.Namespace) -> None:
             )
         columns = [at for at, name in enumerate(names(learned)) if name in (arguments.of or names(learned))]
         attributes = tuple(learned[at] for at in columns)
-        groups = [row["group"] for row in read_index(prepared)]
-        fold = assign_folds(groups, arguments.folds, arguments.seed)
-        for number in range(min(arguments.folds, arguments.only or arguments.folds)):
+        index = read_index(prepared)
+        groups = [row["group"] for row in index]
+        if arguments.given:
+            fold = np.array([row["split"] != "test" for row in index], np.int32)
+        else:
+            fold = assign_folds(groups, arguments.folds, arguments.seed)
+        dealt = 1 if arguments.given else arguments.folds
+        for number in range(min(dealt, arguments.only or dealt)):
             held = hold_back(learned, prepared, fold, number, folder / f"fold{number}")
             done = train_and_measure(held, params, arguments.seed)
             done = replace(done, labels=done.labels[:, columns], answers=done.answers[:, :, columns])
@@ -209,7 +215,7 @@ def cross_validate(recipe: str, arguments: argparse.Namespace) -> None:
                 arguments.save.mkdir(parents=True, exist_ok=True)
                 np.savez(arguments.save / f"{recipe}-{number + 1}.npz", labels=done.labels, answers=done.answers)
             mean = np.nanmean([accuracy(counts[0]) for counts in count(attributes, done)])
-            log.info("fold %d of %d: accuracy %.4f, %.1f s", number + 1, arguments.folds, mean, done.seconds)
+            log.info("fold %d of %d: accuracy %.4f, %.1f s", number + 1, dealt, mean, done.seconds)
 
     rows: list[tuple[str, ...]] = []
     counts = [count(attributes, done) for done in folds]
@@ -225,7 +231,7 @@ def cross_validate(recipe: str, arguments: argparse.Namespace) -> None:
         ("mean", "", "", f"{seconds:.1f}", f"{rate:,.0f}", _share(float(np.nanmean(means))), *map(_share, means))
     )
     rows.append(("pooled", "", "", "", "", _share(float(np.nanmean(all_in_all))), *map(_share, all_in_all)))
-    print(f"\nrecipe {recipe}: {len(fold)} images in {len(set(groups))} groups, {arguments.folds} folds", end=" ")
+    print(f"\nrecipe {recipe}: {len(fold)} images in {len(set(groups))} groups, {dealt} folds", end=" ")
     print(f"(seed {arguments.seed}), {folds[0].how}\n")
     titles = [attribute.title.lower() for attribute in attributes]
     print(table(("fold", "learned from", "held back", "seconds", "images/s", "mean", *titles), rows))
@@ -248,6 +254,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with raw/ and annotations")
     parser.add_argument("--recipe", action="append", metavar="NAME", help="repeatable (default: none, params.yaml)")
     parser.add_argument("--folds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--given", action="store_true", help="hold back the test split of list_eval_partition.txt")
     parser.add_argument("--seed", type=int, default=0, help="of the folds (default: %(default)s)")
     parser.add_argument("--only", type=int, metavar="N", help="hold back the first N folds only, to be quick")
     parser.add_argument("--of", nargs="+", metavar="NAME", help="attributes in the tables (default: all)")
