@@ -214,9 +214,7 @@ def _new_lots(context: LotsContext[Params]) -> Mapping[str, int]:
 
 def _run_lots(context: LotsContext[Params], lots: Sequence[str]) -> Headline:
     wanted = set(lots)
-    annotations = [
-        annotation for annotation in read_annotations(context.inputs["validate"]) if annotation.lot in wanted
-    ]
+    annotations = read_annotations(context.inputs["validate"], wanted)
     if unknown := sorted(wanted - {annotation.lot for annotation in annotations}):
         raise UsageError(f"--lots: stage validate accepted no image of {', '.join(unknown)}: name lots that it has")
     prepared, rejected = _prepare_lots(context, annotations)
