@@ -9,9 +9,9 @@ is held out once, while a network is trained on all others as in stage train. Th
 weights of the last epoch are the result. The network is measured after every epoch, which is part of the seconds;
 images/s are those of training alone. Temperatures, for which stage train has a validation split, come from the other
 half of the held-out images, so that no image is measured with a temperature that was fitted to it. With --given the one
-fold is the test split of CelebA's list_eval_partition.txt beside the annotations. Each recipe has its
-own tables; the folds are the same for all. With --of the tables have only some of the attributes that the networks
-learn. --save writes the labels and answers of each fold, for `bench.releases --answers`.
+fold is the test split of CelebA's list_eval_partition.txt beside the annotations. Each recipe has its own tables; the
+folds are the same for all. With --of the tables have only some of the attributes that the networks learn. --save writes
+the labels and answers of each fold, for `bench.releases --answers`.
 """
 
 import argparse
@@ -193,11 +193,11 @@ def cross_validate(recipe: str, arguments: argparse.Namespace) -> None:
         folder = Path(name)
         prepared = prepare(arguments.data, folder, recipe, ["data.split=given"] if arguments.given else [])
         learned = read_attributes(prepared)
-        if absent := set(arguments.of or ()) - set(names(learned)):
-            raise SystemExit(
-                f"--of: no {', '.join(sorted(absent))} in the data, which have {', '.join(names(learned))}"
-            )
-        columns = [at for at, name in enumerate(names(learned)) if name in (arguments.of or names(learned))]
+        known = names(learned)
+        wanted = arguments.of or known
+        if absent := set(wanted) - set(known):
+            raise SystemExit(f"--of: no {', '.join(sorted(absent))} in the data, which have {', '.join(known)}")
+        columns = [at for at, name in enumerate(known) if name in wanted]
         attributes = tuple(learned[at] for at in columns)
         index = read_index(prepared)
         groups = [row["group"] for row in index]
@@ -253,8 +253,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with raw/ and annotations")
     parser.add_argument("--recipe", action="append", metavar="NAME", help="repeatable (default: none, params.yaml)")
-    parser.add_argument("--folds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--given", action="store_true", help="hold back the test split of list_eval_partition.txt")
+    held_back = parser.add_mutually_exclusive_group()
+    held_back.add_argument("--folds", type=int, default=5, help="default: %(default)s")
+    held_back.add_argument("--given", action="store_true", help="hold back the test split of list_eval_partition.txt")
     parser.add_argument("--seed", type=int, default=0, help="of the folds (default: %(default)s)")
     parser.add_argument("--only", type=int, metavar="N", help="hold back the first N folds only, to be quick")
     parser.add_argument("--of", nargs="+", metavar="NAME", help="attributes in the tables (default: all)")

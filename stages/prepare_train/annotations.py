@@ -35,7 +35,7 @@ class Annotation:
     given_split: str
 
 
-def read_annotations(validated: Path, lots: Collection[str] = ()) -> list[Annotation]:
+def read_annotations(validated: Path, lots: Collection[str] | None = None) -> list[Annotation]:
     """Read the annotations of a `validate` artifact, of all lots or of some, sorted by lot, then file name.
 
     Of a million rows, those of 31 lots take 3.7 s of CPU and 90 MB; all take 17.5 s and 690 MB.
@@ -48,11 +48,11 @@ def read_annotations(validated: Path, lots: Collection[str] = ()) -> list[Annota
     found = [
         _annotation(attributes, row, f"{file}, row {number}")
         for number, row in enumerate(rows, 2)
-        if not lots or row["lot"] in lots
+        if lots is None or row["lot"] in lots
     ]
     if len({annotation.filename for annotation in found}) < len(found):
         raise DataError(f"{file} names an image twice: run stage validate again")
-    if not (found or lots):
+    if lots is None and not found:
         raise DataError(f"{file} holds no images: stage validate accepted none")
     return sorted(found, key=lambda annotation: (annotation.lot, annotation.filename))
 

@@ -68,8 +68,9 @@ POLICY = (
 # (stages/archive/versions.js), and, on reports, that for corrections of labels (stages/common/reports/corrections.js).
 SCRIPT = "sha256-GnEbsjNLa/s3DBldcdGa4xJeWPUOUDOyqNxjvYHkCzk="
 CORRECTING = "sha256-c/9B4j0JFwUwDH2GPB1Mf4+r4z9ycY87Kx1ziq1x5Jg="
-EARLIER = "'sha256-lnszaJX+mpmOy4HIyxJ305osgNo5hTqyqqPBzhc1npY=' 'sha256-ISp9dAyMq6RlfMf71CHgMbd/aq1MiTVbophcAdtWVKQ='"
-"""Both as pages of 1.0.0 have them."""
+# The same two as pages of 1.0.0 have them.
+EARLIER_SCRIPT = "sha256-lnszaJX+mpmOy4HIyxJ305osgNo5hTqyqqPBzhc1npY="
+EARLIER_CORRECTING = "sha256-ISp9dAyMq6RlfMf71CHgMbd/aq1MiTVbophcAdtWVKQ="
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
@@ -338,9 +339,9 @@ def file(stage: str, key: str, path: str) -> Response:
         raise HTTPException(404, "There is no such report. The next run of a failed stage removes its report.")
     answer = OpenFile(found, MEDIA_TYPES[Path(path).suffix])
     if (stage, key, path) == (*VERSIONS, VERSIONS_PAGE):
-        answer.headers["Content-Security-Policy"] = f"{POLICY}; script-src '{SCRIPT}' {EARLIER}"
+        answer.headers["Content-Security-Policy"] = f"{POLICY}; script-src '{SCRIPT}' '{EARLIER_SCRIPT}'"
     if stage != VERSIONS[0] and Path(path).name == "report.html":  # perhaps a copy in the archive of a version
-        scripts = f"script-src '{CORRECTING}' {EARLIER}"
+        scripts = f"script-src '{CORRECTING}' '{EARLIER_CORRECTING}'"
         answer.headers["Content-Security-Policy"] = f"{POLICY}; {scripts}; connect-src 'self'"
     return answer
 
